@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna.command_options import new_parser
@@ -18,8 +20,8 @@ _DESCRIPTION = """\
 Score predicted structures against the known ones with the same id.
 
 PRED and REF are each a .tsv, .ct, .bpseq, .dbn or .db file, or a folder of such files. Every id
-of REF needs a prediction of the same sequence (T is U, N stands for any base); other ids of PRED
-are left out.
+of REF needs a prediction of the same sequence (T is U, N stands for any base), unless --missing
+says otherwise; other ids of PRED are left out.
 
 Pairs count as exact positions, pseudoknots included. precision is the part of the predicted pairs
 that is known, recall the part of the known ones that is predicted, f1 = 2 |R and P| / (|R| + |P|);
@@ -57,6 +59,13 @@ def add_parser(subparsers: Any) -> None:
         help="score ViennaRNA's structures of minimum free energy, of the sequences in REF, as "
         'well (pip install "ernie-rna[vienna]"); about 80 sequences a second',
     )
+    parser.add_argument(
+        "--missing",
+        choices=("error", "unpaired"),
+        default="error",
+        help="ids of REF without a prediction: refuse them (the default), or score them as "
+        "structures without pairs",
+    )
     for name, metavar in (("predicted", "PRED"), ("reference", "REF")):
         parser.add_argument(
             f"--{name}-column",
@@ -76,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     check_output_files(outputs, args.force)
     predicted = read_structures(args.predicted, args.predicted_column)
     reference = read_structures(args.reference, args.reference_column)
+    if args.missing == "unpaired":
+        predicted = [*predicted, *unpaired(predicted, reference)]
     evaluations = {"predicted": evaluate_structures(predicted, reference)}
     if args.with_mfe:
         mfe = minimum_free_energy(reference, predicted)
@@ -86,6 +97,19 @@ def run(args: argparse.Namespace) -> int:
     # With the table on stdout, the means are for whoever looks on.
     print(summary(evaluations), file=sys.stderr if "-" in outputs else sys.stdout)
     return 0
+
+
+def unpaired(predicted: list[Structure], reference: list[Structure]) -> list[Structure]:
+    """A structure without pairs for each known one that has no prediction; said to stderr."""
+    there = {structure.id for structure in predicted}
+    missing = [known for known in reference if known.id not in there]
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of {len(reference)} sequences have no prediction and are scored as "
+            f"without pairs, the first: {missing[0].id}",
+            stacklevel=2,
+        )
+    return [replace(known, pairs=[]) for known in missing]
 
 
 def minimum_free_energy(reference: list[Structure], predicted: list[Structure]) -> list[Structure]:

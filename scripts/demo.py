@@ -71,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     checkpoint = arguments.checkpoint
-    folder = arguments.out_dir or ROOT / "build" / "demo" / checkpoint.stem
+    # transformers 4.x cannot load code from a folder with a dot in its name.
+    folder = arguments.out_dir or ROOT / "build" / "demo" / checkpoint.stem.replace(".", "_")
     start = time.monotonic()
     try:
         step("Convert", f"{checkpoint.name} into {folder}")

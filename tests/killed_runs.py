@@ -99,7 +99,7 @@ def main(folder, extension, kills):
     generator = random.Random(0)
     moments = [round(1 + i * (operations - 1) / (kills - 1)) for i in range(kills)]
     different = []
-    for moment in [*moments, *["random"] * 4]:
+    for moment in [*moments, *["random"] * 3]:
         shutil.rmtree(broken, ignore_errors=True)
         broken.mkdir()
         if moment == "random":

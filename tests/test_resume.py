@@ -97,7 +97,7 @@ def test_killed_at_any_moment(tmp_path, extension):
     pytest.importorskip({"h5": "h5py", "parquet": "pyarrow"}.get(extension, "numpy"))
     if not hasattr(os, "fork"):
         pytest.skip("forks processes")
-    command = [sys.executable, "-m", "tests.killed_runs", tmp_path, extension, "8"]
+    command = [sys.executable, "-m", "tests.killed_runs", tmp_path, extension, "6"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
     )
