@@ -98,7 +98,10 @@ def load_config(model: str, revision: str | None = None) -> ErnieRnaConfig:
     """
     from configuration_ernie_rna import ErnieRnaConfig
 
-    values, _ = ErnieRnaConfig.get_config_dict(model, revision=revision or "main")
+    try:
+        values, _ = ErnieRnaConfig.get_config_dict(model, revision=revision or "main")
+    except OSError as error:  # Its text may speak of the Hub alone.
+        raise OSError(f"cannot read the configuration of {model!r}: {error}") from error
     if values.get("model_type") != ErnieRnaConfig.model_type:
         kind = values.get("model_type", "nothing")
         raise ValueError(f"{model} is no ERNIE-RNA: its configuration says {kind}")

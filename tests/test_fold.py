@@ -145,6 +145,16 @@ def test_recomputed_scores_give_the_same(encoder, carry):
         np.testing.assert_allclose(one.matrix, other.matrix, rtol=0, atol=1e-5)
 
 
+def test_shortest_loop(encoder, rnas):
+    shortest, longer = (
+        next(fold({"x": rnas["trna_arg"]}, encoder, min_loop=loop)).structure.pairs
+        for loop in (0, 12)
+    )
+    assert min(j - i for i, j in shortest) <= 12
+    assert longer
+    assert all(j - i > 12 for i, j in longer)
+
+
 def test_what_sequences_may_be(encoder, tmp_path):
     pytest.importorskip("dnaio")
     path = tmp_path / "in.fasta"
