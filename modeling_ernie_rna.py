@@ -236,35 +236,31 @@ def sdpa_attention(query, key, value, bias, *, dropout, carry, in_place):
     return *ScoresOnlyAttention.apply(query, key, value, bias, dropout, carry), None
 
 
-# Up to this many tokens the CPU's fused kernel saves nothing over a softmax and a product.
-_SHORT = 256
-
-
 def fused_attention(query, key, value, bias, carry, in_place=False):
     """The attended values and, for `carry`, the scores; arguments as for `eager_attention`."""
-    attend = F.scaled_dot_product_attention
     if query.device.type == "cpu" and not torch.compiler.is_compiling():
-        if query.dtype in (torch.bfloat16, torch.float16):
-            return _half_attention_on_cpu(query, key, value, bias, carry, in_place)
-        if query.shape[2] <= _SHORT:
-            scores = add_query_key(bias, query, key, in_place)
-            # Queries and keys of width 0 add nothing to the mask: equal to eager in every bit.
-            context = attend(query[..., :0], key[..., :0], value, attn_mask=scores, scale=1.0)
-            return context, scores if carry else None
+        return block_attention(query, key, value, bias, Dropout(0.0), carry, in_place)
     # Autocast alone gives a bias finer than the query. To round it would lose what the layers
     # before have added up.
     wide = (tensor.to(bias.dtype) for tensor in (query, key, value))
+    attend = F.scaled_dot_product_attention
     context = attend(*wide, attn_mask=bias, scale=1.0).to(value.dtype)
     # The kernel keeps its scores to itself, but the next layer adds them.
     return context, add_query_key(bias, query, key, in_place) if carry else None
 
 
-def _half_attention_on_cpu(query, key, value, bias, carry, in_place):
-    """As `fused_attention`; the CPU's fused kernel takes twice as long in 16 bits as this."""
-    scores = bias if in_place else bias.clone()
-    flat = map(_flat, (query, key, scores))
-    context = _attend_by_block(_updated_blocks(*flat), _flat(value), Dropout(0.0))
-    return context.view(value.shape), scores if carry else None
+def block_attention(query, key, value, bias, dropout, carry, in_place=False):
+    """As `fused_attention`, a block of scores at a time.
+
+    On a CPU this is faster than F.scaled_dot_product_attention, whose kernel would multiply
+    queries and keys once more than the carried scores do, and equal to eager in every bit.
+    """
+    if carry and not in_place:
+        bias, in_place = bias.clone(), True
+    flat_query, flat_key, scores = map(_flat, (query, key, bias))
+    blocks = _score_blocks(flat_query, flat_key, scores, in_place)
+    context = _attend_by_block(blocks, _flat(value), dropout).view(value.shape)
+    return context, scores.view(bias.shape) if carry else None
 
 
 def _gradient(backward):
@@ -290,10 +286,7 @@ class ScoresOnlyAttention(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.carry, ctx.dropout, ctx.device = carry, Dropout(dropout), value.device
         if dropout:
-            scores = add_query_key(bias, query, key) if carry else None
-            flat = map(_flat, (query, key, scores if carry else bias))
-            context = _attend_by_block(_carried_blocks(*flat, carry), _flat(value), ctx.dropout)
-            context = context.view(value.shape)
+            context, scores = block_attention(query, key, value, bias, ctx.dropout, carry)
         else:
             context, scores = fused_attention(query, key, value, bias, carry)
         ctx.save_for_backward(query, key, value, scores if carry else bias)
@@ -307,7 +300,9 @@ class ScoresOnlyAttention(torch.autograd.Function):
         grads = [torch.zeros_like(tensor) for tensor in (query, key, value, saved)]
         grad_query, grad_key, grad_value, grad_bias = grads
         grad_context = torch.zeros_like(value) if grad_context is None else _flat(grad_context)
-        blocks = _carried_blocks(query, key, saved, ctx.carry)
+        blocks = _score_blocks(query, key, saved, in_place=False)
+        if ctx.carry:
+            blocks = ((at, saved[at]) for at in _blocks(*saved.shape[:2]))
         for (heads, rows), grad in _backward_by_block(
             blocks, value, grad_context, ctx.dropout, grad_value
         ):
@@ -319,20 +314,11 @@ class ScoresOnlyAttention(torch.autograd.Function):
         return *(grad.view_as(tensor) for grad, tensor in zip(grads, kept, strict=True)), None, None
 
 
-def _carried_blocks(query, key, saved, carry):
-    """Yield each block and its scores, which `saved` is (for `carry`) or is the bias of."""
-    for heads, rows in _blocks(*saved.shape[:2]):
-        scores = saved[heads, rows]
-        if not carry:
-            scores = add_query_key(scores, query[heads, rows], key[heads])
-        yield (heads, rows), scores
-
-
-def _updated_blocks(query, key, bias):
-    """Yield each block and its scores, which overwrite the bias."""
+def _score_blocks(query, key, bias, in_place):
+    """Yield each block and its scores, which overwrite the bias if `in_place`."""
     for heads, rows in _blocks(*bias.shape[:2]):
-        scores = add_query_key(bias[heads, rows], query[heads, rows], key[heads], in_place=True)
-        yield (heads, rows), scores
+        operands = bias[heads, rows], query[heads, rows], key[heads]
+        yield (heads, rows), add_query_key(*operands, in_place)
 
 
 class RecomputedAttention(torch.autograd.Function):
@@ -386,9 +372,9 @@ def _summed_blocks(bias_rows, columns, pairs):
         yield (heads, rows), scores
 
 
-# Attention that is worked through in blocks takes about this many scores at a time (8 MiB in
+# Attention that is worked through in blocks takes about this many scores at a time (4 MiB in
 # float32), whole heads while they fit.
-_BLOCK_SCORES = 2**21
+_BLOCK_SCORES = 2**20
 
 
 def _blocks(heads: int, seq: int):

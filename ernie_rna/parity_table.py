@@ -55,8 +55,8 @@ def format_parity(differences: Sequence[Difference]) -> str:
 def format_rounding(differences: Sequence[Difference]) -> str:
     """The table of `measure_rounding` and its legend."""
     parts = [
-        "What rounding alone does: sdpa (math backend) from eager; values in float32 from the",
-        "same weights in float64; a sequence in a batch from the same sequence alone.",
+        "What rounding alone does: sdpa from eager; values in float32 from the same weights",
+        "in float64; a sequence in a batch from the same sequence alone.",
         "",
         _table(_ROUNDING, differences),
     ]

@@ -6,12 +6,13 @@ machine hurts all alike. The floor is the model's floating-point operations at t
 the loaded weights. Weights are random: time does not depend on them.
 
     python scripts/benchmark.py                      # the table of the README
-    python scripts/benchmark.py --long               # recomputed scores, up to 16384 tokens
+    python scripts/benchmark.py --long               # up to 16384 tokens, timed once each
     python scripts/benchmark.py --train              # a training step
     python scripts/benchmark.py --plot length.png    # time and memory against length
 """
 
 import argparse
+import contextlib
 import gc
 import importlib.util
 import json
@@ -48,8 +49,15 @@ class Result:
 class Ours:
     """Our model: attention implementation, score memory and dtype, or autocast to bfloat16."""
 
-    def __init__(self, attention: str, dtype: str = "float32", score_memory: str = "carry"):
+    def __init__(
+        self,
+        attention: str,
+        dtype: str = "float32",
+        score_memory: str = "carry",
+        onednn: bool = True,
+    ):
         self.attention, self.dtype, self.score_memory = attention, dtype, score_memory
+        self.onednn = onednn
 
     def build(self, device: str, train: bool) -> torch.nn.Module:
         from ernie_rna import ErnieRnaConfig, ErnieRnaForMaskedLM, ErnieRnaModel
@@ -62,8 +70,13 @@ class Ours:
         torch.nn.Module.to(model, device)
         return model.train(train)
 
+    @contextlib.contextmanager
     def context(self, device: torch.device):
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "autocast")
+        enabled = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.enabled = enabled and self.onednn
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "autocast"):
+            yield
+        torch.backends.mkldnn.enabled = enabled
 
 
 class Multimolecule:
@@ -86,6 +99,7 @@ class Multimolecule:
 
 IMPLEMENTATIONS: dict[str, Ours | Multimolecule] = {
     "sdpa": Ours("sdpa"),
+    "sdpa without oneDNN": Ours("sdpa", onednn=False),
     "eager": Ours("eager"),
     "recompute": Ours("sdpa", score_memory="recompute"),
     "bfloat16": Ours("sdpa", "bfloat16"),
@@ -103,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cases", nargs="+", metavar="BxT", help="batch x tokens")
     parser.add_argument("--only", nargs="+", choices=IMPLEMENTATIONS, help="implementations")
-    parser.add_argument("--long", action="store_true", help="recomputed scores on long sequences")
+    parser.add_argument("--long", action="store_true", help="sequences up to 16384 tokens, once")
     parser.add_argument("--train", action="store_true", help="a training step, not inference")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -120,8 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     if args.peak:
-        name, case = args.peak
-        print(peak_memory(name, case, device, args.train))
+        print(json.dumps(time_and_peak(*args.peak, device, args.train)))
         return 0
     names = args.only or [name for name in default_names(args) if installed(name)]
     cases = args.cases or (LONG_CASES if args.long else PLOT_CASES if args.plot else CASES)
@@ -137,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def default_names(args: argparse.Namespace) -> list[str]:
     if args.long:
-        return ["recompute", "recompute bfloat16"]
+        return ["sdpa", "recompute"]
     return [name for name in IMPLEMENTATIONS if name != "recompute bfloat16"]
 
 
@@ -166,15 +179,18 @@ def processor() -> str:
 def measure(case: str, names: list[str], device: torch.device, args) -> list[Result]:
     """All implementations in one case, printed as a table."""
     batch, tokens = map(int, case.split("x"))
-    steps = {name: step(name, batch, tokens, device, args.train) for name in names}
+    steps = {}
+    if not args.long:
+        steps = {name: step(name, batch, tokens, device, args.train) for name in names}
     floating_point = flops(batch, tokens) * (3 if args.train else 1)
     times = alternate({**steps, "floor": product(device)}, args.runs, device)
     floor = times.pop("floor") / (2 * 2048 * 768 * 3072) * floating_point
     del steps
     gc.collect()
     results = []
-    for name, seconds in times.items():
-        peak = None if args.no_memory else fresh_peak(name, case, args)
+    for name in names:
+        once, peak = (None, None) if args.no_memory and not args.long else fresh(name, case, args)
+        seconds = times.get(name, once)
         rate = batch * tokens / seconds
         results.append(Result(case, name, seconds, rate, seconds / floor, peak))
     print_table(case, results, floor)
@@ -215,7 +231,7 @@ def flops(batch: int, tokens: int, layers=12, hidden=768, intermediate=3072) -> 
 
 
 def alternate(steps: dict[str, Callable], runs: int, device: torch.device) -> dict[str, float]:
-    """The median seconds of each step, after a warm-up, all by turns."""
+    """The median seconds of each step, all by turns; 0 `runs` time what else is a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for run in range(runs + 1):
         for name, function in steps.items():
@@ -223,33 +239,35 @@ def alternate(steps: dict[str, Callable], runs: int, device: torch.device) -> di
             function()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if run:
+            if run or not runs:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def fresh_peak(name: str, case: str, args: argparse.Namespace) -> int:
+def fresh(name: str, case: str, args: argparse.Namespace) -> tuple[float, int]:
+    """`time_and_peak` in a fresh process."""
     command = [sys.executable, __file__, "--peak", name, case, "--device", args.device]
     command += ["--threads", str(args.threads), *(["--train"] if args.train else [])]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    seconds, peak = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return seconds, peak
 
 
-def peak_memory(name: str, case: str, device: torch.device, train: bool) -> int:
-    """Bytes above the loaded weights (and, in training, above their gradients' absence)."""
+def time_and_peak(name: str, case: str, device: torch.device, train: bool) -> tuple[float, int]:
+    """Seconds of the first run, and its bytes above the loaded weights (gradients included)."""
     batch, tokens = map(int, case.split("x"))
     function = step(name, batch, tokens, device, train)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        function()
-        return torch.cuda.max_memory_allocated(device) - before
+        seconds = alternate({name: function}, 0, device)[name]
+        return seconds, torch.cuda.max_memory_allocated(device) - before
     with torch.inference_mode():  # Libraries take their own memory at their first call.
         F.scaled_dot_product_attention(*torch.randn(3, 1, 1, 8, 8)), product(device)()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # Start the high-water mark anew.
     before = resident("VmRSS")
-    function()
-    return resident("VmHWM") - before
+    seconds = alternate({name: function}, 0, device)[name]
+    return seconds, resident("VmHWM") - before
 
 
 def resident(field: str) -> int:

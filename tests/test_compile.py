@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modeling_ernie_rna import ErnieRnaModel
 
@@ -41,6 +42,10 @@ def test_one_graph_serves_all_lengths(encoder, attention, train):
             keep = tokens != 1
             torch.testing.assert_close(hidden[keep], expected[keep], atol=5e-6, rtol=0)
     assert len(graphs) == 1
+    calls = [node.target for node in graphs[0].graph.nodes]
+    fused = calls.count(F.scaled_dot_product_attention)
+    # In training the graph has eager's steps, for the compiler to choose what to keep.
+    assert fused == (encoder.config.num_hidden_layers if attention == "sdpa" and not train else 0)
 
 
 def test_export(encoder):

@@ -112,7 +112,7 @@ def test_every_layer_of_every_sequence_is_compared(differences, golden_samples, 
     assert len(rows) == len(golden_samples.batch) == 4
 
 
-def test_sdpa_with_the_math_backend_is_eager(rounding):
+def test_sdpa_is_eager(rounding):
     assert worst(rounding, case="sdpa from eager") == 0
 
 
