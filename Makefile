@@ -23,6 +23,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -q
 
 test-slow: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,bench]"
 	$(BIN)/python -m pytest -q -m slow
 
 check: $(VENV)/installed

@@ -143,7 +143,7 @@ class ErnieRnaConfig(PretrainedConfig):
         _require(self.hidden_size % 2 == 0, self, "even (sine and cosine halves)", "hidden_size")
         divides = self.hidden_size % self.num_attention_heads == 0
         _require(divides, self, "a multiple of the heads", "hidden_size", "num_attention_heads")
-        # The positions and the language-model head are those of a tied, padded vocabulary.
+        # The checkpoint has one matrix for both, and the conversion writes one.
         _require(self.tie_word_embeddings is True, self, "True", "tie_word_embeddings")
 
 

@@ -93,8 +93,8 @@ def sinusoidal_positions(position_ids: torch.Tensor, hidden: int, padding: int) 
 class ErnieRnaLinear(nn.Linear):
     """nn.Linear that calls oneDNN's product in inference on x86 CPUs.
 
-    PyTorch multiplies float32 by MKL, on AMD CPUs a quarter slower, and adds the bias of bfloat16
-    in a step of its own. Small matrices gain nothing and stay with PyTorch's choice.
+    PyTorch multiplies float32 by MKL, on the AMD CPU of our benchmarks a quarter slower, and adds
+    the bias of bfloat16 in a step of its own. Small matrices gain nothing and stay with PyTorch.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -106,14 +106,22 @@ class ErnieRnaLinear(nn.Linear):
     def _runs_onednn(self, input: torch.Tensor) -> bool:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
-        same_dtype = input.dtype == self.weight.dtype
-        served = same_dtype and input.dtype in (torch.float32, torch.bfloat16)
+        served = input.dtype == self.weight.dtype and input.dtype in _ONEDNN_DTYPES
         large = self.weight.numel() >= 2**16
         on_cpu = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        return on_cpu and served and large and _ONEDNN and bool(torch.backends.mkldnn.enabled)
+        return on_cpu and served and large and bool(torch.backends.mkldnn.enabled)
 
 
-_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+def _onednn_dtypes() -> tuple[torch.dtype, ...]:
+    """What oneDNN multiplies well on this CPU."""
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    if not (x86 and torch.backends.mkldnn.is_available()):
+        return ()
+    half = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (torch.float32, torch.bfloat16) if half else (torch.float32,)
+
+
+_ONEDNN_DTYPES = _onednn_dtypes()
 
 
 class ErnieRnaPairingProjection(nn.Module):
@@ -226,20 +234,28 @@ def eager_attention(query, key, value, bias, *, dropout, carry, in_place):
 
 
 def sdpa_attention(query, key, value, bias, *, dropout, carry, in_place):
-    """As `eager_attention`, by F.scaled_dot_product_attention, without the weights."""
+    """As `eager_attention`, without the weights, in less time and memory.
+
+    By blocks on a CPU, by F.scaled_dot_product_attention elsewhere and where it is compiled.
+    """
     grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value, bias))
     if not (grad or dropout):
-        return *fused_attention(query, key, value, bias, carry, in_place), None
+        return *attend_without_dropout(query, key, value, bias, carry, in_place), None
     if torch.compiler.is_compiling():  # The compiler chooses itself what to keep.
         options = {"dropout": dropout, "carry": carry, "in_place": in_place}
         return *eager_attention(query, key, value, bias, **options)[:2], None
     return *ScoresOnlyAttention.apply(query, key, value, bias, dropout, carry), None
 
 
-def fused_attention(query, key, value, bias, carry, in_place=False):
+def attend_without_dropout(query, key, value, bias, carry, in_place=False):
     """The attended values and, for `carry`, the scores; arguments as for `eager_attention`."""
     if query.device.type == "cpu" and not torch.compiler.is_compiling():
         return block_attention(query, key, value, bias, Dropout(0.0), carry, in_place)
+    return fused_attention(query, key, value, bias, carry, in_place)
+
+
+def fused_attention(query, key, value, bias, carry, in_place=False):
+    """As `attend_without_dropout`, by F.scaled_dot_product_attention."""
     # Autocast alone gives a bias finer than the query. To round it would lose what the layers
     # before have added up.
     wide = (tensor.to(bias.dtype) for tensor in (query, key, value))
@@ -250,7 +266,7 @@ def fused_attention(query, key, value, bias, carry, in_place=False):
 
 
 def block_attention(query, key, value, bias, dropout, carry, in_place=False):
-    """As `fused_attention`, a block of scores at a time.
+    """As `attend_without_dropout`, a block of scores at a time.
 
     On a CPU this is faster than F.scaled_dot_product_attention, whose kernel would multiply
     queries and keys once more than the carried scores do, and equal to eager in every bit.
@@ -288,7 +304,7 @@ class ScoresOnlyAttention(torch.autograd.Function):
         if dropout:
             context, scores = block_attention(query, key, value, bias, ctx.dropout, carry)
         else:
-            context, scores = fused_attention(query, key, value, bias, carry)
+            context, scores = attend_without_dropout(query, key, value, bias, carry)
         ctx.save_for_backward(query, key, value, scores if carry else bias)
         return context, scores
 
@@ -408,9 +424,7 @@ def _backward_by_block(blocks, value, grad_context, dropout, grad_value):
         grad_out = grad_context[heads, rows].to(weights.dtype)
         grad_value[heads] += dropped.transpose(1, 2) @ grad_out
         grad = (grad_out @ value[heads].to(weights.dtype).transpose(1, 2)).mul_(mask)
-        # The derivative of softmax is weights * (grad - sum of grad * weights).
-        total = (grad * weights).sum(-1, keepdim=True)
-        yield (heads, rows), grad.sub_(total).mul_(weights)
+        yield (heads, rows), torch._softmax_backward_data(grad, weights, -1, weights.dtype)
 
 
 class Dropout:
@@ -782,8 +796,8 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
 
         Args:
             dtype: that of the residual stream, in which the scores are carried as well. Against
-                float64, scores in bfloat16 add 3 % to the error of a bfloat16 model but 50 %
-                to that of a float32 model under autocast (tests/test_precision.py).
+                float64, scores in bfloat16 add nothing to the error of a bfloat16 model but 30
+                to 50 % to that of a float32 model under autocast (tests/test_precision.py).
 
         Returns:
             The bias (batch, heads, seq, seq) or, to recompute from, its flat `bias_by_id`.
@@ -801,7 +815,8 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         """Whether the scores are summed up anew in each layer, by `config.score_memory`.
 
         "auto" recomputes beyond `max_position_embeddings` tokens if the carried scores (one
-        buffer, or one a layer for gradients) would take more than half of the free memory.
+        buffer, or one a layer for gradients) would take more than half of the free memory;
+        torch.compile and torch.export, which cannot ask for it, always carry.
 
         Raises:
             ValueError: "recompute" and something that needs the scores, named by `needs_scores`.
@@ -819,7 +834,8 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             return False
         buffers = self.config.num_hidden_layers if torch.is_grad_enabled() else 1
         scores = batch * self.config.num_attention_heads * seq**2
-        return 4 * scores * buffers > free_memory(hidden_states.device) / 2
+        size = hidden_states.element_size() * scores * buffers
+        return size > free_memory(hidden_states.device) / 2
 
 
 def free_memory(device: torch.device) -> float:

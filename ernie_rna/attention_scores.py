@@ -8,9 +8,8 @@ Shapes: batch sequences, seq tokens, heads.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -53,11 +52,13 @@ def attention_scores(
     """
     number = resolve_layer(layer, model.config.num_hidden_layers)
     chosen = check_heads(heads, model.config.num_attention_heads)
-    if check_pairing_scores(pairing_scores) == "zero":
-        model = without_pairing_scores(model)
+    zero = check_pairing_scores(pairing_scores) == "zero"
     shape = (len(input_ids), model.config.num_attention_heads)
     kept: list[Tensor] = []
-    with _listening(model, number, lambda state: kept.append(_scores(state, shape, chosen))):
+    with (
+        without_pairing_scores(model) if zero else nullcontext(),
+        _listening(model, number, lambda state: kept.append(_scores(state, shape, chosen))),
+    ):
         model(input_ids=input_ids, attention_mask=attention_mask)
     return kept[0]
 
@@ -78,16 +79,20 @@ def check_pairing_scores(pairing_scores: str) -> str:
     return pairing_scores
 
 
-def without_pairing_scores(model: ErnieRnaModel) -> ErnieRnaModel:
-    """The same modules under a configuration by which no two bases have a potential to pair.
+@contextmanager
+def without_pairing_scores(model: ErnieRnaModel) -> Iterator[None]:
+    """Configure a model such that no two bases have a potential to pair, for as long as this lasts.
 
     Equal to zeros for `pairing_scores`, without their seq² memory.
     """
-    twin = copy.copy(model)
-    twin.config = copy.copy(model.config)
-    for name in ("au_pairing_score", "gc_pairing_score", "gu_pairing_score"):
-        setattr(twin.config, name, 0.0)
-    return twin
+    config: Any = model.config
+    names = ("au_pairing_score", "gc_pairing_score", "gu_pairing_score")
+    before = {name: getattr(config, name) for name in names}
+    try:
+        config.update(dict.fromkeys(names, 0.0))
+        yield
+    finally:
+        config.update(before)
 
 
 @contextmanager

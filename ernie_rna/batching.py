@@ -9,7 +9,7 @@ Lengths are in tokens, `<cls>` and `<eos>` counted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ernie_rna.fasta import FastaRecord, InputError
 from ernie_rna.long import Piece, split
@@ -17,6 +17,11 @@ from ernie_rna.long import Piece, split
 # A window ends at this many records, or at this many batches' worth of tokens.
 WINDOW_RECORDS = 4096
 WINDOW_BATCHES = 128
+
+# Where the size of the input is known, windows are made smaller, so that there are this many for
+# several processes to share; but no smaller than this many batches, which need likes to fill them.
+_WINDOWS = 16
+_LEAST_BATCHES = 16
 
 # A batch takes no further sequence once more than this share of it would be padding.
 _MAX_PADDING = 0.05
@@ -82,6 +87,14 @@ class Plan:
             tokens += more
         if taken:
             yield self._window(number, taken)
+
+    def for_input(self, tokens: int) -> "Plan":
+        """The plan for an input of so many tokens in all."""
+        most, least = (
+            self.batch_tokens * min(batches, WINDOW_BATCHES)
+            for batches in (WINDOW_BATCHES, _LEAST_BATCHES)
+        )
+        return replace(self, window_tokens=min(most, max(least, tokens // _WINDOWS)))
 
     def _window(self, number: int, records: list[FastaRecord]) -> Window:
         pieces: list[Piece] = []

@@ -42,6 +42,11 @@ def add_input_rules(parser: argparse.ArgumentParser) -> None:
         help="sequences over 1022 nt: refuse them (the default), or compute them whole, beyond "
         "what the model was trained on",
     )
+    add_unknown(parser)
+
+
+def add_unknown(parser: Any) -> None:
+    """What to do with letters that are no nucleotide codes."""
     parser.add_argument(
         "--unknown",
         choices=("error", "unk"),
@@ -77,7 +82,7 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
 
 
 def computing(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `add_input_rules` and `add_computing`, but `threads`, as keywords."""
+    """`long`, `unknown` and the arguments of `add_computing`, but `threads`, as keywords."""
     names = ("long", "unknown", "dtype", "device", "attention", "batch_tokens", "revision")
     return {name: getattr(args, name) for name in names}
 

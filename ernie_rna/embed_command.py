@@ -6,6 +6,15 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.command_options import (
+    add_computing,
+    add_fasta,
+    add_model,
+    add_unknown,
+    computing,
+    new_parser,
+)
+
 if TYPE_CHECKING:
     from ernie_rna.embed import EmbedSummary
 
@@ -22,7 +31,8 @@ output formats, by extension:
   .npz          the same arrays for numpy.load
   .parquet      a row a sequence, no token vectors     (pip install "ernie-rna[parquet]")
 Arrays are called mean_layer12, cls_layer12, token_layer12. The nucleotides of sequence i are rows
-offsets[i] to offsets[i+1] of a token array. `ernie_rna.readers.read_embeddings` reads them all.
+offsets[i] to offsets[i+1] of a token array. Values are float16 for --dtype float16, else float32.
+`ernie_rna.readers.read_embeddings` reads them all.
 
 A run that was killed goes on where it stopped if the same command is run again, and the output
 is the same. Until it is complete, what has been computed is in OUT.partial.
@@ -32,8 +42,7 @@ letters that are no nucleotide codes (proteins!), gaps and control characters ar
 is the first word of the header. T is read as U; N and the other IUPAC codes have tokens of their
 own.
 """
-_EPILOG = """\
-examples:
+_EXAMPLES = """\
   ernie-rna embed rna.fasta -m MODEL -o rna.h5
   ernie-rna embed rna.fa.gz -m MODEL -o rna.npz --pooling token,mean --layers 6,12
   zcat rna.fa.gz | ernie-rna embed - -m MODEL -o rna.parquet --device cuda --dtype bfloat16
@@ -44,21 +53,21 @@ _INTERRUPTED = "; run the same command again: it goes on where it stopped"
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to `ernie-rna`."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "embed",
-        help="vectors of sequences: per nucleotide, <cls> or mean, of any layers",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "vectors of sequences: per nucleotide, <cls> or mean, of any layers",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
-    parser.add_argument("input", metavar="IN.fasta", help="plain, .gz, .bz2 or .xz; - is stdin")
+    add_fasta(parser)
+    add_model(parser)
     add = parser.add_argument
-    add("-m", "--model", required=True, help="folder or Hub id of the model")
     add("-o", "--output", required=True, metavar="OUT", help="file to write, see above")
     add("--force", "--overwrite", action="store_true", help="replace OUT and unfinished results")
     add("--quiet", action="store_true", help="no progress bar and no summary")
     _add_what(parser.add_argument_group("what is written"))
-    _add_how(parser.add_argument_group("how it is computed"))
+    add_computing(parser)
     parser.set_defaults(run=run, interrupted=_INTERRUPTED)
 
 
@@ -93,36 +102,7 @@ def _add_what(group: Any) -> None:
         metavar="NT",
         help="nucleotides that windows share at least (256)",
     )
-    group.add_argument(
-        "--unknown",
-        choices=("error", "unk"),
-        default="error",
-        help="other letters than nucleotide codes: refuse them (the default), or read them as "
-        "<unk>",
-    )
-
-
-def _add_how(group: Any) -> None:
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="type that is computed in; vectors are written in float16 for float16, else float32",
-    )
-    group.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, ...; auto (the default) prefers cuda"
-    )
-    group.add_argument("--threads", type=int, metavar="N", help="threads on a CPU (torch decides)")
-    group.add_argument(
-        "--attention", choices=("sdpa", "eager"), default="sdpa", help="implementation (sdpa)"
-    )
-    group.add_argument(
-        "--batch-tokens",
-        type=int,
-        metavar="N",
-        help="tokens computed at once: more takes more memory (2048 on a CPU, else 16384)",
-    )
-    group.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+    add_unknown(group)
 
 
 def _layers(text: str) -> tuple[int, ...] | None:
@@ -153,17 +133,11 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         layers=args.layers,
         pooling=args.pooling,
-        dtype=args.dtype,
-        device=args.device,
-        batch_tokens=args.batch_tokens,
-        long=args.long,
         overlap=args.overlap,
-        attention=args.attention,
         threads=args.threads,
-        unknown=args.unknown,
-        revision=args.revision,
         force=args.force,
         progress=False if args.quiet else None,
+        **computing(args),
     )
     if not args.quiet and summary.rank == 0:
         print(_describe(summary), file=sys.stderr)

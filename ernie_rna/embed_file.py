@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import warnings
 from dataclasses import dataclass, replace
-from os import fspath
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from ernie_rna.sequences import Source
 from ernie_rna.store import Store
 from ernie_rna.table import Table
 from ernie_rna.writers import check_output, existing_files, write_table
-from modeling_ernie_rna import ErnieRnaModel
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ def embed_to_file(
             source = world.first(lambda: once.kept_in(store.input_path, write=world.leads))
         found = world.lead(lambda: survey(source.read()))
         encoder, plan = _on_own_gpu(options, world).load(model)
+        plan = plan.for_input(found.nucleotides + 2 * found.records)
         world.lead(lambda: check_lengths(found, plan, encoder))
         metadata = _metadata(encoder, plan, options, found, model)
         resumed = world.lead(lambda: store.begin(metadata))
@@ -152,7 +152,7 @@ def _metadata(
     """What the output says of itself: all that it depends on, nothing else."""
     loaded = encoder.model
     config = loaded.config
-    name = config._name_or_path if isinstance(model, ErnieRnaModel) else fspath(model)
+    name = fspath(model) if isinstance(model, (str, PathLike)) else config._name_or_path
     on_cpu = loaded.device.type == "cpu"
     return {
         "format": "ernie-rna embeddings",
@@ -173,7 +173,7 @@ def _metadata(
             "dtype": str(loaded.dtype).removeprefix("torch."),
             "device": loaded.device.type,
             "attention": config._attn_implementation,
-            "threads": torch.get_num_threads() if on_cpu else None,
+            "threads": options.threads if on_cpu else None,
             "batch_tokens": plan.batch_tokens,
             "long": plan.long,
             "overlap": plan.overlap if plan.long == "window" else None,

@@ -76,8 +76,8 @@ def check_lengths(found: Survey, plan: Plan, encoder: Encoder) -> None:
         gigabytes = encoder.model.config.num_attention_heads * (longest + 2) ** 2 * 4 / 1e9
         warnings.warn(
             f"{too_long} sequences have more than the {plan.limit} nt that the model was trained "
-            f"on and are computed whole; the attention scores of the longest, {longest} nt, "
-            f"alone take {gigabytes:.1f} GB",
+            f"on and are computed whole; the attention scores of the longest, {longest} nt, take "
+            f"{gigabytes:.1f} GB, or none but more time where memory is short",
             stacklevel=2,
         )
         return
@@ -106,7 +106,7 @@ def make_bar(
         for length, count in found.lengths.items()
         for piece in plan.split(0, length)
     )
-    return Progress(show, hidden, total / world.size, found.records // world.size)
+    return Progress(show, hidden, total, found.records, world.size)
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from os import PathLike, fspath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -97,8 +97,8 @@ def _load(
 ) -> _AnyModel:
     if dtype not in {None, *DTYPES}:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    if isinstance(model, kind):
-        return _adjust(model, dtype, device, attention)
+    if _is_a(model, kind):
+        return _adjust(cast(_AnyModel, model), dtype, device, attention)
     if not isinstance(model, (str, PathLike)):
         raise TypeError(f"expected a folder, a Hub id or an {kind.__name__}; got {type(model)}")
     target = resolve_device(device or "auto")
@@ -122,6 +122,11 @@ def _load(
         )
     result: _AnyModel = loaded.to(target).eval()
     return result
+
+
+def _is_a(model: object, kind: type) -> bool:
+    """Whether it is of this class, or of the copy that `trust_remote_code` made of its code."""
+    return any(base.__name__ == kind.__name__ for base in type(model).__mro__)
 
 
 def _adjust(

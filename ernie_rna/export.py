@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.convert import Conversion
+from ernie_rna.durable import replace_folder
 from ernie_rna.fresh_process import sha256
 from ernie_rna.model_card import model_card
 from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
@@ -95,7 +96,7 @@ def export(conversion: Conversion, out_dir: str | Path, force: bool = False) -> 
     with _staging(target) as folder:
         write_folder(conversion, folder)
         verification = verify_export(folder, conversion)
-        _move(folder, target)
+        replace_folder(folder, target)
     return Export(target, conversion, verification)
 
 
@@ -215,19 +216,6 @@ def _staging(target: Path) -> Iterator[Path]:
         for parent in made:
             with contextlib.suppress(OSError):  # it is in use: the export was a success
                 parent.rmdir()
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place; what stood there stays until that has succeeded."""
-    old = folder.with_name("old")  # goes with the rest of the staging
-    try:
-        if target.exists():
-            os.replace(target, old)
-        os.replace(folder, target)
-    except BaseException:  # also at Ctrl-C
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        raise
 
 
 def _expect(conversion: Conversion) -> dict[str, torch.Tensor]:

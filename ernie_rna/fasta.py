@@ -77,7 +77,7 @@ def read_fasta(path: FilePath, unknown: str = "error") -> Iterator[FastaRecord]:
 
 
 def check_records(
-    records: Iterable[FastaRecord], name: str, unknown: str = "error"
+    records: Iterable[FastaRecord], name: str, unknown: str = "error", unique: bool = True
 ) -> Iterator[FastaRecord]:
     """Pass records on, from wherever they come, once each is checked as by `read_fasta`.
 
@@ -85,6 +85,7 @@ def check_records(
         records: any records.
         name: what to call their source in messages.
         unknown: as for `read_fasta`.
+        unique: whether ids that occur twice are an error.
     """
     allowed = _allowed_letters(unknown)
     ids = SeenIds()
@@ -93,7 +94,8 @@ def check_records(
         problem = _problem(record, allowed)
         if problem:
             raise InputError(f"{name}: record {number} ({record.id or 'no id'}): {problem}")
-        _refuse_repeated(ids.add(record.id), name)
+        if unique:
+            _refuse_repeated(ids.add(record.id), name)
         yield record
     _refuse_repeated(ids.flush(), name)
     if not number:

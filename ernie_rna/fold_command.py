@@ -77,7 +77,7 @@ def add_parser(subparsers: Any) -> None:
     add_input_rules(parser)
     add_reading_off(parser)
     add_computing(parser)
-    parser.set_defaults(run=run, interrupted="; nothing was written")
+    parser.set_defaults(run=run, interrupted="; no file was written")
 
 
 def run(args: argparse.Namespace) -> int:

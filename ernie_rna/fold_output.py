@@ -13,30 +13,28 @@ written as in addresses on the web (`a/b` is `a%2Fb.ct`). An output appears once
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from ernie_rna.durable import OutputError, replacing
+from ernie_rna.durable import OutputError, replacing, replacing_folder
 from ernie_rna.fold import Fold
-from ernie_rna.output import STANDARD_OUTPUT, check_output_files, open_text
-from ernie_rna.structure_io import MatrixWriter, Structure, format_bpseq, format_ct, format_dbn
-
-_TSV_HEADER = "id\tsequence\tdot_bracket\n"
-
-
-def _format_tsv(structure: Structure) -> str:
-    return f"{structure.id}\t{structure.sequence}\t{structure.dot_bracket}\n"
-
+from ernie_rna.output import STANDARD_OUTPUT, check_output_files, open_text, writing_explained
+from ernie_rna.structure_io import (
+    TSV_HEADER,
+    MatrixWriter,
+    Structure,
+    format_bpseq,
+    format_ct,
+    format_dbn,
+    format_tsv,
+)
 
 _TEXTS: dict[str, Callable[[Structure], str]] = {
     ".dbn": format_dbn,
     ".db": format_dbn,
-    ".tsv": _format_tsv,
+    ".tsv": format_tsv,
     ".ct": format_ct,
     ".bpseq": format_bpseq,
 }
@@ -55,7 +53,7 @@ def check_outputs(outputs: Sequence[str], force: bool = False) -> None:
         OutputError: an output exists and `force` is False, or is nothing that may be replaced;
             or there is no folder to write it to.
     """
-    check_output_files(outputs, force)
+    check_output_files(outputs, force, folders=True)
     for output in outputs:
         suffix = _suffix(output)
         if output == STANDARD_OUTPUT:
@@ -79,18 +77,16 @@ def open_output(output: str) -> Iterator[Write]:
     """Open an output that `check_outputs` has passed; it stays if the block ends well.
 
     Raises:
-        OutputError: it cannot be written, for want of room or rights.
+        OutputError: the disk is full.
     """
-    with _OPENERS[_kind(output)](output) as write:
-        yield write if output == STANDARD_OUTPUT else _explaining(output, write)
+    with writing_explained(output), _OPENERS[_kind(output)](output) as write:
+        yield _explaining(output, write)
 
 
 def _explaining(output: str, write: Write) -> Write:
     def explain(folded: Fold) -> None:
-        try:
+        with writing_explained(output):
             write(folded)
-        except OSError as error:
-            raise OutputError(f"cannot write {output}: {error}") from error
 
     return explain
 
@@ -99,13 +95,13 @@ def _explaining(output: str, write: Write) -> Write:
 def _open_structures(output: str) -> Iterator[Write]:
     suffix = ".dbn" if output == STANDARD_OUTPUT else _suffix(output)
     with open_text(output) as file:
-        file.write(_TSV_HEADER * (suffix == ".tsv"))
+        file.write(TSV_HEADER * (suffix == ".tsv"))
         yield _into(file, _TEXTS[suffix])
 
 
 @contextlib.contextmanager
 def _open_folder(output: str) -> Iterator[Write]:
-    with _replacing_folder(Path(output)) as folder:
+    with replacing_folder(Path(output)) as folder:
         yield _into_folder(folder, _suffix(output))
 
 
@@ -187,18 +183,3 @@ def _check_replaceable(output: str) -> None:
         raise OutputError(
             f"{output} holds {others[0]}, which is none of our files; name another folder"
         )
-
-
-@contextlib.contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `path` once the block has ended well."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -28,7 +28,7 @@ _EXAMPLES = """\
   ernie-rna info -m ERNIE-RNA --lengths 1022,5000,20000 --device cuda
 """
 _LENGTHS = (100, 1022, 4000, 16000)
-# Module and extra of each optional package.
+# Name and extra of each optional package.
 _EXTRAS = {
     "dnaio": "io",
     "xopen": "io",

@@ -18,7 +18,7 @@ from ernie_rna.command_options import (
     computing,
     new_parser,
 )
-from ernie_rna.output import check_output_files, describe, open_text
+from ernie_rna.output import check_output_files, describe, open_text, writing_explained
 
 if TYPE_CHECKING:
     from ernie_rna.mutate import LetterScores
@@ -84,7 +84,7 @@ def add_parser(subparsers: Any) -> None:
     add("--quiet", action="store_true", help="no progress bar and no summary line")
     add_input_rules(parser)
     add_computing(parser)
-    parser.set_defaults(run=run, interrupted="; nothing was written")
+    parser.set_defaults(run=run, interrupted="; no file was written")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -137,7 +137,12 @@ def _opened(output: str, table: _Table) -> Iterator[Callable[[LetterScores], Non
     header, lines_of = table
     with open_text(output) as file:
         file.write(header)
-        yield lambda scores: file.writelines(lines_of(scores))
+
+        def write(scores: LetterScores) -> None:
+            with writing_explained(output):
+                file.writelines(lines_of(scores))
+
+        yield write
 
 
 def _effect_lines(scores: LetterScores) -> Iterator[str]:

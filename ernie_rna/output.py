@@ -8,30 +8,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ernie_rna.durable import OutputError, replacing
+from ernie_rna.durable import FULL_DISK, OutputError, replacing
 
 STANDARD_OUTPUT = "-"
 
 
-def check_output_files(outputs: Sequence[str], force: bool = False) -> None:
+def check_output_files(outputs: Sequence[str], force: bool = False, folders: bool = False) -> None:
     """Raise what would keep files from being written at the end.
 
     Args:
         outputs: paths; "-" is standard output.
         force: whether files that exist may be replaced.
+        folders: whether an output may be a folder that exists.
 
     Raises:
         ValueError: a path is named twice.
-        OutputError: there is such a file and `force` is False, or no folder for it.
+        OutputError: there is such a file and `force` is False, something there is no file, or
+            there is no folder for it.
     """
-    for output in outputs:
-        if outputs.count(output) > 1:
+    places = [Path(output).resolve() for output in outputs]
+    for output, place in zip(outputs, places, strict=True):
+        if places.count(place) > 1:
             raise ValueError(f"{describe([output])} is named for two outputs")
         path = Path(output)
         if output == STANDARD_OUTPUT:
             continue
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
+        if path.exists() and not (path.is_file() or (folders and path.is_dir())):
+            raise OutputError(f"cannot write {output}: it is no file; - is standard output")
         if path.exists() and not force:
             raise OutputError(f"{output} exists already; --force replaces it")
 
@@ -43,10 +48,22 @@ def open_text(output: str) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     with (
+        writing_explained(output),
         replacing(Path(output)) as path,
         open(path, "w", encoding="utf-8", newline="\n") as file,
     ):
         yield file
+
+
+@contextlib.contextmanager
+def writing_explained(output: str) -> Iterator[None]:
+    """Turn "no space left" and its kin, which name no file, into an OutputError that does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise OutputError(f"no room to write {output} ({error})") from error
 
 
 def describe(outputs: Sequence[str]) -> str:

@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix.lower() not in _EXTENSIONS:
         raise ValueError(f"{output}: the extension must be one of {', '.join(_EXTENSIONS)}")
+    if args.what == "heads" and args.reference:
+        raise ValueError("--what heads marks no pairs: leave out --reference")
     check_output_files([args.output], args.force)
     record = find_record(read_fasta(args.input, args.unknown), args.id)
     known = find_reference(args.reference, record) if args.reference else None

@@ -21,6 +21,7 @@ class Progress:
         hidden: width of the model, see `batching.work`.
         total_work: work of all sequences; None if that is not known.
         records: number of sequences; None if that is not known.
+        processes: how many share the work; what they have done is taken to be alike.
 
     Attributes:
         done: sequences computed by this process in this run.
@@ -32,10 +33,13 @@ class Progress:
         hidden: int,
         total_work: float | None = None,
         records: int | None = None,
+        processes: int = 1,
     ):
         self._hidden = hidden
         self._records = records
-        self._skipped = 0.0
+        self._total_work = total_work
+        self._processes = processes
+        self._skipped = self._work = 0.0
         self._start = time.monotonic()
         self.done = 0.0
         self.tokens = self.padding = 0
@@ -54,12 +58,13 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Sequences a second in this run, without what an earlier run had done."""
-        return self.done / max(self.seconds, 1e-9)
+        """Sequences a second of all processes, without what an earlier run had done."""
+        return self._processes * self.done / max(self.seconds, 1e-9)
 
     def advance(self, window: Window, batches: Iterable[int], skip: bool = False) -> None:
         """Count batches of a window as computed, or, with `skip`, as found to be there."""
         amount = sequences = 0.0
+        before = self._work
         for batch in batches:
             pieces = [window.pieces[index] for index in window.batches[batch]]
             longest = pieces[0].tokens
@@ -70,18 +75,25 @@ class Progress:
             if not skip:
                 self.tokens += longest * len(pieces)
                 self.padding += sum(longest - piece.tokens for piece in pieces)
+        self._work = before + self._processes * amount
+        if self._total_work is not None:
+            self._work = min(self._work, self._total_work)
         if skip:
             self._skipped += sequences
             if not self._bar.disable:  # A bar that is not shown has no such field.
-                self._bar.initial += amount
+                self._bar.initial += self._work - before
         else:
             self.done += sequences
         self._bar.set_description_str(self._description(), refresh=False)
-        self._bar.update(amount)
+        self._bar.update(self._work - before)
 
     def _description(self) -> str:
-        of = "" if self._records is None else f" of {self._records}"
-        return f"{self._skipped + self.done:.0f}{of} sequences, {self.rate:.1f} a second"
+        done = self._processes * (self._skipped + self.done)
+        if self._records is None:
+            return f"{done:.0f} sequences, {self.rate:.1f} a second"
+        return (
+            f"{min(done, self._records):.0f} of {self._records} sequences, {self.rate:.1f} a second"
+        )
 
     def close(self) -> None:
         self._bar.close()

@@ -9,20 +9,20 @@ Ray restarts an actor that dies and has its records computed again. Where the pr
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.durable import OutputError
+from ernie_rna.durable import OutputError, replacing_folder
 from ernie_rna.embed import embed
 from ernie_rna.embed_options import versions
 from ernie_rna.embedding import check_pooling
 from ernie_rna.encoder import load_model
 from ernie_rna.extras import import_extra
 from ernie_rna.fasta import FastaRecord, FilePath, InputError, check_records, read_fasta
+from ernie_rna.sequences import Source
 
 # Records that an actor gets at once; inside, they are batched by length.
 RECORDS_AT_ONCE = 1024
@@ -81,10 +81,13 @@ def embed_on_ray(
         raise ValueError("Parquet holds a row a sequence, so no token vectors")
     ray = import_extra("ray", "ray", "embedding on Ray")
     target = Path(output).absolute()
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is to be a folder, but there is a file of that name")
     if target.exists() and not force:
         raise OutputError(f"{target} exists already; force=True replaces it")
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Workers may run in another folder.
+    name = str(Path(model).absolute()) if Path(model).is_dir() else fspath(model)
 
     given = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     paths = [str(Path(path).absolute()) for path in given]
@@ -99,27 +102,25 @@ def embed_on_ray(
     loading["device"] = "cuda" if gpus_per_actor else "cpu"
     try:
         records = _read(ray, paths, unknown)
-        count = _check(records, model, unknown, long).count()
-        records.repartition(target_num_rows_per_block=records_at_once).map_batches(
-            EmbedActor,
-            fn_constructor_args=(fspath(model), loading, arguments),
-            batch_size=records_at_once,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=cpus_per_actor,
-            num_gpus=gpus_per_actor,
-        ).write_parquet(str(partial))
-        written = ray.data.read_parquet(str(partial)).count()
+        count: int = _check(records, name, revision, unknown, long).count()
+        with replacing_folder(target) as folder:
+            records.repartition(target_num_rows_per_block=records_at_once).map_batches(
+                EmbedActor,
+                fn_constructor_args=(name, loading, arguments),
+                batch_size=records_at_once,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=actors),
+                num_cpus=cpus_per_actor,
+                num_gpus=gpus_per_actor,
+            ).write_parquet(str(folder))
+            written = ray.data.read_parquet(str(folder)).count()
+            if written != count:
+                raise OutputError(f"{written} rows were written for {count} sequences")
+            metadata = {"model": name, "records": count, **loading, **arguments}
+            metadata["versions"] = versions()
+            (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=1))
     except ray.exceptions.RayTaskError as error:
         raise _cause(error) from error
-    if written != count:
-        raise OutputError(f"{partial} has {written} rows for {count} sequences")
-    metadata = {"model": fspath(model), "records": count, **loading, **arguments}
-    metadata["versions"] = versions()
-    (partial / METADATA_FILE).write_text(json.dumps(metadata, indent=1))
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
     return count
 
 
@@ -149,16 +150,16 @@ def _read_batch(files: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         yield {"id": ids, "sequence": sequences}
 
 
-def _check(records: Any, model: str | PathLike[str], unknown: str, long: str) -> Any:
+def _check(records: Any, model: str, revision: str | None, unknown: str, long: str) -> Any:
     """The ids of records that are fit, so that what is not is found before the work begins."""
-    config = ErnieRnaConfig.from_pretrained(fspath(model))
+    config = ErnieRnaConfig.from_pretrained(model, revision=revision or "main")
     limit = config.max_position_embeddings - 2 if long == "error" else None
     arguments = {"unknown": unknown, "limit": limit}
     return records.map_batches(_check_batch, fn_kwargs=arguments, batch_format="pyarrow")
 
 
 def _check_batch(block: Any, unknown: str, limit: int | None) -> Any:
-    for record in check_records(_records(block), "input", unknown):
+    for record in check_records(_records(block), "input", unknown, unique=False):
         if limit is not None and len(record.sequence) > limit:
             raise InputError(
                 f"{record.id} has {len(record.sequence)} nt, over the limit of {limit}; "
@@ -182,7 +183,9 @@ class EmbedActor:
     def __call__(self, block: Any) -> Any:
         """Arrow table (id, sequence) -> Arrow table (id, length, a column for each vector)."""
         pa = import_extra("pyarrow", "parquet", "writing Parquet")
-        embeddings = list(embed(_records(block), self._model, progress=False, **self._arguments))
+        records = _records(block)
+        source = Source(lambda: iter(records))  # They have been checked.
+        embeddings = list(embed(source, self._model, progress=False, **self._arguments))
         table = {
             "id": pa.array([embedding.id for embedding in embeddings]),
             "length": pa.array([embedding.length for embedding in embeddings]),

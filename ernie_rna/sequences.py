@@ -11,13 +11,13 @@ from ernie_rna.fasta import (
     STANDARD_INPUT,
     FastaRecord,
     FilePath,
+    InputError,
     check_records,
     read_fasta,
     write_fasta,
 )
 
 Item = FastaRecord | str | tuple[str, str]
-Sequences = FilePath | Mapping[str, str] | Iterable[Item]
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,20 @@ class Source:
         return Source(lambda: read_fasta(path, unknown="unk"))
 
 
+Sequences = FilePath | Mapping[str, str] | Iterable[Item] | Source
+
+
 def as_source(sequences: Sequences, unknown: str = "error") -> Source:
     """Where to get records from.
 
     Args:
         sequences: path of a FASTA file or "-" for standard input; a mapping of ids to
             sequences; or any iterable of records, (id, sequence) pairs or sequences, which are
-            called after their places, "0", "1" and so on.
+            called after their places, "0", "1" and so on. A source is left as it is.
         unknown: as for `fasta.read_fasta`.
     """
+    if isinstance(sequences, Source):
+        return sequences
     if isinstance(sequences, (str, PathLike)):
         path = fspath(sequences)
         return Source(lambda: read_fasta(path, unknown), once=path == STANDARD_INPUT)
@@ -63,9 +68,9 @@ def as_source(sequences: Sequences, unknown: str = "error") -> Source:
 
 
 def _as_record(index: int, item: Item) -> FastaRecord:
-    if isinstance(item, FastaRecord):
-        return item
     if isinstance(item, str):
         return FastaRecord(str(index), item)
-    id, sequence = item
-    return FastaRecord(id, sequence)
+    record = item if isinstance(item, FastaRecord) else FastaRecord(*item)
+    if len(record.id.split()) > 1:
+        raise InputError(f"sequences: the id {record.id!r} has blanks in it; give a single word")
+    return record

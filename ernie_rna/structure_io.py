@@ -107,6 +107,20 @@ def _from_text(path: FilePath, line: int, name: str, sequence: str, text: str) -
         raise StructureFormatError(path, line, f"structure of {name!r}: {error}") from error
 
 
+TSV_HEADER = "id\tsequence\tdot_bracket\n"
+
+
+def format_tsv(structure: Structure) -> str:
+    """A line below `TSV_HEADER`.
+
+    Raises:
+        ValueError: the id has a tab.
+    """
+    if "\t" in structure.id:
+        raise ValueError(f"id {structure.id!r} has a tab, which separates the columns")
+    return f"{structure.id}\t{structure.sequence}\t{structure.dot_bracket}\n"
+
+
 def write_tsv(path: FilePath, structures: Iterable[Structure]) -> None:
     """Write a tab-separated table with the columns id, sequence and dot_bracket, without quotes.
 
@@ -114,11 +128,8 @@ def write_tsv(path: FilePath, structures: Iterable[Structure]) -> None:
         ValueError: an id has a tab.
     """
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("id\tsequence\tdot_bracket\n")
-        for structure in structures:
-            if "\t" in structure.id:
-                raise ValueError(f"id {structure.id!r} has a tab, which separates the columns")
-            file.write(f"{structure.id}\t{structure.sequence}\t{structure.dot_bracket}\n")
+        file.write(TSV_HEADER)
+        file.writelines(map(format_tsv, structures))
 
 
 def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:

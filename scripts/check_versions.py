@@ -76,9 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tests",
         type=shlex.split,
-        default="-m core",
+        default="-m 'core and not slow'",
         metavar="ARGUMENTS",
-        help="what to tell pytest (default: '%(default)s')",
+        help="what to tell pytest (default: %(default)s)",
     )
     return parser
 

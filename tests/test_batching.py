@@ -125,3 +125,14 @@ def test_padding_on_real_sequences(batch_tokens, long):
         more = count_padding([piece.tokens for piece in window.pieces], window.batches)
         total, padding = total + more[0], padding + more[1]
     assert padding < 0.05 * total
+
+
+def test_windows_are_enough_for_several_processes():
+    records = [FastaRecord(str(i), "A" * 98) for i in range(4000)]
+    plan = Plan(2048, 1022).for_input(100 * len(records))
+    windows = list(plan.windows(records))
+    assert 12 <= len(windows) <= 16
+    assert [record for window in windows for record in window.records] == records
+    # Neither tiny ones for small inputs nor larger ones than otherwise for large inputs.
+    assert Plan(2048, 1022).for_input(100).window_tokens == 16 * 2048
+    assert Plan(2048, 1022).for_input(10**9).window_tokens == 128 * 2048

@@ -280,3 +280,9 @@ def test_memory_holds_one_window_of_tokens(encoder_model, monkeypatch):
     monkeypatch.setattr(batching.Plan, "windows", watch)
     assert len(list(embed(["ACGUACGU"] * 9, encoder_model, pooling=("token",)))) == 9
     assert sizes == [16, 16, 16, 16, 8]
+
+
+def test_ids_are_single_words(encoder_model):
+    for sequences in ([("tRNA Ala", "ACGU")], {"a\nb": "ACGU"}, iter([("tRNA Ala", "ACGU")])):
+        with pytest.raises(InputError, match="has blanks in it; give a single word"):
+            list(embed(sequences, encoder_model))

@@ -316,7 +316,7 @@ def test_two_processes_share_the_work(encoder_model, tmp_path):
         patch.setattr(batching, "WINDOW_BATCHES", 128)
         run(tmp_path / "model", alone, rna, batch_tokens=2, pooling=("mean",))
     assert len(fasta) > 3 * 2 * 128  # That is, there are several windows.
-    options = ["-m", tmp_path / "model", "-o", shared, "--batch-tokens", "2", "--threads", "1"]
+    options = ["-m", tmp_path / "model", "-o", shared, "--batch-tokens", "2"]
     done = torchrun(tmp_path / "in.fasta", *options)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("40 sequences") == 1

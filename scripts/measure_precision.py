@@ -1,0 +1,87 @@
+"""What each precision costs: error of every layer against float64, and cosine of the embeddings.
+
+    python scripts/measure_precision.py rna.fasta --model ERNIE-RNA
+    python scripts/measure_precision.py rna.fasta        # full size, random weights
+
+The error of a layer is the root mean square of its difference from the same weights in float64,
+over that of the values themselves. The cosine is that of mean vectors of the last layer, special
+tokens left out; the least of all sequences.
+"""
+
+import argparse
+import contextlib
+import copy
+import sys
+from pathlib import Path
+
+import torch
+
+from ernie_rna import ErnieRnaConfig, ErnieRnaModel
+from ernie_rna.encoder import load_model
+from ernie_rna.fasta import read_fasta
+from ernie_rna.intake import tokenize
+
+# Name: the dtype of the model, and whether it runs under autocast to bfloat16.
+PRECISIONS = {
+    "float32": (torch.float32, False),
+    "bfloat16": (torch.bfloat16, False),
+    "autocast bfloat16": (torch.float32, True),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("fasta", type=Path, metavar="IN.fasta")
+    parser.add_argument("--model", metavar="FOLDER", help="default: full size, random weights")
+    parser.add_argument("--sequences", type=int, default=64, metavar="N", help="how many (64)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    torch.manual_seed(0)
+    model = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval()
+    if args.model:
+        model = load_model(args.model, device="cpu")
+    limit = model.config.max_position_embeddings - 2
+    sequences = [r.sequence for r in read_fasta(args.fasta) if len(r.sequence) <= limit]
+    sequences = sequences[:: max(1, len(sequences) // args.sequences)][: args.sequences]
+    double = copy.deepcopy(model).double()
+    exact = [hidden_states(double, sequence) for sequence in sequences]
+    errors, cosines = {}, {}
+    for name, (dtype, autocast) in PRECISIONS.items():
+        rounded = copy.deepcopy(model).to(dtype)
+        found = [hidden_states(rounded, sequence, autocast) for sequence in sequences]
+        errors[name] = layer_errors(found, exact)
+        cosines[name] = min(map(cosine, found, exact))
+    print(f"{len(sequences)} sequences, {sum(map(len, sequences))} nt\n")
+    print("| layer | " + " | ".join(errors) + " |\n|--:|" + "--:|" * len(errors))
+    for layer, values in enumerate(zip(*errors.values(), strict=True)):
+        print(f"| {layer} | " + " | ".join(f"{value:.1e}" for value in values) + " |")
+    print("| cosine | " + " | ".join(f"{value:.7f}" for value in cosines.values()) + " |")
+    return 0
+
+
+def hidden_states(model, sequence: str, autocast: bool = False) -> torch.Tensor:
+    """(layers + 1, seq, hidden) in float64."""
+    inputs = tokenize([sequence], torch.device("cpu"))
+    under = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
+    with torch.inference_mode(), under:
+        return torch.cat(model(*inputs, output_hidden_states=True).hidden_states).double()
+
+
+def layer_errors(found: list[torch.Tensor], exact: list[torch.Tensor]) -> list[float]:
+    differences = torch.cat([one - two for one, two in zip(found, exact, strict=True)], dim=1)
+    errors = differences.square().mean((1, 2)) / torch.cat(exact, dim=1).square().mean((1, 2))
+    return errors.sqrt().tolist()
+
+
+def cosine(found: torch.Tensor, exact: torch.Tensor) -> float:
+    one, two = (states[-1, 1:-1].mean(0) for states in (found, exact))
+    return torch.cosine_similarity(one, two, dim=0).item()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
