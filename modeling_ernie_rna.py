@@ -366,26 +366,44 @@ class RecomputedAttention(torch.autograd.Function):
         value, bias_rows, columns, *pairs = ctx.saved_tensors
         grad_value, grad_rows, *grad_pairs = map(torch.zeros_like, (value, bias_rows, *pairs))
         blocks = _summed_blocks(bias_rows, columns, pairs)
+        queries, keys = _Joined(pairs[::2]), _Joined(pairs[1::2])
         for (heads, rows), grad in _backward_by_block(
             blocks, value, grad_context, ctx.dropout, grad_value
         ):
             index = columns[heads, None].expand(grad.shape)
             grad_rows[heads, rows] = grad_rows[heads, rows].scatter_add(-1, index, grad)
-            for i in range(0, len(pairs), 2):
-                query, key = pairs[i][heads, rows], pairs[i + 1][heads]
-                grad_pairs[i][heads, rows] = grad @ key.to(grad.dtype)
-                grad_pairs[i + 1][heads] += grad.transpose(1, 2) @ query.to(grad.dtype)
+            grad_queries = grad @ keys[heads].to(grad.dtype)
+            grad_keys = grad.transpose(1, 2) @ queries[heads][:, rows].to(grad.dtype)
+            width = value.shape[-1]
+            for layer, part in zip(grad_pairs[::2], grad_queries.split(width, -1), strict=True):
+                layer[heads, rows] = part
+            for layer, part in zip(grad_pairs[1::2], grad_keys.split(width, -1), strict=True):
+                layer[heads] += part
         return grad_value, None, grad_rows, None, *grad_pairs
 
 
 def _summed_blocks(bias_rows, columns, pairs):
     """Yield each block and its scores, the sum of bias 0 and of each pair's product."""
+    queries, keys = _Joined(pairs[::2]), _Joined(pairs[1::2])
     for heads, rows in _blocks(*columns.shape):
         part = bias_rows[heads, rows]  # (heads of the block, rows of the block, vocab + 1)
         scores = part.gather(-1, columns[heads, None].expand(-1, part.shape[1], -1))
-        for query, key in zip(pairs[::2], pairs[1::2], strict=True):
-            add_query_key(scores, query[heads, rows], key[heads], in_place=True)
+        # The sum of the layers' products is the product of the layers side by side.
+        add_query_key(scores, queries[heads][:, rows], keys[heads], in_place=True)
         yield (heads, rows), scores
+
+
+class _Joined:
+    """All layers' queries, or keys, side by side: made for some heads, for all of their rows."""
+
+    def __init__(self, layers):
+        self.layers, self.heads, self.joined = layers, None, None
+
+    def __getitem__(self, heads: slice) -> torch.Tensor:
+        """(heads of the slice, seq, layers * head_dim)."""
+        if heads != self.heads:
+            self.heads, self.joined = heads, torch.cat([layer[heads] for layer in self.layers], -1)
+        return self.joined
 
 
 # Attention that is worked through in blocks takes about this many scores at a time (4 MiB in

@@ -11,8 +11,14 @@ Lengths are in tokens, `<cls>` and `<eos>` counted.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from ernie_rna.fasta import FastaRecord, InputError
 from ernie_rna.long import Piece, split
+
+# On a CPU a larger batch only falls out of the caches; a GPU wants to be kept busy.
+_CPU_BATCH_TOKENS = 2048
+_GPU_BATCH_TOKENS = 16384
 
 # A window ends at this many records, or at this many batches' worth of tokens.
 WINDOW_RECORDS = 4096
@@ -112,6 +118,19 @@ class Plan:
     def split(self, record: int, length: int) -> list[Piece]:
         """The pieces of a record, by its place and its length in nucleotides."""
         return split(record, length, self.limit, self.long, self.overlap)
+
+
+def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
+    """Tokens in a batch, padding included; None takes what suits the device.
+
+    Raises:
+        ValueError: the number is below 1.
+    """
+    if batch_tokens is None:
+        return _CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens must be at least 1; got {batch_tokens}")
+    return batch_tokens
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

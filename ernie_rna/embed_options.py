@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from ernie_rna import __version__
-from ernie_rna.batching import Plan, work
+from ernie_rna.batching import Plan, resolve_batch_tokens, work
 from ernie_rna.distributed import World
 from ernie_rna.embedding import check_pooling
 from ernie_rna.encoder import Encoder, load_model
@@ -22,10 +22,6 @@ from ernie_rna.progress import Progress
 from modeling_ernie_rna import ErnieRnaModel
 
 Model = str | PathLike[str] | ErnieRnaModel
-
-# On a CPU a larger batch only falls out of the caches; a GPU wants to be kept busy.
-CPU_BATCH_TOKENS = 2048
-GPU_BATCH_TOKENS = 16384
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,7 @@ class EmbedOptions:
         )
         encoder = Encoder(loaded, self.layers, self.pooling)
         check_long(self.long, encoder.limit, self.overlap)
-        default = CPU_BATCH_TOKENS if loaded.device.type == "cpu" else GPU_BATCH_TOKENS
-        tokens = self.batch_tokens or default
+        tokens = resolve_batch_tokens(self.batch_tokens, loaded.device)
         return encoder, Plan(tokens, encoder.limit, self.long, self.overlap)
 
 

@@ -5,10 +5,12 @@ Shapes: batch sequences, seq tokens (`<cls>`, nucleotides, `<eos>`, padding), hi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from os import PathLike, fspath
 from typing import Any, TypeVar, cast
 
@@ -19,7 +21,8 @@ from packaging.version import Version
 
 from ernie_rna.batching import Window
 from ernie_rna.embedding import Column, Layout, resolve_columns
-from ernie_rna.long import Piece
+from ernie_rna.fasta import FastaRecord
+from ernie_rna.long import Piece, nucleotide_limit
 from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
@@ -177,8 +180,7 @@ class Encoder:
         half = model.dtype == torch.float16
         dtype = np.dtype(np.float16 if half else np.float32)
         self.layout = Layout(self.columns, config.hidden_size, dtype)
-        self.limit = config.max_position_embeddings - 2
-        self._tokenizer = ErnieRnaTokenizer()
+        self.limit = nucleotide_limit(config)
         self._all_layers = any(column.layer != config.num_hidden_layers for column in self.columns)
 
     def encode(self, window: Window, batch: int) -> Iterator[np.ndarray]:
@@ -192,49 +194,24 @@ class Encoder:
             EncodingError: a result is not finite, or there is not enough memory.
         """
         pieces = [window.pieces[index] for index in window.batches[batch]]
-        try:
+        with memory_explained([window.records[piece.record] for piece in pieces]):
             hidden_states = self._forward(window, pieces)
             for column in self.columns:
                 yield from self._pool(column, hidden_states[column.layer], window, pieces)
-        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, EncodingError) or not is_out_of_memory(error):
-                raise
-            longest = window.records[pieces[0].record]
-            raise EncodingError(
-                f"not enough memory for {len(pieces)} sequences of up to {pieces[0].tokens} "
-                f"tokens (the longest: {longest.id}); lower --batch-tokens, or use --long window "
-                "for long sequences"
-            ) from error
 
     @torch.inference_mode()
     def _forward(self, window: Window, pieces: list[Piece]) -> dict[int, torch.Tensor]:
         """Layer -> (batch, seq, hidden)."""
-        input_ids, mask = self._tokenize(window, pieces)
+        texts = [
+            window.records[piece.record].sequence[piece.start : piece.stop] for piece in pieces
+        ]
+        input_ids, mask = tokenize(texts, self.model.device)
         output = self.model(
             input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
         )
         if not self._all_layers:
             return {self.model.config.num_hidden_layers: output.last_hidden_state}
         return dict(enumerate(output.hidden_states))
-
-    def _tokenize(self, window: Window, pieces: list[Piece]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask, (batch, seq) each, padded on the right."""
-        texts = [
-            window.records[piece.record].sequence[piece.start : piece.stop] for piece in pieces
-        ]
-        rows = self._tokenizer(texts, verbose=False)["input_ids"]
-        padding = self.model.config.pad_token_id
-        input_ids = np.full((len(rows), max(map(len, rows))), padding, dtype=np.int64)
-        for row, ids, piece in zip(input_ids, rows, pieces, strict=True):
-            if len(ids) != piece.tokens:
-                record = window.records[piece.record]
-                raise EncodingError(
-                    f"{record.id}: {piece.tokens} tokens expected, {len(ids)} found"
-                )
-            row[: len(ids)] = ids
-        tensor = torch.from_numpy(input_ids)
-        mask = torch.arange(tensor.shape[1]) < torch.tensor([[len(ids)] for ids in rows])
-        return tensor.to(self.model.device), mask.to(self.model.device)
 
     @torch.inference_mode()
     def _pool(
@@ -270,6 +247,33 @@ def _mean(hidden_states: torch.Tensor, pieces: list[Piece]) -> torch.Tensor:
         first = 1 + piece.own_start - piece.start
         row[first : first + piece.owned] = 1 / piece.owned
     return weights[:, None].to(hidden_states.device) @ hidden_states.float()
+
+
+@cache
+def _tokenizer() -> ErnieRnaTokenizer:
+    return ErnieRnaTokenizer()
+
+
+def tokenize(texts: list[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask of a batch, (batch, seq) each, padded on the right."""
+    batch = _tokenizer()(texts, padding=True, return_tensors="pt", verbose=False)
+    return batch["input_ids"].to(device), batch["attention_mask"].to(device)
+
+
+@contextlib.contextmanager
+def memory_explained(records: Sequence[FastaRecord]) -> Iterator[None]:
+    """Turn "out of memory" in a batch of these records into an EncodingError with the way out."""
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, EncodingError) or not is_out_of_memory(error):
+            raise
+        longest = max(records, key=lambda record: len(record.sequence))
+        raise EncodingError(
+            f"not enough memory for {len(records)} sequences of up to {len(longest.sequence)} nt "
+            f"(the longest: {longest.id}); lower --batch-tokens, or leave out the longest ones "
+            "(embed takes them in parts by --long window)"
+        ) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

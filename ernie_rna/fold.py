@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 
 from ernie_rna.attention_scores import attention_scores, check_heads, check_pairing_scores
-from ernie_rna.batching import Plan, Window, work
+from ernie_rna.batching import Plan, Window, resolve_batch_tokens, work
 from ernie_rna.embedding import resolve_layer
-from ernie_rna.encoder import load_model
+from ernie_rna.encoder import load_model, memory_explained, tokenize
 from ernie_rna.fasta import FastaRecord, Survey
-from ernie_rna.intake import Intake, memory_explained, resolve_batch_tokens, tokenize
+from ernie_rna.intake import Intake
+from ernie_rna.long import nucleotide_limit
 from ernie_rna.progress import Progress
 from ernie_rna.sequences import Sequences
 from ernie_rna.structure import extract_pairing_map, predict_pairs, solve_contacts
@@ -138,7 +139,7 @@ def fold(
     loaded = load_model(model, revision=revision, dtype=dtype, device=device, attention=attention)
     options = _Options(layer, head, pairing_scores, min_loop, matrix)
     options.check(loaded)
-    limit = loaded.config.max_position_embeddings - 2
+    limit = nucleotide_limit(loaded.config)
     records = intake.records(limit)
     tokens = resolve_batch_tokens(batch_tokens, loaded.device)
     # What is too long is refused by the intake or computed whole.

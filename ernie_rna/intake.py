@@ -1,22 +1,15 @@
-"""How sequences come to the model for `fold` and `mutate`: whole, checked, in batches."""
+"""How sequences come to the model for `fold` and `mutate`: whole, and checked."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from ernie_rna.embed_options import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
-from ernie_rna.encoder import EncodingError, is_out_of_memory
 from ernie_rna.fasta import FastaRecord, InputError, Survey, survey
 from ernie_rna.sequences import Sequences, as_source
-from tokenization_ernie_rna import ErnieRnaTokenizer
 
 # A structure, or what stands in place of one letter, depends on the whole RNA: no windows.
 LONG = ("error", "full")
@@ -99,42 +92,3 @@ def readable_twice(sequences: Sequences, unknown: str) -> Iterator[Sequences]:
         path = Path(folder) / "input.fasta"
         source.kept_in(path)
         yield path
-
-
-def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
-    """Tokens in a batch, padding included; None takes what suits the device.
-
-    Raises:
-        ValueError: the number is below 1.
-    """
-    if batch_tokens is None:
-        return CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
-    if batch_tokens < 1:
-        raise ValueError(f"batch_tokens must be at least 1; got {batch_tokens}")
-    return batch_tokens
-
-
-@cache
-def _tokenizer() -> ErnieRnaTokenizer:
-    return ErnieRnaTokenizer()
-
-
-def tokenize(texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask of a batch, (batch, seq) each, padded on the right."""
-    batch = _tokenizer()(texts, padding=True, return_tensors="pt", verbose=False)
-    return batch["input_ids"].to(device), batch["attention_mask"].to(device)
-
-
-@contextlib.contextmanager
-def memory_explained(records: Sequence[FastaRecord]) -> Iterator[None]:
-    """Turn "out of memory" in a batch of these records into an EncodingError with the way out."""
-    try:
-        yield
-    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        longest = max(records, key=lambda record: len(record.sequence))
-        raise EncodingError(
-            f"not enough memory for {len(records)} sequences of up to {len(longest.sequence)} nt "
-            f"(the longest: {longest.id}); lower --batch-tokens, or leave out the longest ones"
-        ) from error

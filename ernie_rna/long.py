@@ -13,8 +13,15 @@ Positions are nucleotides counted from 0; special tokens do not count.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 LONG = ("error", "window", "full")
+
+
+def nucleotide_limit(config: Any) -> int:
+    """Nucleotides that a model was trained to take at once: its tokens without <cls> and <eos>."""
+    limit: int = config.max_position_embeddings - 2
+    return limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ernie_rna.batching import Window, plan_batches, work
-from ernie_rna.encoder import EncodingError, load_masked_lm
+from ernie_rna.batching import Window, plan_batches, resolve_batch_tokens, work
+from ernie_rna.encoder import EncodingError, load_masked_lm, memory_explained, tokenize
 from ernie_rna.fasta import FastaRecord, Survey
-from ernie_rna.intake import Intake, memory_explained, resolve_batch_tokens, tokenize
-from ernie_rna.long import Piece
+from ernie_rna.intake import Intake
+from ernie_rna.long import Piece, nucleotide_limit
 from ernie_rna.masked_lm import (
     NUCLEOTIDES,
     check_mask_pairing,
@@ -148,7 +148,7 @@ def mutate(
     loaded = load_masked_lm(
         model, revision=revision, dtype=dtype, device=device, attention=attention
     )
-    records = intake.records(loaded.config.max_position_embeddings - 2)
+    records = intake.records(nucleotide_limit(loaded.config))
     tokens = resolve_batch_tokens(batch_tokens, loaded.device)
     windows = _windows(records, tokens, masked)
     bar = _bar(progress, loaded, intake.found, masked)

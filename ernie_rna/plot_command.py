@@ -180,10 +180,11 @@ def _draw_heads(
 ) -> None:
     from ernie_rna.attention_scores import check_heads
     from ernie_rna.intake import Intake
+    from ernie_rna.long import nucleotide_limit
     from ernie_rna.plot import plot_all_heads
 
     check_heads([args.head], model.config.num_attention_heads)
-    Intake([record], args.long, args.unknown).records(model.config.max_position_embeddings - 2)
+    Intake([record], args.long, args.unknown).records(nucleotide_limit(model.config))
     plot_all_heads(
         head_maps(model, record, args.layer, args.pairing_scores),
         record.sequence,
@@ -213,7 +214,7 @@ def head_maps(
 ) -> torch.Tensor:
     """The symmetric scores of all heads of a layer, (heads, length, length)."""
     from ernie_rna.attention_scores import attention_scores
-    from ernie_rna.intake import tokenize
+    from ernie_rna.encoder import tokenize
     from ernie_rna.structure import symmetrize
 
     input_ids, mask = tokenize([record.sequence], model.device)

@@ -22,6 +22,7 @@ from ernie_rna.embedding import check_pooling
 from ernie_rna.encoder import load_model
 from ernie_rna.extras import import_extra
 from ernie_rna.fasta import FastaRecord, FilePath, InputError, check_records, read_fasta
+from ernie_rna.long import nucleotide_limit
 from ernie_rna.sequences import Source
 
 # Records that an actor gets at once; inside, they are batched by length.
@@ -153,7 +154,7 @@ def _read_batch(files: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
 def _check(records: Any, model: str, revision: str | None, unknown: str, long: str) -> Any:
     """The ids of records that are fit, so that what is not is found before the work begins."""
     config = ErnieRnaConfig.from_pretrained(model, revision=revision or "main")
-    limit = config.max_position_embeddings - 2 if long == "error" else None
+    limit = nucleotide_limit(config) if long == "error" else None
     arguments = {"unknown": unknown, "limit": limit}
     return records.map_batches(_check_batch, fn_kwargs=arguments, batch_format="pyarrow")
 

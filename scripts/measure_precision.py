@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel
-from ernie_rna.encoder import load_model
+from ernie_rna.encoder import load_model, tokenize
 from ernie_rna.fasta import read_fasta
-from ernie_rna.intake import tokenize
+from ernie_rna.long import nucleotide_limit
 
 # Name: the dtype of the model, and whether it runs under autocast to bfloat16.
 PRECISIONS = {
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     model = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval()
     if args.model:
         model = load_model(args.model, device="cpu")
-    limit = model.config.max_position_embeddings - 2
+    limit = nucleotide_limit(model.config)
     sequences = [r.sequence for r in read_fasta(args.fasta) if len(r.sequence) <= limit]
     sequences = sequences[:: max(1, len(sequences) // args.sequences)][: args.sequences]
     double = copy.deepcopy(model).double()

@@ -12,11 +12,11 @@ import ernie_rna.fold as fold_module
 from ernie_rna.attention_scores import attention_scores
 from ernie_rna.connectivity import format_ct
 from ernie_rna.durable import OutputError
-from ernie_rna.encoder import EncodingError, load_model
+from ernie_rna.encoder import EncodingError, load_model, memory_explained, tokenize
 from ernie_rna.fasta import FastaRecord, InputError
 from ernie_rna.fold import Fold, fold
 from ernie_rna.fold_output import check_outputs, file_name, open_output, wants_matrix
-from ernie_rna.intake import memory_explained, readable_twice, tokenize
+from ernie_rna.intake import readable_twice
 from ernie_rna.structure_file import Structure
 from ernie_rna.structure_io import read_structures
 from modeling_ernie_rna import ErnieRnaModel
