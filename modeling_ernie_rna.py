@@ -407,14 +407,15 @@ class _Joined:
 
 
 # Attention that is worked through in blocks takes about this many scores at a time (4 MiB in
-# float32), whole heads while they fit.
+# float32), whole heads while they fit, but so many rows that a product is worth its keys' reading.
 _BLOCK_SCORES = 2**20
+_LEAST_ROWS = 256
 
 
 def _blocks(heads: int, seq: int):
     """Yield (slice of batch * heads, slice of rows) that together cover all scores."""
     heads_step = max(1, _BLOCK_SCORES // seq**2)
-    rows_step = min(seq, max(1, _BLOCK_SCORES // seq))
+    rows_step = min(seq, max(_LEAST_ROWS, _BLOCK_SCORES // seq))
     for first_head in range(0, heads, heads_step):
         for first_row in range(0, seq, rows_step):
             yield (

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna.command_options import new_parser
@@ -140,15 +141,11 @@ def table(evaluations: Mapping[str, Evaluation]) -> str:
     with their name in front of the columns'."""
     tables = []
     for number, (name, evaluation) in enumerate(evaluations.items()):
-        lines = [line.split("\t") for line in evaluation.to_tsv().splitlines()]
-        if number:
-            lines = [line[1:] for line in lines]
-            lines[0] = [f"{name}_{column}" for column in lines[0]]
-        tables.append(lines)
-    rows = (
-        "\t".join(cell for part in parts for cell in part) for parts in zip(*tables, strict=True)
-    )
-    return "".join(f"{row}\n" for row in rows)
+        header, *rows = evaluation.rows()
+        if number:  # The ids are there already.
+            header, rows = [f"{name}_{title}" for title in header[1:]], [row[1:] for row in rows]
+        tables.append([header, *rows])
+    return "".join("\t".join(chain(*parts)) + "\n" for parts in zip(*tables, strict=True))
 
 
 def summary(evaluations: Mapping[str, Evaluation]) -> str:

@@ -6,14 +6,13 @@ shifted by one base at one end, as a comparison of dynamic structures should (Ma
 101:7287-7292, 2004).
 """
 
-import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
 from .dot_bracket import from_dot_bracket
+from .extras import import_extra
 from .structure_file import FilePath, Structure
 from .structure_io import read_structures
 
@@ -97,14 +96,14 @@ class Evaluation:
     def mean_shifted(self) -> PairScore:
         return _mean(self.shifted)
 
-    def to_tsv(self) -> str:
-        """A table with a line for each sequence: its id and its scores, exact and shifted."""
+    def rows(self) -> list[list[str]]:
+        """A header, and a row for each sequence: its id and its scores, exact and shifted."""
         measures = ["precision", "recall", "f1"]
-        lines = ["\t".join(["id", *measures, *(f"{measure}_shifted" for measure in measures)])]
+        rows = [["id", *measures, *(f"{measure}_shifted" for measure in measures)]]
         for name, exact, shifted in zip(self.ids, self.exact, self.shifted, strict=True):
             values = [getattr(score, measure) for score in (exact, shifted) for measure in measures]
-            lines.append("\t".join([name, *(f"{value:.6f}" for value in values)]))
-        return "\n".join(lines) + "\n"
+            rows.append([name, *(f"{value:.6f}" for value in values)])
+        return rows
 
 
 def _mean(scores: Sequence[PairScore]) -> PairScore:
@@ -195,14 +194,6 @@ def mfe_structure(sequence: str, name: str = "") -> Structure:
     Raises:
         ImportError: ViennaRNA is not installed.
     """
-    dot_bracket, _ = _vienna().fold(sequence.upper().replace("T", "U"))
+    vienna = import_extra("RNA", "vienna", "the structure of minimum free energy")
+    dot_bracket, _ = vienna.fold(sequence.upper().replace("T", "U"))
     return Structure(name, sequence, from_dot_bracket(dot_bracket))
-
-
-def _vienna() -> ModuleType:
-    try:
-        return importlib.import_module("RNA")
-    except ImportError as error:
-        raise ImportError(
-            'the structure of minimum free energy needs ViennaRNA: pip install "ernie-rna[vienna]"'
-        ) from error

@@ -14,18 +14,12 @@ import torch
 from torch import Tensor
 
 from configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
-from ernie_rna.masking import PAIRINGS, masked_pairing_scores
+from ernie_rna.masking import check_mask_pairing, masked_pairing_scores
 from modeling_ernie_rna import ErnieRnaForMaskedLM
 
 # The order of the letters in everything that has a value for each of them.
 NUCLEOTIDES = "ACGU"
 _NUCLEOTIDE_IDS = [VOCABULARY.index(letter) for letter in NUCLEOTIDES]
-
-
-def check_mask_pairing(mask_pairing: str) -> str:
-    if mask_pairing not in PAIRINGS:
-        raise ValueError(f"mask_pairing must be {' or '.join(PAIRINGS)}; got {mask_pairing!r}")
-    return mask_pairing
 
 
 def mask_tokens(

@@ -27,6 +27,12 @@ MASKED_PAIRING_SCORE = -1.0
 NO_LABEL = -100
 
 
+def check_mask_pairing(mask_pairing: str) -> str:
+    if mask_pairing not in PAIRINGS:
+        raise ValueError(f"mask_pairing must be {' or '.join(PAIRINGS)}; got {mask_pairing!r}")
+    return mask_pairing
+
+
 def pairing_scores(input_ids: torch.Tensor, config: ErnieRnaConfig) -> torch.Tensor:
     """What the model reads off the ids: (..., seq) -> (..., seq, seq) in float32."""
     table = pairing_table(config, input_ids.device)
@@ -53,12 +59,12 @@ class MaskingCollator:
     """Pads and masks a batch for masked language modelling.
 
     `DataCollatorForLanguageModeling` draws the masks (80 % hidden, 10 % replaced by any token,
-    10 % left); with `pairing="pretraining"` the batch has `pairing_scores` as well.
+    10 % left); with `mask_pairing="pretraining"` the batch has `pairing_scores` as well.
 
     Args:
         tokenizer: an ERNIE-RNA tokenizer.
         config: the model's, for the scores.
-        pairing: "pretraining", or "inference" for the model's own scores of the masked ids.
+        mask_pairing: "pretraining", or "inference" for the model's own scores of the masked ids.
         probability: share of the nucleotides that are to be predicted.
 
     Raises:
@@ -69,19 +75,17 @@ class MaskingCollator:
         self,
         tokenizer: Any,
         config: ErnieRnaConfig,
-        pairing: str = "inference",
+        mask_pairing: str = "inference",
         probability: float = 0.15,
     ):
-        if pairing not in PAIRINGS:
-            raise ValueError(f"pairing must be one of {', '.join(PAIRINGS)}; got {pairing!r}")
         self._config = config
-        self._pairing = pairing
+        self._mask_pairing = check_mask_pairing(mask_pairing)
         self._mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=probability)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Tokenized sequences -> input_ids, attention_mask and labels (batch, seq), and more."""
         batch = dict(self._mask(list(examples)))
-        if self._pairing == "pretraining":
+        if self._mask_pairing == "pretraining":
             masked = batch["labels"] != NO_LABEL
             unmasked = torch.where(masked, batch["labels"], batch["input_ids"])
             batch["pairing_scores"] = masked_pairing_scores(unmasked, masked, self._config)

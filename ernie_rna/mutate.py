@@ -43,10 +43,10 @@ from ernie_rna.intake import Intake
 from ernie_rna.long import Piece, nucleotide_limit
 from ernie_rna.masked_lm import (
     NUCLEOTIDES,
-    check_mask_pairing,
     mask_tokens,
     nucleotide_log_probabilities,
 )
+from ernie_rna.masking import check_mask_pairing
 from ernie_rna.progress import Progress
 from ernie_rna.sequences import Sequences
 from modeling_ernie_rna import ErnieRnaForMaskedLM

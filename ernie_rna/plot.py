@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .dot_bracket import BasePair, nested_pages, sorted_pairs
+from .extras import import_extra
 from .structure_file import FilePath
 
 if TYPE_CHECKING:
@@ -365,11 +366,11 @@ def _check_sequence(sequence: str) -> None:
 
 
 def _new_figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('plots need matplotlib: pip install "ernie-rna[plot]"') from error
-    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+    module = import_extra("matplotlib.figure", "plot", "a plot")
+    figure: Figure = module.Figure(
+        figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained"
+    )
+    return figure
 
 
 def _saved(figure: Figure, path: FilePath | None) -> Figure:

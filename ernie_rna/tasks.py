@@ -223,9 +223,9 @@ class MaskedLM(Task):
 
     model_class = ErnieRnaForMaskedLM
 
-    def __init__(self, pairing: str = "inference", probability: float = 0.15):
+    def __init__(self, mask_pairing: str = "inference", probability: float = 0.15):
         super().__init__(LabelFormat(()))
-        self._pairing = pairing
+        self._mask_pairing = mask_pairing
         self._probability = probability
 
     def learn_names(self, training: Table) -> None:
@@ -238,7 +238,7 @@ class MaskedLM(Task):
         return {"input_ids": input_ids}
 
     def collator(self, tokenizer: Any, config: Any) -> Collator:
-        return MaskingCollator(tokenizer, config, self._pairing, self._probability)
+        return MaskingCollator(tokenizer, config, self._mask_pairing, self._probability)
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -4,7 +4,7 @@
         --label-column family --split-column split --eval-split test
     python scripts/finetune.py ernie-rna train.csv out --task regression \\
         --label-column mrl --eval-file valid.csv test.csv
-    python scripts/finetune.py ernie-rna rnas.fasta out --task masked-lm --pairing pretraining
+    python scripts/finetune.py ernie-rna rnas.fasta out --task masked-lm --mask-pairing pretraining
 
 Tables are CSV or TSV with a header. What is wrong with them is said before any work begins. OUT_DIR
 gets the model, the tokenizer and metrics.json, and loads by `trust_remote_code`.
@@ -88,7 +88,7 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--cpu", action="store_true", help="leave a GPU alone")
     group.add_argument("--seed", type=int, default=default.seed)
     group.add_argument(
-        "--pairing",
+        "--mask-pairing",
         choices=PAIRINGS,
         default="inference",
         help="pairing scores of masked positions: 0, or as in the authors' pretraining -1 on "
@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_task(arguments: argparse.Namespace) -> Task:
     if arguments.task == "masked-lm":
-        return MaskedLM(arguments.pairing, arguments.mask_probability)
+        return MaskedLM(arguments.mask_pairing, arguments.mask_probability)
     columns = tuple(arguments.label_column)
     format = LabelFormat(columns, arguments.label_separator, arguments.ignore_label)
     return TASKS[arguments.task](format)

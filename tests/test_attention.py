@@ -33,6 +33,12 @@ def oracle_model() -> ErnieRnaForMaskedLM:
     return lively(ErnieRnaForMaskedLM(config)).eval()
 
 
+def small_blocks(monkeypatch, scores):
+    """Have attention go through the scores in blocks of about so many."""
+    monkeypatch.setattr(modeling_ernie_rna, "_BLOCK_SCORES", scores)
+    monkeypatch.setattr(modeling_ernie_rna, "_LEAST_ROWS", 1)
+
+
 def variant(model, path, dtype):
     model = copy.deepcopy(model).to(dtype)
     attention, model.config.score_memory = PATHS[path]
@@ -106,7 +112,7 @@ def test_errors_are_at_most_twice_eagers(oracle_model, monkeypatch, path, dtype,
 @pytest.mark.parametrize("blocks", [50, 2000, 2**22])
 def test_float64_gradients_are_equal(oracle_model, monkeypatch, path, blocks):
     """Blocks of part of a head, of some heads and of all."""
-    monkeypatch.setattr(modeling_ernie_rna, "_BLOCK_SCORES", blocks)
+    small_blocks(monkeypatch, blocks)
     ids = padded_ids(30, "right")
     hidden, gradients = outcome(variant(oracle_model, path, torch.float64), ids)
     expected, exact = outcome(variant(oracle_model, "eager", torch.float64), ids)
@@ -143,7 +149,7 @@ def attention_inputs(batch=1, heads=2, seq=5, head_dim=3, requires_grad=True):
 @pytest.mark.parametrize("carry", [False, True])
 @pytest.mark.parametrize("blocks", [10, 2**22])
 def test_carried_gradients_by_finite_differences(monkeypatch, dropout, carry, blocks):
-    monkeypatch.setattr(modeling_ernie_rna, "_BLOCK_SCORES", blocks)
+    small_blocks(monkeypatch, blocks)
 
     def attend(*inputs):
         torch.manual_seed(3)
@@ -156,7 +162,7 @@ def test_carried_gradients_by_finite_differences(monkeypatch, dropout, carry, bl
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("blocks", [10, 2**22])
 def test_recomputed_gradients_by_finite_differences(monkeypatch, dropout, blocks):
-    monkeypatch.setattr(modeling_ernie_rna, "_BLOCK_SCORES", blocks)
+    small_blocks(monkeypatch, blocks)
     value, *pairs = (torch.randn(2, 5, 3, dtype=torch.float64) for _ in range(5))
     rows = torch.randn(2, 5, 4, dtype=torch.float64)
     columns = torch.tensor([[0, 1, 2, 1, 0], [2, 2, 1, 0, 0]])
@@ -196,7 +202,7 @@ def test_dropout_is_active_in_training_and_seeded(oracle_model):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("blocks", [500, 2**20])
 def test_sdpa_equals_eager_on_the_cpu(oracle_model, monkeypatch, dtype, blocks):
-    monkeypatch.setattr(modeling_ernie_rna, "_BLOCK_SCORES", blocks)
+    small_blocks(monkeypatch, blocks)
     ids = padded_ids(40, "right")
     with torch.no_grad():
         eager, sdpa = (

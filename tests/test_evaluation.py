@@ -69,7 +69,7 @@ def test_evaluation_follows_the_reference():
     assert result.shifted == [PairScore(1, 1, 1), PairScore(1, 0.5, 2 / 3)]
     assert result.mean_exact == PairScore(0.5, 0.25, 1 / 3)
     assert result.mean_shifted.recall == 0.75
-    assert result.to_tsv().splitlines()[1:] == [
+    assert ["\t".join(row) for row in result.rows()[1:]] == [
         "a\t0.000000\t0.000000\t0.000000\t1.000000\t1.000000\t1.000000",
         "b\t1.000000\t0.500000\t0.666667\t1.000000\t0.500000\t0.666667",
     ]

@@ -163,7 +163,7 @@ def test_bases_without_a_label_are_left_out(run, table, rows, tmp_path):
 
 @pytest.mark.parametrize("pairing", ["inference", "pretraining"])
 def test_masked_lm(run, table, tmp_path, pairing):
-    options = ("--task", "masked-lm", "--pairing", pairing, *TEST)
+    options = ("--task", "masked-lm", "--mask-pairing", pairing, *TEST)
     metrics = run(table(), *options)
     assert set(metrics["test"]) == {"perplexity", "loss", "accuracy"}
     assert 1 < metrics["test: guess"]["perplexity"] < 4.5
@@ -204,7 +204,7 @@ def test_a_frozen_encoder_stays_as_it_was(run, table, model_folder, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_model(run, table):
-    options = ("--task", "masked-lm", "--pairing", "pretraining", *TEST)
+    options = ("--task", "masked-lm", "--mask-pairing", "pretraining", *TEST)
     first, second = (run(table(), *options, out=out) for out in ("one", "two"))
     assert first == second
 

@@ -83,5 +83,5 @@ def test_a_batch_trains_the_model(tokenizer, config, examples, model):
 
 
 def test_an_unknown_pairing_is_refused(tokenizer, config):
-    with pytest.raises(ValueError, match="inference, pretraining; got 'none'"):
+    with pytest.raises(ValueError, match="inference or pretraining; got 'none'"):
         MaskingCollator(tokenizer, config, "none")
