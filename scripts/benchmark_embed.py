@@ -7,6 +7,7 @@ all with the full-size model (random weights: time does not depend on them):
     embed, bfloat16                  the same with a bfloat16 model
     one by one, eager                ours, one sequence at a time, as the authors' scripts do
     multimolecule, batches of 8      in the order of the file, padded; only if it is installed
+    multimolecule, one by one        likewise, with its eager attention
 
     python scripts/benchmark_embed.py rna.fasta --sequences 128
 """
@@ -105,10 +106,16 @@ def implementations(sample: list[FastaRecord]) -> dict[str, Callable]:
         return result
     # Its default configuration, and so the attention that a user of it gets.
     theirs = ernierna.ErnieRnaModel(ernierna.ErnieRnaConfig()).eval()
+    their_config = ernierna.ErnieRnaConfig(attn_implementation="eager")
+    their_eager = ernierna.ErnieRnaModel._from_config(their_config, attn_implementation="eager")
+    their_eager.eval()
     their_tokenizer = RnaTokenizer()
     sequences = [record.sequence for record in sample]
     result[f"multimolecule, batches of {OTHERS_BATCH}"] = lambda: [
         mean_vectors(theirs, their_tokenizer, batch) for batch in chunks(sequences)
+    ]
+    result["multimolecule, one by one"] = lambda: [
+        mean_vectors(their_eager, their_tokenizer, [sequence]) for sequence in sequences
     ]
     return result
 

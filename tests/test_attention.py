@@ -108,6 +108,23 @@ def test_errors_are_at_most_twice_eagers(oracle_model, monkeypatch, path, dtype,
         assert (gradients[name] - exact).abs().max() <= allowed, name
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("padding", ["none", "left"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("path", ["sdpa", "recompute"])
+def test_errors_on_a_gpu(oracle_model, path, dtype, padding):
+    oracle_model.cuda()
+    ids = padded_ids(300, padding).cuda()
+    exact_hidden, exact_gradients = outcome(variant(oracle_model, "eager", torch.float64), ids)
+    eager_hidden, eager_gradients = outcome(variant(oracle_model, "eager", dtype), ids)
+    hidden, gradients = outcome(variant(oracle_model, path, dtype), ids)
+    allowed = 2 * (eager_hidden - exact_hidden).abs().max() + 1e-6
+    assert (hidden - exact_hidden).abs().max() <= allowed
+    allowed = 2 * gradient_error(eager_gradients, exact_gradients) + 1e-6
+    assert gradient_error(gradients, exact_gradients) <= allowed
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("blocks", [50, 2000, 2**22])
 def test_float64_gradients_are_equal(oracle_model, monkeypatch, path, blocks):

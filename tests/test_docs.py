@@ -18,6 +18,7 @@ from .conftest import GOLDEN, ROOT
 PAGES = [
     pytest.param(page, marks=pytest.mark.slow if page.stem == "scaling-out" else (), id=page.name)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if page.stem != "benchmarks"  # It has no examples.
 ]
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LONG = "GGGACUUCGGUCC" * 90
