@@ -196,7 +196,7 @@ def test_every_model_saved_from_the_folder_loads_again(folder, tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), ExportError("no")])
-@pytest.mark.parametrize("at", ["save_file", "model_card", "verify_export", "_move"])
+@pytest.mark.parametrize("at", ["save_file", "model_card", "verify_export", "replace_folder"])
 @pytest.mark.parametrize("deep", [False, True], ids=["beside others", "in new folders"])
 def test_a_failure_leaves_nothing(conversion, tmp_path, monkeypatch, unverified, failure, at, deep):
     def fail(*args, **kwargs):
