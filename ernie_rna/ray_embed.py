@@ -64,6 +64,7 @@ def embed_on_ray(
         model: folder or Hub id.
         actors: how many hold the model.
         cpus_per_actor, gpus_per_actor: what each of them takes. With a GPU it computes there.
+            Together they must leave a CPU of the cluster for reading and writing.
         records_at_once: how many an actor gets, and loses if it dies.
         force: replace a folder that exists.
 
@@ -92,6 +93,7 @@ def embed_on_ray(
 
     given = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     paths = [str(Path(path).absolute()) for path in given]
+    _check_cpus(ray, actors * cpus_per_actor)
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     arguments: dict[str, Any] = {
         "layers": layers,
@@ -123,6 +125,18 @@ def embed_on_ray(
     except ray.exceptions.RayTaskError as error:
         raise _cause(error) from error
     return count
+
+
+def _check_cpus(ray: Any, taken: float) -> None:
+    """Refuse actors that take all CPUs: reading and writing would wait for one for ever."""
+    if not ray.is_initialized():
+        ray.init()
+    there = ray.cluster_resources().get("CPU", 0)
+    if taken > there - 1:
+        raise ValueError(
+            f"the actors would take {taken:g} CPUs of the {there:g} that Ray has, and reading and "
+            "writing need one: lower actors or cpus_per_actor"
+        )
 
 
 def _read(ray: Any, paths: list[str], unknown: str) -> Any:

@@ -71,7 +71,7 @@ def test_nothing_is_lost_with_a_worker(folder):
             workers = [
                 pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_actor(pid)
             ]
-            finished = list((folder / "out.partial").glob("*.parquet"))
+            finished = list(folder.glob(".out.*/*.parquet"))
             if workers and finished:  # It is in the middle.
                 os.kill(workers[0], signal.SIGKILL)
                 killed.append(workers[0])
@@ -121,11 +121,13 @@ def test_refuses(folder):
     with pytest.raises(
         InputError, match=r"bad.fasta: record 2 \(p\): it looks like a protein"
     ) as e:
-        ray_embed.embed_on_ray(*arguments)
+        ray_embed.embed_on_ray(*arguments, actors=1)
     assert "UDF" not in str(e.value)
     (folder / "bad.fasta").write_text(f">a\nACGU\n>big\n{'ACGU' * 99}\n")
     with pytest.raises(InputError, match=r"big has 396 nt, over the limit of 254"):
-        ray_embed.embed_on_ray(*arguments)
+        ray_embed.embed_on_ray(*arguments, actors=1)
+    with pytest.raises(ValueError, match=r"take 2 CPUs of the 2 that Ray has"):
+        ray_embed.embed_on_ray(*arguments, cpus_per_actor=1)
     with pytest.raises(ValueError, match=r"no token vectors"):
         ray_embed.embed_on_ray(*arguments, pooling=("token",))
     (folder / "out").mkdir()
