@@ -215,6 +215,8 @@ class EmbedActor:
 def _cause(error: Any) -> Exception:
     """What was raised in a worker, without Ray's account of the way it took."""
     cause = error.cause
+    if type(cause).__name__ == "UserCodeException" and cause.__cause__ is not None:
+        cause = cause.__cause__  # Ray wraps some errors twice.
     if isinstance(cause, InputError):
         return InputError(str(cause).partition("\nFailed to apply UDF")[0])
     return cause if isinstance(cause, Exception) else error

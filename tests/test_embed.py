@@ -180,7 +180,7 @@ def test_memory_that_does_not_suffice(encoder_model, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     monkeypatch.setattr(encoder_model, "forward", fail)
-    with pytest.raises(EncodingError, match=r"1 sequences of up to 6 tokens \(the longest: 1\)"):
+    with pytest.raises(EncodingError, match=r"1 sequences of up to 4 nt \(the longest: 1\)"):
         list(embed(["GG", "ACGU"], encoder_model))
 
 
