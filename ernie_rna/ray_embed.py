@@ -213,10 +213,9 @@ class EmbedActor:
 
 
 def _cause(error: Any) -> Exception:
-    """What was raised in a worker, without Ray's account of the way it took."""
-    cause = error.cause
-    if type(cause).__name__ == "UserCodeException" and cause.__cause__ is not None:
-        cause = cause.__cause__  # Ray wraps some errors twice.
-    if isinstance(cause, InputError):
-        return InputError(str(cause).partition("\nFailed to apply UDF")[0])
-    return cause if isinstance(cause, Exception) else error
+    """What was raised in a worker; of an InputError, Ray may keep nothing but the text."""
+    name = f"{InputError.__module__}.{InputError.__name__}: "
+    for line in map(str.strip, str(error).splitlines()):
+        if line.startswith(name):
+            return InputError(line.removeprefix(name))
+    return error.cause if isinstance(error.cause, Exception) else error
