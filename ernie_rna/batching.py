@@ -96,10 +96,7 @@ class Plan:
 
     def for_input(self, tokens: int) -> "Plan":
         """The plan for an input of so many tokens in all."""
-        most, least = (
-            self.batch_tokens * min(batches, WINDOW_BATCHES)
-            for batches in (WINDOW_BATCHES, _LEAST_BATCHES)
-        )
+        least, most = self.batch_tokens * _LEAST_BATCHES, self.batch_tokens * WINDOW_BATCHES
         return replace(self, window_tokens=min(most, max(least, tokens // _WINDOWS)))
 
     def _window(self, number: int, records: list[FastaRecord]) -> Window:

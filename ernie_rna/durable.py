@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OutputError(RuntimeError):
@@ -111,14 +111,11 @@ def read_all(file: IO[bytes], size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def full_disk_explained(output: Path) -> Iterator[None]:
-    """Turn "no space left" and its kin into an OutputError with the way out."""
+def full_disk_explained(output: str | Path, way_out: str = "") -> Iterator[None]:
+    """Turn "no space left" and its kin, which name no file, into an OutputError that does."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL_DISK:
+        if error.errno not in _FULL:
             raise
-        raise OutputError(
-            f"no room to write {output} ({error}); make room and run the same command again: it "
-            "goes on where it stopped"
-        ) from error
+        raise OutputError(f"no room to write {output} ({error}){way_out}") from error

@@ -28,6 +28,7 @@ from ernie_rna.writers import SHARD_BYTES
 
 __all__ = ["EmbedSummary", "Embedding", "embed"]
 
+_RESUMED = "; make room and run the same command again: it goes on where it stopped"
 # About what `embed` holds in memory when it writes no file.
 _MEMORY_BYTES = 1 << 30
 
@@ -117,7 +118,7 @@ def embed(  # type: ignore[misc]  # The overloads leave the options to this sign
     if output is None:
         return _iterate(source, model, options, progress)
     target = Path(output)
-    with use_threads(threads), full_disk_explained(target):
+    with use_threads(threads), full_disk_explained(target, _RESUMED):
         return embed_to_file(source, model, target, options, force, progress, shard_bytes)
 
 

@@ -94,14 +94,11 @@ def make_bar(
     hidden = encoder.layout.hidden
     world = world or World()
     show = progress if world.leads else False
-    if found is None:
-        return Progress(show, hidden)
-    total = sum(
-        count * work(piece.tokens, hidden)
-        for length, count in found.lengths.items()
-        for piece in plan.split(0, length)
-    )
-    return Progress(show, hidden, total, found.records, world.size)
+
+    def cost(length: int) -> float:
+        return sum(work(piece.tokens, hidden) for piece in plan.split(0, length))
+
+    return Progress.over(show, hidden, found, cost, world.size)
 
 
 def versions() -> dict[str, str]:

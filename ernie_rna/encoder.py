@@ -255,8 +255,15 @@ def _tokenizer() -> ErnieRnaTokenizer:
 
 
 def tokenize(texts: list[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask of a batch, (batch, seq) each, padded on the right."""
+    """Ids and attention mask of a batch, (batch, seq) each, padded on the right.
+
+    Raises:
+        EncodingError: a sequence has not a token a letter, <cls> and <eos>.
+    """
     batch = _tokenizer()(texts, padding=True, return_tensors="pt", verbose=False)
+    for text, found in zip(texts, batch["attention_mask"].sum(1).tolist(), strict=True):
+        if found != len(text) + 2:
+            raise EncodingError(f"{text[:20]}...: {len(text) + 2} tokens expected, {found} found")
     return batch["input_ids"].to(device), batch["attention_mask"].to(device)
 
 

@@ -28,7 +28,7 @@ from ernie_rna.attention_scores import attention_scores, check_heads, check_pair
 from ernie_rna.batching import Plan, Window, resolve_batch_tokens, work
 from ernie_rna.embedding import resolve_layer
 from ernie_rna.encoder import load_model, memory_explained, tokenize
-from ernie_rna.fasta import FastaRecord, Survey
+from ernie_rna.fasta import FastaRecord
 from ernie_rna.intake import Intake
 from ernie_rna.long import nucleotide_limit
 from ernie_rna.progress import Progress
@@ -144,7 +144,9 @@ def fold(
     tokens = resolve_batch_tokens(batch_tokens, loaded.device)
     # What is too long is refused by the intake or computed whole.
     plan = Plan(tokens, limit, long="full", overlap=0, window_tokens=_WINDOW_BATCHES * tokens)
-    return _folds(loaded, options, plan.windows(records), _bar(progress, loaded, intake.found))
+    hidden = loaded.config.hidden_size
+    bar = Progress.over(progress, hidden, intake.found, lambda length: work(length + 2, hidden))
+    return _folds(loaded, options, plan.windows(records), bar)
 
 
 def _folds(
@@ -153,14 +155,6 @@ def _folds(
     with contextlib.closing(bar):
         for window in windows:
             yield from _fold_window(model, options, window, bar)
-
-
-def _bar(progress: bool | None, model: ErnieRnaModel, found: Survey | None) -> Progress:
-    hidden = model.config.hidden_size
-    if found is None:
-        return Progress(progress, hidden)
-    total = sum(count * work(length + 2, hidden) for length, count in found.lengths.items())
-    return Progress(progress, hidden, total, found.records)
 
 
 def _fold_window(

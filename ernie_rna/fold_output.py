@@ -18,9 +18,14 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from ernie_rna.durable import OutputError, replacing, replacing_folder
+from ernie_rna.durable import (
+    OutputError,
+    full_disk_explained,
+    replacing,
+    replacing_folder,
+)
 from ernie_rna.fold import Fold
-from ernie_rna.output import STANDARD_OUTPUT, check_output_files, open_text, writing_explained
+from ernie_rna.output import STANDARD_OUTPUT, check_output_files, open_text
 from ernie_rna.structure_io import (
     TSV_HEADER,
     MatrixWriter,
@@ -79,13 +84,13 @@ def open_output(output: str) -> Iterator[Write]:
     Raises:
         OutputError: the disk is full.
     """
-    with writing_explained(output), _OPENERS[_kind(output)](output) as write:
+    with full_disk_explained(output), _OPENERS[_kind(output)](output) as write:
         yield _explaining(output, write)
 
 
 def _explaining(output: str, write: Write) -> Write:
     def explain(folded: Fold) -> None:
-        with writing_explained(output):
+        with full_disk_explained(output):
             write(folded)
 
     return explain

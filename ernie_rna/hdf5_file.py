@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from ernie_rna.durable import write_all
+
 
 class ForgivingFile(io.RawIOBase):
     """Keeps in memory what cannot be written.
@@ -75,18 +77,14 @@ class ForgivingFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         if self._error is None:
             try:
-                self._write(view)
+                self._file.seek(self._position)
+                write_all(self._file, view)
             except OSError as error:
                 self._error = error
         if self._error is not None:
             self._unwritten.append((self._position, bytes(view)))
         self._position += len(view)
         return len(view)
-
-    def _write(self, view: memoryview) -> None:
-        self._file.seek(self._position)
-        while len(view):
-            view = view[self._file.write(view) :]
 
     def _size(self) -> int:
         ends = [at + len(data) for at, data in self._unwritten]

@@ -38,7 +38,7 @@ import torch
 
 from ernie_rna.batching import Window, plan_batches, resolve_batch_tokens, work
 from ernie_rna.encoder import EncodingError, load_masked_lm, memory_explained, tokenize
-from ernie_rna.fasta import FastaRecord, Survey
+from ernie_rna.fasta import FastaRecord
 from ernie_rna.intake import Intake
 from ernie_rna.long import Piece, nucleotide_limit
 from ernie_rna.masked_lm import (
@@ -151,7 +151,12 @@ def mutate(
     records = intake.records(nucleotide_limit(loaded.config))
     tokens = resolve_batch_tokens(batch_tokens, loaded.device)
     windows = _windows(records, tokens, masked)
-    bar = _bar(progress, loaded, intake.found, masked)
+    hidden = loaded.config.hidden_size
+
+    def cost(length: int) -> float:
+        return (length if masked else 1) * work(length + 2, hidden)
+
+    bar = Progress.over(progress, hidden, intake.found, cost)
     return _scores(loaded, windows, mask_pairing if masked else None, bar)
 
 
@@ -171,19 +176,6 @@ def _scores(
             for scores in results:
                 scores.log_probabilities[~scores.scored] = np.nan
                 yield scores
-
-
-def _bar(
-    progress: bool | None, model: ErnieRnaForMaskedLM, found: Survey | None, masked: bool
-) -> Progress:
-    hidden = model.config.hidden_size
-    if found is None:
-        return Progress(progress, hidden)
-    total = sum(
-        count * (length if masked else 1) * work(length + 2, hidden)
-        for length, count in found.lengths.items()
-    )
-    return Progress(progress, hidden, total, found.records)
 
 
 def _without_scores(record: FastaRecord) -> LetterScores:

@@ -18,7 +18,8 @@ from ernie_rna.command_options import (
     computing,
     new_parser,
 )
-from ernie_rna.output import check_output_files, describe, open_text, writing_explained
+from ernie_rna.durable import full_disk_explained
+from ernie_rna.output import check_output_files, describe, open_text
 
 if TYPE_CHECKING:
     from ernie_rna.mutate import LetterScores
@@ -139,7 +140,7 @@ def _opened(output: str, table: _Table) -> Iterator[Callable[[LetterScores], Non
         file.write(header)
 
         def write(scores: LetterScores) -> None:
-            with writing_explained(output):
+            with full_disk_explained(output):
                 file.writelines(lines_of(scores))
 
         yield write

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ernie_rna.durable import FULL_DISK, OutputError, replacing
+from ernie_rna.durable import OutputError, full_disk_explained, replacing
 
 STANDARD_OUTPUT = "-"
 
@@ -48,22 +48,11 @@ def open_text(output: str) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     with (
-        writing_explained(output),
+        full_disk_explained(output),
         replacing(Path(output)) as path,
         open(path, "w", encoding="utf-8", newline="\n") as file,
     ):
         yield file
-
-
-@contextlib.contextmanager
-def writing_explained(output: str) -> Iterator[None]:
-    """Turn "no space left" and its kin, which name no file, into an OutputError that does."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
-        raise OutputError(f"no room to write {output} ({error})") from error
 
 
 def describe(outputs: Sequence[str]) -> str:

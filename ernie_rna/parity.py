@@ -9,9 +9,8 @@ Shapes: batch sequences, seq tokens, heads, hidden, vocab.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -268,6 +267,15 @@ def compare_with_authors(models: Models, golden: Golden) -> list[Difference]:
     return differences
 
 
+def compare_with_golden(models: Models, path: str | Path) -> list[Difference]:
+    """All that a file of the authors' values tells: `compare_with_authors`, `measure_rounding`."""
+    golden = read_golden(path)
+    return [
+        *compare_with_authors(models, golden),
+        *measure_rounding(models, golden.single, golden.batch),
+    ]
+
+
 def measure_rounding(
     models: Models, single: Sequence[Sample], batch: Sequence[Sample] = ()
 ) -> list[Difference]:
@@ -361,14 +369,3 @@ def belongs_to(folder: str | Path, checkpoint: str | Path) -> bool:
     return weights.keys() == theirs.keys() and all(
         torch.equal(weight, theirs[name]) for name, weight in weights.items()
     )
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with this many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

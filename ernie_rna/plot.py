@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray | Tensor
 
+# What a picture is saved as.
+EXTENSIONS = (".png", ".svg", ".pdf")
+
 BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 
 # All in inches. In less room than the first, a letter would be smaller than 5 points.
@@ -379,7 +382,7 @@ def _saved(figure: Figure, path: FilePath | None) -> Figure:
     import matplotlib
 
     extension = Path(path).suffix.lower()
-    if extension not in (".png", ".svg", ".pdf"):
+    if extension not in EXTENSIONS:
         raise ValueError(f"{path}: a picture is saved as .png, .svg or .pdf, not {extension!r}")
     # A fixed salt for the ids of the elements, and no date, make the same file of the same picture.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(extension)

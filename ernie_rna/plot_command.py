@@ -43,7 +43,6 @@ _EXAMPLES = """\
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what heads --layer 6 -o heads.svg
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what arcs --reference known.ct -o arcs.svg
 """
-_EXTENSIONS = (".png", ".svg", ".pdf")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -78,11 +77,12 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.embed_options import use_threads
     from ernie_rna.encoder import load_model
     from ernie_rna.fasta import read_fasta
+    from ernie_rna.plot import EXTENSIONS
 
     logging.disable_progress_bar()
     output = Path(args.output)
-    if output.suffix.lower() not in _EXTENSIONS:
-        raise ValueError(f"{output}: the extension must be one of {', '.join(_EXTENSIONS)}")
+    if output.suffix.lower() not in EXTENSIONS:
+        raise ValueError(f"{output}: the extension must be one of {', '.join(EXTENSIONS)}")
     if args.what == "heads" and args.reference:
         raise ValueError("--what heads marks no pairs: leave out --reference")
     check_output_files([args.output], args.force)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tqdm import tqdm
 
 from ernie_rna.batching import Window, work
+from ernie_rna.fasta import Survey
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
 _FORMAT_WITHOUT_TOTAL = "{desc}, {elapsed} gone"
@@ -51,6 +52,21 @@ class Progress:
             disable=None if show is None else not show,
             dynamic_ncols=True,
         )
+
+    @classmethod
+    def over(
+        cls,
+        show: bool | None,
+        hidden: int,
+        found: Survey | None,
+        cost: Callable[[int], float],
+        processes: int = 1,
+    ) -> Progress:
+        """The bar for an input; `cost` is the work of a sequence of so many nucleotides."""
+        if found is None:
+            return cls(show, hidden)
+        total = sum(count * cost(length) for length, count in found.lengths.items())
+        return cls(show, hidden, total, found.records, processes)
 
     @property
     def seconds(self) -> float:

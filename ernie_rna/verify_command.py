@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     """Compare as the arguments say."""
     from transformers.utils import logging
 
-    from ernie_rna.parity import GOLDEN_THREADS, Models, threads
+    from ernie_rna.embed_options import use_threads
+    from ernie_rna.parity import GOLDEN_THREADS, Models
 
     logging.disable_progress_bar()
     if not (args.checkpoint or args.cls_embedding or args.golden):
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     equal = True
     if args.checkpoint:
         equal &= _compare_weights(args.folder, args.checkpoint)
-    with threads(GOLDEN_THREADS):
+    with use_threads(GOLDEN_THREADS):
         if args.cls_embedding:
             equal &= _compare_embeddings(models, args.cls_embedding)
         if args.golden:
@@ -79,11 +80,9 @@ def _compare_embeddings(models: Any, path: str) -> bool:
 
 
 def _compare_golden(models: Any, path: str) -> bool:
-    from ernie_rna.parity import compare_with_authors, measure_rounding, read_golden
+    from ernie_rna.parity import compare_with_golden
     from ernie_rna.parity_table import format_parity
 
-    golden = read_golden(path)
-    differences = compare_with_authors(models, golden)
-    differences += measure_rounding(models, golden.single, golden.batch)
+    differences = compare_with_golden(models, path)
     print(format_parity(differences))
     return not any(difference.missed for difference in differences)

@@ -203,28 +203,23 @@ def fill_mask(tokenizer: Any, masked_lm: Any) -> None:
 def compare(folder: Path) -> bool:
     """Compare with the authors' values if they are this checkpoint's, else with float64."""
     # From here on the library is needed; loading was to do without it.
+    from ernie_rna.embed_options import use_threads
     from ernie_rna.parity import (
         GOLDEN_THREADS,
         Models,
         belongs_to,
-        compare_with_authors,
+        compare_with_golden,
         measure_rounding,
-        read_golden,
-        threads,
     )
     from ernie_rna.parity_table import format_parity, format_rounding
 
-    with threads(GOLDEN_THREADS):
+    with use_threads(GOLDEN_THREADS):
         models = Models(folder)
         if not belongs_to(folder, CHECKPOINT):
             print(format_rounding(measure_rounding(models, samples(models))))
             print(HOW_TO_VERIFY.format(folder=folder))
             return True
-        golden = read_golden(GOLDEN / "tiny_expected.safetensors")
-        differences = [
-            *compare_with_authors(models, golden),
-            *measure_rounding(models, golden.single, golden.batch),
-        ]
+        differences = compare_with_golden(models, GOLDEN / "tiny_expected.safetensors")
     print(format_parity(differences))
     print("\nThis checkpoint has random weights: nothing above says anything about RNA.")
     return not any(difference.missed for difference in differences)

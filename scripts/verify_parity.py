@@ -23,15 +23,13 @@ from pathlib import Path
 import torch
 import transformers
 
+from ernie_rna.embed_options import use_threads
 from ernie_rna.parity import (
     GOLDEN_THREADS,
     Difference,
     Models,
     ParityError,
-    compare_with_authors,
-    measure_rounding,
-    read_golden,
-    threads,
+    compare_with_golden,
 )
 from ernie_rna.parity_table import format_parity, format_published
 from ernie_rna.published import compare_with_published
@@ -73,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     transformers.logging.disable_progress_bar()
     try:
-        with threads(arguments.threads):
+        with use_threads(arguments.threads):
             differences = measure(arguments)
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,11 +89,7 @@ def measure(arguments: argparse.Namespace) -> list[Difference]:
     models = Models(arguments.model_dir)
     if arguments.cls_embedding:
         return compare_with_published(models, arguments.cls_embedding)
-    golden = read_golden(arguments.golden)
-    return [
-        *compare_with_authors(models, golden),
-        *measure_rounding(models, golden.single, golden.batch),
-    ]
+    return compare_with_golden(models, arguments.golden)
 
 
 def facts(arguments: argparse.Namespace) -> dict[str, str | int]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna import export as export_module
 from ernie_rna.convert import convert
+from ernie_rna.embed_options import use_threads
 from ernie_rna.export import Verification
 from ernie_rna.parity import (
     BIAS_BAR,
@@ -23,7 +24,6 @@ from ernie_rna.parity import (
     compare_with_authors,
     measure_rounding,
     read_golden,
-    threads,
 )
 from ernie_rna.parity_table import format_parity, format_published
 from ernie_rna.published import SEQUENCES, cls_embedding, compare_with_published
@@ -55,13 +55,13 @@ def golden_samples():
 
 @pytest.fixture(scope="module")
 def differences(models, golden_samples) -> list[Difference]:
-    with threads(2):
+    with use_threads(2):
         return compare_with_authors(models, golden_samples)
 
 
 @pytest.fixture(scope="module")
 def rounding(models, golden_samples) -> list[Difference]:
-    with threads(2):
+    with use_threads(2):
         return measure_rounding(models, golden_samples.single, golden_samples.batch)
 
 
@@ -231,7 +231,7 @@ def test_what_is_no_folder_is_refused(tmp_path, capsys):
 
 def test_threads_come_back():
     before = torch.get_num_threads()
-    with threads(1):
+    with use_threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
