@@ -1,15 +1,23 @@
 """ERNIE-RNA for transformers: the model, and the library around it.
 
-Importing this package registers the model with transformers' Auto classes, so that a converted
-folder loads without `trust_remote_code`.
+What is listed in `__all__` is loaded when it is first used, so that importing this package takes
+no time. The import makes transformers' Auto classes know the model, see `registration`.
 """
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
+
+from ernie_rna import registration
 
 if TYPE_CHECKING:
     from configuration_ernie_rna import ErnieRnaConfig
+    from ernie_rna.checkpoints.convert import convert
+    from ernie_rna.embeddings.embed import embed
+    from ernie_rna.embeddings.readers import read_embeddings
+    from ernie_rna.inference.loading import load_masked_lm, load_model
+    from ernie_rna.scoring.mutate import mutate
+    from ernie_rna.structures.evaluation import evaluate_files, evaluate_structures
+    from ernie_rna.structures.fold import fold
     from modeling_ernie_rna import (
         ErnieRnaForMaskedLM,
         ErnieRnaForSequenceClassification,
@@ -20,6 +28,25 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# Each name of the API -> the module that defines it.
+_HOMES = {
+    "ErnieRnaConfig": "configuration_ernie_rna",
+    "ErnieRnaForMaskedLM": "modeling_ernie_rna",
+    "ErnieRnaForSequenceClassification": "modeling_ernie_rna",
+    "ErnieRnaForTokenClassification": "modeling_ernie_rna",
+    "ErnieRnaModel": "modeling_ernie_rna",
+    "ErnieRnaTokenizer": "tokenization_ernie_rna",
+    "convert": "ernie_rna.checkpoints.convert",
+    "embed": "ernie_rna.embeddings.embed",
+    "evaluate_files": "ernie_rna.structures.evaluation",
+    "evaluate_structures": "ernie_rna.structures.evaluation",
+    "fold": "ernie_rna.structures.fold",
+    "load_masked_lm": "ernie_rna.inference.loading",
+    "load_model": "ernie_rna.inference.loading",
+    "mutate": "ernie_rna.scoring.mutate",
+    "read_embeddings": "ernie_rna.embeddings.readers",
+}
+
 __all__ = [
     "ErnieRnaConfig",
     "ErnieRnaForMaskedLM",
@@ -27,23 +54,22 @@ __all__ = [
     "ErnieRnaForTokenClassification",
     "ErnieRnaModel",
     "ErnieRnaTokenizer",
+    "convert",
+    "embed",
+    "evaluate_files",
+    "evaluate_structures",
+    "fold",
+    "load_masked_lm",
+    "load_model",
+    "mutate",
+    "read_embeddings",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    part = {"ErnieRnaConfig": "configuration", "ErnieRnaTokenizer": "tokenization"}
-    return getattr(importlib.import_module(f"{part.get(name, 'modeling')}_ernie_rna"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-def register_auto_classes() -> None:
-    """Make transformers' Auto classes know ERNIE-RNA; done by importing this package."""
-    from ernie_rna.auto_classes import register
-
-    register()
-
-
-# The command line loads our classes by name, and answers `--help` without waiting for torch.
-if "ernie_rna_cli" not in sys.modules:
-    register_auto_classes()
+registration.register_with_transformers()

@@ -21,10 +21,10 @@ import torch
 from benchmark import alternate, machine
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel, ErnieRnaTokenizer
-from ernie_rna.batching import Plan, count_padding, resolve_batch_tokens
-from ernie_rna.embed import embed
-from ernie_rna.fasta import FastaRecord, read_fasta
-from ernie_rna.long import nucleotide_limit
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.sequences.batches import Plan, count_padding, resolve_batch_tokens
+from ernie_rna.sequences.fasta import FastaRecord, read_fasta
+from ernie_rna.sequences.long import nucleotide_limit
 
 LIMIT = nucleotide_limit(ErnieRnaConfig())
 OTHERS_BATCH = 8

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ernie_rna.checkpoint import CheckpointError
-from ernie_rna.convert import convert
-from ernie_rna.convert_command import print_report
-from ernie_rna.export import ExportError
+from ernie_rna.checkpoints.convert import convert
+from ernie_rna.checkpoints.export import ExportError
+from ernie_rna.checkpoints.reading import CheckpointError
+from ernie_rna.cli.convert import print_report
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -203,15 +203,15 @@ def fill_mask(tokenizer: Any, masked_lm: Any) -> None:
 def compare(folder: Path) -> bool:
     """Compare with the authors' values if they are this checkpoint's, else with float64."""
     # From here on the library is needed; loading was to do without it.
-    from ernie_rna.embed_options import use_threads
-    from ernie_rna.parity import (
+    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.parity.golden import (
         GOLDEN_THREADS,
         Models,
         belongs_to,
         compare_with_golden,
         measure_rounding,
     )
-    from ernie_rna.parity_table import format_parity, format_rounding
+    from ernie_rna.parity.table import format_parity, format_rounding
 
     with use_threads(GOLDEN_THREADS):
         models = Models(folder)
@@ -238,7 +238,7 @@ github.com/Bruce-ywj/ERNIE-RNA."""
 def samples(models: Any) -> list[Any]:
     import torch
 
-    from ernie_rna.parity import Sample
+    from ernie_rna.parity.golden import Sample
 
     return [
         Sample(name, torch.tensor(models.tokenizer(sequence).input_ids))

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import transformers
 
-from ernie_rna import finetuning
-from ernie_rna.fasta import UNKNOWN, InputError
-from ernie_rna.finetuning import Settings, Split
-from ernie_rna.labelled import Table, read_sequences
-from ernie_rna.masking import PAIRINGS
-from ernie_rna.tasks import TASKS, LabelFormat, MaskedLM, Task
-from ernie_rna.training_metrics import Metrics, format_metrics
+from ernie_rna.scoring.masking import PAIRINGS
+from ernie_rna.sequences.fasta import UNKNOWN, InputError
+from ernie_rna.training import finetune as finetuning
+from ernie_rna.training.finetune import Settings, Split
+from ernie_rna.training.metrics import Metrics, format_metrics
+from ernie_rna.training.tables import Table, read_sequences
+from ernie_rna.training.tasks import TASKS, LabelFormat, MaskedLM, Task
 
 
 def build_parser() -> argparse.ArgumentParser:

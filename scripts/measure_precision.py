@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel
-from ernie_rna.encoder import load_model, tokenize
-from ernie_rna.fasta import read_fasta
-from ernie_rna.long import nucleotide_limit
+from ernie_rna.inference.loading import load_model, tokenize
+from ernie_rna.sequences.fasta import read_fasta
+from ernie_rna.sequences.long import nucleotide_limit
 
 # Name: the dtype of the model, and whether it runs under autocast to bfloat16.
 PRECISIONS = {

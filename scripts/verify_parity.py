@@ -23,16 +23,16 @@ from pathlib import Path
 import torch
 import transformers
 
-from ernie_rna.embed_options import use_threads
-from ernie_rna.parity import (
+from ernie_rna.inference.loading import use_threads
+from ernie_rna.parity.golden import (
     GOLDEN_THREADS,
     Difference,
     Models,
     ParityError,
     compare_with_golden,
 )
-from ernie_rna.parity_table import format_parity, format_published
-from ernie_rna.published import compare_with_published
+from ernie_rna.parity.published import compare_with_published
+from ernie_rna.parity.table import format_parity, format_published
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "tiny_expected.safetensors"
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ernie_rna.checkpoint import read_checkpoint
-from ernie_rna.convert import convert_weights
-from ernie_rna.export import write_folder
+from ernie_rna.checkpoints.convert import convert_weights
+from ernie_rna.checkpoints.export import write_folder
+from ernie_rna.checkpoints.reading import read_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"

@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna import batching, parts
-from ernie_rna.durable import OutputError
-from ernie_rna.embed import embed
-from ernie_rna.fasta import FastaRecord
+from ernie_rna.embeddings import parts
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.files.atomic import OutputError
+from ernie_rna.sequences import batches as batching
+from ernie_rna.sequences.fasta import FastaRecord
 from modeling_ernie_rna import ErnieRnaModel
 
 batching.WINDOW_RECORDS = 16

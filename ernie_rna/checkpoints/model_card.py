@@ -1,0 +1,168 @@
+"""The model card (README.md) of a converted folder, written from the facts of its conversion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ernie_rna.checkpoints.convert import Conversion
+
+_CARD = """---
+license: {license_id}
+library_name: transformers
+pipeline_tag: fill-mask
+mask_token: <mask>
+tags:
+- rna
+- biology
+- ernie-rna
+---
+
+# ERNIE-RNA
+
+ERNIE-RNA (Yin et al., 2025) is a BERT-like encoder for RNA. The potential of every two bases to
+pair enters the attention of its first layer, and the scores of each layer bias the next one's.
+This folder was converted from {source}; it holds its own code.
+
+```python
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+folder = "path/to/this/folder"  # or its name on the Hub
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+
+batch = tokenizer(["GGGAAACCC", "AUGGCUACG"], padding=True, return_tensors="pt")
+embedding = model(**batch).last_hidden_state  # (batch, <cls> sequence <eos>, {hidden_size})
+```
+
+`AutoModelForMaskedLM` predicts masked nucleotides (write `<mask>` in the sequence);
+`AutoModelForSequenceClassification` and `AutoModelForTokenClassification` are for fine-tuning.
+T is read as U, in any case; `output_attention_biases=True` returns the scores of each layer.
+
+## Sizes
+
+| | |
+|---|---|
+{sizes}
+
+## Conversion
+
+| | |
+|---|---|
+{facts}
+
+{left_out}
+
+## Licence and citation
+
+{licence}
+
+```bibtex
+@article{{yin2025ernierna,
+  title   = {{{{ERNIE-RNA}}: an {{RNA}} language model with structure-enhanced representations}},
+  author  = {{Yin, Weijie and Zhang, Zhaoyu and others}},
+  journal = {{Nature Communications}},
+  volume  = {{16}},
+  pages   = {{8407}},
+  year    = {{2025}},
+  doi     = {{10.1038/s41467-025-64972-0}}
+}}
+```
+"""
+
+_MIT = """The weights are the work of the authors of ERNIE-RNA
+(https://github.com/Bruce-ywj/ERNIE-RNA), under the MIT licence:
+
+> Copyright (c) 2024 Weijie Yin
+>
+> Permission is hereby granted, free of charge, to any person obtaining a copy of this software
+> and associated documentation files (the "Software"), to deal in the Software without
+> restriction, including without limitation the rights to use, copy, modify, merge, publish,
+> distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+> Software is furnished to do so, subject to the following conditions:
+>
+> The above copyright notice and this permission notice shall be included in all copies or
+> substantial portions of the Software.
+>
+> THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING
+> BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+> NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+> DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+> OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+The code in this folder is under the Apache License 2.0."""
+_MULTIMOLECULE = """This copy came through MultiMolecule, whose card states AGPL-3.0 for the file
+it was made from; the same weights from the authors are under MIT alone.
+
+"""
+
+
+def model_card(conversion: Conversion) -> str:
+    """The text of the card."""
+    via_multimolecule = conversion.naming == "multimolecule"
+    return _CARD.format(
+        license_id="agpl-3.0" if via_multimolecule else "mit",
+        source=f"`{conversion.source.path.name}` ({conversion.source.kind})",
+        hidden_size=conversion.config.hidden_size,
+        sizes=_table(_sizes(conversion)),
+        facts=_table(_facts(conversion)),
+        left_out=_left_out(conversion),
+        licence=(_MULTIMOLECULE if via_multimolecule else "") + _MIT,
+    )
+
+
+def _sizes(conversion: Conversion) -> dict[str, object]:
+    config = conversion.config
+    parameters = sum(weight.numel() for weight in conversion.state_dict.values())
+    return {
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "width": config.hidden_size,
+        "feed-forward width": config.intermediate_size,
+        "vocabulary": config.vocab_size,
+        "tokens in pretraining, at most": config.max_position_embeddings,
+        "parameters": f"{parameters:,} (encoder, pooler and LM head; float32)",
+        "LayerNorm": "behind each residual sum (post-LN)",
+    }
+
+
+def _facts(conversion: Conversion) -> dict[str, object]:
+    source = conversion.source
+    return {
+        "source": f"`{source.path.name}`",
+        "its kind": f"{source.kind}, names of {conversion.naming}",
+        "its SHA-256": f"`{source.sha256}`",
+        "weights taken": len(conversion.state_dict) - len(_whole(conversion.initialised)),
+        "keys dropped": len(_whole(conversion.dropped)),
+        **{f"note {number}": note for number, note in enumerate(conversion.notes, start=1)},
+    }
+
+
+def _whole(names: dict[str, str]) -> list[str]:
+    """The keys that are no single token of a key."""
+    return [name for name in names if not name.endswith("]")]
+
+
+def _left_out(conversion: Conversion) -> str:
+    parts = []
+    for title, listed in (
+        ("Dropped, each with its reason:", conversion.dropped),
+        ("Made by a rule, because the source does not have it:", conversion.initialised),
+    ):
+        if listed:
+            parts.append("\n".join([title, "", *by_reason(listed)]))
+    return "\n\n".join(parts) or "Nothing was dropped."
+
+
+def by_reason(listed: dict[str, str]) -> list[str]:
+    """Lines of a list: each reason, then all keys that it holds for."""
+    keys: dict[str, list[str]] = {}
+    for key, reason in listed.items():
+        keys.setdefault(reason, []).append(key)
+    return [
+        f"- {reason}: {', '.join(f'`{key}`' for key in found)}" for reason, found in keys.items()
+    ]
+
+
+def _table(rows: dict[str, object]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())

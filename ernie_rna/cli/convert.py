@@ -1,0 +1,78 @@
+"""`ernie-rna convert`: a checkpoint in, a folder for transformers and the Hub out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.cli.options import new_parser
+
+if TYPE_CHECKING:
+    from ernie_rna.checkpoints.export import Export
+
+_DESCRIPTION = """\
+Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that can
+be pushed to the Hub: configuration, weights, tokenizer, the model's code and a card.
+
+CHECKPOINT is the authors' .pt file (pretrained or fine-tuned), or a folder with the
+model.safetensors of multimolecule/ernierna. Nothing in it is run. Unknown, missing and misshaped
+weights are errors; what is left out is listed with its reason. OUT_DIR appears once it has been
+loaded in a fresh process and compared, or not at all.
+"""
+_EXAMPLES = """\
+  ernie-rna convert ERNIE-RNA_pretrain.pt ERNIE-RNA
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to `ernie-rna`."""
+    parser = new_parser(
+        subparsers, "convert", "a checkpoint into a folder for the Hub", _DESCRIPTION, _EXAMPLES
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file, or a folder with one")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="the folder to write")
+    parser.add_argument(
+        "--force", action="store_true", help="replace a folder that an earlier run wrote"
+    )
+    parser.set_defaults(run=run, interrupted="; nothing was written")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert as the arguments say."""
+    from ernie_rna.checkpoints.convert import convert
+
+    print_report(convert(args.checkpoint, args.out_dir, args.force))
+    return 0
+
+
+def print_report(written: Export) -> None:
+    """What was read, what became of it, and what was written."""
+    conversion, source = written.conversion, written.conversion.source
+    config = conversion.config
+    print(f"read      {source.path} ({source.kind}, names of {conversion.naming})")
+    print(f"sha256    {source.sha256}")
+    print(
+        f"model     {config.num_hidden_layers} layers, {config.num_attention_heads} heads, width "
+        f"{config.hidden_size}, feed-forward {config.intermediate_size}, "
+        f"{config.max_position_embeddings} tokens"
+    )
+    for note in conversion.notes:
+        print(f"note      {note}")
+    _print_table("dropped", conversion.dropped)
+    _print_table("made by a rule", conversion.initialised)
+    print(f"wrote     {written.path}")
+    print(
+        f"verified in a fresh process: {written.verification.tensors} weights equal bit for bit, "
+        f"outputs within {written.verification.max_difference:.1e}"
+    )
+
+
+def _print_table(title: str, reasons: Mapping[str, str]) -> None:
+    """Each key with its reason."""
+    if not reasons:
+        return
+    print(f"{title} ({len(reasons)}):")
+    width = max(map(len, reasons))
+    for key, reason in reasons.items():
+        print(f"  {key:<{width}}  {reason}")

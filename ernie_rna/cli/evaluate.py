@@ -1,0 +1,164 @@
+"""`ernie-rna evaluate`: how well predicted structures agree with known ones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.cli.options import new_parser
+from ernie_rna.files.outputs import check_output_files, open_text
+
+if TYPE_CHECKING:
+    from ernie_rna.structures.evaluation import Evaluation
+    from ernie_rna.structures.structure import Structure
+
+_DESCRIPTION = """\
+Score predicted structures against the known ones with the same id.
+
+PRED and REF are each a .tsv, .ct, .bpseq, .dbn or .db file, or a folder of such files. Every id
+of REF needs a prediction of the same sequence (T is U, N stands for any base), unless --missing
+says otherwise; other ids of PRED are left out.
+
+Pairs count as exact positions, pseudoknots included. precision is the part of the predicted pairs
+that is known, recall the part of the known ones that is predicted, f1 = 2 |R and P| / (|R| + |P|);
+all three are 1 where neither structure has a pair, 0 where just one has none. In the *_shifted
+columns a pair (i, j) is also found at (i+-1, j) and (i, j+-1). Means are over sequences.
+"""
+_EXAMPLES = """\
+  ernie-rna evaluate predicted.dbn known/ -o scores.tsv
+  ernie-rna evaluate predicted.tsv known.tsv --with-mfe -o scores.tsv
+"""
+_MEASURES = ("precision", "recall", "f1")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to `ernie-rna`."""
+    parser = new_parser(
+        subparsers,
+        "evaluate",
+        "F1, precision and recall of structures against known ones",
+        _DESCRIPTION,
+        _EXAMPLES,
+    )
+    parser.add_argument("predicted", metavar="PRED", help="predicted structures")
+    parser.add_argument("reference", metavar="REF", help="known structures")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT.tsv",
+        help="a table with a line for each sequence; - is stdout",
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT.tsv if it exists")
+    parser.add_argument(
+        "--with-mfe",
+        action="store_true",
+        help="score ViennaRNA's structures of minimum free energy, of the sequences in REF, as "
+        'well (pip install "ernie-rna[vienna]"); about 80 sequences a second',
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("error", "unpaired"),
+        default="error",
+        help="ids of REF without a prediction: refuse them (the default), or score them as "
+        "structures without pairs",
+    )
+    for name, metavar in (("predicted", "PRED"), ("reference", "REF")):
+        parser.add_argument(
+            f"--{name}-column",
+            default="dot_bracket",
+            metavar="NAME",
+            help=f"column with the structures, where {metavar} is a .tsv (dot_bracket)",
+        )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the arguments say."""
+    from ernie_rna.structures.evaluation import evaluate_structures
+    from ernie_rna.structures.formats import read_structures
+
+    outputs = [args.output] if args.output else []
+    check_output_files(outputs, args.force)
+    predicted = read_structures(args.predicted, args.predicted_column)
+    reference = read_structures(args.reference, args.reference_column)
+    if args.missing == "unpaired":
+        predicted = [*predicted, *unpaired(predicted, reference)]
+    evaluations = {"predicted": evaluate_structures(predicted, reference)}
+    if args.with_mfe:
+        mfe = minimum_free_energy(reference, predicted)
+        evaluations["mfe"] = evaluate_structures(mfe, reference)
+    for output in outputs:
+        with open_text(output) as file:
+            file.write(table(evaluations))
+    # With the table on stdout, the means are for whoever looks on.
+    print(summary(evaluations), file=sys.stderr if "-" in outputs else sys.stdout)
+    return 0
+
+
+def unpaired(predicted: list[Structure], reference: list[Structure]) -> list[Structure]:
+    """A structure without pairs for each known one that has no prediction; said to stderr."""
+    there = {structure.id for structure in predicted}
+    missing = [known for known in reference if known.id not in there]
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of {len(reference)} sequences have no prediction and are scored as "
+            f"without pairs, the first: {missing[0].id}",
+            stacklevel=2,
+        )
+    return [replace(known, pairs=[]) for known in missing]
+
+
+def minimum_free_energy(reference: list[Structure], predicted: list[Structure]) -> list[Structure]:
+    """ViennaRNA's structures of the known sequences.
+
+    A table without sequences makes them all N; then those of the prediction are taken.
+
+    Raises:
+        ValueError: a sequence has no known base in either.
+        ImportError: ViennaRNA is not installed.
+    """
+    from ernie_rna.structures.evaluation import mfe_structure
+
+    sequences = {structure.id: structure.sequence for structure in predicted}
+    structures = []
+    for known in reference:
+        sequence = next(
+            (text for text in (known.sequence, sequences[known.id]) if set(text) - set("Nn")), None
+        )
+        if sequence is None:
+            raise ValueError(f"--with-mfe folds sequences, and that of {known.id} is not given")
+        structures.append(mfe_structure(sequence, known.id))
+    return structures
+
+
+def table(evaluations: Mapping[str, Evaluation]) -> str:
+    """A line for each sequence: its id and the scores, those of the second and later evaluations
+    with their name in front of the columns'."""
+    tables = []
+    for number, (name, evaluation) in enumerate(evaluations.items()):
+        header, *rows = evaluation.rows()
+        if number:  # The ids are there already.
+            header, rows = [f"{name}_{title}" for title in header[1:]], [row[1:] for row in rows]
+        tables.append([header, *rows])
+    return "".join("\t".join(chain(*parts)) + "\n" for parts in zip(*tables, strict=True))
+
+
+def summary(evaluations: Mapping[str, Evaluation]) -> str:
+    """The means, in a table to read."""
+    columns = [*_MEASURES, *(f"{measure}_shifted" for measure in _MEASURES)]
+    first = next(iter(evaluations.values()))
+    lines = [f"means over {len(first.ids)} sequences"]
+    lines.append("".join([" " * 10, *(f"{column:>18}" for column in columns)]))
+    for name, evaluation in evaluations.items():
+        values = [
+            getattr(score, measure)
+            for score in (evaluation.mean_exact, evaluation.mean_shifted)
+            for measure in _MEASURES
+        ]
+        lines.append("".join([f"{name:<10}", *(f"{value:>18.4f}" for value in values)]))
+    return "\n".join(lines)

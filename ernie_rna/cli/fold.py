@@ -1,0 +1,133 @@
+"""`ernie-rna fold`: a FASTA file in, secondary structures out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.cli.options import (
+    add_computing,
+    add_fasta,
+    add_input_rules,
+    add_model,
+    add_reading_off,
+    computing,
+    new_parser,
+    reading_off,
+)
+from ernie_rna.files.outputs import STANDARD_OUTPUT, describe
+
+if TYPE_CHECKING:
+    from ernie_rna.structures.fold import Fold
+    from ernie_rna.structures.output import Write
+
+_DESCRIPTION = """\
+Predict the secondary structures of the sequences of a FASTA file, without training: the authors'
+optimisation turns the last layer's scores of one head into contacts, of which the strongest are
+taken, one partner a base.
+
+output formats, by extension; -o may be given more than once:
+  .dbn .db      FASTA with a dot-bracket line, ([{<Aa...Zz where pairs cross; - is stdout
+  .tsv          the columns id, sequence and dot_bracket
+  .ct           all structures in one file; OUT.ct/ is a folder with a file for each
+  .bpseq        a folder with a file for each
+  .npz          the matrix of each sequence, under its id: see --matrix
+
+Only A-U, G-C and G-U pair. T is U; N and the other IUPAC codes stay unpaired.
+
+A sequence for which the optimisation diverges, or whose scores are not finite, is in no output;
+one whose pairs need more than 30 kinds of bracket is in no dot-bracket (.ct and .bpseq hold it).
+Each is named at the end with the reason, the others are written, and the exit code is 1.
+"""
+_EXAMPLES = """\
+  ernie-rna fold rna.fasta -m MODEL
+  ernie-rna fold rna.fasta -m MODEL -o rna.dbn -o rna.npz --matrix contacts
+  ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --pairing-scores zero    as the authors' script
+  ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to `ernie-rna`."""
+    parser = new_parser(
+        subparsers, "fold", "secondary structures, without training", _DESCRIPTION, _EXAMPLES
+    )
+    add_fasta(parser)
+    add_model(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        metavar="OUT",
+        help="file or folder to write, see above; without it, dot-bracket to stdout",
+    )
+    parser.add_argument(
+        "--matrix",
+        choices=("contacts", "scores"),
+        default="contacts",
+        help="for .npz: the contacts after the optimisation (the default; those of pairs are "
+        "above 0.5), or the symmetric scores that they come from",
+    )
+    parser.add_argument("--force", action="store_true", help="replace outputs that exist")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    add_input_rules(parser)
+    add_reading_off(parser)
+    add_computing(parser)
+    parser.set_defaults(run=run, interrupted="; no file was written")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fold as the arguments say."""
+    from transformers.utils import logging
+
+    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.sequences.intake import readable_twice
+    from ernie_rna.structures.fold import fold
+    from ernie_rna.structures.output import check_outputs, open_output, wants_matrix
+
+    logging.disable_progress_bar()  # Ours is enough.
+    outputs = args.output or [STANDARD_OUTPUT]
+    check_outputs(outputs, args.force)
+    on_terminal = STANDARD_OUTPUT in outputs and sys.stdout.isatty()
+    start = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        sequences = stack.enter_context(readable_twice(args.input, args.unknown))
+        stack.enter_context(use_threads(args.threads))
+        results = fold(
+            sequences,
+            args.model,
+            matrix=args.matrix if wants_matrix(outputs) else None,
+            progress=False if args.quiet or on_terminal else None,
+            **reading_off(args),
+            **computing(args),
+        )
+        writers = {output: stack.enter_context(open_output(output)) for output in outputs}
+        count, problems = _write(results, writers)
+    for problem in problems:
+        print(f"ernie-rna: {problem}", file=sys.stderr)
+    if not args.quiet and not on_terminal:
+        seconds = time.monotonic() - start
+        print(f"{describe(outputs)}: {count} sequences in {seconds:.1f} s", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _write(results: Iterable[Fold], writers: Mapping[str, Write]) -> tuple[int, list[str]]:
+    """Write each result to each output; return how many there are and what cannot be written."""
+    count = 0
+    problems = []
+    for folded in results:
+        count += 1
+        id = folded.structure.id
+        if folded.problem is not None:
+            problems.append(f"{id} has no structure: {folded.problem}")
+            continue
+        for output, write in writers.items():
+            try:
+                write(folded)
+            except ValueError as error:
+                problems.append(f"{id} is not in {output}: {error}")
+    return count, problems

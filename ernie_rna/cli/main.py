@@ -1,0 +1,135 @@
+"""The command line `ernie-rna`: its commands, and what an error looks like.
+
+A command is a module with `add_parser(subparsers)`, which sets `run`, a function of the parsed
+arguments that returns the exit code, as a default of its parser. It is listed in `COMMANDS`, and
+imports torch and the like only in `run`: `--help` should not wait for them.
+
+Exit codes: 0; 1 for an error, told in one line; 2 for wrong usage; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+COMMANDS = (
+    "ernie_rna.cli.embed",
+    "ernie_rna.cli.fold",
+    "ernie_rna.cli.evaluate",
+    "ernie_rna.cli.plot",
+    "ernie_rna.cli.mutate",
+    "ernie_rna.cli.convert",
+    "ernie_rna.cli.verify",
+    "ernie_rna.cli.info",
+)
+
+_DESCRIPTION = """\
+ERNIE-RNA: embeddings, structures and scores of RNA sequences.
+
+`ernie-rna COMMAND --help` tells what a command takes and does, with examples.
+"""
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141  # 128 and the number of SIGPIPE
+# Raised on purpose, with a message for whoever typed the command.
+_EXPECTED = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="ernie-rna",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version)
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the code an error came from"
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        importlib.import_module(module).add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Raises:
+        SystemExit: the usage is wrong (2), or help or version was asked for (0).
+    """
+    args = build_parser().parse_args(argv)
+    # As a context, since Python programs may call main as well.
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _leave_pipe()
+    except KeyboardInterrupt:
+        _say(f"interrupted{getattr(args, 'interrupted', '')}")
+        return _INTERRUPTED
+    except Exception as error:
+        if args.traceback:
+            traceback.print_exc()
+        _report(error)
+        return 1
+
+
+def _report(error: Exception) -> None:
+    """One line, whatever the error's own text looks like."""
+    from ernie_rna.inference.processes import LeaderFailedError
+
+    if isinstance(error, LeaderFailedError):
+        return  # The leading process tells why.
+    text = " ".join(str(error).split())
+    if isinstance(error, _EXPECTED) and text:
+        _say(f"error: {text}")
+    else:
+        _say(f"internal error: {type(error).__name__}: {text} (--traceback shows where)")
+
+
+def _say(text: str) -> None:
+    print(f"ernie-rna: {text}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *rest: Any, **others: Any) -> None:
+    _say(f"warning: {' '.join(str(message).split())}")
+
+
+def _leave_pipe() -> int:
+    """The reader of our output has gone; keep Python from complaining when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
+
+
+class _Version(argparse.Action):
+    """Prints our version and those that results depend on."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Any):
+        super().__init__(
+            option_strings, dest, nargs=0, help="show versions of this and of torch, and exit"
+        )
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        from importlib.metadata import version
+
+        from ernie_rna import __version__
+
+        others = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+        print(f"ernie-rna {__version__} ({others})")
+        parser.exit()

@@ -1,0 +1,242 @@
+"""`ernie-rna plot`: the pairing map, the maps of all heads, or the structure of a sequence."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.cli.options import (
+    add_computing,
+    add_fasta,
+    add_input_rules,
+    add_model,
+    add_reading_off,
+    computing,
+    new_parser,
+    reading_off,
+)
+from ernie_rna.files.outputs import check_output_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from ernie_rna.sequences.fasta import FastaRecord
+    from ernie_rna.structures.dot_bracket import BasePair
+    from ernie_rna.structures.fold import Fold
+    from modeling_ernie_rna import ErnieRnaModel
+
+_DESCRIPTION = """\
+Draw what the model makes of a sequence, by matplotlib (pip install "ernie-rna[plot]").
+
+  map     the symmetric scores of a layer and head, which structures are read off; circles below
+          the diagonal mark the base pairs that `ernie-rna fold` finds in it
+  heads   the symmetric scores of all heads of a layer, with --head framed
+  arcs    the structure that `ernie-rna fold` finds, an arc for each base pair; with --reference
+          the known one below it
+
+The extension of OUT names the format: .png, .svg or .pdf. Positions count from 1.
+"""
+_EXAMPLES = """\
+  ernie-rna plot rna.fasta -m MODEL --id tRNA --what map -o map.png
+  ernie-rna plot rna.fasta -m MODEL --id tRNA --what heads --layer 6 -o heads.svg
+  ernie-rna plot rna.fasta -m MODEL --id tRNA --what arcs --reference known.ct -o arcs.svg
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to `ernie-rna`."""
+    parser = new_parser(
+        subparsers, "plot", "pictures of pairing maps and structures", _DESCRIPTION, _EXAMPLES
+    )
+    add_fasta(parser)
+    add_model(parser)
+    add = parser.add_argument
+    add("-o", "--output", required=True, metavar="OUT", help="picture to write")
+    add("--id", help="which sequence; may be left out where there is just one")
+    add("--what", choices=("map", "heads", "arcs"), default="map", help="see above (map)")
+    add(
+        "--reference",
+        metavar="FILE",
+        help="known structures (.tsv, .ct, .bpseq, .dbn or a folder); that with the same id is "
+        "drawn below the predicted one (arcs), or marked in its place (map)",
+    )
+    add("--title", help="line above the picture; by default what it shows")
+    add("--force", action="store_true", help="replace OUT if it exists")
+    add_input_rules(parser)
+    add_reading_off(parser)
+    add_computing(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw as the arguments say."""
+    from transformers.utils import logging
+
+    from ernie_rna.inference.loading import load_model, use_threads
+    from ernie_rna.sequences.fasta import read_fasta
+    from ernie_rna.structures.plots import EXTENSIONS
+
+    logging.disable_progress_bar()
+    output = Path(args.output)
+    if output.suffix.lower() not in EXTENSIONS:
+        raise ValueError(f"{output}: the extension must be one of {', '.join(EXTENSIONS)}")
+    if args.what == "heads" and args.reference:
+        raise ValueError("--what heads marks no pairs: leave out --reference")
+    check_output_files([args.output], args.force)
+    record = find_record(read_fasta(args.input, args.unknown), args.id)
+    known = find_reference(args.reference, record) if args.reference else None
+    with use_threads(args.threads):
+        model = load_model(
+            args.model,
+            revision=args.revision,
+            dtype=args.dtype,
+            device=args.device,
+            attention=args.attention,
+        )
+        draw = {"map": _draw_map, "heads": _draw_heads, "arcs": _draw_arcs}[args.what]
+        draw(args, model, record, known, output)
+    return 0
+
+
+def find_record(records: Iterator[FastaRecord], id: str | None) -> FastaRecord:
+    """The record with an id; without one, the only record.
+
+    Raises:
+        ValueError: there is no such record, or there are several to choose from.
+    """
+    if id is not None:
+        found = next((record for record in records if record.id == id), None)
+        if found is None:
+            raise ValueError(f"no sequence has the id {id!r}")
+        return found
+    first, *others = [record for record, _ in zip(records, range(2), strict=False)]
+    if others:
+        raise ValueError(f"there are several sequences: name one by --id, such as {first.id}")
+    return first
+
+
+def find_reference(path: str, record: FastaRecord) -> list[BasePair]:
+    """The known pairs of a record, from a file or folder of structures.
+
+    Raises:
+        ValueError: there is no structure with its id, or it is of another length.
+    """
+    from ernie_rna.structures.formats import read_structures
+
+    known = next((one for one in read_structures(path) if one.id == record.id), None)
+    if known is None:
+        raise ValueError(f"{path} has no structure with the id {record.id!r}")
+    if len(known.sequence) != len(record.sequence):
+        raise ValueError(
+            f"{record.id} has {len(record.sequence)} nt, {len(known.sequence)} in {path}"
+        )
+    return known.pairs
+
+
+def _fold(
+    args: argparse.Namespace, model: ErnieRnaModel, record: FastaRecord, matrix: str | None
+) -> Fold:
+    from ernie_rna.structures.fold import fold
+
+    # The model is loaded already, as these say.
+    loaded = {"dtype", "device", "attention", "revision"}
+    keywords = {name: value for name, value in computing(args).items() if name not in loaded}
+    (folded,) = fold([record], model, matrix=matrix, **reading_off(args), **keywords)
+    if folded.problem is not None:
+        raise ValueError(f"{record.id} has no structure: {folded.problem}")
+    return folded
+
+
+def _draw_map(
+    args: argparse.Namespace,
+    model: ErnieRnaModel,
+    record: FastaRecord,
+    known: list[BasePair] | None,
+    output: Path,
+) -> None:
+    from ernie_rna.structures.plots import plot_pairing_map
+
+    folded = _fold(args, model, record, "scores")
+    assert folded.matrix is not None
+    plot_pairing_map(
+        folded.matrix,
+        record.sequence,
+        pairs=folded.structure.pairs if known is None else known,
+        title=_title(args, model, record, head=True),
+        label=_label(args, model),
+        path=output,
+    )
+
+
+def _draw_heads(
+    args: argparse.Namespace,
+    model: ErnieRnaModel,
+    record: FastaRecord,
+    known: list[BasePair] | None,
+    output: Path,
+) -> None:
+    from ernie_rna.inference.attention_scores import check_heads
+    from ernie_rna.sequences.intake import Intake
+    from ernie_rna.sequences.long import nucleotide_limit
+    from ernie_rna.structures.plots import plot_all_heads
+
+    check_heads([args.head], model.config.num_attention_heads)
+    Intake([record], args.long, args.unknown).records(nucleotide_limit(model.config))
+    plot_all_heads(
+        head_maps(model, record, args.layer, args.pairing_scores),
+        record.sequence,
+        highlight=args.head,
+        title=_title(args, model, record, head=False),
+        label=_label(args, model),
+        path=output,
+    )
+
+
+def _draw_arcs(
+    args: argparse.Namespace,
+    model: ErnieRnaModel,
+    record: FastaRecord,
+    known: list[BasePair] | None,
+    output: Path,
+) -> None:
+    from ernie_rna.structures.plots import plot_arcs
+
+    folded = _fold(args, model, record, None)
+    title = args.title or f"{record.id}, {len(record.sequence)} nt"
+    plot_arcs(record.sequence, folded.structure.pairs, known, title=title, path=output)
+
+
+def head_maps(
+    model: ErnieRnaModel, record: FastaRecord, layer: int, pairing_scores: str
+) -> torch.Tensor:
+    """The symmetric scores of all heads of a layer, (heads, length, length)."""
+    from ernie_rna.inference.attention_scores import attention_scores
+    from ernie_rna.inference.loading import tokenize
+    from ernie_rna.structures.contacts import symmetrize
+
+    input_ids, mask = tokenize([record.sequence], model.device)
+    scores = attention_scores(model, input_ids, mask, layer=layer, pairing_scores=pairing_scores)
+    return symmetrize(scores[0, :, 1:-1, 1:-1])  # without <cls> and <eos>
+
+
+def _label(args: argparse.Namespace, model: ErnieRnaModel) -> str:
+    return "attention score" if _layer(args, model) else "projected pairing score"
+
+
+def _title(args: argparse.Namespace, model: ErnieRnaModel, record: FastaRecord, head: bool) -> str:
+    if args.title is not None:
+        return str(args.title)
+    parts = [record.id, f"layer {_layer(args, model)}"]
+    if head:
+        parts.append(f"head {args.head}")
+    if args.pairing_scores == "zero":
+        parts.append("pairing scores zero")
+    return ", ".join(parts)
+
+
+def _layer(args: argparse.Namespace, model: ErnieRnaModel) -> int:
+    from ernie_rna.inference.loading import resolve_layer
+
+    return resolve_layer(args.layer, model.config.num_hidden_layers)

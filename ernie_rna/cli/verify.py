@@ -1,0 +1,88 @@
+"""`ernie-rna verify`: is this converted folder the authors' model?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ernie_rna.cli.options import new_parser
+
+_DESCRIPTION = """\
+Compare a converted folder with what the authors published or their code computed. At least one of:
+
+  --checkpoint     its weights with those of the checkpoint that it was converted from: equal bit
+                   for bit
+  --cls-embedding  the released model with the embeddings beside the authors' code,
+                   results/ernie_rna_representations/test_seqs/cls_embedding.npy
+  --golden         every hidden state, score and logit with values of the authors' code in a
+                   safetensors file (tests/golden/tiny_expected.safetensors of this project, for
+                   the checkpoint beside it); tables of differences, with eager attention and sdpa,
+                   alone and padded, and of what rounding alone does
+
+Exit code 1 says that something differs, or that it cannot be compared.
+"""
+_EXAMPLES = """\
+  ernie-rna verify ERNIE-RNA --checkpoint ERNIE-RNA_pretrain.pt
+  ernie-rna verify ERNIE-RNA --cls-embedding cls_embedding.npy
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to `ernie-rna`."""
+    parser = new_parser(
+        subparsers, "verify", "compare a folder with the authors' model", _DESCRIPTION, _EXAMPLES
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="what `ernie-rna convert` wrote")
+    parser.add_argument("--checkpoint", metavar="PATH", help="where it was converted from")
+    parser.add_argument("--cls-embedding", metavar="PATH.npy", help="published embeddings")
+    parser.add_argument("--golden", metavar="PATH.safetensors", help="values of the authors' code")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare as the arguments say."""
+    from transformers.utils import logging
+
+    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.parity.golden import GOLDEN_THREADS, Models
+
+    logging.disable_progress_bar()
+    if not (args.checkpoint or args.cls_embedding or args.golden):
+        raise ValueError("nothing to compare: give --checkpoint, --cls-embedding or --golden")
+    models = Models(args.folder)
+    equal = True
+    if args.checkpoint:
+        equal &= _compare_weights(args.folder, args.checkpoint)
+    with use_threads(GOLDEN_THREADS):
+        if args.cls_embedding:
+            equal &= _compare_embeddings(models, args.cls_embedding)
+        if args.golden:
+            equal &= _compare_golden(models, args.golden)
+    return 0 if equal else 1
+
+
+def _compare_weights(folder: str, checkpoint: str) -> bool:
+    from ernie_rna.parity.golden import belongs_to
+
+    equal = belongs_to(folder, checkpoint)
+    relation = "are those of" if equal else "differ from those of"
+    print(f"the weights of {folder} {relation} {checkpoint}")
+    return equal
+
+
+def _compare_embeddings(models: Any, path: str) -> bool:
+    from ernie_rna.parity.published import compare_with_published
+    from ernie_rna.parity.table import format_published
+
+    differences = compare_with_published(models, path)
+    print(format_published(differences))
+    return not any(difference.missed for difference in differences)
+
+
+def _compare_golden(models: Any, path: str) -> bool:
+    from ernie_rna.parity.golden import compare_with_golden
+    from ernie_rna.parity.table import format_parity
+
+    differences = compare_with_golden(models, path)
+    print(format_parity(differences))
+    return not any(difference.missed for difference in differences)

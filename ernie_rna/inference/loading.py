@@ -1,0 +1,198 @@
+"""Loads a model for inference, and what every use of it needs: device, threads, tokens, memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from os import PathLike, fspath
+from typing import Any, TypeVar, cast
+
+import torch
+import transformers
+from packaging.version import Version
+
+from ernie_rna.sequences.fasta import FastaRecord
+from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from tokenization_ernie_rna import ErnieRnaTokenizer
+
+_AnyModel = TypeVar("_AnyModel", ErnieRnaModel, ErnieRnaForMaskedLM)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class EncodingError(RuntimeError):
+    """A sequence cannot be computed; the message names it."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device by its name in torch; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:  # Torch built without CUDA asserts.
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {reason}") from error
+    return resolved
+
+
+def load_model(
+    model: str | PathLike[str] | ErnieRnaModel,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    attention: str | None = None,
+) -> ErnieRnaModel:
+    """Load the encoder for inference, from a folder or the Hub.
+
+    Args:
+        model: folder, Hub id, or a model. What of it the other arguments name is changed in
+            place, the rest left as it is.
+        revision: branch, tag or commit on the Hub.
+        dtype: name of the type that it computes in, a key of `DTYPES`; None is "float32".
+        device: where it computes, see `resolve_device`; None is "auto".
+        attention: "sdpa" or "eager"; None is "sdpa".
+
+    Raises:
+        ValueError: the dtype is unknown, or what is loaded lacks weights of an ERNIE-RNA.
+        OSError: there is no such model.
+    """
+    return _load(ErnieRnaModel, model, revision, dtype, device, attention, add_pooling_layer=False)
+
+
+def load_masked_lm(
+    model: str | PathLike[str] | ErnieRnaForMaskedLM,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    attention: str | None = None,
+) -> ErnieRnaForMaskedLM:
+    """Load the encoder with its language-model head; otherwise as `load_model`."""
+    return _load(ErnieRnaForMaskedLM, model, revision, dtype, device, attention)
+
+
+def _load(
+    kind: type[_AnyModel],
+    model: str | PathLike[str] | _AnyModel,
+    revision: str | None,
+    dtype: str | None,
+    device: str | None,
+    attention: str | None,
+    **arguments: Any,
+) -> _AnyModel:
+    if dtype not in {None, *DTYPES}:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if _is_a(model, kind):
+        return _adjust(cast(_AnyModel, model), dtype, device, attention)
+    if not isinstance(model, (str, PathLike)):
+        raise TypeError(f"expected a folder, a Hub id or an {kind.__name__}; got {type(model)}")
+    target = resolve_device(device or "auto")
+    # `torch_dtype` became `dtype` in 4.56.
+    name = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+    load: Any = kind.from_pretrained  # Its type knows nothing of the loading info.
+    arguments |= {
+        name: DTYPES[dtype or "float32"],
+        "revision": revision or "main",
+        "attn_implementation": attention or "sdpa",
+    }
+    try:
+        loaded, info = load(fspath(model), output_loading_info=True, **arguments)
+    except OSError as error:  # Its text may speak of the Hub alone.
+        raise OSError(f"cannot load the model {fspath(model)!r}: {error}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{fspath(model)} is no ERNIE-RNA for transformers: it lacks {len(missing)} weights, "
+            f"among them {missing[0]}; `ernie-rna convert` makes one of the authors' checkpoint"
+        )
+    result: _AnyModel = loaded.to(target).eval()
+    return result
+
+
+def _is_a(model: object, kind: type) -> bool:
+    """Whether it is of this class, or of the copy that `trust_remote_code` made of its code."""
+    return any(base.__name__ == kind.__name__ for base in type(model).__mro__)
+
+
+def _adjust(
+    model: _AnyModel, dtype: str | None, device: str | None, attention: str | None
+) -> _AnyModel:
+    if attention is not None:
+        model.set_attn_implementation(attention)
+    module: Any = model  # transformers types `to` as that of another class.
+    if dtype is not None:
+        module.to(DTYPES[dtype])
+    if device is not None:
+        module.to(resolve_device(device))
+    module.eval()
+    return model
+
+
+@cache
+def _tokenizer() -> ErnieRnaTokenizer:
+    return ErnieRnaTokenizer()
+
+
+def tokenize(texts: list[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask of a batch, (batch, seq) each, padded on the right.
+
+    Raises:
+        EncodingError: a sequence has not a token a letter, <cls> and <eos>.
+    """
+    batch = _tokenizer()(texts, padding=True, return_tensors="pt", verbose=False)
+    for text, found in zip(texts, batch["attention_mask"].sum(1).tolist(), strict=True):
+        if found != len(text) + 2:
+            raise EncodingError(f"{text[:20]}...: {len(text) + 2} tokens expected, {found} found")
+    return batch["input_ids"].to(device), batch["attention_mask"].to(device)
+
+
+@contextlib.contextmanager
+def memory_explained(records: Sequence[FastaRecord]) -> Iterator[None]:
+    """Turn "out of memory" in a batch of these records into an EncodingError with the way out."""
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, EncodingError) or not is_out_of_memory(error):
+            raise
+        longest = max(records, key=lambda record: len(record.sequence))
+        raise EncodingError(
+            f"not enough memory for {len(records)} sequences of up to {len(longest.sequence)} nt "
+            f"(the longest: {longest.id}); lower --batch-tokens, or leave out the longest ones "
+            "(embed takes them in parts by --long window)"
+        ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    kinds = (torch.cuda.OutOfMemoryError, MemoryError)
+    # The CPU's allocator raises a bare RuntimeError.
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def resolve_layer(layer: int, num_layers: int) -> int:
+    if not -num_layers - 1 <= layer <= num_layers:
+        raise ValueError(
+            f"the model has layers 0 (embeddings) to {num_layers}, or -{num_layers + 1} to -1 "
+            f"from the end; there is no layer {layer}"
+        )
+    return layer % (num_layers + 1)
+
+
+@contextlib.contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Have torch use so many threads for a while."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)

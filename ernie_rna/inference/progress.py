@@ -1,0 +1,115 @@
+"""A progress bar that counts work, since a long sequence takes longer than a short one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from tqdm import tqdm
+
+from ernie_rna.sequences.batches import Window, work
+from ernie_rna.sequences.survey import Survey
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
+_FORMAT_WITHOUT_TOTAL = "{desc}, {elapsed} gone"
+
+
+class Progress:
+    """What is done of the sequences, and how fast it goes.
+
+    Args:
+        show: whether to draw the bar; None draws it on a terminal only.
+        hidden: width of the model, see `batching.work`.
+        total_work: work of all sequences; None if that is not known.
+        records: number of sequences; None if that is not known.
+        processes: how many share the work; what they have done is taken to be alike.
+
+    Attributes:
+        done: sequences computed by this process in this run.
+    """
+
+    def __init__(
+        self,
+        show: bool | None,
+        hidden: int,
+        total_work: float | None = None,
+        records: int | None = None,
+        processes: int = 1,
+    ):
+        self._hidden = hidden
+        self._records = records
+        self._total_work = total_work
+        self._processes = processes
+        self._skipped = self._work = 0.0
+        self._start = time.monotonic()
+        self.done = 0.0
+        self.tokens = self.padding = 0
+        self._bar = tqdm(
+            total=total_work,
+            bar_format=_FORMAT if total_work else _FORMAT_WITHOUT_TOTAL,
+            # The mean since the start: the estimate shall not jump with every batch.
+            smoothing=0,
+            disable=None if show is None else not show,
+            dynamic_ncols=True,
+        )
+
+    @classmethod
+    def over(
+        cls,
+        show: bool | None,
+        hidden: int,
+        found: Survey | None,
+        cost: Callable[[int], float],
+        processes: int = 1,
+    ) -> Progress:
+        """The bar for an input; `cost` is the work of a sequence of so many nucleotides."""
+        if found is None:
+            return cls(show, hidden)
+        total = sum(count * cost(length) for length, count in found.lengths.items())
+        return cls(show, hidden, total, found.records, processes)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    @property
+    def rate(self) -> float:
+        """Sequences a second of all processes, without what an earlier run had done."""
+        return self._processes * self.done / max(self.seconds, 1e-9)
+
+    def advance(self, window: Window, batches: Iterable[int], skip: bool = False) -> None:
+        """Count batches of a window as computed, or, with `skip`, as found to be there."""
+        amount = sequences = 0.0
+        before = self._work
+        for batch in batches:
+            pieces = [window.pieces[index] for index in window.batches[batch]]
+            longest = pieces[0].tokens
+            amount += sum(work(piece.tokens, self._hidden) for piece in pieces)
+            sequences += sum(
+                piece.owned / len(window.records[piece.record].sequence) for piece in pieces
+            )
+            if not skip:
+                self.tokens += longest * len(pieces)
+                self.padding += sum(longest - piece.tokens for piece in pieces)
+        self._work = before + self._processes * amount
+        if self._total_work is not None:
+            self._work = min(self._work, self._total_work)
+        if skip:
+            self._skipped += sequences
+            if not self._bar.disable:  # A bar that is not shown has no such field.
+                self._bar.initial += self._work - before
+        else:
+            self.done += sequences
+        self._bar.set_description_str(self._description(), refresh=False)
+        self._bar.update(self._work - before)
+
+    def _description(self) -> str:
+        done = self._processes * (self._skipped + self.done)
+        if self._records is None:
+            return f"{done:.0f} sequences, {self.rate:.1f} a second"
+        return (
+            f"{min(done, self._records):.0f} of {self._records} sequences, {self.rate:.1f} a second"
+        )
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,89 @@
+"""Makes transformers' Auto classes know ERNIE-RNA, without waiting for transformers.
+
+transformers and torch take seconds to import, and much of this package (`--help`, the checks of
+an input) needs neither. So what is registered with a module of transformers is registered when
+somebody imports that module, or at once if it is imported already.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def register_with_transformers() -> None:
+    """Register configuration, tokenizer and models; once."""
+    for name, register in _REGISTRATIONS.items():
+        if name in sys.modules:
+            register(sys.modules[name])
+    sys.meta_path.insert(0, _AfterImport())
+
+
+def _register_config(auto: Any) -> None:
+    config = _config_class()
+    auto.AutoConfig.register(config.model_type, config, exist_ok=True)
+
+
+def _register_tokenizer(auto: Any) -> None:
+    tokenizer = importlib.import_module("tokenization_ernie_rna").ErnieRnaTokenizer
+    auto.AutoTokenizer.register(_config_class(), fast_tokenizer_class=tokenizer, exist_ok=True)
+
+
+def _register_models(auto: Any) -> None:
+    config = _config_class()
+    modeling = importlib.import_module("modeling_ernie_rna")
+    for auto_class, place in importlib.import_module("configuration_ernie_rna").AUTO_MAP.items():
+        module, _, name = place.partition(".")
+        if module == modeling.__name__:
+            getattr(auto, auto_class).register(config, getattr(modeling, name), exist_ok=True)
+
+
+def _config_class() -> Any:
+    return importlib.import_module("configuration_ernie_rna").ErnieRnaConfig
+
+
+# Module of transformers -> what to do once it is there.
+_REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
+    "transformers.models.auto.configuration_auto": _register_config,
+    "transformers.models.auto.tokenization_auto": _register_tokenizer,
+    "transformers.models.auto.modeling_auto": _register_models,
+}
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Has the modules of `_REGISTRATIONS` found as ever, and loaded by `_Loader`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _REGISTRATIONS:
+            return None
+        # The finders behind this one; it must not find itself again.
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module by another loader, then registers the model with it."""
+
+    def __init__(self, loader: Any):
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:  # such as get_source, for tracebacks
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        _REGISTRATIONS[module.__name__](module)

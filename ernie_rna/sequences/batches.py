@@ -1,0 +1,178 @@
+"""Which sequences go through the model together, and what that costs.
+
+The input is cut into windows of consecutive records; inside a window the pieces (see `long`) are
+sorted by length and grouped into batches. Windows and batches depend on the input and settings
+alone, never on where a run was interrupted or how many processes share the work, so that the
+same numbers come out.
+
+Lengths are in tokens, `<cls>` and `<eos>` counted.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ernie_rna.sequences.fasta import FastaRecord, InputError
+from ernie_rna.sequences.long import Piece, split
+
+# On a CPU a larger batch only falls out of the caches; a GPU wants to be kept busy.
+_CPU_BATCH_TOKENS = 2048
+_GPU_BATCH_TOKENS = 16384
+
+# A window ends at this many records, or at this many batches' worth of tokens.
+WINDOW_RECORDS = 4096
+WINDOW_BATCHES = 128
+
+# Where the size of the input is known, windows are made smaller, so that there are this many for
+# several processes to share; but no smaller than this many batches, which need likes to fill them.
+_WINDOWS = 16
+_LEAST_BATCHES = 16
+
+# A batch takes no further sequence once more than this share of it would be padding.
+_MAX_PADDING = 0.05
+# Beyond this length the scores, heads * length² a sequence, outgrow everything else in memory;
+# from there on a token counts length / _SCORES_FROM times.
+_SCORES_FROM = 1024
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive records, and the batches they are computed in.
+
+    Attributes:
+        number: counted from 0.
+        records: in input order.
+        pieces: in input order; `Piece.record` counts from 0 in this window.
+        batches: indices into `pieces`, each exactly once; the longest pieces come first, so that
+            memory runs out at the beginning or never.
+    """
+
+    number: int
+    records: list[FastaRecord]
+    pieces: list[Piece]
+    batches: list[list[int]]
+
+    @property
+    def nucleotides(self) -> int:
+        return sum(len(record.sequence) for record in self.records)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings that windows and batches follow from.
+
+    Attributes:
+        batch_tokens: tokens in a batch, padding included; a longer sequence is alone.
+        limit: nucleotides that the model takes at once.
+        long, overlap: as for `long.split`.
+        window_tokens: tokens after which a window ends; None is `WINDOW_BATCHES` batches.
+    """
+
+    batch_tokens: int
+    limit: int
+    long: str = "error"
+    overlap: int = 256
+    window_tokens: int | None = None
+
+    def windows(self, records: Iterable[FastaRecord]) -> Iterator[Window]:
+        """Cut records into windows, in input order.
+
+        Raises:
+            InputError: a record is too long and `long` is "error".
+        """
+        end = self.window_tokens or self.batch_tokens * WINDOW_BATCHES
+        taken: list[FastaRecord] = []
+        number = tokens = 0
+        for record in records:
+            more = len(record.sequence) + 2
+            if taken and (len(taken) >= WINDOW_RECORDS or tokens + more > end):
+                yield self._window(number, taken)
+                number, tokens, taken = number + 1, 0, []
+            taken.append(record)
+            tokens += more
+        if taken:
+            yield self._window(number, taken)
+
+    def for_input(self, tokens: int) -> "Plan":
+        """The plan for an input of so many tokens in all."""
+        least, most = self.batch_tokens * _LEAST_BATCHES, self.batch_tokens * WINDOW_BATCHES
+        return replace(self, window_tokens=min(most, max(least, tokens // _WINDOWS)))
+
+    def _window(self, number: int, records: list[FastaRecord]) -> Window:
+        pieces: list[Piece] = []
+        for index, record in enumerate(records):
+            try:
+                pieces += self.split(index, len(record.sequence))
+            except ValueError as error:
+                raise InputError(
+                    f"{record.id}: {error}. --long window embeds it by overlapping windows, "
+                    "--long full as it is"
+                ) from error
+        batches = plan_batches([piece.tokens for piece in pieces], self.batch_tokens)
+        return Window(number, records, pieces, batches)
+
+    def split(self, record: int, length: int) -> list[Piece]:
+        """The pieces of a record, by its place and its length in nucleotides."""
+        return split(record, length, self.limit, self.long, self.overlap)
+
+
+def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
+    """Tokens in a batch, padding included; None takes what suits the device.
+
+    Raises:
+        ValueError: the number is below 1.
+    """
+    if batch_tokens is None:
+        return _CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens must be at least 1; got {batch_tokens}")
+    return batch_tokens
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group sequences of like length, the longest first.
+
+    Args:
+        lengths: tokens of each sequence.
+        batch_tokens: most tokens in a batch, padding included. In sequences over 1024 tokens
+            each token counts length / 1024 times, for the sake of the scores' memory.
+
+    Returns:
+        Indices into `lengths`, each once. At most 5 % of each batch is padding.
+
+    >>> plan_batches([20, 100, 21, 98, 20], 64)
+    [[1], [3], [2, 0, 4]]
+    """
+    batches: list[list[int]] = []
+    longest = real = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        length = lengths[index]
+        size = longest * (len(batches[-1]) + 1) if batches else 0
+        too_much = size * max(1.0, longest / _SCORES_FROM) > batch_tokens
+        if not batches or too_much or size - real - length > _MAX_PADDING * size:
+            batches.append([])
+            longest, real = length, 0
+        batches[-1].append(index)
+        real += length
+    return batches
+
+
+def count_padding(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> tuple[int, int]:
+    """How many tokens the batches have in all, and how many of them are padding."""
+    total = real = 0
+    for batch in batches:
+        total += len(batch) * max(lengths[index] for index in batch)
+        real += sum(lengths[index] for index in batch)
+    return total, total - real
+
+
+def work(tokens: int, hidden: int) -> float:
+    """What a sequence costs, in units of one token among few.
+
+    A layer's projections and feed-forward take 24 hidden² operations a token, its two products
+    with the scores 4 tokens * hidden: a ratio of tokens / (6 hidden). Writing and reading the
+    scores adds about half as much again (measured on a CPU: 1024 tokens cost 1.3 times as much
+    each as 24 do, with hidden 768).
+    """
+    return tokens * (1 + tokens / (4 * hidden))

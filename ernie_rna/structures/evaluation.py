@@ -1,0 +1,199 @@
+"""How well predicted base pairs agree with known ones.
+
+Over a set, precision, recall and F1 are the unweighted means of the sequences' values; pairs count
+as exact positions, pseudoknots included. Beside the exact score stands one that lets a pair be
+shifted by one base at one end, as a comparison of dynamic structures should (Mathews et al., PNAS
+101:7287-7292, 2004).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ernie_rna.extras import import_extra
+from ernie_rna.structures.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats import read_structures
+from ernie_rna.structures.structure import FilePath, Structure
+
+__all__ = [
+    "Evaluation",
+    "PairScore",
+    "evaluate_files",
+    "evaluate_structures",
+    "mfe_structure",
+    "read_structures",
+    "score_pairs",
+]
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """Agreement of two sets of pairs, or its mean over sequences; each from 0 to 1."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+def score_pairs(
+    predicted: Iterable[tuple[int, int]], reference: Iterable[tuple[int, int]], *, shift: int = 0
+) -> PairScore:
+    """Precision, recall and F1 of predicted pairs (i < j).
+
+    Precision is the part of the predicted pairs found in the reference, recall the part of the
+    reference found in the prediction, F1 their harmonic mean: 2|R ∩ P| / (|R| + |P|) without shift.
+
+    Args:
+        predicted, reference: pairs with i < j, counted from the same base.
+        shift: a pair (i, j) is also found where the other set has (i ± k, j) or (i, j ± k), k at
+            most ``shift``.
+
+    Returns:
+        All three 1 where both sets are empty, all three 0 where just one is.
+
+    >>> score_pairs([(0, 9), (1, 8), (2, 6)], [(0, 9), (1, 8), (2, 7), (3, 6)])
+    PairScore(precision=0.6666666666666666, recall=0.5, f1=0.5714285714285715)
+    >>> score_pairs([(0, 9), (1, 8), (2, 6)], [(0, 9), (1, 8), (2, 7), (3, 6)], shift=1)
+    PairScore(precision=1.0, recall=1.0, f1=1.0)
+    """
+    predicted, reference = set(predicted), set(reference)
+    if not predicted or not reference:
+        same = float(predicted == reference)
+        return PairScore(same, same, same)
+    precision = _fraction_found(predicted, reference, shift)
+    recall = _fraction_found(reference, predicted, shift)
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return PairScore(precision, recall, f1)
+
+
+def _fraction_found(pairs: set[tuple[int, int]], among: set[tuple[int, int]], shift: int) -> float:
+    steps = range(-shift, shift + 1)
+    moves = [(step, 0) for step in steps] + [(0, step) for step in steps if step]
+    found = sum(any((i + di, j + dj) in among for di, dj in moves) for i, j in pairs)
+    return found / len(pairs)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a set of sequences.
+
+    Args:
+        ids: of the sequences, in the order of the reference.
+        exact: a score for each, over exact pairs.
+        shifted: a score for each, with pairs shifted by at most one base at one end.
+    """
+
+    ids: list[str]
+    exact: list[PairScore]
+    shifted: list[PairScore]
+
+    @property
+    def mean_exact(self) -> PairScore:
+        return _mean(self.exact)
+
+    @property
+    def mean_shifted(self) -> PairScore:
+        return _mean(self.shifted)
+
+    def rows(self) -> list[list[str]]:
+        """A header, and a row for each sequence: its id and its scores, exact and shifted."""
+        measures = ["precision", "recall", "f1"]
+        rows = [["id", *measures, *(f"{measure}_shifted" for measure in measures)]]
+        for name, exact, shifted in zip(self.ids, self.exact, self.shifted, strict=True):
+            values = [getattr(score, measure) for score in (exact, shifted) for measure in measures]
+            rows.append([name, *(f"{value:.6f}" for value in values)])
+        return rows
+
+
+def _mean(scores: Sequence[PairScore]) -> PairScore:
+    values = np.array(
+        [(score.precision, score.recall, score.f1) for score in scores], dtype=np.float64
+    )
+    return PairScore(*values.mean(axis=0).tolist())
+
+
+def evaluate_structures(
+    predicted: Iterable[Structure], reference: Iterable[Structure]
+) -> Evaluation:
+    """Score predicted structures against the known ones with the same id.
+
+    Args:
+        predicted: one for each id of the reference; those of other ids are not scored.
+        reference: the known structures.
+
+    Raises:
+        ValueError: the reference is empty; an id is there twice, or in the reference alone; or two
+            structures of an id are of different sequences (T is U, case does not matter, and N
+            stands for any base).
+    """
+    predictions, references = _by_id(predicted, "predicted"), _by_id(reference, "reference")
+    if not references:
+        raise ValueError("there is no reference structure to compare with")
+    missing = [name for name in references if name not in predictions]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise ValueError(
+            f"{len(missing)} of {len(references)} sequences have no prediction: {shown}"
+        )
+    exact, shifted = [], []
+    for name, known in references.items():
+        _check_same_sequence(predictions[name], known)
+        exact.append(score_pairs(predictions[name].pairs, known.pairs))
+        shifted.append(score_pairs(predictions[name].pairs, known.pairs, shift=1))
+    return Evaluation(list(references), exact, shifted)
+
+
+def evaluate_files(
+    predicted: FilePath,
+    reference: FilePath,
+    *,
+    predicted_column: str = "dot_bracket",
+    reference_column: str = "dot_bracket",
+) -> Evaluation:
+    """Score the structures of a file or folder against those of another.
+
+    Args:
+        predicted, reference: as :func:`~ernie_rna.structures.formats.read_structures` takes them.
+        predicted_column, reference_column: for tables, the column with the structures.
+    """
+    return evaluate_structures(
+        read_structures(predicted, predicted_column), read_structures(reference, reference_column)
+    )
+
+
+def _by_id(structures: Iterable[Structure], which: str) -> dict[str, Structure]:
+    by_id: dict[str, Structure] = {}
+    for structure in structures:
+        if structure.id in by_id:
+            raise ValueError(f"two {which} structures have the id {structure.id!r}")
+        by_id[structure.id] = structure
+    return by_id
+
+
+def _check_same_sequence(predicted: Structure, known: Structure) -> None:
+    mine, theirs = (s.sequence.upper().replace("T", "U") for s in (predicted, known))
+    if len(mine) != len(theirs):
+        raise ValueError(
+            f"{known.id!r} has {len(mine)} bases in the prediction, {len(theirs)} as known"
+        )
+    for index, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+        if a != b and "N" not in (a, b):
+            raise ValueError(
+                f"base {index + 1} of {known.id!r} is {a} in the prediction, {b} as known"
+            )
+
+
+def mfe_structure(sequence: str, name: str = "") -> Structure:
+    """The structure of minimum free energy, by ViennaRNA with its default parameters.
+
+    Args:
+        sequence: bases; T is read as U.
+        name: the id of the structure returned.
+
+    Raises:
+        ImportError: ViennaRNA is not installed.
+    """
+    vienna = import_extra("RNA", "vienna", "the structure of minimum free energy")
+    dot_bracket, _ = vienna.fold(sequence.upper().replace("T", "U"))
+    return Structure(name, sequence, from_dot_bracket(dot_bracket))

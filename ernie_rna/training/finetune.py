@@ -1,0 +1,236 @@
+"""Fine-tunes a model by transformers' Trainer, evaluates it and saves it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import TrainerCallback
+
+from configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
+from ernie_rna.extras import import_extra
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.metrics import Metrics
+from ernie_rna.training.tables import Table, check_lengths
+from ernie_rna.training.tasks import Example, Task
+from tokenization_ernie_rna import ErnieRnaTokenizer
+
+_SPECIAL_TOKENS = 2  # <cls> and <eos>
+_HEAD = "classifier."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        steps: optimizer steps; None trains for `epochs`.
+        warmup: share of the steps in which the learning rate rises; it falls to 0 in the rest.
+        frozen: train the head alone.
+        bf16: autocast to bfloat16.
+        cpu: leave a GPU alone.
+    """
+
+    steps: int | None = None
+    epochs: float = 3.0
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    frozen: bool = False
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    cpu: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows that belong together, as the model takes them."""
+
+    name: str
+    examples: list[Example]
+
+
+def check_extras() -> None:
+    """Raise ImportError, with the way out, unless what training needs is installed."""
+    for module in ("accelerate", "sklearn", "scipy"):
+        import_extra(module, "train", "fine-tuning")
+
+
+def load(task: Task, folder: str | Path, seed: int = 0) -> tuple[Any, ErnieRnaTokenizer]:
+    """The model with the task's head, in float32, and its tokenizer.
+
+    Args:
+        folder: a converted or saved folder, or a name on the Hub.
+        seed: of the weights of a new head.
+
+    Raises:
+        InputError: it lacks weights that are not the head's, or its head is of other labels.
+        OSError: there is no such folder.
+    """
+    transformers.set_seed(seed)
+    config = ErnieRnaConfig.from_pretrained(folder, **task.config())
+    # The class is our own, so that no code of the folder is run.
+    load_model: Any = task.model_class.from_pretrained  # type: ignore[attr-defined]
+    with _quiet():  # That a new head is new need not be warned of.
+        try:
+            model, info = load_model(folder, config=config, output_loading_info=True)
+        except RuntimeError as error:
+            raise InputError(f"{folder}: its head is of other labels: {error}") from error
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(_HEAD))
+    if missing:
+        raise InputError(f"{folder}: lacks weights of an ERNIE-RNA: {', '.join(missing[:5])}")
+    return model.float(), ErnieRnaTokenizer.from_pretrained(folder)
+
+
+def longest_sequence(folder: str | Path) -> int:
+    """How many nucleotides the model was made for."""
+    config = ErnieRnaConfig.from_pretrained(folder)
+    return int(config.max_position_embeddings) - _SPECIAL_TOKENS
+
+
+def read_split(
+    task: Task, table: Table, sequence_column: str, unknown: str, longest: int | None
+) -> tuple[list[str], list[Any]]:
+    """The sequences and labels of a table, checked.
+
+    Args:
+        unknown: see `fasta.read_fasta`.
+        longest: nucleotides that a sequence may have; None does not look.
+
+    Raises:
+        InputError: a sequence or label is unfit; the message names the line.
+    """
+    sequences = table.sequences(sequence_column, unknown)
+    if longest is not None:
+        check_lengths(table, sequences, longest)
+    return sequences, task.read_labels(table, sequences)
+
+
+def encode(
+    task: Task, tokenizer: Any, name: str, data: tuple[list[str], list[Any]], longest: int
+) -> Split:
+    """Sequences, cut behind `longest` nucleotides, and labels as examples."""
+    sequences, labels = data
+    length = longest + _SPECIAL_TOKENS
+    ids = tokenizer(sequences, truncation=True, max_length=length)["input_ids"]
+    return Split(name, [task.encode(*pair) for pair in zip(ids, labels, strict=True)])
+
+
+def train(
+    task: Task, model: Any, tokenizer: Any, training: Split, settings: Settings
+) -> transformers.Trainer:
+    """Train a model, which is changed, and return the trainer for `evaluate`."""
+    if settings.frozen:
+        model.ernie_rna.requires_grad_(False)
+    transformers.set_seed(settings.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = transformers.Trainer(
+            model=model,
+            args=_arguments(settings, folder, len(training.examples)),
+            train_dataset=_Dataset(training.examples),
+            data_collator=task.collator(tokenizer, model.config),
+            preprocess_logits_for_metrics=task.reduce,
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.add_callback(_Progress())
+        trainer.train()
+    return trainer
+
+
+def _arguments(settings: Settings, folder: str, examples: int) -> transformers.TrainingArguments:
+    batches = -(-examples // (settings.batch_size * settings.accumulate))
+    steps = settings.steps or max(1, round(settings.epochs * batches))
+    arguments: dict[str, Any] = {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulate,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": round(settings.warmup * steps),
+        "bf16": settings.bf16,
+        "use_cpu": settings.cpu,
+        "seed": settings.seed,
+        "logging_steps": max(1, steps // 10),
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available() and not settings.cpu,
+    }
+    if settings.gradient_checkpointing:
+        arguments[_checkpointing_name()] = True
+    return transformers.TrainingArguments(**arguments)
+
+
+def _checkpointing_name() -> str:
+    """Newer transformers warn of the old name."""
+    names = {field.name for field in fields(transformers.TrainingArguments)}
+    new = "activation_checkpointing"
+    return new if new in names else "gradient_checkpointing"
+
+
+def evaluate(task: Task, trainer: transformers.Trainer, split: Split, seed: int) -> Metrics:
+    """The task's metrics on a split; the seed fixes which positions are masked."""
+    transformers.set_seed(seed)
+    outputs = trainer.predict(_Dataset(split.examples))  # type: ignore[arg-type]
+    return task.metrics(outputs.predictions, outputs.label_ids)  # type: ignore[arg-type]
+
+
+def save(model: Any, tokenizer: ErnieRnaTokenizer, out_dir: str | Path) -> None:
+    """Write a folder that loads by `trust_remote_code`, code included."""
+    # A model from the Hub has its name in front of each entry.
+    model.config.auto_map = dict(AUTO_MAP)
+    model.save_pretrained(out_dir)
+    tokenizer.save_pretrained(out_dir)
+    tokenizer.save_vocabulary(str(out_dir))  # transformers 5 leaves it out
+
+
+def check_out_dir(out_dir: str | Path, force: bool) -> None:
+    """Raise InputError if a folder holds something that would be overwritten."""
+    out_dir = Path(out_dir)
+    if out_dir.exists() and not out_dir.is_dir():
+        raise InputError(f"{out_dir}: a file; name a folder")
+    if out_dir.is_dir() and any(out_dir.iterdir()) and not force:
+        raise InputError(f"{out_dir}: not empty; --force writes into it")
+
+
+class _Dataset(torch.utils.data.Dataset):
+    def __init__(self, examples: Sequence[Example]):
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+
+class _Progress(TrainerCallback):
+    """Prints the loss now and then."""
+
+    def on_log(self, args, state, control, logs: Mapping[str, Any] | None = None, **kwargs):
+        if logs and "loss" in logs:
+            step = f"step {state.global_step:>6} of {state.max_steps}"
+            print(f"{step}  loss {float(logs['loss']):.4f}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)

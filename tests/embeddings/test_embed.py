@@ -1,0 +1,288 @@
+"""Embeddings against the model called by hand, one sequence at a time."""
+
+import io
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from ernie_rna.embeddings.columns import Embedding, resolve_columns
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.embeddings.encoder import Encoder
+from ernie_rna.inference.loading import EncodingError, load_model
+from ernie_rna.sequences import batches as batching
+from ernie_rna.sequences.fasta import FastaRecord, InputError
+from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from tests.conftest import lively
+
+# A sequence in a batch and alone differ by the order of float32 sums; 7e-7 was measured.
+TOLERANCE = 3e-6
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_reproducible):
+    torch.set_num_threads(1)  # Two are no faster here, and much slower on a busy machine.
+
+
+@pytest.fixture
+def encoder_model(config):
+    config.max_position_embeddings = 66
+    return lively(ErnieRnaModel(config, add_pooling_layer=False)).eval()
+
+
+@pytest.fixture
+def rna():
+    generator = torch.Generator().manual_seed(1)
+    sizes = [1, 7, 64, 30, 30, 2, 55, 12]
+    return {
+        f"rna{i}": "".join("ACGUNacgt"[k] for k in torch.randint(9, (size,), generator=generator))
+        for i, size in enumerate(sizes)
+    }
+
+
+def by_hand(model, tokenizer, sequence, layer=-1):
+    """The hidden states of one sequence, (length + 2, hidden)."""
+    batch = tokenizer(sequence, return_tensors="pt")
+    with torch.no_grad():
+        output = model(**batch, output_hidden_states=True)
+    return output.hidden_states[layer][0].numpy()
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 2048])
+@pytest.mark.parametrize("layers", [(-1,), (0, 2), None])
+def test_equals_the_model(encoder_model, tokenizer, rna, batch_tokens, layers):
+    options = {"layers": layers, "pooling": ("token", "cls", "mean")}
+    found = list(embed(rna, encoder_model, batch_tokens=batch_tokens, **options))
+    assert [(e.id, e.length) for e in found] == [(id, len(text)) for id, text in rna.items()]
+    for embedding, sequence in zip(found, rna.values(), strict=True):
+        for layer in {(-1,): [3], (0, 2): [0, 2], None: [0, 1, 2, 3]}[layers]:
+            states = by_hand(encoder_model, tokenizer, sequence, layer)
+            expected = {"token": states[1:-1], "cls": states[0], "mean": states[1:-1].mean(0)}
+            for pooling, vectors in expected.items():
+                got = embedding[f"{pooling}_layer{layer}"]
+                np.testing.assert_allclose(got, vectors, atol=TOLERANCE, rtol=0)
+                assert got.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        pytest.param({"0": "ACGU", "1": "GG"}, id="mapping"),
+        pytest.param(["ACGU", "GG"], id="list"),
+        pytest.param([("0", "ACGU"), ("1", "GG")], id="pairs"),
+        pytest.param((FastaRecord(id, rna) for id, rna in (("0", "ACGU"), ("1", "GG"))), id="once"),
+    ],
+)
+def test_takes_sequences_from_anywhere(encoder_model, sequences):
+    found = list(embed(sequences, encoder_model))
+    assert [(e.id, e.length, e["mean"].shape) for e in found] == [("0", 4, (48,)), ("1", 2, (48,))]
+
+
+def test_takes_files_and_standard_input(encoder_model, tmp_path, monkeypatch):
+    pytest.importorskip("dnaio")
+    path = tmp_path / "in.fasta"
+    path.write_text(">a\nACGU\n>b\nGG\n")
+    assert [e.id for e in embed(path, encoder_model)] == ["a", "b"]
+
+    class Input:
+        buffer = io.BufferedReader(io.BytesIO(path.read_bytes()))
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    assert [e.id for e in embed("-", encoder_model)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        ([], "sequences: no sequences in it"),
+        (["ACGU", ""], r"record 2 \(1\): it is empty"),
+        ([("a", "ACGU"), ("a", "GG")], "two records have the id 'a'"),
+        (["MKTAYIAKQR"], "it looks like a protein"),
+        (["A" * 65, "C" * 64, "G" * 99], r"2 of 3 .* than the 64 nt .*: 2 \(99 nt\), 0 \(65 nt\)"),
+    ],
+)
+def test_refuses_sequences_before_it_computes(encoder_model, sequences, message):
+    with pytest.raises(InputError, match=message):
+        embed(sequences, encoder_model)
+
+
+def test_refuses_a_long_sequence_of_a_generator(encoder_model):
+    with pytest.raises(InputError, match=r"big: 65 nt, over the limit of 64"):
+        list(embed(iter([("big", "A" * 65)]), encoder_model))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": (4,)}, "layers 0 .embeddings. to 3, or -4 to -1 .*no layer 4"),
+        ({"layers": (-5,)}, "there is no layer -5"),
+        ({"layers": ()}, "no layer given"),
+        ({"pooling": ("max",)}, "pooling must be among token, cls, mean; got 'max'"),
+        ({"pooling": ()}, "pooling must be among token, cls, mean; got nothing"),
+        ({"dtype": "float64"}, "dtype must be one of float32, bfloat16, float16; got 'float64'"),
+        ({"device": "tpu9"}, "device 'tpu9' cannot be used"),
+        ({"attention": "linear"}, "'linear' is not one of ERNIE-RNA's"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1; got 0"),
+        ({"threads": 0}, "threads must be at least 1; got 0"),
+        ({"long": "cut"}, "long must be one of error, window, full; got 'cut'"),
+        ({"long": "window", "overlap": 64}, "overlap must be at least 0 and below 64; got 64"),
+        ({"unknown": "skip"}, "unknown must be one of error, unk; got 'skip'"),
+    ],
+)
+def test_refuses_arguments(encoder_model, options, message):
+    with pytest.raises(ValueError, match=message):
+        embed(["ACGU"], encoder_model, **options)
+
+
+def test_unknown_letters(encoder_model, tokenizer):
+    (embedding,) = embed(["ACEGU"], encoder_model, unknown="unk")
+    states = by_hand(encoder_model, tokenizer, "ACEGU")
+    np.testing.assert_allclose(embedding["mean"], states[1:-1].mean(0), atol=TOLERANCE)
+
+
+# ---------------------------------------------------------------------------------------------
+# Long sequences
+
+
+def test_long_sequences_by_windows(encoder_model, tokenizer):
+    sequence = "".join("ACGU"[k] for k in torch.randint(4, (150,)))
+    rna = {"short": "ACGU", "long": sequence, "limit": "G" * 64}
+    options = {"long": "window", "overlap": 16, "pooling": ("token", "cls", "mean")}
+    embeddings = {e.id: e for e in embed(rna, encoder_model, **options)}
+
+    # 150 nt: three windows that begin at 0, 43 and 86, cut halfway between their neighbours' ends.
+    kept = [(0, 0, 54), (43, 54, 97), (86, 97, 150)]
+    windows = [by_hand(encoder_model, tokenizer, sequence[s : s + 64]) for s, _, _ in kept]
+    token = np.concatenate(
+        [states[1 + a - s : 1 + b - s] for states, (s, a, b) in zip(windows, kept, strict=True)]
+    )
+    cls = sum(states[0] * (b - a) for states, (_, a, b) in zip(windows, kept, strict=True)) / 150
+    np.testing.assert_allclose(embeddings["long"]["token"], token, atol=TOLERANCE)
+    np.testing.assert_allclose(embeddings["long"]["mean"], token.mean(0), atol=TOLERANCE)
+    np.testing.assert_allclose(embeddings["long"]["cls"], cls, atol=TOLERANCE)
+    for id in ("short", "limit"):
+        states = by_hand(encoder_model, tokenizer, rna[id])
+        np.testing.assert_allclose(embeddings[id]["token"], states[1:-1], atol=TOLERANCE)
+
+
+def test_long_sequences_whole(encoder_model, tokenizer):
+    sequence = "ACGGU" * 30
+    with pytest.warns(UserWarning, match=r"1 sequences have more than the 64 nt .* 150 nt"):
+        (embedding,) = embed([sequence], encoder_model, long="full", pooling=("token",))
+    states = by_hand(encoder_model, tokenizer, sequence)
+    np.testing.assert_allclose(embedding["token"], states[1:-1], atol=TOLERANCE)
+
+
+def test_memory_that_does_not_suffice(encoder_model, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(encoder_model, "forward", fail)
+    with pytest.raises(EncodingError, match=r"1 sequences of up to 4 nt \(the longest: 1\)"):
+        list(embed(["GG", "ACGU"], encoder_model))
+
+
+# ---------------------------------------------------------------------------------------------
+# The model
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(encoder_model, tokenizer, rna, tmp_path, dtype):
+    encoder_model.save_pretrained(tmp_path)
+    exact = {e.id: e["mean"] for e in embed(rna, tmp_path)}
+    for embedding in embed(rna, tmp_path, dtype=dtype):
+        assert embedding["mean"].dtype == (np.float16 if dtype == "float16" else np.float32)
+        error = np.abs(embedding["mean"] - exact[embedding.id]).max()
+        assert 0 < error < (0.15 if dtype == "bfloat16" else 0.02)
+
+
+def test_loads_a_model_with_a_head(config, tmp_path):
+    model = ErnieRnaForMaskedLM(config)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, attention="eager")
+    assert loaded.config._attn_implementation == "eager"
+    torch.testing.assert_close(loaded.layers[0].fc1.weight, model.ernie_rna.layers[0].fc1.weight)
+
+
+def test_refuses_what_is_no_model(tmp_path, config, encoder_model):
+    with pytest.raises(OSError, match=r"nowhere"):
+        load_model(tmp_path / "nowhere")
+    state = encoder_model.state_dict()
+    del state["layers.1.fc1.weight"]
+    encoder_model.save_pretrained(tmp_path, state_dict=state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"lacks 1 weights, among them layers.1.fc1.weight"):
+            load_model(tmp_path)
+
+
+def test_a_result_that_is_not_finite_is_named(encoder_model):
+    with torch.no_grad():
+        encoder_model.embed_tokens.weight[8] = float("nan")  # N
+    with pytest.raises(EncodingError, match=r"bad: mean_layer3 is not finite"):
+        list(embed({"good": "ACGU", "bad": "ACGN", "fine": "GGCC"}, encoder_model))
+
+
+def test_hidden_states_are_collected_only_if_needed(encoder_model, monkeypatch):
+    asked = []
+    forward = encoder_model.forward
+    monkeypatch.setattr(
+        encoder_model,
+        "forward",
+        lambda **kwargs: asked.append(kwargs["output_hidden_states"]) or forward(**kwargs),
+    )
+    list(embed(["ACGU"], encoder_model, layers=(3,)))
+    list(embed(["ACGU"], encoder_model, layers=(3, 1)))
+    assert asked == [False, True]
+
+
+def test_threads_are_put_back(encoder_model, monkeypatch):
+    seen = []
+    encode = Encoder.encode
+    monkeypatch.setattr(
+        Encoder, "encode", lambda *args: seen.append(torch.get_num_threads()) or encode(*args)
+    )
+    list(embed(["ACGU"], encoder_model, threads=2))
+    assert seen == [2]
+    assert torch.get_num_threads() == 1
+
+
+# ---------------------------------------------------------------------------------------------
+# Columns
+
+
+def test_columns():
+    names = [column.name for column in resolve_columns([3, -1, 0], ["mean", "token"], 3)]
+    assert names == ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
+
+
+def test_arrays_by_pooling():
+    arrays = {"mean_layer1": np.zeros(2), "cls_layer1": np.ones(2), "cls_layer2": np.ones(2)}
+    embedding = Embedding("a", 4, arrays)
+    assert embedding["mean"] is arrays["mean_layer1"]
+    assert embedding["cls_layer2"] is arrays["cls_layer2"]
+    with pytest.raises(KeyError, match=r"'cls' is not one of mean_layer1, cls_layer1, cls_layer2"):
+        embedding["cls"]
+
+
+def test_memory_holds_one_window_of_tokens(encoder_model, monkeypatch):
+    monkeypatch.setattr("ernie_rna.embeddings.embed._MEMORY_BYTES", 48 * 4 * 20)
+    sizes = []
+    windows = batching.Plan.windows
+
+    def watch(self, records):
+        for window in windows(self, records):
+            sizes.append(window.nucleotides)
+            yield window
+
+    monkeypatch.setattr(batching.Plan, "windows", watch)
+    assert len(list(embed(["ACGUACGU"] * 9, encoder_model, pooling=("token",)))) == 9
+    assert sizes == [16, 16, 16, 16, 8]
+
+
+def test_ids_are_single_words(encoder_model):
+    for sequences in ([("tRNA Ala", "ACGU")], {"a\nb": "ACGU"}, iter([("tRNA Ala", "ACGU")])):
+        with pytest.raises(InputError, match="has blanks in it; give a single word"):
+            list(embed(sequences, encoder_model))

@@ -1,0 +1,64 @@
+"""The progress bar: what it counts, and what it says of a run that goes on."""
+
+import re
+
+import pytest
+
+from ernie_rna.inference.progress import Progress
+from ernie_rna.sequences.batches import Plan, work
+from ernie_rna.sequences.fasta import FastaRecord
+
+RECORDS = [FastaRecord(str(i), "A" * (10 + 50 * (i % 3))) for i in range(12)]
+
+
+@pytest.fixture
+def window():
+    (window,) = Plan(200, 1022).windows(RECORDS)
+    return window
+
+
+def lines(capsys):
+    return [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if line.strip()]
+
+
+def total():
+    return sum(work(len(record.sequence) + 2, 48) for record in RECORDS)
+
+
+def test_counts_work_and_sequences(window, capsys):
+    bar = Progress(True, 48, total(), len(RECORDS))
+    for batch in range(len(window.batches)):
+        bar.advance(window, [batch])
+    bar.close()
+    last = lines(capsys)[-1]
+    assert last.startswith("12 of 12 sequences, ")
+    assert "100%" in last
+    assert bar.done == 12
+    assert (bar.tokens, bar.padding) == (sum(len(r.sequence) + 2 for r in RECORDS), 0)
+
+
+def test_what_was_there_does_not_count_as_speed(window, capsys):
+    bar = Progress(True, 48, total(), len(RECORDS))
+    bar.advance(window, range(3), skip=True)
+    skipped = sum(len(batch) for batch in window.batches[:3])
+    assert (bar.done, bar.rate) == (0, 0)
+    bar.advance(window, range(3, len(window.batches)))
+    bar.close()
+    assert bar.done == 12 - skipped
+    assert "12 of 12" in lines(capsys)[-1]
+
+
+def test_without_a_total(window, capsys):
+    bar = Progress(True, 48)
+    bar.advance(window, range(len(window.batches)))
+    bar.close()
+    assert "12 sequences, " in lines(capsys)[-1]
+
+
+@pytest.mark.parametrize("show", [False, None])
+def test_hidden(window, capsys, show):
+    bar = Progress(show, 48, total(), len(RECORDS))
+    bar.advance(window, range(2), skip=True)
+    bar.advance(window, range(2, len(window.batches)))
+    bar.close()
+    assert capsys.readouterr().err == ""

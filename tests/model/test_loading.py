@@ -1,0 +1,173 @@
+"""Models as users load them: from a folder, by the Auto classes."""
+
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    pipeline,
+)
+
+from modeling_ernie_rna import (
+    ErnieRnaForMaskedLM,
+    ErnieRnaForSequenceClassification,
+    ErnieRnaForTokenClassification,
+    ErnieRnaModel,
+)
+
+pytestmark = pytest.mark.core
+ROOT = Path(__file__).parents[2]
+CLASSES = {
+    AutoModel: ErnieRnaModel,
+    AutoModelForMaskedLM: ErnieRnaForMaskedLM,
+    AutoModelForSequenceClassification: ErnieRnaForSequenceClassification,
+    AutoModelForTokenClassification: ErnieRnaForTokenClassification,
+}
+
+
+@pytest.fixture
+def folder(model, tokenizer, tmp_path) -> Path:
+    """A folder as a conversion leaves it: the encoder with its pooler, and the LM head."""
+    encoder = ErnieRnaModel(model.config)
+    state = {f"ernie_rna.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    state |= model.state_dict()
+    del state["lm_head.decoder.weight"]
+    model.save_pretrained(tmp_path / "model", state_dict=state)
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_folder_holds_the_code(folder):
+    names = {path.name for path in folder.iterdir()}
+    code = {f"{part}_ernie_rna.py" for part in ("configuration", "modeling", "tokenization")}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", *code}
+
+
+@pytest.mark.parametrize("auto", CLASSES)
+def test_every_auto_class_loads(auto, folder, tokenizer, model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = auto.from_pretrained(folder, trust_remote_code=True).eval()
+    assert type(loaded).__name__ == CLASSES[auto].__name__
+    assert loaded.config._attn_implementation == "sdpa"
+    batch = tokenizer(["AUGCAUGC", "GGGG"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        hidden = loaded(**batch, output_hidden_states=True).hidden_states[-1]
+        expected = model(**batch, output_hidden_states=True).hidden_states[-1]
+    assert torch.equal(hidden, expected)
+
+
+@pytest.mark.parametrize("auto", CLASSES)
+def test_saved_again_loads_again(auto, folder, tmp_path):
+    loaded = auto.from_pretrained(folder, trust_remote_code=True)
+    loaded.save_pretrained(tmp_path / "again")
+    again = auto.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    for (name, one), two in zip(
+        loaded.state_dict().items(), again.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, two), name
+    config = AutoConfig.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    assert {"AutoConfig", *(cls.__name__ for cls in CLASSES)} <= set(config.auto_map)
+
+
+def test_fresh_process_with_the_folder_alone(folder, tmp_path):
+    script = """
+import sys, warnings
+warnings.simplefilter("error")
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+model = AutoModelForMaskedLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+batch = tokenizer(["AUGCAUGC", "GGGGCCCC"], return_tensors="pt", padding=True)
+assert model(**batch).logits.shape == (2, 10, 25)
+assert "ernie_rna" not in sys.modules
+"""
+    command = [sys.executable, "-I", "-c", script, str(folder)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    report = [line for line in run.stderr.splitlines() if "it/s" not in line and line.strip()]
+    assert not report
+
+
+def test_import_registers_the_auto_classes(folder):
+    import ernie_rna  # noqa: F401
+
+    assert isinstance(AutoModel.from_pretrained(folder), ErnieRnaModel)
+    assert AutoTokenizer.from_pretrained(folder)("ACGT").input_ids == [0, 5, 7, 4, 6, 2]
+
+
+def test_fill_mask_pipeline(folder):
+    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    best = pipeline("fill-mask", model=model, tokenizer=tokenizer)("AUG<mask>AUG")[0]
+    assert best["sequence"] == "AUG" + best["token_str"] + "AUG"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("how", ["loaded", "cast"])
+def test_pairing_projection_stays_float32(folder, dtype, how):
+    if how == "loaded":  # `dtype=` came with transformers 4.56.
+        model = AutoModel.from_pretrained(folder, trust_remote_code=True, torch_dtype=dtype)
+    else:
+        model = AutoModel.from_pretrained(folder, trust_remote_code=True).to(dtype)
+    exact = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    assert model.dtype == dtype
+    for name, weight in model.twod_proj.named_parameters():
+        assert torch.equal(weight, exact.twod_proj.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa", "flash_attention_2"])
+def test_attention_by_keyword_and_by_setter(folder, name):
+    runs = "eager" if name == "flash_attention_2" else name
+    loaded = AutoModel.from_pretrained(folder, trust_remote_code=True, attn_implementation=name)
+    assert loaded.config._attn_implementation == runs
+    loaded = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+    loaded.set_attn_implementation(name)
+    assert loaded.config._attn_implementation == runs
+    assert {layer.self_attn.config._attn_implementation for layer in loaded.ernie_rna.layers} == {
+        runs
+    }
+
+
+@pytest.mark.parametrize("name", ["flex_attention", "flash_attention_3", "math"])
+def test_other_attention_raises_and_names_the_three(folder, name):
+    with pytest.raises(ValueError, match=r"'sdpa'.*'eager'.*'flash_attention_2'"):
+        AutoModel.from_pretrained(folder, trust_remote_code=True, attn_implementation=name)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    with pytest.raises(ValueError, match=r"'sdpa'.*'eager'.*'flash_attention_2'"):
+        model.set_attn_implementation(name)
+
+
+def test_score_memory_keyword(folder):
+    loaded = AutoModel.from_pretrained(folder, trust_remote_code=True, score_memory="recompute")
+    assert loaded.config.score_memory == "recompute"
+    with pytest.raises(ValueError, match="score_memory='never'"):
+        AutoModel.from_pretrained(folder, trust_remote_code=True, score_memory="never")
+
+
+def test_tied_embedding_is_stored_once(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    assert "ernie_rna.embed_tokens.weight" in names
+    assert "lm_head.decoder.weight" not in names
+    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+    assert model.lm_head.decoder.weight is model.ernie_rna.embed_tokens.weight
+
+
+def test_root_files_import_only_torch_transformers_and_one_another(tmp_path):
+    for part in ("configuration", "modeling", "tokenization"):
+        shutil.copy(ROOT / f"{part}_ernie_rna.py", tmp_path)
+    script = "import sys; sys.path.insert(0, sys.argv[1]); import modeling_ernie_rna"
+    run = subprocess.run([sys.executable, "-I", "-c", script, tmp_path], capture_output=True)
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,125 @@
+"""Dot-bracket text: pages of brackets, the parser and its errors."""
+
+import doctest
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_rna.structures import dot_bracket
+from ernie_rna.structures.dot_bracket import (
+    from_dot_bracket,
+    nested_pages,
+    sorted_pairs,
+    to_dot_bracket,
+)
+
+
+@st.composite
+def structures(draw, max_pairs=12):
+    """Any pairs of at most one partner a base, and a length that holds them."""
+    bases = draw(st.permutations(range(2 * max_pairs + 4)))
+    count = draw(st.integers(0, max_pairs))
+    pairs = [tuple(sorted(bases[2 * n : 2 * n + 2])) for n in range(count)]
+    return sorted(pairs), 2 * max_pairs + 4
+
+
+def crosses(a, b):
+    return a[0] < b[0] < a[1] < b[1] or b[0] < a[0] < b[1] < a[1]
+
+
+def test_doctests():
+    assert doctest.testmod(dot_bracket).failed == 0
+
+
+@settings(deadline=None)
+@given(structures())
+def test_parser_is_the_inverse_of_the_writer(structure):
+    pairs, length = structure
+    text = to_dot_bracket(pairs, length)
+    assert len(text) == length
+    assert from_dot_bracket(text) == pairs
+
+
+@settings(deadline=None)
+@given(structures(max_pairs=7))
+def test_first_page_is_a_largest_nested_set(structure):
+    pairs, _ = structure
+    pages = nested_pages(pairs)
+    assert sorted(pair for page in pages for pair in page) == pairs
+    assert not any(crosses(a, b) for page in pages for a, b in combinations(page, 2))
+    largest = next(
+        (
+            size
+            for size in range(len(pairs), 0, -1)
+            for chosen in combinations(pairs, size)
+            if not any(crosses(a, b) for a, b in combinations(chosen, 2))
+        ),
+        0,
+    )
+    assert len(pages[0]) == largest if pairs else pages == []
+
+
+def test_equal_stems_open_with_round_brackets():
+    assert to_dot_bracket([(0, 5), (1, 4), (2, 9), (3, 8)], 10) == "(([[))..]]"
+
+
+def test_letters_follow_the_four_brackets():
+    knots = [(n, n + 6) for n in range(6)]
+    assert to_dot_bracket(knots, 12) == "([{<AB)]}>ab"
+    assert from_dot_bracket("([{<AB)]}>ab") == knots
+
+
+def test_more_than_thirty_pages_are_an_error():
+    knots = [(n, n + 31) for n in range(31)]
+    with pytest.raises(ValueError, match=r"31 kinds of bracket .* \.ct"):
+        to_dot_bracket(knots, 62)
+    assert from_dot_bracket(to_dot_bracket(knots[:30], 62)) == knots[:30]
+
+
+def test_wuss_notation_is_read():
+    assert from_dot_bracket("::((<__>,,[[-]]))~") == [(2, 16), (3, 15), (4, 7), (10, 14), (11, 13)]
+
+
+@pytest.mark.parametrize("text", ["", ".", "...."])
+def test_no_pairs(text):
+    assert from_dot_bracket(text) == []
+    assert to_dot_bracket([], len(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("((..)", r"'\(' at index 0 .* is never closed"),
+        ("..)", r"'\)' at index 2 .* closes a bracket that is not open"),
+        ("(]", r"'\]' at index 1 .* not open"),
+        ("(.A)", r"'A' at index 2 .* is never closed"),
+        ("(. )", r"unknown character ' ' at index 2"),
+        ("(*)", r"unknown character '\*' at index 1"),
+    ],
+)
+def test_errors_name_the_index(text, message):
+    with pytest.raises(ValueError, match=message):
+        from_dot_bracket(text)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([(0, 4)], r"\(0, 4\) is outside a sequence of 4 bases"),
+        ([(-1, 2)], "outside"),
+        ([(2, 2)], "base 2 is paired with itself"),
+        ([(0, 2), (2, 3)], "base 2 has two partners, 3 and 0"),
+    ],
+)
+def test_pairs_that_are_no_structure(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        sorted_pairs(pairs, 4)
+
+
+def test_pairs_may_come_as_an_array_twice_and_in_any_order():
+    pairs = sorted_pairs(np.array([[3, 0], [0, 3], [1, 2]]), 4)
+    assert pairs == [(0, 3), (1, 2)]
+    assert all(type(base) is int for pair in pairs for base in pair)

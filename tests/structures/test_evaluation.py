@@ -1,0 +1,158 @@
+"""Scores of predicted pairs: definitions, the data set's baselines, and ViennaRNA."""
+
+import csv
+import doctest
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_rna.structures import evaluation
+from ernie_rna.structures.evaluation import (
+    PairScore,
+    evaluate_files,
+    evaluate_structures,
+    mfe_structure,
+    read_structures,
+    score_pairs,
+)
+from ernie_rna.structures.formats import write_ct, write_dbn
+from ernie_rna.structures.structure import Structure
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared structure data")
+needs_vienna = pytest.mark.skipif(
+    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
+)
+
+
+def test_doctests():
+    assert doctest.testmod(evaluation).failed == 0
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize(
+    ("predicted", "reference", "score"),
+    [
+        ([], [], (1, 1, 1)),
+        ([(0, 9)], [], (0, 0, 0)),
+        ([], [(0, 9)], (0, 0, 0)),
+        ([(0, 9)], [(3, 6)], (0, 0, 0)),
+        ([(0, 9), (3, 6)], [(0, 9)], (1 / 2, 1, 2 / 3)),
+        ([(0, 9), (0, 9)], [(0, 9)], (1, 1, 1)),
+    ],
+)
+def test_exact_scores(predicted, reference, score, shift):
+    assert score_pairs(predicted, reference, shift=shift) == PairScore(*score)
+
+
+@pytest.mark.parametrize(
+    ("pair", "found"),
+    [((4, 20), 1), ((5, 19), 1), ((6, 20), 1), ((5, 21), 1), ((4, 21), 0), ((7, 20), 0)],
+)
+def test_one_end_may_be_shifted_by_one(pair, found):
+    assert score_pairs([pair], [(5, 20)], shift=1).f1 == found
+    assert score_pairs([pair], [(5, 20)]).f1 == 0
+
+
+def test_evaluation_follows_the_reference():
+    reference = [Structure("a", "GAAAC", [(0, 4)]), Structure("b", "GGAAACC", [(0, 6), (1, 5)])]
+    predicted = [
+        Structure("b", "ggaaacc", [(0, 6)]),
+        Structure("other", "A", []),
+        Structure("a", "NNNNN", [(1, 4)]),
+    ]
+    result = evaluate_structures(predicted, reference)
+    assert result.ids == ["a", "b"]
+    assert result.exact == [PairScore(0, 0, 0), PairScore(1, 0.5, 2 / 3)]
+    assert result.shifted == [PairScore(1, 1, 1), PairScore(1, 0.5, 2 / 3)]
+    assert result.mean_exact == PairScore(0.5, 0.25, 1 / 3)
+    assert result.mean_shifted.recall == 0.75
+    assert ["\t".join(row) for row in result.rows()[1:]] == [
+        "a\t0.000000\t0.000000\t0.000000\t1.000000\t1.000000\t1.000000",
+        "b\t1.000000\t0.500000\t0.666667\t1.000000\t0.500000\t0.666667",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "reference", "message"),
+    [
+        ([], [], "no reference structure"),
+        ([("a", "GC")], [("a", "GC"), ("b", "GC")], "1 of 2 sequences have no prediction: b"),
+        ([("a", "GC"), ("a", "GC")], [("a", "GC")], "two predicted structures have the id 'a'"),
+        ([("a", "GC")], [("a", "GC"), ("a", "GC")], "two reference structures have the id 'a'"),
+        ([("a", "GC")], [("a", "GCA")], "'a' has 2 bases in the prediction, 3 as known"),
+        ([("a", "GC")], [("a", "GA")], "base 2 of 'a' is C in the prediction, A as known"),
+    ],
+)
+def test_sets_that_cannot_be_compared(predicted, reference, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_structures(
+            [Structure(name, sequence, []) for name, sequence in predicted],
+            [Structure(name, sequence, []) for name, sequence in reference],
+        )
+
+
+def test_files_and_folders(tmp_path):
+    known = [Structure("a", "GAAAC", [(0, 4)]), Structure("b", "GGAAACC", [(0, 6), (1, 5)])]
+    write_dbn(tmp_path / "known.dbn", known)
+    (tmp_path / "predicted").mkdir()
+    for structure in known:
+        write_ct(tmp_path / "predicted" / f"{structure.id}.ct", structure)
+    result = evaluate_files(tmp_path / "predicted", tmp_path / "known.dbn")
+    assert result.mean_exact == PairScore(1, 1, 1)
+
+
+def baseline_f1(name, column):
+    with open(DATA / "baselines" / f"{name}.tsv", newline="") as file:
+        return {row["id"]: float(row[column]) for row in csv.DictReader(file, delimiter="\t")}
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("bprna_ts0_verified", (0.478, 0.673, 0.544)),
+        ("bprna_new", (0.552, 0.720, 0.617)),
+        ("bprna_tr0vl0_short", (0.489, 0.668, 0.546)),
+    ],
+)
+def test_baselines_of_the_data_set(name, mean):
+    result = evaluate_files(
+        DATA / "baselines" / f"pred_{name}.tsv",
+        DATA / "structure" / f"{name}.tsv",
+        predicted_column="vienna_mfe",
+    )
+    expected = baseline_f1(f"pred_{name}", "f1_vienna")
+    for name, score in zip(result.ids, result.exact, strict=True):
+        # The file has six decimals.
+        assert score.f1 == pytest.approx(expected[name], abs=6e-7)
+    got = result.mean_exact
+    assert (got.precision, got.recall, got.f1) == pytest.approx(mean, abs=6e-4)
+
+
+@needs_data
+@needs_vienna
+def test_vienna_equals_the_baseline():
+    reference = read_structures(DATA / "structure" / "bprna_ts0_verified.tsv")
+    # The whole set takes 11 s; an eighth of it stands in.
+    some = [structure for structure in reference if len(structure.sequence) < 150][::8]
+    predicted = [mfe_structure(structure.sequence, structure.id) for structure in some]
+    result = evaluate_structures(predicted, some)
+    expected = baseline_f1("pred_bprna_ts0_verified", "f1_vienna")
+    assert len(some) > 80
+    for name, score in zip(result.ids, result.exact, strict=True):
+        assert score.f1 == pytest.approx(expected[name], abs=6e-7)
+
+
+@needs_vienna
+def test_vienna_reads_lower_case_and_t():
+    structure = mfe_structure("ggggTTTTcccc", "hairpin")
+    assert structure == Structure("hairpin", "ggggTTTTcccc", [(0, 11), (1, 10), (2, 9), (3, 8)])
+
+
+def test_without_vienna_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "RNA", None)
+    with pytest.raises(ImportError, match=r'pip install "ernie-rna\[vienna\]"'):
+        mfe_structure("GGGAAACCC")
