@@ -7,7 +7,7 @@ import os
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-# A folder from the Hub is a package; the three files of a checkout are top-level modules.
+# A folder from the Hub is a package; these files in a checkout are top-level modules.
 if __package__:
     from .configuration_ernie_rna import VOCABULARY
 else:

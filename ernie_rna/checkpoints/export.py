@@ -1,7 +1,7 @@
 """Writes a converted model as a folder for the Hub, and proves that it loads.
 
 The folder holds all that `from_pretrained(..., trust_remote_code=True)` needs: configuration,
-weights, tokenizer, the three modules of the model and a model card. It is written beside its
+weights, tokenizer, the modules of the model and a model card. It is written beside its
 place, loaded in a fresh process, compared, and only then renamed: whoever sees it sees it whole.
 """
 
@@ -33,7 +33,12 @@ from ernie_rna.files.atomic import replace_folder
 from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
-MODULES = ("configuration_ernie_rna", "modeling_ernie_rna", "tokenization_ernie_rna")
+MODULES = (
+    "attention_ernie_rna",
+    "configuration_ernie_rna",
+    "modeling_ernie_rna",
+    "tokenization_ernie_rna",
+)
 REQUIRED = frozenset(
     (
         *("config.json", "model.safetensors", "README.md"),

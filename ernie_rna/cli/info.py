@@ -146,7 +146,8 @@ def _machine(device: Any) -> Iterator[tuple[str, str]]:
 def _model(model: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
     import torch
 
-    from modeling_ernie_rna import ATTENTIONS, ErnieRnaForMaskedLM
+    from attention_ernie_rna import ATTENTIONS
+    from modeling_ernie_rna import ErnieRnaForMaskedLM
 
     with torch.device("meta"):
         parameters = ErnieRnaForMaskedLM(config).num_parameters()

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention_ernie_rna import add_query_key, look_up_bias
 from ernie_rna.inference.loading import resolve_layer
-from modeling_ernie_rna import ErnieRnaModel, add_query_key, look_up_bias
+from modeling_ernie_rna import ErnieRnaModel
 
 PAIRING_SCORES = ("sequence", "zero")
 

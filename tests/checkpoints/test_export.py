@@ -97,6 +97,8 @@ def test_the_weights_are_the_converted_ones(folder, conversion):
 
 
 def test_the_modules_are_those_of_the_package(folder):
+    root = Path(__file__).parents[2]
+    assert {f"{name}.py" for name in MODULES} == {path.name for path in root.glob("*_ernie_rna.py")}
     for name in MODULES:
         assert (folder / f"{name}.py").read_bytes() == Path(sys.modules[name].__file__).read_bytes()
 

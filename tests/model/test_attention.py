@@ -6,15 +6,16 @@ import math
 import pytest
 import torch
 
+import attention_ernie_rna
 import modeling_ernie_rna
-from configuration_ernie_rna import ErnieRnaConfig
-from modeling_ernie_rna import (
+from attention_ernie_rna import (
     Dropout,
-    ErnieRnaForMaskedLM,
     RecomputedAttention,
     ScoresOnlyAttention,
     fused_attention,
 )
+from configuration_ernie_rna import ErnieRnaConfig
+from modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.conftest import lively
 
 pytestmark = pytest.mark.core
@@ -35,8 +36,8 @@ def oracle_model() -> ErnieRnaForMaskedLM:
 
 def small_blocks(monkeypatch, scores):
     """Have attention go through the scores in blocks of about so many."""
-    monkeypatch.setattr(modeling_ernie_rna, "_BLOCK_SCORES", scores)
-    monkeypatch.setattr(modeling_ernie_rna, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(attention_ernie_rna, "_BLOCK_SCORES", scores)
+    monkeypatch.setattr(attention_ernie_rna, "_LEAST_ROWS", 1)
 
 
 def variant(model, path, dtype):
@@ -88,7 +89,7 @@ def informative(gradients):
 @pytest.mark.parametrize("path", ["sdpa", "fused", "recompute"])
 def test_errors_are_at_most_twice_eagers(oracle_model, monkeypatch, path, dtype, seq, padding):
     if path == "fused":  # What runs on a GPU.
-        monkeypatch.setattr(modeling_ernie_rna, "attend_without_dropout", fused_attention)
+        monkeypatch.setattr(attention_ernie_rna, "attend_without_dropout", fused_attention)
         path = "sdpa"
     ids = padded_ids(seq, padding)
     exact_hidden, exact_gradients = outcome(variant(oracle_model, "eager", torch.float64), ids)
@@ -236,14 +237,14 @@ def test_sdpa_equals_eager_on_the_cpu(oracle_model, monkeypatch, dtype, blocks):
 
 def test_inference_updates_one_buffer_in_place(oracle_model, monkeypatch):
     pointers = set()
-    original = modeling_ernie_rna.add_query_key
+    original = attention_ernie_rna.add_query_key
 
     def record(bias, *args):
         scores = original(bias, *args)
         pointers.update((bias.data_ptr(), scores.data_ptr()))
         return scores
 
-    monkeypatch.setattr(modeling_ernie_rna, "add_query_key", record)
+    monkeypatch.setattr(attention_ernie_rna, "add_query_key", record)
     with torch.no_grad():
         variant(oracle_model, "sdpa", torch.float32)(padded_ids(30, "none"))
     assert len(pointers) == 1  # That of the whole buffer, which is a single block here.
@@ -251,14 +252,14 @@ def test_inference_updates_one_buffer_in_place(oracle_model, monkeypatch):
 
 def test_last_layer_carries_nothing(oracle_model, monkeypatch):
     carried = []
-    original = modeling_ernie_rna.attend_without_dropout
+    original = attention_ernie_rna.attend_without_dropout
 
     def record(*args, **kwargs):
         context, scores = original(*args, **kwargs)
         carried.append(scores is not None)
         return context, scores
 
-    monkeypatch.setattr(modeling_ernie_rna, "attend_without_dropout", record)
+    monkeypatch.setattr(attention_ernie_rna, "attend_without_dropout", record)
     with torch.no_grad():
         variant(oracle_model, "sdpa", torch.float32)(padded_ids(30, "none"))
     assert carried == [True, True, False]
@@ -319,9 +320,7 @@ def test_auto_recomputes_long_sequences_when_memory_is_short(
 ):
     monkeypatch.setattr(modeling_ernie_rna, "free_memory", lambda device: free)
     used = []
-    monkeypatch.setattr(
-        modeling_ernie_rna.RecomputedAttention, "apply", lambda value, *_: used.append(1) or value
-    )
+    monkeypatch.setattr(RecomputedAttention, "apply", lambda value, *_: used.append(1) or value)
     oracle_model.config.score_memory = "auto"
     oracle_model.config.max_position_embeddings = 100
     with torch.no_grad():

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-import modeling_ernie_rna
+import attention_ernie_rna
+from attention_ernie_rna import add_query_key
 from configuration_ernie_rna import ErnieRnaConfig
-from modeling_ernie_rna import ErnieRnaModel, add_query_key
+from modeling_ernie_rna import ErnieRnaModel
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_rounding_carried_scores_to_bfloat16(steep_model, monkeypatch):
             return add_query_key(bias.float(), query.float(), key.float())
         return add_query_key(bias, query, key).bfloat16().float()
 
-    monkeypatch.setattr(modeling_ernie_rna, "add_query_key", other_dtype)
+    monkeypatch.setattr(attention_ernie_rna, "add_query_key", other_dtype)
     other = errors(half, ids, exact), errors(steep_model, ids, exact, autocast=True)
     # A bfloat16 model gains nothing from scores in float32 ...
     assert as_built[0][0] < 1.1 * other[0][0]

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.checkpoints.export import MODULES
 from ernie_rna.scoring.masking import NO_LABEL
 from ernie_rna.training import finetune as finetuning
 from ernie_rna.training import metrics as training_metrics
@@ -229,9 +230,7 @@ def test_a_saved_model_can_be_trained_on(run, table, tmp_path, capsys):
 def test_the_folder_loads_with_the_auto_classes(run, table, tmp_path):
     run(table(), "--task", "classification", *TEST)
     folder = tmp_path / "out"
-    assert {f"{kind}_ernie_rna.py" for kind in ("configuration", "modeling", "tokenization")} <= {
-        path.name for path in folder.iterdir()
-    }
+    assert {f"{module}.py" for module in MODULES} <= {path.name for path in folder.iterdir()}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
     assert model(**tokenizer("AUGC", return_tensors="pt")).logits.shape == (1, 3)
