@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ernie_rna.embeddings.readers import read_embeddings
     from ernie_rna.inference.loading import load_masked_lm, load_model
     from ernie_rna.scoring.mutate import mutate
+    from ernie_rna.shipped import examples, mini
     from ernie_rna.structures.evaluation import evaluate_files, evaluate_structures
     from ernie_rna.structures.fold import fold
     from modeling_ernie_rna import (
@@ -40,9 +41,11 @@ _HOMES = {
     "embed": "ernie_rna.embeddings.embed",
     "evaluate_files": "ernie_rna.structures.evaluation",
     "evaluate_structures": "ernie_rna.structures.evaluation",
+    "examples": "ernie_rna.shipped",
     "fold": "ernie_rna.structures.fold",
     "load_masked_lm": "ernie_rna.inference.loading",
     "load_model": "ernie_rna.inference.loading",
+    "mini": "ernie_rna.shipped",
     "mutate": "ernie_rna.scoring.mutate",
     "read_embeddings": "ernie_rna.embeddings.readers",
 }
@@ -58,9 +61,11 @@ __all__ = [
     "embed",
     "evaluate_files",
     "evaluate_structures",
+    "examples",
     "fold",
     "load_masked_lm",
     "load_model",
+    "mini",
     "mutate",
     "read_embeddings",
 ]

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.options import new_parser
+from ernie_rna.cli.options import MODEL_HELP, new_parser
 
 if TYPE_CHECKING:
     from configuration_ernie_rna import ErnieRnaConfig
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser = new_parser(
         subparsers, "info", "versions, devices, a model and its memory", _DESCRIPTION, _EXAMPLES
     )
-    parser.add_argument("-m", "--model", help="folder or Hub id of a model")
+    parser.add_argument("-m", "--model", help=MODEL_HELP)
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument(
         "--lengths",

@@ -18,6 +18,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from ernie_rna.shipped import resolve_model
+
 COMMANDS = (
     "ernie_rna.cli.embed",
     "ernie_rna.cli.fold",
@@ -27,6 +29,7 @@ COMMANDS = (
     "ernie_rna.cli.convert",
     "ernie_rna.cli.verify",
     "ernie_rna.cli.info",
+    "ernie_rna.cli.examples",
 )
 
 _DESCRIPTION = """\
@@ -75,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
+        if getattr(args, "model", None) is not None:
+            args.model = resolve_model(args.model)
         code: int = args.run(args)
         sys.stdout.flush()
         return code

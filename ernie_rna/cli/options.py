@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
+
 
 def new_parser(
     subparsers: Any, name: str, summary: str, description: str, examples: str = ""
@@ -30,7 +32,7 @@ def add_fasta(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-m", "--model", required=True, help="folder or Hub id of the model")
+    parser.add_argument("-m", "--model", required=True, help=MODEL_HELP)
 
 
 def add_input_rules(parser: argparse.ArgumentParser) -> None:
