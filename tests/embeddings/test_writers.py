@@ -198,8 +198,12 @@ def test_no_room_for_the_output(make_table, suffix, share):
     write_table(table, store.output, store.folder)
     whole = store.output.read_bytes()
     store.output.write_bytes(b"what was there before")
-    refused = pytest.raises(OutputError, match=r"no room to write .*goes on where it stopped")
-    with refused, room_for(int(share * len(whole))), full_disk_explained(store.output):
+    refused = pytest.raises(OutputError, match=r"no room to write .*run it again")
+    with (
+        refused,
+        room_for(int(share * len(whole))),
+        full_disk_explained(store.output, "; run it again"),
+    ):
         write_table(table, store.output, store.folder)
     assert store.output.read_bytes() == b"what was there before"
     assert not list(store.folder.glob("output-*"))

@@ -14,7 +14,7 @@ from modeling_ernie_rna import (
     pairing_table,
     sinusoidal_positions,
 )
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, assert_as_good
 
 pytestmark = pytest.mark.core
 SEQUENCES = ["AUGCAUGCAUGC", "GGGGCCCCGGGGAUAUAUNN", "AUG<mask>AUG", "G"]
@@ -360,49 +360,49 @@ def converted() -> ErnieRnaForMaskedLM:
     return model.eval()
 
 
-# Measured here, with two threads: 0 everywhere. The bars leave room for other CPUs' rounding.
-BARS = {"eager": 2e-6, "sdpa": 5e-6}
+@pytest.fixture
+def exact(converted):
+    return copy.deepcopy(converted).double()
 
 
-@pytest.mark.parametrize("attention", BARS)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
-def test_each_sequence_equals_the_authors(converted, golden, sequences, attention):
+def test_each_sequence_equals_the_authors(converted, exact, golden, sequences, attention):
     converted.set_attn_implementation(attention)
+    flags = {"output_hidden_states": True, "output_attention_biases": True}
     for name in sequences:
         ids = golden[f"{name}.input_ids"][None]
-        encoded = converted.ernie_rna(ids, output_hidden_states=True, output_attention_biases=True)
-        close = {"atol": BARS[attention], "rtol": 0}
-        hidden = torch.cat(encoded.hidden_states)
-        torch.testing.assert_close(hidden, golden[f"{name}.hidden_states"], **close)
-        pooled = encoded.pooler_output[0]
-        torch.testing.assert_close(pooled, golden[f"{name}.pooler_output"], **close)
-        logits = converted(ids).logits[0]
-        torch.testing.assert_close(logits, golden[f"{name}.logits"], **close)
-        if f"{name}.attention_biases" in golden:
-            biases = torch.cat(encoded.attention_biases)
-            expected = golden[f"{name}.attention_biases"]
-            torch.testing.assert_close(biases, expected, atol=1e-5, rtol=0)
+        ours, true = (model.ernie_rna(ids, **flags) for model in (converted, exact))
+        for output in ("hidden_states", "attention_biases"):
+            if f"{name}.{output}" in golden:
+                for values in zip(
+                    ours[output], golden[f"{name}.{output}"], true[output], strict=True
+                ):
+                    assert_as_good(*values)
+        pooled = golden[f"{name}.pooler_output"]
+        assert_as_good(ours.pooler_output[0], pooled, true.pooler_output[0])
+        assert_as_good(converted(ids).logits[0], golden[f"{name}.logits"], exact(ids).logits[0])
 
 
-@pytest.mark.parametrize("attention", BARS)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
-def test_padded_batch_equals_the_authors(converted, golden, attention):
+def test_padded_batch_equals_the_authors(converted, exact, golden, attention):
     converted.set_attn_implementation(attention)
     ids = golden["batch.input_ids"]
     keep = ids != converted.config.pad_token_id
-    output = converted(ids, output_hidden_states=True)
-    close = {"atol": BARS[attention], "rtol": 0}
-    hidden = torch.stack(output.hidden_states)[:, keep]
-    torch.testing.assert_close(hidden, golden["batch.hidden_states"][:, keep], **close)
-    torch.testing.assert_close(output.logits[keep], golden["batch.logits"][keep], **close)
+    ours, true = (model(ids, output_hidden_states=True) for model in (converted, exact))
+    theirs = golden["batch.hidden_states"]
+    for hidden in zip(ours.hidden_states, theirs, true.hidden_states, strict=True):
+        assert_as_good(*(values[keep] for values in hidden))
+    assert_as_good(ours.logits[keep], golden["batch.logits"][keep], true.logits[keep])
 
 
-@pytest.mark.parametrize("attention", BARS)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
-def test_masked_as_in_pretraining_equals_the_authors(converted, golden, attention):
+def test_masked_as_in_pretraining_equals_the_authors(converted, exact, golden, attention):
     converted.set_attn_implementation(attention)
     ids, scores = (
         golden[f"pretrain_mask.{name}"][None] for name in ("input_ids", "pairing_scores")
     )
-    logits = converted(ids, pairing_scores=scores).logits[0]
-    torch.testing.assert_close(logits, golden["pretrain_mask.logits"], atol=BARS[attention], rtol=0)
+    ours, true = (model(ids, pairing_scores=scores).logits[0] for model in (converted, exact))
+    assert_as_good(ours, golden["pretrain_mask.logits"], true)
