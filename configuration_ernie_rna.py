@@ -16,6 +16,7 @@ AUTO_MAP = {
     "AutoModelForMaskedLM": "modeling_ernie_rna.ErnieRnaForMaskedLM",
     "AutoModelForSequenceClassification": "modeling_ernie_rna.ErnieRnaForSequenceClassification",
     "AutoModelForTokenClassification": "modeling_ernie_rna.ErnieRnaForTokenClassification",
+    "AutoModelForPreTraining": "modeling_ernie_rna.ErnieRnaForPreTraining",
 }
 
 
@@ -50,6 +51,21 @@ class ErnieRnaConfig(PretrainedConfig):
             more time; "auto" carries them up to `max_position_embeddings` tokens and beyond
             while they take at most half of the free memory.
         cls_token_id, pad_token_id, eos_token_id, unk_token_id, mask_token_id: special ids.
+        pair_heads: heads whose last attention scores the pair head reads, counted from 0; None
+            takes all.
+        pair_channels: channels of the pair head's residual blocks.
+        pair_blocks: how many residual blocks the pair head has.
+        pair_dropout: dropout behind the pair head's first convolution.
+        pair_block_dropout: dropout inside each of its blocks.
+        pair_positive_weight: weight of a pair in the pair loss; an entry without one has 1.
+        pair_threshold: logit around which structure prediction weights the pair head's scores;
+            the default is the authors'.
+        loading_channels: channels of the ribosome loading head's convolutions.
+        loading_reduced_size: width that it brings the hidden states to first.
+        loading_blocks: how many residual blocks it has.
+        loading_dropout: dropout before its last map.
+        loading_mean, loading_scale: mean ribosome loading = mean + scale * standardised output;
+            the defaults are the authors' scaler.
 
     Raises:
         ValueError: a value is out of range or two values disagree; the message names them.
@@ -84,6 +100,19 @@ class ErnieRnaConfig(PretrainedConfig):
         unk_token_id: int = VOCABULARY.index("<unk>"),
         mask_token_id: int = VOCABULARY.index("<mask>"),
         tie_word_embeddings: bool = True,
+        pair_heads: list[int] | None = None,
+        pair_channels: int = 64,
+        pair_blocks: int = 8,
+        pair_dropout: float = 0.3,
+        pair_block_dropout: float = 0.4,
+        pair_positive_weight: float = 1.0,
+        pair_threshold: float = 1.5,
+        loading_channels: int = 64,
+        loading_reduced_size: int = 32,
+        loading_blocks: int = 6,
+        loading_dropout: float = 0.5,
+        loading_mean: float = 5.269799754058842,
+        loading_scale: float = 1.3539032306228027,
         **kwargs,
     ):
         self.vocab_size = vocab_size
@@ -108,6 +137,19 @@ class ErnieRnaConfig(PretrainedConfig):
         self.cls_token_id = cls_token_id
         self.unk_token_id = unk_token_id
         self.mask_token_id = mask_token_id
+        self.pair_heads = pair_heads
+        self.pair_channels = pair_channels
+        self.pair_blocks = pair_blocks
+        self.pair_dropout = pair_dropout
+        self.pair_block_dropout = pair_block_dropout
+        self.pair_positive_weight = pair_positive_weight
+        self.pair_threshold = pair_threshold
+        self.loading_channels = loading_channels
+        self.loading_reduced_size = loading_reduced_size
+        self.loading_blocks = loading_blocks
+        self.loading_dropout = loading_dropout
+        self.loading_mean = loading_mean
+        self.loading_scale = loading_scale
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         kwargs.setdefault("tokenizer_class", "ErnieRnaTokenizer")
         kwargs |= {"pad_token_id": pad_token_id, "eos_token_id": eos_token_id}
@@ -121,9 +163,9 @@ class ErnieRnaConfig(PretrainedConfig):
             _require(_is_int(getattr(self, name), 1), self, "a positive integer", name)
         for name in _RATES:
             _require(_is_number(getattr(self, name), 0, 1), self, "a number in [0, 1)", name)
-        for name in ("layer_norm_eps", "initializer_range"):
+        for name in _LEAST_ZERO:
             _require(_is_number(getattr(self, name), 0), self, "a number of at least 0", name)
-        for name in ("au_pairing_score", "gc_pairing_score", "gu_pairing_score"):
+        for name in _NUMBERS:
             _require(_is_number(getattr(self, name)), self, "a finite number", name)
         for name in _TOKEN_IDS:
             value = getattr(self, name)
@@ -145,13 +187,34 @@ class ErnieRnaConfig(PretrainedConfig):
         _require(divides, self, "a multiple of the heads", "hidden_size", "num_attention_heads")
         # The checkpoint has one matrix for both, and the conversion writes one.
         _require(self.tie_word_embeddings is True, self, "True", "tie_word_embeddings")
+        self._check_pair_head()
+
+    def _check_pair_head(self) -> None:
+        heads, all_heads = self.pair_heads, self.num_attention_heads
+        named = heads is None or (
+            isinstance(heads, (list, tuple))
+            and len(heads) > 0
+            and all(_is_int(head, 0) and head < all_heads for head in heads)
+        )
+        _require(named, self, "None or a list of heads", "pair_heads", "num_attention_heads")
+        fits = self.pair_channels > (all_heads if heads is None else len(heads))
+        _require(fits, self, "more than the maps that come in", "pair_channels", "pair_heads")
 
 
 _SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
     *("intermediate_size", "max_position_embeddings", "pairing_hidden_size"),
+    *("pair_channels", "pair_blocks", "loading_channels", "loading_reduced_size", "loading_blocks"),
 )
-_RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout")
+_RATES = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout"),
+    *("pair_dropout", "pair_block_dropout", "loading_dropout"),
+)
+_NUMBERS = (
+    *("au_pairing_score", "gc_pairing_score", "gu_pairing_score"),
+    *("pair_threshold", "loading_mean"),
+)
+_LEAST_ZERO = ("layer_norm_eps", "initializer_range", "pair_positive_weight", "loading_scale")
 _TOKEN_IDS = ("cls_token_id", "pad_token_id", "eos_token_id", "unk_token_id", "mask_token_id")
 
 

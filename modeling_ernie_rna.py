@@ -14,7 +14,6 @@ attentions          after softmax
 import importlib
 import math
 import platform
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +32,20 @@ if __package__:
         without_autocast,
     )
     from .configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+    from .heads_ernie_rna import (
+        MaskedBatchNorm,
+        PairHead,
+        RibosomeLoadingHead,
+        bases_of_scores,
+        bases_of_states,
+        pair_loss,
+    )
+    from .outputs_ernie_rna import (
+        ErnieRnaHeadOutput,
+        ErnieRnaModelOutput,
+        ErnieRnaPreTrainingOutput,
+        ErnieRnaRibosomeLoadingOutput,
+    )
 else:
     _attention = importlib.import_module("attention_ernie_rna")
     ATTENTIONS, resolve_attention = _attention.ATTENTIONS, _attention.resolve_attention
@@ -41,44 +54,17 @@ else:
     without_autocast = _attention.without_autocast
     _configuration = importlib.import_module("configuration_ernie_rna")
     VOCABULARY, ErnieRnaConfig = _configuration.VOCABULARY, _configuration.ErnieRnaConfig
+    _heads = importlib.import_module("heads_ernie_rna")
+    MaskedBatchNorm, PairHead = _heads.MaskedBatchNorm, _heads.PairHead
+    RibosomeLoadingHead, pair_loss = _heads.RibosomeLoadingHead, _heads.pair_loss
+    bases_of_scores, bases_of_states = _heads.bases_of_scores, _heads.bases_of_states
+    _outputs = importlib.import_module("outputs_ernie_rna")
+    ErnieRnaHeadOutput = _outputs.ErnieRnaHeadOutput
+    ErnieRnaModelOutput = _outputs.ErnieRnaModelOutput
+    ErnieRnaPreTrainingOutput = _outputs.ErnieRnaPreTrainingOutput
+    ErnieRnaRibosomeLoadingOutput = _outputs.ErnieRnaRibosomeLoadingOutput
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class ErnieRnaModelOutput(ModelOutput):
-    """What `ErnieRnaModel` returns.
-
-    Attributes:
-        last_hidden_state: (batch, seq, hidden), the last layer's output.
-        pooler_output: (batch, hidden), tanh of a linear map of the `<cls>` embedding.
-        hidden_states: embedding output and each layer's, (batch, seq, hidden) each.
-        attentions: each layer's attention weights, (batch, heads, seq, seq).
-        attention_biases: the projected pairing scores, then each layer's scores before softmax,
-            (batch, heads, seq, seq) each; -inf at keys that are padding.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    pooler_output: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    attention_biases: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class ErnieRnaHeadOutput(ModelOutput):
-    """What the models with a head return; see `ErnieRnaModelOutput` for the last three.
-
-    Attributes:
-        loss: scalar in float32, if labels were given.
-        logits: (batch, seq, vocab), (batch, seq, num_labels) or (batch, num_labels).
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    attention_biases: tuple[torch.Tensor, ...] | None = None
 
 
 # ---------------------------------------------------------------------------------------------
@@ -323,9 +309,17 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, nn.LayerNorm):
+        if isinstance(module, (nn.LayerNorm, MaskedBatchNorm)):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        if isinstance(module, MaskedBatchNorm):
+            nn.init.zeros_(module.running_mean)
+            nn.init.ones_(module.running_var)
+            nn.init.zeros_(module.num_batches_tracked)
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     @classmethod
     def _autoset_attn_implementation(cls, config, *args, **kwargs):  # transformers < 4.54
@@ -397,6 +391,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attention_biases: bool | None = None,
         return_dict: bool | None = None,
+        output_attention_scores: bool = False,
         **kwargs,
     ) -> ErnieRnaModelOutput | tuple:
         """Encode a batch of sequences.
@@ -413,6 +408,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             output_hidden_states: return the embedding output and each layer's.
             output_attention_biases: return the projected pairing scores and each layer's scores.
             return_dict: False returns a tuple without the None entries.
+            output_attention_scores: return the last layer's scores, without those of the others.
 
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`, `inputs_embeds`
@@ -428,6 +424,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         needs_scores = {
             "output_attentions": output_attentions,
             "output_attention_biases": output_biases,
+            "output_attention_scores": output_attention_scores,
             "pairing_scores": pairing_scores is not None,
         }
         recompute = self._recomputes(hidden_states, [k for k, v in needs_scores.items() if v])
@@ -436,7 +433,8 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         in_place = not (torch.is_grad_enabled() or output_biases)
         all_hidden, all_biases, all_attentions = [hidden_states], [*state], []
         for layer in self.layers:
-            carry = output_biases or layer is not self.layers[-1]
+            wanted = output_biases or output_attention_scores
+            carry = wanted or layer is not self.layers[-1]
             hidden_states, attentions, *state = self._run(
                 layer, hidden_states, carry, in_place, output_attentions, *state
             )
@@ -457,6 +455,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             hidden_states=tuple(all_hidden) if output_hidden_states else None,
             attentions=tuple(all_attentions) if output_attentions else None,
             attention_biases=tuple(all_biases) if output_biases else None,
+            attention_scores=state[0] if output_attention_scores else None,
         )
         return self._as_tuple(output, return_dict)
 
@@ -579,9 +578,10 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
     """The encoder and a head on it; subclasses say what the logits and the loss are."""
 
     ernie_rna: ErnieRnaModel
+    _reads_scores = False
 
-    def _logits(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The head on the last hidden state; `mask` (batch, seq) is True at real tokens."""
+    def _logits(self, outputs: ErnieRnaModelOutput, mask: torch.Tensor) -> torch.Tensor:
+        """The head on the encoder's outputs; `mask` (batch, seq) is True at real tokens."""
         raise NotImplementedError
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, num_items) -> torch.Tensor:
@@ -621,14 +621,15 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             output_attention_biases=output_attention_biases,
+            output_attention_scores=self._reads_scores,
             return_dict=True,
         )
         mask = self.ernie_rna._attention_mask(input_ids, attention_mask, inputs_embeds)
-        logits = self._logits(outputs.last_hidden_state, mask)
+        logits = self._logits(outputs, mask)
         loss = None
         if labels is not None:
             loss = self._loss(logits.float(), labels.to(logits.device), num_items_in_batch)
-        output = ErnieRnaHeadOutput(
+        output = self._output(
             loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
@@ -636,6 +637,9 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
             attention_biases=outputs.attention_biases,
         )
         return self._as_tuple(output, return_dict)
+
+    def _output(self, **parts) -> ModelOutput:
+        return ErnieRnaHeadOutput(**parts)
 
 
 def _mean_loss(loss, logits, labels, num_items) -> torch.Tensor:
@@ -670,8 +674,8 @@ class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
             missing.add("lm_head.decoder.weight")
         return super().tie_weights(*args, **kwargs)
 
-    def _logits(self, hidden_states, mask):
-        return self.lm_head(hidden_states)
+    def _logits(self, outputs, mask):
+        return self.lm_head(outputs.last_hidden_state)
 
     def _loss(self, logits, labels, num_items):
         return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
@@ -687,8 +691,8 @@ class ErnieRnaForTokenClassification(_ErnieRnaHeadModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def _logits(self, hidden_states, mask):
-        return self.classifier(self.dropout(hidden_states))
+    def _logits(self, outputs, mask):
+        return self.classifier(self.dropout(outputs.last_hidden_state))
 
     def _loss(self, logits, labels, num_items):
         return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
@@ -712,8 +716,8 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def _logits(self, hidden_states, mask):
-        return self.classifier(self.dropout(cls_embedding(hidden_states, mask)))
+    def _logits(self, outputs, mask):
+        return self.classifier(self.dropout(cls_embedding(outputs.last_hidden_state, mask)))
 
     def _loss(self, logits, labels, num_items):
         problem = self.config.problem_type or self._problem_type(labels)
@@ -741,8 +745,156 @@ def _classifier_dropout(config: ErnieRnaConfig) -> float:
     return config.hidden_dropout_prob if rate is None else rate
 
 
+class _ErnieRnaPairModel(_ErnieRnaHeadModel):
+    """A pair head on the last attention scores; `labels` (batch, length, length) over bases.
+
+    Labels are 1 for a pair, 0 for none and -100 for entries to leave out, padding among them.
+    `config.pair_heads` says which heads of the scores it reads.
+    """
+
+    _reads_scores = True
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
+        self.pair_head = _pair_head(config)
+        self.post_init()
+
+    def _logits(self, outputs, mask):
+        scores = outputs.attention_scores
+        return self.pair_head(*bases_of_scores(scores, mask, self.config.pair_heads))
+
+    def _loss(self, logits, labels, num_items):
+        return pair_loss(logits, labels, self.config.pair_positive_weight, num_items)
+
+
+def _pair_head(config: ErnieRnaConfig) -> nn.Module:
+    heads = config.pair_heads
+    return PairHead(
+        config.num_attention_heads if heads is None else len(heads),
+        config.pair_channels,
+        config.pair_blocks,
+        config.pair_dropout,
+        config.pair_block_dropout,
+    )
+
+
+class ErnieRnaForSecondaryStructure(_ErnieRnaPairModel):
+    """Predicts which bases pair, the authors' model from the scores of head 5, by 8 blocks."""
+
+
+class ErnieRnaForCloseness(_ErnieRnaPairModel):
+    """Predicts which bases are close in space, the authors' model from all heads, by 16 blocks."""
+
+
+class ErnieRnaForRibosomeLoading(_ErnieRnaHeadModel):
+    """Predicts mean ribosome loading; `labels` are (batch,), in its units.
+
+    The loss is the mean squared error of (label - mean) / scale, with the config's numbers.
+    """
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
+        self.loading_head = RibosomeLoadingHead(
+            config.hidden_size,
+            config.loading_reduced_size,
+            config.loading_channels,
+            config.loading_blocks,
+            config.loading_dropout,
+        )
+        self.post_init()
+
+    def _logits(self, outputs, mask):
+        return self.loading_head(*bases_of_states(outputs.last_hidden_state, mask))
+
+    def _loss(self, logits, labels, num_items):
+        if labels.numel() != logits.numel():
+            raise ValueError(
+                f"labels must be (batch,) = {tuple(logits.shape)}; got {tuple(labels.shape)}"
+            )
+        labels = labels.view_as(logits).float()
+        labels = (labels - self.config.loading_mean) / self.config.loading_scale
+        return _mean_loss(F.mse_loss, logits, labels, num_items)
+
+    def _output(self, **parts):
+        logits = parts["logits"].float()
+        predictions = logits * self.config.loading_scale + self.config.loading_mean
+        return ErnieRnaRibosomeLoadingOutput(predictions=predictions, **parts)
+
+
+class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
+    """Predicts masked tokens and pairs of bases, by two heads on one encoder."""
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.pair_head = _pair_head(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pairing_scores: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attention_biases: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        pair_labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> ErnieRnaPreTrainingOutput | tuple:
+        """Encode a batch and apply the heads whose labels are given, or both if none are.
+
+        Args:
+            labels: (batch, seq) ids, -100 where nothing is to be predicted.
+            num_items_in_batch: of the masked-LM loss, as for the other heads.
+            pair_labels: (batch, length, length) over bases: 1 a pair, 0 none, -100 left out.
+
+        The other arguments are those of `ErnieRnaModel.forward`.
+        """
+        neither = labels is None and pair_labels is None
+        outputs = self.ernie_rna(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pairing_scores=pairing_scores,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_attention_biases=output_attention_biases,
+            output_attention_scores=neither or pair_labels is not None,
+            return_dict=True,
+        )
+        losses, logits = [], {}
+        if neither or labels is not None:
+            tokens = logits["logits"] = self.lm_head(outputs.last_hidden_state)
+            if labels is not None:
+                losses.append(self._loss(tokens.float(), labels, num_items_in_batch))
+        if neither or pair_labels is not None:
+            mask = self.ernie_rna._attention_mask(input_ids, attention_mask, inputs_embeds)
+            scores = bases_of_scores(outputs.attention_scores, mask, self.config.pair_heads)
+            pairs = logits["pair_logits"] = self.pair_head(*scores)
+            if pair_labels is not None:
+                losses.append(pair_loss(pairs, pair_labels, self.config.pair_positive_weight))
+        output = ErnieRnaPreTrainingOutput(
+            loss=sum(losses) if losses else None,
+            **logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            attention_biases=outputs.attention_biases,
+        )
+        return self._as_tuple(output, return_dict)
+
+
 # What save_pretrained needs to write the code beside the weights.
 ErnieRnaModel.register_for_auto_class("AutoModel")
 ErnieRnaForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
 ErnieRnaForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 ErnieRnaForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+ErnieRnaForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+for _model in (ErnieRnaForSecondaryStructure, ErnieRnaForCloseness, ErnieRnaForRibosomeLoading):
+    _model.register_for_auto_class("AutoModel")

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import evaluate_files, evaluate_structures
     from ernie_rna.structures.fold import fold
     from modeling_ernie_rna import (
+        ErnieRnaForCloseness,
         ErnieRnaForMaskedLM,
+        ErnieRnaForPreTraining,
+        ErnieRnaForRibosomeLoading,
+        ErnieRnaForSecondaryStructure,
         ErnieRnaForSequenceClassification,
         ErnieRnaForTokenClassification,
         ErnieRnaModel,
@@ -32,7 +36,11 @@ __version__ = "0.1.0"
 # Each name of the API -> the module that defines it.
 _HOMES = {
     "ErnieRnaConfig": "configuration_ernie_rna",
+    "ErnieRnaForCloseness": "modeling_ernie_rna",
     "ErnieRnaForMaskedLM": "modeling_ernie_rna",
+    "ErnieRnaForPreTraining": "modeling_ernie_rna",
+    "ErnieRnaForRibosomeLoading": "modeling_ernie_rna",
+    "ErnieRnaForSecondaryStructure": "modeling_ernie_rna",
     "ErnieRnaForSequenceClassification": "modeling_ernie_rna",
     "ErnieRnaForTokenClassification": "modeling_ernie_rna",
     "ErnieRnaModel": "modeling_ernie_rna",
@@ -52,7 +60,11 @@ _HOMES = {
 
 __all__ = [
     "ErnieRnaConfig",
+    "ErnieRnaForCloseness",
     "ErnieRnaForMaskedLM",
+    "ErnieRnaForPreTraining",
+    "ErnieRnaForRibosomeLoading",
+    "ErnieRnaForSecondaryStructure",
     "ErnieRnaForSequenceClassification",
     "ErnieRnaForTokenClassification",
     "ErnieRnaModel",

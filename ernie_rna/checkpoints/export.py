@@ -36,7 +36,9 @@ from tokenization_ernie_rna import ErnieRnaTokenizer
 MODULES = (
     "attention_ernie_rna",
     "configuration_ernie_rna",
+    "heads_ernie_rna",
     "modeling_ernie_rna",
+    "outputs_ernie_rna",
     "tokenization_ernie_rna",
 )
 REQUIRED = frozenset(

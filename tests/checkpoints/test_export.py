@@ -74,7 +74,7 @@ def test_the_configuration_names_every_class(folder):
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "ernie_rna"
     assert config["architectures"] == ["ErnieRnaForMaskedLM"]
-    heads = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
+    heads = ("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
     assert config["auto_map"] == {
         "AutoConfig": "configuration_ernie_rna.ErnieRnaConfig",
         "AutoModel": "modeling_ernie_rna.ErnieRnaModel",
