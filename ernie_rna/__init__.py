@@ -11,7 +11,7 @@ from ernie_rna import registration
 
 if TYPE_CHECKING:
     from configuration_ernie_rna import ErnieRnaConfig
-    from ernie_rna.checkpoints.convert import convert
+    from ernie_rna.checkpoints.export import convert
     from ernie_rna.embeddings.embed import embed
     from ernie_rna.embeddings.readers import read_embeddings
     from ernie_rna.inference.loading import load_masked_lm, load_model
@@ -45,7 +45,7 @@ _HOMES = {
     "ErnieRnaForTokenClassification": "modeling_ernie_rna",
     "ErnieRnaModel": "modeling_ernie_rna",
     "ErnieRnaTokenizer": "tokenization_ernie_rna",
-    "convert": "ernie_rna.checkpoints.convert",
+    "convert": "ernie_rna.checkpoints.export",
     "embed": "ernie_rna.embeddings.embed",
     "evaluate_files": "ernie_rna.structures.evaluation",
     "evaluate_structures": "ernie_rna.structures.evaluation",

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ernie_rna.checkpoints.convert import convert
-from ernie_rna.checkpoints.export import ExportError
-from ernie_rna.checkpoints.reading import CheckpointError
+from ernie_rna.checkpoints.export import convert
+from ernie_rna.checkpoints.pickles import CheckpointError
+from ernie_rna.checkpoints.verification import ExportError
 from ernie_rna.cli.convert import print_report
 
 

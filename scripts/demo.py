@@ -204,13 +204,9 @@ def compare(folder: Path) -> bool:
     """Compare with the authors' values if they are this checkpoint's, else with float64."""
     # From here on the library is needed; loading was to do without it.
     from ernie_rna.inference.loading import use_threads
-    from ernie_rna.parity.golden import (
-        GOLDEN_THREADS,
-        Models,
-        belongs_to,
-        compare_with_golden,
-        measure_rounding,
-    )
+    from ernie_rna.parity.differences import compare_with_golden, measure_rounding
+    from ernie_rna.parity.golden import GOLDEN_THREADS
+    from ernie_rna.parity.models import Models, belongs_to
     from ernie_rna.parity.table import format_parity, format_rounding
 
     with use_threads(GOLDEN_THREADS):

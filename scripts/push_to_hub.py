@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ernie_rna.checkpoints.export import ExportError
 from ernie_rna.checkpoints.push import check_repo_id, files_to_push, push
+from ernie_rna.checkpoints.verification import ExportError
 
 
 def build_parser() -> argparse.ArgumentParser:

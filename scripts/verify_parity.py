@@ -24,13 +24,9 @@ import torch
 import transformers
 
 from ernie_rna.inference.loading import use_threads
-from ernie_rna.parity.golden import (
-    GOLDEN_THREADS,
-    Difference,
-    Models,
-    ParityError,
-    compare_with_golden,
-)
+from ernie_rna.parity.differences import Difference, compare_with_golden
+from ernie_rna.parity.golden import GOLDEN_THREADS, ParityError
+from ernie_rna.parity.models import Models
 from ernie_rna.parity.published import compare_with_published
 from ernie_rna.parity.table import format_parity, format_published
 

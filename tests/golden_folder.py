@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ernie_rna.checkpoints.convert import convert_weights
+from ernie_rna.checkpoints.conversion import convert_weights
 from ernie_rna.checkpoints.export import write_folder
 from ernie_rna.checkpoints.reading import read_checkpoint
 

@@ -1,6 +1,6 @@
 """From a foreign file to a folder for the Hub.
 
 In: a checkpoint of the authors (fairseq) or of MultiMolecule, from which no code is run. Out: our
-weights and configuration (`convert`), a folder that is proven to load (`export`) with its model
-card, and its way to the Hub (`push`).
+weights and configuration (`conversion`), a folder that is proven to load (`export`) with its
+model card, and its way to the Hub (`push`).
 """

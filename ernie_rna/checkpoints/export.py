@@ -1,4 +1,4 @@
-"""Writes a converted model as a folder for the Hub, and proves that it loads.
+"""Writes a converted model as a folder for the Hub, once it is proven to load.
 
 The folder holds all that `from_pretrained(..., trust_remote_code=True)` needs: configuration,
 weights, tokenizer, the modules of the model and a model card. It is written beside its
@@ -13,24 +13,20 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.checkpoints.convert import Conversion
-from ernie_rna.checkpoints.fresh_process import sha256
+from ernie_rna.checkpoints.conversion import Conversion, convert_weights
 from ernie_rna.checkpoints.model_card import model_card
+from ernie_rna.checkpoints.reading import Checkpoint, read_checkpoint
+from ernie_rna.checkpoints.verification import ExportError, Verification, verify_export
 from ernie_rna.files.atomic import replace_folder
-from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from modeling_ernie_rna import ErnieRnaForMaskedLM
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
 MODULES = (
@@ -52,30 +48,6 @@ REQUIRED = frozenset(
 _OPTIONAL = frozenset(("special_tokens_map.json", "added_tokens.json", "__pycache__"))
 
 _TOKENIZER_MAP = ["tokenization_ernie_rna.ErnieRnaTokenizer", None]
-_PROBE = ("GGGAAACCC", "AUG<mask>ACGNU")  # padded together
-_FRESH_PROCESS = Path(__file__).with_name("fresh_process.py")
-# Far below any error of a name or a layout, above what another alignment of the same numbers
-# can change in a sum.
-_LOGIT_TOLERANCE = 1e-5
-_TIMEOUT = 1800  # seconds; the released model takes half a minute
-
-
-class ExportError(ValueError):
-    """A folder cannot be written, replaced or published; the message says why and the way out."""
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a fresh process found in a written folder.
-
-    Attributes:
-        tensors: how many weights it loaded, each equal bit for bit to the converted one.
-        max_difference: largest difference of its logits and pooler output, on a short batch,
-            from those of the same model in this process.
-    """
-
-    tensors: int
-    max_difference: float
 
 
 @dataclass(frozen=True)
@@ -85,6 +57,26 @@ class Export:
     path: Path
     conversion: Conversion
     verification: Verification
+
+
+def convert(
+    checkpoint: Checkpoint | str | Path, out_dir: str | Path, force: bool = False
+) -> Export:
+    """Convert a checkpoint into a folder for the Hub, proven by loading it in a fresh process.
+
+    Args:
+        checkpoint: a checkpoint, or a path for `read_checkpoint`.
+        out_dir: the folder to write; it appears complete and verified, or not at all.
+        force: replace a folder that an earlier conversion wrote.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or converted.
+        ExportError: `out_dir` cannot be written or replaced, or does not load as it should.
+    """
+    check_target(out_dir, force)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = read_checkpoint(checkpoint)
+    return export(convert_weights(checkpoint), out_dir, force)
 
 
 def export(conversion: Conversion, out_dir: str | Path, force: bool = False) -> Export:
@@ -164,30 +156,6 @@ def write_folder(conversion: Conversion, folder: Path) -> None:
     (folder / "README.md").write_text(model_card(conversion), encoding="utf-8")
 
 
-def verify_export(folder: str | Path, conversion: Conversion) -> Verification:
-    """Load a written folder in a fresh process, as a user would, and compare.
-
-    Raises:
-        ExportError: it does not load, or loads other weights or another function.
-    """
-    expected = _expect(conversion)
-    with tempfile.TemporaryDirectory() as scratch:
-        report, outputs = _run_fresh(Path(folder).absolute(), Path(scratch))
-    _compare_weights(report, conversion.state_dict)
-    for name in ("input_ids", "attention_mask"):
-        if not torch.equal(outputs[name], expected[name]):
-            raise ExportError(f"the tokenizer it loads gives other {name}")
-    differences = [
-        (outputs[name] - expected[name]).abs().max().item() for name in ("logits", "pooler_output")
-    ]
-    if not max(differences) <= _LOGIT_TOLERANCE:
-        raise ExportError(
-            f"the model it loads computes something else: its logits differ by {differences[0]:.1e}"
-            f", its pooler output by {differences[1]:.1e}"
-        )
-    return Verification(len(report["digests"]), max(differences))
-
-
 def _write_tokenizer(folder: Path, max_length: int) -> None:
     tokenizer = ErnieRnaTokenizer(model_max_length=max_length)
     tokenizer.save_pretrained(folder)
@@ -223,88 +191,3 @@ def _staging(target: Path) -> Iterator[Path]:
         for parent in made:
             with contextlib.suppress(OSError):  # it is in use: the export was a success
                 parent.rmdir()
-
-
-def _expect(conversion: Conversion) -> dict[str, torch.Tensor]:
-    """What the model must compute on the probe."""
-    batch = ErnieRnaTokenizer()(list(_PROBE), padding=True, return_tensors="pt")
-    masked_lm = ErnieRnaForMaskedLM(conversion.config).eval()
-    model = ErnieRnaModel(conversion.config).eval()
-    _fill(masked_lm, conversion.state_dict, "")
-    _fill(model, conversion.state_dict, "ernie_rna.")
-    with torch.no_grad():
-        logits = masked_lm(**batch).logits
-        pooler_output = model(**batch).pooler_output
-    return {**batch, "logits": logits, "pooler_output": pooler_output}
-
-
-def _fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], prefix: str) -> None:
-    """Copy the weights that the model has; raise if one of its own is not among them."""
-    names = {name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}
-    own = dict(model.named_parameters())  # the tied decoder is the embedding
-    absent = sorted(own.keys() - names.keys())
-    if absent:
-        raise ExportError(f"the converted weights lack {', '.join(absent)}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[names[name]])
-
-
-def _run_fresh(folder: Path, scratch: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Run `fresh_process` on a folder; its report and its outputs."""
-    task = {
-        "folder": str(folder),
-        "scratch": str(scratch),
-        "sequences": _PROBE,
-        "threads": torch.get_num_threads(),
-        "sys_path": [entry for entry in sys.path if not _leads_astray(entry)],
-    }
-    environment = {
-        **os.environ,
-        "HF_MODULES_CACHE": str(scratch / "modules"),  # no copy of the code from another time
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    try:
-        process = subprocess.run(
-            [sys.executable, "-I", str(_FRESH_PROCESS)],
-            input=json.dumps(task),
-            env=environment,
-            cwd=scratch,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"it does not load in a fresh process within {_TIMEOUT} s") from None
-    if process.returncode:
-        error = process.stderr.strip().splitlines() or ["no message"]
-        raise ExportError(f"it does not load in a fresh process: {error[-1]}")
-    report = json.loads((scratch / "report.json").read_text(encoding="utf-8"))
-    return report, load_file(scratch / "outputs.safetensors")
-
-
-def _leads_astray(entry: str) -> bool:
-    """Whether an entry of sys.path would hide the folder's code from the fresh process.
-
-    That is a checkout of this package, and the cache of remote code that transformers has put
-    there in this process. Installed, the package shares its entry with all others, and
-    `fresh_process` can only look whether it was imported.
-    """
-    folder = Path(entry)
-    checkout = (folder / f"{MODULES[0]}.py").is_file() and not (folder / "transformers").is_dir()
-    return checkout or (folder / "transformers_modules").is_dir()
-
-
-def _compare_weights(report: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
-    if report["problems"]:
-        raise ExportError(f"it loads, but: {'; '.join(report['problems'])}")
-    digests = {name: sha256(weight) for name, weight in weights.items()}
-    differing = sorted(
-        name
-        for name in digests.keys() | report["digests"].keys()
-        if digests.get(name) != report["digests"].get(name)
-    )
-    if differing:
-        raise ExportError(f"it loads other weights than were converted: {', '.join(differing)}")

@@ -1,4 +1,4 @@
-"""Loads a written folder in a process of its own, as a user would; run by `export`.
+"""Loads a written folder in a process of its own, as a user would; run by `verification`.
 
 It reads a task in JSON from its input, knows nothing of this package, and leaves report.json and
 outputs.safetensors in the task's scratch folder.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ernie_rna.checkpoints.convert import Conversion
+from ernie_rna.checkpoints.conversion import Conversion
 
 _CARD = """---
 license: {license_id}

@@ -1,6 +1,6 @@
 """The names that our weights have elsewhere: in fairseq (the authors' code) and MultiMolecule.
 
-`TABLE` is all there is to the mapping; `convert` applies it, strict both ways. A `Naming` says
+`TABLE` is all there is to the mapping; `conversion` applies it, strict both ways. A `Naming` says
 what else is found beside the weights of one family of files, and why it is dropped.
 """
 

@@ -2,7 +2,7 @@
 
 Formats: what `torch.save` wrote for fairseq (`args`, or `cfg` with Namespaces in it) or for a
 bare state dict, and safetensors, alone or in a folder with its config.json. Nothing that a file
-holds is run (see `torch_file`). Whose names the weights have is for `convert` to find out.
+holds is run (see `pickles`). Whose names the weights have is for `conversion` to find out.
 """
 
 from __future__ import annotations
@@ -17,15 +17,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ernie_rna.checkpoints.torch_file import (
-    DAMAGED,
-    CheckpointError,
-    NamespaceRecord,
-    TensorRecord,
-    TorchFile,
-)
-
-__all__ = ["Checkpoint", "CheckpointError", "read_checkpoint"]
+from ernie_rna.checkpoints.pickles import CheckpointError, NamespaceRecord, TensorRecord
+from ernie_rna.checkpoints.torch_file import DAMAGED, TorchFile
 
 _SAFETENSORS = "model.safetensors"
 _SAFETENSORS_HEADER_MAX = 100_000_000  # bytes; the format's own limit

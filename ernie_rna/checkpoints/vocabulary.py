@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from configuration_ernie_rna import VOCABULARY
-from ernie_rna.checkpoints.reading import CheckpointError
+from ernie_rna.checkpoints.names import EMBEDDING, LM_BIAS
+from ernie_rna.checkpoints.pickles import CheckpointError
+from ernie_rna.checkpoints.reading import Checkpoint
 
 _SPECIALS = ("<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>")
 # By size: of MultiMolecule's earlier releases, and of today.
@@ -29,6 +33,46 @@ LOST: Mapping[str, str] = dict.fromkeys(
     (token for token in VOCABULARY if token.startswith("madeupword") and token != _KEPT),
     f"lost in MultiMolecule: a copy of {_KEPT}, as absent from every sequence as this one",
 )
+
+
+def reorder_tokens(
+    weights: dict[str, torch.Tensor], keys: Mapping[str, str], checkpoint: Checkpoint
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Bring the token embedding and the LM bias from MultiMolecule's order of tokens to ours.
+
+    Args:
+        weights: by our names; the two are replaced.
+        keys: our name -> the checkpoint's key.
+        checkpoint: where they come from.
+
+    Returns:
+        key[token] -> why it was dropped, and name[token] -> by which rule it was made.
+
+    Raises:
+        CheckpointError: see `find_vocabulary`; or the settings or the bias disagree in size.
+    """
+    weight = weights[EMBEDDING.ours]
+    rows = weight.shape[0] if weight.dim() else 0
+    stated = (checkpoint.args or {}).get("vocab_size", rows)
+    if stated != rows:
+        raise CheckpointError(
+            f"{keys[EMBEDDING.ours]} has {rows} tokens, but its settings vocab_size={stated!r}"
+        )
+    theirs = find_vocabulary(rows, checkpoint.vocabulary)
+    order = torch.tensor([theirs.index(ORIGIN[token]) for token in VOCABULARY])
+    unknown = [token for token in theirs if token not in ORIGIN.values()]
+    dropped: dict[str, str] = {}
+    initialised: dict[str, str] = {}
+    for ours in (EMBEDDING.ours, LM_BIAS.ours):
+        if ours not in weights:
+            continue
+        key, weight = keys[ours], weights[ours]
+        if weight.dim() == 0 or len(weight) != rows:
+            raise CheckpointError(f"misshaped: {key} {tuple(weight.shape)} for {rows} tokens")
+        weights[ours] = weight[order]
+        dropped |= {f"{key}[{token}]": "no token of ERNIE-RNA" for token in unknown}
+        initialised |= {f"{ours}[{token}]": why for token, why in LOST.items()}
+    return dropped, initialised
 
 
 def find_vocabulary(rows: int, written: tuple[str, ...] | None) -> tuple[str, ...]:

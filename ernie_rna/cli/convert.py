@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert as the arguments say."""
-    from ernie_rna.checkpoints.convert import convert
+    from ernie_rna.checkpoints.export import convert
 
     print_report(convert(args.checkpoint, args.out_dir, args.force))
     return 0

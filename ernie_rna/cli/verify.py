@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from ernie_rna.inference.loading import use_threads
-    from ernie_rna.parity.golden import GOLDEN_THREADS, Models
+    from ernie_rna.parity.golden import GOLDEN_THREADS
+    from ernie_rna.parity.models import Models
 
     logging.disable_progress_bar()
     if not (args.checkpoint or args.cls_embedding or args.golden):
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare_weights(folder: str, checkpoint: str) -> bool:
-    from ernie_rna.parity.golden import belongs_to
+    from ernie_rna.parity.models import belongs_to
 
     equal = belongs_to(folder, checkpoint)
     relation = "are those of" if equal else "differ from those of"
@@ -80,7 +81,7 @@ def _compare_embeddings(models: Any, path: str) -> bool:
 
 
 def _compare_golden(models: Any, path: str) -> bool:
-    from ernie_rna.parity.golden import compare_with_golden
+    from ernie_rna.parity.differences import compare_with_golden
     from ernie_rna.parity.table import format_parity
 
     differences = compare_with_golden(models, path)

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ernie_rna.parity.golden import Difference, Models, ParityError, Sample
+from ernie_rna.parity.differences import Difference
+from ernie_rna.parity.golden import ParityError, Sample
+from ernie_rna.parity.models import Models
 
 # Both hold A, C, G and U only, so that it plays no role that extract_embedding.py makes `<unk>`
 # of every other letter.

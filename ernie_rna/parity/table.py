@@ -1,4 +1,4 @@
-"""Prints what `parity` and `published` measured.
+"""Prints what `differences` and `published` measured.
 
 A row for each output, a column for each comparison; in each cell the largest absolute difference
 over all sequences, with `!` where it misses its bar.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ernie_rna.parity.golden import BARS, Difference
+from ernie_rna.parity.differences import BARS, Difference
 from ernie_rna.parity.published import PUBLISHED_BAR
 
 # Columns by their common title: the case of each, and its own title.

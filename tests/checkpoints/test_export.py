@@ -15,19 +15,18 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna.checkpoints import export as export_module
 from ernie_rna.checkpoints import push as hub
-from ernie_rna.checkpoints.convert import Conversion, convert, convert_weights
+from ernie_rna.checkpoints.conversion import Conversion, convert_weights
 from ernie_rna.checkpoints.export import (
     MODULES,
     REQUIRED,
-    ExportError,
-    Verification,
     check_target,
+    convert,
     export,
-    verify_export,
     write_folder,
 )
 from ernie_rna.checkpoints.model_card import model_card
 from ernie_rna.checkpoints.reading import read_checkpoint
+from ernie_rna.checkpoints.verification import ExportError, Verification, verify_export
 from scripts import convert_fairseq_checkpoint, push_to_hub
 from tests.golden_folder import GOLDEN
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.checkpoints.convert import convert_weights
+from ernie_rna.checkpoints.conversion import convert_weights
 from ernie_rna.checkpoints.reading import read_checkpoint
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,

@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from ernie_rna.checkpoints.convert import convert
-from ernie_rna.parity.golden import Models, belongs_to
+from ernie_rna.checkpoints.export import convert
+from ernie_rna.parity.models import Models, belongs_to
 from ernie_rna.parity.published import compare_with_published
 
 CHECKPOINT = os.environ.get("ERNIE_RNA_CHECKPOINT")

@@ -10,19 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ernie_rna.checkpoints import export as export_module
-from ernie_rna.checkpoints.convert import convert
-from ernie_rna.checkpoints.export import Verification
+from ernie_rna.checkpoints.export import convert
+from ernie_rna.checkpoints.verification import Verification
 from ernie_rna.inference.loading import use_threads
-from ernie_rna.parity.golden import (
+from ernie_rna.parity.differences import (
     BARS,
     Difference,
-    Models,
-    ParityError,
-    belongs_to,
     compare_with_authors,
     measure_rounding,
-    read_golden,
 )
+from ernie_rna.parity.golden import ParityError, read_golden
+from ernie_rna.parity.models import Models, belongs_to
 from ernie_rna.parity.published import SEQUENCES, cls_embedding, compare_with_published
 from ernie_rna.parity.table import format_parity, format_published
 from scripts import verify_parity

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from ernie_rna.checkpoints import export as export_module
-from ernie_rna.checkpoints.convert import convert
-from ernie_rna.checkpoints.export import Verification
+from ernie_rna.checkpoints.export import convert
+from ernie_rna.checkpoints.verification import Verification
 from scripts import demo
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ NOT_HERE = re.compile(r"pip install|make |python scripts/(benchmark|push_to_hub.
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> Path:
-    from ernie_rna.checkpoints.convert import convert
+    from ernie_rna.checkpoints.export import convert
 
     folder = tmp_path_factory.mktemp("docs") / "ERNIE-RNA"
     convert(GOLDEN / "tiny_fairseq_cfg.pt", folder)

@@ -1,6 +1,6 @@
 """Turns a checkpoint into weights and a configuration of this package.
 
-The names come from the table in `naming`, strict both ways: a key that it does not know, a key
+The names come from the table in `names`, strict both ways: a key that it does not know, a key
 that is missing and a key of another shape are errors, all of them named at once; a key that has
 no place in the model is dropped with a reason. Sizes come from the weights.
 """
@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.checkpoints.names import (
     EMBEDDING,
-    LM_BIAS,
     MULTIMOLECULE,
     NAMINGS,
     SIZES,
@@ -27,11 +25,9 @@ from ernie_rna.checkpoints.names import (
     count_layers,
     expand,
 )
-from ernie_rna.checkpoints.reading import Checkpoint, CheckpointError, read_checkpoint
-from ernie_rna.checkpoints.vocabulary import LOST, ORIGIN, find_vocabulary
-
-if TYPE_CHECKING:
-    from ernie_rna.checkpoints.export import Export
+from ernie_rna.checkpoints.pickles import CheckpointError
+from ernie_rna.checkpoints.reading import Checkpoint
+from ernie_rna.checkpoints.vocabulary import reorder_tokens
 
 # For what a checkpoint lacks and transformers would draw anew at each loading.
 _SEED = 0
@@ -91,31 +87,6 @@ class _Draft:
         return name if name.startswith(self.naming.outside) else self.prefix + name
 
 
-def convert(
-    checkpoint: Checkpoint | str | Path, out_dir: str | Path, force: bool = False
-) -> Export:
-    """Convert a checkpoint into a folder for the Hub, proven by loading it in a fresh process.
-
-    Args:
-        checkpoint: a checkpoint, or a path for `read_checkpoint`.
-        out_dir: the folder to write; it appears complete and verified, or not at all.
-        force: replace a folder that an earlier conversion wrote.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read or converted.
-        ExportError: `out_dir` cannot be written or replaced, or does not load as it should.
-    """
-    from ernie_rna.checkpoints.export import (  # export needs this module's Conversion
-        check_target,
-        export,
-    )
-
-    check_target(out_dir, force)
-    if not isinstance(checkpoint, Checkpoint):
-        checkpoint = read_checkpoint(checkpoint)
-    return export(convert_weights(checkpoint), out_dir, force)
-
-
 def convert_weights(checkpoint: Checkpoint) -> Conversion:
     """Rename, check and complete the weights of a checkpoint; they are copies.
 
@@ -127,7 +98,9 @@ def convert_weights(checkpoint: Checkpoint) -> Conversion:
         draft = _sort_keys(checkpoint.state_dict)
         draft.raise_problems()
         if draft.naming is MULTIMOLECULE:
-            _reorder_vocabulary(draft, checkpoint)
+            dropped, initialised = reorder_tokens(draft.weights, draft.keys, checkpoint)
+            draft.dropped |= dropped
+            draft.initialised |= initialised
         sizes = _check_table(draft)
         config = _configure(draft, sizes, checkpoint.args or {})
         _add_optional(draft, config)
@@ -321,24 +294,3 @@ def _as_float32(draft: _Draft) -> dict[str, torch.Tensor]:
         name: torch.empty(weight.shape, dtype=torch.float32).copy_(weight)
         for name, weight in draft.weights.items()
     }
-
-
-def _reorder_vocabulary(draft: _Draft, checkpoint: Checkpoint) -> None:
-    """The token embedding and the LM bias from MultiMolecule's order of tokens to ours."""
-    key, weight = draft.keys[EMBEDDING.ours], draft.weights[EMBEDDING.ours]
-    rows = weight.shape[0] if weight.dim() else 0
-    stated = (checkpoint.args or {}).get("vocab_size", rows)
-    if stated != rows:
-        raise CheckpointError(f"{key} has {rows} tokens, but its settings vocab_size={stated!r}")
-    theirs = find_vocabulary(rows, checkpoint.vocabulary)
-    order = torch.tensor([theirs.index(ORIGIN[token]) for token in VOCABULARY])
-    for row in (EMBEDDING, LM_BIAS):
-        if row.ours not in draft.weights:
-            continue
-        key, weight = draft.keys[row.ours], draft.weights[row.ours]
-        if weight.dim() == 0 or len(weight) != rows:
-            raise CheckpointError(f"misshaped: {key} {tuple(weight.shape)} for {rows} tokens")
-        draft.weights[row.ours] = weight[order]
-        unknown = [token for token in theirs if token not in ORIGIN.values()]
-        draft.dropped |= {f"{key}[{token}]": "no token of ERNIE-RNA" for token in unknown}
-        draft.initialised |= {f"{row.ours}[{token}]": why for token, why in LOST.items()}
