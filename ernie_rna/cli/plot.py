@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_rna.inference.loading import load_model, use_threads
     from ernie_rna.sequences.fasta import read_fasta
-    from ernie_rna.structures.plots import EXTENSIONS
+    from ernie_rna.structures.figures import EXTENSIONS
 
     logging.disable_progress_bar()
     output = Path(args.output)
@@ -156,7 +156,7 @@ def _draw_map(
     known: list[BasePair] | None,
     output: Path,
 ) -> None:
-    from ernie_rna.structures.plots import plot_pairing_map
+    from ernie_rna.structures.maps import plot_pairing_map
 
     folded = _fold(args, model, record, "scores")
     assert folded.matrix is not None
@@ -164,6 +164,7 @@ def _draw_map(
         folded.matrix,
         record.sequence,
         pairs=folded.structure.pairs if known is None else known,
+        pairs_are="predicted" if known is None else "known",
         title=_title(args, model, record, head=True),
         label=_label(args, model),
         path=output,
@@ -180,7 +181,7 @@ def _draw_heads(
     from ernie_rna.inference.attention_scores import check_heads
     from ernie_rna.sequences.intake import Intake
     from ernie_rna.sequences.long import nucleotide_limit
-    from ernie_rna.structures.plots import plot_all_heads
+    from ernie_rna.structures.maps import plot_all_heads
 
     check_heads([args.head], model.config.num_attention_heads)
     Intake([record], args.long, args.unknown).records(nucleotide_limit(model.config))
@@ -201,10 +202,10 @@ def _draw_arcs(
     known: list[BasePair] | None,
     output: Path,
 ) -> None:
-    from ernie_rna.structures.plots import plot_arcs
+    from ernie_rna.structures.arcs import plot_arcs
 
     folded = _fold(args, model, record, None)
-    title = args.title or f"{record.id}, {len(record.sequence)} nt"
+    title = _title(args, model, record, head=True)
     plot_arcs(record.sequence, folded.structure.pairs, known, title=title, path=output)
 
 
@@ -228,12 +229,13 @@ def _label(args: argparse.Namespace, model: ErnieRnaModel) -> str:
 def _title(args: argparse.Namespace, model: ErnieRnaModel, record: FastaRecord, head: bool) -> str:
     if args.title is not None:
         return str(args.title)
-    parts = [record.id, f"layer {_layer(args, model)}"]
+    name = Path(args.model).resolve().name if Path(args.model).is_dir() else args.model
+    parts = [str(name), f"layer {_layer(args, model)}"]
     if head:
         parts.append(f"head {args.head}")
     if args.pairing_scores == "zero":
         parts.append("pairing scores zero")
-    return ", ".join(parts)
+    return f"{record.id}, {len(record.sequence)} nt\n{', '.join(parts)}"
 
 
 def _layer(args: argparse.Namespace, model: ErnieRnaModel) -> int:

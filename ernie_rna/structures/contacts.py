@@ -7,7 +7,7 @@
 The optimisation in the middle is the post-processing of E2Efold (Chen et al., "RNA secondary
 structure prediction by learning unrolled algorithms", ICLR 2020, sections 4 and 5) with the
 constants of the authors' ``predict_ss_rna.py`` (github.com/Bruce-ywj/ERNIE-RNA, commit 37ab358). It
-serves the zero-shot map and the logits of their fine-tuned secondary-structure head alike.
+serves the zero-shot map and the logits of their fine-tuned head alike.
 
 Shapes: batch, heads, seq (tokens), length (bases of the longest sequence; shorter ones are padded
 at the end), and entries, the pairs of bases that the optimisation still works on. Positions count
@@ -176,7 +176,11 @@ def solve_contacts(
         ValueError: shapes disagree, the score of an allowed pair is not finite, or the optimisation
             diverges.
     """
-    _check_map(pairing_map, sequences)
+    shape = tuple(pairing_map.shape)
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(f"pairing_map must be (batch, length, length), got {shape}")
+    if shape[0] != len(sequences):
+        raise ValueError(f"pairing_map holds {shape[0]} maps for {len(sequences)} sequences")
     dtype = torch.float64 if pairing_map.dtype == torch.float64 else torch.float32
     length = pairing_map.shape[-1]
     allowed = allowed_pairs(sequences, length, min_loop=min_loop, device=pairing_map.device)
@@ -247,14 +251,6 @@ def _excess(values: Tensor, bases: Tensor, num_bases: int) -> Tensor:
     contacts = values * values
     sums = contacts.new_zeros(num_bases)
     return sums.index_add_(0, bases[0], contacts).index_add_(0, bases[1], contacts) - 1
-
-
-def _check_map(pairing_map: Tensor, sequences: Sequence[Sequence[str]]) -> None:
-    shape = tuple(pairing_map.shape)
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise ValueError(f"pairing_map must be (batch, length, length), got {shape}")
-    if shape[0] != len(sequences):
-        raise ValueError(f"pairing_map holds {shape[0]} maps for {len(sequences)} sequences")
 
 
 def _check_finite(values: Tensor, row: Tensor, problem: str) -> None:

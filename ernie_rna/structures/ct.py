@@ -3,19 +3,12 @@
 The files count bases from 1 and write 0 for "unpaired"; in memory positions count from 0.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_rna.structures.structure import (
-    ENERGY_BEFORE_NAME,
-    FilePath,
-    Structure,
-    StructureFormatError,
-    name_in_comment,
-    numbered_lines,
-    write_texts,
-)
+from ernie_rna.structures.lines import ENERGY_BEFORE_NAME, name_in_comment, numbered_lines
+from ernie_rna.structures.structure import FilePath, Structure, StructureFormatError
 
 
 def format_ct(structure: Structure) -> str:
@@ -41,13 +34,8 @@ def format_ct(structure: Structure) -> str:
     return "".join(rows)
 
 
-def write_ct(path: FilePath, structures: Structure | Iterable[Structure]) -> None:
-    """Write one structure, or several one after the other, to a .ct file."""
-    write_texts(path, structures, format_ct)
-
-
 def read_ct(path: FilePath) -> list[Structure]:
-    """Read the structures of a .ct file; the inverse of :func:`write_ct`.
+    """Read the structures of a .ct file; the inverse of :func:`format_ct`.
 
     Fields may be separated by any white space and rows may have more than six. A header is the
     length and the name, with mfold's ``dG = …`` or RNAstructure's ``ENERGY = …`` between them or
@@ -136,13 +124,8 @@ def format_bpseq(structure: Structure) -> str:
     )
 
 
-def write_bpseq(path: FilePath, structure: Structure) -> None:
-    """Write one structure to a .bpseq file, which can hold no more."""
-    write_texts(path, structure, format_bpseq)
-
-
 def read_bpseq(path: FilePath) -> list[Structure]:
-    """Read the structure of a .bpseq file; the inverse of :func:`write_bpseq`.
+    """Read the structure of a .bpseq file; the inverse of :func:`format_bpseq`.
 
     Lines before the first row may be comments (``#``) or the ``Filename:``, ``Organism:`` … of the
     Comparative RNA Web. The id is that of ``#Name:`` or ``Filename:``, or else the file's name.

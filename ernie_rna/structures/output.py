@@ -13,10 +13,14 @@ written as in addresses on the web (`a/b` is `a%2Fb.ct`). An output appears once
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
+
+import numpy as np
 
 from ernie_rna.files.atomic import (
     OutputError,
@@ -25,29 +29,18 @@ from ernie_rna.files.atomic import (
     replacing_folder,
 )
 from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, open_text
-from ernie_rna.structures.fold import Fold
-from ernie_rna.structures.formats import (
-    TSV_HEADER,
-    MatrixWriter,
-    Structure,
-    format_bpseq,
-    format_ct,
-    format_dbn,
-    format_tsv,
-)
+from ernie_rna.structures.dbn import TSV_HEADER
+from ernie_rna.structures.formats import FORMATTERS
+from ernie_rna.structures.structure import FilePath, Structure
 
-_TEXTS: dict[str, Callable[[Structure], str]] = {
-    ".dbn": format_dbn,
-    ".db": format_dbn,
-    ".tsv": format_tsv,
-    ".ct": format_ct,
-    ".bpseq": format_bpseq,
-}
+if TYPE_CHECKING:
+    from ernie_rna.structures.fold import Fold
+
 _IN_FOLDERS = (".ct", ".bpseq")
 _MATRIX = ".npz"
 
 # Takes a result; raises ValueError where the format cannot hold it.
-Write = Callable[[Fold], None]
+Write = Callable[["Fold"], None]
 
 
 def check_outputs(outputs: Sequence[str], force: bool = False) -> None:
@@ -63,8 +56,8 @@ def check_outputs(outputs: Sequence[str], force: bool = False) -> None:
         suffix = _suffix(output)
         if output == STANDARD_OUTPUT:
             continue
-        if suffix not in (*_TEXTS, _MATRIX):
-            known = ", ".join((*_TEXTS, _MATRIX))
+        if suffix not in (*FORMATTERS, _MATRIX):
+            known = ", ".join((*FORMATTERS, _MATRIX))
             raise ValueError(f"{output}: the extension must be one of {known}")
         if output.endswith("/") and suffix not in _IN_FOLDERS:
             raise ValueError(f"{output}: a folder takes {' or '.join(_IN_FOLDERS)} files")
@@ -101,7 +94,7 @@ def _open_structures(output: str) -> Iterator[Write]:
     suffix = ".dbn" if output == STANDARD_OUTPUT else _suffix(output)
     with open_text(output) as file:
         file.write(TSV_HEADER * (suffix == ".tsv"))
-        yield _into(file, _TEXTS[suffix])
+        yield _into(file, FORMATTERS[suffix])
 
 
 @contextlib.contextmanager
@@ -150,7 +143,7 @@ def _into_matrices(writer: MatrixWriter) -> Write:
 
 def _into_folder(folder: Path, suffix: str) -> Write:
     def write(folded: Fold) -> None:
-        text = _TEXTS[suffix](folded.structure)
+        text = FORMATTERS[suffix](folded.structure)
         path = folder / file_name(folded.structure.id, suffix)
         if path.exists():  # Where the file system takes no notice of case.
             raise ValueError(f"a file {path.name} is there already, of another id")
@@ -188,3 +181,48 @@ def _check_replaceable(output: str) -> None:
         raise OutputError(
             f"{output} holds {others[0]}, which is none of our files; name another folder"
         )
+
+
+class MatrixWriter:
+    """Write pairing maps or contacts to an .npz file, one array a sequence, under its id.
+
+    Each matrix goes to the file at once, compressed, so memory does not grow with their number. The
+    same matrices give the same bytes. ``numpy.load(path)[id]`` reads one back.
+
+    Raises:
+        ValueError: an id is written twice.
+
+    >>> import tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "contacts.npz")
+    >>> with MatrixWriter(path) as writer:
+    ...     writer.write("tiny", np.eye(2, dtype=np.float32))
+    >>> np.load(path)["tiny"].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def __init__(self, path: FilePath) -> None:
+        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
+
+    def write(self, name: str, matrix: np.ndarray) -> None:
+        """Add the matrix of the sequence called ``name``, (length, length)."""
+        if f"{name}.npy" in self._archive.NameToInfo:
+            raise ValueError(f"the file already has a matrix of {name!r}")
+        # A ZipInfo has a fixed time, so that the bytes depend on the content alone.
+        info = zipfile.ZipInfo(f"{name}.npy")
+        info.compress_type = zipfile.ZIP_DEFLATED
+        with self._archive.open(info, "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, np.asarray(matrix), allow_pickle=False)
+
+    def close(self) -> None:
+        self._archive.close()
+
+    def __enter__(self) -> MatrixWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

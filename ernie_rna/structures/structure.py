@@ -1,17 +1,11 @@
-"""A structure in memory, and what the readers and writers of its files share."""
+"""A structure in memory, and the error of a file that should hold one."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 
 from ernie_rna.structures.dot_bracket import BasePair, sorted_pairs, to_dot_bracket
 
 FilePath = str | PathLike[str]
-
-# What mfold, UNAfold and RNAstructure write before the name in the header of a .ct or .dbn file.
-ENERGY_BEFORE_NAME = re.compile(r"^(ENERGY|dG)\s*=\s*\S+(\s+\[initially[^]]*\])?\s*", re.IGNORECASE)
-_NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
 
 
 class StructureFormatError(ValueError):
@@ -61,34 +55,3 @@ class Structure:
         for i, j in self.pairs:
             partners[i], partners[j] = j + 1, i + 1
         return partners
-
-
-def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that are not blank, and not comments (#) unless asked for."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line, text in enumerate(file, 1):
-            text = text.strip()
-            if text and (comments or not text.startswith("#")):
-                yield line, text
-
-
-def name_in_comment(text: str) -> str | None:
-    """The name in a line ``#Name: name`` (bpRNA) or ``Filename: name.bpseq`` (CRW); None in others.
-
-    >>> name_in_comment("Filename: d.5.b.E.coli.bpseq")
-    'd.5.b.E.coli'
-    """
-    match = _NAME.match(text)
-    return (match[1] or match[2]) if match else None
-
-
-def write_texts(
-    path: FilePath,
-    structures: Structure | Iterable[Structure],
-    format_one: Callable[[Structure], str],
-) -> None:
-    """Write the texts of one structure or several to a file, with the same line ends everywhere."""
-    if isinstance(structures, Structure):
-        structures = [structures]
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(map(format_one, structures))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
-from ernie_rna.structures.formats import write_ct, write_dbn
+from ernie_rna.structures.formats import write_structures
 from ernie_rna.structures.structure import Structure
 from tests.conftest import ROOT
 from tests.golden_folder import CHECKPOINT, GOLDEN
@@ -152,9 +152,9 @@ def structures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("known").mkdir()
     for structure in KNOWN:
-        write_ct(Path(f"known/{structure.id}.ct"), [structure])
-    write_dbn(Path("predicted.dbn"), PREDICTED)
-    write_dbn(Path("all.dbn"), [*PREDICTED, Structure("b", "GAAAC", [(0, 4)])])
+        write_structures(Path(f"known/{structure.id}.ct"), [structure])
+    write_structures(Path("predicted.dbn"), PREDICTED)
+    write_structures(Path("all.dbn"), [*PREDICTED, Structure("b", "GAAAC", [(0, 4)])])
 
 
 def test_evaluate_prints_means_and_writes_each_score(structures, capsys):
@@ -206,7 +206,7 @@ def test_plot_draws(folder, capsys, what):
 def test_plot_marks_the_known_structure(folder, capsys, sequences):
     pytest.importorskip("matplotlib")
     sequence = sequences["trna_arg"]
-    write_dbn(Path("known.dbn"), [Structure("trna_arg", sequence, [(0, 70)])])
+    write_structures(Path("known.dbn"), [Structure("trna_arg", sequence, [(0, 70)])])
     arguments = ["plot", "in.fasta", "-m", "model", "--id", "trna_arg", "--what", "arcs"]
     run(capsys, *arguments, "-o", "alone.svg")
     run(capsys, *arguments, "-o", "both.svg", "--reference", "known.dbn")
@@ -228,7 +228,7 @@ def test_plot_marks_the_known_structure(folder, capsys, sequences):
 )
 def test_what_plot_refuses(folder, capsys, arguments, message):
     pytest.importorskip("matplotlib")
-    write_dbn(Path("known.dbn"), [Structure("trna_arg", "GAAAC", [])])
+    write_structures(Path("known.dbn"), [Structure("trna_arg", "GAAAC", [])])
     errors = run(capsys, "plot", "in.fasta", "-m", "model", *arguments, code=1).err
     assert message in errors
     assert not Path("out.png").exists()

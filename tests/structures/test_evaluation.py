@@ -17,7 +17,7 @@ from ernie_rna.structures.evaluation import (
     read_structures,
     score_pairs,
 )
-from ernie_rna.structures.formats import write_ct, write_dbn
+from ernie_rna.structures.formats import write_structures
 from ernie_rna.structures.structure import Structure
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -96,10 +96,10 @@ def test_sets_that_cannot_be_compared(predicted, reference, message):
 
 def test_files_and_folders(tmp_path):
     known = [Structure("a", "GAAAC", [(0, 4)]), Structure("b", "GGAAACC", [(0, 6), (1, 5)])]
-    write_dbn(tmp_path / "known.dbn", known)
+    write_structures(tmp_path / "known.dbn", known)
     (tmp_path / "predicted").mkdir()
     for structure in known:
-        write_ct(tmp_path / "predicted" / f"{structure.id}.ct", structure)
+        write_structures(tmp_path / "predicted" / f"{structure.id}.ct", [structure])
     result = evaluate_files(tmp_path / "predicted", tmp_path / "known.dbn")
     assert result.mean_exact == PairScore(1, 1, 1)
 

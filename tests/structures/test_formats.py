@@ -8,55 +8,41 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_rna.structures import ct as connectivity
-from ernie_rna.structures import formats as structure_io
+from ernie_rna.structures import ct, dbn, formats, lines, output
 from ernie_rna.structures import structure as structure_file
+from ernie_rna.structures.ct import read_bpseq, read_ct
+from ernie_rna.structures.dbn import read_dbn, read_tsv
 from ernie_rna.structures.dot_bracket import from_dot_bracket
-from ernie_rna.structures.formats import (
-    MatrixWriter,
-    Structure,
-    StructureFormatError,
-    read_bpseq,
-    read_ct,
-    read_dbn,
-    read_structures,
-    read_tsv,
-    write_bpseq,
-    write_ct,
-    write_dbn,
-    write_tsv,
-)
+from ernie_rna.structures.formats import read_structures, write_structures
+from ernie_rna.structures.output import MatrixWriter
+from ernie_rna.structures.structure import Structure, StructureFormatError
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "structure"
 HAIRPIN = Structure("hairpin", "GGGAAAACCC", [(0, 9), (1, 8), (2, 7)])
 KNOT = Structure("H-type knot", "GgCTNAAGCC", [(0, 5), (1, 4), (2, 9), (3, 8)])
 ALONE = Structure("one", "A", [])
-SINGLE_FORMATS = [(".bpseq", write_bpseq, read_bpseq)]
-FORMATS = [
-    (".ct", write_ct, read_ct),
-    (".dbn", write_dbn, read_dbn),
-    (".tsv", write_tsv, read_tsv),
-]
+SINGLE_FORMATS = [(".bpseq", read_bpseq)]
+FORMATS = [(".ct", read_ct), (".dbn", read_dbn), (".tsv", read_tsv)]
 
 
-@pytest.mark.parametrize("module", [connectivity, structure_file, structure_io])
+@pytest.mark.parametrize("module", [ct, dbn, formats, lines, output, structure_file])
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
 
 
-@pytest.mark.parametrize(("extension", "write", "read"), FORMATS)
-def test_round_trip_of_several(tmp_path, extension, write, read):
+@pytest.mark.parametrize(("extension", "read"), FORMATS)
+def test_round_trip_of_several(tmp_path, extension, read):
     path = tmp_path / f"structures{extension}"
-    write(path, [HAIRPIN, KNOT, ALONE])
+    write_structures(path, [HAIRPIN, KNOT, ALONE])
     assert read(path) == [HAIRPIN, KNOT, ALONE]
     assert read_structures(path) == [HAIRPIN, KNOT, ALONE]
 
 
-@pytest.mark.parametrize(("extension", "write", "read"), SINGLE_FORMATS + FORMATS[:2])
+@pytest.mark.parametrize(("extension", "read"), SINGLE_FORMATS + FORMATS[:2])
 @pytest.mark.parametrize("structure", [HAIRPIN, KNOT, ALONE], ids=lambda s: s.id)
-def test_round_trip_of_one(tmp_path, extension, write, read, structure):
+def test_round_trip_of_one(tmp_path, extension, read, structure):
     path = tmp_path / f"structure{extension}"
-    write(path, structure)
+    write_structures(path, [structure])
     assert read(path) == [structure]
     assert read_structures(path) == [structure]
     assert b"\r" not in path.read_bytes()
@@ -73,9 +59,8 @@ def test_round_trip_of_any_structure(tmp_path_factory, data):
     name = data.draw(st.from_regex(r"[!-~]([ -~]*[!-~])?", fullmatch=True))
     structure = Structure(name, sequence, pairs)
     folder = tmp_path_factory.mktemp("any")
-    for extension, write, read in [*FORMATS, *SINGLE_FORMATS]:
-        is_single = extension == ".bpseq"
-        write(folder / f"any{extension}", structure if is_single else [structure])
+    for extension, read in [*FORMATS, *SINGLE_FORMATS]:
+        write_structures(folder / f"any{extension}", [structure])
         assert read(folder / f"any{extension}") == [structure]
 
 
@@ -227,9 +212,9 @@ def test_table_errors_name_file_and_line(tmp_path, text, message):
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
-    write_ct(tmp_path / "b.ct", HAIRPIN)
-    write_bpseq(tmp_path / "a.bpseq", KNOT)
-    write_tsv(tmp_path / "c.tsv", [ALONE])
+    write_structures(tmp_path / "b.ct", [HAIRPIN])
+    write_structures(tmp_path / "a.bpseq", [KNOT])
+    write_structures(tmp_path / "c.tsv", [ALONE])
     (tmp_path / "README.md").write_text("not a structure")
     assert read_structures(tmp_path) == [KNOT, HAIRPIN, ALONE]
 
@@ -243,11 +228,19 @@ def test_folders_and_files_that_cannot_be_read(tmp_path):
         read_structures(tmp_path / "x.ct")
 
 
+def test_files_that_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match=r"x\.fasta: unknown extension; expected one of \.dbn"):
+        write_structures(tmp_path / "x.fasta", [HAIRPIN])
+    with pytest.raises(ValueError, match=r"x\.bpseq: \.bpseq holds one structure, not 2"):
+        write_structures(tmp_path / "x.bpseq", [HAIRPIN, KNOT])
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_id_that_would_break_the_file(tmp_path):
     with pytest.raises(ValueError, match="an id is on one line"):
         Structure("a\n>b", "GC", [])
     with pytest.raises(ValueError, match="has a tab"):
-        write_tsv(tmp_path / "table.tsv", [Structure("a\tb", "GC", [])])
+        write_structures(tmp_path / "table.tsv", [Structure("a\tb", "GC", [])])
 
 
 def test_a_structure_checks_its_pairs():

@@ -8,7 +8,8 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-from ernie_rna.structures.plots import plot_all_heads, plot_arcs, plot_pairing_map
+from ernie_rna.structures.arcs import plot_arcs
+from ernie_rna.structures.maps import plot_all_heads, plot_pairing_map
 
 SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
@@ -116,6 +117,35 @@ def test_arcs_tell_hits_from_misses():
     figure = plot_arcs(rna(20), [(0, 9), (1, 8)], [(0, 9), (2, 7), (12, 18)])
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["predicted only (1)", "known only (2)", "in both (1)"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kind", "label"),
+    [
+        ([(0, 9), (1, 8)], "predicted", "predicted pairs (2)"),
+        ([(0, 9)], "known", "known pairs (1)"),
+        ([], "predicted", "no pairs predicted"),
+        ([], "known", "no pairs known"),
+    ],
+)
+def test_a_map_says_what_its_pairs_are(pairs, kind, label):
+    figure = plot_pairing_map(scores(20, 20), rna(20), pairs=pairs, pairs_are=kind)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [label]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "known", "said"),
+    [
+        ([], None, ["no pairs predicted"]),
+        ([], [(0, 9)], ["no pairs predicted"]),
+        ([(0, 9)], [], ["no pairs known"]),
+        ([], [], ["no pairs predicted", "no pairs known"]),
+        ([(0, 9)], None, []),
+    ],
+)
+def test_arcs_say_that_there_are_no_pairs(predicted, known, said):
+    texts = [text.get_text() for text in plot_arcs(rna(20), predicted, known).axes[0].texts]
+    assert [text for text in texts if text.startswith("no ")] == said
 
 
 def test_an_arc_reaches_from_base_to_base():
