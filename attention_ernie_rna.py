@@ -15,6 +15,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -42,9 +43,9 @@ def bias_by_id(table: torch.Tensor, input_ids: torch.Tensor, keep: torch.Tensor)
 
 
 def look_up_bias(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Bias 0, (batch, heads, seq, seq), from `bias_by_id`."""
-    seq = columns.shape[-1]
-    return rows.gather(-1, columns[..., None, :].expand(-1, -1, seq, -1))
+    """Bias 0, (batch, heads, seq, seq), from `bias_by_id`; or (batch * heads, seq, seq)."""
+    index = columns[..., None, :].expand(*columns.shape, columns.shape[-1])
+    return rows.gather(-1, index)
 
 
 def without_autocast(device: torch.device):
@@ -52,6 +53,17 @@ def without_autocast(device: torch.device):
     if device.type == "meta":
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def under_transform() -> bool:
+    """Whether torch.func transforms or forward-mode derivatives are at work.
+
+    They pass through plain operations, but neither through our autograd Functions nor through
+    writes in place, which would meet tensors of fewer (hidden) axes than what is written.
+    """
+    if torch.compiler.is_compiling():  # which looks through transforms by itself
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def add_query_key(bias, query, key, in_place=False):
@@ -99,9 +111,10 @@ def sdpa_attention(query, key, value, bias, *, dropout, carry, in_place):
     By blocks on a CPU, by F.scaled_dot_product_attention elsewhere and where it is compiled.
     """
     grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value, bias))
-    if not (grad or dropout):
+    transform = under_transform()
+    if not (grad or dropout or transform):
         return *attend_without_dropout(query, key, value, bias, carry, in_place), None
-    if torch.compiler.is_compiling():  # The compiler chooses itself what to keep.
+    if transform or torch.compiler.is_compiling():  # The compiler chooses itself what to keep.
         options = {"dropout": dropout, "carry": carry, "in_place": in_place}
         return *eager_attention(query, key, value, bias, **options)[:2], None
     return *ScoresOnlyAttention.apply(query, key, value, bias, dropout, carry), None
@@ -140,13 +153,17 @@ def block_attention(query, key, value, bias, dropout, carry, in_place=False):
 
 
 def _gradient(backward):
-    """A backward method in the dtypes of its tensors, even if it is called under autocast."""
+    """A backward method in the dtypes of its tensors, even if it is called under autocast.
+
+    Its steps are differentiable ones: with `create_graph` autograd records them, on a path of
+    seq² memory, and so gets second derivatives.
+    """
 
     def run(ctx, grad_context, *grads):
         with without_autocast(ctx.device):
             return backward(ctx, grad_context, *grads)
 
-    return torch.autograd.function.once_differentiable(run)
+    return run
 
 
 class ScoresOnlyAttention(torch.autograd.Function):
@@ -235,7 +252,17 @@ def recomputed_attention(query, key, value, state, *, dropout):
         The attended values (batch, heads, seq, head_dim), and the state with this layer's pair.
     """
     state = *state, _flat(query), _flat(key)
-    return RecomputedAttention.apply(_flat(value), dropout, *state).view(value.shape), state
+    attend = _summed_attention if under_transform() else RecomputedAttention.apply
+    return attend(_flat(value), dropout, *state).view(value.shape), state
+
+
+def _summed_attention(value, dropout, bias_rows, columns, *pairs):
+    """`RecomputedAttention` in plain operations, which hold all scores."""
+    scores = look_up_bias(bias_rows, columns)
+    for query, key in zip(pairs[::2], pairs[1::2], strict=True):
+        scores = add_query_key(scores, query, key)
+    weights = torch.softmax(scores, dim=-1).to(value.dtype)
+    return F.dropout(weights, dropout) @ value
 
 
 class RecomputedAttention(torch.autograd.Function):

@@ -29,6 +29,7 @@ if __package__:
         look_up_bias,
         recomputed_attention,
         resolve_attention,
+        under_transform,
         without_autocast,
     )
     from .configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
@@ -51,7 +52,7 @@ else:
     ATTENTIONS, resolve_attention = _attention.ATTENTIONS, _attention.resolve_attention
     bias_by_id, look_up_bias = _attention.bias_by_id, _attention.look_up_bias
     recomputed_attention = _attention.recomputed_attention
-    without_autocast = _attention.without_autocast
+    under_transform, without_autocast = _attention.under_transform, _attention.without_autocast
     _configuration = importlib.import_module("configuration_ernie_rna")
     VOCABULARY, ErnieRnaConfig = _configuration.VOCABULARY, _configuration.ErnieRnaConfig
     _heads = importlib.import_module("heads_ernie_rna")
@@ -102,7 +103,7 @@ class ErnieRnaLinear(nn.Linear):
         return super().forward(input)
 
     def _runs_onednn(self, input: torch.Tensor) -> bool:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform():
             return False
         served = input.dtype == self.weight.dtype and input.dtype in _ONEDNN_DTYPES
         large = self.weight.numel() >= 2**16
@@ -250,7 +251,8 @@ class ErnieRnaLayer(nn.Module):
 
     def _feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         inner = self.fc1(hidden_states)  # (batch, seq, intermediate)
-        inner = F.gelu(inner) if inner.requires_grad else torch.ops.aten.gelu_(inner)
+        keep = inner.requires_grad or under_transform()
+        inner = F.gelu(inner) if keep else torch.ops.aten.gelu_(inner)
         return self.dropout(self.fc2(self.activation_dropout(inner)))
 
 
@@ -430,7 +432,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         recompute = self._recomputes(hidden_states, [k for k, v in needs_scores.items() if v])
         state = self._first_state(input_ids, mask, pairing_scores, recompute, hidden_states.dtype)
         # Autograd and the caller need each layer's scores; else one buffer serves all layers.
-        in_place = not (torch.is_grad_enabled() or output_biases)
+        in_place = not (torch.is_grad_enabled() or output_biases or under_transform())
         all_hidden, all_biases, all_attentions = [hidden_states], [*state], []
         for layer in self.layers:
             wanted = output_biases or output_attention_scores

@@ -1,0 +1,206 @@
+"""Second derivatives, torch.func and forward mode: every path gives what eager gives."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import func
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+
+import attention_ernie_rna
+from attention_ernie_rna import (
+    RecomputedAttention,
+    eager_attention,
+    fused_attention,
+    sdpa_attention,
+)
+from configuration_ernie_rna import ErnieRnaConfig
+from modeling_ernie_rna import ErnieRnaModel
+from tests.conftest import lively
+
+pytestmark = pytest.mark.core
+PATHS = {"eager": "carry", "sdpa": "carry", "recompute": "recompute"}
+IDS = torch.tensor([[0, 4, 5, 6, 7, 2], [0, 7, 6, 5, 2, 1]])
+WEIGHT = "layers.0.self_attn.q_proj.bias"
+
+
+@pytest.fixture
+def encoder() -> ErnieRnaModel:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = ErnieRnaConfig(**sizes, **rates, num_hidden_layers=2)
+    return lively(ErnieRnaModel(config)).eval().double()
+
+
+def on_path(encoder, path) -> ErnieRnaModel:
+    model = copy.deepcopy(encoder)
+    model.set_attn_implementation("eager" if path == "eager" else "sdpa")
+    model.config.score_memory = PATHS[path]
+    return model
+
+
+@pytest.fixture(params=[6, 2**22], ids=["blocks", "one block"])
+def blocks(request, monkeypatch):
+    """Parts of a head at a time, or all heads."""
+    monkeypatch.setattr(attention_ernie_rna, "_BLOCK_SCORES", request.param)
+    monkeypatch.setattr(attention_ernie_rna, "_LEAST_ROWS", 1)
+
+
+def doubles(*shapes):
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "fused"])
+def test_carried_second_derivatives(monkeypatch, blocks, backend, carry, dropout):
+    if backend == "fused":  # What runs on a GPU.
+        monkeypatch.setattr(attention_ernie_rna, "attend_without_dropout", fused_attention)
+    attend = eager_attention if backend == "eager" else sdpa_attention
+
+    def outputs(*inputs):
+        torch.manual_seed(3)
+        found = attend(*inputs, dropout=dropout, carry=carry, in_place=False)[:2]
+        return found if carry else found[0]
+
+    inputs = doubles(*[(1, 2, 3, 2)] * 3, (1, 2, 3, 3))
+    assert gradcheck(outputs, inputs)
+    assert gradgradcheck(outputs, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_recomputed_second_derivatives(blocks, dropout):
+    """With a layer whose query and key depend on those of the layer before."""
+    columns = torch.tensor([[0, 1, 2], [2, 2, 1]])
+
+    def attend(value, rows, query, key):
+        torch.manual_seed(3)
+        pairs = query, key, query**2, key * query
+        return RecomputedAttention.apply(value, dropout, rows, columns, *pairs)
+
+    inputs = doubles((2, 3, 2), (2, 3, 4), (2, 3, 2), (2, 3, 2))
+    assert gradcheck(attend, inputs)
+    assert gradgradcheck(attend, inputs, fast_mode=True)
+
+
+def penalty_gradients(model, **inputs):
+    """The gradients of a squared norm of a gradient with respect to the embeddings."""
+    embedding = model.embed_tokens.weight
+    score = model(**inputs).last_hidden_state.pow(3).sum()
+    (gradient,) = torch.autograd.grad(score, embedding, create_graph=True)
+    gradient.pow(2).sum().backward()
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("path", ["sdpa", "recompute"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradient_penalty_equals_eagers(encoder, path, checkpointing):
+    exact = penalty_gradients(on_path(encoder, "eager"), input_ids=IDS)
+    model = on_path(encoder, path)
+    if checkpointing:
+        model.train().gradient_checkpointing_enable({"use_reentrant": False})
+    found = penalty_gradients(model, input_ids=IDS)
+    assert found.keys() == exact.keys()
+    for name, gradient in found.items():
+        scale = exact[name].abs().max() + 1
+        assert (gradient - exact[name]).abs().max() <= 1e-12 * scale, name
+
+
+def test_second_derivatives_through_embeddings_and_pairing_scores(encoder):
+    """The case of which most of the gradient was missing once."""
+    embeds, scores = doubles((1, 6, 16), (1, 6, 6))
+    results = []
+    for path in ("eager", "sdpa"):
+        model = on_path(encoder, path)
+        hidden = model(inputs_embeds=embeds, pairing_scores=scores).last_hidden_state
+        first = torch.autograd.grad(hidden[0, 2, 3], (embeds, scores), create_graph=True)
+        norm = sum(gradient.pow(2).sum() for gradient in first)
+        results.append(torch.autograd.grad(norm, (embeds, scores)))
+    for eager, sdpa in zip(*results, strict=True):
+        torch.testing.assert_close(sdpa, eager, atol=1e-12, rtol=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------
+# torch.func and forward mode
+
+
+def loss(model, parameters, ids):
+    output = func.functional_call(model, parameters, (), {"input_ids": ids})
+    return output.last_hidden_state.pow(3).sum()
+
+
+def gradient(loss, parameters):
+    return func.grad(loss)(parameters, IDS)[WEIGHT]
+
+
+def per_sample_gradients(loss, parameters):
+    each = func.vmap(func.grad(loss), in_dims=(None, 0))
+    return each(parameters, IDS[:, None])[WEIGHT]
+
+
+def ensemble(loss, parameters):
+    several = {name: torch.stack([p, 1.01 * p]) for name, p in parameters.items()}
+    return func.vmap(loss, in_dims=(0, None))(several, IDS)
+
+
+def ensemble_without_gradients(loss, parameters):
+    with torch.no_grad():
+        return ensemble(loss, parameters)
+
+
+def jvp(loss, parameters):
+    tangents = {name: torch.full_like(p, 0.01) for name, p in parameters.items()}
+    return func.jvp(lambda changed: loss(changed, IDS), (parameters,), (tangents,))[1]
+
+
+def hessian(loss, parameters):
+    def of_bias(bias):
+        return loss({**parameters, WEIGHT: bias}, IDS)
+
+    return func.hessian(of_bias)(parameters[WEIGHT])
+
+
+def dual_numbers(loss, parameters):
+    with forward_ad.dual_level():
+        dual = {n: forward_ad.make_dual(p, torch.full_like(p, 0.01)) for n, p in parameters.items()}
+        return forward_ad.unpack_dual(loss(dual, IDS)).tangent
+
+
+def dual_numbers_without_gradients(loss, parameters):
+    with torch.no_grad():
+        return dual_numbers(loss, parameters)
+
+
+TRANSFORMS = [
+    gradient,
+    per_sample_gradients,
+    ensemble,
+    ensemble_without_gradients,
+    jvp,
+    hessian,
+    dual_numbers,
+    dual_numbers_without_gradients,
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: transform.__name__)
+def test_transforms(encoder, path, transform):
+    parameters = {name: p.detach() for name, p in encoder.named_parameters()}
+    found = transform(partial(loss, on_path(encoder, path)), parameters)
+    expected = transform(partial(loss, on_path(encoder, "eager")), parameters)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-12)
+
+
+def test_transforms_give_what_autograd_gives(encoder):
+    parameters = {name: p.detach() for name, p in encoder.named_parameters()}
+    model = on_path(encoder, "sdpa")
+    found = gradient(partial(loss, model), parameters)
+    loss(model, dict(model.named_parameters()), IDS).backward()
+    torch.testing.assert_close(found, model.get_parameter(WEIGHT).grad, atol=1e-10, rtol=1e-12)
+    tangent = jvp(partial(loss, model), parameters)
+    total = sum(0.01 * p.grad.sum() for p in model.parameters() if p.grad is not None)
+    torch.testing.assert_close(tangent, total, atol=1e-8, rtol=1e-10)
