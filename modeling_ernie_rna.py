@@ -13,26 +13,17 @@ attentions          after softmax
 
 import importlib
 import math
-import platform
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 
 # A folder from the Hub is a package; these files in a checkout are top-level modules.
 if __package__:
-    from .attention_ernie_rna import (
-        ATTENTIONS,
-        bias_by_id,
-        look_up_bias,
-        recomputed_attention,
-        resolve_attention,
-        under_transform,
-        without_autocast,
-    )
-    from .configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+    from .attention_ernie_rna import bias_by_id, look_up_bias, resolve_attention, under_transform
+    from .configuration_ernie_rna import ErnieRnaConfig
     from .heads_ernie_rna import (
         MaskedBatchNorm,
         PairHead,
@@ -40,6 +31,14 @@ if __package__:
         bases_of_scores,
         bases_of_states,
         pair_loss,
+    )
+    from .layers_ernie_rna import (
+        ErnieRnaLayer,
+        ErnieRnaLMHead,
+        ErnieRnaPairingProjection,
+        ErnieRnaPooler,
+        pairing_table,
+        sinusoidal_positions,
     )
     from .outputs_ernie_rna import (
         ErnieRnaHeadOutput,
@@ -49,241 +48,24 @@ if __package__:
     )
 else:
     _attention = importlib.import_module("attention_ernie_rna")
-    ATTENTIONS, resolve_attention = _attention.ATTENTIONS, _attention.resolve_attention
     bias_by_id, look_up_bias = _attention.bias_by_id, _attention.look_up_bias
-    recomputed_attention = _attention.recomputed_attention
-    under_transform, without_autocast = _attention.under_transform, _attention.without_autocast
-    _configuration = importlib.import_module("configuration_ernie_rna")
-    VOCABULARY, ErnieRnaConfig = _configuration.VOCABULARY, _configuration.ErnieRnaConfig
+    resolve_attention, under_transform = _attention.resolve_attention, _attention.under_transform
+    ErnieRnaConfig = importlib.import_module("configuration_ernie_rna").ErnieRnaConfig
     _heads = importlib.import_module("heads_ernie_rna")
     MaskedBatchNorm, PairHead = _heads.MaskedBatchNorm, _heads.PairHead
     RibosomeLoadingHead, pair_loss = _heads.RibosomeLoadingHead, _heads.pair_loss
     bases_of_scores, bases_of_states = _heads.bases_of_scores, _heads.bases_of_states
+    _layers = importlib.import_module("layers_ernie_rna")
+    ErnieRnaLayer, ErnieRnaLMHead = _layers.ErnieRnaLayer, _layers.ErnieRnaLMHead
+    ErnieRnaPairingProjection = _layers.ErnieRnaPairingProjection
+    ErnieRnaPooler = _layers.ErnieRnaPooler
+    pairing_table = _layers.pairing_table
+    sinusoidal_positions = _layers.sinusoidal_positions
     _outputs = importlib.import_module("outputs_ernie_rna")
     ErnieRnaHeadOutput = _outputs.ErnieRnaHeadOutput
     ErnieRnaModelOutput = _outputs.ErnieRnaModelOutput
     ErnieRnaPreTrainingOutput = _outputs.ErnieRnaPreTrainingOutput
     ErnieRnaRibosomeLoadingOutput = _outputs.ErnieRnaRibosomeLoadingOutput
-
-logger = logging.get_logger(__name__)
-
-
-# ---------------------------------------------------------------------------------------------
-# Embeddings and pairing
-
-
-def sinusoidal_positions(position_ids: torch.Tensor, hidden: int, padding: int) -> torch.Tensor:
-    """[sin(p f) | cos(p f)] with f_k = 10000^(-k / (hidden / 2 - 1)); zero where p is padding.
-
-    Args:
-        position_ids: (batch, seq) integers.
-
-    Returns:
-        (batch, seq, hidden) in float32, computed and never stored, so that it outlives casts.
-    """
-    half = hidden // 2
-    steps = torch.arange(half, dtype=torch.float32, device=position_ids.device)
-    frequencies = torch.exp(steps * -(math.log(10000.0) / max(half - 1, 1)))
-    angles = position_ids[..., None].float() * frequencies  # (batch, seq, hidden / 2)
-    positions = torch.cat([angles.sin(), angles.cos()], dim=-1)
-    return positions * (position_ids != padding)[..., None]
-
-
-class ErnieRnaLinear(nn.Linear):
-    """nn.Linear that calls oneDNN's product in inference on x86 CPUs.
-
-    PyTorch multiplies float32 by MKL, on the AMD CPU of our benchmarks a quarter slower, and adds
-    the bias of bfloat16 in a step of its own. Small matrices gain nothing and stay with PyTorch.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self._runs_onednn(input):
-            operands = input, self.weight, self.bias
-            return torch.ops.mkldnn._linear_pointwise(*operands, "none", [], "")
-        return super().forward(input)
-
-    def _runs_onednn(self, input: torch.Tensor) -> bool:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform():
-            return False
-        served = input.dtype == self.weight.dtype and input.dtype in _ONEDNN_DTYPES
-        large = self.weight.numel() >= 2**16
-        on_cpu = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        return on_cpu and served and large and bool(torch.backends.mkldnn.enabled)
-
-
-def _onednn_dtypes() -> tuple[torch.dtype, ...]:
-    """What oneDNN multiplies well on this CPU."""
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    if not (x86 and torch.backends.mkldnn.is_available()):
-        return ()
-    half = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return (torch.float32, torch.bfloat16) if half else (torch.float32,)
-
-
-_ONEDNN_DTYPES = _onednn_dtypes()
-
-
-class ErnieRnaPairingProjection(nn.Module):
-    """Pairing score -> a bias for each head, in float32 (or float64) whatever the model's dtype."""
-
-    def __init__(self, config: ErnieRnaConfig):
-        super().__init__()
-        self.linear1 = nn.Linear(1, config.pairing_hidden_size, dtype=torch.float32)
-        self.linear2 = nn.Linear(
-            config.pairing_hidden_size, config.num_attention_heads, dtype=torch.float32
-        )
-
-    def forward(self, pairing_scores: torch.Tensor) -> torch.Tensor:
-        """(..., seq, seq) -> (..., heads, seq, seq)."""
-        with without_autocast(pairing_scores.device):
-            scores = pairing_scores.to(self.linear1.weight.dtype)[..., None]
-            bias = self.linear2(F.gelu(self.linear1(scores)))
-        return bias.movedim(-1, -3)
-
-    def _apply(self, fn, *args, **kwargs):
-        def keep_precision(tensor: torch.Tensor) -> torch.Tensor:
-            new = fn(tensor)
-            halved = new.dtype in (torch.float16, torch.bfloat16)
-            return tensor.to(new.device) if halved else new
-
-        return super()._apply(keep_precision, *args, **kwargs)
-
-
-def pairing_table(config: ErnieRnaConfig, device: torch.device) -> torch.Tensor:
-    """The pairing score of every two ids, (vocab, vocab) in float32; 0 but for A-U, G-C, G-U."""
-    table = torch.zeros(config.vocab_size, config.vocab_size, device=device)
-    pairs = {"AU": config.au_pairing_score, "GC": config.gc_pairing_score}
-    for pair, score in {**pairs, "GU": config.gu_pairing_score}.items():
-        first, second = map(VOCABULARY.index, pair)
-        table[first, second] = table[second, first] = score
-    return table
-
-
-# ---------------------------------------------------------------------------------------------
-# Layers
-
-
-class ErnieRnaAttention(nn.Module):
-    """Multi-head attention that adds a bias to its scores and hands the scores on."""
-
-    def __init__(self, config: ErnieRnaConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.q_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
-        self.k_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
-        self.v_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
-        self.out_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_states, state, *, carry, in_place, output_attentions):
-        """Attend, and hand the scores on.
-
-        Args:
-            hidden_states: (batch, seq, hidden).
-            state: of one tensor, the bias (batch, heads, seq, seq); of more, that of
-                `recomputed_attention`.
-            carry, in_place: as for `eager_attention`.
-
-        Returns:
-            The new hidden states, the attention weights if asked for, and the next state.
-        """
-        query = self._split(self.q_proj(hidden_states) * self.head_dim**-0.5)
-        key = self._split(self.k_proj(hidden_states))
-        value = self._split(self.v_proj(hidden_states))
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        with without_autocast(hidden_states.device):
-            if len(state) > 1:
-                context, state = recomputed_attention(query, key, value, state, dropout=dropout)
-                weights = None
-            else:
-                attend = self._implementation(output_attentions)
-                options = {"dropout": dropout, "carry": carry, "in_place": in_place}
-                context, scores, weights = attend(query, key, value, *state, **options)
-                state = (scores,)
-        context = context.transpose(1, 2).flatten(2)  # (batch, seq, hidden)
-        return self.out_proj(context), weights if output_attentions else None, state
-
-    def _split(self, projected: torch.Tensor) -> torch.Tensor:
-        """(batch, seq, hidden) -> (batch, heads, seq, head_dim)."""
-        return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-    def _implementation(self, output_attentions: bool):
-        name = resolve_attention(self.config._attn_implementation) or "sdpa"
-        if output_attentions and name == "sdpa":
-            logger.warning_once(
-                "output_attentions=True needs the attention weights, which "
-                "scaled_dot_product_attention keeps to itself: running eager attention instead."
-            )
-            name = "eager"
-        return ATTENTIONS[name]
-
-
-class ErnieRnaLayer(nn.Module):
-    """Attention and feed-forward, each with a residual sum and a LayerNorm.
-
-    The LayerNorm stands behind the sum (post-LN, the authors' model) or, with
-    `config.norm_first`, before the block.
-    """
-
-    def __init__(self, config: ErnieRnaConfig):
-        super().__init__()
-        self.norm_first = config.norm_first
-        self.self_attn = ErnieRnaAttention(config)
-        self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.fc1 = ErnieRnaLinear(config.hidden_size, config.intermediate_size)
-        self.fc2 = ErnieRnaLinear(config.intermediate_size, config.hidden_size)
-        self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.activation_dropout = nn.Dropout(config.activation_dropout)
-
-    def forward(self, hidden_states, carry, in_place, output_attentions, *state):
-        """As `ErnieRnaAttention.forward`; flat, because checkpointing tracks no nested tensors."""
-        attended = self.self_attn_layer_norm(hidden_states) if self.norm_first else hidden_states
-        options = {"carry": carry, "in_place": in_place, "output_attentions": output_attentions}
-        attended, attentions, state = self.self_attn(attended, state, **options)
-        hidden_states = hidden_states + self.dropout(attended)
-        if self.norm_first:
-            fed = self._feed_forward(self.final_layer_norm(hidden_states))
-            return hidden_states + fed, attentions, *state
-        hidden_states = self.self_attn_layer_norm(hidden_states)
-        fed = self._feed_forward(hidden_states)
-        return self.final_layer_norm(hidden_states + fed), attentions, *state
-
-    def _feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        inner = self.fc1(hidden_states)  # (batch, seq, intermediate)
-        keep = inner.requires_grad or under_transform()
-        inner = F.gelu(inner) if keep else torch.ops.aten.gelu_(inner)
-        return self.dropout(self.fc2(self.activation_dropout(inner)))
-
-
-class ErnieRnaPooler(nn.Module):
-    """tanh of a linear map of the `<cls>` embedding."""
-
-    def __init__(self, config: ErnieRnaConfig):
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, cls_embedding: torch.Tensor) -> torch.Tensor:
-        """(batch, hidden) -> (batch, hidden)."""
-        return torch.tanh(self.dense(cls_embedding))
-
-
-class ErnieRnaLMHead(nn.Module):
-    """Linear, GELU, LayerNorm and the transposed token embedding with a bias."""
-
-    def __init__(self, config: ErnieRnaConfig):
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch, seq, hidden) -> (batch, seq, vocab)."""
-        return self.decoder(self.layer_norm(F.gelu(self.dense(hidden_states))))
-
-
-# ---------------------------------------------------------------------------------------------
-# Models
 
 
 class ErnieRnaPreTrainedModel(PreTrainedModel):

@@ -33,6 +33,7 @@ MODULES = (
     "attention_ernie_rna",
     "configuration_ernie_rna",
     "heads_ernie_rna",
+    "layers_ernie_rna",
     "modeling_ernie_rna",
     "outputs_ernie_rna",
     "tokenization_ernie_rna",

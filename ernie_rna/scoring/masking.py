@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from modeling_ernie_rna import ErnieRnaConfig, pairing_table
+from configuration_ernie_rna import ErnieRnaConfig
+from layers_ernie_rna import pairing_table
 
 PAIRINGS = ("inference", "pretraining")
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import attention_ernie_rna
+import layers_ernie_rna
 import modeling_ernie_rna
 from attention_ernie_rna import (
     Dropout,
@@ -295,7 +296,7 @@ def test_autocast(oracle_model, path, dtype):
 
 def test_output_attentions_under_sdpa_runs_eager_and_says_so(oracle_model, caplog, monkeypatch):
     warned = []
-    monkeypatch.setattr(modeling_ernie_rna.logger, "warning_once", warned.append)
+    monkeypatch.setattr(layers_ernie_rna.logger, "warning_once", warned.append)
     ids = padded_ids(20, "none")
     attentions = variant(oracle_model, "sdpa", torch.float32)(
         ids, output_attentions=True

@@ -6,13 +6,12 @@ import torch
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import convert_weights
 from ernie_rna.checkpoints.reading import read_checkpoint
+from layers_ernie_rna import pairing_table, sinusoidal_positions
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForSequenceClassification,
     ErnieRnaForTokenClassification,
     ErnieRnaModel,
-    pairing_table,
-    sinusoidal_positions,
 )
 from tests.conftest import GOLDEN, assert_as_good
 

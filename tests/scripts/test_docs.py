@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ import pytest
 from ernie_rna.cli import main as cli
 from tests.conftest import GOLDEN, ROOT
 
-# Starting Ray and several processes takes a minute.
+MARKS = {
+    "scaling-out": pytest.mark.slow,  # Starting Ray and several processes takes a minute.
+    "attributions": pytest.mark.skipif(find_spec("captum") is None, reason="needs captum"),
+}
 PAGES = [
-    pytest.param(page, marks=pytest.mark.slow if page.stem == "scaling-out" else (), id=page.name)
+    pytest.param(page, marks=MARKS.get(page.stem, ()), id=page.name)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     if page.stem != "benchmarks"  # It has no examples.
 ]
