@@ -3,6 +3,9 @@
 import importlib
 from types import ModuleType
 
+# Packages whose modules have another name.
+_PACKAGES = {"RNA": "ViennaRNA", "sklearn": "scikit-learn"}
+
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     """Import a module that an extra of this package brings.
@@ -21,6 +24,7 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # The package is there and lacks something itself.
+        name = _PACKAGES.get(package, package)
         raise ImportError(
-            f'{purpose} needs {package}, which is not installed: pip install "ernie-rna[{extra}]"'
+            f'{purpose} needs {name}, which is not installed: pip install "ernie-rna[{extra}]"'
         ) from error

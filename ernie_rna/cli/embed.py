@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -122,6 +124,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Embed as the arguments say."""
+    check_input(args.input)
+    check_model(args.model, args.revision)
+
+    from ernie_rna.embeddings.writers import check_output
+
+    check_output(Path(args.output), set(args.pooling))
+    # From here on seconds pass.
     from transformers.utils import logging
 
     from ernie_rna.embeddings.embed import embed

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +24,9 @@ says otherwise; other ids of PRED are left out.
 
 Pairs count as exact positions, pseudoknots included. precision is the part of the predicted pairs
 that is known, recall the part of the known ones that is predicted, f1 = 2 |R and P| / (|R| + |P|);
-all three are 1 where neither structure has a pair, 0 where just one has none. In the *_shifted
-columns a pair (i, j) is also found at (i+-1, j) and (i, j+-1). Means are over sequences.
+all three are 1 where neither structure has a pair (the summary counts these), 0 where just one
+has none. In the *_shifted columns a pair (i, j) is also found at (i+-1, j) and (i, j+-1). Means
+are over sequences.
 """
 _EXAMPLES = """\
   ernie-rna evaluate predicted.dbn known/ -o scores.tsv
@@ -62,10 +61,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--missing",
-        choices=("error", "unpaired"),
+        choices=("error", "skip", "unpaired"),
         default="error",
-        help="ids of REF without a prediction: refuse them (the default), or score them as "
-        "structures without pairs",
+        help="ids of REF without a prediction: refuse them (the default), leave them out, or score "
+        "them as structures without pairs",
     )
     for name, metavar in (("predicted", "PRED"), ("reference", "REF")):
         parser.add_argument(
@@ -86,31 +85,17 @@ def run(args: argparse.Namespace) -> int:
     check_output_files(outputs, args.force)
     predicted = read_structures(args.predicted, args.predicted_column)
     reference = read_structures(args.reference, args.reference_column)
-    if args.missing == "unpaired":
-        predicted = [*predicted, *unpaired(predicted, reference)]
-    evaluations = {"predicted": evaluate_structures(predicted, reference)}
+    evaluations = {"predicted": evaluate_structures(predicted, reference, args.missing)}
     if args.with_mfe:
-        mfe = minimum_free_energy(reference, predicted)
-        evaluations["mfe"] = evaluate_structures(mfe, reference)
+        scored = set(evaluations["predicted"].ids)
+        known = [structure for structure in reference if structure.id in scored]
+        evaluations["mfe"] = evaluate_structures(minimum_free_energy(known, predicted), known)
     for output in outputs:
         with open_text(output) as file:
             file.write(table(evaluations))
     # With the table on stdout, the means are for whoever looks on.
     print(summary(evaluations), file=sys.stderr if "-" in outputs else sys.stdout)
     return 0
-
-
-def unpaired(predicted: list[Structure], reference: list[Structure]) -> list[Structure]:
-    """A structure without pairs for each known one that has no prediction; said to stderr."""
-    there = {structure.id for structure in predicted}
-    missing = [known for known in reference if known.id not in there]
-    if missing:
-        warnings.warn(
-            f"{len(missing)} of {len(reference)} sequences have no prediction and are scored as "
-            f"without pairs, the first: {missing[0].id}",
-            stacklevel=2,
-        )
-    return [replace(known, pairs=[]) for known in missing]
 
 
 def minimum_free_energy(reference: list[Structure], predicted: list[Structure]) -> list[Structure]:
@@ -127,9 +112,8 @@ def minimum_free_energy(reference: list[Structure], predicted: list[Structure]) 
     sequences = {structure.id: structure.sequence for structure in predicted}
     structures = []
     for known in reference:
-        sequence = next(
-            (text for text in (known.sequence, sequences[known.id]) if set(text) - set("Nn")), None
-        )
+        texts = (known.sequence, sequences.get(known.id, ""))
+        sequence = next((text for text in texts if set(text) - set("Nn")), None)
         if sequence is None:
             raise ValueError(f"--with-mfe folds sequences, and that of {known.id} is not given")
         structures.append(mfe_structure(sequence, known.id))
@@ -152,7 +136,7 @@ def summary(evaluations: Mapping[str, Evaluation]) -> str:
     """The means, in a table to read."""
     columns = [*_MEASURES, *(f"{measure}_shifted" for measure in _MEASURES)]
     first = next(iter(evaluations.values()))
-    lines = [f"means over {len(first.ids)} sequences"]
+    lines = [f"means over {len(first.ids)} sequences{_empty(evaluations)}"]
     lines.append("".join([" " * 10, *(f"{column:>18}" for column in columns)]))
     for name, evaluation in evaluations.items():
         values = [
@@ -162,3 +146,12 @@ def summary(evaluations: Mapping[str, Evaluation]) -> str:
         ]
         lines.append("".join([f"{name:<10}", *(f"{value:>18.4f}" for value in values)]))
     return "\n".join(lines)
+
+
+def _empty(evaluations: Mapping[str, Evaluation]) -> str:
+    """How many sequences score 1 because neither structure has a pair."""
+    counts = {name: one.both_empty for name, one in evaluations.items() if one.both_empty}
+    if not counts:
+        return ""
+    parts = ", ".join(f"{count} ({name})" for name, count in counts.items())
+    return f"; without a pair on either side, which scores 1: {parts}"

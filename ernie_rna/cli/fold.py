@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -46,7 +47,7 @@ Each is named at the end with the reason, the others are written, and the exit c
 _EXAMPLES = """\
   ernie-rna fold rna.fasta -m MODEL
   ernie-rna fold rna.fasta -m MODEL -o rna.dbn -o rna.npz --matrix contacts
-  ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --pairing-scores zero    as the authors' script
+  ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --as-authors    as the authors' script
   ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
 """
 
@@ -82,16 +83,21 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fold as the arguments say."""
+    from ernie_rna.structures.output import check_outputs, open_output, wants_matrix
+
+    outputs = args.output or [STANDARD_OUTPUT]
+    check_outputs(outputs, args.force)
+    check_input(args.input)
+    check_model(args.model, args.revision)
+    how = reading_off(args)
+    # From here on seconds pass.
     from transformers.utils import logging
 
     from ernie_rna.inference.loading import use_threads
     from ernie_rna.sequences.intake import readable_twice
     from ernie_rna.structures.fold import fold
-    from ernie_rna.structures.output import check_outputs, open_output, wants_matrix
 
     logging.disable_progress_bar()  # Ours is enough.
-    outputs = args.output or [STANDARD_OUTPUT]
-    check_outputs(outputs, args.force)
     on_terminal = STANDARD_OUTPUT in outputs and sys.stdout.isatty()
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -102,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             matrix=args.matrix if wants_matrix(outputs) else None,
             progress=False if args.quiet or on_terminal else None,
-            **reading_off(args),
+            **how,
             **computing(args),
         )
         writers = {output: stack.enter_context(open_output(output)) for output in outputs}

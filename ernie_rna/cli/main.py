@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -97,15 +98,22 @@ def _run(args: argparse.Namespace) -> int:
 
 def _report(error: Exception) -> None:
     """One line, whatever the error's own text looks like."""
-    from ernie_rna.inference.processes import LeaderFailedError
-
-    if isinstance(error, LeaderFailedError):
+    # Not imported here: that would import torch, for which many an error has not waited.
+    processes = sys.modules.get("ernie_rna.inference.processes")
+    if processes is not None and isinstance(error, processes.LeaderFailedError):
         return  # The leading process tells why.
-    text = " ".join(str(error).split())
+    text = _plain(str(error))
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
     if isinstance(error, _EXPECTED) and text:
         _say(f"error: {text}")
     else:
         _say(f"internal error: {type(error).__name__}: {text} (--traceback shows where)")
+
+
+def _plain(text: str) -> str:
+    """A text in one line, without the numbers that only programmers know."""
+    return " ".join(re.sub(r"\[(Errno|WinError) -?\d+\] ?", "", text).split())
 
 
 def _say(text: str) -> None:
@@ -113,7 +121,7 @@ def _say(text: str) -> None:
 
 
 def _show_warning(message: Warning | str, *rest: Any, **others: Any) -> None:
-    _say(f"warning: {' '.join(str(message).split())}")
+    _say(f"warning: {_plain(str(message))}")
 
 
 def _leave_pipe() -> int:

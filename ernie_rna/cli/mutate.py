@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -90,13 +91,18 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score as the arguments say."""
+    outputs = _outputs(args)
+    if args.unmasked and args.mask_pairing != "inference":
+        raise ValueError(f"--mask-pairing {args.mask_pairing} with --unmasked: there is no mask")
+    check_input(args.input)
+    check_model(args.model, args.revision)
+    # From here on seconds pass.
     from transformers.utils import logging
 
     from ernie_rna.inference.loading import use_threads
     from ernie_rna.scoring.mutate import mutate
     from ernie_rna.sequences.intake import readable_twice
 
-    outputs = _outputs(args)
     logging.disable_progress_bar()  # Ours is enough.
     start = time.monotonic()
     count = 0

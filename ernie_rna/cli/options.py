@@ -109,20 +109,39 @@ def add_reading_off(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pairing-scores",
         choices=("sequence", "zero"),
-        default="sequence",
         help="the potential of two bases to pair that the first layer adds: read off the sequence "
         "as in training (the default), or zero everywhere as in the authors' script",
     )
     group.add_argument(
         "--min-loop",
         type=int,
-        default=0,
         metavar="NT",
-        help="fewest bases between partners (0, as the authors do; 3 is the shortest real hairpin)",
+        help="fewest bases between partners (3, the shortest hairpin of a real RNA)",
+    )
+    group.add_argument(
+        "--as-authors",
+        action="store_true",
+        help="what the authors' script has: --pairing-scores zero --min-loop 0",
     )
 
 
 def reading_off(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `add_reading_off`, as keywords."""
-    names = ("layer", "head", "pairing_scores", "min_loop")
-    return {name: getattr(args, name) for name in names}
+    """The arguments of `add_reading_off`, as keywords.
+
+    Raises:
+        ValueError: --as-authors beside another value of what it sets.
+    """
+    values = _AS_AUTHORS if args.as_authors else _OURS
+    for name, value in _AS_AUTHORS.items():
+        if args.as_authors and getattr(args, name) not in (None, value):
+            option = name.replace("_", "-")
+            raise ValueError(f"--as-authors sets --{option} {value}: leave out one of the two")
+    chosen = {
+        name: value if getattr(args, name) is None else getattr(args, name)
+        for name, value in values.items()
+    }
+    return {"layer": args.layer, "head": args.head, **chosen}
+
+
+_OURS: dict[str, Any] = {"pairing_scores": "sequence", "min_loop": 3}
+_AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -17,6 +18,7 @@ from ernie_rna.cli.options import (
     new_parser,
     reading_off,
 )
+from ernie_rna.extras import import_extra
 from ernie_rna.files.outputs import check_output_files
 
 if TYPE_CHECKING:
@@ -72,21 +74,27 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw as the arguments say."""
-    from transformers.utils import logging
-
-    from ernie_rna.inference.loading import load_model, use_threads
     from ernie_rna.sequences.fasta import read_fasta
     from ernie_rna.structures.figures import EXTENSIONS
 
-    logging.disable_progress_bar()
     output = Path(args.output)
     if output.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"{output}: the extension must be one of {', '.join(EXTENSIONS)}")
     if args.what == "heads" and args.reference:
         raise ValueError("--what heads marks no pairs: leave out --reference")
     check_output_files([args.output], args.force)
+    check_input(args.input)
+    check_model(args.model, args.revision)
+    import_extra("matplotlib", "plot", "a plot")
+    reading_off(args)
     record = find_record(read_fasta(args.input, args.unknown), args.id)
     known = find_reference(args.reference, record) if args.reference else None
+    # From here on seconds pass.
+    from transformers.utils import logging
+
+    from ernie_rna.inference.loading import load_model, use_threads
+
+    logging.disable_progress_bar()
     with use_threads(args.threads):
         model = load_model(
             args.model,
@@ -186,7 +194,7 @@ def _draw_heads(
     check_heads([args.head], model.config.num_attention_heads)
     Intake([record], args.long, args.unknown).records(nucleotide_limit(model.config))
     plot_all_heads(
-        head_maps(model, record, args.layer, args.pairing_scores),
+        head_maps(model, record, args.layer, reading_off(args)["pairing_scores"]),
         record.sequence,
         highlight=args.head,
         title=_title(args, model, record, head=False),
@@ -233,7 +241,7 @@ def _title(args: argparse.Namespace, model: ErnieRnaModel, record: FastaRecord, 
     parts = [str(name), f"layer {_layer(args, model)}"]
     if head:
         parts.append(f"head {args.head}")
-    if args.pairing_scores == "zero":
+    if reading_off(args)["pairing_scores"] == "zero":
         parts.append("pairing scores zero")
     return f"{record.id}, {len(record.sequence)} nt\n{', '.join(parts)}"
 

@@ -6,8 +6,9 @@ shifted by one base at one end, as a comparison of dynamic structures should (Ma
 101:7287-7292, 2004).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,15 +17,7 @@ from ernie_rna.structures.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats import read_structures
 from ernie_rna.structures.structure import FilePath, Structure
 
-__all__ = [
-    "Evaluation",
-    "PairScore",
-    "evaluate_files",
-    "evaluate_structures",
-    "mfe_structure",
-    "read_structures",
-    "score_pairs",
-]
+MISSING = ("error", "skip", "unpaired")
 
 
 @dataclass(frozen=True)
@@ -82,11 +75,13 @@ class Evaluation:
         ids: of the sequences, in the order of the reference.
         exact: a score for each, over exact pairs.
         shifted: a score for each, with pairs shifted by at most one base at one end.
+        both_empty: how many have no pair in either structure, which scores 1.
     """
 
     ids: list[str]
     exact: list[PairScore]
     shifted: list[PairScore]
+    both_empty: int = 0
 
     @property
     def mean_exact(self) -> PairScore:
@@ -114,34 +109,62 @@ def _mean(scores: Sequence[PairScore]) -> PairScore:
 
 
 def evaluate_structures(
-    predicted: Iterable[Structure], reference: Iterable[Structure]
+    predicted: Iterable[Structure], reference: Iterable[Structure], missing: str = "error"
 ) -> Evaluation:
     """Score predicted structures against the known ones with the same id.
 
     Args:
         predicted: one for each id of the reference; those of other ids are not scored.
         reference: the known structures.
+        missing: ids of the reference without a prediction: "error" refuses them, "skip" leaves
+            them out, "unpaired" scores them as structures without pairs; the last two warn.
 
     Raises:
-        ValueError: the reference is empty; an id is there twice, or in the reference alone; or two
-            structures of an id are of different sequences (T is U, case does not matter, and N
-            stands for any base).
+        ValueError: nothing is left to compare; an id is there twice, or (with "error") in the
+            reference alone; or two structures of an id are of different sequences (T is U, case
+            does not matter, and N stands for any base).
     """
+    if missing not in MISSING:
+        raise ValueError(f"missing must be one of {', '.join(MISSING)}; got {missing!r}")
     predictions, references = _by_id(predicted, "predicted"), _by_id(reference, "reference")
     if not references:
         raise ValueError("there is no reference structure to compare with")
-    missing = [name for name in references if name not in predictions]
-    if missing:
-        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+    absent = [name for name in references if name not in predictions]
+    if absent:
+        _report_missing(absent, len(references), missing)
+    for name in absent:
+        if missing == "unpaired":
+            predictions[name] = replace(references[name], pairs=[])
+        else:
+            del references[name]
+    if not references:
+        raise ValueError("no reference structure has a prediction; do the ids agree?")
+    return _evaluate(predictions, references)
+
+
+def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
+    """Raise ValueError, or warn of what is done instead."""
+    shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+    problem = f"{len(absent)} of {count} sequences have no prediction"
+    if missing == "error":
         raise ValueError(
-            f"{len(missing)} of {len(references)} sequences have no prediction: {shown}"
+            f"{problem}: {shown}; --missing skip leaves them out, --missing unpaired scores them "
+            "as without pairs"
         )
-    exact, shifted = [], []
+    done = "left out" if missing == "skip" else "scored as without pairs"
+    warnings.warn(f"{problem} and are {done}: {shown}", stacklevel=3)
+
+
+def _evaluate(
+    predictions: Mapping[str, Structure], references: Mapping[str, Structure]
+) -> Evaluation:
+    exact, shifted, both_empty = [], [], 0
     for name, known in references.items():
         _check_same_sequence(predictions[name], known)
         exact.append(score_pairs(predictions[name].pairs, known.pairs))
         shifted.append(score_pairs(predictions[name].pairs, known.pairs, shift=1))
-    return Evaluation(list(references), exact, shifted)
+        both_empty += not predictions[name].pairs and not known.pairs
+    return Evaluation(list(references), exact, shifted, both_empty)
 
 
 def evaluate_files(
@@ -150,15 +173,19 @@ def evaluate_files(
     *,
     predicted_column: str = "dot_bracket",
     reference_column: str = "dot_bracket",
+    missing: str = "error",
 ) -> Evaluation:
     """Score the structures of a file or folder against those of another.
 
     Args:
         predicted, reference: as :func:`~ernie_rna.structures.formats.read_structures` takes them.
         predicted_column, reference_column: for tables, the column with the structures.
+        missing: see `evaluate_structures`.
     """
     return evaluate_structures(
-        read_structures(predicted, predicted_column), read_structures(reference, reference_column)
+        read_structures(predicted, predicted_column),
+        read_structures(reference, reference_column),
+        missing,
     )
 
 

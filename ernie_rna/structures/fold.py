@@ -6,10 +6,10 @@
 1 ....
 
 The last layer's scores of head 5, without the special tokens, are made symmetric and handed to
-`structure.solve_contacts` and `structure.predict_pairs`. The authors' script runs with pairing
-scores of zero everywhere (it hands an array of another form to the function that makes them);
-`pairing_scores="zero"` does the same, and "sequence", the default, takes the model as it was
-trained.
+`contacts.solve_contacts` and `contacts.predict_pairs`. The authors' script runs with pairing
+scores of zero everywhere (it hands an array of another form to the function that makes them), and
+with no shortest loop: `pairing_scores="zero", min_loop=0` does the same. The defaults take the
+model as it was trained, and the shortest loop that a real RNA has.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def fold(
     layer: int = -1,
     head: int = 5,
     pairing_scores: str = "sequence",
-    min_loop: int = 0,
+    min_loop: int = 3,
     matrix: str | None = None,
     long: str = "error",
     unknown: str = "error",
@@ -111,8 +111,9 @@ def fold(
             last one.
         head: whose scores, counted from 0; 5 is the authors' choice.
         pairing_scores: "sequence", or "zero" as in the authors' script.
-        min_loop: fewest bases between partners; the authors ask for none.
-        matrix: "contacts", those of `structure.solve_contacts`, or "scores", the symmetric map
+        min_loop: fewest bases between partners; 3 is the shortest hairpin loop of a real RNA, the
+            authors ask for none (0).
+        matrix: "contacts", those of `contacts.solve_contacts`, or "scores", the symmetric map
             that they come from; None for neither.
         long: what to do with a sequence longer than the model was trained on: "error" or
             "full" (computed whole).

@@ -182,6 +182,22 @@ def test_missing_predictions_are_refused_or_count_as_unpaired(structures, capsys
     assert output.splitlines()[-1].split()[1:4] == ["0.2500"] * 3
 
 
+def test_missing_predictions_are_left_out_on_request(structures, capsys):
+    _, errors = run(capsys, "evaluate", "predicted.dbn", "known", code=1)
+    assert "--missing skip" in errors
+    output, errors = run(capsys, "evaluate", "predicted.dbn", "known", "--missing", "skip")
+    assert "warning: 1 of 2 sequences have no prediction and are left out: b" in errors
+    assert "means over 1 sequences" in output
+    assert output.splitlines()[-1].split()[1:4] == ["0.5000"] * 3
+
+
+def test_sequences_without_a_pair_on_either_side_are_counted(structures, capsys):
+    write_structures(Path("empty.dbn"), [Structure("c", "GAAAC", [])])
+    output, _ = run(capsys, "evaluate", "predicted.dbn", "empty.dbn")
+    assert "without a pair on either side, which scores 1: 1 (predicted)" in output
+    assert "either side" not in run(capsys, "evaluate", "all.dbn", "known")[0]
+
+
 @needs_vienna
 def test_evaluate_with_minimum_free_energy(structures, capsys):
     output, _ = run(capsys, "evaluate", "all.dbn", "known", "--with-mfe", "-o", "scores.tsv")

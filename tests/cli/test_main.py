@@ -73,14 +73,17 @@ def test_standard_input(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.fasta", "-o", "o.npz"], "[Errno 2] No such file or directory: 'nowhere.fasta'"),
+        (["nowhere.fasta", "-o", "o.npz"], "nowhere.fasta: no such file"),
         (["bad.fasta", "-o", "o.npz"], "bad.fasta: record 1 (x): it looks like a protein: 31 %"),
         (["in.fasta", "-o", "o.csv"], "o.csv: the extension must be one of .safetensors, .h5"),
         (["in.fasta", "-o", "in.npz"], "in.npz exists already; --force replaces it"),
         (["in.fasta", "-o", "o.npz", "--layers", "9"], "the model has layers 0 (embeddings) to 3"),
         (["in.fasta", "-o", "o.npz", "--pooling", "max"], "pooling must be among token, cls, mean"),
         (["in.fasta", "-o", "o.npz", "--device", "tpu"], "device 'tpu' cannot be used: "),
-        (["in.fasta", "-o", "o.npz", "-m", "nowhere"], "cannot load the model 'nowhere': "),
+        (
+            ["in.fasta", "-o", "o.npz", "-m", "nowhere"],
+            "there is no folder nowhere here, and the Hub",
+        ),
     ],
 )
 def test_errors_take_one_line(folder, capsys, arguments, message):
@@ -152,6 +155,16 @@ class Failing:
     [
         (ValueError("two\n  lines"), 1, "ernie-rna: error: two lines\n"),
         (KeyError("x"), 1, "ernie-rna: internal error: KeyError: 'x' (--traceback shows where)\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.tsv"),
+            1,
+            "ernie-rna: error: x.tsv: no such file or directory\n",
+        ),
+        (
+            OSError("cannot read x: [Errno 13] Permission denied: 'x'"),
+            1,
+            "ernie-rna: error: cannot read x: Permission denied: 'x'\n",
+        ),
         (KeyboardInterrupt(), 130, "ernie-rna: interrupted\n"),
         (None, 0, "ernie-rna: warning: take care\n"),
     ],

@@ -1,0 +1,132 @@
+"""What a command says at once, before torch is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.main import build_parser
+from ernie_rna.cli.options import reading_off
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    Path("ERNIE-RNA_pretrain.pt").write_bytes(b"PK")
+    Path("unconverted").mkdir()
+    Path("unconverted/released.pt").write_bytes(b"PK")
+    Path("model").mkdir()
+    Path("model/config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (
+            "ERNIE-RNA_pretrain.pt",
+            ValueError,
+            r"is a file.*ernie-rna convert ERNIE-RNA_pretrain\.pt ERNIE-RNA_pretrain, then -m",
+        ),
+        (
+            "unconverted",
+            ValueError,
+            r"no config\.json; `ernie-rna convert unconverted/released\.pt",
+        ),
+        ("./NOSUCH", FileNotFoundError, r"there is no folder \./NOSUCH; .*-m mini"),
+        ("a/b/c", FileNotFoundError, "there is no folder a/b/c"),
+        ("some body", ValueError, "neither a folder here nor a name on the Hub"),
+        ("user/name", ConnectionError, r"cannot be asked \(http://127\.0\.0\.1:9: .*refused"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded(model, error, message):
+    with pytest.raises(error, match=message):
+        check_model(model)
+
+
+@pytest.mark.parametrize("model", ["model", "./model", "mini"])
+def test_a_model_that_may_be_loaded(model):
+    check_model(model)
+
+
+def test_offline_by_choice_is_told(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
+        check_model("user/name")
+
+
+def test_a_model_in_the_cache_needs_no_hub(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "config.json")
+    check_model("user/name")
+
+
+def test_inputs():
+    check_input("-")
+    check_input("model/config.json")
+    with pytest.raises(FileNotFoundError, match=r"in\.fasta: no such file"):
+        check_input("in.fasta")
+    with pytest.raises(IsADirectoryError, match="model: a folder"):
+        check_input("model")
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from ernie_rna.cli.main import main
+for line in open("commands.txt"):
+    assert main(line.split()) == 1, line
+"""
+
+
+def test_no_command_waits_for_torch_to_refuse_what_is_plain():
+    Path("in.fasta").write_text(">a\nACGU\n")
+    Path("there.tsv").write_text("")
+    commands = {
+        "fold in.fasta -m ./NOSUCH": "no folder ./NOSUCH",
+        "fold in.fasta -m model -o out.xyz": "extension",
+        "fold in.fasta -m model -o there.tsv": "--force",
+        "fold no.fasta -m model": "no.fasta: no such file",
+        "fold in.fasta -m model --as-authors --min-loop 3": "--as-authors sets --min-loop 0",
+        "embed in.fasta -m ERNIE-RNA_pretrain.pt -o out.npz": "convert it first",
+        "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
+        "mutate in.fasta -m model": "nothing to write",
+        "mutate in.fasta -m unconverted -o out.tsv": "config.json",
+        "plot in.fasta -m model -o out.gif": "extension",
+        "plot in.fasta -m ./NOSUCH -o out.svg": "no folder ./NOSUCH",
+    }
+    Path("commands.txt").write_text("\n".join(commands))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == len(commands)
+    for line, (command, message) in zip(said, commands.items(), strict=True):
+        assert line.startswith("ernie-rna: error: "), command
+        assert message in line, command
+
+
+@pytest.mark.parametrize(
+    ("options", "scores", "loop"),
+    [
+        ([], "sequence", 3),
+        (["--as-authors"], "zero", 0),
+        (["--as-authors", "--min-loop", "0"], "zero", 0),
+        (["--pairing-scores", "zero"], "zero", 3),
+        (["--min-loop", "0"], "sequence", 0),
+    ],
+)
+def test_what_structures_are_read_off(options, scores, loop):
+    args = build_parser().parse_args(["fold", "in.fasta", "-m", "model", *options])
+    how = reading_off(args)
+    assert (how["pairing_scores"], how["min_loop"]) == (scores, loop)
