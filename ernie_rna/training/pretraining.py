@@ -1,0 +1,301 @@
+"""Pretrains an ERNIE-RNA by transformers' Trainer, so that it can be killed and go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+
+from configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.pretraining_batches import PretrainingBatches
+from ernie_rna.training.pretraining_data import Batches, Limit, Rna, Sampler, Stream, stream_fasta
+from ernie_rna.training.pretraining_evaluation import Evaluator
+from ernie_rna.training.pretraining_settings import Settings
+from modeling_ernie_rna import ErnieRnaForPreTraining
+from tokenization_ernie_rna import ErnieRnaTokenizer
+
+# Written last into a checkpoint, so that one without it was cut short.
+AVERAGE_FILE = "average.safetensors"
+LOG_FILE = "log.jsonl"
+
+
+def new_model(settings: Settings) -> ErnieRnaForPreTraining:
+    """A model with weights drawn from the seed.
+
+    With gains above 1 tokens and pairing scores stand out from positions and from the random
+    scores of the layers from the beginning, which a short training has no time to find out.
+    """
+    transformers.set_seed(settings.seed)
+    model: Any = ErnieRnaForPreTraining(ErnieRnaConfig(**settings.model))
+    with torch.no_grad():
+        for name, weight in model.ernie_rna.twod_proj.named_parameters():
+            if name.endswith("weight"):
+                weight.mul_(settings.pairing_gain)
+        embedding = model.get_input_embeddings().weight
+        embedding.mul_(settings.embedding_gain)
+        if settings.embedding_gain != 1.0:  # The tied decoder's logits begin at a spread of 1.
+            spread = float(embedding.std()) * model.config.hidden_size**0.5
+            model.lm_head.layer_norm.weight.fill_(1 / spread)
+        model.pair_head.conv_out.bias.fill_(settings.pair_bias)
+    return model
+
+
+@dataclass
+class Average:
+    """The moving average of a model's floating-point state.
+
+    The first steps count fully and the decay rises to its value as (1 + step) / (10 + step).
+    """
+
+    decay: float
+    values: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, decay: float) -> Average:
+        return cls(decay, {name: value.clone() for name, value in _floats(model).items()})
+
+    @torch.no_grad()
+    def update(self, model: torch.nn.Module, step: int) -> None:
+        rate = 1 - min(self.decay, (1 + step) / (10 + step))
+        for name, value in _floats(model).items():
+            self.values[name].lerp_(value, rate)
+
+    @contextlib.contextmanager
+    def applied(self, model: torch.nn.Module) -> Iterator[None]:
+        """The model with the average for its weights, for as long as the context lasts."""
+        present = {name: value.clone() for name, value in _floats(model).items()}
+        _set_floats(model, self.values)
+        try:
+            yield
+        finally:
+            _set_floats(model, present)
+
+
+def _floats(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights and floating-point buffers by name, tied ones once."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: value.detach() for name, value in tensors.items() if value.is_floating_point()}
+
+
+@torch.no_grad()
+def _set_floats(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+    for name, value in _floats(model).items():
+        value.copy_(values[name])
+
+
+class PretrainingTrainer(transformers.Trainer):
+    """A Trainer with our batches, schedule, moving average and evaluation.
+
+    Args:
+        model, tokenizer: to train.
+        settings: of the run.
+        arguments: of the Trainer, from `training_arguments`.
+        training: RNAs to train on, or a FASTA file to stream.
+        evaluator: what computes the metrics.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: Settings,
+        arguments: transformers.TrainingArguments,
+        training: Sequence[Rna] | Path,
+        evaluator: Evaluator,
+    ):
+        self._settings, self._tokenizer, self._training = settings, tokenizer, training
+        self._evaluator, self._config = evaluator, model.config
+        self.average = Average.of(model, settings.ema_decay)
+        # The Trainer insists on data sets for the loader and the evaluation that are our own.
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=evaluator.sample,
+            eval_dataset=evaluator.sample,
+            callbacks=[_Keeper(self), _Log()],
+        )
+        self.remove_callback(transformers.PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader:
+        self.batches = PretrainingBatches(
+            *_batches(self._training, self._settings),
+            self._settings,
+            self._tokenizer,
+            self._config,
+            rank=self.args.process_index,
+            world=self.args.world_size,
+        )
+        return _Loader(self.batches, batch_size=None)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            optimizer = self.optimizer if optimizer is None else optimizer
+            schedule = _schedule(self._settings)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return self.lr_scheduler
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Metrics of the moving average, if there is one, on the validation split.
+
+        The first process computes them, and the others go on to wait for it in the next step.
+        """
+        if not self.is_world_process_zero():
+            return {}
+        averaged = self._settings.ema_decay > 0
+        model: Any = self.model
+        with self.average.applied(model) if averaged else contextlib.nullcontext():
+            metrics = self._evaluator(model)
+        self.log({f"eval_{name}": value for name, value in metrics.items()})
+        return metrics
+
+
+class _Loader(DataLoader):
+    """The Trainer asks how long an epoch is; there is one, as long as the run."""
+
+    def __len__(self) -> int:
+        return 2**31
+
+
+def _schedule(settings: Settings) -> Callable[[int], float]:
+    """The learning rate's factor at a step: up, level, and down to 0."""
+
+    def factor(step: int) -> float:
+        rise = (step + 1) / max(1, settings.warmup_steps)
+        fall = (settings.steps - step) / max(1, settings.decay_steps)
+        return max(0.0, min(1.0, rise, fall))
+
+    return factor  # A function is not put into checkpoints, so that new settings count.
+
+
+class _Keeper(TrainerCallback):
+    """Has the batches begin where the run stopped, and keeps the moving average."""
+
+    def __init__(self, trainer: PretrainingTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # The Trainer makes the loader before it knows the step.
+        self._trainer.batches.start = state.global_step * args.gradient_accumulation_steps
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        # Dropout too is drawn from the seed and the step alone: the Trainer puts no random state
+        # back into a run whose batches it does not skip itself.
+        seeds = np.random.SeedSequence((args.seed, state.global_step, args.process_index))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if self._trainer.average.decay:
+            self._trainer.average.update(model, state.global_step)
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            save_file(self._trainer.average.values, folder / AVERAGE_FILE)
+
+
+class _Log(TrainerCallback):
+    """Appends each log to a file of JSON lines, and prints it."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs:
+            return
+        line = json.dumps({"step": state.global_step, **logs})
+        with (Path(args.output_dir) / LOG_FILE).open("a") as file:
+            file.write(f"{line}\n")
+        print(line, flush=True)
+
+
+def _batches(
+    source: Sequence[Rna] | Path, settings: Settings
+) -> tuple[Batches | None, Batches | None]:
+    """The masked-LM and the structure batches of a run; None for a kind that it has not."""
+    masked, structure = settings.masked_lm, settings.structure
+    power, seed = settings.family_power, settings.seed
+    tokens = Limit(masked.tokens, 1, masked.max_length)
+    if isinstance(source, Path):
+        if masked.fraction < 1:
+            raise InputError(f"{source}: has no structures; set masked_lm.fraction to 1")
+        return Stream(stream_fasta(source), tokens, 2 * seed), None
+    kinds: list[Batches | None] = [None, None]
+    if masked.fraction > 0:
+        kinds[0] = Sampler(source, power, tokens, 2 * seed)
+    if masked.fraction < 1:
+        longest = structure.max_length
+        known = [r for r in source if r.pairs is not None and len(r.sequence) <= longest]
+        pairs = Limit(structure.squared_tokens, 2, longest)
+        kinds[1] = Sampler(known, power, pairs, 2 * seed + 1)
+    return kinds[0], kinds[1]
+
+
+def training_arguments(
+    settings: Settings, folder: Path, cpu: bool = False
+) -> transformers.TrainingArguments:
+    """The Trainer's own settings for a run in `folder`."""
+    return transformers.TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        adam_beta1=settings.adam_betas[0],
+        adam_beta2=settings.adam_betas[1],
+        adam_epsilon=settings.adam_epsilon,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        use_cpu=cpu,
+        # accelerate takes a named backend for a sign of several processes.
+        ddp_backend="gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        seed=settings.seed,
+        logging_steps=settings.logging_steps,
+        eval_strategy="steps",
+        eval_steps=settings.eval_steps,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=3,
+        # The batches begin where the run stopped.
+        ignore_data_skip=True,
+        # A batch reaches only one of the two heads.
+        ddp_find_unused_parameters=True,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{AVERAGE_FILE}")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def pretrain(
+    settings: Settings,
+    training: Sequence[Rna] | Path,
+    validation: Sequence[Rna],
+    folder: Path,
+    *,
+    cpu: bool = False,
+) -> PretrainingTrainer:
+    """Train to `settings.steps`, from the newest checkpoint in `folder` if there is one."""
+    model, tokenizer = new_model(settings), ErnieRnaTokenizer()
+    arguments = training_arguments(settings, folder, cpu)
+    evaluator = Evaluator(validation, settings, tokenizer)
+    trainer = PretrainingTrainer(model, tokenizer, settings, arguments, training, evaluator)
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is not None:
+        trainer.average.values = load_file(checkpoint / AVERAGE_FILE)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return trainer

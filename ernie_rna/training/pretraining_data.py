@@ -1,0 +1,208 @@
+"""RNAs to pretrain on, from files, and which of them make up each batch."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ernie_rna.extras import import_extra
+from ernie_rna.sequences.fasta import InputError, read_fasta
+from ernie_rna.structures.dot_bracket import BasePair, from_dot_bracket
+
+# Sequences that are sorted by length and cut into batches at a time.
+_POOL = 2048
+COLUMNS = ("id", "sequence", "dot_bracket", "family", "split")
+_TABLES = (".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Rna:
+    """A sequence, its base pairs counted from 0, if known, and its family."""
+
+    id: str
+    sequence: str
+    pairs: tuple[BasePair, ...] | None = None
+    family: str = ""
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table, TSV or Parquet, and not FASTA."""
+    return any(path.name.endswith((kind, f"{kind}.gz")) for kind in _TABLES)
+
+
+def read_table(path: Path, split: str, leave_out: Collection[str] = ()) -> list[Rna]:
+    """The rows of a split of a table with the columns id, sequence, dot_bracket, family and split.
+
+    Args:
+        path: TSV, may be gzipped, or Parquet.
+        leave_out: ids of rows to leave out.
+
+    Raises:
+        InputError: a column is missing, a structure is none, or there is no row.
+        ImportError: pyarrow is not installed (Parquet).
+    """
+    rnas = []
+    for row in _rows(path):
+        missing = [column for column in COLUMNS if column not in row]
+        if missing:
+            raise InputError(f"{path}: has no column {', '.join(missing)}")
+        if row["split"] == split and row["id"] not in leave_out:
+            try:
+                pairs = tuple(from_dot_bracket(row["dot_bracket"]))
+            except ValueError as error:
+                raise InputError(f"{path}: {row['id']}: {error}") from error
+            rnas.append(Rna(row["id"], row["sequence"], pairs, row["family"]))
+    if not rnas:
+        raise InputError(f"{path}: no row is of the split {split!r}")
+    return rnas
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, str]]:
+    if path.suffix == ".parquet":
+        parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")
+        for batch in parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+        return
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        yield from csv.DictReader(file, delimiter="\t")
+
+
+# ---------------------------------------------------------------------------------------------
+# Batches
+
+
+class Batches(Protocol):
+    """An endless sequence of batches, the same each time it is begun."""
+
+    def batches(self, start: int = 0) -> Iterator[list[Rna]]:
+        """The batches from number `start` on."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How large a batch may be: longest ** exponent * sequences, at most `size`.
+
+    Attributes:
+        exponent: 1 for tokens, 2 for pairs of tokens.
+        longest: a sequence counts as at most this many nucleotides, and <cls> and <eos>.
+    """
+
+    size: int
+    exponent: int
+    longest: int
+
+    def tokens(self, rnas: Iterable[Rna]) -> np.ndarray:
+        lengths = np.array([len(rna.sequence) for rna in rnas], dtype=np.int64)
+        return np.minimum(lengths, self.longest) + 2
+
+    def cut(self, tokens: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+        """Batches of indices of like length, in random order, that hold all of a pool.
+
+        Args:
+            tokens: of each sequence of the pool.
+        """
+        order = np.argsort(tokens, kind="stable")
+        batches, start = [], 0
+        for stop in range(1, len(order) + 1):
+            next_length = int(tokens[order[min(stop, len(order) - 1)]])
+            full = (stop + 1 - start) * next_length**self.exponent > self.size
+            if full or stop == len(order):
+                batches.append(order[start:stop])
+                start = stop
+        return [batches[index] for index in generator.permutation(len(batches))]
+
+
+class Sampler:
+    """Batches drawn with replacement from RNAs in memory, families by their size to a power.
+
+    Args:
+        rnas: what to draw from.
+        power: 0 draws all families alike, 1 each as often as its sequences.
+        limit: of a batch.
+        seed: of all draws.
+    """
+
+    def __init__(self, rnas: Sequence[Rna], power: float, limit: Limit, seed: int):
+        if not rnas:
+            raise InputError("there is no sequence to train on")
+        self.rnas, self._limit, self._seed = rnas, limit, seed
+        self._tokens = limit.tokens(rnas)
+        sizes = Counter(rna.family for rna in rnas)
+        weights = np.array([sizes[rna.family] ** (power - 1.0) for rna in rnas])
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def batches(self, start: int = 0) -> Iterator[list[Rna]]:
+        """See `Batches`; to skip some costs no more than their draws."""
+        for indices in itertools.islice(self._indices(), start, None):
+            yield [self.rnas[index] for index in indices]
+
+    def _indices(self) -> Iterator[np.ndarray]:
+        for pool in itertools.count():
+            generator = np.random.default_rng((self._seed, pool))
+            drawn = np.searchsorted(self._cumulative, generator.random(_POOL))
+            drawn = np.minimum(drawn, len(self.rnas) - 1)
+            for batch in self._limit.cut(self._tokens[drawn], generator):
+                yield drawn[batch]
+
+
+class Stream:
+    """Batches of RNAs that are read again and again in the order of their file, a pool at a time.
+
+    Args:
+        read: begins to read.
+        limit: of a batch.
+        seed: of the order of the batches of a pool.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[Rna]], limit: Limit, seed: int):
+        self._read, self._limit, self._seed = read, limit, seed
+
+    def batches(self, start: int = 0) -> Iterator[list[Rna]]:
+        """See `Batches`; what is skipped is read all the same."""
+        return itertools.islice(self._batches(), start, None)
+
+    def _batches(self) -> Iterator[list[Rna]]:
+        endless = itertools.chain.from_iterable(self._read() for _ in itertools.count())
+        for number in itertools.count():
+            pool = list(itertools.islice(endless, _POOL))
+            generator = np.random.default_rng((self._seed, number))
+            for batch in self._limit.cut(self._limit.tokens(pool), generator):
+                yield [pool[index] for index in batch]
+
+
+def stream_fasta(path: Path) -> Callable[[], Iterator[Rna]]:
+    """What `Stream` reads, from a FASTA file, compressed or not."""
+    return lambda: (Rna(record.id, record.sequence) for record in read_fasta(path))
+
+
+def permute(rna: Rna, rate: float, generator: np.random.Generator) -> Rna:
+    """The same structure with another sequence of the same composition.
+
+    Of the pairs, and apart from them of the unpaired bases, the share `rate` is drawn, and those
+    drawn change places; a pair also turns round half of the time.
+
+    Args:
+        rna: with its pairs.
+    """
+    bases = np.array(list(rna.sequence))
+    pairs = np.array(rna.pairs, dtype=np.int64).reshape(-1, 2)
+    drawn = pairs[generator.random(len(pairs)) < rate]
+    turned = np.where(generator.random(len(drawn))[:, None] < 0.5, drawn[:, ::-1], drawn)
+    new = bases.copy()
+    new[drawn] = bases[generator.permutation(turned)]
+    free = np.setdiff1d(np.arange(len(bases)), pairs)
+    free = free[generator.random(len(free)) < rate]
+    new[free] = bases[generator.permutation(free)]
+    return Rna(rna.id, "".join(new), rna.pairs, rna.family)

@@ -1,0 +1,106 @@
+"""Metrics of a pretraining on sequences that it does not train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ernie_rna.scoring.masking import MaskingCollator
+from ernie_rna.structures.contacts import predict_pairs, solve_contacts
+from ernie_rna.structures.evaluation import PairScore, score_pairs
+from ernie_rna.training.pretraining_batches import structure_batch
+from ernie_rna.training.pretraining_data import Limit, Rna, Sampler
+from ernie_rna.training.pretraining_settings import Settings
+
+_MASK_SEED = 1
+_SHORTEST_HAIRPIN = 3  # bases, as `ernie-rna fold` has it
+
+
+class Evaluator:
+    """Masked-LM loss, pair loss and F1 on a fixed sample, families drawn as in training.
+
+    Args:
+        rnas: of the validation split.
+        settings: of the run.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, rnas: Sequence[Rna], settings: Settings, tokenizer: Any):
+        self._settings, self._tokenizer = settings, tokenizer
+        longest = settings.structure.max_length
+        known = [rna for rna in rnas if len(rna.sequence) <= longest]
+        count = min(settings.eval_sequences, len(known))
+        self.sample = _sample(known, settings.family_power, count)
+
+    @torch.no_grad()
+    def __call__(self, model: Any) -> dict[str, float]:
+        training = model.training
+        model.eval()
+        try:
+            metrics = self._masked_lm(model) if self._settings.masked_lm.fraction else {}
+            if self._settings.masked_lm.fraction < 1:
+                metrics |= self._structure(model)  # those without structure count as unpaired
+        finally:
+            model.train(training)
+        return metrics
+
+    def _masked_lm(self, model: Any) -> dict[str, float]:
+        probability = self._settings.masked_lm.probability
+        mask = MaskingCollator(self._tokenizer, model.config, "pretraining", probability)
+        total, count = 0.0, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_MASK_SEED)
+            for rnas in _by_length(self.sample):
+                ids = self._tokenizer([rna.sequence for rna in rnas])["input_ids"]
+                batch = mask([{"input_ids": each} for each in ids])
+                batch = {name: value.to(model.device) for name, value in batch.items()}
+                drawn = int((batch["labels"] != -100).sum())
+                total += float(model(**batch).loss) * drawn
+                count += drawn
+        return {"masked_lm_loss": total / max(1, count)}
+
+    def _structure(self, model: Any) -> dict[str, float]:
+        losses: list[float] = []
+        thresholds = self._settings.eval_thresholds
+        scores: dict[float, list[float]] = {threshold: [] for threshold in thresholds}
+        for rnas in _by_length(self.sample):
+            batch = structure_batch(rnas, self._tokenizer)
+            output = model(**{name: value.to(model.device) for name, value in batch.items()})
+            losses += [float(output.loss)] * len(rnas)
+            logits = output.pair_logits.float().cpu()
+            for threshold in thresholds:
+                scored = score_structures(rnas, logits + self._settings.eval_offset, threshold)
+                scores[threshold] += [score.f1 for score in scored]
+        means = {threshold: float(np.mean(values)) for threshold, values in scores.items()}
+        metrics = {f"f1_at_{threshold:g}": value for threshold, value in means.items()}
+        return {"pair_loss": float(np.mean(losses)), "f1": max(means.values()), **metrics}
+
+
+def score_structures(
+    rnas: Sequence[Rna], logits: torch.Tensor, threshold: float
+) -> list[PairScore]:
+    """Precision, recall and F1 of each sequence's structure; logits (batch, length, length)."""
+    sequences = [rna.sequence for rna in rnas]
+    contacts = solve_contacts(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
+    predicted = predict_pairs(contacts)
+    return [score_pairs(p, rna.pairs or ()) for p, rna in zip(predicted, rnas, strict=True)]
+
+
+def _sample(rnas: Sequence[Rna], power: float, count: int) -> list[Rna]:
+    """The same `count` of the RNAs each time, without repeats."""
+    sampler = Sampler(rnas, power, Limit(1, 1, 1), seed=0)
+    chosen: dict[str, Rna] = {}
+    for batch in sampler.batches():
+        if len(chosen) == count:
+            break
+        chosen.setdefault(batch[0].id, batch[0])
+    return list(chosen.values())
+
+
+def _by_length(rnas: Sequence[Rna], batch: int = 8) -> Iterator[list[Rna]]:
+    rnas = sorted(rnas, key=lambda rna: len(rna.sequence))
+    for start in range(0, len(rnas), batch):
+        yield list(rnas[start : start + batch])

@@ -1,0 +1,348 @@
+"""Pretraining: which batches, that it learns both losses, and that a killed run goes on exactly."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.checkpoints.export import why_no_export
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.pretraining import AVERAGE_FILE, LOG_FILE, last_checkpoint, new_model
+from ernie_rna.training.pretraining_batches import PretrainingBatches, pair_labels
+from ernie_rna.training.pretraining_data import (
+    Limit,
+    Rna,
+    Sampler,
+    Stream,
+    permute,
+    read_table,
+    stream_fasta,
+)
+from ernie_rna.training.pretraining_export import OFFSETS, THRESHOLDS, load_average
+from ernie_rna.training.pretraining_settings import (
+    MaskedLMPart,
+    Settings,
+    StructurePart,
+    read_settings,
+)
+from modeling_ernie_rna import (
+    ErnieRnaForMaskedLM,
+    ErnieRnaForPreTraining,
+    ErnieRnaForSecondaryStructure,
+    ErnieRnaModel,
+)
+from scripts import evaluate_pair_head, export_pretrained, pretrain
+from tests.conftest import ROOT
+from tokenization_ernie_rna import ErnieRnaTokenizer
+
+MODEL = {
+    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"intermediate_size": 32, "pair_channels": 8, "pair_blocks": 1},
+}
+SETTINGS = {
+    "_about": "a remark",
+    "model": MODEL,
+    "masked_lm": {"fraction": 0.5, "tokens": 120, "max_length": 40},
+    "structure": {"squared_tokens": 3000, "max_length": 40, "permuted": 0.5},
+    **{"steps": 6, "warmup_steps": 2, "decay_steps": 2, "learning_rate": 0.01},
+    **{"ema_decay": 0.9, "eval_steps": 3, "eval_sequences": 4, "save_steps": 2, "logging_steps": 1},
+}
+
+
+def hairpin(draw, stem, loop):
+    partner = {"G": "C", "C": "G", "A": "U", "U": "A"}
+    left = draw.choices("ACGU", k=stem)
+    middle = draw.choices("ACGU", k=loop)
+    sequence = "".join([*left, *middle, *(partner[base] for base in reversed(left))])
+    return sequence, "(" * stem + "." * loop + ")" * stem
+
+
+@pytest.fixture
+def table(tmp_path):
+    draw = random.Random(0)
+    lines = ["id\tsequence\tdot_bracket\tfamily\tsplit"]
+    for row in range(40):
+        split = "validation" if row % 5 == 0 else "train"
+        sequence, structure = hairpin(draw, draw.randint(3, 12), draw.randint(3, 9))
+        lines.append(f"rna{row}\t{sequence}\t{structure}\tfamily{min(row % 7, 3)}\t{split}")
+    path = tmp_path / "rnas.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def rnas(table):
+    return read_table(table, "train")
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(SETTINGS))
+    return path
+
+
+class TestTable:
+    def test_split_and_pairs(self, table):
+        rnas = read_table(table, "train", leave_out={"rna1", "rna2"})
+        assert len(rnas) == 30
+        assert rnas[0].id == "rna3"
+        assert rnas[0].pairs[0] == (0, len(rnas[0].sequence) - 1)
+
+    def test_what_is_missing_is_named(self, table):
+        with pytest.raises(InputError, match="split 'test'"):
+            read_table(table, "test")
+        table.write_text("id\tsequence\nx\tACGU\n")
+        with pytest.raises(InputError, match="no column dot_bracket, family, split"):
+            read_table(table, "train")
+
+
+class TestSettings:
+    def test_remarks_and_parts(self, config_file):
+        settings = read_settings(config_file)
+        assert settings.structure.squared_tokens == 3000
+        assert settings.masked_lm.probability == 0.15
+
+    @pytest.mark.parametrize(("key", "where"), [("lr", None), ("tokens", "structure")])
+    def test_unknown_key(self, config_file, key, where):
+        values = json.loads(config_file.read_text())
+        (values[where] if where else values)[key] = 1
+        config_file.write_text(json.dumps(values))
+        with pytest.raises(InputError, match=f"'{key}' is none of"):
+            read_settings(config_file)
+
+
+class TestSampler:
+    def test_batches_keep_to_the_limit(self, rnas):
+        for batch in itertools.islice(Sampler(rnas, 1.0, Limit(3000, 2, 40), 0).batches(), 200):
+            longest = max(len(rna.sequence) for rna in batch) + 2
+            assert len(batch) == 1 or longest**2 * len(batch) <= 3000
+
+    def test_skipping_is_going_on(self, rnas):
+        sampler = Sampler(rnas, 0.5, Limit(200, 1, 40), 3)
+        every = list(itertools.islice(sampler.batches(), 600))
+        assert list(itertools.islice(sampler.batches(350), 250)) == every[350:]
+
+    @pytest.mark.parametrize(("power", "expected"), [(0.0, 0.25), (1.0, None)])
+    def test_families(self, rnas, power, expected):
+        drawn = itertools.islice(Sampler(rnas, power, Limit(1, 1, 40), 0).batches(), 8000)
+        shares = Counter(rna.family for batch in drawn for rna in batch)
+        sizes = Counter(rna.family for rna in rnas)
+        for family, count in shares.items():
+            share = expected or sizes[family] / len(rnas)
+            assert count / 8000 == pytest.approx(share, abs=0.02)
+
+
+class TestStream:
+    @pytest.fixture
+    def fasta(self, rnas, tmp_path):
+        path = tmp_path / "rnas.fasta"
+        path.write_text("".join(f">{rna.id}\n{rna.sequence}\n" for rna in rnas))
+        return path
+
+    def test_every_sequence_as_often(self, fasta, rnas):
+        batches = Stream(stream_fasta(fasta), Limit(200, 1, 40), 0).batches()
+        seen = Counter()
+        while sum(seen.values()) < 2048:
+            seen.update(rna.id for rna in next(batches))
+        assert set(seen) == {rna.id for rna in rnas}
+        assert set(seen.values()) == {2048 // len(rnas)}
+
+    def test_skipping_is_going_on(self, fasta):
+        stream = Stream(stream_fasta(fasta), Limit(200, 1, 40), 0)
+        every = list(itertools.islice(stream.batches(), 30))
+        assert list(itertools.islice(stream.batches(20), 10)) == every[20:]
+
+    def test_run(self, fasta, config_file, tmp_path, capsys):
+        command = [str(config_file), str(fasta), str(tmp_path / "run"), "--cpu"]
+        assert pretrain.main(command) == 1
+        assert "--eval-fasta" in capsys.readouterr().err
+        command += ["--eval-fasta", str(fasta)]
+        assert pretrain.main(command) == 1
+        assert "masked_lm.fraction" in capsys.readouterr().err
+        config_file.write_text(json.dumps({**SETTINGS, "masked_lm": {"tokens": 120}}))
+        assert pretrain.main(command) == 0
+        log = (tmp_path / "run" / LOG_FILE).read_text()
+        assert "eval_masked_lm_loss" in log
+        assert "eval_f1" not in log
+
+
+def test_parquet_is_tsv(table, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    lines = [line.split("\t") for line in table.read_text().splitlines()]
+    columns = dict(zip(lines[0], map(list, zip(*lines[1:], strict=True)), strict=True))
+    parquet.write_table(pa.table(columns), tmp_path / "rnas.parquet")
+    assert read_table(tmp_path / "rnas.parquet", "train") == read_table(table, "train")
+
+
+class TestPermute:
+    def test_structure_and_composition_stay(self, rnas):
+        generator = np.random.default_rng(0)
+        changed = 0
+        for rna in rnas:
+            new = permute(rna, 1.0, generator)
+            assert new.pairs == rna.pairs
+            assert Counter(new.sequence) == Counter(rna.sequence)
+            assert all(new.sequence[i] + new.sequence[j] in PAIRS for i, j in new.pairs)
+            changed += new.sequence != rna.sequence
+        assert changed > len(rnas) / 2
+
+    def test_none_drawn(self, rnas):
+        assert permute(rnas[0], 0.0, np.random.default_rng(0)) == rnas[0]
+
+
+PAIRS = {"AU", "UA", "GC", "CG", "GU", "UG"}
+
+
+def test_pair_labels():
+    labels = pair_labels([Rna("x", "GAAAC", ((0, 4),), ""), Rna("y", "GU", (), "")], 5)
+    assert labels[0, 0].tolist() == [-100, -100, -100, -100, 1]
+    assert labels[0, 4].tolist() == [1, -100, -100, -100, -100]
+    assert labels[1, 0].tolist() == [-100, 0, -100, -100, -100]
+
+
+class TestBatches:
+    def batches(self, rnas, count, **options):
+        settings = Settings(
+            model=MODEL, structure=StructurePart(permuted=0.5), masked_lm=MASKED_LM, seed=4
+        )
+        samplers = [
+            Sampler(rnas, 1.0, Limit(200, 1, 40), 0),
+            Sampler(rnas, 1.0, Limit(3000, 2, 40), 1),
+        ]
+        tokenizer = ErnieRnaTokenizer()
+        config = ErnieRnaConfig(**MODEL)
+        batches = PretrainingBatches(*samplers, settings, tokenizer, config, **options)
+        return list(itertools.islice(batches, count))
+
+    def test_kinds_by_fraction(self, rnas):
+        kinds = ["labels" in batch for batch in self.batches(rnas, 20)]
+        assert sum(kinds) == 5
+        assert all(sum(kinds[start : start + 4]) == 1 for start in range(0, 20, 4))
+
+    def test_goes_on_anywhere(self, rnas):
+        every = self.batches(rnas, 12)
+        for batch, expected in zip(self.batches(rnas, 5, start=7), every[7:], strict=True):
+            assert batch.keys() == expected.keys()
+            assert all(torch.equal(batch[name], expected[name]) for name in batch)
+
+    def test_processes_share(self, rnas):
+        shares = [self.batches(rnas, 8, rank=rank, world=2) for rank in (0, 1)]
+        for first, second in zip(*shares, strict=True):
+            assert first.keys() == second.keys()
+            assert first["input_ids"].tolist() != second["input_ids"].tolist()
+
+    def test_drawing_leaves_the_model_s_random_numbers_alone(self, rnas):
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        self.batches(rnas, 8)
+        assert torch.equal(torch.rand(3), expected)
+
+
+MASKED_LM = MaskedLMPart(fraction=0.25, max_length=40)
+
+
+def test_gains():
+    settings = Settings(model={**MODEL, "hidden_size": 64}, embedding_gain=20.0, pair_bias=-2.0)
+    model = new_model(settings).eval()
+    plain = new_model(Settings(model={**MODEL, "hidden_size": 64}))
+    ratio = model.get_input_embeddings().weight / plain.get_input_embeddings().weight
+    assert ratio[0, 0].item() == pytest.approx(20.0)
+    logits = model(**ErnieRnaTokenizer()(["ACGU"], return_tensors="pt")).logits
+    assert 0.3 < logits.std().item() < 3
+    assert model.pair_head.conv_out.bias.item() == -2.0
+
+
+def run(*arguments):
+    assert pretrain.main([*map(str, arguments), "--cpu"]) == 0
+
+
+def weights(folder):
+    return {
+        **load_file(folder / "model.safetensors"),
+        **{f"average.{k}": v for k, v in load_file(folder / AVERAGE_FILE).items()},
+    }
+
+
+def test_a_killed_run_goes_on_exactly(table, config_file, tmp_path):
+    torch.set_num_threads(1)  # as in the other process; the fixture sets it back
+    run(config_file, table, tmp_path / "whole")
+    command = [sys.executable, ROOT / "scripts" / "pretrain.py", config_file, table]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, tmp_path / "killed", "--cpu"], env=environment)
+    deadline = time.monotonic() + 120
+    while not last_checkpoint(tmp_path / "killed") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = last_checkpoint(tmp_path / "killed")
+    assert killed_at is not None
+    run(config_file, table, tmp_path / "killed", "--resume")
+    expected = weights(tmp_path / "whole" / "checkpoint-6")
+    found = weights(tmp_path / "killed" / "checkpoint-6")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    logs = (tmp_path / "whole" / LOG_FILE).read_text().splitlines()
+    metrics = [json.loads(line) for line in logs if "eval_f1" in line]
+    assert {line["step"] for line in metrics} == {3, 6}
+    assert {"eval_masked_lm_loss", "eval_pair_loss", "eval_f1_at_1.5"} <= metrics[0].keys()
+
+
+def test_export(table, config_file, tmp_path, capsys):
+    run(config_file, table, tmp_path / "run", "--steps", 2)
+    (tmp_path / "card.md").write_text("# A card")
+    out = tmp_path / "model"
+    command = [tmp_path / "run", table, out, "--card", tmp_path / "card.md"]
+    assert export_pretrained.main([*map(str, command)]) == 0
+    assert why_no_export(out) is None
+    assert "threshold" in capsys.readouterr().out
+    average = load_average(tmp_path / "run" / "checkpoint-2")
+    model, info = ErnieRnaForPreTraining.from_pretrained(out, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert model.dtype == torch.float32
+    offset = 2 * (model.pair_head.conv_out.bias - average.pair_head.conv_out.bias).item()
+    assert offset == pytest.approx(min(OFFSETS, key=lambda one: abs(one - offset)), abs=1e-2)
+    assert model.config.pair_threshold in THRESHOLDS
+    fits = {"rtol": 2e-3, "atol": 2e-3}  # float16 has 11 bits
+    batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
+    expected, found = average(**batch), model.eval()(**batch)
+    torch.testing.assert_close(found.logits, expected.logits, **fits)
+    inside = expected.pair_logits + offset
+    torch.testing.assert_close(found.pair_logits, inside, rtol=1e-2, atol=2e-2)
+    for model_class in (ErnieRnaModel, ErnieRnaForMaskedLM, ErnieRnaForSecondaryStructure):
+        _, info = model_class.from_pretrained(out, output_loading_info=True)
+        assert not [key for key in info["missing_keys"] if "pooler" not in key]
+    scores = tmp_path / "scores.tsv"
+    command = [str(out), str(table), "--split", "validation", "-o", str(scores)]
+    assert evaluate_pair_head.main(command) == 0
+    assert len(scores.read_text().splitlines()) == 1 + 8
+
+
+def test_checkpoints_are_not_overwritten(table, config_file, tmp_path, capsys):
+    run(config_file, table, tmp_path / "run", "--steps", 2)
+    assert pretrain.main([str(config_file), str(table), str(tmp_path / "run"), "--cpu"]) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_two_processes(table, config_file, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = [ROOT / "scripts" / "pretrain.py", config_file, table, tmp_path / "run", "--cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*map(str, [*launch, *script])], env=environment, check=True, timeout=300)
+    folder = tmp_path / "run" / "checkpoint-6"
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in folder.iterdir()}
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
