@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.embeddings import parts
 from ernie_rna.embeddings.embed import embed
+from ernie_rna.files import arrays
 from ernie_rna.files.atomic import OutputError
 from ernie_rna.sequences import batches as batching
 from ernie_rna.sequences.fasta import FastaRecord
 from modeling_ernie_rna import ErnieRnaModel
 
-batching.WINDOW_RECORDS = 16
+batching.WINDOW_RECORDS = 3
 
 
 def records():
@@ -42,7 +42,7 @@ def run(folder, extension, model):
     pooling = ("cls", "mean") if extension == "parquet" else ("token", "cls", "mean")
     output = folder / f"out.{extension}"
     options = {"pooling": pooling, "batch_tokens": 256, "long": "window", "overlap": 16}
-    embed(records(), model, output, **options, layers=(0, -1), progress=False, shard_bytes=10000)
+    embed(records(), model, output, **options, layers=None, progress=False, shard_bytes=10000)
 
 
 def fork(task):
@@ -72,8 +72,8 @@ def die_at(operation, do):
 
     for name in ("replace", "fsync", "unlink", "rmdir", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
-    write = parts.write_all
-    parts.write_all = counted(write, lambda file, data: write(file, data[: len(data) // 2]))
+    write = arrays.write_all
+    arrays.write_all = counted(write, lambda file, data: write(file, data[: len(data) // 2]))
     do()
     return count
 

@@ -18,7 +18,7 @@ from ernie_rna.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ernie_rna.embeddings.embed import EmbedSummary
+    from ernie_rna.inference.resumable import RunSummary
 
 _DESCRIPTION = """\
 Embed the sequences of a FASTA file.
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(summary: EmbedSummary) -> str:
+def _describe(summary: RunSummary) -> str:
     files = str(summary.files[0])
     if len(summary.files) > 1:
         files = f"{summary.files[-1]} and {len(summary.files) - 1} shards"

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from ernie_rna.inference.loading import use_threads
-    from ernie_rna.sequences.intake import readable_twice
+    from ernie_rna.sequences.sources import readable_twice
     from ernie_rna.structures.fold import fold
 
     logging.disable_progress_bar()  # Ours is enough.

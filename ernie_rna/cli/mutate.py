@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_rna.inference.loading import use_threads
     from ernie_rna.scoring.mutate import mutate
-    from ernie_rna.sequences.intake import readable_twice
+    from ernie_rna.sequences.sources import readable_twice
 
     logging.disable_progress_bar()  # Ours is enough.
     start = time.monotonic()

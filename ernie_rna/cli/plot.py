@@ -187,12 +187,11 @@ def _draw_heads(
     output: Path,
 ) -> None:
     from ernie_rna.inference.attention_scores import check_heads
-    from ernie_rna.sequences.intake import Intake
-    from ernie_rna.sequences.long import nucleotide_limit
+    from ernie_rna.sequences.sources import Intake
     from ernie_rna.structures.maps import plot_all_heads
 
     check_heads([args.head], model.config.num_attention_heads)
-    Intake([record], args.long, args.unknown).records(nucleotide_limit(model.config))
+    Intake([record], args.long, args.unknown).records(model.config)
     plot_all_heads(
         head_maps(model, record, args.layer, reading_off(args)["pairing_scores"]),
         record.sequence,

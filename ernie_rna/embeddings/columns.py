@@ -83,16 +83,18 @@ class Layout:
     dtype: np.dtype
 
     @property
-    def row_bytes(self) -> int:
-        return self.hidden * self.dtype.itemsize
-
-    def rows(self, column: Column, sequences: int, nucleotides: int) -> int:
-        """Vectors in a column over so many sequences of so many nucleotides together."""
-        return nucleotides if column.per_token else sequences
+    def token_bytes(self) -> int:
+        """What a nucleotide takes in all columns with a vector for each."""
+        return sum(column.per_token for column in self.columns) * self._row_bytes
 
     def nbytes(self, sequences: int, nucleotides: int) -> int:
-        rows = sum(self.rows(column, sequences, nucleotides) for column in self.columns)
-        return rows * self.row_bytes
+        """What so many sequences of so many nucleotides together take."""
+        pooled = sum(not column.per_token for column in self.columns) * self._row_bytes
+        return sequences * pooled + nucleotides * self.token_bytes
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.hidden * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

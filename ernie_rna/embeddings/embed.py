@@ -9,30 +9,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 from ernie_rna.embeddings.columns import Embedding, split_rows
 from ernie_rna.embeddings.encoder import Encoder
-from ernie_rna.embeddings.options import EmbedOptions, Model, check_lengths, make_bar
-from ernie_rna.embeddings.parts import MemoryPart, WindowRows
-from ernie_rna.embeddings.to_file import EmbedSummary, embed_to_file
+from ernie_rna.embeddings.options import EmbedOptions, Model
+from ernie_rna.embeddings.to_file import embed_to_file
 from ernie_rna.embeddings.writers import SHARD_BYTES
 from ernie_rna.files.atomic import full_disk_explained
 from ernie_rna.inference.loading import use_threads
 from ernie_rna.inference.progress import Progress
-from ernie_rna.sequences.batches import Plan
+from ernie_rna.inference.resumable import RunSummary
+from ernie_rna.sequences.batches import Window
 from ernie_rna.sequences.fasta import FilePath
-from ernie_rna.sequences.sources import Sequences, Source, as_source
-from ernie_rna.sequences.survey import survey
+from ernie_rna.sequences.long import LONG
+from ernie_rna.sequences.sources import Intake, Sequences, as_source
 
-__all__ = ["EmbedSummary", "Embedding", "embed"]
+__all__ = ["Embedding", "RunSummary", "embed"]
 
 _RESUMED = "; make room and run the same command again: it goes on where it stopped"
-# About what `embed` holds in memory when it writes no file.
-_MEMORY_BYTES = 1 << 30
 
 
 @overload
@@ -42,7 +40,7 @@ def embed(
 
 
 @overload
-def embed(sequences: Sequences, model: Model, output: FilePath, **options: Any) -> EmbedSummary: ...
+def embed(sequences: Sequences, model: Model, output: FilePath, **options: Any) -> RunSummary: ...
 
 
 def embed(  # type: ignore[misc]  # The overloads leave the options to this signature.
@@ -64,11 +62,11 @@ def embed(  # type: ignore[misc]  # The overloads leave the options to this sign
     force: bool = False,
     progress: bool | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> Iterator[Embedding] | EmbedSummary:
+) -> Iterator[Embedding] | RunSummary:
     """Compute embeddings and yield them, or write them to a file.
 
     Both give the sequences in input order. What is written goes on where it stopped if the
-    process is killed and the same call made again, to the same bytes; see `store`. Under
+    process is killed and the same call made again, to the same bytes; see `files.store`. Under
     `torchrun` or `accelerate launch` the processes share the work and the first one writes.
 
     Args:
@@ -116,37 +114,29 @@ def embed(  # type: ignore[misc]  # The overloads leave the options to this sign
         unknown=unknown,
         revision=revision,
     )
-    source = as_source(sequences, unknown)
     if output is None:
-        return _iterate(source, model, options, progress)
+        return _iterate(Intake(sequences, long, unknown, LONG), model, options, progress)
+    source = as_source(sequences, unknown)
     target = Path(output)
     with use_threads(threads), full_disk_explained(target, _RESUMED):
         return embed_to_file(source, model, target, options, force, progress, shard_bytes)
 
 
 def _iterate(
-    source: Source, model: Model, options: EmbedOptions, progress: bool | None
+    intake: Intake, model: Model, options: EmbedOptions, progress: bool | None
 ) -> Iterator[Embedding]:
-    found = None if source.once else survey(source.read())
     encoder, plan = options.load(model)
-    if found is not None:
-        check_lengths(found, plan, encoder)
-    row_bytes = sum(encoder.layout.row_bytes for column in encoder.columns if column.per_token)
-    if row_bytes:
-        plan = replace(plan, window_tokens=max(1, _MEMORY_BYTES // row_bytes))
-    return _embeddings(source, encoder, plan, options, make_bar(progress, encoder, plan, found))
+    windows = plan.windows(intake.records(encoder.model.config))
+    hidden = encoder.layout.hidden
+    bar = Progress.over(progress, hidden, intake.found, lambda length: plan.cost(length, hidden))
+    return _embeddings(windows, encoder, options.threads, bar)
 
 
 def _embeddings(
-    source: Source, encoder: Encoder, plan: Plan, options: EmbedOptions, bar: Progress
+    windows: Iterable[Window], encoder: Encoder, threads: int | None, bar: Progress
 ) -> Iterator[Embedding]:
     with contextlib.closing(bar):
-        for window in plan.windows(source.read()):
-            part = MemoryPart(WindowRows(window, encoder.layout))
-            with use_threads(options.threads):
-                for batch in range(len(window.batches)):
-                    part.write(batch, encoder.encode(window, batch))
-                    bar.advance(window, [batch])
-            ids = [record.id for record in window.records]
-            lengths = [len(record.sequence) for record in window.records]
-            yield from split_rows(encoder.layout, ids, lengths, part.finish())
+        for window in windows:
+            with use_threads(threads):
+                arrays = encoder.encode_window(window, partial(bar.advance, window))
+            yield from split_rows(encoder.layout, window.ids, window.lengths, arrays)

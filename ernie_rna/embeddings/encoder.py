@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -58,21 +59,50 @@ class Encoder:
         self.limit = nucleotide_limit(config)
         self._all_layers = any(column.layer != config.num_hidden_layers for column in self.columns)
 
-    def encode(self, window: Window, batch: int) -> Iterator[np.ndarray]:
-        """Compute one batch of a window.
+    def encode_window(self, window: Window, step: Callable[[int], None]) -> dict[str, np.ndarray]:
+        """Compute a window: by column, (records, hidden), or (nucleotides, hidden) for token.
 
-        Yields:
-            For each column in turn, for each piece of the batch: (1, hidden), or, for token,
-            (nucleotides that the piece keeps, hidden).
+        Args:
+            step: called with the number of each batch once it is computed.
 
         Raises:
             EncodingError: a result is not finite, or there is not enough memory.
         """
-        pieces = [window.pieces[index] for index in window.batches[batch]]
+        starts = [0, *accumulate(window.lengths)]
+        rows = {True: starts[-1], False: len(window.pieces)}
+        arrays = {
+            column: np.empty((rows[column.per_token], self.layout.hidden), self.layout.dtype)
+            for column in self.columns
+        }
+        for batch in range(len(window.batches)):
+            for column, index, vectors in self.encode(window, batch):
+                piece = window.pieces[index]
+                first = starts[piece.record] + piece.own_start if column.per_token else index
+                arrays[column][first : first + len(vectors)] = vectors
+            step(batch)
+        return {
+            column.name: array if column.per_token else merge_pieces(array, window.pieces)
+            for column, array in arrays.items()
+        }
+
+    def encode(self, window: Window, batch: int) -> Iterator[tuple[Column, int, np.ndarray]]:
+        """Compute one batch of a window.
+
+        Yields:
+            Column, place of a piece in the window, and its (1, hidden), or, for token,
+            (nucleotides that the piece keeps, hidden).
+
+        Raises:
+            As `encode_window`.
+        """
+        indices = window.batches[batch]
+        pieces = [window.pieces[index] for index in indices]
         with memory_explained([window.records[piece.record] for piece in pieces]):
             hidden_states = self._forward(window, pieces)
             for column in self.columns:
-                yield from self._pool(column, hidden_states[column.layer], window, pieces)
+                arrays = self._pool(column, hidden_states[column.layer], window, pieces)
+                for index, array in zip(indices, arrays, strict=True):
+                    yield column, index, array
 
     @torch.inference_mode()
     def _forward(self, window: Window, pieces: list[Piece]) -> dict[int, torch.Tensor]:
@@ -122,3 +152,18 @@ def _mean(hidden_states: torch.Tensor, pieces: list[Piece]) -> torch.Tensor:
         first = 1 + piece.own_start - piece.start
         row[first : first + piece.owned] = 1 / piece.owned
     return weights[:, None].to(hidden_states.device) @ hidden_states.float()
+
+
+def merge_pieces(vectors: np.ndarray, pieces: Sequence[Piece]) -> np.ndarray:
+    """(pieces, hidden) -> (records, hidden): means weighted by the nucleotides of each piece."""
+    records = np.array([piece.record for piece in pieces])
+    owned = np.array([piece.owned for piece in pieces])
+    starts = np.flatnonzero(np.diff(records, prepend=-1))
+    if len(starts) == len(pieces):
+        return vectors
+    lengths = np.add.reduceat(owned, starts)
+    weights = owned / np.repeat(lengths, np.diff(starts, append=len(pieces)))
+    merged = np.add.reduceat(vectors * weights[:, None], starts)
+    whole = np.diff(starts, append=len(pieces)) == 1
+    merged[whole] = vectors[starts[whole]]
+    return merged.astype(vectors.dtype)

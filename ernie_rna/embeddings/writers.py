@@ -1,14 +1,23 @@
-"""Writes a table of embeddings in the format that the output's extension names.
+"""Writes embeddings in the format that the output's extension names.
 
 .safetensors   one file, or shards `OUT-00001-of-00003.safetensors` and an index
-               `OUT.safetensors.index.json` if the vectors take more than `shard_bytes`
-.h5, .hdf5     HDF5 (extra `hdf5`): a contiguous dataset for each name of `table`
+               `OUT.safetensors.index.json` if it would be larger than `shard_bytes`
+.h5, .hdf5     HDF5 (extra `hdf5`): a contiguous dataset for each name
 .npz           NumPy: uncompressed, read by `numpy.load`
 .parquet       Parquet (extra `parquet`): a row a sequence, columns id, length and one for each
                vector; no token columns
 
+Every format has, under the same names:
+
+ids         the first words of the headers, in input order
+lengths     nucleotides of each sequence
+offsets     with token columns: the nucleotides of sequence i are rows offsets[i] to
+            offsets[i + 1]; one more entry than there are sequences
+<column>    see `columns`; a row a sequence, or, for token columns, a row a nucleotide
+metadata    JSON: settings, model, versions, input, and nothing of when or where
+
 All of it is streamed, holds nothing of time or place, and appears under its name only once it
-is complete: the same table gives the same bytes.
+is complete: the same parts give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,22 +26,84 @@ import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from ernie_rna.embeddings.hdf5_file import ForgivingFile
-from ernie_rna.embeddings.table import Array, Table
 from ernie_rna.extras import import_extra
-from ernie_rna.files.atomic import sync, sync_folder, write_atomically
+from ernie_rna.files.arrays import Array, join, write_safetensors
+from ernie_rna.files.atomic import reserve, sync, sync_folder, write_atomically
+from ernie_rna.files.store import Part
 
 SHARD_BYTES = 4 << 30
 
-_SAFETENSORS_DTYPES = {"int64": "I64", "float32": "F32", "float16": "F16", "uint8": "U8"}
 # The earliest time that a zip file can state.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+# More than HDF5 adds to the data: for each id, and for the file.
+_HDF5_ID_BYTES, _HDF5_BYTES = 64, 1 << 16
+
+
+@dataclass(frozen=True)
+class Table:
+    """Finished parts, with the arrays ids, lengths and one for each column, seen as one.
+
+    Attributes:
+        metadata: what the file says of itself, with the names of the columns.
+    """
+
+    metadata: Mapping[str, Any]
+    parts: list[Part]
+
+    @property
+    def columns(self) -> list[str]:
+        names: list[str] = self.metadata["columns"]
+        return names
+
+    @property
+    def records(self) -> int:
+        return self.array("lengths").shape[0]
+
+    @property
+    def metadata_json(self) -> str:
+        return json.dumps(self.metadata, sort_keys=True)
+
+    def split(self, max_bytes: int) -> list[Table]:
+        """Tables of consecutive parts, each of at least one part, else of about `max_bytes`."""
+        groups: list[list[Part]] = []
+        size = 0
+        for part in self.parts:
+            if not groups or size + part.nbytes > max_bytes:
+                groups.append([])
+                size = 0
+            groups[-1].append(part)
+            size += part.nbytes
+        return [Table(self.metadata, group) for group in groups]
+
+    def array(self, name: str) -> Array:
+        return join([part.array(name) for part in self.parts])
+
+    def arrays(self) -> Iterator[Array]:
+        """Everything but the ids and the metadata."""
+        yield self.array("lengths")
+        if any(name.startswith("token_") for name in self.columns):
+            yield Array("offsets", np.dtype(np.int64), (self.records + 1,), self._offsets())
+        for name in self.columns:
+            yield self.array(name)
+
+    def ids(self) -> Iterator[list[str]]:
+        for part in self.parts:
+            yield part.texts("ids")
+
+    def _offsets(self) -> Iterator[np.ndarray]:
+        end = np.zeros(1, dtype=np.int64)
+        yield end
+        for lengths in self.array("lengths").blocks:
+            ends = end[-1] + np.cumsum(lengths)
+            yield ends
+            end = ends
 
 
 def check_output(output: Path, pooling: set[str]) -> None:
@@ -132,41 +203,9 @@ def _index(table: Table, tables: list[Table], names: list[str]) -> bytes:
 
 
 def _write_safetensors(table: Table, path: Path) -> None:
-    """The format of huggingface/safetensors: length of a JSON header, header, data.
-
-    The ids are one uint8 tensor, in UTF-8, each id followed by a newline.
-    """
-    arrays = [*table.arrays(), _ids_as_bytes(table)]
-    header: dict[str, Any] = {"__metadata__": {"ernie_rna": table.metadata_json}}
-    end = 0
-    for array in arrays:
-        header[array.name] = {
-            "dtype": _SAFETENSORS_DTYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # The data shall begin at a multiple of 8.
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        _write_blocks(file, *arrays)
-
-
-def _ids_as_bytes(table: Table) -> Array:
-    def lines() -> Iterator[bytes]:
-        for ids in table.ids():
-            yield "".join(f"{id}\n" for id in ids).encode()
-
-    size = sum(map(len, lines()))
-    blocks = (np.frombuffer(data, np.uint8) for data in lines())
-    return Array("ids", np.dtype(np.uint8), (size,), blocks)
-
-
-def _write_blocks(file: IO[bytes], *arrays: Array) -> None:
-    for array in arrays:
-        for block in array.blocks:
-            file.write(np.ascontiguousarray(block).data.cast("B"))
+    """The ids are one uint8 tensor, in UTF-8, each id followed by a newline."""
+    arrays = [*table.arrays(), table.array("ids")]
+    write_safetensors(path, arrays, {"ernie_rna": table.metadata_json})
 
 
 # ---------------------------------------------------------------------------------------------
@@ -206,24 +245,27 @@ def _ids_as_text(table: Table) -> Array:
 
 
 def _write_hdf5(table: Table, path: Path) -> None:
+    """HDF5 loses its way on a full disk, so all of the room is claimed before it is filled."""
     h5py = import_extra("h5py", "hdf5", "writing HDF5")
-    with ForgivingFile(path) as target:
-        with h5py.File(target, "w") as file:
-            file.attrs["metadata"] = table.metadata_json
-            ids = file.create_dataset("ids", (table.records,), h5py.string_dtype())
-            _fill(ids, table.ids(), target)
-            for array in table.arrays():
-                dataset = file.create_dataset(array.name, array.shape, array.dtype)
-                _fill(dataset, array.blocks, target)
-        target.raise_error()
+    ids = table.array("ids").nbytes + _HDF5_ID_BYTES * table.records
+    size = sum(array.nbytes for array in table.arrays()) + ids + len(table.metadata_json)
+    reserve(path, size + _HDF5_BYTES)
+    with h5py.File(path, "w") as file:  # This gives the room back: claim it again.
+        reserve(path, size + _HDF5_BYTES)
+        file.attrs["metadata"] = table.metadata_json
+        _fill(file.create_dataset("ids", (table.records,), h5py.string_dtype()), table.ids())
+        for array in table.arrays():
+            _fill(file.create_dataset(array.name, array.shape, array.dtype), array.blocks)
+        file.flush()
+        size = file.id.get_filesize()
+    os.truncate(path, size)
 
 
-def _fill(dataset: Any, blocks: Any, target: ForgivingFile) -> None:
+def _fill(dataset: Any, blocks: Any) -> None:
     start = 0
     for block in blocks:
         dataset[start : start + len(block)] = block
         start += len(block)
-        target.raise_error()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -234,21 +276,18 @@ def _write_parquet(table: Table, path: Path) -> None:
     """A row group for each part."""
     pa = import_extra("pyarrow", "parquet", "writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "writing Parquet")
-    layout = table.layout
-    vector = pa.list_(pa.from_numpy_dtype(layout.dtype), layout.hidden)
+    arrays = [table.array(name) for name in table.columns]
     fields = [("id", pa.string()), ("length", pa.int64())]
-    fields += [(column.name, vector) for column in layout.columns]
+    fields += [(a.name, pa.list_(pa.from_numpy_dtype(a.dtype), a.shape[1])) for a in arrays]
     schema = pa.schema(fields, metadata={"ernie_rna": table.metadata_json})
     # Neither compression nor a dictionary makes such numbers smaller.
     with pq.ParquetWriter(path, schema, compression="NONE", use_dictionary=False) as writer:
         for part in table.parts:
-            ids, lengths = part.ids_and_lengths()
-            values = [np.concatenate(list(part.blocks(column))) for column in layout.columns]
             vectors = [
-                pa.FixedSizeListArray.from_arrays(pa.array(value.ravel()), layout.hidden)
-                for value in values
+                pa.FixedSizeListArray.from_arrays(pa.array(value.ravel()), value.shape[1])
+                for value in map(part.get, table.columns)
             ]
-            columns = [pa.array(ids), pa.array(lengths, pa.int64()), *vectors]
+            columns = [pa.array(part.texts("ids")), pa.array(part.get("lengths")), *vectors]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 

@@ -84,11 +84,23 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def open_unbuffered(path: Path, size: int) -> IO[bytes]:
-    """Open a file for reading and writing anywhere in its `size` bytes; keep what is in it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    os.truncate(descriptor, size)
-    return open(descriptor, "r+b", buffering=0)
+def reserve(path: Path, size: int) -> None:
+    """Have the disk keep room for a file of so many bytes, and let it be that long.
+
+    Where the system cannot do that, whether there is room is only looked up.
+
+    Raises:
+        OSError: there is none.
+    """
+    with open(path, "ab") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except (AttributeError, OSError) as error:
+            if getattr(error, "errno", None) in _FULL:
+                raise
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def write_all(file: IO[bytes], data: bytes | memoryview) -> None:

@@ -38,6 +38,15 @@ class World:
     def leads(self) -> bool:
         return self.rank == 0
 
+    def own_device(self, device: str | None) -> str | None:
+        """The device of this process: of several on one machine, each takes a GPU."""
+        import torch
+
+        several = self.size > 1 and device in (None, "auto", "cuda")
+        if several and torch.cuda.is_available():
+            return f"cuda:{self.local_rank % torch.cuda.device_count()}"
+        return device
+
     def lead(self, function: Callable[[], T]) -> T:
         """Call a function in the leading process alone; return its result in every process.
 

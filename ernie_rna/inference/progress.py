@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from tqdm import tqdm
 
 from ernie_rna.sequences.batches import Window, work
+from ernie_rna.sequences.long import Piece
 from ernie_rna.sequences.survey import Survey
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
@@ -19,7 +20,7 @@ class Progress:
 
     Args:
         show: whether to draw the bar; None draws it on a terminal only.
-        hidden: width of the model, see `batching.work`.
+        hidden: width of the model, see `batches.work`.
         total_work: work of all sequences; None if that is not known.
         records: number of sequences; None if that is not known.
         processes: how many share the work; what they have done is taken to be alike.
@@ -40,7 +41,8 @@ class Progress:
         self._records = records
         self._total_work = total_work
         self._processes = processes
-        self._skipped = self._work = 0.0
+        self._work = 0.0
+        self._skipped = 0
         self._start = time.monotonic()
         self.done = 0.0
         self.tokens = self.padding = 0
@@ -77,39 +79,37 @@ class Progress:
         """Sequences a second of all processes, without what an earlier run had done."""
         return self._processes * self.done / max(self.seconds, 1e-9)
 
-    def advance(self, window: Window, batches: Iterable[int], skip: bool = False) -> None:
-        """Count batches of a window as computed, or, with `skip`, as found to be there."""
-        amount = sequences = 0.0
-        before = self._work
-        for batch in batches:
-            pieces = [window.pieces[index] for index in window.batches[batch]]
-            longest = pieces[0].tokens
-            amount += sum(work(piece.tokens, self._hidden) for piece in pieces)
-            sequences += sum(
-                piece.owned / len(window.records[piece.record].sequence) for piece in pieces
-            )
-            if not skip:
-                self.tokens += longest * len(pieces)
-                self.padding += sum(longest - piece.tokens for piece in pieces)
-        self._work = before + self._processes * amount
-        if self._total_work is not None:
-            self._work = min(self._work, self._total_work)
-        if skip:
-            self._skipped += sequences
-            if not self._bar.disable:  # A bar that is not shown has no such field.
-                self._bar.initial += self._work - before
-        else:
-            self.done += sequences
-        self._bar.set_description_str(self._description(), refresh=False)
-        self._bar.update(self._work - before)
-
-    def _description(self) -> str:
-        done = self._processes * (self._skipped + self.done)
-        if self._records is None:
-            return f"{done:.0f} sequences, {self.rate:.1f} a second"
-        return (
-            f"{min(done, self._records):.0f} of {self._records} sequences, {self.rate:.1f} a second"
+    def advance(self, window: Window, batch: int) -> None:
+        """Count a batch of a window as computed."""
+        pieces = [window.pieces[index] for index in window.batches[batch]]
+        longest = pieces[0].tokens
+        self.tokens += longest * len(pieces)
+        self.padding += sum(longest - piece.tokens for piece in pieces)
+        self.done += sum(
+            piece.owned / len(window.records[piece.record].sequence) for piece in pieces
         )
+        self._draw(pieces)
+
+    def skip(self, window: Window) -> None:
+        """Count a window as found to be there."""
+        self._skipped += len(window.records)
+        self._draw(window.pieces, skipped=True)
+
+    def _draw(self, pieces: Iterable[Piece], skipped: bool = False) -> None:
+        amount = self._processes * sum(work(piece.tokens, self._hidden) for piece in pieces)
+        if self._total_work is not None:
+            amount = min(amount, self._total_work - self._work)
+        self._work += amount
+        if skipped and not self._bar.disable:  # A bar that is not shown has no such field.
+            self._bar.initial += amount
+        done = self._processes * (self._skipped + self.done)
+        of = ""
+        if self._records is not None:
+            done, of = min(done, self._records), f" of {self._records}"
+        self._bar.set_description_str(
+            f"{done:.0f}{of} sequences, {self.rate:.1f} a second", refresh=False
+        )
+        self._bar.update(amount)
 
     def close(self) -> None:
         self._bar.close()

@@ -46,9 +46,8 @@ from ernie_rna.scoring.masked_lm import (
 from ernie_rna.scoring.masking import check_mask_pairing
 from ernie_rna.sequences.batches import Window, plan_batches, resolve_batch_tokens, work
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.intake import Intake
-from ernie_rna.sequences.long import Piece, nucleotide_limit
-from ernie_rna.sequences.sources import Sequences
+from ernie_rna.sequences.long import Piece
+from ernie_rna.sequences.sources import Intake, Sequences
 from modeling_ernie_rna import ErnieRnaForMaskedLM
 
 # A window ends at this many batches' worth of tokens: long enough to fill its batches.
@@ -148,7 +147,7 @@ def mutate(
     loaded = load_masked_lm(
         model, revision=revision, dtype=dtype, device=device, attention=attention
     )
-    records = intake.records(nucleotide_limit(loaded.config))
+    records = intake.records(loaded.config)
     tokens = resolve_batch_tokens(batch_tokens, loaded.device)
     windows = _windows(records, tokens, masked)
     hidden = loaded.config.hidden_size
@@ -172,7 +171,7 @@ def _scores(
                     for piece, values in _score_batch(model, window.records, pieces, mask_pairing):
                         array = results[piece.record].log_probabilities
                         array[piece.own_start : piece.own_stop] = values
-                bar.advance(window, [number])
+                bar.advance(window, number)
             for scores in results:
                 scores.log_probabilities[~scores.scored] = np.nan
                 yield scores

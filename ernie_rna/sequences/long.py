@@ -11,6 +11,7 @@ lie evenly. How their results become one sequence's:
 Positions are nucleotides counted from 0; special tokens do not count.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -80,6 +81,12 @@ def split(record: int, length: int, limit: int, long: str, overlap: int) -> list
         Piece(record, start, start + limit, *own)
         for start, own in zip(starts, pairwise(bounds), strict=True)
     ]
+
+
+def ways_out(choices: Sequence[str]) -> str:
+    """What to do where a sequence is too long, by the choices that there are."""
+    told = {"window": "takes overlapping windows of it", "full": "computes it whole"}
+    return ", ".join(f"--long {long} {told[long]}" for long in choices if long in told)
 
 
 def check_long(long: str, limit: int, overlap: int) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from ernie_rna.sequences.fasta import (
     STANDARD_INPUT,
@@ -16,6 +19,11 @@ from ernie_rna.sequences.fasta import (
     read_fasta,
     write_fasta,
 )
+from ernie_rna.sequences.long import nucleotide_limit, ways_out
+from ernie_rna.sequences.survey import Survey, check_lengths, survey
+
+# A structure, or what stands in place of one letter, depends on the whole RNA: no windows.
+WHOLE = ("error", "full")
 
 Item = FastaRecord | str | tuple[str, str]
 
@@ -74,3 +82,73 @@ def _as_record(index: int, item: Item) -> FastaRecord:
     if len(record.id.split()) > 1:
         raise InputError(f"sequences: the id {record.id!r} has blanks in it; give a single word")
     return record
+
+
+class Intake:
+    """Records that are fit for a model, looked through before any of them is computed.
+
+    Args:
+        sequences: as `as_source` takes them.
+        long: what to do with sequences over the model's limit, one of `choices`.
+        unknown: as for `fasta.read_fasta`.
+        choices: some of `long.LONG`.
+
+    Attributes:
+        found: what a first pass over all records has found; None if they can be read only once.
+
+    Raises:
+        InputError: a record is unfit. In what can be read only once, it is found when its turn
+            comes.
+        ValueError: `long` is none of the choices.
+    """
+
+    def __init__(
+        self, sequences: Sequences, long: str, unknown: str, choices: Sequence[str] = WHOLE
+    ):
+        if long not in choices:
+            raise ValueError(f"long must be one of {', '.join(choices)}; got {long!r}")
+        self._source = as_source(sequences, unknown)
+        self._long, self._choices = long, choices
+        self.found: Survey | None = None if self._source.once else survey(self._source.read())
+
+    def records(self, config: Any) -> Iterator[FastaRecord]:
+        """The records from the beginning.
+
+        Args:
+            config: of the model that they are for.
+
+        Raises:
+            InputError: a sequence is too long; at once, unless the records can be read only once.
+        """
+        if self.found is not None:
+            check_lengths(self.found, config, self._long, self._choices)
+        records = self._source.read()
+        if self._long != "error":
+            return records
+        return _not_too_long(records, nucleotide_limit(config), ways_out(self._choices))
+
+
+def _not_too_long(
+    records: Iterable[FastaRecord], limit: int, way_out: str
+) -> Iterator[FastaRecord]:
+    for record in records:
+        length = len(record.sequence)
+        if length > limit:
+            raise InputError(f"{record.id}: {length} nt, over the limit of {limit}. {way_out}")
+        yield record
+
+
+@contextlib.contextmanager
+def readable_twice(sequences: Sequences, unknown: str) -> Iterator[Sequences]:
+    """The same sequences, from a temporary file if they can be read only once.
+
+    So a command finds what is wrong with its standard input before it computes anything.
+    """
+    source = as_source(sequences, unknown)
+    if not source.once:
+        yield sequences
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "input.fasta"
+        source.kept_in(path)
+        yield path

@@ -1,11 +1,14 @@
 """A look through a whole input before any work: how many sequences, how long, and their digest."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
+from typing import Any
 
-from ernie_rna.sequences.fasta import FastaRecord
+from ernie_rna.sequences.fasta import FastaRecord, InputError
+from ernie_rna.sequences.long import nucleotide_limit, ways_out
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,36 @@ def survey(records: Iterable[FastaRecord]) -> Survey:
         lengths=lengths,
         longest=tuple(sorted(longest, reverse=True)),
         sha256=digest.sha256,
+    )
+
+
+def check_lengths(found: Survey, config: Any, long: str, choices: Sequence[str]) -> None:
+    """Refuse sequences over the limit of a model, or warn of them.
+
+    Args:
+        config: of the model.
+        long: what to do with them, "error", "window" or "full".
+        choices: which of these there are.
+
+    Raises:
+        InputError: there are such sequences, and `long` is "error".
+    """
+    limit = nucleotide_limit(config)
+    count = sum(count for length, count in found.lengths.items() if length > limit)
+    if not count or long == "window":
+        return
+    named = ", ".join(f"{id} ({length} nt)" for length, id in found.longest if length > limit)
+    what = (
+        f"{count} of {found.records} sequences are longer than the {limit} nt that the model was "
+        f"trained on, the longest: {named}"
+    )
+    if long == "error":
+        raise InputError(f"{what}. {ways_out(choices)}")
+    gigabytes = config.num_attention_heads * (found.longest[0][0] + 2) ** 2 * 4 / 1e9
+    warnings.warn(
+        f"{what}. They are computed whole; the attention scores of the first take {gigabytes:.1f} "
+        "GB, or none but more time where memory is short",
+        stacklevel=3,
     )
 
 

@@ -27,20 +27,15 @@ from torch import Tensor
 from ernie_rna.inference.attention_scores import attention_scores, check_heads, check_pairing_scores
 from ernie_rna.inference.loading import load_model, memory_explained, resolve_layer, tokenize
 from ernie_rna.inference.progress import Progress
-from ernie_rna.sequences.batches import Plan, Window, resolve_batch_tokens, work
+from ernie_rna.sequences.batches import Plan, Window, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.intake import Intake
 from ernie_rna.sequences.long import nucleotide_limit
-from ernie_rna.sequences.sources import Sequences
+from ernie_rna.sequences.sources import Intake, Sequences
 from ernie_rna.structures.contacts import extract_pairing_map, predict_pairs, solve_contacts
 from ernie_rna.structures.structure import Structure
 from modeling_ernie_rna import ErnieRnaModel
 
 MATRICES = ("contacts", "scores")
-
-# The results of a window wait in memory for their turn: in float32 matrices of 1022 nt, a window
-# of this many batches takes at most 130 MB for batches of 2048 tokens.
-_WINDOW_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -139,13 +134,11 @@ def fold(
     loaded = load_model(model, revision=revision, dtype=dtype, device=device, attention=attention)
     options = _Options(layer, head, pairing_scores, min_loop, matrix)
     options.check(loaded)
-    limit = nucleotide_limit(loaded.config)
-    records = intake.records(limit)
+    records = intake.records(loaded.config)
     tokens = resolve_batch_tokens(batch_tokens, loaded.device)
-    # What is too long is refused by the intake or computed whole.
-    plan = Plan(tokens, limit, long="full", overlap=0, window_tokens=_WINDOW_BATCHES * tokens)
+    plan = Plan(tokens, nucleotide_limit(loaded.config), long=long)
     hidden = loaded.config.hidden_size
-    bar = Progress.over(progress, hidden, intake.found, lambda length: work(length + 2, hidden))
+    bar = Progress.over(progress, hidden, intake.found, lambda length: plan.cost(length, hidden))
     return _folds(loaded, options, plan.windows(records), bar)
 
 
@@ -165,7 +158,7 @@ def _fold_window(
         records = [window.records[window.pieces[index].record] for index in batch]
         with memory_explained(records):
             results.update(zip(batch, _fold_batch(model, options, records), strict=True))
-        bar.advance(window, [number])
+        bar.advance(window, number)
     for index in range(len(window.records)):
         yield results.pop(index)
 

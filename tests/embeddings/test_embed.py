@@ -169,7 +169,7 @@ def test_long_sequences_by_windows(encoder_model, tokenizer):
 
 def test_long_sequences_whole(encoder_model, tokenizer):
     sequence = "ACGGU" * 30
-    with pytest.warns(UserWarning, match=r"1 sequences have more than the 64 nt .* 150 nt"):
+    with pytest.warns(UserWarning, match=r"1 of 1 sequences are longer than the 64 nt .*150 nt"):
         (embedding,) = embed([sequence], encoder_model, long="full", pooling=("token",))
     states = by_hand(encoder_model, tokenizer, sequence)
     np.testing.assert_allclose(embedding["token"], states[1:-1], atol=TOLERANCE)
@@ -268,13 +268,13 @@ def test_arrays_by_pooling():
 
 
 def test_memory_holds_one_window_of_tokens(encoder_model, monkeypatch):
-    monkeypatch.setattr("ernie_rna.embeddings.embed._MEMORY_BYTES", 48 * 4 * 20)
+    monkeypatch.setattr("ernie_rna.embeddings.options._WINDOW_BYTES", 48 * 4 * 20)
     sizes = []
     windows = batching.Plan.windows
 
     def watch(self, records):
         for window in windows(self, records):
-            sizes.append(window.nucleotides)
+            sizes.append(sum(window.lengths))
             yield window
 
     monkeypatch.setattr(batching.Plan, "windows", watch)

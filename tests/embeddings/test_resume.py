@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ import torch
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.encoder import Encoder
 from ernie_rna.embeddings.readers import read_embeddings, read_metadata
-from ernie_rna.embeddings.store import Store
 from ernie_rna.files.atomic import OutputError
+from ernie_rna.files.store import Store
 from ernie_rna.sequences import batches as batching
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import ErnieRnaModel
@@ -27,7 +28,7 @@ RNA = {f"rna{i}": "ACGUN"[: 1 + i % 5] * (1 + i % 11) for i in range(40)}
 @pytest.fixture(autouse=True)
 def _small(_reproducible, monkeypatch):
     torch.set_num_threads(1)
-    monkeypatch.setattr(batching, "WINDOW_RECORDS", 16)
+    monkeypatch.setattr(batching, "WINDOW_RECORDS", 4)  # The first window has four batches.
 
 
 @pytest.fixture
@@ -93,25 +94,28 @@ def run(model, output, sequences=RNA, **options):
         pytest.param("parquet", marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_any_moment(tmp_path, extension):
+def test_killed_at_any_moment(extension):
     pytest.importorskip({"h5": "h5py", "parquet": "pyarrow"}.get(extension, "numpy"))
     if not hasattr(os, "fork"):
         pytest.skip("forks processes")
-    command = [sys.executable, "-m", "tests.killed_runs", tmp_path, extension, "6"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
-    )
+    memory = Path("/dev/shm")  # A process that is killed leaves there what it leaves on a disk.
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        command = [sys.executable, "-m", "tests.killed_runs", folder, extension, "6"]
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
+        )
     assert done.returncode == 0
     result = json.loads(done.stdout)
     assert result["operations"] > 200
     assert result["different"] == []
 
 
-def test_goes_on_where_it_stopped(encoder_model, output, computed, stop_after):
+@pytest.mark.parametrize("batches", [4, 6])
+def test_goes_on_where_it_stopped(encoder_model, output, computed, stop_after, batches):
     run(encoder_model, output)
     everything, whole = list(computed), output.read_bytes()
     output.unlink()
-    stop_after(4)
+    stop_after(batches)
     with pytest.raises(KeyboardInterrupt):
         run(encoder_model, output)
     assert not output.exists()
@@ -120,23 +124,30 @@ def test_goes_on_where_it_stopped(encoder_model, output, computed, stop_after):
     computed.clear()
     summary = run(encoder_model, output)
     assert summary.resumed
-    assert computed == everything[4:]
+    assert computed == everything[4:]  # All but the windows that were complete.
     assert output.read_bytes() == whole
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_results_that_were_damaged_are_computed_again(encoder_model, output, stop_after):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda part: bytes(len(part)), id="zeros"),
+        pytest.param(lambda part: part[:-1], id="cut off"),
+        pytest.param(lambda part: b"", id="empty"),
+    ],
+)
+def test_results_that_were_damaged_are_computed_again(encoder_model, output, stop_after, damage):
     run(encoder_model, output)
     whole = output.read_bytes()
     output.unlink()
     stop_after(5)
     with pytest.raises(KeyboardInterrupt):
         run(encoder_model, output)
-    (partial,) = output.parent.glob("*/*.partial")
-    partial.write_bytes(bytes(partial.stat().st_size))
-    with open(partial.with_suffix(".journal"), "ab") as journal:
-        journal.write(b"7 0000")  # A line that was cut off.
+    (part,) = output.parent.glob("*/part-*")
+    whole_part = part.read_bytes()
     stop_after(None)
+    part.write_bytes(damage(whole_part))
     run(encoder_model, output)
     assert output.read_bytes() == whole
 
@@ -313,9 +324,8 @@ def test_two_processes_share_the_work(encoder_model, tmp_path):
     alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batching, "WINDOW_RECORDS", 4096)
-        patch.setattr(batching, "WINDOW_BATCHES", 128)
         run(tmp_path / "model", alone, rna, batch_tokens=2, pooling=("mean",))
-    assert len(fasta) > 3 * 2 * 128  # That is, there are several windows.
+    assert len(fasta) > 3 * 2 * batching.WINDOW_BATCHES  # That is, there are several windows.
     options = ["-m", tmp_path / "model", "-o", shared, "--batch-tokens", "2"]
     done = torchrun(tmp_path / "in.fasta", *options)
     assert done.returncode == 0, done.stderr

@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_rna.embeddings.columns import Layout, resolve_columns
+from ernie_rna.embeddings.columns import resolve_columns
 from ernie_rna.embeddings.readers import read_embeddings, read_metadata
-from ernie_rna.embeddings.store import Store
-from ernie_rna.embeddings.table import Table
-from ernie_rna.embeddings.writers import check_output, existing_files, write_table
+from ernie_rna.embeddings.writers import Table, check_output, existing_files, write_table
 from ernie_rna.files.atomic import OutputError, full_disk_explained, replacing, write_atomically
-from ernie_rna.sequences import batches as batching
-from ernie_rna.sequences.batches import Plan
+from ernie_rna.files.store import Store
 from ernie_rna.sequences.fasta import FastaRecord
 
 FORMATS = [".safetensors", ".h5", ".npz", ".parquet"]
@@ -32,38 +29,32 @@ def suffix(request):
 
 
 @pytest.fixture
-def make_table(tmp_path, monkeypatch):
+def make_table(tmp_path):
     """Parts of random vectors, as a run leaves them, and the vectors."""
 
     def make(suffix, records=50, dtype=np.float32, window_records=16, hidden=8):
-        monkeypatch.setattr(batching, "WINDOW_RECORDS", window_records)
         pooling = ("mean", "cls") if suffix == ".parquet" else ("mean", "cls", "token")
         columns = resolve_columns((0, 2), pooling, 2)
-        layout = Layout(columns, hidden, np.dtype(dtype))
         given = [FastaRecord(f"r{i}-é", "A" * (1 + i % 7)) for i in range(records)]
         generator = np.random.default_rng(0)
         metadata = {**METADATA, "columns": [column.name for column in columns]}
-        store = Store(tmp_path / f"out{suffix}", [])
+        store = Store(tmp_path / f"out{suffix}")
         store.begin(metadata)
-        vectors = {column.name: [] for column in columns}
-        count = 0
-        for window in Plan(16, 99).windows(given):
-            count += 1
-            part = store.open_part(window, layout)
-            for batch in range(len(window.batches)):
-                arrays = []
-                for column in columns:
-                    for index in window.batches[batch]:
-                        piece = window.pieces[index]
-                        rows = piece.owned if column.per_token else 1
-                        arrays.append(generator.normal(size=(rows, hidden)).astype(dtype))
-                        at = window.records[piece.record].id
-                        vectors[column.name].append((at, arrays[-1]))
-                part.write(batch, arrays)
-            part.finish()
-        expected = {name: dict(pairs) for name, pairs in vectors.items()}
-        parts = [store.part(number, layout) for number in range(count)]
-        return Table(metadata, layout, parts), store, given, expected
+        expected = {column.name: {} for column in columns}
+        starts = range(0, records, window_records)
+        for number, start in enumerate(starts):
+            window = given[start : start + window_records]
+            results = {
+                "ids": [record.id for record in window],
+                "lengths": np.array([len(record.sequence) for record in window]),
+            }
+            for column in columns:
+                rows = results["lengths"] if column.per_token else [1] * len(window)
+                vectors = [generator.normal(size=(n, hidden)).astype(dtype) for n in rows]
+                expected[column.name].update(zip(results["ids"], vectors, strict=True))
+                results[column.name] = np.concatenate(vectors)
+            store.put(number, results)
+        return Table(metadata, store.parts(len(starts))), store, given, expected
 
     return make
 

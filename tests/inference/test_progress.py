@@ -17,6 +17,17 @@ def window():
     return window
 
 
+@pytest.fixture
+def windows():
+    return list(Plan(200, 1022, window_tokens=300).windows(RECORDS))
+
+
+def advance_all(bar, windows):
+    for window in windows:
+        for batch in range(len(window.batches)):
+            bar.advance(window, batch)
+
+
 def lines(capsys):
     return [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if line.strip()]
 
@@ -27,8 +38,7 @@ def total():
 
 def test_counts_work_and_sequences(window, capsys):
     bar = Progress(True, 48, total(), len(RECORDS))
-    for batch in range(len(window.batches)):
-        bar.advance(window, [batch])
+    advance_all(bar, [window])
     bar.close()
     last = lines(capsys)[-1]
     assert last.startswith("12 of 12 sequences, ")
@@ -37,28 +47,27 @@ def test_counts_work_and_sequences(window, capsys):
     assert (bar.tokens, bar.padding) == (sum(len(r.sequence) + 2 for r in RECORDS), 0)
 
 
-def test_what_was_there_does_not_count_as_speed(window, capsys):
+def test_what_was_there_does_not_count_as_speed(windows, capsys):
     bar = Progress(True, 48, total(), len(RECORDS))
-    bar.advance(window, range(3), skip=True)
-    skipped = sum(len(batch) for batch in window.batches[:3])
+    bar.skip(windows[0])
     assert (bar.done, bar.rate) == (0, 0)
-    bar.advance(window, range(3, len(window.batches)))
+    advance_all(bar, windows[1:])
     bar.close()
-    assert bar.done == 12 - skipped
+    assert bar.done == 12 - len(windows[0].records)
     assert "12 of 12" in lines(capsys)[-1]
 
 
 def test_without_a_total(window, capsys):
     bar = Progress(True, 48)
-    bar.advance(window, range(len(window.batches)))
+    advance_all(bar, [window])
     bar.close()
     assert "12 sequences, " in lines(capsys)[-1]
 
 
 @pytest.mark.parametrize("show", [False, None])
-def test_hidden(window, capsys, show):
+def test_hidden(windows, capsys, show):
     bar = Progress(show, 48, total(), len(RECORDS))
-    bar.advance(window, range(2), skip=True)
-    bar.advance(window, range(2, len(window.batches)))
+    bar.skip(windows[0])
+    advance_all(bar, windows[1:])
     bar.close()
     assert capsys.readouterr().err == ""

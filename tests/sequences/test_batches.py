@@ -8,7 +8,7 @@ import torch
 
 from ernie_rna.sequences import batches as batching
 from ernie_rna.sequences.batches import Plan, count_padding, plan_batches, work
-from ernie_rna.sequences.fasta import FastaRecord, InputError, read_fasta
+from ernie_rna.sequences.fasta import FastaRecord, read_fasta
 from ernie_rna.sequences.long import split
 
 DATA = Path(__file__).parents[3] / "shared/data/throughput/throughput_mixed.fasta"
@@ -56,11 +56,6 @@ def test_windows_end_at_a_number_of_tokens():
     assert [len(window.records) for window in windows] == [3, 3, 3, 1]
     (window,) = Plan(2048, 1022, window_tokens=10).windows(records[:1])
     assert len(window.records) == 1
-
-
-def test_a_long_record_is_named():
-    with pytest.raises(InputError, match=r"big: 1023 nt, over the limit of 1022. --long window"):
-        list(Plan(2048, 1022).windows([FastaRecord("big", "A" * 1023)]))
 
 
 @pytest.mark.parametrize("length", [11, 12, 20, 37, 100, 101, 999])
@@ -129,10 +124,6 @@ def test_padding_on_real_sequences(batch_tokens, long):
 
 def test_windows_are_enough_for_several_processes():
     records = [FastaRecord(str(i), "A" * 98) for i in range(4000)]
-    plan = Plan(2048, 1022).for_input(100 * len(records))
-    windows = list(plan.windows(records))
+    windows = list(Plan(2048, 1022).windows(records))
     assert 12 <= len(windows) <= 16
     assert [record for window in windows for record in window.records] == records
-    # Neither tiny ones for small inputs nor larger ones than otherwise for large inputs.
-    assert Plan(2048, 1022).for_input(100).window_tokens == 16 * 2048
-    assert Plan(2048, 1022).for_input(10**9).window_tokens == 128 * 2048

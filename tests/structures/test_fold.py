@@ -13,7 +13,7 @@ from ernie_rna.files.atomic import OutputError
 from ernie_rna.inference.attention_scores import attention_scores
 from ernie_rna.inference.loading import EncodingError, load_model, memory_explained, tokenize
 from ernie_rna.sequences.fasta import FastaRecord, InputError
-from ernie_rna.sequences.intake import readable_twice
+from ernie_rna.sequences.sources import readable_twice
 from ernie_rna.structures.ct import format_ct
 from ernie_rna.structures.fold import Fold, fold
 from ernie_rna.structures.formats import read_structures
@@ -239,7 +239,7 @@ def test_a_sequence_that_fails_leaves_the_others_alone(encoder, monkeypatch, fac
         ({"pairing_scores": "none"}, "pairing_scores must be sequence or zero; got 'none'"),
         ({"min_loop": -1}, "min_loop must be at least 0; got -1"),
         ({"matrix": "map"}, "matrix must be None, contacts or scores; got 'map'"),
-        ({"long": "window"}, "long must be error or full; got 'window'"),
+        ({"long": "window"}, "long must be one of error, full; got 'window'"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1; got 0"),
         ({"dtype": "int8"}, "dtype must be one of"),
     ],
@@ -254,7 +254,7 @@ def test_long_sequences(encoder):
     message = r"1 of 2 sequences are longer than the 254 nt .* r300 \(300 nt\)\. --long full"
     with pytest.raises(InputError, match=message):
         fold(rnas, encoder)
-    with pytest.raises(InputError, match="r300 has 300 nt, more than the 254"):
+    with pytest.raises(InputError, match=r"r300: 300 nt, over the limit of 254\. --long full"):
         list(fold(iter(rnas.items()), encoder))
     with pytest.warns(UserWarning, match="1 of 2 sequences are longer than the 254 nt"):
         folds = fold(rnas, encoder, long="full")
