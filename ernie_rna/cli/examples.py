@@ -12,7 +12,7 @@ from ernie_rna.files.atomic import OutputError, replacing
 from ernie_rna.shipped import EXAMPLE_FILES, examples
 
 _DESCRIPTION = """\
-Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 55 to 180 nt, rna.dbn, their known
+Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt, rna.dbn, their known
 structures, and README.md, which names their origin (Rfam, CC0). They are what the README and the
 pages of the documentation work on.
 """
