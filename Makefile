@@ -1,4 +1,4 @@
-# make demo [CHECKPOINT=path]   convert a checkpoint, load it, embed RNAs, compare with the authors
+# make demo [CHECKPOINT=path]   what a model says about real RNAs, and that conversion is exact
 # make test                     the default tests
 # make test-slow                the ones that take minutes
 # make check                    ruff, mypy and the default tests
@@ -7,23 +7,34 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CHECKPOINT ?= tests/golden/tiny_fairseq_cfg.pt
+CHECKPOINT ?=
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow check compat bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) --quiet -e ".[dev]"
 	touch $@
 
-demo: $(VENV)/installed
+# The demo needs less than the tests, and shows what pip does.
+$(VENV)/installed-demo: pyproject.toml constraints.txt
+	@echo "Installs torch, transformers, matplotlib and what they need into $(VENV), which is 700 MB."
+	@echo "To download: about 80 MB, and torch, which is 190 MB without CUDA and gigabytes with it."
+	@echo "PyPI has the latter for Linux; the former comes with"
+	@echo "  export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[demo]"
+	touch $@
+
+demo: $(VENV)/installed-demo
 	$(BIN)/python scripts/demo.py $(CHECKPOINT)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,bench]"
+	$(PIP) --quiet -e ".[ray,bench]"
 	$(BIN)/python -m pytest -q -m slow
 
 check: $(VENV)/installed
@@ -36,7 +47,7 @@ compat: $(VENV)/installed
 	$(BIN)/python scripts/check_versions.py
 
 bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(PIP) --quiet -e ".[bench]"
 	$(BIN)/python scripts/benchmark.py
 
 clean:

@@ -1,50 +1,46 @@
-"""Convert a checkpoint, load it as a user does, and show what the model says about real RNAs.
+"""What a model says about real RNAs whose structures are known, and that conversion is exact.
 
-    python scripts/demo.py                          the small checkpoint of this repository
-    python scripts/demo.py ERNIE-RNA_pretrain.pt    the released one
+    python scripts/demo.py                          the model mini, which comes with this package
+    python scripts/demo.py ERNIE-RNA_pretrain.pt    the authors' released weights
 
-Loading goes by the Auto classes with `trust_remote_code` and the default settings, and fails the
-demo if anything warns. The small checkpoint has random weights: its numbers show that the model
-computes what the authors' code does, and nothing about RNA.
+Lines that begin with `$` are commands of this package, to be run again as they stand.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
-import logging
-import re
-import subprocess
+import csv
+import math
+import shlex
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ernie_rna.cli.main import main as ernie_rna
+from ernie_rna.shipped import MINI, examples, resolve_model
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
+
+    from ernie_rna.structures.structure import Structure
+    from modeling_ernie_rna import ErnieRnaForMaskedLM
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"
-CONVERT = ROOT / "scripts" / "convert_fairseq_checkpoint.py"
+GOLDEN_CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"
+GOLDEN_VALUES = GOLDEN / "tiny_expected.safetensors"
 
-# Of tests/golden/sequences.json, with what they are.
-RNAS = {
-    "trna_arg": "arginine tRNA",
-    "rrna_5s": "5S ribosomal RNA",
-    "readme_1": "AUGC three times",
-    "readme_2": "hairpin of G and C",
-}
-MASKED = "AUG<mask>AUG"
-_PROGRESS = re.compile(r"\d+%\|")
+# Of these the map and the arcs are drawn; the second has a pseudoknot.
+DRAWN = ("tRNA-Phe", "THF-1")
+# The RNA whose stem is changed, and the stem's pairs in the cloverleaf: its anticodon arm.
+CHANGED, STEM = "tRNA-Phe", slice(11, 16)
+BASES = "ACGU"
 
 
 class DemoError(RuntimeError):
-    """The demo did not go as it should; the message says what happened."""
+    """The demo did not go as it should; a command has said why."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,191 +51,228 @@ def build_parser() -> argparse.ArgumentParser:
         "checkpoint",
         nargs="?",
         type=Path,
-        default=CHECKPOINT,
         metavar="CHECKPOINT",
-        help="what convert_fairseq_checkpoint.py reads (default: %(default)s)",
+        help="what `ernie-rna convert` reads, to be shown in place of mini",
     )
     parser.add_argument(
         "--out-dir",
         type=Path,
+        default=Path("build", "demo"),
         metavar="DIR",
-        help="where the converted folder goes (default: build/demo/NAME)",
+        help="where files and pictures go (default: %(default)s)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    checkpoint = arguments.checkpoint
-    # transformers 4.x cannot load code from a folder with a dot in its name.
-    folder = arguments.out_dir or ROOT / "build" / "demo" / checkpoint.stem.replace(".", "_")
+    out_dir: Path = arguments.out_dir
+    out_dir.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     try:
-        step("Convert", f"{checkpoint.name} into {folder}")
-        convert(checkpoint, folder)
-        step("Load", "AutoTokenizer, AutoModel, AutoModelForMaskedLM (trust_remote_code=True)")
-        tokenizer, model, masked_lm = load(folder)
-        step("Embed", "mean over the nucleotides of last_hidden_state")
-        embed(tokenizer, model)
-        step("Fill a mask", MASKED)
-        fill_mask(tokenizer, masked_lm)
-        step("Compare", "in float32 on the CPU")
-        good = compare(folder)
-    except DemoError as error:
+        model = name_model(arguments.checkpoint, out_dir)
+        fold(model, out_dir)
+        draw(model, out_dir)
+        embed(model, out_dir)
+        change_a_stem(model)
+        good = compare_with_the_authors(out_dir)
+    except (DemoError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"\nDone in {time.monotonic() - start:.0f} s. The converted folder: {folder}")
+    print(f"\nDone in {time.monotonic() - start:.0f} s. Files and pictures: {out_dir}")
     return 0 if good else 1
 
 
-def step(title: str, what: str) -> None:
-    print(f"\n=== {title}: {what}\n", flush=True)
+def step(title: str) -> None:
+    print(f"\n=== {title}\n", flush=True)
 
 
-def convert(checkpoint: Path, folder: Path) -> None:
-    """Run the conversion in a process of its own: this one stays as a user's is."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(CONVERT), str(checkpoint), str(folder), "--force"]
-    with subprocess.Popen(command) as process:
-        import_libraries()  # takes seconds, in which the other process works
-    if process.returncode:
-        raise DemoError("the checkpoint was not converted")
+def command(*words: str | Path) -> None:
+    """Run a command of the package, shown as it would be typed."""
+    texts = [*(shown(word) if isinstance(word, Path) else word for word in words), "--force"]
+    print(f"$ ernie-rna {shlex.join(texts)}", flush=True)
+    if ernie_rna(texts):
+        raise DemoError(f"`ernie-rna {texts[0]}` did not succeed")
 
 
-def import_libraries() -> None:
-    import torch  # noqa: F401
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    # Looked up when first used.
-    _ = transformers.AutoModel, transformers.AutoModelForMaskedLM, transformers.AutoTokenizer
+def shown(path: Path) -> str:
+    """A path as short as it can be from here."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def load(folder: Path) -> tuple[Any, Any, Any]:
-    """What a user loads; raise DemoError if a line is said about it."""
-    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
-
-    with heard() as said:
-        tokenizer, model, masked_lm = (
-            auto_class.from_pretrained(folder, trust_remote_code=True)
-            for auto_class in (AutoTokenizer, AutoModel, AutoModelForMaskedLM)
-        )
-    if said:
-        raise DemoError("loading was not silent:\n  " + "\n  ".join(said))
-    for loaded in (tokenizer, model, masked_lm):
-        print(f"{type(loaded).__name__:<22} from {type(loaded).__module__.split('.')[0]}")
-    print(f"{model.num_parameters():,} parameters, {model.dtype}, no warnings")
-    return tokenizer, model, masked_lm
+def name_model(checkpoint: Path | None, out_dir: Path) -> str:
+    """What to hand to `-m`: mini, or the folder that a checkpoint was converted into."""
+    if checkpoint is None:
+        resolve_model(MINI)  # Raises if it is not here, before anything else is done.
+        print("The model is mini, a small ERNIE-RNA of this project, not the authors'.")
+        return MINI
+    step(f"Convert {checkpoint.name}")
+    # transformers 4.x cannot load code from a folder with a dot in its name.
+    folder = out_dir / checkpoint.stem.replace(".", "_")
+    command("convert", checkpoint, folder)
+    return str(folder)
 
 
-@contextlib.contextmanager
-def heard() -> Iterator[list[str]]:
-    """Collect warnings, what transformers logs from "warning" on, and the error stream."""
-    said: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    loggers = [logging.getLogger(name) for name in ("transformers", "transformers_modules")]
-    stream = io.StringIO()
-    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(stream):
-        warnings.simplefilter("always")
-        for logger in loggers:
-            logger.addHandler(handler)
-        try:
-            yield said
-        finally:
-            for logger in loggers:
-                logger.removeHandler(handler)
-    said += [f"{warning.category.__name__}: {warning.message}" for warning in caught]
-    lines = stream.getvalue().replace("\r", "\n").splitlines()
-    said += [line for line in lines if line.strip() and not _PROGRESS.search(line)]
+def fold(model: str, out_dir: Path) -> None:
+    """Fold the examples, and print what is predicted beside what is known."""
+    from ernie_rna.structures.formats import read_structures
+
+    step("Fold real RNAs with known structures")
+    predicted, known, scores = out_dir / "rna.dbn", examples() / "rna.dbn", out_dir / "scores.tsv"
+    command("fold", examples() / "rna.fasta", "-m", model, "-o", predicted, "--quiet")
+    with_ids = {structure.id: structure for structure in read_structures(predicted)}
+    command("evaluate", predicted, known, "-o", scores)
+    with open(scores, encoding="utf-8", newline="") as file:
+        f1 = {row["id"]: float(row["f1"]) for row in csv.DictReader(file, delimiter="\t")}
+    for structure in read_structures(known):
+        print(f"\n{structure.id}, {len(structure.sequence)} nt, F1 {f1[structure.id]:.2f}")
+        print(f"           {structure.sequence}")
+        print(f"predicted  {with_ids[structure.id].dot_bracket}")
+        print(f"known      {structure.dot_bracket}")
 
 
-def read_rnas() -> dict[str, str]:
-    sequences: Mapping[str, str] = json.loads(
-        (GOLDEN / "sequences.json").read_text(encoding="utf-8")
-    )["sequences"]
-    return {name: sequences[name] for name in RNAS}
+def draw(model: str, out_dir: Path) -> None:
+    step("Draw arcs (predicted above, known below) and the map that the pairs are read off")
+    rnas, known = examples() / "rna.fasta", examples() / "rna.dbn"
+    for name in DRAWN:
+        for what in ("arcs", "map"):
+            which = ("-m", model, "--id", name, "--what", what, "--reference", known)
+            command("plot", rnas, *which, "-o", out_dir / f"{name}-{what}.png")
 
 
-def embed(tokenizer: Any, model: Any) -> None:
-    """Print shapes, and the cosine similarity of every two RNAs."""
+def embed(model: str, out_dir: Path) -> None:
+    """Print the nearest neighbour of each RNA that has one of its family among the examples."""
+    from ernie_rna.embeddings.readers import read_embeddings
+
+    step("Embed: does the nearest of the other RNAs belong to the same family?")
+    vectors = out_dir / "vectors.npz"
+    command("embed", examples() / "rna.fasta", "-m", model, "-o", vectors, "--quiet")
+    means = {one.id: next(iter(one.arrays.values())) for one in read_embeddings(vectors)}
+    families = read_families()
+    pairs = nearest(means)
+    several = [name for name in pairs if list(families.values()).count(families[name]) > 1]
+    print()
+    for name in several:
+        other, cosine = pairs[name]
+        verdict = "same family" if families[other] == families[name] else families[other]
+        print(f"{name:<12}{families[name]:<10} nearest {other:<12} cosine {cosine:5.2f}  {verdict}")
+    right = sum(families[pairs[name][0]] == families[name] for name in several)
+    print(f"\n{right} of {len(several)}; by chance one in {len(means) - 1} would be")
+
+
+def read_families() -> dict[str, str]:
+    """The Rfam family of each example, the last word of its header."""
+    lines = (examples() / "rna.fasta").read_text(encoding="utf-8").splitlines()
+    words = [line[1:].split() for line in lines if line.startswith(">")]
+    return {name: family for name, _, _, family in words}
+
+
+def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
+    """The nearest of the others and its cosine, once what all have in common is taken off."""
+    import numpy as np
+
+    names = list(means)
+    vectors = np.stack([means[name] for name in names])  # (RNAs, hidden)
+    vectors = vectors - vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -2)
+    return {
+        name: (names[row.argmax()], float(row.max()))
+        for name, row in zip(names, cosines, strict=True)
+    }
+
+
+def change_a_stem(model: str) -> None:
+    """Score what breaks the pairs of a known stem, and what makes up for it; and fill a mask."""
+    from ernie_rna.inference.loading import load_masked_lm
+    from ernie_rna.structures.formats import read_structures
+
+    step(f"Change a stem of {CHANGED}: log-odds against the RNA as it is, mean of both orders")
+    (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == CHANGED)
+    masked_lm = load_masked_lm(resolve_model(model))
+    print(f"{'pair':<12}{'as it is':<12}{'broken':>12}{'made up for':>16}")
+    totals = []
+    for i, j in rna.pairs[STEM]:
+        broken, made_up = score_pair(masked_lm, rna.sequence, i, j)
+        totals.append((broken, made_up))
+        pair = f"{rna.sequence[i]}-{rna.sequence[j]}"
+        print(f"{i + 1:>2}-{j + 1:<9}{pair:<12}{broken:>+12.2f}{made_up:>+16.2f}")
+    broken, made_up = (sum(column) / len(totals) for column in zip(*totals, strict=True))
+    print(f"{'mean':<24}{broken:>+12.2f}{made_up:>+16.2f}")
+    fill_a_mask(masked_lm, rna)
+
+
+def score_pair(
+    masked_lm: ErnieRnaForMaskedLM, sequence: str, i: int, j: int
+) -> tuple[float, float]:
+    """What one base in place of its partner's letter costs, and both together.
+
+    The model is asked about one base at a time, given all others: log P(new) - log P(old) of the
+    first base changed; then the same of the other base, given the first one's change. The means
+    are over which of the two is changed first.
+    """
+    broken, made_up = [], []
+    for first, second in ((i, j), (j, i)):
+        # In place of C-G it breaks the pair to G-G, then makes up for it by G-C.
+        new, old = sequence[second], sequence[first]
+        single = log_odds(masked_lm, sequence, first, new)
+        changed = sequence[:first] + new + sequence[first + 1 :]
+        broken.append(single)
+        made_up.append(single + log_odds(masked_lm, changed, second, old))
+    return sum(broken) / 2, sum(made_up) / 2
+
+
+def log_odds(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int, letter: str) -> float:
+    """log P(letter) - log P(what is there) at a position (from 0), which is masked."""
+    values = likelihoods(masked_lm, sequence, position)
+    return values[letter] - values[sequence[position]]
+
+
+def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) -> dict[str, float]:
+    """log P of A, C, G and U at a position (from 0), which is masked."""
     import torch
 
-    rnas = read_rnas()
-    batch = tokenizer(
-        list(rnas.values()), padding=True, return_tensors="pt", return_special_tokens_mask=True
-    )
-    nucleotides = batch.pop("special_tokens_mask") == 0
+    from tokenization_ernie_rna import ErnieRnaTokenizer
+
+    tokenizer = ErnieRnaTokenizer()
+    text = f"{sequence[:position]}{tokenizer.mask_token}{sequence[position + 1 :]}"
     with torch.no_grad():
-        hidden_states = model(**batch).last_hidden_state  # (batch, seq, hidden)
-    weights = nucleotides[..., None].to(hidden_states.dtype)
-    vectors = (hidden_states * weights).sum(dim=1) / weights.sum(dim=1)  # (batch, hidden)
-    similarity = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
-    print(f"last_hidden_state {tuple(hidden_states.shape)}, vectors {tuple(vectors.shape)}\n")
-    print_similarity(rnas, similarity)
+        logits = masked_lm(**tokenizer(text, return_tensors="pt")).logits[0, position + 1]
+    values = logits[tokenizer.convert_tokens_to_ids(list(BASES))].log_softmax(dim=-1)
+    return dict(zip(BASES, values.tolist(), strict=True))
 
 
-def print_similarity(rnas: Mapping[str, str], similarity: torch.Tensor) -> None:
-    print(f"{'':<33}{'cosine similarity with':>23}")
-    print(f"{'':<33}" + "".join(f"{name:>10}" for name in rnas))
-    for (name, sequence), row in zip(rnas.items(), similarity.tolist(), strict=True):
-        cells = "".join(f"{value:>10.3f}" for value in row)
-        print(f"{name:<9} {RNAS[name]:<18} {len(sequence):>4}{cells}")
+def fill_a_mask(masked_lm: ErnieRnaForMaskedLM, rna: Structure) -> None:
+    """Print how likely each base is at the place of the stem's first one."""
+    step(f"Fill a mask of {CHANGED}")
+    i, j = rna.pairs[STEM][0]
+    print(f"{rna.sequence[:i]}<mask>{rna.sequence[i + 1 :]}\n")
+    print(f"At {i + 1} there was {rna.sequence[i]}, which pairs with {rna.sequence[j]} at {j + 1}.")
+    values = likelihoods(masked_lm, rna.sequence, i)
+    for base in sorted(values, key=lambda base: -values[base]):
+        share = math.exp(values[base])
+        print(f"{base}  {share:6.1%}  {'#' * round(40 * share)}")
 
 
-def fill_mask(tokenizer: Any, masked_lm: Any) -> None:
-    """Print the five likeliest tokens for the mask."""
-    import torch
-
-    batch = tokenizer(MASKED, return_tensors="pt")
-    (place,) = (batch.input_ids[0] == tokenizer.mask_token_id).nonzero()[:, 0].tolist()
-    with torch.no_grad():
-        likelihoods = masked_lm(**batch).logits[0, place].softmax(dim=-1)  # (vocab,)
-    values, ids = likelihoods.topk(5)
-    for token, value in zip(tokenizer.convert_ids_to_tokens(ids.tolist()), values, strict=True):
-        print(f"{token:<16} {value:6.1%}  {'#' * round(40 * value.item())}")
-
-
-def compare(folder: Path) -> bool:
-    """Compare with the authors' values if they are this checkpoint's, else with float64."""
-    # From here on the library is needed; loading was to do without it.
+def compare_with_the_authors(out_dir: Path) -> bool:
+    """Convert the authors' small checkpoint and compare with what their code computed."""
     from ernie_rna.inference.loading import use_threads
-    from ernie_rna.parity.differences import compare_with_golden, measure_rounding
+    from ernie_rna.parity.differences import compare_with_golden
     from ernie_rna.parity.golden import GOLDEN_THREADS
-    from ernie_rna.parity.models import Models, belongs_to
-    from ernie_rna.parity.table import format_parity, format_rounding
+    from ernie_rna.parity.models import Models
+    from ernie_rna.parity.table import format_summary
 
+    step("Convert a checkpoint of the authors' code, and compare with what that code computed")
+    folder = out_dir / "converted"
+    command("convert", GOLDEN_CHECKPOINT, folder)
     with use_threads(GOLDEN_THREADS):
-        models = Models(folder)
-        if not belongs_to(folder, CHECKPOINT):
-            print(format_rounding(measure_rounding(models, samples(models))))
-            print(HOW_TO_VERIFY.format(folder=folder))
-            return True
-        differences = compare_with_golden(models, GOLDEN / "tiny_expected.safetensors")
-    print(format_parity(differences))
-    print("\nThis checkpoint has random weights: nothing above says anything about RNA.")
+        differences = compare_with_golden(Models(folder), GOLDEN_VALUES)
+    print("\nLargest absolute difference, float32, of every layer, alone and padded:\n")
+    print(format_summary(differences))
+    print(f"\nAll of it: ernie-rna verify {folder} --golden {shown(GOLDEN_VALUES)}")
     return not any(difference.missed for difference in differences)
-
-
-HOW_TO_VERIFY = """
-The golden values of this repository belong to another checkpoint. For the released one, compare
-with what its authors published:
-
-    python scripts/verify_parity.py {folder} --cls-embedding cls_embedding.npy
-
-where cls_embedding.npy is results/ernie_rna_representations/test_seqs/cls_embedding.npy of
-github.com/Bruce-ywj/ERNIE-RNA."""
-
-
-def samples(models: Any) -> list[Any]:
-    import torch
-
-    from ernie_rna.parity.golden import Sample
-
-    return [
-        Sample(name, torch.tensor(models.tokenizer(sequence).input_ids))
-        for name, sequence in read_rnas().items()
-    ]
 
 
 if __name__ == "__main__":

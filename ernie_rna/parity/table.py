@@ -52,6 +52,19 @@ def format_parity(differences: Sequence[Difference]) -> str:
     return "\n".join(parts)
 
 
+def format_summary(differences: Sequence[Difference]) -> str:
+    """A row for each kind of output: its largest difference over layers, sequences and padding."""
+    kinds = ("hidden state", "bias", "logits", "pooler output")
+    lines = [f"{'':<16}{'eager':>{_WIDTH}}{'sdpa':>{_WIDTH}}"]
+    for kind in kinds:
+        cells = []
+        for cases in _AUTHORS.values():
+            of_kind = [d for d in differences if d.place.startswith(kind) and d.case in cases]
+            cells.append(_cell(max(of_kind, key=lambda d: d.value, default=None)))
+        lines.append(f"{kind:<16}" + _row(cells))
+    return "\n".join([*lines, *_missed(differences)])
+
+
 def format_rounding(differences: Sequence[Difference]) -> str:
     """The table of `measure_rounding` and its legend."""
     parts = [

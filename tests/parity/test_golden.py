@@ -22,7 +22,7 @@ from ernie_rna.parity.differences import (
 from ernie_rna.parity.golden import ParityError, read_golden
 from ernie_rna.parity.models import Models, belongs_to
 from ernie_rna.parity.published import SEQUENCES, cls_embedding, compare_with_published
-from ernie_rna.parity.table import format_parity, format_published
+from ernie_rna.parity.table import format_parity, format_published, format_summary
 from scripts import verify_parity
 from tests.golden_folder import GOLDEN
 
@@ -301,3 +301,15 @@ def test_archives_and_missing_files_are_refused(models, tmp_path):
         compare_with_published(models, tmp_path / "many.npz")
     with pytest.raises(ParityError, match="No such file"):
         compare_with_published(models, tmp_path / "absent.npy")
+
+
+def test_the_summary_has_the_largest_of_each_kind():
+    differences = [
+        Difference("eager alone", "hidden state 1", "one", 1e-6),
+        Difference("eager padded right", "hidden state 4", "two", 3e-6, bar=2e-6),
+        Difference("sdpa alone", "bias 0", "one", 0.0),
+    ]
+    lines = format_summary(differences).splitlines()
+    assert lines[1].split() == ["hidden", "state", "3.0e-06!", "·"]
+    assert lines[2].split() == ["bias", "·", "0"]
+    assert lines[-1].startswith("missed: eager padded right, hidden state 4 of two")
