@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from ernie_rna import shipped
 from ernie_rna.cli import main as cli
 from tests.conftest import GOLDEN, ROOT
 
 MARKS = {
-    "scaling-out": pytest.mark.slow,  # Starting Ray and several processes takes a minute.
+    # Starting Ray and several processes takes a minute.
+    "scaling-out": pytest.mark.slow,
+    "for-engineers": pytest.mark.slow,
     "attributions": pytest.mark.skipif(find_spec("captum") is None, reason="needs captum"),
 }
 PAGES = [
@@ -24,6 +27,7 @@ PAGES = [
     # The first has no examples, those of the other take hours; tests/training runs them smaller.
     if page.stem not in ("benchmarks", "pretraining")
 ]
+SCRIPT = re.compile(r"# (\w+\.py)\n")
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LONG = "GGGACUUCGGUCC" * 90
 # What is there already, needs the network, or is run by tests of its own.
@@ -46,6 +50,12 @@ def folder(converted, tmp_path, monkeypatch) -> Path:
     Path("scripts").symlink_to(ROOT / "scripts")
     Path("ERNIE-RNA_pretrain.pt").symlink_to(GOLDEN / "tiny_fairseq_cfg.pt")
     shutil.copytree(converted, "ERNIE-RNA")
+    # The small model stands for mini as well, in this process.
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "mini").symlink_to(converted)
+    (package / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.setattr(shipped, "_HERE", package)
     fasta = ">hairpin\nGGGGAAAACCCC\n>other\nAUGCAUGCNN\n"
     Path("rna.fasta").write_text(fasta)
     Path("part1.fasta").write_text(fasta)
@@ -64,7 +74,10 @@ def test_examples_run(page, folder):
     namespace: dict = {}
     ran = 0
     for language, code in BLOCK.findall(page.read_text()):
-        if language == "python":
+        script = SCRIPT.match(code)
+        if script:
+            Path(script[1]).write_text(code)
+        elif language == "python":
             exec(compile(code, str(page), "exec"), namespace)
             ran += 1
         else:
