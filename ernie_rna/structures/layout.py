@@ -156,13 +156,13 @@ def _number(axes: Axes, places: np.ndarray) -> None:
         before, after = places[max(base - 1, 0)], places[min(base + 1, len(places) - 1)]
         along = after - before
         away = np.array([along[1], -along[0]]) / (np.hypot(*along) or 1.0)
-        # Of both sides the one that is farther from the nearest base.
-        side = max((away, -away), key=lambda way: _clearance(places, places[base] + 1.3 * way))
+        # Of both sides the one with fewer bases about.
+        side = min((away, -away), key=lambda way: _crowd(places, places[base] + 1.3 * way))
         x, y = places[base] + 1.3 * side
         axes.text(x, y, text, fontsize=6.5, color=_GREY, ha="center", va="center", zorder=4)
 
 
-def _clearance(places: np.ndarray, place: np.ndarray) -> float:
-    """The distance of a place from the nearest base."""
-    clearance: float = np.hypot(*(places - place).T).min()
-    return clearance
+def _crowd(places: np.ndarray, place: np.ndarray) -> float:
+    """How many bases are about a place, near ones counting more."""
+    crowd: float = np.exp(-np.hypot(*(places - place).T)).sum()
+    return crowd
