@@ -58,6 +58,13 @@ class MaskedBatchNorm(nn.Module):
         return mean, variance
 
 
+def _masked_relu(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """relu(values) * mask, in place unless autograd needs the values."""
+    if values.requires_grad:
+        return F.relu(values) * mask
+    return values.relu_().mul_(mask)
+
+
 class PairBlock(nn.Module):
     """x + conv(relu(dropout(conv(relu(norm(x)))))), the second convolution dilated."""
 
@@ -72,9 +79,12 @@ class PairBlock(nn.Module):
 
     def forward(self, pairs: torch.Tensor, mask: torch.Tensor, count) -> torch.Tensor:
         """(batch, channels, length, length), zero at padding, to the same."""
-        inner = F.relu(self.norm(pairs, count)) * mask
-        inner = F.relu(self.dropout(self.conv1(inner))) * mask
-        return pairs + self.conv2(inner) * mask
+        inner = _masked_relu(self.norm(pairs, count), mask)
+        inner = _masked_relu(self.dropout(self.conv1(inner)), mask)
+        inner = self.conv2(inner)
+        if inner.requires_grad:
+            return pairs + inner * mask
+        return pairs.add_(inner.mul_(mask))
 
 
 class PairHead(nn.Module):
@@ -119,8 +129,9 @@ class PairHead(nn.Module):
         mask, count = both.to(maps.dtype), both.sum()
         # oneDNN convolves this layout without copies.
         maps = maps.contiguous(memory_format=torch.channels_last)
-        hidden = F.relu(self.dropout(self.conv_in(maps))) * mask
+        hidden = _masked_relu(self.dropout(self.conv_in(maps)), mask)
         pairs = torch.cat([self.conv_expand(hidden) * mask, maps], dim=1)
+        del hidden, maps
         for block in self.blocks:
             pairs = block(pairs, mask, count)
         logits = self.conv_out(pairs)[:, 0] * mask[:, 0]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,17 @@ from transformers import TrainerCallback
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.average import Average
 from ernie_rna.training.pretraining_batches import PretrainingBatches
 from ernie_rna.training.pretraining_data import Batches, Limit, Rna, Sampler, Stream, stream_fasta
 from ernie_rna.training.pretraining_evaluation import Evaluator
+from ernie_rna.training.pretraining_plot import LOG_FILE, plot_log
 from ernie_rna.training.pretraining_settings import Settings
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
 # Written last into a checkpoint, so that one without it was cut short.
 AVERAGE_FILE = "average.safetensors"
-LOG_FILE = "log.jsonl"
 
 
 def new_model(settings: Settings) -> ErnieRnaForPreTraining:
@@ -50,49 +50,6 @@ def new_model(settings: Settings) -> ErnieRnaForPreTraining:
             model.lm_head.layer_norm.weight.fill_(1 / spread)
         model.pair_head.conv_out.bias.fill_(settings.pair_bias)
     return model
-
-
-@dataclass
-class Average:
-    """The moving average of a model's floating-point state.
-
-    The first steps count fully and the decay rises to its value as (1 + step) / (10 + step).
-    """
-
-    decay: float
-    values: dict[str, torch.Tensor]
-
-    @classmethod
-    def of(cls, model: torch.nn.Module, decay: float) -> Average:
-        return cls(decay, {name: value.clone() for name, value in _floats(model).items()})
-
-    @torch.no_grad()
-    def update(self, model: torch.nn.Module, step: int) -> None:
-        rate = 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, value in _floats(model).items():
-            self.values[name].lerp_(value, rate)
-
-    @contextlib.contextmanager
-    def applied(self, model: torch.nn.Module) -> Iterator[None]:
-        """The model with the average for its weights, for as long as the context lasts."""
-        present = {name: value.clone() for name, value in _floats(model).items()}
-        _set_floats(model, self.values)
-        try:
-            yield
-        finally:
-            _set_floats(model, present)
-
-
-def _floats(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Weights and floating-point buffers by name, tied ones once."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    return {name: value.detach() for name, value in tensors.items() if value.is_floating_point()}
-
-
-@torch.no_grad()
-def _set_floats(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
-    for name, value in _floats(model).items():
-        value.copy_(values[name])
 
 
 class PretrainingTrainer(transformers.Trainer):
@@ -188,6 +145,9 @@ class _Keeper(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         # The Trainer makes the loader before it knows the step.
         self._trainer.batches.start = state.global_step * args.gradient_accumulation_steps
+        # The Trainer would keep the intervals of the checkpoint.
+        for name in ("logging_steps", "eval_steps", "save_steps"):
+            setattr(state, name, int(getattr(args, name)))
 
     def on_step_begin(self, args, state, control, **kwargs):
         # Dropout too is drawn from the seed and the step alone: the Trainer puts no random state
@@ -206,7 +166,7 @@ class _Keeper(TrainerCallback):
 
 
 class _Log(TrainerCallback):
-    """Appends each log to a file of JSON lines, and prints it."""
+    """Appends each log to a file of JSON lines, prints it, and draws the evaluations."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs:
@@ -215,6 +175,9 @@ class _Log(TrainerCallback):
         with (Path(args.output_dir) / LOG_FILE).open("a") as file:
             file.write(f"{line}\n")
         print(line, flush=True)
+        if "eval_masked_lm_loss" in logs or "eval_pair_loss" in logs:
+            with contextlib.suppress(ImportError):  # A run needs no picture.
+                plot_log(Path(args.output_dir))
 
 
 def _batches(

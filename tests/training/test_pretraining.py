@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.export import why_no_export
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.pretraining import AVERAGE_FILE, LOG_FILE, last_checkpoint, new_model
+from ernie_rna.training.pretraining import AVERAGE_FILE, last_checkpoint, new_model
 from ernie_rna.training.pretraining_batches import PretrainingBatches, pair_labels
 from ernie_rna.training.pretraining_data import (
     Limit,
@@ -30,6 +30,7 @@ from ernie_rna.training.pretraining_data import (
     stream_fasta,
 )
 from ernie_rna.training.pretraining_export import OFFSETS, THRESHOLDS, load_average
+from ernie_rna.training.pretraining_plot import LOG_FILE, PICTURE, read_log
 from ernie_rna.training.pretraining_settings import (
     MaskedLMPart,
     Settings,
@@ -299,6 +300,15 @@ def test_a_killed_run_goes_on_exactly(table, config_file, tmp_path):
     metrics = [json.loads(line) for line in logs if "eval_f1" in line]
     assert {line["step"] for line in metrics} == {3, 6}
     assert {"eval_masked_lm_loss", "eval_pair_loss", "eval_f1_at_1.5"} <= metrics[0].keys()
+
+
+def test_picture_of_the_log(table, config_file, tmp_path):
+    pytest.importorskip("matplotlib")
+    run(config_file, table, tmp_path, "--steps", 3)
+    assert "<svg" in (tmp_path / PICTURE).read_text()
+    with (tmp_path / LOG_FILE).open("a") as file:  # as of a run that went on from step 2
+        file.write('{"step": 3, "loss": 7.0}\n')
+    assert read_log(tmp_path)["loss"][3] == 7.0
 
 
 def test_export(table, config_file, tmp_path, capsys):
