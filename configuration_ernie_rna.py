@@ -66,6 +66,9 @@ class ErnieRnaConfig(PretrainedConfig):
         loading_dropout: dropout before its last map.
         loading_mean, loading_scale: mean ribosome loading = mean + scale * standardised output;
             the defaults are the authors' scaler.
+        weights_origin: where the weights come from: "random" (drawn and never trained; set by
+            `from_config` and by the conversion of such a checkpoint), "checkpoint" (converted),
+            "fine-tuned", or what else their maker writes here; None where nobody said.
 
     Raises:
         ValueError: a value is out of range or two values disagree; the message names them.
@@ -113,6 +116,7 @@ class ErnieRnaConfig(PretrainedConfig):
         loading_dropout: float = 0.5,
         loading_mean: float = 5.269799754058842,
         loading_scale: float = 1.3539032306228027,
+        weights_origin: str | None = None,
         **kwargs,
     ):
         self.vocab_size = vocab_size
@@ -150,6 +154,7 @@ class ErnieRnaConfig(PretrainedConfig):
         self.loading_dropout = loading_dropout
         self.loading_mean = loading_mean
         self.loading_scale = loading_scale
+        self.weights_origin = weights_origin
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         kwargs.setdefault("tokenizer_class", "ErnieRnaTokenizer")
         kwargs |= {"pad_token_id": pad_token_id, "eos_token_id": eos_token_id}
@@ -178,6 +183,8 @@ class ErnieRnaConfig(PretrainedConfig):
             "None or a number in [0, 1)",
             "classifier_dropout",
         )
+        origin = self.weights_origin
+        _require(origin is None or isinstance(origin, str), self, "a word", "weights_origin")
         _require(isinstance(self.norm_first, bool), self, "True or False", "norm_first")
         choices = ("carry", "recompute", "auto")
         _require(self.score_memory in choices, self, f"one of {choices}", "score_memory")

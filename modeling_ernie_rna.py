@@ -11,6 +11,7 @@ attention_biases    what a layer adds to query keyᵀ: the attention_scores of t
 attentions          after softmax
 """
 
+import copy
 import importlib
 import math
 
@@ -88,6 +89,12 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
     def __init__(self, config: ErnieRnaConfig, *args, **kwargs):
         config.check_values()  # transformers also sets values behind the constructor's back.
         super().__init__(config, *args, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: ErnieRnaConfig, **kwargs):  # what `AutoModel.from_config` calls
+        config = copy.deepcopy(config)  # The caller's stays as it is.
+        config.weights_origin = "random"
+        return super()._from_config(config, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         # nn.init respects what is loaded already; module.weight.data would overwrite it.

@@ -25,6 +25,7 @@ from ernie_rna.checkpoints.names import (
     count_layers,
     expand,
 )
+from ernie_rna.checkpoints.origin import weights_origin
 from ernie_rna.checkpoints.pickles import CheckpointError
 from ernie_rna.checkpoints.reading import Checkpoint
 from ernie_rna.checkpoints.vocabulary import reorder_tokens
@@ -44,7 +45,8 @@ class Conversion:
     Attributes:
         source: the checkpoint that was converted.
         naming: whose names its weights had, "fairseq" or "multimolecule".
-        config: sizes from the weights, rates from the settings, `norm_first=False`.
+        config: sizes from the weights, rates from the settings, `norm_first=False`, and in
+            `weights_origin` whether they were ever trained.
         state_dict: our name -> weight, in float32: `ErnieRnaForMaskedLM` without the tied
             decoder weight, and the pooler of `ErnieRnaModel`.
         dropped: key, or key[token], of the checkpoint -> why it has no place here.
@@ -105,6 +107,7 @@ def convert_weights(checkpoint: Checkpoint) -> Conversion:
         config = _configure(draft, sizes, checkpoint.args or {})
         _add_optional(draft, config)
         weights = _as_float32(draft)
+        config.weights_origin = weights_origin(weights)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
     return Conversion(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ernie_rna.checkpoints.conversion import Conversion
+from ernie_rna.checkpoints.origin import RANDOM
 
 _CARD = """---
 license: {license_id}
@@ -20,7 +21,7 @@ tags:
 ERNIE-RNA (Yin et al., 2025) is a BERT-like encoder for RNA. The potential of every two bases to
 pair enters the attention of its first layer, and the scores of each layer bias the next one's.
 This folder was converted from {source}; it holds its own code.
-
+{warning}
 ```python
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
@@ -67,6 +68,12 @@ T is read as U, in any case; `output_attention_biases=True` returns the scores o
 ```
 """
 
+_RANDOM_WARNING = """
+**These weights are random: they were never trained, and what the model says of an RNA means
+nothing.** They serve to try the code.
+"""
+_RANDOM = """The weights were drawn at random to test the code with; they are not those of the
+authors of ERNIE-RNA. The code in this folder is under the Apache License 2.0."""
 _MIT = """The weights are the work of the authors of ERNIE-RNA
 (https://github.com/Bruce-ywj/ERNIE-RNA), under the MIT licence:
 
@@ -97,14 +104,18 @@ it was made from; the same weights from the authors are under MIT alone.
 def model_card(conversion: Conversion) -> str:
     """The text of the card."""
     via_multimolecule = conversion.naming == "multimolecule"
+    random = conversion.config.weights_origin == RANDOM
+    trained_id = "agpl-3.0" if via_multimolecule else "mit"
+    trained_licence = (_MULTIMOLECULE if via_multimolecule else "") + _MIT
     return _CARD.format(
-        license_id="agpl-3.0" if via_multimolecule else "mit",
+        license_id="apache-2.0" if random else trained_id,
+        warning=_RANDOM_WARNING if random else "",
         source=f"`{conversion.source.path.name}` ({conversion.source.kind})",
         hidden_size=conversion.config.hidden_size,
         sizes=_table(_sizes(conversion)),
         facts=_table(_facts(conversion)),
         left_out=_left_out(conversion),
-        licence=(_MULTIMOLECULE if via_multimolecule else "") + _MIT,
+        licence=_RANDOM if random else trained_licence,
     )
 
 

@@ -57,6 +57,8 @@ def print_report(written: Export) -> None:
         f"{config.hidden_size}, feed-forward {config.intermediate_size}, "
         f"{config.max_position_embeddings} tokens"
     )
+    if config.weights_origin == "random":
+        print("note      the weights are random: never trained, and nobody's work")
     for note in conversion.notes:
         print(f"note      {note}")
     _print_table("dropped", conversion.dropped)

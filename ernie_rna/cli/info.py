@@ -28,6 +28,12 @@ _EXAMPLES = """\
   ernie-rna info -m ERNIE-RNA --lengths 1022,5000,20000 --device cuda
 """
 _LENGTHS = (100, 1022, 4000, 16000)
+# What `weights_origin` of a configuration means.
+_ORIGINS = {
+    None: "not stated",
+    "random": "random, never trained: its answers mean nothing",
+    "checkpoint": "converted from a checkpoint",
+}
 # Name and extra of each optional package.
 _EXTRAS = {
     "dnaio": "io",
@@ -162,6 +168,7 @@ def _model(model: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
     yield "pairing scores", "A-U {}, G-C {}, G-U {}".format(*scores)
     yield "parameters", f"{parameters:,} (with the language-model head)"
     yield "weights", _dtypes(model)
+    yield "their origin", _ORIGINS.get(config.weights_origin, str(config.weights_origin))
     names = ", ".join(sorted(ATTENTIONS, reverse=True))
     yield "attention", f"{names}; flash_attention_2 runs eager"
     yield "score_memory", config.score_memory

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Score the nucleotides of each sequence, and every single substitution, by the masked language
 model. Each position is masked in turn, so a sequence of L nucleotides takes L passes; P is the
-model's probability of a letter there given all others, a softmax over the whole vocabulary, and
-log is natural.
+model's probability of a letter there given all others, a softmax over A, C, G and U (see
+--vocabulary), and log is natural.
 
   -o           the effects: id, position (from 1), wildtype, mutant, and
                effect = log P(mutant) - log P(wildtype), negative where the model prefers what
@@ -77,6 +77,13 @@ def add_parser(subparsers: Any) -> None:
         "read off the unmasked sequence, as in their pretraining",
     )
     add(
+        "--vocabulary",
+        choices=("nucleotides", "all"),
+        default="nucleotides",
+        help="what probabilities are normalised over: A, C, G and U (the default), or all tokens, "
+        "as in pretraining; the effects are the same",
+    )
+    add(
         "--unmasked",
         action="store_true",
         help="read all positions off one pass over the unmasked sequence: L times cheaper, but the "
@@ -114,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             masked=not args.unmasked,
             mask_pairing=args.mask_pairing,
+            vocabulary=args.vocabulary,
             progress=False if args.quiet else None,
             **computing(args),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from os import PathLike, fspath
@@ -108,10 +109,21 @@ def _load(
     except OSError as error:  # Its text may speak of the Hub alone.
         raise OSError(f"cannot load the model {fspath(model)!r}: {error}") from error
     missing = sorted(info["missing_keys"])
+    if missing and all(key.startswith("lm_head.") for key in missing):
+        raise ValueError(
+            f"{fspath(model)} has no language-model head, which this needs: it was saved without; "
+            "take a folder that `ernie-rna convert` wrote, or save an ErnieRnaForMaskedLM"
+        )
     if missing:
         raise ValueError(
             f"{fspath(model)} is no ERNIE-RNA for transformers: it lacks {len(missing)} weights, "
             f"among them {missing[0]}; `ernie-rna convert` makes one of the authors' checkpoint"
+        )
+    if loaded.config.weights_origin == "random":
+        warnings.warn(
+            f"{fspath(model)} has random weights, which were never trained: what follows means "
+            "nothing",
+            stacklevel=3,
         )
     result: _AnyModel = loaded.to(target).eval()
     return result

@@ -20,6 +20,14 @@ from modeling_ernie_rna import ErnieRnaForMaskedLM
 # The order of the letters in everything that has a value for each of them.
 NUCLEOTIDES = "ACGU"
 _NUCLEOTIDE_IDS = [VOCABULARY.index(letter) for letter in NUCLEOTIDES]
+# What a probability may be normalised over.
+VOCABULARIES = ("nucleotides", "all")
+
+
+def check_vocabulary(vocabulary: str) -> str:
+    if vocabulary not in VOCABULARIES:
+        raise ValueError(f"vocabulary must be {' or '.join(VOCABULARIES)}; got {vocabulary!r}")
+    return vocabulary
 
 
 def mask_tokens(
@@ -50,16 +58,17 @@ def nucleotide_log_probabilities(
     attention_mask: Tensor,
     wanted: Tensor,
     pairing_scores: Tensor | None = None,
+    vocabulary: str = "all",
 ) -> Tensor:
     """The model's log-probability of A, C, G and U at some positions, given the whole input.
-
-    The softmax is that of pretraining, over the whole vocabulary; the four therefore sum up to
-    less than 1, by what the model leaves to N, the IUPAC letters and the special tokens.
 
     Args:
         input_ids, attention_mask: (batch, seq).
         wanted: (batch, seq), True at the positions; the head runs on these alone.
         pairing_scores: (batch, seq, seq), as for the model; None are those of the ids.
+        vocabulary: what the softmax is over. "all" is that of pretraining, so that the four sum up
+            to less than 1, by what the model leaves to N, the IUPAC letters and the special
+            tokens; "nucleotides" is the four alone, which sum up to 1.
 
     Returns:
         (positions wanted, 4) in float32, natural logarithms, in the order of `NUCLEOTIDES`;
@@ -69,5 +78,7 @@ def nucleotide_log_probabilities(
         input_ids=input_ids, attention_mask=attention_mask, pairing_scores=pairing_scores
     )
     logits = model.lm_head(output.last_hidden_state[wanted])  # (positions, vocab)
+    if check_vocabulary(vocabulary) == "nucleotides":
+        return logits[:, _NUCLEOTIDE_IDS].float().log_softmax(dim=-1)
     log_probabilities: Tensor = logits.float().log_softmax(dim=-1)
     return log_probabilities[:, _NUCLEOTIDE_IDS]

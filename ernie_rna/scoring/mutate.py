@@ -11,11 +11,11 @@ pseudo-log-likelihood                 the sum of these
 pseudo-perplexity                     exp(-their mean); 1 at best, 4 for a guess among four letters
 effect of the mutant m at p           log P(m | x without p) - log P(x_p | x without p)
 
-Logarithms are natural, and P is a softmax over the whole vocabulary, as in pretraining; the
-effects do not depend on what it is taken over. `masked=False` reads all positions off a single
-pass over the unmasked sequence instead, the "wild-type marginals" of Meier et al., "Language
-models enable zero-shot prediction of the effects of mutations on protein function", NeurIPS 2021:
-far cheaper, but the model sees the letter that it is asked about.
+Logarithms are natural, and P is a softmax over A, C, G and U; with `vocabulary="all"` over all
+tokens, as in pretraining. The effects do not depend on what it is taken over. `masked=False` reads
+all positions off a single pass over the unmasked sequence instead, the "wild-type marginals" of
+Meier et al., "Language models enable zero-shot prediction of the effects of mutations on protein
+function", NeurIPS 2021: far cheaper, but the model sees the letter that it is asked about.
 
 T is read as U. Positions with any other letter than A, C, G, U and T (N, the IUPAC codes) are
 context for the others and get no scores themselves: NaN in the arrays, and left out of sum and
@@ -40,6 +40,7 @@ from ernie_rna.inference.loading import EncodingError, load_masked_lm, memory_ex
 from ernie_rna.inference.progress import Progress
 from ernie_rna.scoring.masked_lm import (
     NUCLEOTIDES,
+    check_vocabulary,
     mask_tokens,
     nucleotide_log_probabilities,
 )
@@ -105,6 +106,7 @@ def mutate(
     *,
     masked: bool = True,
     mask_pairing: str = "inference",
+    vocabulary: str = "nucleotides",
     long: str = "error",
     unknown: str = "error",
     batch_tokens: int | None = None,
@@ -123,6 +125,7 @@ def mutate(
         masked: whether each position is masked when it is asked about, which takes as many passes
             as there are nucleotides; False asks about all positions in one.
         mask_pairing: how `<mask>` pairs, "inference" or "pretraining", see `masked_lm`.
+        vocabulary: what probabilities are normalised over: "nucleotides", A, C, G and U, or "all".
         long: what to do with a sequence longer than the model was trained on: "error" or
             "full" (computed whole).
         unknown: "error" or "unk", see `fasta`.
@@ -141,6 +144,7 @@ def mutate(
         EncodingError: memory does not suffice.
     """
     check_mask_pairing(mask_pairing)
+    check_vocabulary(vocabulary)
     if not masked and mask_pairing != "inference":
         raise ValueError(f"mask_pairing={mask_pairing!r} with masked=False: there is no mask")
     intake = Intake(sequences, long, unknown)
@@ -156,11 +160,20 @@ def mutate(
         return (length if masked else 1) * work(length + 2, hidden)
 
     bar = Progress.over(progress, hidden, intake.found, cost)
-    return _scores(loaded, windows, mask_pairing if masked else None, bar)
+    how = _How(mask_pairing if masked else None, vocabulary)
+    return _scores(loaded, windows, how, bar)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How `<mask>` pairs, None where nothing is masked, and what a softmax is over."""
+
+    mask_pairing: str | None
+    vocabulary: str
 
 
 def _scores(
-    model: ErnieRnaForMaskedLM, windows: Iterable[Window], mask_pairing: str | None, bar: Progress
+    model: ErnieRnaForMaskedLM, windows: Iterable[Window], how: _How, bar: Progress
 ) -> Iterator[LetterScores]:
     with contextlib.closing(bar):
         for window in windows:
@@ -168,7 +181,7 @@ def _scores(
             for number, batch in enumerate(window.batches):
                 pieces = [window.pieces[index] for index in batch]
                 with memory_explained([window.records[piece.record] for piece in pieces]):
-                    for piece, values in _score_batch(model, window.records, pieces, mask_pairing):
+                    for piece, values in _score_batch(model, window.records, pieces, how):
                         array = results[piece.record].log_probabilities
                         array[piece.own_start : piece.own_stop] = values
                 bar.advance(window, number)
@@ -225,7 +238,7 @@ def _score_batch(
     model: ErnieRnaForMaskedLM,
     records: list[FastaRecord],
     pieces: list[Piece],
-    mask_pairing: str | None,
+    how: _How,
 ) -> Iterator[tuple[Piece, np.ndarray]]:
     """Run some passes; yield, for each, the log-probabilities where it owns, (owned, 4)."""
     chosen = sorted({piece.record for piece in pieces})
@@ -239,9 +252,11 @@ def _score_batch(
     owned = owned.to(model.device)
     config: Any = model.config
     pairing_scores = None
-    if mask_pairing is not None:
-        input_ids, pairing_scores = mask_tokens(input_ids, owned, config, mask_pairing)
-    values = nucleotide_log_probabilities(model, input_ids, mask, owned, pairing_scores).cpu()
+    if how.mask_pairing is not None:
+        input_ids, pairing_scores = mask_tokens(input_ids, owned, config, how.mask_pairing)
+    values = nucleotide_log_probabilities(
+        model, input_ids, mask, owned, pairing_scores, how.vocabulary
+    ).cpu()
     parts = values.split([piece.owned for piece in pieces])
     for piece, part in zip(pieces, parts, strict=True):
         if not part.isfinite().all():

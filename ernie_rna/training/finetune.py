@@ -192,6 +192,7 @@ def save(model: Any, tokenizer: ErnieRnaTokenizer, out_dir: str | Path) -> None:
     """Write a folder that loads by `trust_remote_code`, code included."""
     # A model from the Hub has its name in front of each entry.
     model.config.auto_map = dict(AUTO_MAP)
+    model.config.weights_origin = "fine-tuned"
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     tokenizer.save_vocabulary(str(out_dir))  # transformers 5 leaves it out

@@ -1,5 +1,7 @@
 """Writing the folder for the Hub: complete, proven in a fresh process, and all or nothing."""
 
+import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -102,11 +104,28 @@ def test_the_modules_are_those_of_the_package(folder):
         assert (folder / f"{name}.py").read_bytes() == Path(sys.modules[name].__file__).read_bytes()
 
 
-def test_the_card_states_the_facts(conversion, folder):
+def of_trained(conversion: Conversion, **changes) -> Conversion:
+    """The golden conversion as if its weights had been trained."""
+    config = copy.deepcopy(conversion.config)
+    config.weights_origin = "checkpoint"
+    return dataclasses.replace(conversion, config=config, **changes)
+
+
+def test_random_weights_are_marked_and_not_called_the_authors(folder):
+    assert json.loads((folder / "config.json").read_text())["weights_origin"] == "random"
     card = (folder / "README.md").read_text()
-    assert card == model_card(conversion)
+    assert "**These weights are random: they were never trained" in card
+    assert "license: apache-2.0\n" in card
+    assert "work of the authors" not in card
+    assert "Weijie Yin\n" not in card
+
+
+def test_the_card_states_the_facts(conversion, folder):
+    assert (folder / "README.md").read_text() == model_card(conversion)
+    card = model_card(of_trained(conversion))
     header = card.split("---")[1]
     assert "license: mit\n" in header
+    assert "random" not in card
     for fact in (
         "tiny_fairseq_cfg.pt",
         conversion.source.sha256,
@@ -121,9 +140,7 @@ def test_the_card_states_the_facts(conversion, folder):
 
 
 def test_the_card_of_multimolecule_states_its_licence(conversion):
-    card = model_card(
-        Conversion(**{**vars(conversion), "naming": "multimolecule", "initialised": {"x[y]": "Z"}})
-    )
+    card = model_card(of_trained(conversion, naming="multimolecule", initialised={"x[y]": "Z"}))
     assert "license: agpl-3.0\n" in card
     assert "MultiMolecule, whose card states AGPL-3.0" in card
     assert "Z: `x[y]`" in card

@@ -17,6 +17,7 @@ from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
 from ernie_rna.structures.formats import write_structures
 from ernie_rna.structures.structure import Structure
+from modeling_ernie_rna import ErnieRnaModel
 from tests.conftest import ROOT
 from tests.golden_folder import CHECKPOINT, GOLDEN
 
@@ -155,6 +156,30 @@ def structures(tmp_path, monkeypatch):
         write_structures(Path(f"known/{structure.id}.ct"), [structure])
     write_structures(Path("predicted.dbn"), PREDICTED)
     write_structures(Path("all.dbn"), [*PREDICTED, Structure("b", "GAAAC", [(0, 4)])])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fold in.fasta -m model -o out.dbn --quiet",
+        "embed in.fasta -m model -o out.npz --quiet",
+        "mutate in.fasta -m model --summary out.tsv --quiet --unmasked",
+        "plot in.fasta -m model --id readme_1 -o out.svg",
+    ],
+)
+def test_random_weights_are_told_in_one_line(folder, capsys, command):
+    _, errors = run(capsys, *command.split())
+    assert errors == (
+        "ernie-rna: warning: model has random weights, which were never trained: what follows "
+        "means nothing\n"
+    )
+
+
+def test_a_model_without_the_head_that_is_asked_for(folder, capsys):
+    ErnieRnaModel.from_pretrained("model").save_pretrained("encoder")
+    _, errors = run(capsys, "mutate", "in.fasta", "-m", "encoder", "-o", "out.tsv", code=1)
+    assert "encoder has no language-model head, which this needs" in errors
+    assert not Path("out.tsv").exists()
 
 
 def test_evaluate_prints_means_and_writes_each_score(structures, capsys):

@@ -1,5 +1,6 @@
 """Models as users load them: from a folder, by the Auto classes."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,15 @@ def folder(model, tokenizer, tmp_path) -> Path:
     model.save_pretrained(tmp_path / "model", state_dict=state)
     tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+def test_a_model_from_a_configuration_is_saved_as_random(config, tmp_path):
+    drawn = AutoModelForMaskedLM.from_config(config)
+    assert config.weights_origin is None
+    drawn.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["weights_origin"] == "random"
+    loaded = ErnieRnaForMaskedLM.from_pretrained(tmp_path)
+    assert loaded.config.weights_origin == "random"
 
 
 def test_folder_holds_the_code(folder):

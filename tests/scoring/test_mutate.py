@@ -50,11 +50,22 @@ def one_by_one(model, tokenizer, sequence, mask_pairing):
 @pytest.mark.parametrize("mask_pairing", ["inference", "pretraining"])
 @pytest.mark.parametrize("batch_tokens", [1, 30, 4096])
 def test_equals_a_loop_over_positions(model, tokenizer, mask_pairing, batch_tokens):
-    found = mutate(SEQUENCES, model, mask_pairing=mask_pairing, batch_tokens=batch_tokens)
+    options = {"mask_pairing": mask_pairing, "batch_tokens": batch_tokens, "vocabulary": "all"}
+    found = mutate(SEQUENCES, model, **options)
     for scores, (id, sequence) in zip(found, SEQUENCES.items(), strict=True):
         assert (scores.id, scores.sequence) == (id, sequence.upper().replace("T", "U"))
         expected = one_by_one(model, tokenizer, sequence, mask_pairing)
         np.testing.assert_allclose(scores.log_probabilities, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_probabilities_are_over_the_nucleotides_unless_asked_for(model):
+    (four,) = mutate(["GGGGAAAACCCC"], model)
+    (all_tokens,) = mutate(["GGGGAAAACCCC"], model, vocabulary="all")
+    np.testing.assert_allclose(np.exp(four.log_probabilities).sum(-1), 1, rtol=0, atol=1e-6)
+    assert (np.exp(all_tokens.log_probabilities).sum(-1) < 0.9).all()
+    np.testing.assert_allclose(four.effects, all_tokens.effects, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="vocabulary must be nucleotides or all; got 'none'"):
+        mutate(["ACGU"], model, vocabulary="none")
 
 
 def test_the_pairing_of_masks_matters(model):
@@ -64,7 +75,7 @@ def test_the_pairing_of_masks_matters(model):
 
 
 def test_unmasked_reads_a_single_pass(model, tokenizer):
-    (scores,) = mutate(["GGGGAAAACCCC"], model, masked=False)
+    (scores,) = mutate(["GGGGAAAACCCC"], model, masked=False, vocabulary="all")
     columns = tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES))
     with torch.inference_mode():
         logits = model(**tokenizer("GGGGAAAACCCC", return_tensors="pt")).logits
