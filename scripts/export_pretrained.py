@@ -9,7 +9,6 @@ structure prediction are those with the best mean F1 on the validation split.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.pretraining import last_checkpoint
 from ernie_rna.training.pretraining_data import read_table
+from ernie_rna.training.pretraining_evaluation import draw_sample
 from ernie_rna.training.pretraining_export import calibrate, export_pretrained, load_average
 
 
@@ -29,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
     parser.add_argument("--card", type=Path, required=True, help="the model card, in Markdown")
     parser.add_argument("--split", default="validation", metavar="VALUE")
-    parser.add_argument("--sequences", type=int, default=400, help="of the split, for calibration")
+    parser.add_argument("--sequences", type=int, default=300, help="of the split")
+    parser.add_argument("--family-power", type=float, default=0.5, help="as in the config")
     parser.add_argument("--max-length", type=int, default=500, help="nucleotides, for calibration")
     return parser
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{args.run}: has no whole checkpoint")
     card = args.card.read_text(encoding="utf-8")
     rnas = [r for r in read_table(args.table, args.split) if len(r.sequence) <= args.max_length]
-    rnas = random.Random(0).sample(rnas, min(args.sequences, len(rnas)))
+    rnas = draw_sample(rnas, args.family_power, min(args.sequences, len(rnas)))
     model = load_average(checkpoint)
     found = calibrate(model, rnas)
     print(

@@ -33,7 +33,7 @@ class Evaluator:
         longest = settings.structure.max_length
         known = [rna for rna in rnas if len(rna.sequence) <= longest]
         count = min(settings.eval_sequences, len(known))
-        self.sample = _sample(known, settings.family_power, count)
+        self.sample = draw_sample(known, settings.family_power, count)
 
     @torch.no_grad()
     def __call__(self, model: Any) -> dict[str, float]:
@@ -89,7 +89,7 @@ def score_structures(
     return [score_pairs(p, rna.pairs or ()) for p, rna in zip(predicted, rnas, strict=True)]
 
 
-def _sample(rnas: Sequence[Rna], power: float, count: int) -> list[Rna]:
+def draw_sample(rnas: Sequence[Rna], power: float, count: int) -> list[Rna]:
     """The same `count` of the RNAs each time, without repeats."""
     sampler = Sampler(rnas, power, Limit(1, 1, 1), seed=0)
     chosen: dict[str, Rna] = {}
