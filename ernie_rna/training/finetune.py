@@ -18,38 +18,13 @@ from configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
 from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.metrics import Metrics
+from ernie_rna.training.settings import Settings
 from ernie_rna.training.tables import Table, check_lengths
 from ernie_rna.training.tasks import Example, Task
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
 _HEAD = "classifier."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Attributes:
-        steps: optimizer steps; None trains for `epochs`.
-        warmup: share of the steps in which the learning rate rises; it falls to 0 in the rest.
-        frozen: train the head alone.
-        bf16: autocast to bfloat16.
-        cpu: leave a GPU alone.
-    """
-
-    steps: int | None = None
-    epochs: float = 3.0
-    batch_size: int = 16
-    accumulate: int = 1
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    frozen: bool = False
-    gradient_checkpointing: bool = False
-    bf16: bool = False
-    cpu: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True)

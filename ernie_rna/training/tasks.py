@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
+from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
 from ernie_rna.scoring.masking import NO_LABEL, MaskingCollator
 from ernie_rna.sequences.fasta import InputError
@@ -44,7 +44,7 @@ from modeling_ernie_rna import (
 )
 
 Example = dict[str, Any]
-Collator = Callable[[Sequence[Example]], dict[str, torch.Tensor]]
+Collator = Callable[[list[Example]], Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ class Task:
 
     model_class: type = ErnieRnaForSequenceClassification
     problem_type: str | None = "single_label_classification"
-    label_dtype = torch.long
 
     def __init__(self, format: LabelFormat):
         self.format = format
@@ -101,7 +100,7 @@ class Task:
         return {"input_ids": input_ids, "labels": label}
 
     def collator(self, tokenizer: Any, config: Any) -> Collator:
-        return PaddingCollator(tokenizer.pad_token_id, self.label_dtype)
+        return DataCollatorWithPadding(tokenizer)
 
     def config(self) -> dict[str, Any]:
         """What the model's configuration says of the labels."""
@@ -130,7 +129,6 @@ class MultiLabel(Task):
     """Any number of classes for each sequence."""
 
     problem_type = "multi_label_classification"
-    label_dtype = torch.float32
 
     def learn_names(self, training: Table) -> None:
         if len(self.format.columns) > 1:
@@ -160,7 +158,6 @@ class Regression(Task):
     """One or several numbers for each sequence."""
 
     problem_type = "regression"
-    label_dtype = torch.float32
 
     def learn_names(self, training: Table) -> None:
         self.names = list(self.format.columns)
@@ -205,6 +202,9 @@ class TokenClassification(Task):
     def encode(self, input_ids: list[int], label: Any) -> Example:
         bases = len(input_ids) - 2  # fewer than labels if the sequence was cut
         return super().encode(input_ids, [NO_LABEL, *label[:bases], NO_LABEL])
+
+    def collator(self, tokenizer: Any, config: Any) -> Collator:
+        return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=NO_LABEL)
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
         real = labels != NO_LABEL
@@ -267,24 +267,6 @@ TASKS: Mapping[str, type[Task]] = {
     "token-classification": TokenClassification,
     "masked-lm": MaskedLM,
 }
-
-
-class PaddingCollator:
-    """Pads sequences on the right, and labels that are lists with -100."""
-
-    def __init__(self, padding: int, label_dtype: torch.dtype):
-        self._padding = padding
-        self._label_dtype = label_dtype
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Examples -> input_ids, attention_mask (batch, seq) and labels."""
-        sequences = [torch.tensor(example["input_ids"]) for example in examples]
-        input_ids = pad_sequence(sequences, batch_first=True, padding_value=self._padding)
-        labels = [torch.tensor(example["labels"], dtype=self._label_dtype) for example in examples]
-        per_token = bool(labels[0].dim()) and self._label_dtype == torch.long
-        stacked = pad_sequence(labels, True, NO_LABEL) if per_token else torch.stack(labels)
-        mask = (input_ids != self._padding).long()
-        return {"input_ids": input_ids, "attention_mask": mask, "labels": stacked}
 
 
 def _labels(examples: Sequence[Example]) -> np.ndarray:

@@ -370,7 +370,7 @@ def test_the_script_fails_in_one_line(tmp_path, capsys, checkpoint, message):
     assert convert_fairseq_checkpoint.main([str(checkpoint), str(tmp_path / "out")]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith(f"error: {checkpoint}: {message}")
+    assert printed.err.startswith(f"ernie-rna: error: {checkpoint}: {message}")
     assert printed.err.count("\n") == 1
     assert os.listdir(tmp_path) == []
 
@@ -379,7 +379,7 @@ def test_the_script_says_when_it_is_interrupted(tmp_path, capsys, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(convert_fairseq_checkpoint, "convert", interrupt)
+    monkeypatch.setattr(export_module, "convert", interrupt)
     assert convert_fairseq_checkpoint.main([str(CFG), str(tmp_path / "out")]) == 130
     assert "nothing was written" in capsys.readouterr().err
 
@@ -450,7 +450,7 @@ def test_what_is_no_export_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry
 def test_a_name_that_the_hub_would_refuse_is_refused(folder, fake_hub, capsys, repo_id):
     arguments = ["--", str(folder), repo_id]
     assert push_to_hub.main(arguments) == 1
-    assert capsys.readouterr().err.startswith(f"error: {repo_id!r}: ")
+    assert capsys.readouterr().err.startswith(f"ernie-rna: error: {repo_id!r}: ")
     assert fake_hub.calls == {}
 
 
@@ -467,7 +467,8 @@ def test_a_refusal_of_the_hub_is_one_line(folder, fake_hub, monkeypatch, capsys)
 
     monkeypatch.setattr(fake_hub, "create_repo", refuse)
     assert push_to_hub.main([str(folder), "me/ernie-rna"]) == 1
-    assert capsys.readouterr().err == "error: me/ernie-rna: RuntimeError: 403 Forbidden\n"
+    said = capsys.readouterr().err
+    assert said == "ernie-rna: error: me/ernie-rna: RuntimeError: 403 Forbidden\n"
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -7,8 +7,9 @@ from ernie_rna.inference.loading import load_masked_lm
 from ernie_rna.scoring.masked_lm import NUCLEOTIDES, mask_tokens, nucleotide_log_probabilities
 from tests.golden_folder import write_golden_folder
 
-# The head runs on the wanted positions alone, which rounds otherwise: 3.8e-6, of values to 12.
-TOLERANCE = 5e-6
+# The head runs on the wanted positions alone, which rounds otherwise: 3.8e-6, of values to 12; and
+# 7.7e-6 on a CPU with AVX2, the authors' logits being made on one with AVX-512.
+TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.export import MODULES
-from ernie_rna.scoring.masking import NO_LABEL
+from ernie_rna.cli import finetune as cli_finetune
+from ernie_rna.scoring.masking import NO_LABEL, PAIRINGS
 from ernie_rna.training import finetune as finetuning
 from ernie_rna.training import metrics as training_metrics
-from ernie_rna.training.tasks import PaddingCollator
+from ernie_rna.training.tasks import TASKS, LabelFormat
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForSequenceClassification,
@@ -93,7 +94,7 @@ def refusal(model_folder, tmp_path, capsys):
         assert finetune.main([str(model_folder), data, str(out_dir), *QUICK, *options]) == 1
         assert not out_dir.exists()
         error = capsys.readouterr().err
-        assert error.startswith("error: ")
+        assert error.startswith("ernie-rna: error: ")
         return error
 
     return message
@@ -357,16 +358,22 @@ def test_a_missing_extra_is_named(model_folder, table, tmp_path, monkeypatch, ca
     assert 'pip install "ernie-rna[train]"' in capsys.readouterr().err
 
 
+def test_the_command_knows_every_task_and_pairing():
+    assert set(cli_finetune.TASK_NAMES) == set(TASKS)
+    assert cli_finetune.PAIRINGS == PAIRINGS
+
+
 # ---------------------------------------------------------------------------------------------
 # Parts
 
 
-def test_batches_are_padded():
+def test_batches_are_padded(tokenizer):
     examples = [
         {"input_ids": [0, 4, 5, 2], "labels": [NO_LABEL, 1, 0, NO_LABEL]},
         {"input_ids": [0, 4, 2], "labels": [NO_LABEL, 1, NO_LABEL]},
     ]
-    batch = PaddingCollator(1, torch.long)(examples)
+    task = TASKS["token-classification"](LabelFormat(("bases",)))
+    batch = task.collator(tokenizer, None)(examples)
     assert batch["input_ids"].tolist() == [[0, 4, 5, 2], [0, 4, 2, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert batch["labels"].tolist() == [[-100, 1, 0, -100], [-100, 1, -100, -100]]
