@@ -44,7 +44,7 @@ from modeling_ernie_rna import (
 )
 
 Example = dict[str, Any]
-Collator = Callable[[list[Example]], Mapping[str, torch.Tensor]]
+Collator = Callable[[list[Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
