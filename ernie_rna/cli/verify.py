@@ -18,12 +18,16 @@ Compare a converted folder with what the authors published or their code compute
                    safetensors file (tests/golden/tiny_expected.safetensors of this project, for
                    the checkpoint beside it); tables of differences, with eager attention and sdpa,
                    alone and padded, and of what rounding alone does
+  --full-size      how far rounding takes the hidden states of a model of the released size from
+                   float64, with each matrix product that runs here; random weights and the RNAs of
+                   the package, so that it needs no folder
 
 Exit code 1 says that something differs, or that it cannot be compared.
 """
 _EXAMPLES = """\
   ernie-rna verify ERNIE-RNA --checkpoint ERNIE-RNA_pretrain.pt
   ernie-rna verify ERNIE-RNA --cls-embedding cls_embedding.npy
+  ernie-rna verify --full-size
 """
 
 
@@ -32,10 +36,13 @@ def add_parser(subparsers: Any) -> None:
     parser = new_parser(
         subparsers, "verify", "compare a folder with the authors' model", _DESCRIPTION, _EXAMPLES
     )
-    parser.add_argument("folder", metavar="FOLDER", help="what `ernie-rna convert` wrote")
+    parser.add_argument(
+        "folder", metavar="FOLDER", nargs="?", help="what `ernie-rna convert` wrote"
+    )
     parser.add_argument("--checkpoint", metavar="PATH", help="where it was converted from")
     parser.add_argument("--cls-embedding", metavar="PATH.npy", help="published embeddings")
     parser.add_argument("--golden", metavar="PATH.safetensors", help="values of the authors' code")
+    parser.add_argument("--full-size", action="store_true", help="rounding, by random weights")
     parser.set_defaults(run=run)
 
 
@@ -48,8 +55,17 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.parity.models import Models
 
     logging.disable_progress_bar()
-    if not (args.checkpoint or args.cls_embedding or args.golden):
-        raise ValueError("nothing to compare: give --checkpoint, --cls-embedding or --golden")
+    compares = args.checkpoint or args.cls_embedding or args.golden
+    if not (compares or args.full_size):
+        raise ValueError(
+            "nothing to compare: give --checkpoint, --cls-embedding or --golden, or --full-size"
+        )
+    if args.full_size:
+        _measure_full_size()
+    if not compares:
+        return 0
+    if args.folder is None:
+        raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
     models = Models(args.folder)
     equal = True
     if args.checkpoint:
@@ -60,6 +76,15 @@ def run(args: argparse.Namespace) -> int:
         if args.golden:
             equal &= _compare_golden(models, args.golden)
     return 0 if equal else 1
+
+
+def _measure_full_size() -> None:
+    from ernie_rna.parity.full_size import format_full_size, measure_full_size
+    from ernie_rna.sequences.fasta import read_fasta
+    from ernie_rna.shipped import examples
+
+    records = read_fasta(examples() / "rna.fasta")
+    print(format_full_size(measure_full_size(record.sequence for record in records)))
 
 
 def _compare_weights(folder: str, checkpoint: str) -> bool:

@@ -1,0 +1,128 @@
+"""oneDNN's product: as good as PyTorch's, switched off, missing, changed."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import layers_ernie_rna
+from layers_ernie_rna import ErnieRnaLinear, _onednn_dtypes
+
+pytestmark = pytest.mark.core
+x86 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX")
+    or not torch.backends.mkldnn.is_available(),
+    reason="needs an x86 CPU with oneDNN",
+)
+
+
+@pytest.fixture
+def avx512(monkeypatch):
+    """A CPU that says so; the operator runs on others as well."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+@pytest.fixture
+def layer() -> ErnieRnaLinear:
+    return ErnieRnaLinear(300, 300)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list:
+    """Calls of oneDNN's product, with float32 served."""
+    seen: list = []
+    original = layers_ernie_rna._onednn_linear
+
+    def record(*operands):
+        seen.append(operands)
+        return original(*operands)
+
+    monkeypatch.setattr(layers_ernie_rna, "_ONEDNN_DTYPES", (torch.float32,))
+    monkeypatch.setattr(layers_ernie_rna, "_onednn_linear", record)
+    return seen
+
+
+def operators(monkeypatch, **operators):
+    """Put others in the place of torch.ops.mkldnn."""
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**operators))
+
+
+@x86
+@torch.no_grad()
+def test_the_product_is_as_good_as_pytorchs(layer, calls):
+    inputs = torch.randn(2, 50, 300)
+    exact = F.linear(inputs.double(), layer.weight.double(), layer.bias.double())
+    ours = (layer(inputs) - exact).abs().max()
+    assert len(calls) == 1
+    assert ours <= 2 * (F.linear(inputs, layer.weight, layer.bias) - exact).abs().max() + 1e-6
+
+
+@x86
+@torch.no_grad()
+def test_one_switch_gives_pytorchs_bits(layer, calls, monkeypatch):
+    inputs = torch.randn(2, 50, 300)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert torch.equal(layer(inputs), F.linear(inputs, layer.weight, layer.bias))
+    assert not calls
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
+    layer(inputs)
+    assert calls
+
+
+@x86
+def test_gradients_small_matrices_and_other_dtypes_stay_with_pytorch(layer, calls):
+    layer(torch.randn(2, 300))
+    with torch.no_grad():
+        ErnieRnaLinear(255, 255)(torch.randn(2, 255))
+        layer.double()(torch.randn(2, 300).double())
+    assert not calls
+
+
+@x86
+def test_the_operator_is_found(avx512):
+    assert torch.float32 in _onednn_dtypes()
+
+
+def test_a_cpu_without_avx512_does_without(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert _onednn_dtypes() == ()
+
+
+def test_a_torch_without_the_operator(avx512, monkeypatch):
+    operators(monkeypatch)
+    assert _onednn_dtypes() == ()
+    operators(monkeypatch, _is_mkldnn_bf16_supported=lambda: True)
+    assert _onednn_dtypes() == ()
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_an_operator_of_another_signature(avx512, monkeypatch, error):
+    def other(*operands):
+        raise error("expected at most 4 arguments")
+
+    operators(monkeypatch, _is_mkldnn_bf16_supported=lambda: False, _linear_pointwise=other)
+    assert _onednn_dtypes() == ()
+
+
+def test_an_operator_that_means_something_else(avx512, monkeypatch):
+    operators(
+        monkeypatch,
+        _is_mkldnn_bf16_supported=lambda: True,
+        _linear_pointwise=lambda input, weight, *rest: input @ weight,  # no bias
+    )
+    assert _onednn_dtypes() == ()
+
+
+@torch.no_grad()
+def test_the_model_runs_without_the_operator(monkeypatch):
+    from configuration_ernie_rna import ErnieRnaConfig
+    from modeling_ernie_rna import ErnieRnaModel
+
+    config = ErnieRnaConfig(num_hidden_layers=1, hidden_size=288, intermediate_size=576)
+    model, ids = ErnieRnaModel(config).eval(), torch.tensor([[0, 4, 5, 6, 2]])
+    expected = model(ids).last_hidden_state
+    operators(monkeypatch, _is_mkldnn_bf16_supported=lambda: True)
+    monkeypatch.setattr(layers_ernie_rna, "_ONEDNN_DTYPES", _onednn_dtypes())
+    assert layers_ernie_rna._ONEDNN_DTYPES == ()
+    torch.testing.assert_close(model(ids).last_hidden_state, expected, atol=1e-6, rtol=0)
