@@ -1,6 +1,7 @@
 # make demo [CHECKPOINT=path]   what a model says about real RNAs, and that conversion is exact
 # make test                     the default tests
 # make test-slow                the ones that take minutes
+# make test-long [SEQUENCES=N]  a long run of embed that is killed, shared, and short of disk
 # make check                    ruff, mypy and the default tests
 # make compat                   the core tests over versions of transformers and torch
 # make bench                    the speed and memory tables of the README
@@ -9,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHECKPOINT ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+SEQUENCES ?= 100000
 
-.PHONY: demo test test-slow check compat bench clean
+.PHONY: demo test test-slow test-long check compat bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +38,9 @@ test: $(VENV)/installed
 test-slow: $(VENV)/installed
 	$(PIP) --quiet -e ".[ray,bench]"
 	$(BIN)/python -m pytest -q -m slow
+
+test-long: $(VENV)/installed
+	$(BIN)/python scripts/long_run.py --sequences $(SEQUENCES)
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ class Column:
 
     @property
     def per_token(self) -> bool:
-        return self.pooling == "token"
+        return is_per_token(self.name)
 
 
 def resolve_columns(
@@ -75,29 +75,6 @@ def check_pooling(pooling: Iterable[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The columns, the length of their vectors and the type of the numbers."""
-
-    columns: tuple[Column, ...]
-    hidden: int
-    dtype: np.dtype
-
-    @property
-    def token_bytes(self) -> int:
-        """What a nucleotide takes in all columns with a vector for each."""
-        return sum(column.per_token for column in self.columns) * self._row_bytes
-
-    def nbytes(self, sequences: int, nucleotides: int) -> int:
-        """What so many sequences of so many nucleotides together take."""
-        pooled = sum(not column.per_token for column in self.columns) * self._row_bytes
-        return sequences * pooled + nucleotides * self.token_bytes
-
-    @property
-    def _row_bytes(self) -> int:
-        return self.hidden * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
 class Embedding:
     """The embedding of one sequence.
 
@@ -123,8 +100,13 @@ class Embedding:
         return named[0]
 
 
+def is_per_token(name: str) -> bool:
+    """Whether a column of this name has a vector for each nucleotide."""
+    return name.startswith("token_")
+
+
 def split_rows(
-    layout: Layout, ids: Sequence[str], lengths: Sequence[int], arrays: dict[str, np.ndarray]
+    ids: Sequence[str], lengths: Sequence[int], arrays: dict[str, np.ndarray]
 ) -> Iterator[Embedding]:
     """The embedding of each sequence out of columns that hold them one after the other.
 
@@ -136,8 +118,8 @@ def split_rows(
         tokens = slice(start, start + length)
         rows = {
             # A copy, so that one sequence kept does not keep all of them in memory.
-            column.name: arrays[column.name][tokens if column.per_token else index].copy()
-            for column in layout.columns
+            name: array[tokens if is_per_token(name) else index].copy()
+            for name, array in arrays.items()
         }
         yield Embedding(id, length, rows)
         start += length

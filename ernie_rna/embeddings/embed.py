@@ -127,8 +127,8 @@ def _iterate(
 ) -> Iterator[Embedding]:
     encoder, plan = options.load(model)
     windows = plan.windows(intake.records(encoder.model.config))
-    hidden = encoder.layout.hidden
-    bar = Progress.over(progress, hidden, intake.found, lambda length: plan.cost(length, hidden))
+    hidden = encoder.hidden
+    bar = Progress(progress, hidden, intake.found, lambda length: plan.cost(length, hidden))
     return _embeddings(windows, encoder, options.threads, bar)
 
 
@@ -139,4 +139,4 @@ def _embeddings(
         for window in windows:
             with use_threads(threads):
                 arrays = encoder.encode_window(window, partial(bar.advance, window))
-            yield from split_rows(encoder.layout, window.ids, window.lengths, arrays)
+            yield from split_rows(window.ids, window.lengths, arrays)

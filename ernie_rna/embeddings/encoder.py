@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ernie_rna.embeddings.columns import Column, Layout, resolve_columns
+from ernie_rna.embeddings.columns import Column, resolve_columns
 from ernie_rna.inference.loading import EncodingError, memory_explained, tokenize
 from ernie_rna.sequences.batches import Window
 from ernie_rna.sequences.long import Piece, nucleotide_limit
@@ -44,8 +44,9 @@ class Encoder:
         layers, pooling: as for `embedding.resolve_columns`.
 
     Attributes:
-        layout: columns, width and type of the results: float16 where the model computes in
-            that, else float32 (NumPy has no bfloat16).
+        columns, hidden: what a result consists of, and the length of its vectors.
+        dtype: of the results: float16 where the model computes in that, else float32 (NumPy has
+            no bfloat16).
         limit: nucleotides that the model was trained to take at once.
     """
 
@@ -53,11 +54,16 @@ class Encoder:
         config: Any = model.config
         self.model = model
         self.columns = resolve_columns(layers, pooling, config.num_hidden_layers)
-        half = model.dtype == torch.float16
-        dtype = np.dtype(np.float16 if half else np.float32)
-        self.layout = Layout(self.columns, config.hidden_size, dtype)
+        self.hidden: int = config.hidden_size
+        self.dtype = np.dtype(np.float16 if model.dtype == torch.float16 else np.float32)
         self.limit = nucleotide_limit(config)
         self._all_layers = any(column.layer != config.num_hidden_layers for column in self.columns)
+
+    def nbytes(self, sequences: int, nucleotides: int) -> int:
+        """What the results of so many sequences of so many nucleotides together take."""
+        per_token = sum(column.per_token for column in self.columns)
+        vectors = nucleotides * per_token + sequences * (len(self.columns) - per_token)
+        return vectors * self.hidden * self.dtype.itemsize
 
     def encode_window(self, window: Window, step: Callable[[int], None]) -> dict[str, np.ndarray]:
         """Compute a window: by column, (records, hidden), or (nucleotides, hidden) for token.
@@ -71,7 +77,7 @@ class Encoder:
         starts = [0, *accumulate(window.lengths)]
         rows = {True: starts[-1], False: len(window.pieces)}
         arrays = {
-            column: np.empty((rows[column.per_token], self.layout.hidden), self.layout.dtype)
+            column: np.empty((rows[column.per_token], self.hidden), self.dtype)
             for column in self.columns
         }
         for batch in range(len(window.batches)):
@@ -142,7 +148,7 @@ class Encoder:
             yield array
 
     def _to_numpy(self, tensor: torch.Tensor) -> np.ndarray:
-        return tensor.to("cpu", getattr(torch, self.layout.dtype.name)).numpy()
+        return tensor.to("cpu", getattr(torch, self.dtype.name)).numpy()
 
 
 def _mean(hidden_states: torch.Tensor, pieces: list[Piece]) -> torch.Tensor:

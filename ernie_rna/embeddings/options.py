@@ -57,7 +57,7 @@ class EmbedOptions:
         encoder = Encoder(loaded, self.layers, self.pooling)
         check_long(self.long, encoder.limit, self.overlap)
         tokens = resolve_batch_tokens(self.batch_tokens, loaded.device)
-        in_memory = max(1, _WINDOW_BYTES // max(1, encoder.layout.token_bytes))
+        in_memory = max(1, _WINDOW_BYTES // max(1, encoder.nbytes(0, 1)))
         window = min(WINDOW_BATCHES * tokens, in_memory)
         return encoder, Plan(tokens, encoder.limit, self.long, self.overlap, window)
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from safetensors import safe_open
 
-from ernie_rna.embeddings.columns import Embedding
+from ernie_rna.embeddings.columns import Embedding, is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.files.atomic import read_all
 from ernie_rna.sequences.fasta import FilePath
@@ -60,7 +60,7 @@ def _sequences(metadata: dict[str, Any], rows: _Rows, count: int) -> Iterator[Em
         for index, (id, length) in enumerate(zip(ids, lengths, strict=True), start):
             arrays = {
                 name: rows(name, token, token + length)
-                if name.startswith("token_")
+                if is_per_token(name)
                 else rows(name, index, index + 1)[0]
                 for name in names
             }

@@ -48,8 +48,8 @@ def embed_to_file(
         def assemble(parts: list[Part], folder: Path) -> list[Path]:
             return write_table(Table(metadata, parts), output, folder, shard_bytes)
 
-        nbytes = encoder.layout.nbytes(found.records, found.nucleotides)
-        return Job(metadata, plan, encoder.layout.hidden, nbytes, compute, assemble)
+        nbytes = encoder.nbytes(found.records, found.nucleotides)
+        return Job(metadata, plan, encoder.hidden, nbytes, compute, assemble)
 
     return run_job(
         source,
@@ -73,7 +73,7 @@ def _metadata(
         "format": "ernie-rna embeddings",
         "format_version": 1,
         "columns": [column.name for column in encoder.columns],
-        "hidden_size": encoder.layout.hidden,
+        "hidden_size": encoder.hidden,
         "records": found.records,
         "nucleotides": found.nucleotides,
         "input_sha256": found.sha256,

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie_rna.embeddings.columns import is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.files.arrays import Array, join, write_safetensors
 from ernie_rna.files.atomic import reserve, sync, sync_folder, write_atomically
@@ -88,7 +89,7 @@ class Table:
     def arrays(self) -> Iterator[Array]:
         """Everything but the ids and the metadata."""
         yield self.array("lengths")
-        if any(name.startswith("token_") for name in self.columns):
+        if any(map(is_per_token, self.columns)):
             yield Array("offsets", np.dtype(np.int64), (self.records + 1,), self._offsets())
         for name in self.columns:
             yield self.array(name)

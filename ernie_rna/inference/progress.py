@@ -21,8 +21,8 @@ class Progress:
     Args:
         show: whether to draw the bar; None draws it on a terminal only.
         hidden: width of the model, see `batches.work`.
-        total_work: work of all sequences; None if that is not known.
-        records: number of sequences; None if that is not known.
+        found: what a first pass over the input has found; None if it can be read only once.
+        cost: the work of a sequence of so many nucleotides.
         processes: how many share the work; what they have done is taken to be alike.
 
     Attributes:
@@ -33,13 +33,16 @@ class Progress:
         self,
         show: bool | None,
         hidden: int,
-        total_work: float | None = None,
-        records: int | None = None,
+        found: Survey | None,
+        cost: Callable[[int], float],
         processes: int = 1,
     ):
         self._hidden = hidden
-        self._records = records
-        self._total_work = total_work
+        self._records: int | None = None
+        self._total_work: float | None = None
+        if found is not None:
+            self._records = found.records
+            self._total_work = sum(n * cost(size) for size, n in found.lengths.items())
         self._processes = processes
         self._work = 0.0
         self._skipped = 0
@@ -47,28 +50,13 @@ class Progress:
         self.done = 0.0
         self.tokens = self.padding = 0
         self._bar = tqdm(
-            total=total_work,
-            bar_format=_FORMAT if total_work else _FORMAT_WITHOUT_TOTAL,
+            total=self._total_work,
+            bar_format=_FORMAT if found else _FORMAT_WITHOUT_TOTAL,
             # The mean since the start: the estimate shall not jump with every batch.
             smoothing=0,
             disable=None if show is None else not show,
             dynamic_ncols=True,
         )
-
-    @classmethod
-    def over(
-        cls,
-        show: bool | None,
-        hidden: int,
-        found: Survey | None,
-        cost: Callable[[int], float],
-        processes: int = 1,
-    ) -> Progress:
-        """The bar for an input; `cost` is the work of a sequence of so many nucleotides."""
-        if found is None:
-            return cls(show, hidden)
-        total = sum(count * cost(length) for length, count in found.lengths.items())
-        return cls(show, hidden, total, found.records, processes)
 
     @property
     def seconds(self) -> float:

@@ -154,7 +154,7 @@ def _bar(progress: bool | None, job: Job, found: Survey, world: World) -> Progre
     def cost(length: int) -> float:
         return job.plan.cost(length, job.hidden)
 
-    return Progress.over(progress if world.leads else False, job.hidden, found, cost, world.size)
+    return Progress(progress if world.leads else False, job.hidden, found, cost, world.size)
 
 
 def _compute(

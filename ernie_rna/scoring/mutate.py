@@ -159,7 +159,7 @@ def mutate(
     def cost(length: int) -> float:
         return (length if masked else 1) * work(length + 2, hidden)
 
-    bar = Progress.over(progress, hidden, intake.found, cost)
+    bar = Progress(progress, hidden, intake.found, cost)
     how = _How(mask_pairing if masked else None, vocabulary)
     return _scores(loaded, windows, how, bar)
 

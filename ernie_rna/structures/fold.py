@@ -138,7 +138,7 @@ def fold(
     tokens = resolve_batch_tokens(batch_tokens, loaded.device)
     plan = Plan(tokens, nucleotide_limit(loaded.config), long=long)
     hidden = loaded.config.hidden_size
-    bar = Progress.over(progress, hidden, intake.found, lambda length: plan.cost(length, hidden))
+    bar = Progress(progress, hidden, intake.found, lambda length: plan.cost(length, hidden))
     return _folds(loaded, options, plan.windows(records), bar)
 
 

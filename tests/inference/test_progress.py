@@ -7,8 +7,10 @@ import pytest
 from ernie_rna.inference.progress import Progress
 from ernie_rna.sequences.batches import Plan, work
 from ernie_rna.sequences.fasta import FastaRecord
+from ernie_rna.sequences.survey import survey
 
 RECORDS = [FastaRecord(str(i), "A" * (10 + 50 * (i % 3))) for i in range(12)]
+FOUND = survey(RECORDS)
 
 
 @pytest.fixture
@@ -32,12 +34,12 @@ def lines(capsys):
     return [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if line.strip()]
 
 
-def total():
-    return sum(work(len(record.sequence) + 2, 48) for record in RECORDS)
+def bar_over(show, found=FOUND):
+    return Progress(show, 48, found, lambda length: work(length + 2, 48))
 
 
 def test_counts_work_and_sequences(window, capsys):
-    bar = Progress(True, 48, total(), len(RECORDS))
+    bar = bar_over(True)
     advance_all(bar, [window])
     bar.close()
     last = lines(capsys)[-1]
@@ -48,7 +50,7 @@ def test_counts_work_and_sequences(window, capsys):
 
 
 def test_what_was_there_does_not_count_as_speed(windows, capsys):
-    bar = Progress(True, 48, total(), len(RECORDS))
+    bar = bar_over(True)
     bar.skip(windows[0])
     assert (bar.done, bar.rate) == (0, 0)
     advance_all(bar, windows[1:])
@@ -58,7 +60,7 @@ def test_what_was_there_does_not_count_as_speed(windows, capsys):
 
 
 def test_without_a_total(window, capsys):
-    bar = Progress(True, 48)
+    bar = bar_over(True, None)
     advance_all(bar, [window])
     bar.close()
     assert "12 sequences, " in lines(capsys)[-1]
@@ -66,7 +68,7 @@ def test_without_a_total(window, capsys):
 
 @pytest.mark.parametrize("show", [False, None])
 def test_hidden(windows, capsys, show):
-    bar = Progress(show, 48, total(), len(RECORDS))
+    bar = bar_over(show)
     bar.skip(windows[0])
     advance_all(bar, windows[1:])
     bar.close()

@@ -1,0 +1,230 @@
+"""A long run of `embed` under attack: what it needs, and that its output is always the same.
+
+Real sequences, repeated with every tenth letter drawn anew, go through a model again and again:
+
+    undisturbed          once whole, and once a hundredth of it: peak memory, open files
+    killed               by SIGKILL at random moments, each time gone on with
+    two processes        both killed once, gone on with by two, or by one
+    disk full            no file may be larger than half the output; then it may
+
+Every output must have the bytes of the undisturbed run, and nothing may be left beside it.
+
+    python scripts/long_run.py --sequences 100000 --kills 20
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from ernie_rna import ErnieRnaConfig, ErnieRnaModel
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.files.atomic import OutputError
+from ernie_rna.sequences.fasta import FastaRecord, read_fasta, write_fasta
+from ernie_rna.shipped import examples, resolve_model
+
+# How much more memory all sequences may take than a hundredth of them, in bytes. The hundredth is
+# at least so many sequences that batches are as large as they get.
+MORE_MEMORY = 50e6
+FEW = 500
+REFUSED = 3  # what a process ends with that found the disk full
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--sequences", type=int, default=100_000, metavar="N", help="how many (100000)")
+    add("--kills", type=int, default=20, metavar="N", help="kills of the one process (20)")
+    add("--fasta", type=Path, help="where they come from; default: the example RNAs")
+    add("-m", "--model", help="folder, Hub id or mini; default: a tiny one of random weights")
+    add("--pooling", default="mean", help="as for ernie-rna embed, which of them (mean)")
+    add("--seed", type=int, default=0, help="of the letters and of the moments (0)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)  # Processes that are forked must not inherit a pool of threads.
+    with tempfile.TemporaryDirectory() as folder:
+        attack = Attack(args, Path(folder))
+        print("| run | output | what it took |\n|---|---|---|", flush=True)
+        passed = True
+        for name, same, what in attack.rows():
+            print(f"| {name} | {'the same' if same else 'DIFFERS'} | {what} |", flush=True)
+            passed = passed and same
+    return 0 if passed else 1
+
+
+class Attack:
+    """The runs, all in one folder."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path):
+        self._args, self._folder = args, folder
+        self._random = random.Random(args.seed)
+        self._model = folder / "model"
+        if args.model:
+            self._model = Path(resolve_model(args.model))
+        else:
+            save_tiny_model(self._model)
+        self._many, self._few = folder / "many.fasta", folder / "few.fasta"
+        records = list(read_fasta(args.fasta or examples() / "rna.fasta"))
+        self._few_count = max(args.sequences // 100, min(args.sequences, FEW))
+        for path, count in ((self._many, args.sequences), (self._few, self._few_count)):
+            with open(path, "w", encoding="utf-8") as file:
+                write_fasta(file, mutated(records, count, args.seed))
+
+    def rows(self) -> Iterator[tuple[str, bool, str]]:
+        """Name of a run, whether its output is as it should be, and what it took."""
+        few = self._measure(self._few, "few.npz")
+        many = self._measure(self._many, "many.npz")
+        self._whole = (self._folder / "many.npz").read_bytes()
+        self._seconds = many["seconds"]
+        more = many["peak"] - few["peak"]
+        lost = many["files"][1] - many["files"][0]
+        yield (
+            f"undisturbed, {self._args.sequences} sequences",
+            more < MORE_MEMORY and lost <= 0,
+            f"{many['seconds']:.0f} s, {many['peak'] / 1e6:.0f} MB at the peak, {more / 1e6:+.1f} "
+            f"MB over {self._few_count} sequences; {lost:+d} open files",
+        )
+        yield self._killed()
+        yield self._two_processes(2)
+        yield self._two_processes(1)
+        yield self._disk_full()
+
+    def _measure(self, fasta: Path, name: str) -> dict:
+        report = self._folder / "report.json"
+
+        def run() -> None:
+            files = [open_files()]
+            start = time.monotonic()
+            self._embed(fasta, self._folder / name)
+            files.append(open_files())
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            took = {"seconds": time.monotonic() - start, "peak": peak, "files": files}
+            report.write_text(json.dumps(took))
+
+        ends([fork(run)])
+        return json.loads(report.read_text())
+
+    def _killed(self) -> tuple[str, bool, str]:
+        output = self._folder / "killed.npz"
+        run = self._run(output)
+        for _ in range(self._args.kills):
+            self._kill([fork(run)], self._seconds / self._args.kills)
+        resumed = output.with_name("killed.npz.partial").exists()
+        codes = ends([fork(run)])
+        same = codes == [0] and resumed and self._is_whole(output)
+        return f"killed {self._args.kills} times", same, "gone on with each time"
+
+    def _two_processes(self, after: int) -> tuple[str, bool, str]:
+        output = self._folder / f"two{after}.npz"
+        self._kill(fork_world(2, self._run(output)), self._seconds / 2)
+        same = set(ends(fork_world(after, self._run(output)))) == {0} and self._is_whole(output)
+        return "two processes, both killed", same, f"gone on with by {after}"
+
+    def _disk_full(self) -> tuple[str, bool, str]:
+        output = self._folder / "full.npz"
+        run = self._run(output)
+
+        def refused() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(self._whole) // 2,) * 2)
+            run()
+
+        codes = ends([fork(refused)]) + ends([fork(run)])
+        same = codes == [REFUSED, 0] and self._is_whole(output)
+        return "disk full", same, "refused, and gone on with once there was room"
+
+    def _run(self, output: Path) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                self._embed(self._many, output)
+            except OutputError as error:
+                sys.exit(REFUSED if "no room to write" in str(error) else 1)
+
+        return run
+
+    def _embed(self, fasta: Path, output: Path) -> None:
+        pooling = self._args.pooling.split(",")
+        embed(fasta, self._model, output, pooling=pooling, progress=False)
+
+    def _kill(self, processes: list[int], within: float) -> None:
+        time.sleep(self._random.uniform(0, within))
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        ends(processes)
+
+    def _is_whole(self, output: Path) -> bool:
+        beside = output.with_name(f"{output.name}.partial")
+        same = output.exists() and output.read_bytes() == self._whole and not beside.exists()
+        output.unlink(missing_ok=True)
+        return same
+
+
+def save_tiny_model(folder: Path) -> None:
+    torch.manual_seed(0)
+    config = ErnieRnaConfig(hidden_size=48, num_hidden_layers=2, intermediate_size=96)
+    ErnieRnaModel(config, add_pooling_layer=False).save_pretrained(folder)
+
+
+def mutated(records: list[FastaRecord], count: int, seed: int) -> Iterator[FastaRecord]:
+    """So many records: the given ones in turn, a tenth of the letters drawn anew."""
+    generator = random.Random(seed)
+    for number in range(count):
+        letters = list(records[number % len(records)].sequence)
+        for at in generator.sample(range(len(letters)), len(letters) // 10):
+            letters[at] = generator.choice("ACGU")
+        yield FastaRecord(f"rna{number}", "".join(letters))
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def fork(task: Callable[[], None], **environment: str) -> int:
+    """Start a process that does a task, and return its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.environ.update(environment)
+        task()
+        code = 0
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        os._exit(code)
+
+
+def fork_world(size: int, task: Callable[[], None]) -> list[int]:
+    """Start processes that share a task, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    ranks = map(str, range(size))
+    return [fork(task, RANK=rank, LOCAL_RANK=rank, **world) for rank in ranks]
+
+
+def ends(processes: list[int]) -> list[int]:
+    """Wait for processes; what they end with, negative for a signal."""
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

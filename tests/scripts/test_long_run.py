@@ -1,0 +1,22 @@
+"""The long run, short: kills, two processes, a full disk."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def test_every_run_ends_in_the_same_bytes():
+    pytest.importorskip("dnaio")
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("forks processes and counts their files as Linux does")
+    command = [sys.executable, "scripts/long_run.py", "--sequences", "1000", "--kills", "3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = done.stdout.splitlines()[2:]
+    assert len(rows) == 5
+    assert all("| the same |" in row for row in rows)
