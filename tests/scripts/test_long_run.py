@@ -13,7 +13,7 @@ def test_every_run_ends_in_the_same_bytes():
     pytest.importorskip("dnaio")
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("forks processes and counts their files as Linux does")
-    command = [sys.executable, "scripts/long_run.py", "--sequences", "1000", "--kills", "3"]
+    command = [sys.executable, "scripts/long_run.py", "--sequences", "600", "--kills", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
