@@ -36,10 +36,16 @@ def _register_tokenizer(auto: Any) -> None:
 def _register_models(auto: Any) -> None:
     config = _config_class()
     modeling = importlib.import_module("modeling_ernie_rna")
-    for auto_class, place in importlib.import_module("configuration_ernie_rna").AUTO_MAP.items():
+    configuration = importlib.import_module("configuration_ernie_rna")
+    for auto_class, place in configuration.AUTO_MAP.items():
         module, _, name = place.partition(".")
         if module == modeling.__name__:
-            getattr(auto, auto_class).register(config, getattr(modeling, name), exist_ok=True)
+            names = (name, *(configuration.HEAD_MODELS if auto_class == "AutoModel" else ()))
+            # Of several, transformers takes the one that a folder's `architectures` names, else
+            # the first.
+            models = tuple(getattr(modeling, name) for name in names)
+            model = models if len(models) > 1 else models[0]
+            getattr(auto, auto_class).register(config, model, exist_ok=True)
 
 
 def _config_class() -> Any:

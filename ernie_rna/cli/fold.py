@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from ernie_rna.structures.output import Write
 
 _DESCRIPTION = """\
-Predict the secondary structures of the sequences of a FASTA file, without training: the authors'
-optimisation turns the last layer's scores of one head into contacts, of which the strongest are
-taken, one partner a base.
+Predict the secondary structures of the sequences of a FASTA file. If the model has a head that was
+trained on structures, its logits are read; without one, the last layer's scores of one attention
+head, which no structure was needed for. The authors' optimisation turns either into contacts, of
+which the strongest are taken, one partner a base. Which of the two it was is said to stderr.
 
 output formats, by extension; -o may be given more than once:
   .dbn .db      FASTA with a dot-bracket line, ([{<Aa...Zz where pairs cross; - is stdout
@@ -50,12 +51,21 @@ _EXAMPLES = """\
   ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --as-authors    as the authors' script
   ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
 """
+# Whether a trained head is read -> what to say.
+_READ_OFF = {
+    True: "structures by the model's secondary-structure head",
+    False: "structures without training, by the attention scores of one head",
+}
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to `ernie-rna`."""
     parser = new_parser(
-        subparsers, "fold", "secondary structures, without training", _DESCRIPTION, _EXAMPLES
+        subparsers,
+        "fold",
+        "secondary structures, by a trained head or without",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     add_fasta(parser)
     add_model(parser)
@@ -71,7 +81,7 @@ def add_parser(subparsers: Any) -> None:
         choices=("contacts", "scores"),
         default="contacts",
         help="for .npz: the contacts after the optimisation (the default; those of pairs are "
-        "above 0.5), or the symmetric scores that they come from",
+        "above 0.5), or the symmetric scores or logits that they come from",
     )
     parser.add_argument("--force", action="store_true", help="replace outputs that exist")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
@@ -96,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.inference.loading import use_threads
     from ernie_rna.sequences.sources import readable_twice
     from ernie_rna.structures.fold import fold
+    from ernie_rna.structures.pairing_maps import reads_head
 
     logging.disable_progress_bar()  # Ours is enough.
     on_terminal = STANDARD_OUTPUT in outputs and sys.stdout.isatty()
@@ -111,6 +122,9 @@ def run(args: argparse.Namespace) -> int:
             **how,
             **computing(args),
         )
+        if not args.quiet:
+            by_head = reads_head(args.model, args.layer, args.head, args.revision)
+            print(f"ernie-rna: {_READ_OFF[by_head]}", file=sys.stderr)
         writers = {output: stack.enter_context(open_output(output)) for output in outputs}
         count, problems = _write(results, writers)
     for problem in problems:

@@ -90,28 +90,24 @@ def computing(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_reading_off(parser: argparse.ArgumentParser) -> None:
-    """Which scores structures are read off."""
+    """Which map structures are read off."""
     group = parser.add_argument_group("what structures are read off")
     group.add_argument(
         "--layer",
         type=int,
-        default=-1,
         metavar="L",
-        help="whose scores: 0 is the projected pairing scores, -1 the last layer (the default)",
+        help="the attention scores of this layer, whether or not the model has a head for "
+        "structures: 0 is the projected pairing scores, -1 the last layer (the default without "
+        "such a head)",
     )
     group.add_argument(
         "--head",
         type=int,
-        default=5,
         metavar="H",
-        help="which head, counted from 0 (5, as the authors do)",
+        help="the attention scores of this head, counted from 0 (5, as the authors do), whether or "
+        "not the model has a head for structures",
     )
-    group.add_argument(
-        "--pairing-scores",
-        choices=("sequence", "zero"),
-        help="the potential of two bases to pair that the first layer adds: read off the sequence "
-        "as in training (the default), or zero everywhere as in the authors' script",
-    )
+    add_pairing_scores(group)
     group.add_argument(
         "--min-loop",
         type=int,
@@ -122,6 +118,16 @@ def add_reading_off(parser: argparse.ArgumentParser) -> None:
         "--as-authors",
         action="store_true",
         help="what the authors' script has: --pairing-scores zero --min-loop 0",
+    )
+
+
+def add_pairing_scores(group: Any) -> None:
+    group.add_argument(
+        "--pairing-scores",
+        choices=("sequence", "zero"),
+        help="the potential of two bases to pair that the first layer adds: read off the sequence "
+        "as in pretraining, or zero everywhere as in the authors' script for structures (by "
+        "default what the model's config.json says, sequence unless it was made otherwise)",
     )
 
 
@@ -143,5 +149,5 @@ def reading_off(args: argparse.Namespace) -> dict[str, Any]:
     return {"layer": args.layer, "head": args.head, **chosen}
 
 
-_OURS: dict[str, Any] = {"pairing_scores": "sequence", "min_loop": 3}
+_OURS: dict[str, Any] = {"pairing_scores": None, "min_loop": 3}
 _AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0}

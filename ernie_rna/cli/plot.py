@@ -27,17 +27,18 @@ if TYPE_CHECKING:
     from ernie_rna.sequences.fasta import FastaRecord
     from ernie_rna.structures.dot_bracket import BasePair
     from ernie_rna.structures.fold import Fold
+    from ernie_rna.structures.pairing_maps import PairingMaps
     from modeling_ernie_rna import ErnieRnaModel
 
 _DESCRIPTION = """\
 Draw what the model makes of a sequence, by matplotlib (pip install "ernie-rna[plot]").
 
-  map     the symmetric scores of a layer and head, which structures are read off; circles below
+  map     what structures are read off: the logits of the model's head for structures, or, without
+          one or with --layer or --head, the symmetric scores of a layer and head; circles below
           the diagonal mark the base pairs that `ernie-rna fold` finds in it
   heads   the symmetric scores of all heads of a layer, with --head framed
   arcs    the structure that `ernie-rna fold` finds, an arc for each base pair; with --reference
           the known one below it
-
 The extension of OUT names the format: .png, .svg or .pdf. Positions count from 1.
 """
 _EXAMPLES = """\
@@ -57,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="OUT", help="picture to write")
     add("--id", help="which sequence; may be left out where there is just one")
-    add("--what", choices=("map", "heads", "arcs"), default="map", help="see above (map)")
+    add("--what", choices=tuple(_DRAW), default="map", help="see above (map)")
     add(
         "--reference",
         metavar="FILE",
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if output.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"{output}: the extension must be one of {', '.join(EXTENSIONS)}")
     if args.what == "heads" and args.reference:
-        raise ValueError("--what heads marks no pairs: leave out --reference")
+        raise ValueError(f"--what {args.what} marks no pairs: leave out --reference")
     check_output_files([args.output], args.force)
     check_input(args.input)
     check_model(args.model, args.revision)
@@ -92,19 +93,11 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.loading import load_model, use_threads
+    from ernie_rna.inference.loading import use_threads
 
     logging.disable_progress_bar()
     with use_threads(args.threads):
-        model = load_model(
-            args.model,
-            revision=args.revision,
-            dtype=args.dtype,
-            device=args.device,
-            attention=args.attention,
-        )
-        draw = {"map": _draw_map, "heads": _draw_heads, "arcs": _draw_arcs}[args.what]
-        draw(args, model, record, known, output)
+        _DRAW[args.what](args, record, known, output)
     return 0
 
 
@@ -143,81 +136,79 @@ def find_reference(path: str, record: FastaRecord) -> list[BasePair]:
     return known.pairs
 
 
+def _load(args: argparse.Namespace, layer: int | None) -> PairingMaps:
+    from ernie_rna.structures.pairing_maps import load_maps
+
+    loading = {name: getattr(args, name) for name in _LOADING}
+    pairing_scores = reading_off(args)["pairing_scores"]
+    return load_maps(args.model, layer, args.head, pairing_scores, **loading)
+
+
 def _fold(
-    args: argparse.Namespace, model: ErnieRnaModel, record: FastaRecord, matrix: str | None
+    args: argparse.Namespace, maps: PairingMaps, record: FastaRecord, matrix: str | None
 ) -> Fold:
     from ernie_rna.structures.fold import fold
 
     # The model is loaded already, as these say.
-    loaded = {"dtype", "device", "attention", "revision"}
-    keywords = {name: value for name, value in computing(args).items() if name not in loaded}
-    (folded,) = fold([record], model, matrix=matrix, **reading_off(args), **keywords)
+    keywords = {name: value for name, value in computing(args).items() if name not in _LOADING}
+    (folded,) = fold([record], maps.model, matrix=matrix, **reading_off(args), **keywords)
     if folded.problem is not None:
         raise ValueError(f"{record.id} has no structure: {folded.problem}")
     return folded
 
 
 def _draw_map(
-    args: argparse.Namespace,
-    model: ErnieRnaModel,
-    record: FastaRecord,
-    known: list[BasePair] | None,
-    output: Path,
+    args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
     from ernie_rna.structures.maps import plot_pairing_map
 
-    folded = _fold(args, model, record, "scores")
+    maps = _load(args, args.layer)
+    folded = _fold(args, maps, record, "scores")
     assert folded.matrix is not None
     plot_pairing_map(
         folded.matrix,
         record.sequence,
         pairs=folded.structure.pairs if known is None else known,
         pairs_are="predicted" if known is None else "known",
-        title=_title(args, model, record, head=True),
-        label=_label(args, model),
+        title=_title(args, record, maps.source),
+        label=maps.label,
         path=output,
     )
 
 
 def _draw_heads(
-    args: argparse.Namespace,
-    model: ErnieRnaModel,
-    record: FastaRecord,
-    known: list[BasePair] | None,
-    output: Path,
+    args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
-    from ernie_rna.inference.attention_scores import check_heads
     from ernie_rna.sequences.sources import Intake
     from ernie_rna.structures.maps import plot_all_heads
+    from ernie_rna.structures.pairing_maps import HEAD, LAYER
 
-    check_heads([args.head], model.config.num_attention_heads)
-    Intake([record], args.long, args.unknown).records(model.config)
+    layer = LAYER if args.layer is None else args.layer
+    maps = _load(args, layer)
+    Intake([record], args.long, args.unknown).records(maps.model.config)
     plot_all_heads(
-        head_maps(model, record, args.layer, reading_off(args)["pairing_scores"]),
+        head_maps(maps.model, record, layer, reading_off(args)["pairing_scores"]),
         record.sequence,
-        highlight=args.head,
-        title=_title(args, model, record, head=False),
-        label=_label(args, model),
+        highlight=HEAD if args.head is None else args.head,
+        title=_title(args, record, maps.source.partition(",")[0]),
+        label=maps.label,
         path=output,
     )
 
 
 def _draw_arcs(
-    args: argparse.Namespace,
-    model: ErnieRnaModel,
-    record: FastaRecord,
-    known: list[BasePair] | None,
-    output: Path,
+    args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
     from ernie_rna.structures.arcs import plot_arcs
 
-    folded = _fold(args, model, record, None)
-    title = _title(args, model, record, head=True)
+    maps = _load(args, args.layer)
+    folded = _fold(args, maps, record, None)
+    title = _title(args, record, maps.source)
     plot_arcs(record.sequence, folded.structure.pairs, known, title=title, path=output)
 
 
 def head_maps(
-    model: ErnieRnaModel, record: FastaRecord, layer: int, pairing_scores: str
+    model: ErnieRnaModel, record: FastaRecord, layer: int, pairing_scores: str | None
 ) -> torch.Tensor:
     """The symmetric scores of all heads of a layer, (heads, length, length)."""
     from ernie_rna.inference.attention_scores import attention_scores
@@ -229,23 +220,17 @@ def head_maps(
     return symmetrize(scores[0, :, 1:-1, 1:-1])  # without <cls> and <eos>
 
 
-def _label(args: argparse.Namespace, model: ErnieRnaModel) -> str:
-    return "attention score" if _layer(args, model) else "projected pairing score"
-
-
-def _title(args: argparse.Namespace, model: ErnieRnaModel, record: FastaRecord, head: bool) -> str:
+def _title(args: argparse.Namespace, record: FastaRecord, source: str) -> str:
     if args.title is not None:
         return str(args.title)
     name = Path(args.model).resolve().name if Path(args.model).is_dir() else args.model
-    parts = [str(name), f"layer {_layer(args, model)}"]
-    if head:
-        parts.append(f"head {args.head}")
-    if reading_off(args)["pairing_scores"] == "zero":
-        parts.append("pairing scores zero")
-    return f"{record.id}, {len(record.sequence)} nt\n{', '.join(parts)}"
+    zero = ", pairing scores zero" if reading_off(args)["pairing_scores"] == "zero" else ""
+    return f"{record.id}, {len(record.sequence)} nt\n{name}, {source}{zero}"
 
 
-def _layer(args: argparse.Namespace, model: ErnieRnaModel) -> int:
-    from ernie_rna.inference.loading import resolve_layer
-
-    return resolve_layer(args.layer, model.config.num_hidden_layers)
+_LOADING = ("dtype", "device", "attention", "revision")
+_DRAW = {
+    "map": _draw_map,
+    "heads": _draw_heads,
+    "arcs": _draw_arcs,
+}

@@ -9,17 +9,16 @@ Shapes: batch sequences, seq tokens, heads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attention_ernie_rna import add_query_key, look_up_bias
+from configuration_ernie_rna import PAIRING_SCORES
 from ernie_rna.inference.loading import resolve_layer
-from modeling_ernie_rna import ErnieRnaModel
-
-PAIRING_SCORES = ("sequence", "zero")
+from modeling_ernie_rna import ErnieRnaModel, ErnieRnaPreTrainedModel
 
 
 @torch.inference_mode()
@@ -30,7 +29,7 @@ def attention_scores(
     *,
     layer: int = -1,
     heads: Sequence[int] | None = None,
-    pairing_scores: str = "sequence",
+    pairing_scores: str | None = None,
 ) -> Tensor:
     """The scores before softmax that a layer hands on, equal to its `attention_biases`.
 
@@ -42,7 +41,7 @@ def attention_scores(
         input_ids, attention_mask: (batch, seq).
         layer: 0, the projected pairing scores, to the number of layers; -1 is the last one.
         heads: which heads, counted from 0; None is all of them.
-        pairing_scores: "sequence", or "zero", with which the authors' script for structures runs.
+        pairing_scores: as for `use_pairing_scores`.
 
     Returns:
         (batch, heads asked for, seq, seq), in the dtype of `attention_biases`; -inf at keys that
@@ -53,11 +52,10 @@ def attention_scores(
     """
     number = resolve_layer(layer, model.config.num_hidden_layers)
     chosen = check_heads(heads, model.config.num_attention_heads)
-    zero = check_pairing_scores(pairing_scores) == "zero"
     shape = (len(input_ids), model.config.num_attention_heads)
     kept: list[Tensor] = []
     with (
-        without_pairing_scores(model) if zero else nullcontext(),
+        use_pairing_scores(model, pairing_scores),
         _listening(model, number, lambda state: kept.append(_scores(state, shape, chosen))),
     ):
         model(input_ids=input_ids, attention_mask=attention_mask)
@@ -73,27 +71,31 @@ def check_heads(heads: Sequence[int] | None, count: int) -> list[int]:
     return chosen
 
 
-def check_pairing_scores(pairing_scores: str) -> str:
-    if pairing_scores not in PAIRING_SCORES:
+def check_pairing_scores(pairing_scores: str | None) -> None:
+    if pairing_scores not in (None, *PAIRING_SCORES):
         names = " or ".join(PAIRING_SCORES)
         raise ValueError(f"pairing_scores must be {names}; got {pairing_scores!r}")
-    return pairing_scores
 
 
 @contextmanager
-def without_pairing_scores(model: ErnieRnaModel) -> Iterator[None]:
-    """Configure a model such that no two bases have a potential to pair, for as long as this lasts.
+def use_pairing_scores(
+    model: ErnieRnaPreTrainedModel, pairing_scores: str | None
+) -> Iterator[None]:
+    """Have a model take the potential to pair from elsewhere, for as long as this lasts.
 
-    Equal to zeros for `pairing_scores`, without their seq² memory.
+    Args:
+        pairing_scores: "sequence"; "zero", with which the authors' script for structures runs,
+            equal to a matrix of zeros without its seq² memory; or None for what the model's
+            configuration says.
     """
+    check_pairing_scores(pairing_scores)
     config: Any = model.config
-    names = ("au_pairing_score", "gc_pairing_score", "gu_pairing_score")
-    before = {name: getattr(config, name) for name in names}
+    before = config.pairing_scores
+    config.pairing_scores = pairing_scores or before
     try:
-        config.update(dict.fromkeys(names, 0.0))
         yield
     finally:
-        config.update(before)
+        config.pairing_scores = before
 
 
 @contextmanager

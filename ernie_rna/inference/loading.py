@@ -13,11 +13,12 @@ import torch
 import transformers
 from packaging.version import Version
 
+from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.sequences.fasta import FastaRecord
-from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel, ErnieRnaPreTrainedModel
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
-_AnyModel = TypeVar("_AnyModel", ErnieRnaModel, ErnieRnaForMaskedLM)
+_AnyModel = TypeVar("_AnyModel", bound=ErnieRnaPreTrainedModel)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -80,6 +81,41 @@ def load_masked_lm(
     return _load(ErnieRnaForMaskedLM, model, revision, dtype, device, attention)
 
 
+def load_head(
+    kind: type[_AnyModel],
+    model: str | PathLike[str] | _AnyModel,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    attention: str | None = None,
+) -> _AnyModel:
+    """Load the encoder with a head of this class; otherwise as `load_model`."""
+    return _load(kind, model, revision, dtype, device, attention)
+
+
+def class_names(model: object, revision: str | None = None) -> list[str]:
+    """The classes that a folder's configuration names as its own, or those of a model.
+
+    Raises:
+        OSError: there is no such model.
+    """
+    if not isinstance(model, (str, PathLike)):
+        return [base.__name__ for base in type(model).__mro__]
+    with _named(model):
+        config = ErnieRnaConfig.from_pretrained(fspath(model), revision=revision or "main")
+    return list(config.architectures or ())
+
+
+@contextlib.contextmanager
+def _named(model: str | PathLike[str]) -> Iterator[None]:
+    """Name the model in an OSError, whose text may speak of the Hub alone."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot load the model {fspath(model)!r}: {error}") from error
+
+
 def _load(
     kind: type[_AnyModel],
     model: str | PathLike[str] | _AnyModel,
@@ -104,10 +140,8 @@ def _load(
         "revision": revision or "main",
         "attn_implementation": attention or "sdpa",
     }
-    try:
+    with _named(model):
         loaded, info = load(fspath(model), output_loading_info=True, **arguments)
-    except OSError as error:  # Its text may speak of the Hub alone.
-        raise OSError(f"cannot load the model {fspath(model)!r}: {error}") from error
     missing = sorted(info["missing_keys"])
     if missing and all(key.startswith("lm_head.") for key in missing):
         raise ValueError(

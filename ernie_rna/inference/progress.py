@@ -20,7 +20,7 @@ class Progress:
 
     Args:
         show: whether to draw the bar; None draws it on a terminal only.
-        hidden: width of the model, see `batches.work`.
+        hidden: width for `batches.work`.
         found: what a first pass over the input has found; None if it can be read only once.
         cost: the work of a sequence of so many nucleotides.
         processes: how many share the work; what they have done is taken to be alike.
@@ -32,7 +32,7 @@ class Progress:
     def __init__(
         self,
         show: bool | None,
-        hidden: int,
+        hidden: float,
         found: Survey | None,
         cost: Callable[[int], float],
         processes: int = 1,

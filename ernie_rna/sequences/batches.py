@@ -29,9 +29,10 @@ WINDOW_BATCHES = 16
 
 # A batch takes no further sequence once more than this share of it would be padding.
 _MAX_PADDING = 0.05
-# Beyond this length the scores, heads * length² a sequence, outgrow everything else in memory;
-# from there on a token counts length / _SCORES_FROM times.
-_SCORES_FROM = 1024
+# Beyond this length the scores, heads * length² a sequence, outgrow everything else in memory.
+SCORES_FROM = 1024
+# Of a pair head, channels * length² values do so.
+MAPS_FROM = 256
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Plan:
         limit: nucleotides that the model takes at once.
         long, overlap: as for `long.split`.
         window_tokens: tokens after which a window ends; None is `WINDOW_BATCHES` batches.
+        squared_from: as for `plan_batches`.
     """
 
     batch_tokens: int
@@ -77,6 +79,7 @@ class Plan:
     long: str = "error"
     overlap: int = 256
     window_tokens: int | None = None
+    squared_from: int = SCORES_FROM
 
     def windows(self, records: Iterable[FastaRecord]) -> Iterator[Window]:
         """Cut records into windows, in input order.
@@ -101,14 +104,15 @@ class Plan:
         pieces: list[Piece] = []
         for index, record in enumerate(records):
             pieces += self.split(index, len(record.sequence))
-        batches = plan_batches([piece.tokens for piece in pieces], self.batch_tokens)
+        tokens = [piece.tokens for piece in pieces]
+        batches = plan_batches(tokens, self.batch_tokens, self.squared_from)
         return Window(number, records, pieces, batches)
 
     def split(self, record: int, length: int) -> list[Piece]:
         """The pieces of a record, by its place and its length in nucleotides."""
         return split(record, length, self.limit, self.long, self.overlap)
 
-    def cost(self, length: int, hidden: int) -> float:
+    def cost(self, length: int, hidden: float) -> float:
         """The `work` of a record of so many nucleotides."""
         return sum(work(piece.tokens, hidden) for piece in self.split(0, length))
 
@@ -126,13 +130,16 @@ def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
     return batch_tokens
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], batch_tokens: int, squared_from: int = SCORES_FROM
+) -> list[list[int]]:
     """Group sequences of like length, the longest first.
 
     Args:
         lengths: tokens of each sequence.
-        batch_tokens: most tokens in a batch, padding included. In sequences over 1024 tokens
-            each token counts length / 1024 times, for the sake of the scores' memory.
+        batch_tokens: most tokens in a batch, padding included.
+        squared_from: in sequences over so many tokens each token counts length / squared_from
+            times, for the sake of memory that goes with length².
 
     Returns:
         Indices into `lengths`, each once. At most 5 % of each batch is padding.
@@ -145,7 +152,7 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         length = lengths[index]
         size = longest * (len(batches[-1]) + 1) if batches else 0
-        too_much = size * max(1.0, longest / _SCORES_FROM) > batch_tokens
+        too_much = size * max(1.0, longest / squared_from) > batch_tokens
         if not batches or too_much or size - real - length > _MAX_PADDING * size:
             batches.append([])
             longest, real = length, 0
@@ -163,7 +170,7 @@ def count_padding(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> t
     return total, total - real
 
 
-def work(tokens: int, hidden: int) -> float:
+def work(tokens: int, hidden: float) -> float:
     """What a sequence costs, in units of one token among few.
 
     A layer's projections and feed-forward take 24 hidden² operations a token, its two products

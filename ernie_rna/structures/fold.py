@@ -1,39 +1,40 @@
-"""Secondary structures without training, as the authors of ERNIE-RNA read them off the attention.
+"""Secondary structures, by a head that was trained on them or without any training.
 
 >>> for folded in fold(["GGGGAAAACCCC", "AUGC"], "folder-or-hub-id"):  # doctest: +SKIP
 ...     print(folded.structure.id, folded.structure.dot_bracket)
 0 ((((....))))
 1 ....
 
-The last layer's scores of head 5, without the special tokens, are made symmetric and handed to
-`contacts.solve_contacts` and `contacts.predict_pairs`. The authors' script runs with pairing
-scores of zero everywhere (it hands an array of another form to the function that makes them), and
-with no shortest loop: `pairing_scores="zero", min_loop=0` does the same. The defaults take the
-model as it was trained, and the shortest loop that a real RNA has.
+If the folder has a secondary-structure head, its logits are the map that pairs are read off.
+Without one that is the last layer's scores of head 5, without the special tokens, made symmetric.
+Either map is handed to `contacts.solve_contacts` and `contacts.predict_pairs`. The authors' script
+runs with pairing scores of zero everywhere (it hands an array of another form to the function that
+makes them), and with no shortest loop: `pairing_scores="zero", min_loop=0` does the same. The
+defaults take the encoder as it was pretrained, and the shortest loop that a real RNA has.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rna.inference.attention_scores import attention_scores, check_heads, check_pairing_scores
-from ernie_rna.inference.loading import load_model, memory_explained, resolve_layer, tokenize
+from ernie_rna.inference.by_window import compute_windows
+from ernie_rna.inference.loading import tokenize
 from ernie_rna.inference.progress import Progress
-from ernie_rna.sequences.batches import Plan, Window, resolve_batch_tokens
+from ernie_rna.sequences.batches import Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.long import nucleotide_limit
 from ernie_rna.sequences.sources import Intake, Sequences
-from ernie_rna.structures.contacts import extract_pairing_map, predict_pairs, solve_contacts
+from ernie_rna.structures.contacts import predict_pairs, solve_contacts
+from ernie_rna.structures.pairing_maps import FoldingModel, PairingMaps, load_maps
 from ernie_rna.structures.structure import Structure
-from modeling_ernie_rna import ErnieRnaModel
 
 MATRICES = ("contacts", "scores")
 
@@ -54,34 +55,13 @@ class Fold:
     problem: str | None = None
 
 
-@dataclass(frozen=True)
-class _Options:
-    """The arguments of `fold` that say what is computed."""
-
-    layer: int
-    head: int
-    pairing_scores: str
-    min_loop: int
-    matrix: str | None
-
-    def check(self, model: ErnieRnaModel) -> None:
-        resolve_layer(self.layer, model.config.num_hidden_layers)
-        check_heads([self.head], model.config.num_attention_heads)
-        check_pairing_scores(self.pairing_scores)
-        if self.min_loop < 0:
-            raise ValueError(f"min_loop must be at least 0; got {self.min_loop}")
-        if self.matrix not in (None, *MATRICES):
-            names = " or ".join(MATRICES)
-            raise ValueError(f"matrix must be None, {names}; got {self.matrix!r}")
-
-
 def fold(
     sequences: Sequences,
-    model: str | PathLike[str] | ErnieRnaModel,
+    model: FoldingModel,
     *,
-    layer: int = -1,
-    head: int = 5,
-    pairing_scores: str = "sequence",
+    layer: int | None = None,
+    head: int | None = None,
+    pairing_scores: str | None = None,
     min_loop: int = 3,
     matrix: str | None = None,
     long: str = "error",
@@ -101,15 +81,16 @@ def fold(
     Args:
         sequences: path of a FASTA file or "-" for standard input; a mapping of ids to sequences;
             or an iterable of records, (id, sequence) pairs or sequences.
-        model: folder, Hub id or an `ErnieRnaModel`.
-        layer: whose scores: 0, the projected pairing scores, to the number of layers; -1 is the
-            last one.
-        head: whose scores, counted from 0; 5 is the authors' choice.
-        pairing_scores: "sequence", or "zero" as in the authors' script.
+        model: folder, Hub id, an `ErnieRnaForSecondaryStructure` or an `ErnieRnaModel`.
+        layer: whose scores: 0, the projected pairing scores, to the number of layers; None is
+            the last one, or a head that was trained on structures where there is one.
+        head: whose scores, counted from 0; None is 5, the authors' choice, or the trained head.
+        pairing_scores: "sequence", or "zero" as in the authors' script; None is what the
+            model's configuration says, "sequence" unless it was made otherwise.
         min_loop: fewest bases between partners; 3 is the shortest hairpin loop of a real RNA, the
             authors ask for none (0).
         matrix: "contacts", those of `contacts.solve_contacts`, or "scores", the symmetric map
-            that they come from; None for neither.
+            that they come from (of a trained head, its logits); None for neither.
         long: what to do with a sequence longer than the model was trained on: "error" or
             "full" (computed whole).
         unknown: "error" or "unk", see `fasta`.
@@ -130,62 +111,51 @@ def fold(
             input can be read only once.
         ValueError: an argument is off.
     """
+    _check(min_loop, matrix)
     intake = Intake(sequences, long, unknown)
-    loaded = load_model(model, revision=revision, dtype=dtype, device=device, attention=attention)
-    options = _Options(layer, head, pairing_scores, min_loop, matrix)
-    options.check(loaded)
-    records = intake.records(loaded.config)
-    tokens = resolve_batch_tokens(batch_tokens, loaded.device)
-    plan = Plan(tokens, nucleotide_limit(loaded.config), long=long)
-    hidden = loaded.config.hidden_size
-    bar = Progress(progress, hidden, intake.found, lambda length: plan.cost(length, hidden))
-    return _folds(loaded, options, plan.windows(records), bar)
+    maps = load_maps(
+        model,
+        layer,
+        head,
+        pairing_scores,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+    )
+    config, width = maps.model.config, maps.width
+    records = intake.records(config)
+    tokens = resolve_batch_tokens(batch_tokens, maps.model.device)
+    limit = nucleotide_limit(config)
+    plan = Plan(tokens, limit, long=long, squared_from=maps.squared_from)
+    bar = Progress(progress, width, intake.found, lambda length: plan.cost(length, width))
+    windows = compute_windows(
+        plan.windows(records), partial(_fold_batch, maps, min_loop, matrix), bar
+    )
+    return chain.from_iterable(windows)
 
 
-def _folds(
-    model: ErnieRnaModel, options: _Options, windows: Iterable[Window], bar: Progress
-) -> Iterator[Fold]:
-    with contextlib.closing(bar):
-        for window in windows:
-            yield from _fold_window(model, options, window, bar)
-
-
-def _fold_window(
-    model: ErnieRnaModel, options: _Options, window: Window, bar: Progress
-) -> Iterator[Fold]:
-    results: dict[int, Fold] = {}
-    for number, batch in enumerate(window.batches):
-        records = [window.records[window.pieces[index].record] for index in batch]
-        with memory_explained(records):
-            results.update(zip(batch, _fold_batch(model, options, records), strict=True))
-        bar.advance(window, number)
-    for index in range(len(window.records)):
-        yield results.pop(index)
+def _check(min_loop: int, matrix: str | None) -> None:
+    if min_loop < 0:
+        raise ValueError(f"min_loop must be at least 0; got {min_loop}")
+    if matrix not in (None, *MATRICES):
+        raise ValueError(f"matrix must be None, {' or '.join(MATRICES)}; got {matrix!r}")
 
 
 def _fold_batch(
-    model: ErnieRnaModel, options: _Options, records: list[FastaRecord]
+    maps: PairingMaps, min_loop: int, matrix: str | None, records: list[FastaRecord]
 ) -> Iterator[Fold]:
     texts = [record.sequence for record in records]
-    input_ids, mask = tokenize(texts, model.device)
-    scores = attention_scores(
-        model,
-        input_ids,
-        mask,
-        layer=options.layer,
-        heads=[options.head],
-        pairing_scores=options.pairing_scores,
-    )
-    pairing_map = extract_pairing_map([scores], mask, layer=0, head=0)  # (batch, length, length)
-    solved = _solve(pairing_map, texts, options.min_loop)
+    pairing_map = maps.compute(*tokenize(texts, maps.model.device))  # (batch, length, length)
+    solved = _solve(pairing_map, texts, min_loop, maps.threshold)
     for record, scores, contacts in zip(records, pairing_map, solved, strict=True):
         structure = Structure(record.id, record.sequence, [])
         if isinstance(contacts, str):
             yield Fold(structure, problem=contacts)
             continue
         pairs = predict_pairs(contacts[None])[0]
-        matrix = {"contacts": contacts, "scores": scores}.get(options.matrix or "")
-        yield Fold(replace(structure, pairs=pairs), _cut(matrix, len(record.sequence)))
+        wanted = {"contacts": contacts, "scores": scores}.get(matrix or "")
+        yield Fold(replace(structure, pairs=pairs), _cut(wanted, len(record.sequence)))
 
 
 def _cut(matrix: Tensor | None, length: int) -> np.ndarray | None:
@@ -196,13 +166,20 @@ def _cut(matrix: Tensor | None, length: int) -> np.ndarray | None:
     return np.array(array)
 
 
-def _solve(pairing_map: Tensor, texts: Sequence[str], min_loop: int) -> Sequence[Tensor | str]:
+def _solve(
+    pairing_map: Tensor, texts: Sequence[str], min_loop: int, threshold: float
+) -> Sequence[Tensor | str]:
     """The contacts of each sequence, (length, length), or what keeps it from having any."""
+    settings: Any = {"min_loop": min_loop, "threshold": threshold}
     try:
-        return list(solve_contacts(pairing_map, texts, min_loop=min_loop))
+        return list(solve_contacts(pairing_map, texts, **settings))
     except ValueError as error:
         if len(texts) == 1:
             return [str(error).removeprefix("sequence 0: ")]
     # One of them has no solution, and the others shall not suffer.
     rows = zip(pairing_map, texts, strict=True)
-    return [contacts for one, text in rows for contacts in _solve(one[None], [text], min_loop)]
+    return [
+        contacts
+        for one, text in rows
+        for contacts in _solve(one[None], [text], min_loop, threshold)
+    ]
