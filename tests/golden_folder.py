@@ -10,7 +10,12 @@ GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"
 
 
-def write_golden_folder(folder: Path) -> Path:
+def head_checkpoint(task: str) -> Path:
+    """The authors' small fine-tuned file for "secondary_structure" and the like."""
+    return GOLDEN / f"tiny_{task}_head.pt"
+
+
+def write_golden_folder(folder: Path, checkpoint: Path = CHECKPOINT) -> Path:
     """Convert without the proof in a fresh process, which takes seconds."""
-    write_folder(convert_weights(read_checkpoint(CHECKPOINT)), folder)
+    write_folder(convert_weights(read_checkpoint(checkpoint)), folder)
     return folder

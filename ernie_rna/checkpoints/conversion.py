@@ -7,20 +7,20 @@ no place in the model is dropped with a reason. Sizes come from the weights.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+from ernie_rna.checkpoints.head_names import Kind, loading_rows, pair_rows
 from ernie_rna.checkpoints.names import (
     EMBEDDING,
     MULTIMOLECULE,
-    NAMINGS,
     SIZES,
     THEIR_EXTRA_POSITIONS,
-    Naming,
     Row,
     count_layers,
     expand,
@@ -28,6 +28,7 @@ from ernie_rna.checkpoints.names import (
 from ernie_rna.checkpoints.origin import weights_origin
 from ernie_rna.checkpoints.pickles import CheckpointError
 from ernie_rna.checkpoints.reading import Checkpoint
+from ernie_rna.checkpoints.sorting import Draft, sort_keys
 from ernie_rna.checkpoints.vocabulary import reorder_tokens
 
 # For what a checkpoint lacks and transformers would draw anew at each loading.
@@ -36,6 +37,9 @@ _NEW_WEIGHTS = (
     f"not in the checkpoint: as for a new model, from seed {_SEED} (weights N(0, 0.02), biases 0, "
     "LayerNorm 1 and 0)"
 )
+# Parts of the pretrained model that a fine-tuned one does not use.
+_PRETRAINING = ("lm_head.", "ernie_rna.pooler.")
+_UNUSED = "of the pretrained model; the fine-tuned one does not use it"
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class Conversion:
         naming: whose names its weights had, "fairseq" or "multimolecule".
         config: sizes from the weights, rates from the settings, `norm_first=False`, and in
             `weights_origin` whether they were ever trained.
-        state_dict: our name -> weight, in float32: `ErnieRnaForMaskedLM` without the tied
-            decoder weight, and the pooler of `ErnieRnaModel`.
+        kind: of the fine-tuned model; None for the pretrained one.
+        state_dict: our name -> weight, floats in float32: of the fine-tuned model, or
+            `ErnieRnaForMaskedLM` without the tied decoder weight, and the pooler of
+            `ErnieRnaModel`.
         dropped: key, or key[token], of the checkpoint -> why it has no place here.
         initialised: our name, or name[token] -> by which rule, for what the checkpoint lacks.
         notes: what else was done to the values.
@@ -57,55 +63,36 @@ class Conversion:
     source: Checkpoint
     naming: str
     config: ErnieRnaConfig
+    kind: Kind | None
     state_dict: dict[str, torch.Tensor]
     dropped: dict[str, str]
     initialised: dict[str, str]
     notes: tuple[str, ...]
 
 
-@dataclass
-class _Draft:
-    """A conversion on its way; `keys` tells the checkpoint's key of each of our names."""
-
-    naming: Naming
-    prefix: str
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    initialised: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    problems: dict[str, list[str]] = field(default_factory=dict)
-
-    def problem(self, kind: str, what: str) -> None:
-        self.problems.setdefault(kind, []).append(what)
-
-    def raise_problems(self) -> None:
-        if self.problems:
-            kinds = (f"{kind}: {', '.join(sorted(found))}" for kind, found in self.problems.items())
-            raise CheckpointError("; ".join(kinds))
-
-    def their_name(self, row: Row) -> str:
-        name: str = getattr(row, self.naming.column)
-        return name if name.startswith(self.naming.outside) else self.prefix + name
-
-
-def convert_weights(checkpoint: Checkpoint) -> Conversion:
+def convert_weights(checkpoint: Checkpoint, pairing_scores: str = "sequence") -> Conversion:
     """Rename, check and complete the weights of a checkpoint; they are copies.
+
+    Args:
+        pairing_scores: for the configuration, see `export.convert`.
 
     Raises:
         CheckpointError: keys are unknown, missing or misshaped, or the settings disagree with
             the weights or ask for another model.
     """
     try:
-        draft = _sort_keys(checkpoint.state_dict)
+        draft = sort_keys(checkpoint.state_dict)
         draft.raise_problems()
         if draft.naming is MULTIMOLECULE:
             dropped, initialised = reorder_tokens(draft.weights, draft.keys, checkpoint)
             draft.dropped |= dropped
             draft.initialised |= initialised
         sizes = _check_table(draft)
-        config = _configure(draft, sizes, checkpoint.args or {})
-        _add_optional(draft, config)
+        config = _configure(draft, sizes, checkpoint.args or {}, pairing_scores)
+        if draft.head:
+            _drop_unused(draft)
+        else:
+            _add_optional(draft, config)
         weights = _as_float32(draft)
         config.weights_origin = weights_origin(weights)
     except CheckpointError as error:
@@ -114,7 +101,12 @@ def convert_weights(checkpoint: Checkpoint) -> Conversion:
         source=checkpoint,
         naming=draft.naming.column,
         config=config,
-        state_dict={row.ours: weights[row.ours] for row in expand(config.num_hidden_layers)},
+        kind=draft.head.kind if draft.head else None,
+        state_dict={
+            row.ours: weights[row.ours]
+            for row in draft.table(config.num_hidden_layers)
+            if row.ours in weights
+        },
         dropped=draft.dropped,
         initialised=draft.initialised,
         notes=tuple(draft.notes),
@@ -124,81 +116,35 @@ def convert_weights(checkpoint: Checkpoint) -> Conversion:
 def to_fairseq(
     state_dict: Mapping[str, torch.Tensor], prefix: str = "encoder."
 ) -> dict[str, torch.Tensor]:
-    """The inverse of the name table: our weights under the authors' names.
+    """The inverse of the name tables: our weights under the authors' names.
+
+    Args:
+        state_dict: of `convert_weights`; of a fine-tuned model it lacks what that does not use.
+        prefix: before the names of the encoder; `module.` in it stands before the head's as well.
 
     Raises:
-        CheckpointError: a name that the table does not know, or one that is missing.
+        CheckpointError: a name that the tables do not know, or one that is missing.
     """
+    blocks = 1 + max(
+        (int(match[1]) for match in map(_OUR_BLOCK.match, state_dict) if match), default=0
+    )
+    heads = {"pair_head.": pair_rows, "loading_head.": loading_rows}
+    found = [rows for start, rows in heads.items() if any(n.startswith(start) for n in state_dict)]
     names = {row.ours: prefix + row.fairseq for row in expand(count_layers(state_dict))}
+    if found:
+        names = {ours: name for ours, name in names.items() if not ours.startswith(_PRETRAINING)}
+        module = "module." if prefix.startswith("module.") else ""
+        names |= {row.ours: module + row.fairseq for rows in found for row in rows(blocks)}
     odd = sorted(names.keys() ^ state_dict.keys())
     if odd:
         raise CheckpointError(f"unknown or missing: {', '.join(odd)}")
     return {names[name]: weight for name, weight in state_dict.items()}
 
 
-def _find_naming(names: Mapping[str, Any]) -> tuple[Naming, str]:
-    """Whose names these are, and the prefix before them: where the token embedding is found."""
-    found = [
-        (naming, prefix)
-        for naming in NAMINGS
-        for prefix in naming.prefixes
-        if prefix + getattr(EMBEDDING, naming.column) in names
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise CheckpointError(f"holds {len(found)} models, under {[prefix for _, prefix in found]}")
-    if EMBEDDING.ours in names:
-        raise CheckpointError("converted already: load its folder with AutoModel.from_pretrained")
-    some = ", ".join(list(names)[:3]) or "none"
-    raise CheckpointError(
-        f"not a model of ERNIE-RNA: no {EMBEDDING.fairseq} (fairseq) or {EMBEDDING.multimolecule} "
-        f"(MultiMolecule) behind a known prefix among its {len(names)} keys ({some}, …)"
-    )
+_OUR_BLOCK = re.compile(r"(?:pair|loading)_head\.blocks\.([0-9]{1,4})\.")
 
 
-def _sort_keys(state_dict: Mapping[str, torch.Tensor]) -> _Draft:
-    """Each key to our name for it, to the dropped ones or to the problems."""
-    draft = _Draft(*_find_naming(state_dict))
-    # Aliases last: where both spellings are there, the alias is the copy.
-    for key in sorted(state_dict, key=lambda key: _strip(key, draft) in draft.naming.aliases):
-        name, weight = _strip(key, draft), state_dict[key]
-        ours = draft.naming.ours(name) if name is not None else None
-        if ours is not None:
-            _take(draft, ours, key, weight)
-        elif reason := _why_dropped(draft, key, name):
-            draft.dropped[key] = reason
-        else:
-            draft.problem("unknown", key)
-    return draft
-
-
-def _strip(key: str, draft: _Draft) -> str | None:
-    """The name of a key in the table's spelling, or None for what is no part of the model."""
-    if key.startswith(draft.naming.outside):
-        return key
-    return key.removeprefix(draft.prefix) if key.startswith(draft.prefix) else None
-
-
-def _why_dropped(draft: _Draft, key: str, name: str | None) -> str | None:
-    """The reason to drop a key that `TABLE` does not know, or None to refuse it."""
-    if name is not None:
-        return draft.naming.dropped.get(name)
-    heads = draft.naming.heads if draft.prefix in draft.naming.heads_beside else {}
-    head = key.removeprefix("module.")
-    return next((why for start, why in heads.items() if head.startswith(start)), None)
-
-
-def _take(draft: _Draft, ours: str, key: str, weight: torch.Tensor) -> None:
-    if ours not in draft.weights:
-        draft.weights[ours], draft.keys[ours] = weight, key
-    elif torch.equal(draft.weights[ours], weight):
-        draft.dropped[key] = f"a copy of {draft.keys[ours]}"
-    else:
-        draft.problem("differ but must be equal", f"{key} and {draft.keys[ours]}")
-
-
-def _check_table(draft: _Draft) -> dict[str, int]:
+def _check_table(draft: Draft) -> dict[str, int]:
     """The sizes; raise unless the weights are those of the table, and of its shapes."""
     layers = count_layers(draft.weights)
     if layers > len(draft.weights):
@@ -207,8 +153,10 @@ def _check_table(draft: _Draft) -> dict[str, int]:
     for size, (ours, axis) in SIZES.items():
         if ours in draft.weights and draft.weights[ours].dim() > axis:
             sizes[size] = draft.weights[ours].shape[axis]
+    if draft.head:
+        sizes |= draft.head.sizes
     lacking = _lacking_groups(draft)
-    table = expand(layers)
+    table = draft.table(layers)
     for row in table:
         if row.ours in draft.weights:
             _check_shape(draft, row, sizes)
@@ -223,7 +171,7 @@ def _check_table(draft: _Draft) -> dict[str, int]:
     return sizes
 
 
-def _check_shape(draft: _Draft, row: Row, sizes: Mapping[str, int]) -> None:
+def _check_shape(draft: Draft, row: Row, sizes: Mapping[str, int]) -> None:
     weight, key = draft.weights[row.ours], draft.keys[row.ours]
     expected = tuple(int(size) if size.isdigit() else sizes.get(size) for size in row.shape)
     shape = tuple(weight.shape)
@@ -232,11 +180,13 @@ def _check_shape(draft: _Draft, row: Row, sizes: Mapping[str, int]) -> None:
     )
     if not fits:
         draft.problem("misshaped", f"{key} {shape} instead of {expected}")
-    if not weight.is_floating_point():
-        draft.problem("not numbers with a fraction", f"{key} ({weight.dtype})")
+    if weight.is_floating_point() == row.ours.endswith("num_batches_tracked"):
+        draft.problem("numbers of another kind", f"{key} ({weight.dtype})")
 
 
-def _configure(draft: _Draft, sizes: Mapping[str, Any], args: Mapping[str, Any]) -> ErnieRnaConfig:
+def _configure(
+    draft: Draft, sizes: Mapping[str, Any], args: Mapping[str, Any], pairing_scores: str
+) -> ErnieRnaConfig:
     """The configuration; raise where the settings disagree with the weights or the model."""
     naming = draft.naming
     for theirs, ours in naming.sizes.items():
@@ -254,16 +204,20 @@ def _configure(draft: _Draft, sizes: Mapping[str, Any], args: Mapping[str, Any])
     values: dict[str, Any] = {
         ours: args[theirs] for theirs, ours in naming.values.items() if theirs in args
     }
+    values |= {"norm_first": False, "pairing_scores": pairing_scores}
     try:
         if naming is MULTIMOLECULE and "max_position_embeddings" in args:
             rows = args["max_position_embeddings"]
             values["max_position_embeddings"] = rows - THEIR_EXTRA_POSITIONS
-        return ErnieRnaConfig(norm_first=False, **values, **sizes)
+        if draft.head:
+            own = {size: sizes[size] for size in ("num_hidden_layers", *SIZES)}
+            return ErnieRnaConfig(**values, **own, **draft.head.config)
+        return ErnieRnaConfig(**values, **sizes)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"sizes or settings that fit no model: {error}") from error
 
 
-def _lacking_groups(draft: _Draft) -> tuple[str, ...]:
+def _lacking_groups(draft: Draft) -> tuple[str, ...]:
     """The optional parts of which the checkpoint has no weight at all."""
     return tuple(
         start
@@ -272,7 +226,16 @@ def _lacking_groups(draft: _Draft) -> tuple[str, ...]:
     )
 
 
-def _add_optional(draft: _Draft, config: ErnieRnaConfig) -> None:
+def _drop_unused(draft: Draft) -> None:
+    """Leave out what a fine-tuned model does not use of the pretrained one."""
+    for ours in [ours for ours in draft.weights if ours.startswith(_PRETRAINING)]:
+        del draft.weights[ours]
+        draft.dropped[draft.keys[ours]] = _UNUSED
+    for ours in [ours for ours in draft.initialised if ours.startswith(_PRETRAINING)]:
+        del draft.initialised[ours]
+
+
+def _add_optional(draft: Draft, config: ErnieRnaConfig) -> None:
     lacking = _lacking_groups(draft)
     generator = torch.Generator().manual_seed(_SEED)
     for row in expand(config.num_hidden_layers):
@@ -288,12 +251,14 @@ def _add_optional(draft: _Draft, config: ErnieRnaConfig) -> None:
         draft.weights[row.ours], draft.initialised[row.ours] = weight, _NEW_WEIGHTS
 
 
-def _as_float32(draft: _Draft) -> dict[str, torch.Tensor]:
-    dtypes = {weight.dtype for weight in draft.weights.values()} - {torch.float32}
+def _as_float32(draft: Draft) -> dict[str, torch.Tensor]:
+    dtypes = {weight.dtype for weight in draft.weights.values()} - {torch.float32, torch.long}
     for dtype in sorted(dtypes, key=str):
         how = "rounded" if dtype == torch.float64 else "exactly"
         draft.notes.append(f"weights in {dtype} were turned into float32 ({how})")
     return {
-        name: torch.empty(weight.shape, dtype=torch.float32).copy_(weight)
+        name: weight.clone()
+        if weight.dtype == torch.long
+        else torch.empty(weight.shape, dtype=torch.float32).copy_(weight)
         for name, weight in draft.weights.items()
     }

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from configuration_ernie_rna import ErnieRnaConfig
+from configuration_ernie_rna import HEAD_MODELS, ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import Conversion, convert_weights
 from ernie_rna.checkpoints.model_card import model_card
 from ernie_rna.checkpoints.reading import Checkpoint, read_checkpoint
@@ -61,7 +61,10 @@ class Export:
 
 
 def convert(
-    checkpoint: Checkpoint | str | Path, out_dir: str | Path, force: bool = False
+    checkpoint: Checkpoint | str | Path,
+    out_dir: str | Path,
+    force: bool = False,
+    pairing_scores: str = "sequence",
 ) -> Export:
     """Convert a checkpoint into a folder for the Hub, proven by loading it in a fresh process.
 
@@ -69,6 +72,8 @@ def convert(
         checkpoint: a checkpoint, or a path for `read_checkpoint`.
         out_dir: the folder to write; it appears complete and verified, or not at all.
         force: replace a folder that an earlier conversion wrote.
+        pairing_scores: what the model takes for the potential to pair where it is given none:
+            "sequence", or "zero" as in the authors' script for structures. No checkpoint says.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or converted.
@@ -77,7 +82,7 @@ def convert(
     check_target(out_dir, force)
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(checkpoint)
-    return export(convert_weights(checkpoint), out_dir, force)
+    return export(convert_weights(checkpoint, pairing_scores), out_dir, force)
 
 
 def export(conversion: Conversion, out_dir: str | Path, force: bool = False) -> Export:
@@ -144,8 +149,8 @@ def why_no_export(folder: Path) -> str | None:
 
 def write_folder(conversion: Conversion, folder: Path) -> None:
     """Write all files of an export into an empty folder."""
-    config = copy.deepcopy(conversion.config)
-    config.architectures = [ErnieRnaForMaskedLM.__name__]
+    config, kind = copy.deepcopy(conversion.config), conversion.kind
+    config.architectures = [kind.model_class if kind else ErnieRnaForMaskedLM.__name__]
     write_code_and_tokenizer(config, folder)
     weights = folder / "model.safetensors"
     save_file(conversion.state_dict, weights, metadata={"format": "pt"})
@@ -157,6 +162,9 @@ def write_code_and_tokenizer(config: ErnieRnaConfig, folder: Path) -> None:
     """Write all files of a folder for the Hub but the weights and the model card."""
     config = copy.deepcopy(config)
     config.auto_map = {**config.auto_map, "AutoTokenizer": _TOKENIZER_MAP}
+    for name in (config.architectures or [])[:1]:
+        if name in HEAD_MODELS:  # AutoModel is to give all of the model, not its encoder.
+            config.auto_map["AutoModel"] = f"modeling_ernie_rna.{name}"
     config.save_pretrained(folder)
     _write_tokenizer(folder, config.max_position_embeddings)
     for module in MODULES:

@@ -23,7 +23,7 @@ def main() -> None:
     from safetensors.torch import save_file
 
     torch.set_num_threads(task["threads"])  # the order of sums depends on it
-    digests, problems, outputs = load(task["folder"], task["sequences"])
+    digests, problems, outputs = load(task["folder"], task["sequences"], task["classes"])
     scratch = Path(task["scratch"])
     save_file(outputs, scratch / "outputs.safetensors")
     report = {"digests": digests, "problems": problems}
@@ -31,27 +31,32 @@ def main() -> None:
 
 
 def load(
-    folder: str, sequences: list[str]
+    folder: str, sequences: list[str], classes: dict[str, str]
 ) -> tuple[dict[str, str], list[str], dict[str, torch.Tensor]]:
-    """The digests of the weights, what is wrong with the loading, and outputs."""
-    import torch
-    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+    """The digests of the weights, what is wrong with the loading, and outputs.
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    Args:
+        classes: the Auto classes to load it with -> the prefix of its weights' names.
+    """
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     batch = tokenizer(sequences, padding=True, return_tensors="pt")
     outputs: dict[str, Any] = dict(batch)
     digests: dict[str, str] = {}
     problems: list[str] = []
-    for auto_class, prefix in ((AutoModelForMaskedLM, ""), (AutoModel, "ernie_rna.")):
-        model, info = auto_class.from_pretrained(
+    for name, prefix in classes.items():
+        model, info = getattr(transformers, name).from_pretrained(
             folder, trust_remote_code=True, output_loading_info=True
         )
-        name = auto_class.__name__
         problems += [f"{kind} of {name}: {keys}" for kind, keys in info.items() if keys]
         with torch.no_grad():
             output = model.eval()(**batch)
-        digests |= {prefix + name: sha256(weight) for name, weight in model.named_parameters()}
-        outputs |= {key: output[key] for key in ("logits", "pooler_output") if key in output}
+        weights = [*model.named_parameters(), *model.named_buffers()]
+        digests |= {prefix + key: sha256(weight) for key, weight in weights}
+        found = ("logits", "predictions", "pooler_output")
+        outputs |= {key: output[key].contiguous() for key in found if key in output}
     ours = [name for name in sys.modules if name.split(".")[0] in foreign(folder)]
     problems += [f"{name} was imported from outside the folder" for name in ours]
     return digests, problems, outputs

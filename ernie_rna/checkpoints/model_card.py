@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
+from ernie_rna.checkpoints.card_usage import card_title, pipeline_tag, usage
 from ernie_rna.checkpoints.conversion import Conversion
 from ernie_rna.checkpoints.origin import RANDOM
 
 _CARD = """---
 license: {license_id}
 library_name: transformers
-pipeline_tag: fill-mask
-mask_token: <mask>
-tags:
+{pipeline_tag}tags:
 - rna
 - biology
 - ernie-rna
 ---
 
-# ERNIE-RNA
+# {title}
 
 ERNIE-RNA (Yin et al., 2025) is a BERT-like encoder for RNA. The potential of every two bases to
 pair enters the attention of its first layer, and the scores of each layer bias the next one's.
 This folder was converted from {source}; it holds its own code.
 {warning}
-```python
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
-
-folder = "path/to/this/folder"  # or its name on the Hub
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-
-batch = tokenizer(["GGGAAACCC", "AUGGCUACG"], padding=True, return_tensors="pt")
-embedding = model(**batch).last_hidden_state  # (batch, <cls> sequence <eos>, {hidden_size})
-```
-
-`AutoModelForMaskedLM` predicts masked nucleotides (write `<mask>` in the sequence);
-`AutoModelForSequenceClassification` and `AutoModelForTokenClassification` are for fine-tuning.
-T is read as U, in any case; `output_attention_biases=True` returns the scores of each layer.
+{usage}
 
 ## Sizes
 
@@ -111,7 +97,9 @@ def model_card(conversion: Conversion) -> str:
         license_id="apache-2.0" if random else trained_id,
         warning=_RANDOM_WARNING if random else "",
         source=f"`{conversion.source.path.name}` ({conversion.source.kind})",
-        hidden_size=conversion.config.hidden_size,
+        pipeline_tag=pipeline_tag(conversion),
+        title=card_title(conversion),
+        usage=usage(conversion),
         sizes=_table(_sizes(conversion)),
         facts=_table(_facts(conversion)),
         left_out=_left_out(conversion),
@@ -129,9 +117,15 @@ def _sizes(conversion: Conversion) -> dict[str, object]:
         "feed-forward width": config.intermediate_size,
         "vocabulary": config.vocab_size,
         "tokens in pretraining, at most": config.max_position_embeddings,
-        "parameters": f"{parameters:,} (encoder, pooler and LM head; float32)",
+        "parameters": f"{parameters:,} ({_parts(conversion)}; float32)",
         "LayerNorm": "behind each residual sum (post-LN)",
     }
+
+
+def _parts(conversion: Conversion) -> str:
+    if conversion.kind:
+        return f"encoder and {conversion.kind.task} head"
+    return "encoder, pooler and LM head"
 
 
 def _facts(conversion: Conversion) -> dict[str, object]:

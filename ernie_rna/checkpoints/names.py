@@ -109,7 +109,8 @@ class Naming(NamedTuple):
         outside: starts of the names that stand without the prefix.
         aliases: another spelling of a name -> the name; a file may hold both if they are equal.
         dropped: name -> why it has no place in the model.
-        heads: start of a key beside the encoder -> why it is dropped.
+        heads: start of a key beside the encoder -> why it is dropped, for heads other than those
+            of `head_names`.
         heads_beside: the prefixes beside which such heads are found.
         sizes: their setting -> ours, which the weights give; a disagreement is an error.
         values: their setting -> ours, taken as it is.
@@ -155,7 +156,7 @@ FAIRSEQ = Naming(
         "sentence_encoder.embed_positions._float_tensor": _COMPUTED,
         "sentence_projection_layer.weight": "sentence-pair head, which the model does not use",
     },
-    heads=dict.fromkeys(("conv1.", "conv2.", "proj.", "head."), _DOWNSTREAM),
+    heads={},
     heads_beside=("sentence_encoder.", "module.sentence_encoder."),
     sizes={
         "encoder_layers": "num_hidden_layers",
@@ -197,9 +198,7 @@ MULTIMOLECULE = Naming(
         "embeddings.token_type_embeddings.weight": "never used by the model",
         "embeddings.position_ids": _COMPUTED,
     },
-    heads=dict.fromkeys(
-        ("ss_head.", "sequence_head.", "token_head.", "contact_head."), _DOWNSTREAM
-    ),
+    heads=dict.fromkeys(("sequence_head.", "token_head.", "contact_head."), _DOWNSTREAM),
     heads_beside=("model.", "ernierna."),
     sizes={
         name: name

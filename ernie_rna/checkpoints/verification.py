@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+import modeling_ernie_rna
 from ernie_rna.checkpoints.conversion import Conversion
 from ernie_rna.checkpoints.fresh_process import sha256
 from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
@@ -23,8 +24,10 @@ from tokenization_ernie_rna import ErnieRnaTokenizer
 _PROBE = ("GGGAAACCC", "AUG<mask>ACGNU")  # padded together
 _FRESH_PROCESS = Path(__file__).with_name("fresh_process.py")
 # Far below any error of a name or a layout, above what another alignment of the same numbers
-# can change in a sum.
+# can change in a sum. Of values over 1, relative to the largest.
 _LOGIT_TOLERANCE = 1e-5
+# The Auto classes of a pretrained model -> the prefix of their weights' names.
+_PRETRAINED = {"AutoModelForMaskedLM": "", "AutoModel": "ernie_rna."}
 _TIMEOUT = 1800  # seconds; the released model takes half a minute
 
 
@@ -38,8 +41,8 @@ class Verification:
 
     Attributes:
         tensors: how many weights it loaded, each equal bit for bit to the converted one.
-        max_difference: largest difference of its logits and pooler output, on a short batch,
-            from those of the same model in this process.
+        max_difference: largest difference of its outputs (logits, and pooler output or
+            predictions), on a short batch, from those of the same model in this process.
     """
 
     tensors: int
@@ -53,26 +56,34 @@ def verify_export(folder: str | Path, conversion: Conversion) -> Verification:
         ExportError: it does not load, or loads other weights or another function.
     """
     expected = _expect(conversion)
+    classes = {"AutoModel": ""} if conversion.kind else _PRETRAINED
     with tempfile.TemporaryDirectory() as scratch:
-        report, outputs = _run_fresh(Path(folder).absolute(), Path(scratch))
+        report, outputs = _run_fresh(Path(folder).absolute(), Path(scratch), classes)
     _compare_weights(report, conversion.state_dict)
-    for name in ("input_ids", "attention_mask"):
+    inputs = ("input_ids", "attention_mask")
+    for name in inputs:
         if not torch.equal(outputs[name], expected[name]):
             raise ExportError(f"the tokenizer it loads gives other {name}")
-    differences = [
-        (outputs[name] - expected[name]).abs().max().item() for name in ("logits", "pooler_output")
-    ]
-    if not max(differences) <= _LOGIT_TOLERANCE:
-        raise ExportError(
-            f"the model it loads computes something else: its logits differ by {differences[0]:.1e}"
-            f", its pooler output by {differences[1]:.1e}"
+    differences = {
+        name: (outputs[name] - values).abs().max().item() / max(1.0, values.abs().max().item())
+        for name, values in expected.items()
+        if name not in inputs
+    }
+    if not max(differences.values()) <= _LOGIT_TOLERANCE:
+        named = ", its ".join(
+            f"{name.replace('_', ' ')} {'differ' if name.endswith('s') else 'differs'} by "
+            f"{value:.1e}"
+            for name, value in differences.items()
         )
-    return Verification(len(report["digests"]), max(differences))
+        raise ExportError(f"the model it loads computes something else: its {named}")
+    return Verification(len(report["digests"]), max(differences.values()))
 
 
 def _expect(conversion: Conversion) -> dict[str, torch.Tensor]:
     """What the model must compute on the probe."""
     batch = ErnieRnaTokenizer()(list(_PROBE), padding=True, return_tensors="pt")
+    if conversion.kind:
+        return {**batch, **_expect_of_head(conversion, batch)}
     masked_lm = ErnieRnaForMaskedLM(conversion.config).eval()
     model = ErnieRnaModel(conversion.config).eval()
     _fill(masked_lm, conversion.state_dict, "")
@@ -81,6 +92,15 @@ def _expect(conversion: Conversion) -> dict[str, torch.Tensor]:
         logits = masked_lm(**batch).logits
         pooler_output = model(**batch).pooler_output
     return {**batch, "logits": logits, "pooler_output": pooler_output}
+
+
+def _expect_of_head(conversion: Conversion, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    assert conversion.kind is not None
+    model = getattr(modeling_ernie_rna, conversion.kind.model_class)(conversion.config).eval()
+    model.load_state_dict(conversion.state_dict)
+    with torch.no_grad():
+        output = model(**batch)
+    return {name: output[name] for name in ("logits", "predictions") if name in output}
 
 
 def _fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], prefix: str) -> None:
@@ -95,12 +115,15 @@ def _fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], prefix: s
             parameter.copy_(weights[names[name]])
 
 
-def _run_fresh(folder: Path, scratch: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _run_fresh(
+    folder: Path, scratch: Path, classes: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Run `fresh_process` on a folder; its report and its outputs."""
     task = {
         "folder": str(folder),
         "scratch": str(scratch),
         "sequences": _PROBE,
+        "classes": classes,
         "threads": torch.get_num_threads(),
         "sys_path": [entry for entry in sys.path if not _leads_astray(entry)],
     }

@@ -15,13 +15,15 @@ _DESCRIPTION = """\
 Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that can
 be pushed to the Hub: configuration, weights, tokenizer, the model's code and a card.
 
-CHECKPOINT is the authors' .pt file (pretrained or fine-tuned), or a folder with the
-model.safetensors of multimolecule/ernierna. Nothing in it is run. Unknown, missing and misshaped
-weights are errors; what is left out is listed with its reason. OUT_DIR appears once it has been
-loaded in a fresh process and compared, or not at all.
+CHECKPOINT is the authors' .pt file (pretrained, or fine-tuned for secondary structure, closeness or
+ribosome loading), or a folder with the model.safetensors of multimolecule/ernierna or -ss. Which of
+them it is, its keys say. Nothing in it is run. Unknown, missing and misshaped weights are errors;
+what is left out is listed with its reason. OUT_DIR appears once it has been loaded in a fresh
+process and compared, or not at all.
 """
 _EXAMPLES = """\
   ernie-rna convert ERNIE-RNA_pretrain.pt ERNIE-RNA
+  ernie-rna convert ERNIE-RNA_ss_prediction.pt ERNIE-RNA-ss --pairing-scores zero
 """
 
 
@@ -35,6 +37,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace a folder that an earlier run wrote"
     )
+    parser.add_argument(
+        "--pairing-scores",
+        choices=("sequence", "zero"),
+        default="sequence",
+        help="what the model is to take for the potential of two bases to pair, noted in its "
+        "config.json: read off the sequence (the default), or zero as the authors' script for "
+        "structures has it; no checkpoint says with which it was trained",
+    )
     parser.set_defaults(run=run, interrupted="; nothing was written")
 
 
@@ -42,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert as the arguments say."""
     from ernie_rna.checkpoints.export import convert
 
-    print_report(convert(args.checkpoint, args.out_dir, args.force))
+    print_report(convert(args.checkpoint, args.out_dir, args.force, args.pairing_scores))
     return 0
 
 
@@ -57,6 +67,11 @@ def print_report(written: Export) -> None:
         f"{config.hidden_size}, feed-forward {config.intermediate_size}, "
         f"{config.max_position_embeddings} tokens"
     )
+    if conversion.kind:
+        print(
+            f"head      {conversion.kind.task} ({conversion.kind.model_class}), pairing scores: "
+            f"{config.pairing_scores}"
+        )
     if config.weights_origin == "random":
         print("note      the weights are random: never trained, and nobody's work")
     for note in conversion.notes:

@@ -17,7 +17,9 @@ Compare a converted folder with what the authors published or their code compute
   --golden         every hidden state, score and logit with values of the authors' code in a
                    safetensors file (tests/golden/tiny_expected.safetensors of this project, for
                    the checkpoint beside it); tables of differences, with eager attention and sdpa,
-                   alone and padded, and of what rounding alone does
+                   alone and padded, and of what rounding alone does. Of a fine-tuned folder its
+                   logits, contacts, .ct text, probabilities or predictions, with
+                   tests/golden/tiny_heads_expected.safetensors
   --full-size      how far rounding takes the hidden states of a model of the released size from
                    float64, with each matrix product that runs here; random weights and the RNAs of
                    the package, so that it needs no folder
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_rna.inference.loading import use_threads
     from ernie_rna.parity.golden import GOLDEN_THREADS
+    from ernie_rna.parity.heads import is_head_folder
     from ernie_rna.parity.models import Models
 
     logging.disable_progress_bar()
@@ -66,11 +69,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.folder is None:
         raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
-    models = Models(args.folder)
+    task = is_head_folder(args.folder)
+    if task and args.cls_embedding:
+        raise ValueError(f"--cls-embedding is of the pretrained model; {args.folder} is for {task}")
     equal = True
     if args.checkpoint:
         equal &= _compare_weights(args.folder, args.checkpoint)
     with use_threads(GOLDEN_THREADS):
+        if task:
+            return 0 if equal & (not args.golden or _compare_head(args.folder, args.golden)) else 1
+        models = Models(args.folder)
         if args.cls_embedding:
             equal &= _compare_embeddings(models, args.cls_embedding)
         if args.golden:
@@ -102,6 +110,15 @@ def _compare_embeddings(models: Any, path: str) -> bool:
 
     differences = compare_with_published(models, path)
     print(format_published(differences))
+    return not any(difference.missed for difference in differences)
+
+
+def _compare_head(folder: str, path: str) -> bool:
+    from ernie_rna.parity.heads import compare_head
+    from ernie_rna.parity.table import format_heads
+
+    differences = compare_head(folder, path)
+    print(format_heads(differences))
     return not any(difference.missed for difference in differences)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ernie_rna.parity.differences import BARS, Difference
+from ernie_rna.parity.heads import BAR, CONTACT_BAR
 from ernie_rna.parity.published import PUBLISHED_BAR
 
 # Columns by their common title: the case of each, and its own title.
@@ -72,6 +73,20 @@ def format_rounding(differences: Sequence[Difference]) -> str:
         "in float64; a sequence in a batch from the same sequence alone.",
         "",
         _table(_ROUNDING, differences),
+    ]
+    return "\n".join(parts)
+
+
+def format_heads(differences: Sequence[Difference]) -> str:
+    """The table of `heads.compare_head`, its legend, and a line for each missed bar."""
+    parts = [
+        "Largest absolute difference from the authors' values: each sequence alone, and in one",
+        "batch, padded right and left.",
+        "",
+        _table(_AUTHORS, differences),
+        "",
+        f"Bar: {BAR:.0e}, contacts {CONTACT_BAR:.1e}, .ct text equal to the byte.",
+        *_missed(differences),
     ]
     return "\n".join(parts)
 

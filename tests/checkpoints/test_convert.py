@@ -22,7 +22,6 @@ from tests.golden_folder import GOLDEN
 pytestmark = pytest.mark.core
 
 ARGS, CFG = GOLDEN / "tiny_fairseq_args.pt", GOLDEN / "tiny_fairseq_cfg.pt"
-HEADS = sorted(GOLDEN.glob("tiny_*_head.pt"))
 EMBEDDING, LM_BIAS = "ernie_rna.embed_tokens.weight", "lm_head.decoder.bias"
 
 
@@ -172,20 +171,6 @@ def test_what_is_dropped_has_its_reason(path, dropped):
     for part, reason in dropped.items():
         (key,) = (key for key in found if part in key)
         assert reason in found[key]
-
-
-@pytest.mark.parametrize("path", HEADS, ids=lambda path: path.stem)
-def test_of_a_fine_tuned_file_the_encoder_is_taken(path):
-    checkpoint = read_checkpoint(path)
-    conversion = convert_weights(checkpoint)
-    assert len(conversion.state_dict) + len(conversion.dropped) == len(checkpoint.state_dict)
-    heads = [key for key, reason in conversion.dropped.items() if "downstream" in reason]
-    assert len(heads) == len(conversion.dropped) - 2
-    start = ("conv1.", "conv2.", "proj.", "head.")
-    assert all(key.removeprefix("module.").startswith(start) for key in heads)
-    prefix = "module.sentence_encoder." if heads[0].startswith("module.") else "sentence_encoder."
-    inverse = to_fairseq(conversion.state_dict, prefix)
-    assert all(torch.equal(inverse[name], checkpoint.state_dict[name]) for name in inverse)
 
 
 @pytest.mark.parametrize(
