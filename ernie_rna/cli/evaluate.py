@@ -13,6 +13,7 @@ from ernie_rna.files.outputs import check_output_files, open_text
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
+    from ernie_rna.structures.groups import Group
     from ernie_rna.structures.structure import Structure
 
 _DESCRIPTION = """\
@@ -26,11 +27,13 @@ Pairs count as exact positions, pseudoknots included. precision is the part of t
 that is known, recall the part of the known ones that is predicted, f1 = 2 |R and P| / (|R| + |P|);
 all three are 1 where neither structure has a pair (the summary counts these), 0 where just one
 has none. In the *_shifted columns a pair (i, j) is also found at (i+-1, j) and (i, j+-1). Means
-are over sequences.
+are over sequences: of all, and by length; where REF is a .tsv with a column family, by that as
+well.
 """
 _EXAMPLES = """\
   ernie-rna evaluate predicted.dbn known/ -o scores.tsv
   ernie-rna evaluate predicted.tsv known.tsv --with-mfe -o scores.tsv
+  ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
 """
 _MEASURES = ("precision", "recall", "f1")
 
@@ -52,7 +55,16 @@ def add_parser(subparsers: Any) -> None:
         metavar="OUT.tsv",
         help="a table with a line for each sequence; - is stdout",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT.tsv if it exists")
+    parser.add_argument(
+        "--by",
+        action="append",
+        metavar="COLUMN",
+        help="means by this column of REF, a .tsv, in place of family; more than once for several",
+    )
+    parser.add_argument(
+        "--groups", metavar="OUT.tsv", help="the means by length and column, a line for each"
+    )
+    parser.add_argument("--force", action="store_true", help="replace outputs that exist")
     parser.add_argument(
         "--with-mfe",
         action="store_true",
@@ -80,9 +92,10 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say."""
     from ernie_rna.structures.evaluation import evaluate_structures
     from ernie_rna.structures.formats import read_structures
+    from ernie_rna.structures.groups import group_rows
 
     outputs = [args.output] if args.output else []
-    check_output_files(outputs, args.force)
+    check_output_files([*outputs, *([args.groups] if args.groups else [])], args.force)
     predicted = read_structures(args.predicted, args.predicted_column)
     reference = read_structures(args.reference, args.reference_column)
     evaluations = {"predicted": evaluate_structures(predicted, reference, args.missing)}
@@ -90,12 +103,63 @@ def run(args: argparse.Namespace) -> int:
         scored = set(evaluations["predicted"].ids)
         known = [structure for structure in reference if structure.id in scored]
         evaluations["mfe"] = evaluate_structures(minimum_free_energy(known, predicted), known)
+    groups = group(evaluations, reference, args.reference, args.by)
     for output in outputs:
         with open_text(output) as file:
             file.write(table(evaluations))
+    if args.groups:
+        with open_text(args.groups) as file:
+            file.writelines("\t".join(row) + "\n" for row in group_rows(groups))
     # With the table on stdout, the means are for whoever looks on.
-    print(summary(evaluations), file=sys.stderr if "-" in outputs else sys.stdout)
+    stdout_taken = "-" in (args.output, args.groups)
+    text = "\n".join([*describe_groups(groups), summary(evaluations)])
+    print(text, file=sys.stderr if stdout_taken else sys.stdout)
     return 0
+
+
+def group(
+    evaluations: Mapping[str, Evaluation],
+    reference: list[Structure],
+    path: str,
+    columns: list[str] | None,
+) -> list[Group]:
+    """The means by length, and by columns of the reference.
+
+    Args:
+        path: of the reference.
+        columns: None takes family, if there is such a column.
+
+    Raises:
+        ValueError: a column is asked for that is not there.
+    """
+    from ernie_rna.structures.groups import by_label, by_length, read_labels
+
+    groups = by_length(evaluations, reference)
+    for column in columns or ["family"]:
+        labels = read_labels(path, column) if path.lower().endswith(".tsv") else None
+        if labels is not None:
+            groups += by_label(evaluations, labels, column)
+        elif columns:
+            raise ValueError(f"{path} is no .tsv with a column {column!r}")
+    return groups
+
+
+def describe_groups(groups: list[Group]) -> list[str]:
+    """The means by group, in tables to read."""
+    lines = []
+    width = max((len(one.name) for one in groups), default=0)
+    for before, one in zip([None, *groups], groups, strict=False):
+        if before is None or before.by != one.by:
+            lines += [] if before is None else [""]
+            names = "".join(f"{f'{which} {m}':>18}" for which in one.scores for m in _MEASURES)
+            lines += [f"by {one.by}", f"{'':<{width}}{'sequences':>11}{names}"]
+        values = "".join(
+            f"{getattr(score, measure):>18.4f}"
+            for score in one.scores.values()
+            for measure in _MEASURES
+        )
+        lines.append(f"{one.name:<{width}}{one.count:>11}{values}")
+    return [*lines, ""]
 
 
 def minimum_free_energy(reference: list[Structure], predicted: list[Structure]) -> list[Structure]:

@@ -85,11 +85,11 @@ class Evaluation:
 
     @property
     def mean_exact(self) -> PairScore:
-        return _mean(self.exact)
+        return mean_score(self.exact)
 
     @property
     def mean_shifted(self) -> PairScore:
-        return _mean(self.shifted)
+        return mean_score(self.shifted)
 
     def rows(self) -> list[list[str]]:
         """A header, and a row for each sequence: its id and its scores, exact and shifted."""
@@ -101,7 +101,8 @@ class Evaluation:
         return rows
 
 
-def _mean(scores: Sequence[PairScore]) -> PairScore:
+def mean_score(scores: Sequence[PairScore]) -> PairScore:
+    """The mean of each measure over some sequences."""
     values = np.array(
         [(score.precision, score.recall, score.f1) for score in scores], dtype=np.float64
     )

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
+from ernie_rna.structures.dbn import format_tsv
 from ernie_rna.structures.formats import write_structures
 from ernie_rna.structures.structure import Structure
 from modeling_ernie_rna import ErnieRnaModel
@@ -221,6 +222,24 @@ def test_sequences_without_a_pair_on_either_side_are_counted(structures, capsys)
     output, _ = run(capsys, "evaluate", "predicted.dbn", "empty.dbn")
     assert "without a pair on either side, which scores 1: 1 (predicted)" in output
     assert "either side" not in run(capsys, "evaluate", "all.dbn", "known")[0]
+
+
+def test_evaluate_by_length_and_family(structures, capsys):
+    known = [*map(format_tsv, KNOWN)]
+    lines = [
+        line.rstrip("\n") + f"\t{name}" for line, name in zip(known, ("tRNA", "5S"), strict=True)
+    ]
+    Path("known.tsv").write_text("id\tsequence\tdot_bracket\tfamily\n" + "\n".join(lines) + "\n")
+    output, _ = run(capsys, "evaluate", "all.dbn", "known.tsv", "--groups", "means.tsv")
+    rows = [line.split() for line in output.splitlines()]
+    assert ["1-50", "2", *["0.7500"] * 3] in rows
+    assert ["tRNA", "1", *["0.5000"] * 3] in rows
+    assert len(Path("means.tsv").read_text().splitlines()) == 4
+    output, _ = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "sequence")
+    assert "by sequence" in output
+    assert "by family" not in output
+    _, errors = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "clan", code=1)
+    assert "known.tsv is no .tsv with a column 'clan'" in errors
 
 
 @needs_vienna
