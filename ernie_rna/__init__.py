@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ernie_rna.embeddings.readers import read_embeddings
     from ernie_rna.inference.loading import load_masked_lm, load_model
     from ernie_rna.scoring.mutate import mutate
+    from ernie_rna.scoring.ribosome_loading import ribosome_loading
     from ernie_rna.shipped import examples, mini
+    from ernie_rna.structures.closeness import closeness
     from ernie_rna.structures.evaluation import evaluate_files, evaluate_structures
     from ernie_rna.structures.fold import fold
     from modeling_ernie_rna import (
@@ -45,6 +47,7 @@ _HOMES = {
     "ErnieRnaForTokenClassification": "modeling_ernie_rna",
     "ErnieRnaModel": "modeling_ernie_rna",
     "ErnieRnaTokenizer": "tokenization_ernie_rna",
+    "closeness": "ernie_rna.structures.closeness",
     "convert": "ernie_rna.checkpoints.export",
     "embed": "ernie_rna.embeddings.embed",
     "evaluate_files": "ernie_rna.structures.evaluation",
@@ -56,6 +59,7 @@ _HOMES = {
     "mini": "ernie_rna.shipped",
     "mutate": "ernie_rna.scoring.mutate",
     "read_embeddings": "ernie_rna.embeddings.readers",
+    "ribosome_loading": "ernie_rna.scoring.ribosome_loading",
 }
 
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "ErnieRnaForTokenClassification",
     "ErnieRnaModel",
     "ErnieRnaTokenizer",
+    "closeness",
     "convert",
     "embed",
     "evaluate_files",
@@ -80,6 +85,7 @@ __all__ = [
     "mini",
     "mutate",
     "read_embeddings",
+    "ribosome_loading",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
@@ -14,11 +14,9 @@ from ernie_rna.cli.options import (
     add_model,
     add_unknown,
     computing,
+    describe_run,
     new_parser,
 )
-
-if TYPE_CHECKING:
-    from ernie_rna.inference.resumable import RunSummary
 
 _DESCRIPTION = """\
 Embed the sequences of a FASTA file.
@@ -149,17 +147,5 @@ def run(args: argparse.Namespace) -> int:
         **computing(args),
     )
     if not args.quiet and summary.rank == 0:
-        print(_describe(summary), file=sys.stderr)
+        print(describe_run(summary), file=sys.stderr)
     return 0
-
-
-def _describe(summary: RunSummary) -> str:
-    files = str(summary.files[0])
-    if len(summary.files) > 1:
-        files = f"{summary.files[-1]} and {len(summary.files) - 1} shards"
-    resumed = ", of which an earlier run had done a part" if summary.resumed else ""
-    return (
-        f"{files}: {summary.records} sequences, {summary.nucleotides} nt{resumed}; "
-        f"{summary.seconds:.1f} s, {summary.sequences_per_second:.1f} sequences a second, "
-        f"{100 * summary.padding:.1f} % padding"
-    )

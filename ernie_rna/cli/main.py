@@ -24,6 +24,8 @@ from ernie_rna.shipped import resolve_model
 COMMANDS = (
     "ernie_rna.cli.embed",
     "ernie_rna.cli.fold",
+    "ernie_rna.cli.closeness",
+    "ernie_rna.cli.ribosome_loading",
     "ernie_rna.cli.evaluate",
     "ernie_rna.cli.plot",
     "ernie_rna.cli.mutate",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ernie_rna.inference.resumable import RunSummary
 
 MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
 
@@ -81,6 +84,19 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         help="tokens computed at once: more takes more memory (2048 on a CPU, else 16384)",
     )
     group.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+
+
+def describe_run(summary: RunSummary) -> str:
+    """What a run that may be gone on with has written, in a line."""
+    files = str(summary.files[0])
+    if len(summary.files) > 1:
+        files = f"{summary.files[-1]} and {len(summary.files) - 1} shards"
+    resumed = ", of which an earlier run had done a part" if summary.resumed else ""
+    return (
+        f"{files}: {summary.records} sequences, {summary.nucleotides} nt{resumed}; "
+        f"{summary.seconds:.1f} s, {summary.sequences_per_second:.1f} sequences a second, "
+        f"{100 * summary.padding:.1f} % padding"
+    )
 
 
 def computing(args: argparse.Namespace) -> dict[str, Any]:

@@ -39,6 +39,9 @@ Draw what the model makes of a sequence, by matplotlib (pip install "ernie-rna[p
   heads   the symmetric scores of all heads of a layer, with --head framed
   arcs    the structure that `ernie-rna fold` finds, an arc for each base pair; with --reference
           the known one below it
+  closeness   the probabilities of two bases to be near one another in space, by a model with a
+          head for that, as `ernie-rna closeness` writes them
+
 The extension of OUT names the format: .png, .svg or .pdf. Positions count from 1.
 """
 _EXAMPLES = """\
@@ -81,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"{output}: the extension must be one of {', '.join(EXTENSIONS)}")
-    if args.what == "heads" and args.reference:
+    if args.what in ("heads", "closeness") and args.reference:
         raise ValueError(f"--what {args.what} marks no pairs: leave out --reference")
     check_output_files([args.output], args.force)
     check_input(args.input)
@@ -207,6 +210,23 @@ def _draw_arcs(
     plot_arcs(record.sequence, folded.structure.pairs, known, title=title, path=output)
 
 
+def _draw_closeness(
+    args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
+) -> None:
+    from ernie_rna.structures.closeness import closeness
+    from ernie_rna.structures.maps import plot_pairing_map
+
+    keywords = {"pairing_scores": reading_off(args)["pairing_scores"], **computing(args)}
+    (result,) = closeness([record], args.model, **keywords)
+    plot_pairing_map(
+        result.probabilities,
+        record.sequence,
+        title=_title(args, record, "closeness"),
+        label="probability to be close in space",
+        path=output,
+    )
+
+
 def head_maps(
     model: ErnieRnaModel, record: FastaRecord, layer: int, pairing_scores: str | None
 ) -> torch.Tensor:
@@ -233,4 +253,5 @@ _DRAW = {
     "map": _draw_map,
     "heads": _draw_heads,
     "arcs": _draw_arcs,
+    "closeness": _draw_closeness,
 }

@@ -5,9 +5,6 @@ Shapes: batch sequences, seq tokens (`<cls>`, nucleotides, `<eos>`, padding), hi
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
@@ -20,20 +17,6 @@ from ernie_rna.inference.loading import EncodingError, memory_explained, tokeniz
 from ernie_rna.sequences.batches import Window
 from ernie_rna.sequences.long import Piece, nucleotide_limit
 from modeling_ernie_rna import ErnieRnaModel
-
-
-def model_sha256(model: ErnieRnaModel) -> str:
-    """Digest of all that the vectors depend on: the weights (the pooler left out), the config."""
-    digest = hashlib.sha256()
-    names = inspect.signature(type(model.config).__init__).parameters
-    values = model.config.to_dict()
-    fields = {name: values[name] for name in sorted(names) if name in values}
-    digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith("pooler."):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 class Encoder:

@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 
-import torch
-import transformers
-
-from ernie_rna import __version__
 from ernie_rna.embeddings.columns import check_pooling
 from ernie_rna.embeddings.encoder import Encoder
 from ernie_rna.inference.loading import load_model
@@ -60,12 +56,3 @@ class EmbedOptions:
         in_memory = max(1, _WINDOW_BYTES // max(1, encoder.nbytes(0, 1)))
         window = min(WINDOW_BATCHES * tokens, in_memory)
         return encoder, Plan(tokens, encoder.limit, self.long, self.overlap, window)
-
-
-def versions() -> dict[str, str]:
-    """The versions that the vectors depend on, by package."""
-    return {
-        "ernie_rna": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ernie_rna.embeddings.columns import check_pooling
-from ernie_rna.embeddings.encoder import Encoder, model_sha256
-from ernie_rna.embeddings.options import EmbedOptions, Model, versions
+from ernie_rna.embeddings.encoder import Encoder
+from ernie_rna.embeddings.options import EmbedOptions, Model
 from ernie_rna.embeddings.writers import Table, check_output, existing_files, write_table
 from ernie_rna.files.store import Part
+from ernie_rna.inference.identity import model_name, model_sha256, versions
 from ernie_rna.inference.processes import World
 from ernie_rna.inference.resumable import Job, Results, RunSummary, Step, run_job
 from ernie_rna.sequences.batches import Plan, Window
@@ -67,7 +67,6 @@ def _metadata(
     """What the output says of itself: all that it depends on, nothing else."""
     loaded = encoder.model
     config = loaded.config
-    name = fspath(model) if isinstance(model, (str, PathLike)) else config._name_or_path
     on_cpu = loaded.device.type == "cpu"
     return {
         "format": "ernie-rna embeddings",
@@ -78,7 +77,7 @@ def _metadata(
         "nucleotides": found.nucleotides,
         "input_sha256": found.sha256,
         "model": {
-            "name": name,
+            "name": model_name(model),
             "revision": getattr(config, "_commit_hash", None),
             "sha256": model_sha256(loaded),
         },

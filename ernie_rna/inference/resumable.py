@@ -39,7 +39,7 @@ class Job:
         metadata: all that the results depend on, as JSON gives it back: input, model, settings,
             versions. A run that goes on must agree with it.
         plan: how the input is cut; the results of a window are held in memory.
-        hidden: width of the model, see `batches.work`.
+        hidden: width for `batches.work`.
         nbytes: about what the results take.
         compute: makes of a window what `Store.put` takes; calls the function that it is given
             with the number of each batch that is done.
@@ -49,7 +49,7 @@ class Job:
 
     metadata: Mapping[str, Any]
     plan: Plan
-    hidden: int
+    hidden: float
     nbytes: int
     compute: Callable[[Window, Step], Results]
     assemble: Callable[[list[Part], Path], list[Path]]

@@ -1,0 +1,116 @@
+"""Maps of closeness: the authors' values in any batch, the file, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ernie_rna.cli.main import main
+from ernie_rna.files.atomic import OutputError
+from ernie_rna.inference.loading import EncodingError
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.structures import closeness as module
+from ernie_rna.structures.closeness import closeness
+from modeling_ernie_rna import ErnieRnaForCloseness
+from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
+
+SHORT = {"a": "GGGAAACCC", "b": "AUGCAUGCAUGC", "c": "G"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_golden_folder(tmp_path_factory.mktemp("closeness"), head_checkpoint("closeness"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return ErnieRnaForCloseness.from_pretrained(folder).eval()
+
+
+def test_the_authors_values_in_a_batch(model, sequences):
+    rnas = {**SHORT, "trna_arg": sequences["trna_arg"]}
+    found = {one.id: one.probabilities for one in closeness(rnas, model, batch_tokens=4096)}
+    assert list(found) == list(rnas)
+    expected = load_file(GOLDEN / "tiny_heads_expected.safetensors")
+    np.testing.assert_allclose(
+        found["trna_arg"], expected["closeness.trna_arg.probabilities"], rtol=0, atol=1e-5
+    )
+    for name, text in SHORT.items():
+        assert found[name].shape == (len(text), len(text))
+        np.testing.assert_array_equal(found[name], found[name].T)
+
+
+def test_the_file_holds_the_same(model, tmp_path):
+    alone = {one.id: one.probabilities for one in closeness(SHORT, model, batch_tokens=1)}
+    summary = closeness(SHORT, model, tmp_path / "maps.npz", progress=False)
+    assert summary.records == 3
+    with np.load(tmp_path / "maps.npz") as file:
+        assert list(file) == list(SHORT)
+        for name in SHORT:
+            np.testing.assert_allclose(file[name], alone[name], rtol=0, atol=1e-5)
+    with pytest.raises(OutputError, match="exists already"):
+        closeness(SHORT, model, tmp_path / "maps.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.npz"]
+
+
+def test_a_run_that_was_cut_off_goes_on(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("ernie_rna.sequences.batches.WINDOW_RECORDS", 1)
+    options = {"batch_tokens": 32, "progress": False}
+    closeness(SHORT, model, tmp_path / "whole.npz", **options)
+    compute, calls = module._TASK.compute, []
+
+    def dies(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return compute(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_TASK", replace(module._TASK, compute=dies))
+        with pytest.raises(KeyboardInterrupt):
+            closeness(SHORT, model, tmp_path / "broken.npz", **options)
+        assert (tmp_path / "broken.npz.partial").is_dir()
+        summary = closeness(SHORT, model, tmp_path / "broken.npz", **options)
+    assert summary.resumed
+    assert len(calls) == 4  # one window, half of one, and the two that were not there
+    assert (tmp_path / "broken.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_pairing_scores_may_be_zero(model):
+    (read,) = closeness([SHORT["b"]], model)
+    (zero,) = closeness([SHORT["b"]], model, pairing_scores="zero")
+    assert np.abs(read.probabilities - zero.probabilities).max() > 1e-3
+    with pytest.raises(ValueError, match="pairing_scores must be sequence or zero"):
+        closeness(SHORT, model, pairing_scores="none")
+
+
+def test_what_is_refused(model, folder, tmp_path):
+    with pytest.raises(ValueError, match=r"maps\.h5: the extension must be \.npz"):
+        closeness(SHORT, model, tmp_path / "maps.h5")
+    with pytest.raises(ValueError, match="has no head for closeness: it is ErnieRnaModel"):
+        closeness(SHORT, model.ernie_rna)
+    with pytest.raises(InputError, match="longer than the 254 nt"):
+        closeness(["G" * 255], model)
+
+
+def test_a_number_that_is_none_names_the_sequence(model):
+    before = model.pair_head.conv_out.bias.data.clone()
+    model.pair_head.conv_out.bias.data.fill_(torch.nan)
+    try:
+        with pytest.raises(EncodingError, match="a: its closeness is not finite"):
+            list(closeness(SHORT, model))
+    finally:
+        model.pair_head.conv_out.bias.data.copy_(before)
+
+
+def test_the_command_and_its_picture(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rna.fasta").write_text(">a\nGGGAAACCC\n")
+    assert main(["closeness", "rna.fasta", "-m", str(folder), "-o", "maps.npz"]) == 0
+    assert "maps.npz: 1 sequences, 9 nt" in capsys.readouterr().err
+    pytest.importorskip("matplotlib")
+    picture = ["plot", "rna.fasta", "-m", str(folder), "--what", "closeness", "-o", "map.svg"]
+    assert main(picture) == 0
+    assert "closeness" in (tmp_path / "map.svg").read_text()
