@@ -119,7 +119,7 @@ def iterate(
     loaded = task.load(model, options)
     records = intake.records(loaded.config)
     plan, width = task.plan(loaded, options), task.width(loaded.config)
-    bar = Progress.over(progress, width, intake.found, lambda length: plan.cost(length, width))
+    bar = Progress(progress, width, intake.found, lambda length: plan.cost(length, width))
     compute = partial(task.compute, loaded, options.pairing_scores)
     return chain.from_iterable(compute_windows(plan.windows(records), compute, bar))
 

@@ -124,7 +124,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("command", [module.rpartition(".")[2] for module in cli.COMMANDS])
 def test_help_of_every_command(capsys, command):
-    name = command.removesuffix("_command")
+    name = command.replace("_", "-")
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     text = capsys.readouterr().out

@@ -91,15 +91,15 @@ def test_what_is_refused(model, folder, tmp_path):
         closeness(SHORT, model, tmp_path / "maps.h5")
     with pytest.raises(ValueError, match="has no head for closeness: it is ErnieRnaModel"):
         closeness(SHORT, model.ernie_rna)
-    with pytest.raises(InputError, match="longer than the 254 nt"):
-        closeness(["G" * 255], model)
+    with pytest.raises(InputError, match="longer than the 1022 nt"):
+        closeness(["G" * 1023], model)
 
 
 def test_a_number_that_is_none_names_the_sequence(model):
     before = model.pair_head.conv_out.bias.data.clone()
     model.pair_head.conv_out.bias.data.fill_(torch.nan)
     try:
-        with pytest.raises(EncodingError, match="a: its closeness is not finite"):
+        with pytest.raises(EncodingError, match="b: its closeness is not finite"):
             list(closeness(SHORT, model))
     finally:
         model.pair_head.conv_out.bias.data.copy_(before)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import ernie_rna.structures.fold as fold_module
+import ernie_rna.structures.pairing_maps as maps_module
 from ernie_rna.files.atomic import OutputError
 from ernie_rna.inference.attention_scores import attention_scores
 from ernie_rna.inference.loading import EncodingError, load_model, memory_explained, tokenize
+from ernie_rna.parity.differences import BARS
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import readable_twice
 from ernie_rna.structures.ct import format_ct
@@ -124,7 +125,8 @@ def test_golden_structures_in_any_batch(encoder, heads, rnas, mode, batch_tokens
 def test_golden_maps(encoder, heads, rnas, mode, name):
     (one,) = fold({name: rnas[name]}, encoder, pairing_scores=mode, matrix="scores")
     expected = heads[f"{MODES[mode]}.{name}.pairing_map"].numpy()
-    np.testing.assert_allclose(one.matrix, expected, rtol=0, atol=1e-5)
+    # Bias 4 of these models: the authors' own are up to 1.9e-5 from float64.
+    np.testing.assert_allclose(one.matrix, expected, rtol=0, atol=BARS["bias"])
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -220,7 +222,7 @@ def test_a_sequence_that_fails_leaves_the_others_alone(encoder, monkeypatch, fac
         is_second = mask.sum(1) == 62
         return torch.where(is_second[:, None, None, None], scores.abs() * factor, scores)
 
-    monkeypatch.setattr(fold_module, "attention_scores", scale_second)
+    monkeypatch.setattr(maps_module, "attention_scores", scale_second)
     first, second, third = fold(rnas, encoder, matrix="contacts")
     assert problem in second.problem
     assert second.structure == Structure("r60", rnas["r60"], [])
