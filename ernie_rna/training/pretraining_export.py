@@ -23,8 +23,8 @@ from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
 # Logits are raised by this much, and weighted around these thresholds, where the best is sought.
-OFFSETS = (2.0, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0)
-THRESHOLDS = (0.5, 1.0, 1.5, 2.0)
+OFFSETS = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0)
+THRESHOLDS = (1.0, 1.5, 2.0, 2.5, 3.0)
 
 
 def load_average(checkpoint: Path) -> ErnieRnaForPreTraining:

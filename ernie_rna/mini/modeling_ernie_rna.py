@@ -1,0 +1,693 @@
+"""ERNIE-RNA: an RNA encoder whose attention carries its scores from layer to layer.
+
+The model is that of Yin et al., Nature Communications 16:8407 (2025), written anew after the
+authors' code (github.com/Bruce-ywj/ERNIE-RNA, commit 215132c). How likely two nucleotides are
+to pair biases the attention of the first layer; the scores of each layer bias the next one's.
+
+Shapes: batch sequences, seq tokens, heads, head_dim, hidden = heads * head_dim, vocab. Words:
+pairing_scores      (batch, seq, seq), the potential to pair, read off the sequence
+attention_scores    (batch, heads, seq, seq), before softmax; -inf for keys that are padding
+attention_biases    what a layer adds to query keyᵀ: the attention_scores of the layer before
+attentions          after softmax
+"""
+
+import copy
+import importlib
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+# A folder from the Hub is a package; these files in a checkout are top-level modules.
+if __package__:
+    from .attention_ernie_rna import bias_by_id, look_up_bias, resolve_attention, under_transform
+    from .configuration_ernie_rna import ErnieRnaConfig
+    from .heads_ernie_rna import (
+        MaskedBatchNorm,
+        PairHead,
+        RibosomeLoadingHead,
+        bases_of_scores,
+        bases_of_states,
+        pair_loss,
+    )
+    from .layers_ernie_rna import (
+        ErnieRnaLayer,
+        ErnieRnaLMHead,
+        ErnieRnaPairingProjection,
+        ErnieRnaPooler,
+        pairing_table,
+        sinusoidal_positions,
+    )
+    from .outputs_ernie_rna import (
+        ErnieRnaHeadOutput,
+        ErnieRnaModelOutput,
+        ErnieRnaPreTrainingOutput,
+        ErnieRnaRibosomeLoadingOutput,
+    )
+else:
+    _attention = importlib.import_module("attention_ernie_rna")
+    bias_by_id, look_up_bias = _attention.bias_by_id, _attention.look_up_bias
+    resolve_attention, under_transform = _attention.resolve_attention, _attention.under_transform
+    ErnieRnaConfig = importlib.import_module("configuration_ernie_rna").ErnieRnaConfig
+    _heads = importlib.import_module("heads_ernie_rna")
+    MaskedBatchNorm, PairHead = _heads.MaskedBatchNorm, _heads.PairHead
+    RibosomeLoadingHead, pair_loss = _heads.RibosomeLoadingHead, _heads.pair_loss
+    bases_of_scores, bases_of_states = _heads.bases_of_scores, _heads.bases_of_states
+    _layers = importlib.import_module("layers_ernie_rna")
+    ErnieRnaLayer, ErnieRnaLMHead = _layers.ErnieRnaLayer, _layers.ErnieRnaLMHead
+    ErnieRnaPairingProjection = _layers.ErnieRnaPairingProjection
+    ErnieRnaPooler = _layers.ErnieRnaPooler
+    pairing_table = _layers.pairing_table
+    sinusoidal_positions = _layers.sinusoidal_positions
+    _outputs = importlib.import_module("outputs_ernie_rna")
+    ErnieRnaHeadOutput = _outputs.ErnieRnaHeadOutput
+    ErnieRnaModelOutput = _outputs.ErnieRnaModelOutput
+    ErnieRnaPreTrainingOutput = _outputs.ErnieRnaPreTrainingOutput
+    ErnieRnaRibosomeLoadingOutput = _outputs.ErnieRnaRibosomeLoadingOutput
+
+
+class ErnieRnaPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, dtypes and attention implementations of all ERNIE-RNA models."""
+
+    config_class = ErnieRnaConfig
+    base_model_prefix = "ernie_rna"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["ErnieRnaLayer"]
+    # The first covers float16, the second (transformers >= 4.53) bfloat16 as well.
+    _keep_in_fp32_modules = ["twod_proj"]
+    _keep_in_fp32_modules_strict = ["twod_proj"]
+    _keys_to_ignore_on_load_unexpected = [
+        *(r"^lm_head\.", r"^(ernie_rna\.)?pooler\.", r"^pair_head\.", r"^loading_head\."),
+    ]
+    # The losses divide by num_items_in_batch themselves.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: ErnieRnaConfig, *args, **kwargs):
+        config.check_values()  # transformers also sets values behind the constructor's back.
+        super().__init__(config, *args, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: ErnieRnaConfig, **kwargs):  # what `AutoModel.from_config` calls
+        config = copy.deepcopy(config)  # The caller's stays as it is.
+        config.weights_origin = "random"
+        return super()._from_config(config, **kwargs)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # nn.init respects what is loaded already; module.weight.data would overwrite it.
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, (nn.LayerNorm, MaskedBatchNorm)):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        if isinstance(module, MaskedBatchNorm):
+            nn.init.zeros_(module.running_mean)
+            nn.init.ones_(module.running_var)
+            nn.init.zeros_(module.num_batches_tracked)
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def _autoset_attn_implementation(cls, config, *args, **kwargs):  # transformers < 4.54
+        name = getattr(config, "_attn_implementation_internal", None)
+        config._attn_implementation_internal = resolve_attention(name)
+        return super()._autoset_attn_implementation(config, *args, **kwargs)
+
+    def _check_and_adjust_attn_implementation(self, name, *args, **kwargs):  # >= 4.54
+        return super()._check_and_adjust_attn_implementation(
+            resolve_attention(name), *args, **kwargs
+        )
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
+    def set_attn_implementation(self, name, *args, **kwargs):
+        """Switch between 'sdpa', 'eager' and 'flash_attention_2' (which runs eager)."""
+        name = resolve_attention(name)
+        parent = getattr(super(), "set_attn_implementation", None)
+        if parent is None:  # transformers < 4.54
+            self.config._attn_implementation = name
+        else:
+            parent(name, *args, **kwargs)
+
+    def _flag(self, value: bool | None, name: str) -> bool:
+        """An argument of forward, or the config's value where it was left out."""
+        return bool(getattr(self.config, name, False) if value is None else value)
+
+    def _as_tuple(self, output: ModelOutput, return_dict: bool | None):
+        if return_dict is None:
+            return_dict = getattr(self.config, "return_dict", True)
+        return output if return_dict else output.to_tuple()
+
+
+class ErnieRnaModel(ErnieRnaPreTrainedModel):
+    """The encoder, with a pooler unless `add_pooling_layer=False`."""
+
+    def __init__(self, config: ErnieRnaConfig, add_pooling_layer: bool = True):
+        super().__init__(config)
+        self.embed_tokens: nn.Module = nn.Embedding(
+            config.vocab_size, config.hidden_size, config.pad_token_id
+        )
+        self.emb_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.twod_proj = ErnieRnaPairingProjection(config)
+        self.layers = nn.ModuleList(ErnieRnaLayer(config) for _ in range(config.num_hidden_layers))
+        self.layer_norm = None
+        if config.norm_first:  # The sums of pre-LN layers leave the last one unnormalised.
+            self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.pooler = ErnieRnaPooler(config) if add_pooling_layer else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embed_tokens = value
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pairing_scores: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attention_biases: bool | None = None,
+        return_dict: bool | None = None,
+        output_attention_scores: bool = False,
+        **kwargs,
+    ) -> ErnieRnaModelOutput | tuple:
+        """Encode a batch of sequences.
+
+        Args:
+            input_ids: (batch, seq) token ids; these or `inputs_embeds`.
+            attention_mask: (batch, seq), 0 at padding. None reads it from the padding id. A
+                sequence without a real token attends to its padding: finite, of no meaning.
+            position_ids: (batch, seq) rows of the sinusoidal table, counted from
+                `pad_token_id + 1` for the first real token. None counts the real tokens.
+            inputs_embeds: (batch, seq, hidden) in place of the token embedding.
+            pairing_scores: (batch, seq, seq) in place of those read off `input_ids`.
+            output_attentions: return each layer's attention weights.
+            output_hidden_states: return the embedding output and each layer's.
+            output_attention_biases: return the projected pairing scores and each layer's scores.
+            return_dict: False returns a tuple without the None entries.
+            output_attention_scores: return the last layer's scores, without those of the others.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds`, `inputs_embeds`
+                without `pairing_scores`, or a shape that does not fit.
+        """
+        output_attentions = self._flag(output_attentions, "output_attentions")
+        output_hidden_states = self._flag(output_hidden_states, "output_hidden_states")
+        output_biases = self._flag(output_attention_biases, "output_attention_biases")
+        _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores)
+
+        mask = self._attention_mask(input_ids, attention_mask, inputs_embeds)
+        hidden_states = self._embed(input_ids, mask, position_ids, inputs_embeds)
+        needs_scores = {
+            "output_attentions": output_attentions,
+            "output_attention_biases": output_biases,
+            "output_attention_scores": output_attention_scores,
+            "pairing_scores": pairing_scores is not None,
+        }
+        recompute = self._recomputes(hidden_states, [k for k, v in needs_scores.items() if v])
+        state = self._first_state(input_ids, mask, pairing_scores, recompute, hidden_states.dtype)
+        # Autograd and the caller need each layer's scores; else one buffer serves all layers.
+        in_place = not (torch.is_grad_enabled() or output_biases or under_transform())
+        all_hidden, all_biases, all_attentions = [hidden_states], [*state], []
+        for layer in self.layers:
+            wanted = output_biases or output_attention_scores
+            carry = wanted or layer is not self.layers[-1]
+            hidden_states, attentions, *state = self._run(
+                layer, hidden_states, carry, in_place, output_attentions, *state
+            )
+            if self.layer_norm is not None and layer is self.layers[-1]:
+                hidden_states = self.layer_norm(hidden_states)
+            if output_hidden_states:
+                all_hidden.append(hidden_states)
+            if output_biases:
+                all_biases.append(*state)
+            if output_attentions:
+                all_attentions.append(attentions)
+        pooled = None
+        if self.pooler is not None:
+            pooled = self.pooler(cls_embedding(hidden_states, mask))
+        output = ErnieRnaModelOutput(
+            last_hidden_state=hidden_states,
+            pooler_output=pooled,
+            hidden_states=tuple(all_hidden) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+            attention_biases=tuple(all_biases) if output_biases else None,
+            attention_scores=state[0] if output_attention_scores else None,
+        )
+        return self._as_tuple(output, return_dict)
+
+    def _run(self, layer, *args):
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(layer.__call__, *args)
+        return layer(*args)
+
+    def _attention_mask(self, input_ids, attention_mask, inputs_embeds) -> torch.Tensor:
+        """(batch, seq), True at real tokens."""
+        if attention_mask is not None:
+            return attention_mask != 0
+        if input_ids is not None:
+            return input_ids != self.config.pad_token_id
+        batch, seq, _ = inputs_embeds.shape
+        return torch.ones(batch, seq, dtype=torch.bool, device=inputs_embeds.device)
+
+    def _embed(self, input_ids, mask, position_ids, inputs_embeds) -> torch.Tensor:
+        """(batch, seq, hidden), zero at padding."""
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        padding = self.config.pad_token_id
+        if position_ids is None:
+            position_ids = mask.cumsum(dim=1) * mask + padding
+        hidden = self.config.hidden_size
+        positions = sinusoidal_positions(position_ids, hidden, padding).to(inputs_embeds.dtype)
+        return self.dropout(self.emb_layer_norm(inputs_embeds + positions)) * mask[..., None]
+
+    def _first_state(self, input_ids, mask, pairing_scores, recompute, dtype) -> tuple:
+        """The projected pairing scores, -inf at keys that are padding, for the first layer.
+
+        Args:
+            dtype: that of the residual stream, in which the scores are carried as well. Against
+                float64, scores in bfloat16 add nothing to the error of a bfloat16 model but 30
+                to 50 % to that of a float32 model under autocast (tests/model/test_precision.py).
+
+        Returns:
+            The bias (batch, heads, seq, seq) or, to recompute from, its flat `bias_by_id`.
+        """
+        # A row of -inf alone has no softmax: sequences without a real token keep all their keys.
+        keep = mask | ~mask.any(dim=1, keepdim=True)
+        if pairing_scores is not None:
+            bias = self.twod_proj(pairing_scores).to(dtype)
+            return (bias.masked_fill(~keep[:, None, None, :], -math.inf),)
+        table = self.twod_proj(pairing_table(self.config, input_ids.device)).to(dtype)
+        rows, columns = bias_by_id(table, input_ids, keep)
+        if recompute:
+            return rows.flatten(0, 1), columns.flatten(0, 1)
+        return (look_up_bias(rows, columns),)
+
+    def _recomputes(self, hidden_states: torch.Tensor, needs_scores: list[str]) -> bool:
+        """Whether the scores are summed up anew in each layer, by `config.score_memory`.
+
+        "auto" recomputes beyond `max_position_embeddings` tokens if the carried scores (one
+        buffer, or one a layer for gradients) would take more than half of the free memory;
+        torch.compile and torch.export, which cannot ask for it, always carry.
+
+        Raises:
+            ValueError: "recompute" and something that needs the scores, named by `needs_scores`.
+        """
+        choice = self.config.score_memory
+        if choice == "recompute" and needs_scores:
+            raise ValueError(
+                f"score_memory='recompute' never holds the scores that {needs_scores[0]} needs: "
+                "use score_memory='carry' or 'auto'"
+            )
+        if choice != "auto" or needs_scores or torch.compiler.is_compiling():
+            return choice == "recompute"
+        batch, seq, _ = hidden_states.shape
+        if seq <= self.config.max_position_embeddings:
+            return False
+        buffers = self.config.num_hidden_layers if torch.is_grad_enabled() else 1
+        scores = batch * self.config.num_attention_heads * seq**2
+        size = hidden_states.element_size() * scores * buffers
+        return size > free_memory(hidden_states.device) / 2
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that can still be allocated; infinite where nothing tells."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    try:
+        with open("/proc/meminfo") as file:
+            kilobytes = {line.split(":")[0]: line.split()[1] for line in file}
+        return 1024 * int(kilobytes["MemAvailable"])
+    except (OSError, KeyError):
+        return math.inf
+
+
+def _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores) -> None:
+    if (input_ids is None) == (inputs_embeds is None):
+        given = "both" if input_ids is not None else "neither"
+        raise ValueError(f"give either input_ids or inputs_embeds; got {given}")
+    if inputs_embeds is not None and pairing_scores is None:
+        raise ValueError(
+            "inputs_embeds say nothing about base pairs: give pairing_scores "
+            "(batch, seq, seq) as well, zeros for none"
+        )
+    batch, seq = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
+    if attention_mask is not None and attention_mask.shape != (batch, seq):
+        raise ValueError(
+            f"attention_mask must be (batch, seq) = {(batch, seq)}; "
+            f"got {tuple(attention_mask.shape)}"
+        )
+    if pairing_scores is not None and pairing_scores.shape != (batch, seq, seq):
+        raise ValueError(
+            f"pairing_scores must be (batch, seq, seq) = {(batch, seq, seq)}; "
+            f"got {tuple(pairing_scores.shape)}"
+        )
+
+
+def cls_embedding(hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(batch, seq, hidden) -> (batch, hidden) at the first real token, however it is padded."""
+    first = mask.int().argmax(dim=1)[:, None, None].expand(-1, -1, hidden_states.shape[-1])
+    return hidden_states.gather(1, first)[:, 0]
+
+
+class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
+    """The encoder and a head on it; subclasses say what the logits and the loss are."""
+
+    ernie_rna: ErnieRnaModel
+    _reads_scores = False
+
+    def _logits(self, outputs: ErnieRnaModelOutput, mask: torch.Tensor) -> torch.Tensor:
+        """The head on the encoder's outputs; `mask` (batch, seq) is True at real tokens."""
+        raise NotImplementedError
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, num_items) -> torch.Tensor:
+        """The loss of float32 logits."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pairing_scores: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attention_biases: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> ErnieRnaHeadOutput | tuple:
+        """Encode a batch, apply the head and, given labels, the loss.
+
+        Args:
+            labels: see the class; -100 is left out of a loss over classes.
+            num_items_in_batch: labels in the whole batch that this one is a part of (the Trainer
+                says so when it accumulates gradients); None takes the mean over this part.
+
+        The other arguments are those of `ErnieRnaModel.forward`.
+        """
+        outputs = self.ernie_rna(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pairing_scores=pairing_scores,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_attention_biases=output_attention_biases,
+            output_attention_scores=self._reads_scores,
+            return_dict=True,
+        )
+        mask = self.ernie_rna._attention_mask(input_ids, attention_mask, inputs_embeds)
+        logits = self._logits(outputs, mask)
+        loss = None
+        if labels is not None:
+            loss = self._loss(logits.float(), labels.to(logits.device), num_items_in_batch)
+        output = self._output(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            attention_biases=outputs.attention_biases,
+        )
+        return self._as_tuple(output, return_dict)
+
+    def _output(self, **parts) -> ModelOutput:
+        return ErnieRnaHeadOutput(**parts)
+
+
+def _mean_loss(loss, logits, labels, num_items) -> torch.Tensor:
+    """`loss` as a mean, over `num_items` if that is given."""
+    if num_items is None:
+        return loss(logits, labels)
+    return loss(logits, labels, reduction="sum") / num_items
+
+
+class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
+    """Predicts masked tokens; `labels` are (batch, seq) ids."""
+
+    # A dict works in 4.x, which iterates its keys, and in 5.x.
+    _tied_weights_keys = {"lm_head.decoder.weight": "ernie_rna.embed_tokens.weight"}
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
+        self.lm_head = ErnieRnaLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head.decoder = new_embeddings
+
+    def tie_weights(self, *args, **kwargs):
+        # transformers 5.3.0 leaves the tied decoder of remote code on the meta device.
+        missing = kwargs.get("missing_keys")
+        if missing is not None and self.lm_head.decoder.weight.is_meta:
+            missing.add("lm_head.decoder.weight")
+        return super().tie_weights(*args, **kwargs)
+
+    def _logits(self, outputs, mask):
+        return self.lm_head(outputs.last_hidden_state)
+
+    def _loss(self, logits, labels, num_items):
+        return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
+
+
+class ErnieRnaForTokenClassification(_ErnieRnaHeadModel):
+    """Predicts a class for each token; `labels` are (batch, seq), -100 where there is none."""
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def _logits(self, outputs, mask):
+        return self.classifier(self.dropout(outputs.last_hidden_state))
+
+    def _loss(self, logits, labels, num_items):
+        return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
+
+
+class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
+    """Predicts from the `<cls>` embedding, as `config.problem_type` says.
+
+    - "regression": `labels` are numbers, (batch,) or (batch, num_labels); mean squared error.
+    - "single_label_classification": (batch,) class ids; cross entropy.
+    - "multi_label_classification": (batch, num_labels) of 0 and 1; binary cross entropy.
+
+    None takes regression for one label, else the single- or multi-label form by the dtype of
+    the labels: integers or floats.
+    """
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def _logits(self, outputs, mask):
+        return self.classifier(self.dropout(cls_embedding(outputs.last_hidden_state, mask)))
+
+    def _loss(self, logits, labels, num_items):
+        problem = self.config.problem_type or self._problem_type(labels)
+        if problem == "single_label_classification":
+            return _mean_loss(F.cross_entropy, logits, labels.flatten(), num_items)
+        if labels.numel() != logits.numel():
+            raise ValueError(
+                f"labels of {problem} must be (batch, num_labels) = {tuple(logits.shape)}; "
+                f"got {tuple(labels.shape)}"
+            )
+        loss = F.binary_cross_entropy_with_logits
+        if problem == "regression":
+            loss = F.mse_loss
+        return _mean_loss(loss, logits, labels.view_as(logits).float(), num_items)
+
+    def _problem_type(self, labels: torch.Tensor) -> str:
+        if self.config.num_labels == 1:
+            return "regression"
+        kind = "multi" if labels.is_floating_point() else "single"
+        return f"{kind}_label_classification"
+
+
+def _classifier_dropout(config: ErnieRnaConfig) -> float:
+    rate = config.classifier_dropout
+    return config.hidden_dropout_prob if rate is None else rate
+
+
+class _ErnieRnaPairModel(_ErnieRnaHeadModel):
+    """A pair head on the last attention scores; `labels` (batch, length, length) over bases.
+
+    Labels are 1 for a pair, 0 for none and -100 for entries to leave out, padding among them.
+    `config.pair_heads` says which heads of the scores it reads.
+    """
+
+    _reads_scores = True
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
+        self.pair_head = _pair_head(config)
+        self.post_init()
+
+    def _logits(self, outputs, mask):
+        scores = outputs.attention_scores
+        return self.pair_head(*bases_of_scores(scores, mask, self.config.pair_heads))
+
+    def _loss(self, logits, labels, num_items):
+        return pair_loss(logits, labels, self.config.pair_positive_weight, num_items)
+
+
+def _pair_head(config: ErnieRnaConfig) -> nn.Module:
+    heads = config.pair_heads
+    return PairHead(
+        config.num_attention_heads if heads is None else len(heads),
+        config.pair_channels,
+        config.pair_blocks,
+        config.pair_dropout,
+        config.pair_block_dropout,
+    )
+
+
+class ErnieRnaForSecondaryStructure(_ErnieRnaPairModel):
+    """Predicts which bases pair, the authors' model from the scores of head 5, by 8 blocks."""
+
+
+class ErnieRnaForCloseness(_ErnieRnaPairModel):
+    """Predicts which bases are close in space, the authors' model from all heads, by 16 blocks."""
+
+
+class ErnieRnaForRibosomeLoading(_ErnieRnaHeadModel):
+    """Predicts mean ribosome loading; `labels` are (batch,), in its units.
+
+    The loss is the mean squared error of (label - mean) / scale, with the config's numbers.
+    """
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
+        self.loading_head = RibosomeLoadingHead(
+            config.hidden_size,
+            config.loading_reduced_size,
+            config.loading_channels,
+            config.loading_blocks,
+            config.loading_dropout,
+        )
+        self.post_init()
+
+    def _logits(self, outputs, mask):
+        return self.loading_head(*bases_of_states(outputs.last_hidden_state, mask))
+
+    def _loss(self, logits, labels, num_items):
+        if labels.numel() != logits.numel():
+            raise ValueError(
+                f"labels must be (batch,) = {tuple(logits.shape)}; got {tuple(labels.shape)}"
+            )
+        labels = labels.view_as(logits).float()
+        labels = (labels - self.config.loading_mean) / self.config.loading_scale
+        return _mean_loss(F.mse_loss, logits, labels, num_items)
+
+    def _output(self, **parts):
+        logits = parts["logits"].float()
+        predictions = logits * self.config.loading_scale + self.config.loading_mean
+        return ErnieRnaRibosomeLoadingOutput(predictions=predictions, **parts)
+
+
+class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
+    """Predicts masked tokens and pairs of bases, by two heads on one encoder."""
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.pair_head = _pair_head(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pairing_scores: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attention_biases: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        pair_labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> ErnieRnaPreTrainingOutput | tuple:
+        """Encode a batch and apply the heads whose labels are given, or both if none are.
+
+        Args:
+            labels: (batch, seq) ids, -100 where nothing is to be predicted.
+            num_items_in_batch: of the masked-LM loss, as for the other heads.
+            pair_labels: (batch, length, length) over bases: 1 a pair, 0 none, -100 left out.
+
+        The other arguments are those of `ErnieRnaModel.forward`.
+        """
+        neither = labels is None and pair_labels is None
+        outputs = self.ernie_rna(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pairing_scores=pairing_scores,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_attention_biases=output_attention_biases,
+            output_attention_scores=neither or pair_labels is not None,
+            return_dict=True,
+        )
+        losses, logits = [], {}
+        if neither or labels is not None:
+            tokens = logits["logits"] = self.lm_head(outputs.last_hidden_state)
+            if labels is not None:
+                losses.append(self._loss(tokens.float(), labels, num_items_in_batch))
+        if neither or pair_labels is not None:
+            mask = self.ernie_rna._attention_mask(input_ids, attention_mask, inputs_embeds)
+            scores = bases_of_scores(outputs.attention_scores, mask, self.config.pair_heads)
+            pairs = logits["pair_logits"] = self.pair_head(*scores)
+            if pair_labels is not None:
+                losses.append(pair_loss(pairs, pair_labels, self.config.pair_positive_weight))
+        output = ErnieRnaPreTrainingOutput(
+            loss=sum(losses) if losses else None,
+            **logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            attention_biases=outputs.attention_biases,
+        )
+        return self._as_tuple(output, return_dict)
+
+
+# What save_pretrained needs to write the code beside the weights.
+ErnieRnaModel.register_for_auto_class("AutoModel")
+ErnieRnaForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
+ErnieRnaForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+ErnieRnaForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+ErnieRnaForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+for _model in (ErnieRnaForSecondaryStructure, ErnieRnaForCloseness, ErnieRnaForRibosomeLoading):
+    _model.register_for_auto_class("AutoModel")

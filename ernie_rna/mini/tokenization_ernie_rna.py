@@ -1,0 +1,114 @@
+"""Tokenizer of ERNIE-RNA: one token a nucleotide, `<cls>` in front and `<eos>` behind."""
+
+import importlib
+import json
+import os
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+# A folder from the Hub is a package; these files in a checkout are top-level modules.
+if __package__:
+    from .configuration_ernie_rna import VOCABULARY
+else:
+    VOCABULARY = importlib.import_module("configuration_ernie_rna").VOCABULARY
+
+VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "tokenizer_file": "tokenizer.json"}
+# What newer transformers read from a tokenizer.json and hand back; the file says it already.
+_FROM_TOKENIZER_FILE = (
+    *("vocab", "merges", "post_processor", "tokenizer_padding", "tokenizer_truncation"),
+)
+
+
+def build_tokenizer() -> Tokenizer:
+    """The rules: T is U, case does not matter, any other character is `<unk>`."""
+    ids = {token: index for index, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    letters = "".join(token for token in VOCABULARY if len(token) == 1)
+    lower = [normalizers.Replace(letter.lower(), letter) for letter in letters]
+    thymine = [normalizers.Replace(letter, "U") for letter in "Tt"]
+    tokenizer.normalizer = normalizers.Sequence([*lower, *thymine])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<cls> $A <eos>",
+        special_tokens=[("<cls>", ids["<cls>"]), ("<eos>", ids["<eos>"])],
+    )
+    return tokenizer
+
+
+class ErnieRnaTokenizer(PreTrainedTokenizerFast):
+    """Turns RNA (or DNA) sequences into token ids and back.
+
+    `"AUG<mask>AUG"` holds one mask. T is read as U, any case is accepted, IUPAC letters have
+    ids of their own, and every other character, blanks included, becomes `<unk>`.
+
+    Raises:
+        ValueError: a second sequence is given; ERNIE-RNA was never trained on pairs.
+
+    Example:
+        >>> ErnieRnaTokenizer()("acgT").input_ids
+        [0, 5, 7, 4, 6, 2]
+    """
+
+    vocab_files_names = VOCAB_FILES_NAMES
+    model_input_names = ["input_ids", "attention_mask"]
+    slow_tokenizer_class = None
+
+    def __init__(
+        self,
+        vocab_file=None,
+        tokenizer_file=None,
+        cls_token="<cls>",
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=1024,
+        **kwargs,
+    ):
+        for name in _FROM_TOKENIZER_FILE:
+            kwargs.pop(name, None)
+        kwargs.pop("tokenizer_object", None)
+        kwargs.setdefault("clean_up_tokenization_spaces", False)
+        super().__init__(
+            tokenizer_object=build_tokenizer(),
+            cls_token=cls_token,
+            pad_token=pad_token,
+            eos_token=eos_token,
+            unk_token=unk_token,
+            mask_token=mask_token,
+            model_max_length=model_max_length,
+            **kwargs,
+        )
+
+    def _encode_plus(self, text, text_pair=None, *args, **kwargs):
+        _refuse_pairs([(text, text_pair)] if text_pair is not None else text, kwargs)
+        return super()._encode_plus(text, None, *args, **kwargs)
+
+    def _batch_encode_plus(self, batch_text_or_text_pairs, *args, **kwargs):  # transformers 4.x
+        _refuse_pairs(batch_text_or_text_pairs, kwargs)
+        return super()._batch_encode_plus(batch_text_or_text_pairs, *args, **kwargs)
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None):
+        """Write `vocab.json`, the ids by token; return its path in a tuple."""
+        prefix = f"{filename_prefix}-" if filename_prefix else ""
+        path = os.path.join(save_directory, prefix + VOCAB_FILES_NAMES["vocab_file"])
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.get_vocab(), file, indent=1)
+        return (path,)
+
+
+def _refuse_pairs(text, kwargs: dict) -> None:
+    """Raise ValueError if the text, or an item of a list of texts, is a pair of sequences."""
+    if kwargs.get("is_split_into_words") or isinstance(text, str):
+        return
+    pair = next((item for item in text if isinstance(item, (tuple, list))), None)
+    if pair is not None:
+        raise ValueError(
+            f"ERNIE-RNA reads one sequence at a time, not the pair {tuple(pair)!r}: "
+            "tokenize a list of strings instead"
+        )
+
+
+ErnieRnaTokenizer.register_for_auto_class()
