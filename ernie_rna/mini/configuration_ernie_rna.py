@@ -9,6 +9,9 @@ VOCABULARY = (
     *("madeupword0000", "madeupword0001", "madeupword0002", "<mask>"),
 )
 
+# What the potential of two bases to pair is taken from.
+PAIRING_SCORES = ("sequence", "zero")
+
 # Where the Auto classes find the code in a folder; saved with every model.
 AUTO_MAP = {
     "AutoConfig": "configuration_ernie_rna.ErnieRnaConfig",
@@ -18,6 +21,12 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_ernie_rna.ErnieRnaForTokenClassification",
     "AutoModelForPreTraining": "modeling_ernie_rna.ErnieRnaForPreTraining",
 }
+# The heads of the authors' fine-tuned models; in the folder of one, AutoModel finds it.
+HEAD_MODELS = (
+    "ErnieRnaForSecondaryStructure",
+    "ErnieRnaForCloseness",
+    "ErnieRnaForRibosomeLoading",
+)
 
 
 class ErnieRnaConfig(PretrainedConfig):
@@ -44,6 +53,9 @@ class ErnieRnaConfig(PretrainedConfig):
         au_pairing_score: potential of an A and a U to pair.
         gc_pairing_score: potential of a G and a C to pair.
         gu_pairing_score: potential of a G and a U to pair.
+        pairing_scores: what `forward` takes for the potential of two bases to pair where it is
+            given none: "sequence", these scores read off the sequence, or "zero" everywhere, as
+            in the authors' script for structures.
         pairing_hidden_size: hidden width of `twod_proj`, which maps a pairing score to a bias
             for each head of the first layer.
         score_memory: "carry" hands the attention scores, seq² memory, from layer to layer;
@@ -95,6 +107,7 @@ class ErnieRnaConfig(PretrainedConfig):
         au_pairing_score: float = 2.0,
         gc_pairing_score: float = 3.0,
         gu_pairing_score: float = 0.8,
+        pairing_scores: str = "sequence",
         pairing_hidden_size: int = 6,
         score_memory: str = "auto",
         cls_token_id: int = VOCABULARY.index("<cls>"),
@@ -136,6 +149,7 @@ class ErnieRnaConfig(PretrainedConfig):
         self.au_pairing_score = au_pairing_score
         self.gc_pairing_score = gc_pairing_score
         self.gu_pairing_score = gu_pairing_score
+        self.pairing_scores = pairing_scores
         self.pairing_hidden_size = pairing_hidden_size
         self.score_memory = score_memory
         self.cls_token_id = cls_token_id
@@ -186,8 +200,8 @@ class ErnieRnaConfig(PretrainedConfig):
         origin = self.weights_origin
         _require(origin is None or isinstance(origin, str), self, "a word", "weights_origin")
         _require(isinstance(self.norm_first, bool), self, "True or False", "norm_first")
-        choices = ("carry", "recompute", "auto")
-        _require(self.score_memory in choices, self, f"one of {choices}", "score_memory")
+        for name, choices in _CHOICES.items():
+            _require(getattr(self, name) in choices, self, f"one of {choices}", name)
         _require(self.hidden_act == "gelu", self, '"gelu", the only activation', "hidden_act")
         _require(self.hidden_size % 2 == 0, self, "even (sine and cosine halves)", "hidden_size")
         divides = self.hidden_size % self.num_attention_heads == 0
@@ -222,6 +236,7 @@ _NUMBERS = (
     *("pair_threshold", "loading_mean"),
 )
 _LEAST_ZERO = ("layer_norm_eps", "initializer_range", "pair_positive_weight", "loading_scale")
+_CHOICES = {"score_memory": ("carry", "recompute", "auto"), "pairing_scores": PAIRING_SCORES}
 _TOKEN_IDS = ("cls_token_id", "pad_token_id", "eos_token_id", "unk_token_id", "mask_token_id")
 
 

@@ -134,8 +134,13 @@ class ErnieRnaPairingProjection(nn.Module):
 
 
 def pairing_table(config: ErnieRnaConfig, device: torch.device) -> torch.Tensor:
-    """The pairing score of every two ids, (vocab, vocab) in float32; 0 but for A-U, G-C, G-U."""
+    """The pairing score of every two ids, (vocab, vocab) in float32; 0 but for A-U, G-C, G-U.
+
+    Zero everywhere with `config.pairing_scores="zero"`.
+    """
     table = torch.zeros(config.vocab_size, config.vocab_size, device=device)
+    if config.pairing_scores == "zero":
+        return table
     pairs = {"AU": config.au_pairing_score, "GC": config.gc_pairing_score}
     for pair, score in {**pairs, "GU": config.gu_pairing_score}.items():
         first, second = map(VOCABULARY.index, pair)

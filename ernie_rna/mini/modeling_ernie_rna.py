@@ -196,7 +196,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             position_ids: (batch, seq) rows of the sinusoidal table, counted from
                 `pad_token_id + 1` for the first real token. None counts the real tokens.
             inputs_embeds: (batch, seq, hidden) in place of the token embedding.
-            pairing_scores: (batch, seq, seq) in place of those read off `input_ids`.
+            pairing_scores: (batch, seq, seq) in place of what `config.pairing_scores` says.
             output_attentions: return each layer's attention weights.
             output_hidden_states: return the embedding output and each layer's.
             output_attention_biases: return the projected pairing scores and each layer's scores.
