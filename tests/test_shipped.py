@@ -11,7 +11,7 @@ import pytest
 
 import ernie_rna
 from ernie_rna import shipped
-from ernie_rna.checkpoints.export import MODULES, why_no_export
+from ernie_rna.checkpoints.folder import MODULES, why_no_export
 from ernie_rna.cli import main as cli
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.dot_bracket import from_dot_bracket

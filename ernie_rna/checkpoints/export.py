@@ -11,7 +11,6 @@ import contextlib
 import copy
 import importlib.util
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -22,31 +21,13 @@ from safetensors.torch import save_file
 
 from configuration_ernie_rna import HEAD_MODELS, ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import Conversion, convert_weights
+from ernie_rna.checkpoints.folder import MODULES, ExportError, check_target
 from ernie_rna.checkpoints.model_card import model_card
 from ernie_rna.checkpoints.reading import Checkpoint, read_checkpoint
-from ernie_rna.checkpoints.verification import ExportError, Verification, verify_export
+from ernie_rna.checkpoints.verification import Verification, verify_export
 from ernie_rna.files.atomic import replace_folder
 from modeling_ernie_rna import ErnieRnaForMaskedLM
 from tokenization_ernie_rna import ErnieRnaTokenizer
-
-MODULES = (
-    "attention_ernie_rna",
-    "configuration_ernie_rna",
-    "heads_ernie_rna",
-    "layers_ernie_rna",
-    "modeling_ernie_rna",
-    "outputs_ernie_rna",
-    "tokenization_ernie_rna",
-)
-REQUIRED = frozenset(
-    (
-        *("config.json", "model.safetensors", "README.md"),
-        *("tokenizer.json", "tokenizer_config.json", "vocab.json"),
-        *(f"{module}.py" for module in MODULES),
-    )
-)
-# What some versions of transformers write as well, and what Python leaves beside modules.
-_OPTIONAL = frozenset(("special_tokens_map.json", "added_tokens.json", "__pycache__"))
 
 _TOKENIZER_MAP = ["tokenization_ernie_rna.ErnieRnaTokenizer", None]
 
@@ -103,48 +84,6 @@ def export(conversion: Conversion, out_dir: str | Path, force: bool = False) -> 
         verification = verify_export(folder, conversion)
         replace_folder(folder, target)
     return Export(target, conversion, verification)
-
-
-def check_target(out_dir: str | Path, force: bool = False) -> Path:
-    """The absolute path of `out_dir`, if an export may go there.
-
-    Raises:
-        ExportError: it is a file or a link, or a folder that holds something; with `force`, one
-            that holds anything but an earlier export.
-    """
-    target = Path(os.path.abspath(out_dir))
-    if target.is_symlink():
-        raise ExportError(f"{target}: a symbolic link; name the folder itself")
-    if not target.exists():
-        return target
-    if not target.is_dir():
-        raise ExportError(f"{target}: a file; name a folder")
-    if not any(target.iterdir()):
-        return target
-    odd = why_no_export(target)
-    if odd is not None:
-        raise ExportError(f"{target}: not empty and no earlier export ({odd}); name another folder")
-    if not force:
-        raise ExportError(f"{target}: there already; --force replaces it")
-    return target
-
-
-def why_no_export(folder: Path) -> str | None:
-    """What keeps a folder from being a complete export and nothing else, or None."""
-    names = {child.name for child in folder.iterdir()} if folder.is_dir() else set()
-    missing, more = sorted(REQUIRED - names), sorted(names - REQUIRED - _OPTIONAL)
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    if more:
-        return f"holds {', '.join(more[:5])} as well"
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model_type = config["model_type"]
-    except (ValueError, KeyError, TypeError):
-        return "its config.json is none"
-    if model_type != ErnieRnaConfig.model_type:
-        return f"its config.json is of model_type {model_type!r}"
-    return None
 
 
 def write_folder(conversion: Conversion, folder: Path) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from ernie_rna.checkpoints.export import why_no_export
-from ernie_rna.checkpoints.verification import ExportError
+from ernie_rna.checkpoints.folder import ExportError, why_no_export
 
 
 def files_to_push(folder: str | Path) -> dict[str, int]:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import modeling_ernie_rna
 from ernie_rna.checkpoints.conversion import Conversion
+from ernie_rna.checkpoints.folder import ExportError
 from ernie_rna.checkpoints.fresh_process import sha256
 from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from tokenization_ernie_rna import ErnieRnaTokenizer
@@ -29,10 +30,6 @@ _LOGIT_TOLERANCE = 1e-5
 # The Auto classes of a pretrained model -> the prefix of their weights' names.
 _PRETRAINED = {"AutoModelForMaskedLM": "", "AutoModel": "ernie_rna."}
 _TIMEOUT = 1800  # seconds; the released model takes half a minute
-
-
-class ExportError(ValueError):
-    """A folder cannot be written, replaced or published; the message says why and the way out."""
 
 
 @dataclass(frozen=True)

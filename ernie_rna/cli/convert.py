@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.checkpoints.folder import check_target
 from ernie_rna.cli.options import new_parser
 
 if TYPE_CHECKING:
@@ -50,6 +52,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert as the arguments say."""
+    if not Path(args.checkpoint).exists():
+        raise FileNotFoundError(f"{args.checkpoint}: no such file")
+    check_target(args.out_dir, args.force)
+    # From here on seconds pass.
     from ernie_rna.checkpoints.export import convert
 
     print_report(convert(args.checkpoint, args.out_dir, args.force, args.pairing_scores))

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.cli.before import check_model
 from ernie_rna.cli.options import MODEL_HELP, new_parser
 
 if TYPE_CHECKING:
@@ -78,10 +79,13 @@ def _lengths(text: str) -> tuple[int, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the arguments ask for."""
-    from ernie_rna.inference.loading import resolve_device
-
     if args.batch < 1:
         raise ValueError(f"--batch must be at least 1; got {args.batch}")
+    if args.model is not None:
+        check_model(args.model, args.revision)
+    # From here on seconds pass.
+    from ernie_rna.inference.loading import resolve_device
+
     device = resolve_device(args.device)
     config = None if args.model is None else load_config(args.model, args.revision)
     _print_section("versions", _versions())
@@ -153,10 +157,12 @@ def _model(model: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
     import torch
 
     from attention_ernie_rna import ATTENTIONS
-    from modeling_ernie_rna import ErnieRnaForMaskedLM
+    from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
     with torch.device("meta"):
+        pooler: Any = ErnieRnaModel(config).pooler
         parameters = ErnieRnaForMaskedLM(config).num_parameters()
+    parameters += sum(weight.numel() for weight in pooler.parameters())
     yield "name", model
     yield "layers, heads", f"{config.num_hidden_layers}, {config.num_attention_heads}"
     yield "width, feed-forward", f"{config.hidden_size}, {config.intermediate_size}"
@@ -166,7 +172,7 @@ def _model(model: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
     yield "layer norm", "before each block" if config.norm_first else "behind each residual sum"
     scores = (config.au_pairing_score, config.gc_pairing_score, config.gu_pairing_score)
     yield "pairing scores", "A-U {}, G-C {}, G-U {}".format(*scores)
-    yield "parameters", f"{parameters:,} (with the language-model head)"
+    yield "parameters", f"{parameters:,} (encoder, pooler and LM head)"
     yield "weights", _dtypes(model)
     yield "their origin", _ORIGINS.get(config.weights_origin, str(config.weights_origin))
     names = ", ".join(sorted(ATTENTIONS, reverse=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ernie_rna.cli.before import check_input
 from ernie_rna.cli.options import new_parser
 
 _DESCRIPTION = """\
@@ -50,6 +51,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare as the arguments say."""
+    compares = args.checkpoint or args.cls_embedding or args.golden
+    if not (compares or args.full_size):
+        raise ValueError(
+            "nothing to compare: give --checkpoint, --cls-embedding or --golden, or --full-size"
+        )
+    if compares and args.folder is None:
+        raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
+    for path in filter(None, (args.cls_embedding, args.golden)):
+        check_input(path)
+    # From here on seconds pass.
     from transformers.utils import logging
 
     from ernie_rna.inference.loading import use_threads
@@ -58,17 +69,10 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.parity.models import Models
 
     logging.disable_progress_bar()
-    compares = args.checkpoint or args.cls_embedding or args.golden
-    if not (compares or args.full_size):
-        raise ValueError(
-            "nothing to compare: give --checkpoint, --cls-embedding or --golden, or --full-size"
-        )
     if args.full_size:
         _measure_full_size()
     if not compares:
         return 0
-    if args.folder is None:
-        raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
     task = is_head_folder(args.folder)
     if task and args.cls_embedding:
         raise ValueError(f"--cls-embedding is of the pretrained model; {args.folder} is for {task}")

@@ -18,17 +18,17 @@ from safetensors.torch import load_file, save_file
 from ernie_rna.checkpoints import export as export_module
 from ernie_rna.checkpoints import push as hub
 from ernie_rna.checkpoints.conversion import Conversion, convert_weights
-from ernie_rna.checkpoints.export import (
+from ernie_rna.checkpoints.export import convert, export, write_folder
+from ernie_rna.checkpoints.folder import (
     MODULES,
     REQUIRED,
+    ExportError,
     check_target,
-    convert,
-    export,
-    write_folder,
+    why_no_export,
 )
 from ernie_rna.checkpoints.model_card import model_card
 from ernie_rna.checkpoints.reading import read_checkpoint
-from ernie_rna.checkpoints.verification import ExportError, Verification, verify_export
+from ernie_rna.checkpoints.verification import Verification, verify_export
 from scripts import convert_fairseq_checkpoint, push_to_hub
 from tests.golden_folder import GOLDEN
 
@@ -66,7 +66,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def test_the_folder_is_complete(folder):
     names = {path.name for path in folder.iterdir()}
     assert names >= REQUIRED
-    assert export_module.why_no_export(folder) is None
+    assert why_no_export(folder) is None
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     assert os.listdir(folder.parent) == ["ernie-rna"]
 

@@ -100,6 +100,15 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
         "mutate in.fasta -m unconverted -o out.tsv": "config.json",
         "plot in.fasta -m model -o out.gif": "extension",
         "plot in.fasta -m ./NOSUCH -o out.svg": "no folder ./NOSUCH",
+        "convert no.pt out": "no.pt: no such file",
+        "convert ERNIE-RNA_pretrain.pt model": "not empty and no earlier export",
+        "finetune model no.tsv out --task classification": "no.tsv: no such file",
+        "verify model": "nothing to compare",
+        "verify model --golden no.safetensors": "no.safetensors: no such file",
+        "info -m ./NOSUCH": "no folder ./NOSUCH",
+        "info --batch 0": "--batch must be at least 1",
+        "push ./NOSUCH USER/NAME --dry-run": "no such folder",
+        "evaluate no.dbn model": "no.dbn: no such file",
     }
     Path("commands.txt").write_text("\n".join(commands))
     done = subprocess.run(

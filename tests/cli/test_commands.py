@@ -133,6 +133,16 @@ def test_what_info_refuses(folder, capsys, arguments, message):
     assert message in run(capsys, "info", *arguments, code=1).err
 
 
+def test_info_and_the_card_count_the_same_parameters(folder, capsys):
+    output, _ = run(capsys, "info", "-m", "model")
+    (line,) = [line for line in output.splitlines() if line.startswith("  parameters")]
+    assert line.split()[1] == "82,057"
+    assert (
+        "| parameters | 82,057 (encoder, pooler and LM head" in Path("model/README.md").read_text()
+    )
+    assert "random, never trained" in output
+
+
 def test_info_on_another_model(folder, capsys):
     Path("bert").mkdir()
     Path("bert/config.json").write_text(json.dumps({"model_type": "bert"}))

@@ -31,7 +31,7 @@ SCRIPT = re.compile(r"# (\w+\.py)\n")
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LONG = "GGGACUUCGGUCC" * 90
 # What is there already, needs the network, or is run by tests of its own.
-NOT_HERE = re.compile(r"pip install|make |python scripts/(benchmark|push_to_hub.*NAME$)")
+NOT_HERE = re.compile(r"pip install|make |python scripts/benchmark|ernie-rna push .*NAME$")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.checkpoints.export import MODULES
+from ernie_rna.checkpoints.folder import MODULES
 from ernie_rna.cli import finetune as cli_finetune
 from ernie_rna.scoring.masking import NO_LABEL, PAIRINGS
 from ernie_rna.training import finetune as finetuning

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.checkpoints.export import why_no_export
+from ernie_rna.checkpoints.folder import why_no_export
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.pretraining import AVERAGE_FILE, last_checkpoint, new_model
 from ernie_rna.training.pretraining_batches import PretrainingBatches, pair_labels
