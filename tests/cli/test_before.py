@@ -128,11 +128,11 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
 @pytest.mark.parametrize(
     ("options", "scores", "loop"),
     [
-        ([], "sequence", 3),
+        ([], None, 3),  # the model's configuration says what stands for the pairing scores
         (["--as-authors"], "zero", 0),
         (["--as-authors", "--min-loop", "0"], "zero", 0),
         (["--pairing-scores", "zero"], "zero", 3),
-        (["--min-loop", "0"], "sequence", 0),
+        (["--min-loop", "0"], None, 0),
     ],
 )
 def test_what_structures_are_read_off(options, scores, loop):
