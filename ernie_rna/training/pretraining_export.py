@@ -108,6 +108,7 @@ def export_pretrained(
     with torch.no_grad():  # A logit is the sum of two outputs.
         model.pair_head.conv_out.bias += calibration.offset / 2
     model.config.pair_threshold = calibration.threshold
+    model.config.weights_origin = "pretrained"
     model.config.architectures = [type(model).__name__]
     folder.mkdir(parents=True, exist_ok=True)
     write_code_and_tokenizer(model.config, folder)

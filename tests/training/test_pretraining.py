@@ -326,6 +326,7 @@ def test_export(table, config_file, tmp_path, capsys):
     offset = 2 * (model.pair_head.conv_out.bias - average.pair_head.conv_out.bias).item()
     assert offset == pytest.approx(min(OFFSETS, key=lambda one: abs(one - offset)), abs=1e-2)
     assert model.config.pair_threshold in THRESHOLDS
+    assert model.config.weights_origin == "pretrained"
     fits = {"rtol": 2e-3, "atol": 2e-3}  # float16 has 11 bits
     batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
     expected, found = average(**batch), model.eval()(**batch)
