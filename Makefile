@@ -4,6 +4,8 @@
 # make test-long [SEQUENCES=N]  a long run of embed that is killed, shared, and short of disk
 # make check                    ruff, mypy and the default tests
 # make compat                   the core tests over versions of transformers and torch
+# make fuzz                     10,000 damaged files for each reader; the table of docs/robustness.md
+# make portability              the same numbers with other threads and instructions, likewise
 # make bench                    the speed and memory tables of the README
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +14,7 @@ CHECKPOINT ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SEQUENCES ?= 100000
 
-.PHONY: demo test test-slow test-long check compat bench clean
+.PHONY: demo test test-slow test-long check compat fuzz portability bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +52,12 @@ check: $(VENV)/installed
 
 compat: $(VENV)/installed
 	$(BIN)/python scripts/check_versions.py
+
+fuzz: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m fuzz tests/fuzz
+
+portability: $(VENV)/installed
+	$(BIN)/python scripts/measure_portability.py
 
 bench: $(VENV)/installed
 	$(PIP) --quiet -e ".[bench]"

@@ -202,7 +202,12 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 
 def _read_vocabulary(folder: Path) -> tuple[str, ...] | None:
     path = folder / "vocab.txt"
-    return tuple(path.read_text(encoding="utf-8").split()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return tuple(path.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: not text in UTF-8 ({error})") from error
 
 
 def _check_names(path: Path, state_dict: Mapping[str, torch.Tensor]) -> None:

@@ -76,6 +76,8 @@ class TorchFile:
         return numbers.as_strided(record.size, record.stride, record.offset)
 
     def _numbers(self, storage: StorageRecord) -> torch.Tensor:
+        if storage.key not in self._spans:
+            raise CheckpointError(f"its storage {storage.key!r:.40} is not in the file; {DAMAGED}")
         start, length, crc = self._spans[storage.key]
         if storage.numel * storage.dtype.itemsize > length:
             raise CheckpointError(f"its storage has only {length} bytes; {DAMAGED}")

@@ -15,8 +15,9 @@ from safetensors import safe_open
 from ernie_rna.embeddings.columns import Embedding, is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.files.atomic import read_all
-from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.fasta import FilePath, InputError
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 # Sequences whose ids and lengths are read at once.
 _AT_ONCE = 1024
 
@@ -32,12 +33,12 @@ def read_embeddings(path: FilePath) -> Iterator[Embedding]:
 
     Raises:
         ValueError: the extension names no format.
+        InputError: the file is damaged, or another program's.
         OSError: there is no such file.
         ImportError: the extra of the format is not installed.
     """
-    target = Path(path)
-    for file in _shards(target):
-        with _open(file) as (metadata, rows, count):
+    for file in _shards(Path(path)):
+        with _damage_explained(file), _open(file) as (metadata, rows, count):
             yield from _sequences(metadata, rows, count)
 
 
@@ -47,8 +48,22 @@ def read_metadata(path: FilePath) -> dict[str, Any]:
     Raises:
         As `read_embeddings`.
     """
-    with _open(_shards(Path(path))[0]) as (metadata, _, _):
+    file = _shards(Path(path))[0]
+    with _damage_explained(file), _open(file) as (metadata, _, _):
         return metadata
+
+
+@contextlib.contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    """Turn what the libraries of the formats raise, nearly anything, into an InputError."""
+    try:
+        yield
+    except (InputError, FileNotFoundError, IsADirectoryError, PermissionError, ImportError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path}: damaged, or no file of embeddings ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _sequences(metadata: dict[str, Any], rows: _Rows, count: int) -> Iterator[Embedding]:
@@ -64,22 +79,35 @@ def _sequences(metadata: dict[str, Any], rows: _Rows, count: int) -> Iterator[Em
                 else rows(name, index, index + 1)[0]
                 for name in names
             }
+            _check_shapes(id, length, arrays)
             yield Embedding(id, length, arrays)
             token += length
 
 
+def _check_shapes(id: str, length: int, arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError unless each array is a vector, or a vector for each nucleotide."""
+    for name, array in arrays.items():
+        expected = (length, 2) if name.startswith("token_") else (len(array), 1)
+        if length < 1 or (len(array), array.ndim) != expected:
+            raise ValueError(f"{name} of {id!r} has shape {array.shape} for {length} nucleotides")
+
+
 def _shards(path: Path) -> list[Path]:
+    """The file, or those that the index beside it names; ValueError for an unknown extension."""
+    if path.suffix.lower() not in _READERS:
+        raise ValueError(f"{path}: the extension must be one of {', '.join(_READERS)}")
     index = path.with_name(f"{path.name}.index.json")
     if path.exists() or not index.exists():
         return [path]
-    return [path.with_name(shard["file"]) for shard in json.loads(index.read_bytes())["shards"]]
+    with _damage_explained(index):
+        shards = json.loads(index.read_bytes())["shards"]
+        if not shards:
+            raise ValueError("it names no shard")
+        return [path.with_name(shard["file"]) for shard in shards]
 
 
 def _open(path: Path) -> Any:
-    suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise ValueError(f"{path}: the extension must be one of {', '.join(_READERS)}")
-    return _READERS[suffix](path)
+    return _READERS[path.suffix.lower()](path)
 
 
 _Opened = Iterator[tuple[dict[str, Any], _Rows, int]]
@@ -99,12 +127,24 @@ def _open_safetensors(path: Path) -> _Opened:
 @contextlib.contextmanager
 def _open_hdf5(path: Path) -> _Opened:
     h5py = import_extra("h5py", "hdf5", "reading HDF5")
+    _check_superblock(path)
     with h5py.File(path, "r") as file:
 
         def rows(name: str, start: int, stop: int) -> Any:
             return (file[name].asstr() if name == "ids" else file[name])[start:stop]
 
         yield json.loads(file.attrs["metadata"]), rows, len(file["lengths"])
+
+
+def _check_superblock(path: Path) -> None:
+    """Refuse files in whose structures damage does not show: HDF5 can loop in such for ever.
+
+    From version 2 of the superblock, the first thing in a file, all structures have checksums.
+    """
+    with open(path, "rb") as file:
+        start = file.read(len(_HDF5) + 1)
+    if start[:-1] == _HDF5 and start[-1] < 2:
+        raise ValueError(f"HDF5 without checksums (superblock {start[-1]}): embed again")
 
 
 @contextlib.contextmanager

@@ -43,8 +43,8 @@ SHARD_BYTES = 4 << 30
 
 # The earliest time that a zip file can state.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-# More than HDF5 adds to the data: for each id, and for the file.
-_HDF5_ID_BYTES, _HDF5_BYTES = 64, 1 << 16
+# More than HDF5 adds to the data.
+_HDF5_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -246,15 +246,23 @@ def _ids_as_text(table: Table) -> Array:
 
 
 def _write_hdf5(table: Table, path: Path) -> None:
-    """HDF5 loses its way on a full disk, so all of the room is claimed before it is filled."""
+    """HDF5 loses its way on a full disk, so all of the room is claimed before it is filled.
+
+    And it can loop for ever in a damaged file. So the structures are those of HDF5 1.10, which
+    have checksums, and texts have a fixed length: those of any length lie in a heap without.
+    """
     h5py = import_extra("h5py", "hdf5", "writing HDF5")
-    ids = table.array("ids").nbytes + _HDF5_ID_BYTES * table.records
-    size = sum(array.nbytes for array in table.arrays()) + ids + len(table.metadata_json)
+    metadata = table.metadata_json.encode()
+    longest = max(len(id.encode()) for ids in table.ids() for id in ids)
+    ids = table.records * longest
+    size = sum(array.nbytes for array in table.arrays()) + ids + len(metadata)
     reserve(path, size + _HDF5_BYTES)
-    with h5py.File(path, "w") as file:  # This gives the room back: claim it again.
+    # This gives the room back: claim it again.
+    with h5py.File(path, "w", libver="v110") as file:
         reserve(path, size + _HDF5_BYTES)
-        file.attrs["metadata"] = table.metadata_json
-        _fill(file.create_dataset("ids", (table.records,), h5py.string_dtype()), table.ids())
+        file.attrs.create("metadata", metadata, dtype=h5py.string_dtype(length=len(metadata)))
+        text = h5py.string_dtype(length=longest)
+        _fill(file.create_dataset("ids", (table.records,), text), table.ids())
         for array in table.arrays():
             _fill(file.create_dataset(array.name, array.shape, array.dtype), array.blocks)
         file.flush()

@@ -81,10 +81,13 @@ def read_golden(path: str | Path) -> Golden:
     if odd or not by_name:
         raise ParityError(f"{path}: no golden values: {odd[:3] or 'nothing'} without input_ids")
     batch = by_name.pop("batch", None)
-    return Golden(
-        single=[_sample(name, values) for name, values in by_name.items()],
-        batch=[] if batch is None else _batch_samples(batch),
-    )
+    try:
+        return Golden(
+            single=[_sample(name, values) for name, values in by_name.items()],
+            batch=[] if batch is None else _batch_samples(batch),
+        )
+    except (KeyError, IndexError, TypeError) as error:
+        raise ParityError(f"{path}: golden values are missing or misshaped ({error})") from error
 
 
 def _sample(name: str, values: Mapping[str, torch.Tensor]) -> Sample:

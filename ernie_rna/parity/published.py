@@ -48,7 +48,9 @@ def read_cls_embedding(path: str | Path, shape: tuple[int, int, int]) -> torch.T
     try:
         # Mapped, so that a damaged header cannot ask for more memory than the file has.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        raise ParityError(f"{path}: cannot be read ({error})") from error
+    except Exception as error:  # A damaged header or archive raises nearly anything.
         raise ParityError(f"{path}: not a numpy array of numbers ({error})") from error
     if not isinstance(array, np.ndarray):
         raise ParityError(f"{path}: an archive of arrays (.npz), not one array")

@@ -71,6 +71,7 @@ class _Row(NamedTuple):
 
 
 _Header = list[tuple[int, str]]
+_DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
 
 
 def _ct_blocks(path: FilePath) -> Iterator[tuple[_Header, list[_Row]]]:
@@ -93,16 +94,21 @@ def _ct_blocks(path: FilePath) -> Iterator[tuple[_Header, list[_Row]]]:
 def _ct_row(line: int, text: str) -> _Row | None:
     fields = text.split()
     numbers = fields[:1] + fields[2:6]
-    if len(numbers) < 5 or not all(field.isdecimal() for field in numbers):
+    if len(numbers) < 5 or not all(map(_counts, numbers)):
         return None
     return _Row(line, int(fields[0]), fields[1], int(fields[4]))
+
+
+def _counts(text: str) -> bool:
+    """Whether it is a number that bases are counted with; Python turns down 4301 digits."""
+    return text.isdecimal() and len(text) <= _DIGITS
 
 
 def _ct_header(path: FilePath, header: _Header, rows: list[_Row]) -> tuple[int, str]:
     """The length and the name of a structure, from the lines before its rows."""
     for _, text in reversed(header):
         length, _, rest = text.replace("\t", " ").partition(" ")
-        if length.isdecimal():
+        if _counts(length):
             return int(length), ENERGY_BEFORE_NAME.sub("", rest.strip()) or Path(path).stem
     line = rows[0].line if rows else header[0][0]
     raise StructureFormatError(path, line, "expected a header with the number of bases and a name")
@@ -142,7 +148,7 @@ def read_bpseq(path: FilePath) -> list[Structure]:
     line = 0
     for line, text in numbered_lines(path, comments=True):
         fields = text.split()
-        if len(fields) == 3 and fields[0].isdecimal() and fields[2].isdecimal():
+        if len(fields) == 3 and _counts(fields[0]) and _counts(fields[2]):
             rows.append(_Row(line, int(fields[0]), fields[1], int(fields[2])))
         elif rows and not text.startswith("#"):
             raise StructureFormatError(path, line, f"expected 'number base partner', got {text!r}")
@@ -173,4 +179,7 @@ def _from_rows(path: FilePath, name: str, rows: list[_Row]) -> Structure:
                 f"base {row.number} pairs with {row.partner}, which pairs with {back}",
             )
     pairs = [(row.number - 1, row.partner - 1) for row in rows if row.partner > row.number]
-    return Structure(name, "".join(row.base for row in rows), pairs)
+    try:
+        return Structure(name, "".join(row.base for row in rows), pairs)
+    except ValueError as error:
+        raise StructureFormatError(path, rows[0].line, str(error)) from error

@@ -254,6 +254,22 @@ def test_a_truncated_file_is_refused(tmp_path, kind, kept):
         assert "truncated or damaged" in str(error.value)
 
 
+def test_a_storage_that_is_not_in_the_file(tmp_path):
+    path = save({"model": {"a.weight": torch.ones(2)}}, tmp_path / "x.pt", legacy=True)
+    content = path.read_bytes()
+    keys = content.rindex(b"\x80\x02]")  # a pickle of their list, with the storages behind it
+    path.write_bytes(content[:keys] + pickle.dumps([], 2))
+    with pytest.raises(CheckpointError, match=r"a\.weight: its storage '\d+' is not in the file"):
+        read_checkpoint(path)
+
+
+def test_a_vocabulary_that_is_not_text(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "vocab.txt").write_bytes(b"A\nC\xff\n")
+    with pytest.raises(CheckpointError, match=r"vocab\.txt: not text in UTF-8"):
+        read_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("end", [b"", b"\0" * 100])
 def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
     content = bytearray(ARGS.read_bytes())

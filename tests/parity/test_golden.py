@@ -206,6 +206,20 @@ def test_golden_values_need_ids(tmp_path):
         read_golden(tmp_path / "golden.safetensors")
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"pretrain_mask.input_ids": torch.ones(3)},
+        {"batch.input_ids": torch.ones(2, 3)},
+        {"batch.input_ids": torch.ones(2, 3), "batch.hidden_states": torch.ones(3)},
+    ],
+)
+def test_golden_values_of_which_some_are_missing(tmp_path, values):
+    save_file(values, tmp_path / "golden.safetensors")
+    with pytest.raises(ParityError, match="golden values are missing or misshaped"):
+        read_golden(tmp_path / "golden.safetensors")
+
+
 def test_what_is_no_folder_is_refused(tmp_path, capsys):
     assert verify_parity.main([str(tmp_path / "absent")]) == 2
     assert "no folder with model.safetensors" in capsys.readouterr().err

@@ -211,6 +211,31 @@ def test_table_errors_name_file_and_line(tmp_path, text, message):
         read_tsv(path)
 
 
+# What damaged files brought to light, see tests/fuzz.
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        pytest.param("x.bpseq", b"1 G " + b"9" * 5000, "x.bpseq:1: no row", id="bpseq, digits"),
+        pytest.param("x.ct", b"9" * 5000 + b" a", "x.ct:1: expected a header", id="ct, digits"),
+        pytest.param("x.ct", b"1 a\xc2\x85b\n1 G 0 0 0 1", "x.ct:2: an id is on", id="ct, id"),
+        pytest.param("x.bpseq", b"#Name: a\xc2\x85b\n1 G 0", "x.bpseq:2: an id is", id="bpseq, id"),
+        pytest.param("x.tsv", b"id\xff\n", "x.tsv:1: no column 'id'", id="tsv, not UTF-8"),
+        pytest.param(
+            "x.tsv",
+            b"id\tdot_bracket\na\t" + b"." * 200_000,
+            "x.tsv:2: field larger",
+            id="tsv, large cell",
+        ),
+    ],
+)
+def test_odd_files_are_refused_by_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StructureFormatError, match=message):
+        read_structures(tmp_path / name)
+
+
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     write_structures(tmp_path / "b.ct", [HAIRPIN])
     write_structures(tmp_path / "a.bpseq", [KNOT])

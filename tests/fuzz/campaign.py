@@ -1,0 +1,182 @@
+"""Feeds a reader with damaged files in a process of its own, and says what became of each.
+
+The process has a limit on its memory; an alarm ends what computes for too long, and a second limit
+what no alarm reaches. If the process dies (in a C library), the input is a finding and another
+process goes on behind it.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from tests.fuzz.readers import Reader
+
+# Of computing, for one input; the slowest that was found took half a second.
+SECONDS = 5
+_AT_ONCE = 200  # inputs between two messages
+_WAIT = 600  # seconds for a sign of life; on a busy machine a process may get no turn for long
+MEMORY = 1 << 30  # bytes that a reader may take beyond what the process has
+
+
+class TooSlowError(BaseException):
+    """Not an Exception, so that no reader catches it."""
+
+
+@dataclass
+class Outcome:
+    """What became of a reader's inputs.
+
+    Attributes:
+        inputs: how many there were.
+        results: of how many the reader made something.
+        refused: how many by the name of the error.
+        findings: what should not be, with the number of the input.
+        slowest: in seconds; peak: bytes beyond what the process began with.
+    """
+
+    reader: str
+    inputs: int = 0
+    results: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    findings: list[tuple[int, str]] = field(default_factory=list)
+    slowest: float = 0.0
+    peak: int = 0
+
+    def add(self, other: "Outcome") -> None:
+        self.inputs += other.inputs
+        self.results += other.results
+        self.refused += other.refused
+        self.findings += other.findings
+        self.slowest = max(self.slowest, other.slowest)
+        self.peak = max(self.peak, other.peak)
+
+
+def run(reader: Reader, folder: Path, inputs: int, first: int = 0) -> Outcome:
+    """Feed a reader with the inputs from number `first` on."""
+    outcome = Outcome(reader.name)
+    stop = first + inputs
+    while outcome.inputs < inputs:
+        death = _attempt(reader, folder, outcome, first, stop, _AT_ONCE)
+        if death:  # Which of the inputs behind the last message it was tells a second attempt.
+            death = _attempt(reader, folder, outcome, first, stop, 1)
+        if death:
+            outcome.findings.append((first + outcome.inputs, death))
+            outcome.inputs += 1
+    return outcome
+
+
+def _attempt(
+    reader: Reader, folder: Path, outcome: Outcome, first: int, stop: int, at_once: int
+) -> str:
+    """Add what a process reports of the inputs that are left; return of what it died, or ""."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    numbers = range(first + outcome.inputs, stop)
+    child = context.Process(target=_feed, args=(reader, folder, numbers, at_once, theirs))
+    child.start()
+    theirs.close()
+    death = ""
+    try:
+        while first + outcome.inputs < stop:
+            if not ours.poll(_WAIT):
+                child.kill()
+                death = "waits for ever"
+                break
+            outcome.add(ours.recv())
+    except EOFError:
+        death = "the process died"
+    child.join()
+    return death and f"{death} (exit code {child.exitcode})"
+
+
+def _feed(reader: Reader, folder: Path, numbers: range, at_once: int, theirs: Connection) -> None:
+    torch.set_num_threads(1)  # The threads of the process that was forked are not there.
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGPROF, _alarm)
+    path = folder / reader.file
+    inputs = reader.inputs(folder, numbers.start, numbers.stop)
+    start_memory = 0
+    part = Outcome(reader.name)
+    for number, content in zip(numbers, inputs, strict=True):
+        path.write_bytes(content)
+        start_memory = start_memory or limit_memory()
+        part.add(_try(reader, path, number))
+        part.peak = _peak() - start_memory
+        if part.inputs == at_once or number == numbers[-1]:
+            theirs.send(part)
+            part = Outcome(reader.name)
+    theirs.close()
+    os._exit(0)
+
+
+def limit_memory() -> int:
+    """Let this process take `MEMORY` more than it has; return its peak so far."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    return _peak()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _try(reader: Reader, path: Path, number: int) -> Outcome:
+    part = Outcome(reader.name, inputs=1)
+    start = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    limit = int(start + 2 * SECONDS) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    try:
+        reader.read(path)
+        part.results += 1
+    except reader.refuses as error:
+        part.refused[type(error).__name__] += 1
+    except TooSlowError:
+        part.findings.append((number, f"computes for more than {SECONDS} s"))
+    except Exception as error:
+        part.findings.append((number, describe(error)))
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    part.slowest = time.process_time() - start
+    return part
+
+
+def describe(error: BaseException) -> str:
+    """An error and the last line of our own that it passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "ernie_rna" in frame.filename] or frames
+    where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+    return f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:160]}"
+
+
+def _alarm(*_: object) -> None:
+    raise TooSlowError
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Markdown, a row a reader."""
+    lines = [
+        "| reader | inputs | results | refused, by error | findings | slowest (ms) | peak (MB) |",
+        "|---|--:|--:|---|--:|--:|--:|",
+    ]
+    for outcome in outcomes:
+        refused = ", ".join(f"{count:,} {name}" for name, count in outcome.refused.most_common())
+        cells = (
+            *(outcome.reader, f"{outcome.inputs:,}", f"{outcome.results:,}", refused or "none"),
+            f"{len(outcome.findings):,}",
+            f"{1000 * outcome.slowest:.0f}",
+            f"{outcome.peak / 1e6:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

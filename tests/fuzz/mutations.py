@@ -1,0 +1,183 @@
+"""Damages files the way that copying, editing and malice do; the same seed gives the same damage.
+
+`mutate` takes its choices from a `random.Random`, or from what Hypothesis gives in its place, so
+that the small tests and the long run share one engine.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from random import Random
+
+# No input grows beyond this, so that what a reader takes is the reader's doing.
+MAX_BYTES = 1 << 20
+
+# Takes the choices, the bytes, and other files to take pieces of; gives the damaged bytes.
+Mutation = Callable[[Random, bytes, Sequence[bytes]], bytes]
+# As a mutation, of what lies within a container (an archive, a compressed file, a header).
+Through = Callable[[Random, bytes, Callable[[bytes], bytes]], bytes]
+
+_NUMBER = re.compile(rb"\d+")
+_TEXT_NUMBERS = [
+    *(b"0", b"-1", b"00", b"1e400", b"nan", b"-inf", b"1_0", b"0x10", b"\xd9\xa3", b"\xc2\xb2"),
+    *(str(2**bits + more).encode() for bits in (8, 16, 31, 32, 63, 64) for more in (-1, 0)),
+    b"9" * 30,
+    b"9" * 5000,  # Python refuses to make an integer of more than 4300 digits.
+]
+_BINARY_NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, *(2**bits - 1 for bits in (15, 16, 31, 32, 63, 64))]
+_ODD_TEXT = [
+    *(bytes([code]) for code in (*range(32), 127, 128, 255)),
+    *(text.encode() for text in ("\x85", "\u2028", "\ufeff", "\u0301", "Ü", "\U0001f9ec")),
+    *(b"\r\n", b"\xed\xa0\x80", b'"', b"#", b">", b" ", b"\t", b";", b"@", b"()", b"{}", b"<a>"),
+]
+
+
+def mutate(random: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
+    """One to four mutations of the data, one after the other; at most `MAX_BYTES` come out."""
+    for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
+        data = random.choice(MUTATIONS)(random, data, others)[:MAX_BYTES]
+    return data
+
+
+def _span(random: Random, data: bytes, longest: int = 1 << 12) -> slice:
+    """A piece of the data, short ones as often as long ones."""
+    start = random.randrange(len(data) + 1)
+    length = min(longest, 1 << random.randrange(13))
+    return slice(start, min(len(data), start + random.randrange(length + 1)))
+
+
+def flip_bits(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    damaged = bytearray(data)
+    for _ in range(random.randint(1, 8) if data else 0):
+        damaged[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    return bytes(damaged)
+
+
+def overwrite(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """A piece becomes zeros, ones or noise, as a block of a failing disk does."""
+    where = _span(random, data)
+    size = where.stop - where.start
+    kinds = (
+        bytes(size),
+        b"\xff" * size,
+        bytes(random.randrange(256) for _ in range(min(size, 64))),
+    )
+    return data[: where.start] + random.choice(kinds) + data[where.stop :]
+
+
+def cut_off(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    at = random.randrange(len(data) + 1)
+    return random.choice((data[:at], data[:at], data[at:]))
+
+
+def delete(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    where = _span(random, data)
+    return data[: where.start] + data[where.stop :]
+
+
+def splice(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """A piece of another file, or of this one, comes in between or in place of the rest."""
+    donor = random.choice([data, *others])
+    piece = donor[_span(random, donor)]
+    at = random.randrange(len(data) + 1)
+    return data[:at] + piece + random.choice((data[at:], donor[min(at, len(donor)) :]))
+
+
+def repeat(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    where = _span(random, data)
+    times = random.choice((2, 3, 10, 100, 1000))
+    return (data[: where.start] + data[where] * times)[:MAX_BYTES] + data[where.stop :]
+
+
+def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """A number in the text becomes a neighbour, another of its numbers, or an odd or huge one."""
+    start = random.randrange(len(data) + 1)
+    found = _NUMBER.search(data, start) or _NUMBER.search(data)
+    if found is None:
+        return data
+    elsewhere = _NUMBER.search(data, random.randrange(len(data)))
+    near = int(found[0][:18]) + random.choice((-1, 1))
+    new = random.choice(
+        (str(near).encode(), elsewhere[0] if elsewhere else b"7", random.choice(_TEXT_NUMBERS))
+    )
+    return data[: found.start()] + new + data[found.end() :]
+
+
+def binary_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    size = random.choice((1, 2, 4, 8))
+    number = random.choice(_BINARY_NUMBERS) & (256**size - 1)
+    at = random.randrange(len(data) + 1)
+    new = number.to_bytes(size, random.choice(("little", "big")))
+    return data[:at] + new + data[at + size :]
+
+
+def odd_text(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    at = random.randrange(len(data) + 1)
+    return data[:at] + random.choice(_ODD_TEXT) + data[at:]
+
+
+def lines(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """Two lines swapped, one doubled, deleted, or joined to the next."""
+    all_lines = data.splitlines(keepends=True)
+    if len(all_lines) < 2:
+        return data
+    i, j = (random.randrange(len(all_lines)) for _ in range(2))
+    kind = random.randrange(4)
+    if kind == 0:
+        all_lines[i], all_lines[j] = all_lines[j], all_lines[i]
+    elif kind == 1:
+        all_lines.insert(j, all_lines[i])
+    elif kind == 2:
+        del all_lines[i]
+    else:
+        all_lines[i] = all_lines[i].rstrip(b"\r\n")
+    return b"".join(all_lines)
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *(flip_bits, overwrite, cut_off, delete, splice),
+    *(repeat, text_number, binary_number, odd_text, lines),
+)
+
+
+# ---------------------------------------------------------------------------------------------
+# What lies within a container, so that checksums do not keep the damage from the parser
+
+
+def within_gzip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    return gzip.compress(change(gzip.decompress(data)), 1, mtime=0)
+
+
+def within_bzip2(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    return bz2.compress(change(bz2.decompress(data)), 1)
+
+
+def within_xz(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    return lzma.compress(change(lzma.decompress(data)), preset=0)
+
+
+def within_zip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """One member changed, and now and then its name; checksums and offsets are right again."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
+        names = old.namelist()
+        # Small members describe the large ones: as often as all others together.
+        small = [name for name in names if old.getinfo(name).file_size < 4096] or names
+        chosen = random.choice(random.choice((small, names)))
+        for name in names:
+            content = change(old.read(name)) if name == chosen else old.read(name)
+            renamed = name == chosen and random.random() < 0.05
+            new.writestr(f"{name}{random.choice('/.x0')}" if renamed else name, content)
+    return result.getvalue()
+
+
+def within_header(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The JSON header of a safetensors file changed, its length right again."""
+    length = int.from_bytes(data[:8], "little")
+    header = change(data[8 : 8 + length])
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
