@@ -49,7 +49,8 @@ def embed_to_file(
             return write_table(Table(metadata, parts), output, folder, shard_bytes)
 
         nbytes = encoder.nbytes(found.records, found.nucleotides)
-        return Job(metadata, plan, encoder.hidden, nbytes, compute, assemble)
+        device = encoder.model.device
+        return Job(metadata, device, plan, encoder.hidden, nbytes, compute, assemble)
 
     return run_job(
         source,

@@ -154,7 +154,8 @@ def write_file(
 
         metadata = _metadata(task, loaded, plan, own, found, model)
         width = task.width(loaded.config)
-        return Job(metadata, plan, width, task.nbytes(found), compute, assemble)
+        device, nbytes = loaded.device, task.nbytes(found)
+        return Job(metadata, device, plan, width, nbytes, compute, assemble)
 
     return run_job(source, output, prepare, force=force, progress=progress)
 

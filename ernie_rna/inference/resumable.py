@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ernie_rna.files.store import Part, Store
+from ernie_rna.inference.machine import describe_machine
 from ernie_rna.inference.processes import World, joined_world
 from ernie_rna.inference.progress import Progress
 from ernie_rna.sequences.batches import Plan, Window
@@ -37,7 +39,8 @@ class Job:
 
     Attributes:
         metadata: all that the results depend on, as JSON gives it back: input, model, settings,
-            versions. A run that goes on must agree with it.
+            versions. A run that goes on must agree with it, and with the machine.
+        device: where it is computed.
         plan: how the input is cut; the results of a window are held in memory.
         hidden: width for `batches.work`.
         nbytes: about what the results take.
@@ -48,6 +51,7 @@ class Job:
     """
 
     metadata: Mapping[str, Any]
+    device: torch.device
     plan: Plan
     hidden: float
     nbytes: int
@@ -103,7 +107,8 @@ def run_job(
 
     Raises:
         InputError: the input is unfit, or has changed while it was read.
-        OutputError: as by `Store`, or the job differs from that of the run that was cut off.
+        OutputError: as by `Store`, or the job or the machine differs from that of the run that
+            was cut off.
     """
     with joined_world() as world, contextlib.ExitStack() as stack:
         store = stack.enter_context(
@@ -138,7 +143,13 @@ def run_job(
 
 
 def _begin(store: Store, job: Job) -> bool:
-    resumed = store.begin({**job.metadata, "window_tokens": job.plan.window_tokens})
+    resumed = store.begin(
+        {
+            **job.metadata,
+            "window_tokens": job.plan.window_tokens,
+            "machine": describe_machine(job.device),
+        }
+    )
     there = sum(path.stat().st_size for path in store.folder.iterdir())
     free = shutil.disk_usage(store.folder).free
     if 2 * job.nbytes - there > free:

@@ -180,6 +180,26 @@ def test_a_run_that_differs(encoder_model, output, stop_after, change, message):
     assert output.read_bytes() == whole
 
 
+def test_another_machine(encoder_model, output, stop_after, monkeypatch):
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    stop_after(4)
+    with pytest.raises(KeyboardInterrupt):
+        run(encoder_model, output)
+    stop_after(None)
+    with pytest.raises(OutputError, match=r"machine.threads was 1, is 2\. Run it as before"):
+        run(encoder_model, output, threads=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
+        with pytest.raises(OutputError, match=r"machine.instructions was '.*', is 'SVE256'"):
+            run(encoder_model, output)
+    with monkeypatch.context() as patch:
+        patch.setenv("MKL_CBWR", "COMPATIBLE")
+        with pytest.raises(OutputError, match=r"machine.MKL_CBWR was None, is 'COMPATIBLE'"):
+            run(encoder_model, output)
+    assert run(encoder_model, output).resumed
+    assert "machine" not in read_metadata(output)
+
+
 def test_another_model(encoder_model, output, stop_after):
     stop_after(4)
     with pytest.raises(KeyboardInterrupt):
