@@ -19,20 +19,24 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Fine-tune a model on labelled sequences, by transformers' Trainer (pip install "ernie-rna[train]").
 
-TRAIN is CSV or TSV with a header, for masked-lm FASTA as well. What is wrong with it is said before
-any work begins. OUT_DIR gets the model, its tokenizer and code, and metrics.json; it loads by
-trust_remote_code. Metrics stand beside those of the simplest guess.
+TRAIN is CSV or TSV with a header; for masked-lm FASTA as well, for structure .ct, .bpseq or .dbn
+files or a folder of them. What is wrong with it is said before any work begins. OUT_DIR gets the
+model, its tokenizer and code, and metrics.json; it loads by trust_remote_code. Metrics stand beside
+those of the simplest guess, of structures beside ViennaRNA's.
 """
 _EXAMPLES = """\
   ernie-rna finetune MODEL data.tsv OUT --task classification --label-column family \\
       --split-column split --eval-split test
   ernie-rna finetune MODEL train.csv OUT --task regression --label-column mrl --eval-file test.csv
   ernie-rna finetune MODEL rnas.fasta OUT --task masked-lm --mask-pairing pretraining
+  ernie-rna finetune MODEL known.tsv OUT --task structure --lora 8 --resume
+  ernie-rna finetune MODEL utrs.tsv OUT --task ribosome-loading --label-column mrl
+  accelerate launch -m ernie_rna.cli finetune MODEL known.ct/ OUT --task structure --frozen
 """
-# The keys of `tasks.TASKS`, and `masking.PAIRINGS`, which import torch.
+# The keys of `tasks.TASKS`, those of `head_tasks`, and `masking.PAIRINGS`, which import torch.
 TASK_NAMES = (
     *("classification", "multi-label", "regression", "token-classification"),
-    "masked-lm",
+    *("masked-lm", "structure", "ribosome-loading"),
 )
 PAIRINGS = ("inference", "pretraining")
 
@@ -44,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
-    add("train", type=Path, metavar="TRAIN", help="CSV, TSV or, masked-lm, FASTA")
+    add("train", type=Path, metavar="TRAIN", help="table, or other files, see above")
     add("out_dir", type=Path, metavar="OUT_DIR", help="the folder to write")
     add("--task", required=True, choices=TASK_NAMES)
     add("--force", action="store_true", help="write into a folder that is there")
@@ -59,9 +63,9 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--label-column",
         nargs="+",
-        default=["label"],
         metavar="NAME",
-        help="several for several numbers (regression) or columns of 0 and 1 (multi-label)",
+        help="label, or dot_bracket of structures, by default; several for several numbers "
+        "(regression) or columns of 0 and 1 (multi-label)",
     )
     group.add_argument(
         "--label-separator", default=";", help="between the labels of a cell (multi-label)"
@@ -86,6 +90,24 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weight-decay", type=float, default=default.weight_decay)
     group.add_argument("--warmup", type=float, default=default.warmup, help="share of the steps")
     group.add_argument("--frozen", action="store_true", help="train the head alone")
+    group.add_argument(
+        "--lora",
+        type=int,
+        metavar="RANK",
+        help="train the head and low-rank updates of the encoder, merged into it at the end (peft)",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the state of training in OUT_DIR/checkpoints, and go on from it if it is there: "
+        "the same command again, after a kill, comes to the same weights",
+    )
+    group.add_argument(
+        "--positive-weight",
+        type=float,
+        metavar="W",
+        help="weight of a pair in the loss, all others have 1 (structure; default: the folder's)",
+    )
     group.add_argument("--gradient-checkpointing", action="store_true")
     group.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     group.add_argument("--cpu", action="store_true", help="leave a GPU alone")
@@ -103,30 +125,39 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train as the arguments say."""
     for path in (args.train, *args.eval_file):
-        check_input(str(path))
+        if not (args.task == "structure" and path.is_dir()):
+            check_input(str(path))
     check_model(args.model)
     # From here on seconds pass.
     import transformers
 
     from ernie_rna.training import finetune as finetuning
-    from ernie_rna.training.from_tables import finetune
+    from ernie_rna.training.from_tables import finetune, leads
 
-    finetuning.check_extras()
-    finetuning.check_out_dir(args.out_dir, args.force)
-    transformers.logging.disable_progress_bar()
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+    finetuning.check_extras(args.lora is not None)
+    finetuning.check_out_dir(args.out_dir, args.force, args.resume)
+    transformers.logging.disable_progress_bar()
+    if args.resume:
+        args.interrupted = "; the same command goes on from the state that was kept last"
     scores = finetune(args.model, args.out_dir, _task(args), _data(args), settings)
-    _report(args, settings, scores)
+    if leads():
+        _report(args, settings, scores)
     return 0
 
 
 def _task(args: argparse.Namespace) -> Task:
+    from ernie_rna.training.head_tasks import RibosomeLoading, SecondaryStructure
     from ernie_rna.training.tasks import TASKS, LabelFormat, MaskedLM
 
     if args.task == "masked-lm":
         return MaskedLM(args.mask_pairing, args.mask_probability)
-    columns = tuple(args.label_column)
-    return TASKS[args.task](LabelFormat(columns, args.label_separator, args.ignore_label))
+    default = "dot_bracket" if args.task == "structure" else "label"
+    columns = tuple(args.label_column or [default])
+    format = LabelFormat(columns, args.label_separator, args.ignore_label)
+    if args.task == "structure":
+        return SecondaryStructure(format, args.positive_weight)
+    return {**TASKS, "ribosome-loading": RibosomeLoading}[args.task](format)
 
 
 def _data(args: argparse.Namespace) -> Data:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
 from ernie_rna.extras import import_extra
@@ -20,11 +22,13 @@ from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.metrics import Metrics
 from ernie_rna.training.settings import Settings
 from ernie_rna.training.tables import Table, check_lengths
-from ernie_rna.training.tasks import Example, Task
+from ernie_rna.training.tasks import Dataset, Example, Task
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
-_HEAD = "classifier."
+# What LoRA adapts: every linear map of the layers.
+_LORA_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,9 @@ class Split:
     examples: list[Example]
 
 
-def check_extras() -> None:
+def check_extras(lora: bool = False) -> None:
     """Raise ImportError, with the way out, unless what training needs is installed."""
-    for module in ("accelerate", "sklearn", "scipy"):
+    for module in ("accelerate", "sklearn", "scipy", *(["peft"] if lora else [])):
         import_extra(module, "train", "fine-tuning")
 
 
@@ -53,7 +57,8 @@ def load(task: Task, folder: str | Path, seed: int = 0) -> tuple[Any, ErnieRnaTo
         OSError: there is no such folder.
     """
     transformers.set_seed(seed)
-    config = ErnieRnaConfig.from_pretrained(folder, **task.config())
+    settings = task.config(ErnieRnaConfig.from_pretrained(folder))
+    config = ErnieRnaConfig.from_pretrained(folder, **settings)
     # The class is our own, so that no code of the folder is run.
     load_model: Any = task.model_class.from_pretrained  # type: ignore[attr-defined]
     with _quiet():  # That a new head is new need not be warned of.
@@ -61,7 +66,7 @@ def load(task: Task, folder: str | Path, seed: int = 0) -> tuple[Any, ErnieRnaTo
             model, info = load_model(folder, config=config, output_loading_info=True)
         except RuntimeError as error:
             raise InputError(f"{folder}: its head is of other labels: {error}") from error
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(_HEAD))
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(task.head))
     if missing:
         raise InputError(f"{folder}: lacks weights of an ERNIE-RNA: {', '.join(missing[:5])}")
     return model.float(), ErnieRnaTokenizer.from_pretrained(folder)
@@ -102,27 +107,73 @@ def encode(
 
 
 def train(
-    task: Task, model: Any, tokenizer: Any, training: Split, settings: Settings
+    task: Task,
+    model: Any,
+    tokenizer: Any,
+    training: Split,
+    settings: Settings,
+    out_dir: str | Path | None = None,
 ) -> transformers.Trainer:
-    """Train a model, which is changed, and return the trainer for `evaluate`."""
+    """Train a model, which is changed, and return the trainer for `evaluate` and `finished`.
+
+    Args:
+        out_dir: where the state of training is kept, with `settings.resume`.
+    """
     if settings.frozen:
         model.ernie_rna.requires_grad_(False)
+    if settings.lora is not None:
+        model = _with_lora(model, settings.lora, task.head)
     transformers.set_seed(settings.seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with _state_folder(settings, out_dir) as folder:
+        arguments = _arguments(settings, str(folder), len(training.examples))
+        if task.leaves_weights_unused and not settings.frozen:
+            arguments["ddp_find_unused_parameters"] = True
         trainer = transformers.Trainer(
             model=model,
-            args=_arguments(settings, folder, len(training.examples)),
-            train_dataset=_Dataset(training.examples),
+            args=transformers.TrainingArguments(**arguments),
+            train_dataset=Dataset(training.examples),
             data_collator=task.collator(tokenizer, model.config),
             preprocess_logits_for_metrics=task.reduce,
         )
         trainer.remove_callback(transformers.PrinterCallback)
-        trainer.add_callback(_Progress())
-        trainer.train()
+        if trainer.is_world_process_zero():
+            trainer.add_callback(_Progress())
+        last = get_last_checkpoint(str(folder)) if settings.resume else None
+        trainer.train(resume_from_checkpoint=last)
     return trainer
 
 
-def _arguments(settings: Settings, folder: str, examples: int) -> transformers.TrainingArguments:
+def _with_lora(model: Any, rank: int, head: str) -> Any:
+    """The model with low-rank updates of the encoder, and its head trained as it is."""
+    peft = import_extra("peft", "train", "LoRA")
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=_LORA_MODULES,
+        modules_to_save=[head.removesuffix(".")],
+    )
+    return peft.get_peft_model(model, config)
+
+
+@contextlib.contextmanager
+def _state_folder(settings: Settings, out_dir: str | Path | None) -> Iterator[Path]:
+    """Where the Trainer keeps its state."""
+    if settings.resume and out_dir is not None:
+        folder = Path(out_dir) / _CHECKPOINTS
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def finished(trainer: transformers.Trainer) -> Any:
+    """The trained model as its own class, LoRA's updates merged into the weights."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def _arguments(settings: Settings, folder: str, examples: int) -> dict[str, Any]:
     batches = -(-examples // (settings.batch_size * settings.accumulate))
     steps = settings.steps or max(1, round(settings.epochs * batches))
     arguments: dict[str, Any] = {
@@ -138,7 +189,9 @@ def _arguments(settings: Settings, folder: str, examples: int) -> transformers.T
         "use_cpu": settings.cpu,
         "seed": settings.seed,
         "logging_steps": max(1, steps // 10),
-        "save_strategy": "no",
+        "save_strategy": "steps" if settings.resume else "no",
+        "save_steps": max(1, steps // 10),
+        "save_total_limit": 1,
         "report_to": [],
         "disable_tqdm": True,
         "remove_unused_columns": False,
@@ -146,7 +199,7 @@ def _arguments(settings: Settings, folder: str, examples: int) -> transformers.T
     }
     if settings.gradient_checkpointing:
         arguments[_checkpointing_name()] = True
-    return transformers.TrainingArguments(**arguments)
+    return arguments
 
 
 def _checkpointing_name() -> str:
@@ -159,38 +212,32 @@ def _checkpointing_name() -> str:
 def evaluate(task: Task, trainer: transformers.Trainer, split: Split, seed: int) -> Metrics:
     """The task's metrics on a split; the seed fixes which positions are masked."""
     transformers.set_seed(seed)
-    outputs = trainer.predict(_Dataset(split.examples))  # type: ignore[arg-type]
-    return task.metrics(outputs.predictions, outputs.label_ids)  # type: ignore[arg-type]
+    return task.evaluate(trainer, split.examples)
 
 
 def save(model: Any, tokenizer: ErnieRnaTokenizer, out_dir: str | Path) -> None:
     """Write a folder that loads by `trust_remote_code`, code included."""
     # A model from the Hub has its name in front of each entry.
-    model.config.auto_map = dict(AUTO_MAP)
+    model.config.auto_map = dict(AUTO_MAP)  # Saving puts a head's class in place of AutoModel's.
     model.config.weights_origin = "fine-tuned"
     model.save_pretrained(out_dir)
+    shutil.rmtree(Path(out_dir) / _CHECKPOINTS, ignore_errors=True)
     tokenizer.save_pretrained(out_dir)
     tokenizer.save_vocabulary(str(out_dir))  # transformers 5 leaves it out
 
 
-def check_out_dir(out_dir: str | Path, force: bool) -> None:
-    """Raise InputError if a folder holds something that would be overwritten."""
+def check_out_dir(out_dir: str | Path, force: bool, resume: bool = False) -> None:
+    """Raise InputError if a folder holds something that would be overwritten.
+
+    Args:
+        resume: whether it may hold the state of a training that was cut off.
+    """
     out_dir = Path(out_dir)
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(f"{out_dir}: a file; name a folder")
-    if out_dir.is_dir() and any(out_dir.iterdir()) and not force:
+    names = {path.name for path in out_dir.iterdir()} if out_dir.is_dir() else set()
+    if names - ({_CHECKPOINTS} if resume else set()) and not force:
         raise InputError(f"{out_dir}: not empty; --force writes into it")
-
-
-class _Dataset(torch.utils.data.Dataset):
-    def __init__(self, examples: Sequence[Example]):
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index]
 
 
 class _Progress(TrainerCallback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,7 +33,8 @@ def finetune(
         say: takes lines on what is trained and how long it took.
 
     Returns:
-        For each evaluation its metrics, and those of the simplest guess ("NAME: guess").
+        For each evaluation its metrics, and those of the simplest guess ("NAME: guess"). Of
+        several processes only the leading one says anything, saves, and has all of them.
 
     Raises:
         InputError: a file, a row or the model is unfit.
@@ -49,16 +51,26 @@ def finetune(
         finetuning.encode(task, tokenizer, name, own, longest) for name, own in rows.items()
     )
     task.start_head(loaded, rows[training.name][1])
-    _describe(task, loaded, [training, *evaluation], settings, say)
+    if leads():
+        _describe(task, loaded, [training, *evaluation], settings, say)
     start = time.monotonic()
-    trainer = finetuning.train(task, loaded, tokenizer, training, settings)
-    say(f"trained in {time.monotonic() - start:.0f} s\n")
+    trainer = finetuning.train(task, loaded, tokenizer, training, settings, out_dir)
+    seconds = time.monotonic() - start
     scores: dict[str, Metrics] = {}
     for split in evaluation:
-        scores[f"{split.name}: guess"] = task.guess(training.examples, split.examples)
+        guess = task.guess(training.examples, split.examples) if leads() else {}
+        if guess:
+            scores[f"{split.name}: {task.guess_name}"] = guess
         scores[split.name] = finetuning.evaluate(task, trainer, split, settings.seed)
-    finetuning.save(loaded, tokenizer, out_dir)
+    if leads():
+        say(f"trained in {seconds:.0f} s\n")
+        finetuning.save(finetuning.finished(trainer), tokenizer, out_dir)
     return scores
+
+
+def leads() -> bool:
+    """Whether this process leads those that torchrun or accelerate launch started."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def read_tables(data: Data) -> dict[str, Table]:
@@ -85,9 +97,10 @@ def _describe(
     task: Task, model: Any, splits: Sequence[Split], settings: Settings, say: Callable[[str], None]
 ) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if settings.frozen:
-        trained = sum(p.numel() for n, p in model.named_parameters() if n.startswith("classifier"))
+    if settings.frozen or settings.lora is not None:
+        trained = sum(p.numel() for n, p in model.named_parameters() if n.startswith(task.head))
+    lora = f", and updates of rank {settings.lora}" if settings.lora is not None else ""
     say(", ".join(f"{split.name} {len(split.examples):,}" for split in splits))
     if task.names:
         say(f"labels ({len(task.names)}): {', '.join(task.names[:20])}")
-    say(f"{trained:,} of {model.num_parameters():,} weights are trained\n")
+    say(f"{trained:,} of {model.num_parameters():,} weights are trained{lora}\n")

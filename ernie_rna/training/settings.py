@@ -14,6 +14,9 @@ class Settings:
         steps: optimizer steps; None trains for `epochs`.
         warmup: share of the steps in which the learning rate rises; it falls to 0 in the rest.
         frozen: train the head alone.
+        lora: rank of the low-rank updates that stand in for the encoder's weights, which are
+            merged into them at the end; None trains the weights themselves.
+        resume: keep the state of training now and then, and go on from it if there is one.
         bf16: autocast to bfloat16.
         cpu: leave a GPU alone.
     """
@@ -26,10 +29,19 @@ class Settings:
     weight_decay: float = 0.01
     warmup: float = 0.1
     frozen: bool = False
+    lora: int | None = None
+    resume: bool = False
     gradient_checkpointing: bool = False
     bf16: bool = False
     cpu: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and (self.lora < 1 or self.frozen):
+            frozen = " and --frozen" if self.frozen else ""
+            raise ValueError(
+                f"--lora takes a rank of at least 1, without --frozen; got {self.lora}{frozen}"
+            )
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Data:
     """Where the rows of training and of evaluation come from.
 
     Attributes:
-        train: CSV, TSV or, for masked-lm, FASTA.
+        train: CSV, TSV; for masked-lm FASTA; for structures .ct, .bpseq, .dbn or a folder.
         eval_files: each evaluated on by itself, under the name of the file.
         sequence_column, split_column: of the tables; the second says which split a row is of.
         train_split, eval_splits: values of `split_column`.

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records, read_fasta
+from ernie_rna.structures.formats import read_structures
 
 _FASTA = (".fa", ".fasta", ".fna", ".ffn")
+_STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _SHOWN = 8  # names in a message
 
@@ -129,18 +131,33 @@ def _read(path: Path, header: str, file) -> Table:
 
 
 def read_sequences(path: str | Path, sequence_column: str, unknown: str = "error") -> Table:
-    """A table, or a FASTA file as a table with the one column `sequence_column`.
+    """A table; a FASTA file as one with the column `sequence_column`; or files of structures.
+
+    A .ct, .bpseq, .dbn or .db file, or a folder of such files, gives the columns id,
+    `sequence_column` and dot_bracket; a row's line is then its place among the structures.
 
     Raises:
         InputError: as `read_table` and `fasta.read_fasta`.
+        StructureFormatError: a file of structures cannot be understood.
     """
     path = Path(path)
+    if path.is_dir() or path.suffix.lower() in _STRUCTURES:
+        return _structure_table(path, sequence_column)
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
     if not suffixes or suffixes[-1] not in _FASTA:
         return read_table(path)
     records = enumerate(read_fasta(path, unknown), 1)
     rows = tuple(Row(number, {sequence_column: record.sequence}) for number, record in records)
     return Table(str(path), (sequence_column,), rows)
+
+
+def _structure_table(path: Path, sequence_column: str) -> Table:
+    columns = ("id", sequence_column, "dot_bracket")
+    rows = tuple(
+        Row(number, dict(zip(columns, (one.id, one.sequence, one.dot_bracket), strict=True)))
+        for number, one in enumerate(read_structures(path), 1)
+    )
+    return Table(str(path), columns, rows)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -220,7 +237,7 @@ def parse_bases(
     return parse
 
 
-def check_bases(table: Table, sequences: Sequence[str], labels: Sequence[Sequence[int]]) -> None:
+def check_bases(table: Table, sequences: Sequence[str], labels: Sequence[Sized]) -> None:
     """Raise InputError unless every base has a label."""
     for row, sequence, own in zip(table.rows, sequences, labels, strict=True):
         if len(sequence) != len(own):

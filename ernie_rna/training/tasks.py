@@ -74,10 +74,18 @@ class LabelFormat:
 
 
 class Task:
-    """Single labels: one class for each sequence. The other tasks change parts of this."""
+    """Single labels: one class for each sequence. The other tasks change parts of this.
+
+    `head` begins the names of the weights that a pretrained folder lacks, and `guess_name` says
+    what `guess` is.
+    """
 
     model_class: type = ErnieRnaForSequenceClassification
+    head = "classifier."
     problem_type: str | None = "single_label_classification"
+    guess_name = "guess"
+    # Whether the loss does not depend on some weights of the encoder.
+    leaves_weights_unused = False
 
     def __init__(self, format: LabelFormat):
         self.format = format
@@ -102,8 +110,8 @@ class Task:
     def collator(self, tokenizer: Any, config: Any) -> Collator:
         return DataCollatorWithPadding(tokenizer)
 
-    def config(self) -> dict[str, Any]:
-        """What the model's configuration says of the labels."""
+    def config(self, before: Any) -> dict[str, Any]:
+        """What the model's configuration says of the labels; `before` is that of its folder."""
         return {
             "id2label": dict(enumerate(self.names)),
             "label2id": {name: index for index, name in enumerate(self.names)},
@@ -119,6 +127,11 @@ class Task:
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
         return classification_metrics(predicted, labels)
+
+    def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
+        """The metrics of a trained model; of several processes, all call this."""
+        outputs = trainer.predict(Dataset(examples))
+        return self.metrics(outputs.predictions, outputs.label_ids)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
         """The metrics of the best guess that never looks at the sequence."""
@@ -240,7 +253,7 @@ class MaskedLM(Task):
     def collator(self, tokenizer: Any, config: Any) -> Collator:
         return MaskingCollator(tokenizer, config, self._mask_pairing, self._probability)
 
-    def config(self) -> dict[str, Any]:
+    def config(self, before: Any) -> dict[str, Any]:
         return {}
 
     def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> Any:
@@ -267,6 +280,25 @@ TASKS: Mapping[str, type[Task]] = {
     "token-classification": TokenClassification,
     "masked-lm": MaskedLM,
 }
+
+
+class Dataset(torch.utils.data.Dataset):
+    """Examples for the Trainer."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+
+def unwrapped(trainer: Any) -> Any:
+    """The model as its own class, without what trains it: processes, LoRA."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _labels(examples: Sequence[Example]) -> np.ndarray:

@@ -359,7 +359,7 @@ def test_a_missing_extra_is_named(model_folder, table, tmp_path, monkeypatch, ca
 
 
 def test_the_command_knows_every_task_and_pairing():
-    assert set(cli_finetune.TASK_NAMES) == set(TASKS)
+    assert set(cli_finetune.TASK_NAMES) == {*TASKS, "structure", "ribosome-loading"}
     assert cli_finetune.PAIRINGS == PAIRINGS
 
 
