@@ -14,6 +14,7 @@ import pytest
 from ernie_rna import shipped
 from ernie_rna.cli import main as cli
 from tests.conftest import GOLDEN, ROOT
+from tests.golden_folder import head_checkpoint, write_golden_folder
 
 MARKS = {
     # Starting Ray and several processes takes a minute.
@@ -56,6 +57,13 @@ def folder(converted, tmp_path, monkeypatch) -> Path:
     (package / "mini").symlink_to(converted)
     (package / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setattr(shipped, "_HERE", package)
+    for name, task in FINE_TUNED.items():
+        Path(name).mkdir()
+        write_golden_folder(Path(name), head_checkpoint(task))
+    structure_file = "ERNIE-RNA_attn-map_ss_prediction_bpRNA-1m_checkpoint.pt"
+    Path(structure_file).symlink_to(head_checkpoint("secondary_structure"))
+    Path("known.tsv").write_text("sequence\tdot_bracket\nGGGGAAAACCCC\t((((....))))\n")
+    Path("utrs.tsv").write_text("sequence\tmrl\nGGGGAAAACCCC\t5.1\nAUGCAUGC\t6.2\n")
     fasta = ">hairpin\nGGGGAAAACCCC\n>other\nAUGCAUGCNN\n"
     Path("rna.fasta").write_text(fasta)
     Path("part1.fasta").write_text(fasta)
@@ -66,6 +74,7 @@ def folder(converted, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+FINE_TUNED = {"ERNIE-RNA-closeness": "closeness", "ERNIE-RNA-loading": "ribosome_loading"}
 LABELLED = [("GGGGAAAACCCC", "hairpin"), ("AUGCAUGC", "other"), ("GGGAAACCC", "hairpin")] * 4
 
 
