@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ernie_rna.pretraining.data import Rna, read_table
+from ernie_rna.pretraining.evaluation import score_structures
+from ernie_rna.pretraining.export import pair_logits
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.shipped import resolve_model
-from ernie_rna.training.pretraining_data import Rna, read_table
-from ernie_rna.training.pretraining_evaluation import score_structures
-from ernie_rna.training.pretraining_export import pair_logits
 from modeling_ernie_rna import ErnieRnaForPreTraining
 
 _BINS = (0, 75, 100, 150, 200, 300, 10**6)

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ernie_rna.pretraining.data import read_table
+from ernie_rna.pretraining.evaluation import draw_sample
+from ernie_rna.pretraining.export import calibrate, export_pretrained, load_average
+from ernie_rna.pretraining.trainer import last_checkpoint
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.pretraining import last_checkpoint
-from ernie_rna.training.pretraining_data import read_table
-from ernie_rna.training.pretraining_evaluation import draw_sample
-from ernie_rna.training.pretraining_export import calibrate, export_pretrained, load_average
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ernie_rna.pretraining.data import Rna, is_table, read_table, stream_fasta
+from ernie_rna.pretraining.settings import read_settings
+from ernie_rna.pretraining.trainer import last_checkpoint, pretrain
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.pretraining import last_checkpoint, pretrain
-from ernie_rna.training.pretraining_data import Rna, is_table, read_table, stream_fasta
-from ernie_rna.training.pretraining_settings import read_settings
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -78,8 +78,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw as the arguments say."""
+    from ernie_rna.plots.figures import EXTENSIONS
     from ernie_rna.sequences.fasta import read_fasta
-    from ernie_rna.structures.figures import EXTENSIONS
 
     output = Path(args.output)
     if output.suffix.lower() not in EXTENSIONS:
@@ -163,7 +163,7 @@ def _fold(
 def _draw_map(
     args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
-    from ernie_rna.structures.maps import plot_pairing_map
+    from ernie_rna.plots.maps import plot_pairing_map
 
     maps = _load(args, args.layer)
     folded = _fold(args, maps, record, "scores")
@@ -182,8 +182,8 @@ def _draw_map(
 def _draw_heads(
     args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
+    from ernie_rna.plots.maps import plot_all_heads
     from ernie_rna.sequences.sources import Intake
-    from ernie_rna.structures.maps import plot_all_heads
     from ernie_rna.structures.pairing_maps import HEAD, LAYER
 
     layer = LAYER if args.layer is None else args.layer
@@ -202,7 +202,7 @@ def _draw_heads(
 def _draw_arcs(
     args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
-    from ernie_rna.structures.arcs import plot_arcs
+    from ernie_rna.plots.arcs import plot_arcs
 
     maps = _load(args, args.layer)
     folded = _fold(args, maps, record, None)
@@ -213,8 +213,8 @@ def _draw_arcs(
 def _draw_closeness(
     args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
+    from ernie_rna.plots.maps import plot_pairing_map
     from ernie_rna.structures.closeness import closeness
-    from ernie_rna.structures.maps import plot_pairing_map
 
     keywords = {"pairing_scores": reading_off(args)["pairing_scores"], **computing(args)}
     (result,) = closeness([record], args.model, **keywords)

@@ -1,6 +1,6 @@
 """Secondary structures.
 
 In: sequences and a model, or files of structures. Out: pairing maps turned into contacts and base
-pairs (`contacts`, `fold`), files in the field's formats both ways (`formats`: `ct`, `dbn`), how
-well predictions agree with known structures (`evaluation`), and pictures (`maps`, `arcs`).
+pairs (`contacts`, `fold`), files in the field's formats both ways (`formats`: `ct`, `dbn`), and how
+well predictions agree with known structures (`evaluation`).
 """

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from ernie_rna.pretraining.data import Batches, Rna, permute
+from ernie_rna.pretraining.settings import Settings
 from ernie_rna.scoring.masking import NO_LABEL, MaskingCollator
 from ernie_rna.structures.contacts import allowed_pairs
-from ernie_rna.training.pretraining_data import Batches, Rna, permute
-from ernie_rna.training.pretraining_settings import Settings
 
 Batch = dict[str, torch.Tensor]
 

@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-from ernie_rna.structures.arcs import plot_arcs
-from ernie_rna.structures.maps import plot_all_heads, plot_pairing_map
+from ernie_rna.plots.arcs import plot_arcs
+from ernie_rna.plots.maps import plot_all_heads, plot_pairing_map
 
 SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 

@@ -17,10 +17,8 @@ from safetensors.torch import load_file
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.folder import why_no_export
-from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.pretraining import AVERAGE_FILE, last_checkpoint, new_model
-from ernie_rna.training.pretraining_batches import PretrainingBatches, pair_labels
-from ernie_rna.training.pretraining_data import (
+from ernie_rna.pretraining.batches import PretrainingBatches, pair_labels
+from ernie_rna.pretraining.data import (
     Limit,
     Rna,
     Sampler,
@@ -29,14 +27,16 @@ from ernie_rna.training.pretraining_data import (
     read_table,
     stream_fasta,
 )
-from ernie_rna.training.pretraining_export import OFFSETS, THRESHOLDS, load_average
-from ernie_rna.training.pretraining_plot import LOG_FILE, PICTURE, read_log
-from ernie_rna.training.pretraining_settings import (
+from ernie_rna.pretraining.export import OFFSETS, THRESHOLDS, load_average
+from ernie_rna.pretraining.plot import LOG_FILE, PICTURE, read_log
+from ernie_rna.pretraining.settings import (
     MaskedLMPart,
     Settings,
     StructurePart,
     read_settings,
 )
+from ernie_rna.pretraining.trainer import AVERAGE_FILE, last_checkpoint, new_model
+from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForPreTraining,

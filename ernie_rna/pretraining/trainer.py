@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.pretraining.average import Average
+from ernie_rna.pretraining.batches import PretrainingBatches
+from ernie_rna.pretraining.data import Batches, Limit, Rna, Sampler, Stream, stream_fasta
+from ernie_rna.pretraining.evaluation import Evaluator
+from ernie_rna.pretraining.plot import LOG_FILE, plot_log
+from ernie_rna.pretraining.settings import Settings
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.average import Average
-from ernie_rna.training.pretraining_batches import PretrainingBatches
-from ernie_rna.training.pretraining_data import Batches, Limit, Rna, Sampler, Stream, stream_fasta
-from ernie_rna.training.pretraining_evaluation import Evaluator
-from ernie_rna.training.pretraining_plot import LOG_FILE, plot_log
-from ernie_rna.training.pretraining_settings import Settings
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
 

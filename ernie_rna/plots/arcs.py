@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ernie_rna.structures.dot_bracket import BasePair, nested_pages, sorted_pairs
-from ernie_rna.structures.figures import (
+from ernie_rna.plots.figures import (
     BLACK,
     BLUE,
     GREEN,
@@ -20,6 +19,7 @@ from ernie_rna.structures.figures import (
     positions,
     saved,
 )
+from ernie_rna.structures.dot_bracket import BasePair, nested_pages, sorted_pairs
 from ernie_rna.structures.structure import FilePath
 
 if TYPE_CHECKING:

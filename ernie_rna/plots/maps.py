@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ernie_rna.structures.dot_bracket import BasePair, sorted_pairs
-from ernie_rna.structures.figures import (
+from ernie_rna.plots.figures import (
     BLACK,
     DOTS_PER_INCH,
     LETTER,
@@ -19,6 +18,7 @@ from ernie_rna.structures.figures import (
     positions,
     saved,
 )
+from ernie_rna.structures.dot_bracket import BasePair, sorted_pairs
 from ernie_rna.structures.structure import FilePath
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ernie_rna.plots.layout import coordinates, plot_layout
 from ernie_rna.structures.dot_bracket import from_dot_bracket
-from ernie_rna.structures.layout import coordinates, plot_layout
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("RNA")

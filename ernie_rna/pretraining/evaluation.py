@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ernie_rna.pretraining.batches import structure_batch
+from ernie_rna.pretraining.data import Limit, Rna, Sampler
+from ernie_rna.pretraining.settings import Settings
 from ernie_rna.scoring.masking import MaskingCollator
 from ernie_rna.structures.contacts import predict_pairs, solve_contacts
 from ernie_rna.structures.evaluation import PairScore, score_pairs
-from ernie_rna.training.pretraining_batches import structure_batch
-from ernie_rna.training.pretraining_data import Limit, Rna, Sampler
-from ernie_rna.training.pretraining_settings import Settings
 
 _MASK_SEED = 1
 _SHORTEST_HAIRPIN = 3  # bases, as `ernie-rna fold` has it

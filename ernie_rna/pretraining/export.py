@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ernie_rna.checkpoints.export import write_code_and_tokenizer
-from ernie_rna.training.pretraining import AVERAGE_FILE
-from ernie_rna.training.pretraining_batches import structure_batch
-from ernie_rna.training.pretraining_data import Rna
-from ernie_rna.training.pretraining_evaluation import score_structures
+from ernie_rna.pretraining.batches import structure_batch
+from ernie_rna.pretraining.data import Rna
+from ernie_rna.pretraining.evaluation import score_structures
+from ernie_rna.pretraining.trainer import AVERAGE_FILE
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
