@@ -22,7 +22,7 @@ _GPU_BATCH_TOKENS = 16384
 
 # A window ends at this many records, or at this many batches' worth of tokens. What a kill costs
 # is at most a window: 32,768 tokens are 40 s of two CPU cores. Smaller ones leave batches emptier:
-# of real sequences of up to 1022 nt a batch of 2048 gets 1060 tokens on average, which costs nothing
+# of real RNAs of up to 1022 nt a batch of 2048 gets 1060 tokens on average, which costs nothing
 # on a CPU, and 3.0 % of padding (one of 16,384 gets 7060 and 4.6 %).
 WINDOW_RECORDS = 4096
 WINDOW_BATCHES = 16
