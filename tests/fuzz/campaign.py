@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from tests.fuzz.readers import Reader
+from tests.fuzz.reader import Reader
 
 # Of computing, for one input; the slowest that was found took half a second.
 SECONDS = 5

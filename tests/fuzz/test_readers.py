@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz import campaign
 from tests.fuzz.mutations import MAX_BYTES, MUTATIONS
-from tests.fuzz.readers import READERS, Reader
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import READERS
 
 _NEEDS = {
     "FASTA": "dnaio",
