@@ -25,19 +25,21 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ernie_rna.files.arrays import Array, write_safetensors
 from ernie_rna.files.atomic import OutputError, replacing, write_atomically
 
 # What may stand in the folder, and be deleted with it.
 _OURS = ("manifest.json*", "lock", "input.fasta", "part-*", "output-*")
+_CHECKSUM = "crc32"  # under this name in a part's metadata
 # Arrays are read in blocks of about this size.
 _BLOCK_BYTES = 1 << 24
 
@@ -168,11 +170,15 @@ class Store:
 
     def has(self, number: int) -> bool:
         """Whether a window's results are there, and not damaged."""
-        try:
-            with safe_open(self._path(number), framework="np"):
-                return True
-        except (FileNotFoundError, SafetensorError):
+        if not self._path(number).exists():
             return False
+        try:
+            with safe_open(self._path(number), framework="np") as file:
+                checksum = file.metadata()[_CHECKSUM]
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception:  # A damaged header raises nearly anything.
+            return False
+        return checksum == _checksum(arrays)
 
     def put(self, number: int, results: Mapping[str, np.ndarray | Sequence[str]]) -> None:
         """Keep a window's results.
@@ -186,7 +192,8 @@ class Store:
         """
         arrays = [_as_array(name, values) for name, values in results.items()]
         with replacing(self._path(number)) as path:
-            write_safetensors(path, arrays)
+            checksum = _checksum({array.name: next(iter(array.blocks)) for array in arrays})
+            write_safetensors(path, arrays, {_CHECKSUM: checksum})
 
     def parts(self, count: int) -> list[Part]:
         """The results of the first windows, once they are all there."""
@@ -206,8 +213,8 @@ class Store:
         if not self._manifest_path.exists():
             return None
         try:
-            return json.loads(self._manifest_path.read_bytes())
-        except ValueError as error:
+            return dict(json.loads(self._manifest_path.read_bytes()))
+        except (ValueError, TypeError) as error:
             raise OutputError(
                 f"{self._manifest_path} is damaged; delete {self.folder} and start anew"
             ) from error
@@ -229,6 +236,15 @@ class Store:
             file.close()
             raise OutputError(f"another process is working on {self.output}") from error
         return file
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """The crc32 of arrays with their names, types and shapes."""
+    crc = 0
+    for name, array in sorted(arrays.items()):
+        crc = zlib.crc32(f"{name} {array.dtype} {array.shape}\n".encode(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).tobytes(), crc)
+    return f"{crc:08x}"
 
 
 def _as_array(name: str, values: np.ndarray | Sequence[str]) -> Array:

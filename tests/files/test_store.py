@@ -52,6 +52,26 @@ def test_refuses_texts_of_two_lines(store):
         store.put(0, {"lines": ["a\nb"]})
 
 
+def test_a_damaged_part_is_not_there(store):
+    store.put(0, {"values": np.ones((7, 3), np.float32), "lines": ["a", "b"]})
+    assert store.has(0)
+    (part,) = store.parts(1)
+    content = part.path.read_bytes()
+    for at in range(len(content)):
+        part.path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        if store.has(0):  # Blanks behind the header are no part of it.
+            assert content[at : at + 1] == b" "
+    part.path.write_bytes(content[:-1])
+    assert not store.has(0)
+
+
+@pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff"])
+def test_a_damaged_manifest_is_refused(store, content):
+    (store.folder / "manifest.json").write_bytes(content)
+    with pytest.raises(OutputError, match=r"manifest\.json is damaged; delete"):
+        store.begin(SETTINGS)
+
+
 def test_a_part_for_which_there_is_no_room_is_not_there(store):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))

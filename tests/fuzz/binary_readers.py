@@ -1,10 +1,13 @@
 """Checkpoints, reference values and our own outputs."""
 
 import argparse
+import contextlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -13,8 +16,10 @@ from ernie_rna.checkpoints.conversion import convert_weights, to_fairseq
 from ernie_rna.checkpoints.names import expand
 from ernie_rna.checkpoints.pickles import CheckpointError
 from ernie_rna.checkpoints.reading import read_checkpoint
+from ernie_rna.embeddings import to_file
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
+from ernie_rna.files.atomic import OutputError
 from ernie_rna.parity.golden import read_golden
 from ernie_rna.parity.models import ParityError
 from ernie_rna.parity.published import read_cls_embedding
@@ -257,4 +262,50 @@ _EMBEDDINGS = (
     ),
 )
 
-BINARY_READERS = (*_CHECKPOINTS, *_REFERENCES, *_EMBEDDINGS)
+# ---------------------------------------------------------------------------------------------
+# A run that was cut off
+
+
+def _cut_off_seeds(folder: Path, name: str) -> list[bytes]:
+    """The folder of a run that dies as it puts its output together; one file of it is damaged."""
+    embed(_RNA, _encoder(), folder / "whole.npz", progress=False, force=True)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(to_file, "write_table", _interrupt)
+        embed(_RNA, _encoder(), folder / "cut.npz", progress=False, force=True)
+    return [(folder / "cut.npz.partial" / name).read_bytes()]
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _go_on(path: Path) -> object:
+    """The output is the one of the run that was never cut off, or there is none."""
+    output = path.with_name("again.npz")
+    partial_folder = path.with_name("again.npz.partial")
+    output.unlink(missing_ok=True)
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    shutil.copytree(path.with_name("cut.npz.partial"), partial_folder)
+    shutil.copy(path, partial_folder / path.name)
+    try:
+        embed(_RNA, _encoder(), output, progress=False)
+    except OutputError:
+        assert not output.exists()
+        raise
+    assert output.read_bytes() == path.with_name("whole.npz").read_bytes()
+    return output
+
+
+_CUT_OFF = tuple(
+    Reader(f"run that goes on, {name}", name, seeds, _go_on, (OutputError,), through)
+    for name, seeds, through in (
+        ("manifest.json", partial(_cut_off_seeds, name="manifest.json"), None),
+        (
+            "part-000000.safetensors",
+            partial(_cut_off_seeds, name="part-000000.safetensors"),
+            mutations.within_header,
+        ),
+    )
+)
+
+BINARY_READERS = (*_CHECKPOINTS, *_REFERENCES, *_EMBEDDINGS, *_CUT_OFF)
