@@ -199,18 +199,10 @@ def _index(table: Table, tables: list[Table], names: list[str]) -> bytes:
     return json.dumps({"metadata": table.metadata, "shards": shards}, indent=1).encode()
 
 
-# ---------------------------------------------------------------------------------------------
-# safetensors
-
-
 def _write_safetensors(table: Table, path: Path) -> None:
     """The ids are one uint8 tensor, in UTF-8, each id followed by a newline."""
     arrays = [*table.arrays(), table.array("ids")]
     write_safetensors(path, arrays, {"ernie_rna": table.metadata_json})
-
-
-# ---------------------------------------------------------------------------------------------
-# NumPy
 
 
 def _write_npz(table: Table, path: Path) -> None:
@@ -239,10 +231,6 @@ def _ids_as_text(table: Table) -> Array:
     dtype = np.dtype(f"U{longest}")
     blocks = (np.array(ids, dtype=dtype) for ids in table.ids())
     return Array("ids", dtype, (table.records,), blocks)
-
-
-# ---------------------------------------------------------------------------------------------
-# HDF5
 
 
 def _write_hdf5(table: Table, path: Path) -> None:
@@ -275,10 +263,6 @@ def _fill(dataset: Any, blocks: Any) -> None:
     for block in blocks:
         dataset[start : start + len(block)] = block
         start += len(block)
-
-
-# ---------------------------------------------------------------------------------------------
-# Parquet
 
 
 def _write_parquet(table: Table, path: Path) -> None:
