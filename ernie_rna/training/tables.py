@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def _read(path: Path, header: str, file) -> Table:
     columns = next(csv.reader([header], delimiter=delimiter), [])
     if not any(columns):
         raise InputError(f"{path}: empty, or without a header in its first line")
-    repeated = sorted({column for column in columns if columns.count(column) > 1})
+    repeated = sorted(column for column, count in Counter(columns).items() if count > 1)
     if repeated:
         raise InputError(f"{path}: two columns are called {repeated[0]!r}")
     rows = []
