@@ -185,23 +185,57 @@ def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
 
 
 def change_a_stem(model: str) -> None:
-    """Score what breaks the pairs of a known stem, and what makes up for it; and fill a mask."""
+    """What breaks the pairs of a known stem, and what makes up for it; and fill a mask."""
     from ernie_rna.inference.loading import load_masked_lm
     from ernie_rna.structures.formats import read_structures
 
-    step(f"Change a stem of {CHANGED}: log-odds against the RNA as it is, mean of both orders")
     (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == CHANGED)
+    step(f"Change a stem of {CHANGED}: one base of a pair, which breaks it, then the other as well")
+    print("How likely the stem's five pairs are on the whole, as `fold --pairs` tells:\n")
+    print_changes(rna, fold_changes(model, rna), first="as it is")
     masked_lm = load_masked_lm(resolve_model(model))
-    print(f"{'pair':<12}{'as it is':<12}{'broken':>12}{'made up for':>16}")
-    totals = []
-    for i, j in rna.pairs[STEM]:
-        broken, made_up = score_pair(masked_lm, rna.sequence, i, j)
-        totals.append((broken, made_up))
-        pair = f"{rna.sequence[i]}-{rna.sequence[j]}"
-        print(f"{i + 1:>2}-{j + 1:<9}{pair:<12}{broken:>+12.2f}{made_up:>+16.2f}")
-    broken, made_up = (sum(column) / len(totals) for column in zip(*totals, strict=True))
-    print(f"{'mean':<24}{broken:>+12.2f}{made_up:>+16.2f}")
+    print("\nLog-odds of the changed RNA by the language model, the mean of both orders:\n")
+    print_changes(rna, [score_pair(masked_lm, rna.sequence, i, j) for i, j in rna.pairs[STEM]])
     fill_a_mask(masked_lm, rna)
+
+
+def print_changes(rna: Structure, rows: Sequence[Sequence[float]], first: str = "") -> None:
+    """A row for each pair of the stem, and the means."""
+    titles = [first] * bool(first) + ["broken", "made up for"]
+    print(f"{'pair':<10}" + "".join(f"{title:>14}" for title in titles))
+    for (i, j), values in zip(rna.pairs[STEM], rows, strict=True):
+        pair = f"{rna.sequence[i]}{i + 1}-{rna.sequence[j]}{j + 1}"
+        print(f"{pair:<10}" + "".join(f"{value:>14.2f}" for value in values))
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    print(f"{'mean':<10}" + "".join(f"{value:>14.2f}" for value in means))
+
+
+def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]:
+    """The mean probability of the stem's pairs: as it is, with a pair broken, and made up for.
+
+    A pair that is broken counts as 0, so that four of five are left at best.
+    """
+    from ernie_rna.structures.fold import fold
+
+    changes = {"as it is": rna.sequence}
+    for i, j in rna.pairs[STEM]:
+        left = replaced(rna.sequence, i, rna.sequence[j])
+        changes[f"{i} left"] = left
+        changes[f"{i} right"] = replaced(rna.sequence, j, rna.sequence[i])
+        changes[f"{i} both"] = replaced(left, j, rna.sequence[i])
+    seen = {}
+    for folded in fold(changes, resolve_model(model), matrix="probabilities"):
+        assert folded.matrix is not None
+        matrix = folded.matrix
+        seen[folded.structure.id] = sum(float(matrix[i, j]) for i, j in rna.pairs[STEM]) / 5
+    return [
+        (seen["as it is"], (seen[f"{i} left"] + seen[f"{i} right"]) / 2, seen[f"{i} both"])
+        for i, _ in rna.pairs[STEM]
+    ]
+
+
+def replaced(sequence: str, position: int, letter: str) -> str:
+    return sequence[:position] + letter + sequence[position + 1 :]
 
 
 def score_pair(
@@ -218,8 +252,8 @@ def score_pair(
         # In place of C-G it breaks the pair to G-G, then makes up for it by G-C.
         new, old = sequence[second], sequence[first]
         single = log_odds(masked_lm, sequence, first, new)
-        changed = sequence[:first] + new + sequence[first + 1 :]
         broken.append(single)
+        changed = replaced(sequence, first, new)
         made_up.append(single + log_odds(masked_lm, changed, second, old))
     return sum(broken) / 2, sum(made_up) / 2
 
@@ -237,7 +271,7 @@ def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) ->
     from tokenization_ernie_rna import ErnieRnaTokenizer
 
     tokenizer = ErnieRnaTokenizer()
-    text = f"{sequence[:position]}{tokenizer.mask_token}{sequence[position + 1 :]}"
+    text = replaced(sequence, position, str(tokenizer.mask_token))
     with torch.no_grad():
         logits = masked_lm(**tokenizer(text, return_tensors="pt")).logits[0, position + 1]
     values = logits[tokenizer.convert_tokens_to_ids(list(BASES))].log_softmax(dim=-1)
@@ -248,7 +282,7 @@ def fill_a_mask(masked_lm: ErnieRnaForMaskedLM, rna: Structure) -> None:
     """Print how likely each base is at the place of the stem's first one."""
     step(f"Fill a mask of {CHANGED}")
     i, j = rna.pairs[STEM][0]
-    print(f"{rna.sequence[:i]}<mask>{rna.sequence[i + 1 :]}\n")
+    print(f"{replaced(rna.sequence, i, '<mask>')}\n")
     print(f"At {i + 1} there was {rna.sequence[i]}, which pairs with {rna.sequence[j]} at {j + 1}.")
     values = likelihoods(masked_lm, rna.sequence, i)
     for base in sorted(values, key=lambda base: -values[base]):

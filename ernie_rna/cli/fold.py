@@ -7,6 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.before import check_input, check_model
@@ -20,7 +21,7 @@ from ernie_rna.cli.options import (
     new_parser,
     reading_off,
 )
-from ernie_rna.files.outputs import STANDARD_OUTPUT, describe
+from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, describe
 
 if TYPE_CHECKING:
     from ernie_rna.structures.fold import Fold
@@ -39,6 +40,9 @@ output formats, by extension; -o may be given more than once:
   .bpseq        a folder with a file for each
   .npz          the matrix of each sequence, under its id: see --matrix
 
+--pairs and --bases tell how sure the model is. By a head for structures these are probabilities, as
+true as the model's card says its calibration is; without one they only rank.
+
 Only A-U, G-C and G-U pair. T is U; N and the other IUPAC codes stay unpaired.
 
 A sequence for which the optimisation diverges, or whose scores are not finite, is in no output;
@@ -48,6 +52,7 @@ Each is named at the end with the reason, the others are written, and the exit c
 _EXAMPLES = """\
   ernie-rna fold rna.fasta -m MODEL
   ernie-rna fold rna.fasta -m MODEL -o rna.dbn -o rna.npz --matrix contacts
+  ernie-rna fold rna.fasta -m MODEL -o rna.dbn --pairs pairs.tsv --bases bases.tsv
   ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --as-authors    as the authors' script
   ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
 """
@@ -78,14 +83,25 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--matrix",
-        choices=("contacts", "scores"),
-        default="contacts",
+        choices=("contacts", "scores", "probabilities"),
         help="for .npz: the contacts after the optimisation (the default; those of pairs are "
-        "above 0.5), or the symmetric scores or logits that they come from",
+        "above 0.5), the symmetric scores or logits that they come from, or the probabilities "
+        "of --pairs",
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="OUT.tsv",
+        help="a line for each pair: id, i, j, base_i, base_j and how likely it is; - is stdout",
+    )
+    parser.add_argument(
+        "--bases",
+        metavar="OUT.tsv",
+        help="a line for each base: id, position, base, partner (0: unpaired) and its "
+        "reliability, which is the probability of its pair or of having none; - is stdout",
     )
     parser.add_argument("--force", action="store_true", help="replace outputs that exist")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-    add_input_rules(parser)
+    add_input_rules(parser, windows=True)
     add_reading_off(parser)
     add_computing(parser)
     parser.set_defaults(run=run, interrupted="; no file was written")
@@ -93,10 +109,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fold as the arguments say."""
-    from ernie_rna.structures.output import check_outputs, open_output, wants_matrix
+    from ernie_rna.structures.output import check_outputs, open_output
 
-    outputs = args.output or [STANDARD_OUTPUT]
+    tables = [output for output in (args.pairs, args.bases) if output is not None]
+    outputs = args.output or [STANDARD_OUTPUT] * (STANDARD_OUTPUT not in tables)
     check_outputs(outputs, args.force)
+    check_output_files([*outputs, *tables], args.force, folders=True)
+    matrix = wanted_matrix(args.matrix, outputs, tables)
     check_input(args.input)
     check_model(args.model, args.revision)
     how = reading_off(args)
@@ -109,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.structures.pairing_maps import reads_head
 
     logging.disable_progress_bar()  # Ours is enough.
-    on_terminal = STANDARD_OUTPUT in outputs and sys.stdout.isatty()
+    on_terminal = STANDARD_OUTPUT in (*outputs, *tables) and sys.stdout.isatty()
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         sequences = stack.enter_context(readable_twice(args.input, args.unknown))
@@ -117,7 +136,8 @@ def run(args: argparse.Namespace) -> int:
         results = fold(
             sequences,
             args.model,
-            matrix=args.matrix if wants_matrix(outputs) else None,
+            matrix=matrix,
+            overlap=args.overlap,
             progress=False if args.quiet or on_terminal else None,
             **how,
             **computing(args),
@@ -125,14 +145,49 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             by_head = reads_head(args.model, args.layer, args.head, args.revision)
             print(f"ernie-rna: {_READ_OFF[by_head]}", file=sys.stderr)
-        writers = {output: stack.enter_context(open_output(output)) for output in outputs}
+        opened = {output: open_output(output) for output in outputs} | open_tables(args)
+        writers = {output: stack.enter_context(opening) for output, opening in opened.items()}
         count, problems = _write(results, writers)
     for problem in problems:
         print(f"ernie-rna: {problem}", file=sys.stderr)
     if not args.quiet and not on_terminal:
         seconds = time.monotonic() - start
-        print(f"{describe(outputs)}: {count} sequences in {seconds:.1f} s", file=sys.stderr)
+        print(
+            f"{describe([*outputs, *tables])}: {count} sequences in {seconds:.1f} s",
+            file=sys.stderr,
+        )
     return 1 if problems else 0
+
+
+def wanted_matrix(asked: str | None, outputs: list[str], tables: list[str]) -> str | None:
+    """The kind of matrix that the outputs and the tables of confidence are written from.
+
+    Raises:
+        ValueError: they need different ones.
+    """
+    from ernie_rna.structures.output import wants_matrix
+
+    if tables:
+        if wants_matrix(outputs) and asked not in (None, "probabilities"):
+            raise ValueError(
+                f"--matrix {asked} beside --pairs or --bases, which are made of probabilities: "
+                "write the .npz in a run of its own, or with --matrix probabilities"
+            )
+        return "probabilities"
+    return (asked or "contacts") if wants_matrix(outputs) else None
+
+
+def open_tables(args: argparse.Namespace) -> dict[str, AbstractContextManager[Write]]:
+    """The tables of confidence that are asked for, to be opened."""
+    from ernie_rna.structures.confidence import BASES_HEADER, PAIRS_HEADER, base_lines, pair_lines
+    from ernie_rna.structures.output import open_table
+
+    tables: dict[str, AbstractContextManager[Write]] = {}
+    if args.pairs is not None:
+        tables[args.pairs] = open_table(args.pairs, PAIRS_HEADER, pair_lines)
+    if args.bases is not None:
+        tables[args.bases] = open_table(args.bases, BASES_HEADER, base_lines)
+    return tables
 
 
 def _write(results: Iterable[Fold], writers: Mapping[str, Write]) -> tuple[int, list[str]]:

@@ -38,15 +38,28 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", required=True, help=MODEL_HELP)
 
 
-def add_input_rules(parser: argparse.ArgumentParser) -> None:
-    """What to do with sequences that the model was not made for."""
+def add_input_rules(parser: argparse.ArgumentParser, windows: bool = False) -> None:
+    """What to do with sequences that the model was not made for.
+
+    Args:
+        windows: whether windows of a sequence can be taken.
+    """
     parser.add_argument(
         "--long",
-        choices=("error", "full"),
+        choices=("error", "window", "full") if windows else ("error", "full"),
         default="error",
-        help="sequences over 1022 nt: refuse them (the default), or compute them whole, beyond "
-        "what the model was trained on",
+        help="sequences over 1022 nt: refuse them (the default)"
+        + (", take overlapping windows, with no pairs between what shares none" * windows)
+        + ", or compute them whole, beyond what the model was trained on",
     )
+    if windows:
+        parser.add_argument(
+            "--overlap",
+            type=int,
+            default=256,
+            metavar="NT",
+            help="nucleotides that windows share at least (256)",
+        )
     add_unknown(parser)
 
 

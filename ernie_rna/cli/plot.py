@@ -39,6 +39,8 @@ Draw what the model makes of a sequence, by matplotlib (pip install "ernie-rna[p
   heads   the symmetric scores of all heads of a layer, with --head framed
   arcs    the structure that `ernie-rna fold` finds, an arc for each base pair; with --reference
           the known one below it
+  layout  the structure that `ernie-rna fold` finds, with its stems and loops, each base coloured
+          by its reliability as `ernie-rna fold --bases` writes it (needs the extra vienna as well)
   closeness   the probabilities of two bases to be near one another in space, by a model with a
           head for that, as `ernie-rna closeness` writes them
 
@@ -48,6 +50,7 @@ _EXAMPLES = """\
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what map -o map.png
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what heads --layer 6 -o heads.svg
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what arcs --reference known.ct -o arcs.svg
+  ernie-rna plot rna.fasta -m MODEL --id tRNA --what layout -o drawing.svg
 """
 
 
@@ -84,12 +87,14 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"{output}: the extension must be one of {', '.join(EXTENSIONS)}")
-    if args.what in ("heads", "closeness") and args.reference:
-        raise ValueError(f"--what {args.what} marks no pairs: leave out --reference")
+    if args.what in ("heads", "closeness", "layout") and args.reference:
+        raise ValueError(f"--what {args.what} shows no known pairs: leave out --reference")
     check_output_files([args.output], args.force)
     check_input(args.input)
     check_model(args.model, args.revision)
     import_extra("matplotlib", "plot", "a plot")
+    if args.what == "layout":
+        import_extra("RNA", "vienna", "a drawing of stems and loops")
     reading_off(args)
     record = find_record(read_fasta(args.input, args.unknown), args.id)
     known = find_reference(args.reference, record) if args.reference else None
@@ -210,6 +215,24 @@ def _draw_arcs(
     plot_arcs(record.sequence, folded.structure.pairs, known, title=title, path=output)
 
 
+def _draw_layout(
+    args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
+) -> None:
+    from ernie_rna.structures.confidence import base_reliabilities
+    from ernie_rna.structures.layout import plot_layout
+
+    maps = _load(args, args.layer)
+    folded = _fold(args, maps, record, "probabilities")
+    assert folded.matrix is not None
+    plot_layout(
+        record.sequence,
+        folded.structure.pairs,
+        values=base_reliabilities(folded.matrix, folded.structure).tolist(),
+        title=_title(args, record, maps.source),
+        path=output,
+    )
+
+
 def _draw_closeness(
     args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
@@ -253,5 +276,6 @@ _DRAW = {
     "map": _draw_map,
     "heads": _draw_heads,
     "arcs": _draw_arcs,
+    "layout": _draw_layout,
     "closeness": _draw_closeness,
 }

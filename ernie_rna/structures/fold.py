@@ -30,13 +30,14 @@ from ernie_rna.inference.loading import tokenize
 from ernie_rna.inference.progress import Progress
 from ernie_rna.sequences.batches import Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.long import nucleotide_limit
+from ernie_rna.sequences.long import LONG, check_long, nucleotide_limit
 from ernie_rna.sequences.sources import Intake, Sequences
 from ernie_rna.structures.contacts import predict_pairs, solve_contacts
 from ernie_rna.structures.pairing_maps import FoldingModel, PairingMaps, load_maps
 from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.windows import windowed_map
 
-MATRICES = ("contacts", "scores")
+MATRICES = ("contacts", "scores", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def fold(
     min_loop: int = 3,
     matrix: str | None = None,
     long: str = "error",
+    overlap: int = 256,
     unknown: str = "error",
     batch_tokens: int | None = None,
     dtype: str | None = None,
@@ -90,9 +92,11 @@ def fold(
         min_loop: fewest bases between partners; 3 is the shortest hairpin loop of a real RNA, the
             authors ask for none (0).
         matrix: "contacts", those of `contacts.solve_contacts`, or "scores", the symmetric map
-            that they come from (of a trained head, its logits); None for neither.
-        long: what to do with a sequence longer than the model was trained on: "error" or
-            "full" (computed whole).
+            that they come from (of a trained head, its logits), or "probabilities", see
+            `confidence`; None for none of them.
+        long: what to do with a sequence longer than the model was trained on: "error", "window"
+            (overlapping windows, merged as `windows` says) or "full" (computed whole).
+        overlap: bases that neighbouring windows share at least.
         unknown: "error" or "unk", see `fasta`.
         batch_tokens: tokens in a batch; None is 2048 on a CPU, else 16384.
         dtype: "float32", "bfloat16" or "float16"; None is "float32", or the type of a model
@@ -112,7 +116,7 @@ def fold(
         ValueError: an argument is off.
     """
     _check(min_loop, matrix)
-    intake = Intake(sequences, long, unknown)
+    intake = Intake(sequences, long, unknown, choices=LONG)
     maps = load_maps(
         model,
         layer,
@@ -127,10 +131,14 @@ def fold(
     records = intake.records(config)
     tokens = resolve_batch_tokens(batch_tokens, maps.model.device)
     limit = nucleotide_limit(config)
-    plan = Plan(tokens, limit, long=long, squared_from=maps.squared_from)
+    check_long(long, limit, overlap)
+    window = (limit, overlap) if long == "window" else None
+    # A batch has whole sequences; each is cut where its map is computed.
+    whole = "full" if window else long
+    plan = Plan(tokens, limit, long=whole, squared_from=maps.squared_from)
     bar = Progress(progress, width, intake.found, lambda length: plan.cost(length, width))
     windows = compute_windows(
-        plan.windows(records), partial(_fold_batch, maps, min_loop, matrix), bar
+        plan.windows(records), partial(_fold_batch, maps, min_loop, matrix, window), bar
     )
     return chain.from_iterable(windows)
 
@@ -139,14 +147,18 @@ def _check(min_loop: int, matrix: str | None) -> None:
     if min_loop < 0:
         raise ValueError(f"min_loop must be at least 0; got {min_loop}")
     if matrix not in (None, *MATRICES):
-        raise ValueError(f"matrix must be None, {' or '.join(MATRICES)}; got {matrix!r}")
+        raise ValueError(f"matrix must be None or one of {', '.join(MATRICES)}; got {matrix!r}")
 
 
 def _fold_batch(
-    maps: PairingMaps, min_loop: int, matrix: str | None, records: list[FastaRecord]
+    maps: PairingMaps,
+    min_loop: int,
+    matrix: str | None,
+    window: tuple[int, int] | None,
+    records: list[FastaRecord],
 ) -> Iterator[Fold]:
     texts = [record.sequence for record in records]
-    pairing_map = maps.compute(*tokenize(texts, maps.model.device))  # (batch, length, length)
+    pairing_map = _pairing_map(maps, texts, window)  # (batch, length, length)
     solved = _solve(pairing_map, texts, min_loop, maps.threshold)
     for record, scores, contacts in zip(records, pairing_map, solved, strict=True):
         structure = Structure(record.id, record.sequence, [])
@@ -154,15 +166,38 @@ def _fold_batch(
             yield Fold(structure, problem=contacts)
             continue
         pairs = predict_pairs(contacts[None])[0]
-        wanted = {"contacts": contacts, "scores": scores}.get(matrix or "")
-        yield Fold(replace(structure, pairs=pairs), _cut(wanted, len(record.sequence)))
+        inside = slice(len(record.sequence))  # without the padding
+        made = {"contacts": contacts[inside, inside], "scores": scores[inside, inside]}
+        if matrix == "probabilities":
+            maps_of_one = made["scores"], made["contacts"]
+            made[matrix] = maps.probabilities(*maps_of_one, record.sequence, min_loop)
+        yield Fold(replace(structure, pairs=pairs), _copy(made.get(matrix or "")))
 
 
-def _cut(matrix: Tensor | None, length: int) -> np.ndarray | None:
-    """(padded length, padded length) -> (length, length), a copy."""
+def _pairing_map(maps: PairingMaps, texts: Sequence[str], window: tuple[int, int] | None) -> Tensor:
+    """The maps of a batch, (batch, length, length), by windows where a sequence is too long.
+
+    Args:
+        window: the limit and the overlap; None for whole sequences.
+    """
+
+    def compute(*some: str) -> Tensor:
+        return maps.compute(*tokenize(list(some), maps.model.device))
+
+    longest = max(map(len, texts))
+    if window is None or longest <= window[0]:
+        return compute(*texts)
+    batch = torch.zeros(len(texts), longest, longest)
+    for row, text in zip(batch, texts, strict=True):
+        inside = slice(len(text))
+        row[inside, inside] = windowed_map(lambda part: compute(part)[0], text, *window)
+    return batch
+
+
+def _copy(matrix: Tensor | None) -> np.ndarray | None:
     if matrix is None:
         return None
-    array: Any = matrix[:length, :length].to("cpu", torch.float32).numpy()
+    array: Any = matrix.to("cpu", torch.float32).numpy()
     return np.array(array)
 
 

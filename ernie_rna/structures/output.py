@@ -81,6 +81,25 @@ def open_output(output: str) -> Iterator[Write]:
         yield _explaining(output, write)
 
 
+@contextlib.contextmanager
+def open_table(
+    output: str, header: str, lines_of: Callable[[Structure, np.ndarray], Iterator[str]]
+) -> Iterator[Write]:
+    """Open a table of `confidence`, which takes results with probabilities; "-" is stdout.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    with open_text(output) as file:
+        file.write(header)
+
+        def write(folded: Fold) -> None:
+            assert folded.matrix is not None
+            file.writelines(lines_of(folded.structure, folded.matrix))
+
+        yield _explaining(output, write)
+
+
 def _explaining(output: str, write: Write) -> Write:
     def explain(folded: Fold) -> None:
         with full_disk_explained(output):

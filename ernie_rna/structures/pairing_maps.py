@@ -19,6 +19,8 @@ from ernie_rna.inference.attention_scores import (
 from ernie_rna.inference.heads import map_width, run_on_tokens
 from ernie_rna.inference.loading import class_names, load_head, load_model, resolve_layer
 from ernie_rna.sequences.batches import MAPS_FROM, SCORES_FROM
+from ernie_rna.structures.calibration import read_calibration
+from ernie_rna.structures.confidence import contact_strengths, pair_probabilities
 from ernie_rna.structures.contacts import extract_pairing_map
 from modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 
@@ -63,6 +65,12 @@ class PairingMaps(Protocol):
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, seq) each -> symmetric maps (batch, length, length)."""
 
+    def probabilities(
+        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
+    ) -> Tensor:
+        """How likely each pair is, by the map and the contacts of a sequence: all (length, length),
+        see `confidence`."""
+
 
 @dataclass(frozen=True)
 class ScoreMaps:
@@ -103,6 +111,11 @@ class ScoreMaps:
         )
         return extract_pairing_map([scores], attention_mask, layer=0, head=0)
 
+    def probabilities(
+        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
+    ) -> Tensor:
+        return contact_strengths(contacts)
+
 
 @dataclass(frozen=True)
 class HeadMaps:
@@ -127,6 +140,12 @@ class HeadMaps:
         outputs = run_on_tokens(self.model, input_ids, attention_mask, self.pairing_scores)
         logits: Tensor = outputs.logits
         return logits
+
+    def probabilities(
+        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
+    ) -> Tensor:
+        line = read_calibration(self.model.config)
+        return pair_probabilities(scores[None], [sequence], min_loop=min_loop, calibration=line)[0]
 
 
 def reads_head(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
 from ernie_rna.structures.dbn import format_tsv
-from ernie_rna.structures.formats import write_structures
+from ernie_rna.structures.formats import read_structures, write_structures
 from ernie_rna.structures.structure import Structure
 from modeling_ernie_rna import ErnieRnaModel
 from tests.conftest import ROOT
@@ -263,7 +263,9 @@ def test_evaluate_with_minimum_free_energy(structures, capsys):
 # plot
 
 
-@pytest.mark.parametrize("what", ["map", "heads", "arcs"])
+@pytest.mark.parametrize(
+    "what", ["map", "heads", "arcs", pytest.param("layout", marks=needs_vienna)]
+)
 def test_plot_draws(folder, capsys, what):
     pytest.importorskip("matplotlib")
     arguments = ["plot", "in.fasta", "-m", "model", "--id", "trna_arg", "--what", what]
@@ -293,7 +295,7 @@ def test_plot_marks_the_known_structure(folder, capsys, sequences):
         (["-o", "out.png", "--id", "trna_arg", "--head", "12"], "head 12"),
         (["-o", "out.png", "--id", "trna_arg", "--reference", "known.dbn"], "75 nt, 5 in known"),
         (["-o", "out.png", "--id", "readme_1", "--reference", "known.dbn"], "'readme_1'"),
-        (["-o", "out.png", "--what", "heads", "--reference", "known.dbn"], "marks no pairs"),
+        (["-o", "out.png", "--what", "heads", "--reference", "known.dbn"], "shows no known pairs"),
     ],
 )
 def test_what_plot_refuses(folder, capsys, arguments, message):
@@ -302,6 +304,28 @@ def test_what_plot_refuses(folder, capsys, arguments, message):
     errors = run(capsys, "plot", "in.fasta", "-m", "model", *arguments, code=1).err
     assert message in errors
     assert not Path("out.png").exists()
+
+
+TABLES = ("--pairs", "pairs.tsv", "--bases", "bases.tsv")
+
+
+def test_fold_writes_how_sure_it_is(folder, capsys):
+    run(capsys, "fold", "in.fasta", "-m", "model", "-o", "out.dbn", "-o", "out.npz", *TABLES)
+    structures = read_structures("out.dbn")
+    header, *pairs = [line.split("\t") for line in Path("pairs.tsv").read_text().splitlines()]
+    assert header == ["id", "i", "j", "base_i", "base_j", "probability"]
+    expected = [(one.id, i + 1, j + 1) for one in structures for i, j in one.pairs]
+    assert [(id, int(i), int(j)) for id, i, j, *_ in pairs] == expected
+    bases = [line.split("\t") for line in Path("bases.tsv").read_text().splitlines()[1:]]
+    assert "".join(base for _, _, base, _, _ in bases) == "".join(s.sequence for s in structures)
+    partners = [partner for one in structures for partner in one.partners]
+    assert [int(partner) for *_, partner, _ in bases] == partners
+    assert all(0 <= float(reliability) <= 1 for *_, reliability in bases)
+    with np.load("out.npz") as matrices:
+        assert max(matrix.max() for matrix in matrices.values()) <= 1
+    more = ["-o", "b.npz", "--matrix", "scores", "--pairs", "p.tsv"]
+    _, errors = run(capsys, "fold", "in.fasta", "-m", "model", *more, code=1)
+    assert "--matrix scores beside --pairs" in errors
 
 
 def test_the_only_record_needs_no_name():

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from ernie_rna import shipped
+from ernie_rna.structures.contacts import allowed_pairs
+from ernie_rna.structures.structure import Structure
 from scripts import demo
 from tests.conftest import ROOT
 from tests.golden_folder import write_golden_folder
@@ -28,6 +30,8 @@ def printed(tmp_path_factory) -> str:
 import sys
 from pathlib import Path
 from ernie_rna import shipped
+from ernie_rna.structures.contacts import allowed_pairs
+from ernie_rna.structures.structure import Structure
 from scripts import demo
 examples = shipped.examples()
 shipped._HERE = Path({str(folder)!r})
@@ -102,3 +106,25 @@ def test_pairs_are_scored_by_one_base_at_a_time(model):
     assert made_up == pytest.approx((first + both) / 2)
     values = demo.likelihoods(model, sequence, 2)
     assert sum(np.exp(list(values.values()))) == pytest.approx(1)
+
+
+def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
+    """As it is 0.5 each; a broken pair, and what makes up for it, by what is handed to fold."""
+    from ernie_rna.structures import fold as fold_module
+    from ernie_rna.structures.formats import read_structures
+
+    (rna,) = (
+        one for one in read_structures(shipped.examples() / "rna.dbn") if one.id == demo.CHANGED
+    )
+    folded = {}
+
+    def fold(sequences, model, matrix):
+        folded.update(sequences)
+        for id, text in sequences.items():
+            allowed = allowed_pairs([text])[0].numpy()
+            yield fold_module.Fold(Structure(id, text, []), np.where(allowed, 0.5, 0.0))
+
+    monkeypatch.setattr(fold_module, "fold", fold)
+    rows = demo.fold_changes("model", rna)
+    assert rows == [pytest.approx((0.5, 0.4, 0.5))] * 5
+    assert folded["26 both"][26] + folded["26 both"][42] == "GC"

@@ -1,0 +1,72 @@
+"""Calibration of logits that are drawn around the known pairs of a table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ernie_rna.structures.dot_bracket import from_dot_bracket
+from ernie_rna.structures.fold import Fold
+from ernie_rna.structures.structure import Structure
+from ernie_rna.training.pretraining_data import Rna
+from scripts import calibrate_pairs
+
+HAIRPIN = "GGGGGGAAAACCCCCC", "((((((....))))))"
+ROWS = 40
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A configuration without a model, whose logits are 2 higher where pairs are known."""
+    random = np.random.default_rng(0)
+    pairs = from_dot_bracket(HAIRPIN[1])
+
+    def fold(sequences, folder, matrix, min_loop):
+        for id, text in sequences.items():
+            logits = random.normal(0, 2, (len(text), len(text)))
+            logits[tuple(np.array(pairs).T)] += 2
+            yield Fold(Structure(id, text, [*pairs[:4], (4, 10)]), logits)
+
+    monkeypatch.setattr(calibrate_pairs, "fold", fold)
+    monkeypatch.setattr(calibrate_pairs, "reads_head", lambda *arguments: True)
+    (tmp_path / "config.json").write_text('{"model_type": "ernie_rna"}')
+    rows = [f"{n}\t{HAIRPIN[0]}\t{HAIRPIN[1]}\tF{n % 8}\tvalidation\n" for n in range(ROWS)]
+    (tmp_path / "known.tsv").write_text(
+        "id\tsequence\tdot_bracket\tfamily\tsplit\n" + "".join(rows)
+    )
+    return tmp_path
+
+
+def test_the_line_goes_into_the_configuration(folder, capsys):
+    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 0
+    printed = capsys.readouterr().out
+    assert f"{ROWS // 2} and {ROWS // 2} sequences of validation" in printed
+    config = json.loads((folder / "config.json").read_text())
+    slope, offset = config["pair_calibration"]
+    # Normal logits with means 2 apart and variance 4 have log-odds of slope 2 / 4.
+    assert slope == pytest.approx(0.5, abs=0.15)
+    assert f"{slope:.4f} x logit {offset:+.4f}" in printed
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if " to " in line]
+    assert sum(int(row[1]) for row in rows) == 5 * ROWS // 2
+    assert config["model_type"] == "ernie_rna"
+
+
+def test_a_dry_run_writes_nothing(folder, capsys):
+    before = (folder / "config.json").read_text()
+    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv"), "--dry-run"]) == 0
+    assert (folder / "config.json").read_text() == before
+
+
+def test_a_model_without_a_head_is_refused(folder, monkeypatch, capsys):
+    monkeypatch.setattr(calibrate_pairs, "reads_head", lambda *arguments: False)
+    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 1
+    assert "no head for structures" in capsys.readouterr().err
+
+
+def test_families_are_in_one_half_alone():
+    rnas = [Rna(str(n), "ACGU", ((0, 3),), f"F{n % 4}") for n in range(20)]
+    fitted, others = calibrate_pairs.halves(rnas, 3)
+    assert len(fitted) == len(others) == 6
+    assert not {rna.family for rna in fitted} & {rna.family for rna in others}
+    with pytest.raises(ValueError, match="two families"):
+        calibrate_pairs.halves(rnas[:1], 3)
