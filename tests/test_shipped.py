@@ -127,6 +127,14 @@ def test_mini_is_a_whole_folder_with_the_code_of_this_version():
         assert its.read_text() == ours.read_text(), f"cp *_ernie_rna.py {ernie_rna.mini()}"
 
 
+@needs_mini
+def test_the_structure_in_the_readme_is_minis():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    id, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].split()
+    (folded,) = ernie_rna.fold({id: sequence}, ernie_rna.mini())
+    assert folded.structure.dot_bracket == dot_bracket
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_examples(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
