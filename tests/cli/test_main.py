@@ -222,7 +222,7 @@ def test_ctrl_c_says_how_to_go_on(folder):
     Path("in.fasta").write_text("".join(f">{i}\n{'ACGU' * 50}\n" for i in range(20_000)))
     arguments = ["-m", "ernie_rna.cli", "embed", "in.fasta", "-m", "model", "-o", "out.npz"]
     process = start(*arguments)
-    while not list(Path().glob("out.npz.partial/*.journal")):
+    while not list(Path().glob("out.npz.partial/part-*")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
