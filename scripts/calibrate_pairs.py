@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ernie_rna.training.pretraining_data import Rna, read_table
 
 from ernie_rna.files.atomic import write_atomically
 from ernie_rna.sequences.fasta import InputError
@@ -30,7 +31,6 @@ from ernie_rna.structures.calibration import (
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.pairing_maps import reads_head
-from ernie_rna.training.pretraining_data import Rna, read_table
 
 MIN_LOOP = 3
 

@@ -49,8 +49,11 @@ def look_up_bias(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 
 
 def without_autocast(device: torch.device):
-    """Scores and their projection keep the dtype that they come in."""
-    if device.type == "meta":
+    """Scores and their projection keep the dtype that they come in.
+
+    No context where there is no autocast: torch.export of torch 2.4 knows none.
+    """
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 

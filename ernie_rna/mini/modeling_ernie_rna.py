@@ -12,7 +12,9 @@ attentions          after softmax
 """
 
 import copy
+import difflib
 import importlib
+import inspect
 import math
 
 import torch
@@ -67,6 +69,11 @@ else:
     ErnieRnaModelOutput = _outputs.ErnieRnaModelOutput
     ErnieRnaPreTrainingOutput = _outputs.ErnieRnaPreTrainingOutput
     ErnieRnaRibosomeLoadingOutput = _outputs.ErnieRnaRibosomeLoadingOutput
+
+
+# What the Trainer and tokenizers pass to any model, found by running the Trainer and pipelines on
+# transformers 4.41 to 5.24, and peft.
+_PASSED = frozenset(("num_items_in_batch", "token_type_ids"))
 
 
 class ErnieRnaPreTrainedModel(PreTrainedModel):
@@ -142,6 +149,16 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
         """An argument of forward, or the config's value where it was left out."""
         return bool(getattr(self.config, name, False) if value is None else value)
 
+    def _refuse(self, kwargs: dict) -> None:
+        """TypeError for a value under a name that `forward` does not have."""
+        odd = [n for n, value in kwargs.items() if value is not None and n not in _PASSED]
+        if not odd:
+            return
+        known = [name for name in inspect.signature(self.forward).parameters if name != "kwargs"]
+        near = difflib.get_close_matches(odd[0], known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+        raise TypeError(f"{type(self).__name__} takes no argument {odd[0]!r}: {hint}")
+
     def _as_tuple(self, output: ModelOutput, return_dict: bool | None):
         if return_dict is None:
             return_dict = getattr(self.config, "return_dict", True)
@@ -207,10 +224,13 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             ValueError: both or neither of `input_ids` and `inputs_embeds`, `inputs_embeds`
                 without `pairing_scores`, or a shape that does not fit.
         """
+        self._refuse(kwargs)
         output_attentions = self._flag(output_attentions, "output_attentions")
         output_hidden_states = self._flag(output_hidden_states, "output_hidden_states")
         output_biases = self._flag(output_attention_biases, "output_attention_biases")
         _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores)
+        if input_ids is not None:
+            _check_range("input_ids", input_ids, self.config.vocab_size)
 
         mask = self._attention_mask(input_ids, attention_mask, inputs_embeds)
         hidden_states = self._embed(input_ids, mask, position_ids, inputs_embeds)
@@ -361,6 +381,25 @@ def _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores) -> N
         )
 
 
+def _check_range(name: str, ids: torch.Tensor, stop: int) -> None:
+    """ValueError for an id that is neither below `stop` nor -100, in labels; on CPUs only.
+
+    A GPU would have to be waited for, and a trace or a transform has no values. It takes a
+    ten-thousandth of the time of a full-size batch of 8 x 512 tokens.
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or under_transform()
+    if ids.device.type != "cpu" or traced:
+        return
+    wrong = (ids < 0) | (ids >= stop)
+    if name != "input_ids":
+        wrong &= ids != -100
+    if wrong.any():
+        left_out = "" if name == "input_ids" else ", or -100 where there is none"
+        raise ValueError(
+            f"{name} hold {ids[wrong][0].item()}; they must be 0 to {stop - 1}{left_out}"
+        )
+
+
 def cls_embedding(hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(batch, seq, hidden) -> (batch, hidden) at the first real token, however it is padded."""
     first = mask.int().argmax(dim=1)[:, None, None].expand(-1, -1, hidden_states.shape[-1])
@@ -405,6 +444,7 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
 
         The other arguments are those of `ErnieRnaModel.forward`.
         """
+        self._refuse(kwargs)
         outputs = self.ernie_rna(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -442,6 +482,12 @@ def _mean_loss(loss, logits, labels, num_items) -> torch.Tensor:
     return loss(logits, labels, reduction="sum") / num_items
 
 
+def _token_loss(logits, labels, num_items) -> torch.Tensor:
+    """Cross entropy of (batch, seq, classes)."""
+    _check_range("labels", labels, logits.shape[-1])
+    return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
+
+
 class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
     """Predicts masked tokens; `labels` are (batch, seq) ids."""
 
@@ -471,7 +517,7 @@ class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
         return self.lm_head(outputs.last_hidden_state)
 
     def _loss(self, logits, labels, num_items):
-        return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
+        return _token_loss(logits, labels, num_items)
 
 
 class ErnieRnaForTokenClassification(_ErnieRnaHeadModel):
@@ -488,7 +534,7 @@ class ErnieRnaForTokenClassification(_ErnieRnaHeadModel):
         return self.classifier(self.dropout(outputs.last_hidden_state))
 
     def _loss(self, logits, labels, num_items):
-        return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
+        return _token_loss(logits, labels, num_items)
 
 
 class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
@@ -515,6 +561,7 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
     def _loss(self, logits, labels, num_items):
         problem = self.config.problem_type or self._problem_type(labels)
         if problem == "single_label_classification":
+            _check_range("labels", labels, logits.shape[-1])
             return _mean_loss(F.cross_entropy, logits, labels.flatten(), num_items)
         if labels.numel() != logits.numel():
             raise ValueError(
@@ -558,6 +605,7 @@ class _ErnieRnaPairModel(_ErnieRnaHeadModel):
         return self.pair_head(*bases_of_scores(scores, mask, self.config.pair_heads))
 
     def _loss(self, logits, labels, num_items):
+        _check_range("labels", labels, 2)
         return pair_loss(logits, labels, self.config.pair_positive_weight, num_items)
 
 
@@ -650,6 +698,7 @@ class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
         The other arguments are those of `ErnieRnaModel.forward`.
         """
         neither = labels is None and pair_labels is None
+        self._refuse(kwargs)
         outputs = self.ernie_rna(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -672,6 +721,7 @@ class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
             scores = bases_of_scores(outputs.attention_scores, mask, self.config.pair_heads)
             pairs = logits["pair_logits"] = self.pair_head(*scores)
             if pair_labels is not None:
+                _check_range("pair_labels", pair_labels, 2)
                 losses.append(pair_loss(pairs, pair_labels, self.config.pair_positive_weight))
         output = ErnieRnaPreTrainingOutput(
             loss=sum(losses) if losses else None,
