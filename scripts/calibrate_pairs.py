@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ernie_rna.training.pretraining_data import Rna, read_table
 
 from ernie_rna.files.atomic import write_atomically
+from ernie_rna.pretraining.data import Rna, read_table
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.calibration import (
     Bin,

@@ -218,8 +218,8 @@ def _draw_arcs(
 def _draw_layout(
     args: argparse.Namespace, record: FastaRecord, known: list[BasePair] | None, output: Path
 ) -> None:
+    from ernie_rna.plots.layout import plot_layout
     from ernie_rna.structures.confidence import base_reliabilities
-    from ernie_rna.structures.layout import plot_layout
 
     maps = _load(args, args.layer)
     folded = _fold(args, maps, record, "probabilities")

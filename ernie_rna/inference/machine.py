@@ -1,4 +1,4 @@
-"""What of a machine decides the last bits of the numbers, as docs/robustness.md measures it."""
+"""What of a machine can decide the last bits of the numbers; `make portability` measures it."""
 
 from __future__ import annotations
 

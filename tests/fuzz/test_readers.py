@@ -19,7 +19,6 @@ from tests.fuzz.readers import READERS
 
 _NEEDS = {
     "FASTA": "dnaio",
-    "embed": "dnaio",
     "embeddings, .h5": "h5py",
     "embeddings, .parquet": "pyarrow",
 }

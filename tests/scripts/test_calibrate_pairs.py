@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from ernie_rna.training.pretraining_data import Rna
 
+from ernie_rna.pretraining.data import Rna
 from ernie_rna.structures.dot_bracket import from_dot_bracket
 from ernie_rna.structures.fold import Fold
 from ernie_rna.structures.structure import Structure
