@@ -151,10 +151,10 @@ def describe_groups(groups: list[Group]) -> list[str]:
     for before, one in zip([None, *groups], groups, strict=False):
         if before is None or before.by != one.by:
             lines += [] if before is None else [""]
-            names = "".join(f"{f'{which} {m}':>18}" for which in one.scores for m in _MEASURES)
+            names = "".join(f"{f'{which} {m}':>20}" for which in one.scores for m in _MEASURES)
             lines += [f"by {one.by}", f"{'':<{width}}{'sequences':>11}{names}"]
         values = "".join(
-            f"{getattr(score, measure):>18.4f}"
+            f"{getattr(score, measure):>20.4f}"
             for score in one.scores.values()
             for measure in _MEASURES
         )
