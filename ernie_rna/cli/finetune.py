@@ -50,7 +50,8 @@ def add_parser(subparsers: Any) -> None:
     add("model", metavar="MODEL", help=MODEL_HELP)
     add("train", type=Path, metavar="TRAIN", help="table, or other files, see above")
     add("out_dir", type=Path, metavar="OUT_DIR", help="the folder to write")
-    add("--task", required=True, choices=TASK_NAMES)
+    names = f"{', '.join(TASK_NAMES[:-1])} or {TASK_NAMES[-1]}"
+    add("--task", required=True, choices=TASK_NAMES, metavar="TASK", help=names)
     add("--force", action="store_true", help="write into a folder that is there")
     add("--json", action="store_true", help="print the metrics as JSON")
     _add_data(parser.add_argument_group("data"))

@@ -25,8 +25,8 @@ MARKS = {
 PAGES = [
     pytest.param(page, marks=MARKS.get(page.stem, ()), id=page.name)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    # The first has no examples, those of the other take hours; tests/training runs them smaller.
-    if page.stem not in ("benchmarks", "pretraining")
+    # Two have no examples; those of pretraining take hours, and tests/pretraining runs them smaller.
+    if page.stem not in ("benchmarks", "robustness", "pretraining")
 ]
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
