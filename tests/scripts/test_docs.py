@@ -25,7 +25,7 @@ MARKS = {
 PAGES = [
     pytest.param(page, marks=MARKS.get(page.stem, ()), id=page.name)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    # Two have no examples; those of pretraining take hours, and tests/pretraining runs them smaller.
+    # Two have no examples; those of pretraining take hours, tests/pretraining has them smaller.
     if page.stem not in ("benchmarks", "robustness", "pretraining")
 ]
 SCRIPT = re.compile(r"# (\w+\.py)\n")
