@@ -8,6 +8,7 @@ from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
+    INTERRUPTED,
     add_computing,
     add_fasta,
     add_input_rules,
@@ -32,7 +33,6 @@ _EXAMPLES = """\
   ernie-rna closeness rna.fasta -m MODEL -o maps.npz
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what closeness -o tRNA.png
 """
-INTERRUPTED = "; run the same command again: it goes on where it stopped"
 
 
 def add_parser(subparsers: Any) -> None:

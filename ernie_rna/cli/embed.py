@@ -9,6 +9,7 @@ from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
+    INTERRUPTED,
     add_computing,
     add_fasta,
     add_model,
@@ -48,7 +49,6 @@ _EXAMPLES = """\
   zcat rna.fa.gz | ernie-rna embed - -m MODEL -o rna.parquet --device cuda --dtype bfloat16
   torchrun --nproc-per-node 4 -m ernie_rna.cli embed rna.fasta -m MODEL -o rna.safetensors
 """
-_INTERRUPTED = "; run the same command again: it goes on where it stopped"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -68,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
     add("--quiet", action="store_true", help="no progress bar and no summary")
     _add_what(parser.add_argument_group("what is written"))
     add_computing(parser)
-    parser.set_defaults(run=run, interrupted=_INTERRUPTED)
+    parser.set_defaults(run=run, interrupted=INTERRUPTED)
 
 
 def _add_what(group: Any) -> None:

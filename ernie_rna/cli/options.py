@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
 
+# What Ctrl-C is answered with where a run is gone on with.
+INTERRUPTED = "; run the same command again: it goes on where it stopped"
+
 
 def new_parser(
     subparsers: Any, name: str, summary: str, description: str, examples: str = ""

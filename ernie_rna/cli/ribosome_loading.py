@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model
-from ernie_rna.cli.closeness import INTERRUPTED
 from ernie_rna.cli.options import (
+    INTERRUPTED,
     add_computing,
     add_fasta,
     add_input_rules,

@@ -19,7 +19,6 @@ from ernie_rna.embeddings.encoder import Encoder
 from ernie_rna.embeddings.options import EmbedOptions, Model
 from ernie_rna.embeddings.to_file import embed_to_file
 from ernie_rna.embeddings.writers import SHARD_BYTES
-from ernie_rna.files.atomic import full_disk_explained
 from ernie_rna.inference.loading import use_threads
 from ernie_rna.inference.progress import Progress
 from ernie_rna.inference.resumable import RunSummary
@@ -29,8 +28,6 @@ from ernie_rna.sequences.long import LONG
 from ernie_rna.sequences.sources import Intake, Sequences, as_source
 
 __all__ = ["Embedding", "RunSummary", "embed"]
-
-_RESUMED = "; make room and run the same command again: it goes on where it stopped"
 
 
 @overload
@@ -118,7 +115,7 @@ def embed(  # type: ignore[misc]  # The overloads leave the options to this sign
         return _iterate(Intake(sequences, long, unknown, LONG), model, options, progress)
     source = as_source(sequences, unknown)
     target = Path(output)
-    with use_threads(threads), full_disk_explained(target, _RESUMED):
+    with use_threads(threads):
         return embed_to_file(source, model, target, options, force, progress, shard_bytes)
 
 

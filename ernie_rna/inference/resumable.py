@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ernie_rna.files.atomic import full_disk_explained
 from ernie_rna.files.store import Part, Store
 from ernie_rna.inference.machine import describe_machine
 from ernie_rna.inference.processes import World, joined_world
@@ -27,6 +28,8 @@ from ernie_rna.sequences.batches import Plan, Window
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.sequences.sources import Source
 from ernie_rna.sequences.survey import Digest, Survey, survey
+
+_MAKE_ROOM = "; make room and run the same command again: it goes on where it stopped"
 
 # Is told the number of each batch of a window that is done.
 Step = Callable[[int], None]
@@ -108,9 +111,10 @@ def run_job(
     Raises:
         InputError: the input is unfit, or has changed while it was read.
         OutputError: as by `Store`, or the job or the machine differs from that of the run that
-            was cut off.
+            was cut off, or the disk is full.
     """
-    with joined_world() as world, contextlib.ExitStack() as stack:
+    explained = full_disk_explained(output, _MAKE_ROOM)
+    with explained, joined_world() as world, contextlib.ExitStack() as stack:
         store = stack.enter_context(
             world.first(lambda: Store(output, existing, force, world.leads))
         )

@@ -18,7 +18,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ernie_rna.files.atomic import full_disk_explained, sync
+from ernie_rna.files.atomic import sync
 from ernie_rna.files.store import Part
 from ernie_rna.inference.head_tasks import HeadOptions, HeadTask, iterate, write_file
 from ernie_rna.inference.heads import run_head
@@ -34,7 +34,6 @@ Model = str | PathLike[str] | ErnieRnaForRibosomeLoading
 
 HEADER = "id\tlength\tstandardised\tmrl\n"
 
-_RESUMED = "; make room and run the same command again: it goes on where it stopped"
 _WINDOW_TOKENS = 1 << 16
 _LINE_BYTES = 40
 
@@ -112,7 +111,7 @@ def ribosome_loading(  # type: ignore[misc]  # The overloads leave the options t
     if target.suffix.lower() != ".tsv":
         raise ValueError(f"{target}: the extension must be .tsv")
     source = as_source(sequences, unknown)
-    with use_threads(threads), full_disk_explained(target, _RESUMED):
+    with use_threads(threads):
         return write_file(_TASK, source, model, target, options, force, progress)
 
 

@@ -18,7 +18,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ernie_rna.files.atomic import full_disk_explained, sync
+from ernie_rna.files.atomic import sync
 from ernie_rna.files.store import Part
 from ernie_rna.inference.head_tasks import HeadOptions, HeadTask, iterate, write_file
 from ernie_rna.inference.heads import map_width, run_head
@@ -33,7 +33,6 @@ from modeling_ernie_rna import ErnieRnaForCloseness
 
 Model = str | PathLike[str] | ErnieRnaForCloseness
 
-_RESUMED = "; make room and run the same command again: it goes on where it stopped"
 # The maps of a window wait in memory: of 1022 nt each, these take 270 MB.
 _WINDOW_TOKENS = 1 << 16
 
@@ -122,7 +121,7 @@ def closeness(  # type: ignore[misc]  # The overloads leave the options to this 
     if target.suffix.lower() != ".npz":
         raise ValueError(f"{target}: the extension must be .npz")
     source = as_source(sequences, unknown)
-    with use_threads(threads), full_disk_explained(target, _RESUMED):
+    with use_threads(threads):
         return write_file(_TASK, source, model, target, options, force, progress)
 
 
