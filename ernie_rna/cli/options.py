@@ -147,9 +147,15 @@ def add_reading_off(parser: argparse.ArgumentParser) -> None:
         help="fewest bases between partners (3, the shortest hairpin of a real RNA)",
     )
     group.add_argument(
+        "--min-stem",
+        type=int,
+        metavar="PAIRS",
+        help="fewest pairs that stack on one another (2; 1 takes single ones too)",
+    )
+    group.add_argument(
         "--as-authors",
         action="store_true",
-        help="what the authors' script has: --pairing-scores zero --min-loop 0",
+        help="what the authors' script has: --pairing-scores zero --min-loop 0 --min-stem 1",
     )
 
 
@@ -181,5 +187,5 @@ def reading_off(args: argparse.Namespace) -> dict[str, Any]:
     return {"layer": args.layer, "head": args.head, **chosen}
 
 
-_OURS: dict[str, Any] = {"pairing_scores": None, "min_loop": 3}
-_AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0}
+_OURS: dict[str, Any] = {"pairing_scores": None, "min_loop": 3, "min_stem": 2}
+_AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0, "min_stem": 1}

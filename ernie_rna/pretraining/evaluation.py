@@ -16,7 +16,9 @@ from ernie_rna.structures.contacts import predict_pairs, solve_contacts
 from ernie_rna.structures.evaluation import PairScore, score_pairs
 
 _MASK_SEED = 1
-_SHORTEST_HAIRPIN = 3  # bases, as `ernie-rna fold` has it
+# As `ernie-rna fold` has them.
+_SHORTEST_HAIRPIN = 3  # bases
+_SHORTEST_STEM = 2  # pairs
 
 
 class Evaluator:
@@ -85,7 +87,7 @@ def score_structures(
     """Precision, recall and F1 of each sequence's structure; logits (batch, length, length)."""
     sequences = [rna.sequence for rna in rnas]
     contacts = solve_contacts(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
-    predicted = predict_pairs(contacts)
+    predicted = predict_pairs(contacts, min_stem=_SHORTEST_STEM)
     return [score_pairs(p, rna.pairs or ()) for p, rna in zip(predicted, rnas, strict=True)]
 
 

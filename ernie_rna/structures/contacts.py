@@ -261,7 +261,11 @@ def _check_finite(values: Tensor, row: Tensor, problem: str) -> None:
 
 
 def predict_pairs(
-    contacts: Tensor, lengths: Sequence[int] | None = None, *, threshold: float = 0.5
+    contacts: Tensor,
+    lengths: Sequence[int] | None = None,
+    *,
+    threshold: float = 0.5,
+    min_stem: int = 1,
 ) -> list[list[BasePair]]:
     """Read base pairs off contacts: the strongest first, each base in at most one pair.
 
@@ -273,6 +277,7 @@ def predict_pairs(
             triangle is read.
         lengths: bases of each sequence. Needed only where the padding of ``contacts`` is not 0.
         threshold: a contact must be larger.
+        min_stem: fewest pairs in a stem, (i, j), (i + 1, j - 1), ...; shorter ones are left out.
 
     Returns:
         For each sequence its sorted pairs ``(i, j)``, ``i < j``, counted from 0.
@@ -285,7 +290,8 @@ def predict_pairs(
         candidates = [part[inside] for part in candidates]
     starts = np.searchsorted(candidates[0], np.arange(len(contacts) + 1))
     spans = [slice(start, stop) for start, stop in pairwise(starts)]
-    return [_match_greedily(*(part[span] for part in candidates[1:])) for span in spans]
+    matched = [_match_greedily(*(part[span] for part in candidates[1:])) for span in spans]
+    return [_drop_short_stems(pairs, min_stem) for pairs in matched]
 
 
 def _match_greedily(i: np.ndarray, j: np.ndarray, strength: np.ndarray) -> list[BasePair]:
@@ -298,3 +304,13 @@ def _match_greedily(i: np.ndarray, j: np.ndarray, strength: np.ndarray) -> list[
             taken.update((left, right))
             pairs.append((left, right))
     return sorted(pairs)
+
+
+def _drop_short_stems(pairs: list[BasePair], shortest: int) -> list[BasePair]:
+    """The sorted pairs that stand in a run of at least `shortest` that stack on one another."""
+    lengths: dict[BasePair, int] = {}
+    for i, j in pairs:
+        lengths[i, j] = lengths.get((i - 1, j + 1), 0) + 1
+    for i, j in reversed(pairs):  # The whole run counts for each of its pairs.
+        lengths[i, j] = max(lengths[i, j], lengths.get((i + 1, j - 1), 0))
+    return [pair for pair in pairs if lengths[pair] >= shortest]

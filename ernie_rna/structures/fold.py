@@ -9,8 +9,9 @@ If the folder has a secondary-structure head, its logits are the map that pairs 
 Without one that is the last layer's scores of head 5, without the special tokens, made symmetric.
 Either map is handed to `contacts.solve_contacts` and `contacts.predict_pairs`. The authors' script
 runs with pairing scores of zero everywhere (it hands an array of another form to the function that
-makes them), and with no shortest loop: `pairing_scores="zero", min_loop=0` does the same. The
-defaults take the encoder as it was pretrained, and the shortest loop that a real RNA has.
+makes them), with no shortest loop and no shortest stem: `pairing_scores="zero", min_loop=0,
+min_stem=1` does the same. The defaults take the encoder as it was pretrained, the shortest loop
+that a real RNA has, and no pair that stacks on no other.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def fold(
     head: int | None = None,
     pairing_scores: str | None = None,
     min_loop: int = 3,
+    min_stem: int = 2,
     matrix: str | None = None,
     long: str = "error",
     overlap: int = 256,
@@ -91,6 +93,7 @@ def fold(
             model's configuration says, "sequence" unless it was made otherwise.
         min_loop: fewest bases between partners; 3 is the shortest hairpin loop of a real RNA, the
             authors ask for none (0).
+        min_stem: fewest pairs that stack on one another; the authors take single ones too (1).
         matrix: "contacts", those of `contacts.solve_contacts`, or "scores", the symmetric map
             that they come from (of a trained head, its logits), or "probabilities", see
             `confidence`; None for none of them.
@@ -115,7 +118,7 @@ def fold(
             input can be read only once.
         ValueError: an argument is off.
     """
-    _check(min_loop, matrix)
+    _check(min_loop, min_stem, matrix)
     intake = Intake(sequences, long, unknown, choices=LONG)
     maps = load_maps(
         model,
@@ -138,14 +141,16 @@ def fold(
     plan = Plan(tokens, limit, long=whole, squared_from=maps.squared_from)
     bar = Progress(progress, width, intake.found, lambda length: plan.cost(length, width))
     windows = compute_windows(
-        plan.windows(records), partial(_fold_batch, maps, min_loop, matrix, window), bar
+        plan.windows(records), partial(_fold_batch, maps, min_loop, min_stem, matrix, window), bar
     )
     return chain.from_iterable(windows)
 
 
-def _check(min_loop: int, matrix: str | None) -> None:
+def _check(min_loop: int, min_stem: int, matrix: str | None) -> None:
     if min_loop < 0:
         raise ValueError(f"min_loop must be at least 0; got {min_loop}")
+    if min_stem < 1:
+        raise ValueError(f"min_stem must be at least 1; got {min_stem}")
     if matrix not in (None, *MATRICES):
         raise ValueError(f"matrix must be None or one of {', '.join(MATRICES)}; got {matrix!r}")
 
@@ -153,6 +158,7 @@ def _check(min_loop: int, matrix: str | None) -> None:
 def _fold_batch(
     maps: PairingMaps,
     min_loop: int,
+    min_stem: int,
     matrix: str | None,
     window: tuple[int, int] | None,
     records: list[FastaRecord],
@@ -165,7 +171,7 @@ def _fold_batch(
         if isinstance(contacts, str):
             yield Fold(structure, problem=contacts)
             continue
-        pairs = predict_pairs(contacts[None])[0]
+        pairs = predict_pairs(contacts[None], min_stem=min_stem)[0]
         inside = slice(len(record.sequence))  # without the padding
         made = {"contacts": contacts[inside, inside], "scores": scores[inside, inside]}
         if matrix == "probabilities":

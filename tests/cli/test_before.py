@@ -126,16 +126,16 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
 
 
 @pytest.mark.parametrize(
-    ("options", "scores", "loop"),
+    ("options", "scores", "loop", "stem"),
     [
-        ([], None, 3),  # the model's configuration says what stands for the pairing scores
-        (["--as-authors"], "zero", 0),
-        (["--as-authors", "--min-loop", "0"], "zero", 0),
-        (["--pairing-scores", "zero"], "zero", 3),
-        (["--min-loop", "0"], None, 0),
+        ([], None, 3, 2),  # the model's configuration says what stands for the pairing scores
+        (["--as-authors"], "zero", 0, 1),
+        (["--as-authors", "--min-loop", "0"], "zero", 0, 1),
+        (["--pairing-scores", "zero"], "zero", 3, 2),
+        (["--min-loop", "0", "--min-stem", "3"], None, 0, 3),
     ],
 )
-def test_what_structures_are_read_off(options, scores, loop):
+def test_what_structures_are_read_off(options, scores, loop, stem):
     args = build_parser().parse_args(["fold", "in.fasta", "-m", "model", *options])
     how = reading_off(args)
-    assert (how["pairing_scores"], how["min_loop"]) == (scores, loop)
+    assert (how["pairing_scores"], how["min_loop"], how["min_stem"]) == (scores, loop, stem)

@@ -285,3 +285,13 @@ def test_symmetrize():
     scores = torch.arange(8.0).reshape(2, 2, 2)
     expected = np.array([[[0, 1.5], [1.5, 3]], [[4, 5.5], [5.5, 7]]])
     assert np.array_equal(symmetrize(scores).numpy(), expected)
+
+
+def test_short_stems_are_left_out():
+    contacts = torch.zeros(1, 14, 14)
+    stem, pair_over_a_bulge, alone = [(0, 12), (1, 11), (2, 10)], (4, 9), (5, 13)
+    for i, j in [*stem, pair_over_a_bulge, alone]:
+        contacts[0, i, j] = 1.0
+    assert predict_pairs(contacts) == [[*stem, pair_over_a_bulge, alone]]
+    assert predict_pairs(contacts, min_stem=2) == predict_pairs(contacts, min_stem=3) == [stem]
+    assert predict_pairs(contacts, min_stem=4) == [[]]

@@ -110,7 +110,7 @@ def test_the_model_is_left_as_it_was(encoder):
 @pytest.mark.parametrize("batch_tokens", [1, 300, 4096])
 def test_golden_structures_in_any_batch(encoder, heads, rnas, mode, batch_tokens):
     options = {"matrix": "contacts", "batch_tokens": batch_tokens}
-    folds = fold(rnas, encoder, pairing_scores=mode, min_loop=0, **options)
+    folds = fold(rnas, encoder, pairing_scores=mode, min_loop=0, min_stem=1, **options)
     folds = {one.structure.id: one for one in folds}
     assert list(folds) == list(rnas)
     expected_ct = json.loads((GOLDEN / "tiny_structures.json").read_text())
@@ -132,11 +132,12 @@ def test_golden_maps(encoder, heads, rnas, mode, name):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_batch_equals_each_sequence_alone(encoder, mode):
     rnas = random_rnas(1, 2, 30, 61, 62, 64, 120, 63)
-    together = list(fold(rnas, encoder, pairing_scores=mode, matrix="contacts"))
+    options = {"pairing_scores": mode, "min_stem": 1, "matrix": "contacts"}
+    together = list(fold(rnas, encoder, **options))
     assert any(one.structure.pairs for one in together)
     for one in together:
         id = one.structure.id
-        (alone,) = fold({id: rnas[id]}, encoder, pairing_scores=mode, matrix="contacts")
+        (alone,) = fold({id: rnas[id]}, encoder, **options)
         assert alone.structure == one.structure
         np.testing.assert_allclose(one.matrix, alone.matrix, rtol=0, atol=TOLERANCE)
 
@@ -152,7 +153,7 @@ def test_recomputed_scores_give_the_same(encoder, carry):
 
 def test_shortest_loop(encoder, rnas):
     shortest, longer = (
-        next(fold({"x": rnas["trna_arg"]}, encoder, min_loop=loop)).structure.pairs
+        next(fold({"x": rnas["trna_arg"]}, encoder, min_loop=loop, min_stem=1)).structure.pairs
         for loop in (0, 12)
     )
     assert min(j - i for i, j in shortest) <= 12
@@ -164,8 +165,8 @@ def test_no_hairpin_is_shorter_than_a_real_one_unless_asked_for(encoder):
     """The golden model's weights are random, so that without the rule it pairs neighbours."""
     rnas = random_rnas(60, 90)
     by_default, free = (
-        {j - i for one in fold(rnas, encoder, **options) for i, j in one.structure.pairs}
-        for options in ({}, {"min_loop": 0})
+        {j - i for one in fold(rnas, encoder, min_stem=1, **loop) for i, j in one.structure.pairs}
+        for loop in ({}, {"min_loop": 0})
     )
     assert min(by_default) >= 4
     assert min(free) < 4
@@ -240,6 +241,7 @@ def test_a_sequence_that_fails_leaves_the_others_alone(encoder, monkeypatch, fac
         ({"head": 12}, "heads 0 to 11; there is no head 12"),
         ({"pairing_scores": "none"}, "pairing_scores must be sequence or zero; got 'none'"),
         ({"min_loop": -1}, "min_loop must be at least 0; got -1"),
+        ({"min_stem": 0}, "min_stem must be at least 1; got 0"),
         ({"matrix": "map"}, "matrix must be None or one of contacts, scores, prob"),
         ({"long": "cut"}, "long must be one of error, window, full; got 'cut'"),
         ({"long": "window", "overlap": 999}, "overlap must be at least 0 and below"),
@@ -408,3 +410,13 @@ def test_force_replaces_our_own_kind_only(tmp_path, monkeypatch):
     ):
         with pytest.raises(OutputError, match=message):
             check_outputs([output], force=True)
+
+
+def test_no_pair_stands_alone_unless_asked_for(encoder):
+    def alone(**options):
+        for one in fold(random_rnas(60, 90), encoder, **options):
+            pairs = set(one.structure.pairs)
+            yield pairs - {(i + step, j - step) for i, j in pairs for step in (1, -1)}
+
+    assert not any(alone())
+    assert any(alone(min_stem=1))

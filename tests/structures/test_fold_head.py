@@ -43,7 +43,7 @@ def test_golden_structures_in_any_batch(model, rnas, attention, batch_tokens):
     expected = load_file(GOLDEN / "tiny_heads_expected.safetensors")
     texts = json.loads((GOLDEN / "tiny_structures.json").read_text())
     options = {"batch_tokens": batch_tokens, "attention": attention}
-    results = fold(rnas, model, matrix="contacts", min_loop=0, **options)
+    results = fold(rnas, model, matrix="contacts", min_loop=0, min_stem=1, **options)
     folds = {one.structure.id: one for one in results}
     assert list(folds) == list(rnas)
     for name in NAMES:
