@@ -1,4 +1,4 @@
-"""What comes with the installed package besides code: the model `mini` and the example RNAs."""
+"""What comes with the installed package besides code: a model, example RNAs, configs."""
 
 import warnings
 from pathlib import Path
@@ -8,6 +8,8 @@ MINI = "mini"
 
 _HERE = Path(__file__).parent
 EXAMPLE_FILES = ("rna.fasta", "rna.dbn", "README.md")
+# Of pretraining, by name.
+CONFIGS = ("mini", "paper")
 
 
 def mini() -> Path:
@@ -34,12 +36,30 @@ def examples() -> Path:
     Raises:
         FileNotFoundError: this installation lacks it.
     """
+    return _folder("examples", EXAMPLE_FILES, "the example RNAs")
+
+
+def find_config(name: str) -> Path:
+    """The file of settings for pretraining: one of `CONFIGS` by its name, or a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name not in CONFIGS:
+        raise FileNotFoundError(f"{name}: no such file, and no config of {', '.join(CONFIGS)}")
+    file = f"{name}.json"
+    return _folder("configs", (file,), "the configs of pretraining") / file
+
+
+def _folder(name: str, files: tuple[str, ...], what: str) -> Path:
     # Beside this file where it is installed, else at the root of the repository.
-    for folder in (_HERE / "examples", _HERE.parent / "examples"):
-        if all((folder / name).is_file() for name in EXAMPLE_FILES):
+    for folder in (_HERE / name, _HERE.parent / name):
+        if all((folder / file).is_file() for file in files):
             return folder
     raise FileNotFoundError(
-        f"the example RNAs are not in this installation ({_HERE}): install ernie-rna anew"
+        f"{what} are not in this installation ({_HERE}): install ernie-rna anew"
     )
 
 

@@ -13,6 +13,7 @@ import ernie_rna
 from ernie_rna import shipped
 from ernie_rna.checkpoints.folder import MODULES, why_no_export
 from ernie_rna.cli import main as cli
+from ernie_rna.pretraining.settings import read_settings
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats import read_structures
@@ -35,6 +36,11 @@ def stand_in(tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     Path("rna.fasta").write_text(">hairpin\nGGGGAAAACCCC\n")
     return write_golden_folder(package / "mini")
+
+
+@pytest.mark.parametrize("name", shipped.CONFIGS)
+def test_the_configs_are_settings(name):
+    assert read_settings(shipped.find_config(name)).steps > 1
 
 
 def test_the_examples_have_structures_of_their_length():
@@ -142,6 +148,7 @@ def test_the_wheel_holds_the_examples(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"ernie_rna/examples/{name}" for name in shipped.EXAMPLE_FILES} <= names
+    assert {f"ernie_rna/configs/{name}.json" for name in shipped.CONFIGS} <= names
     if HAS_MINI:
         assert {f"ernie_rna/mini/{module}.py" for module in MODULES} <= names
         assert "ernie_rna/mini/model.safetensors" in names

@@ -30,6 +30,8 @@ COMMANDS = (
     "ernie_rna.cli.plot",
     "ernie_rna.cli.mutate",
     "ernie_rna.cli.finetune",
+    "ernie_rna.cli.pretrain",
+    "ernie_rna.cli.export_pretrained",
     "ernie_rna.cli.convert",
     "ernie_rna.cli.push",
     "ernie_rna.cli.verify",

@@ -33,6 +33,17 @@ def new_parser(
     return parser
 
 
+def at_least_one(text: str) -> int:
+    """A number of things, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return number
+
+
 def add_fasta(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN.fasta", help="plain, .gz, .bz2 or .xz; - is stdin")
 

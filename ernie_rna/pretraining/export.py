@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna.checkpoints.export import write_code_and_tokenizer
 from ernie_rna.pretraining.batches import structure_batch
+from ernie_rna.pretraining.checkpoints import AVERAGE_FILE
 from ernie_rna.pretraining.data import Rna
 from ernie_rna.pretraining.evaluation import score_structures
-from ernie_rna.pretraining.trainer import AVERAGE_FILE
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
 

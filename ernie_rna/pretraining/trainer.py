@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.pretraining.average import Average
 from ernie_rna.pretraining.batches import PretrainingBatches
+from ernie_rna.pretraining.checkpoints import AVERAGE_FILE, last_checkpoint
 from ernie_rna.pretraining.data import Batches, Limit, Rna, Sampler, Stream, stream_fasta
 from ernie_rna.pretraining.evaluation import Evaluator
 from ernie_rna.pretraining.plot import LOG_FILE, plot_log
@@ -26,9 +27,6 @@ from ernie_rna.pretraining.settings import Settings
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
-
-# Written last into a checkpoint, so that one without it was cut short.
-AVERAGE_FILE = "average.safetensors"
 
 
 def new_model(settings: Settings) -> ErnieRnaForPreTraining:
@@ -236,12 +234,6 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{AVERAGE_FILE}")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def pretrain(

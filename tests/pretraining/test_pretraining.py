@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.folder import why_no_export
 from ernie_rna.pretraining.batches import PretrainingBatches, pair_labels
+from ernie_rna.pretraining.checkpoints import AVERAGE_FILE, last_checkpoint
 from ernie_rna.pretraining.data import (
     Limit,
     Rna,
@@ -35,7 +36,7 @@ from ernie_rna.pretraining.settings import (
     StructurePart,
     read_settings,
 )
-from ernie_rna.pretraining.trainer import AVERAGE_FILE, last_checkpoint, new_model
+from ernie_rna.pretraining.trainer import new_model
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
@@ -350,7 +351,7 @@ def test_checkpoints_are_not_overwritten(table, config_file, tmp_path, capsys):
 
 def test_two_processes(table, config_file, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    script = [ROOT / "scripts" / "pretrain.py", config_file, table, tmp_path / "run", "--cpu"]
+    script = ["-m", "ernie_rna.cli", "pretrain", config_file, table, tmp_path / "run", "--cpu"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([*map(str, [*launch, *script])], env=environment, check=True, timeout=300)
     folder = tmp_path / "run" / "checkpoint-6"

@@ -1,0 +1,93 @@
+"""`ernie-rna pretrain`: a config and a file of RNAs in, checkpoints of a new model out."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.cli.before import check_input
+from ernie_rna.cli.options import at_least_one, new_parser
+from ernie_rna.shipped import CONFIGS, find_config
+
+if TYPE_CHECKING:
+    from ernie_rna.pretraining.data import Rna
+
+_DESCRIPTION = f"""\
+Pretrain an ERNIE-RNA from nothing, by transformers' Trainer (pip install "ernie-rna[train]").
+
+CONFIG is a JSON file of settings, or one that comes along: {" or ".join(CONFIGS)}. RNAS is a
+table, .tsv, .tsv.gz or .parquet, with the columns id, sequence, dot_bracket, family and split, or
+a FASTA file, which is for masked language modelling alone. RUN gets the checkpoints, the log and,
+where matplotlib is installed, a picture of it. `ernie-rna export-pretrained` makes a model of it.
+"""
+_EXAMPLES = """\
+  ernie-rna pretrain mini rfam_seed.tsv.gz runs/mini
+  ernie-rna pretrain mini rfam_seed.tsv.gz runs/mini --resume
+  torchrun --nproc-per-node 2 -m ernie_rna.cli pretrain mini rfam_seed.tsv.gz runs/mini --cpu
+  accelerate launch -m ernie_rna.cli pretrain paper rnas.fasta RUN --eval-fasta others.fasta
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to `ernie-rna`."""
+    parser = new_parser(subparsers, "pretrain", "train a new model", _DESCRIPTION, _EXAMPLES)
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="settings, see above")
+    add("rnas", type=Path, metavar="RNAS", help="a table or a FASTA file")
+    add("folder", type=Path, metavar="RUN", help="folder for checkpoints and log")
+    add("--train-split", default="train", metavar="VALUE")
+    add("--eval-split", default="validation", metavar="VALUE")
+    add("--eval-fasta", type=Path, metavar="FILE", help="in place of the split")
+    add("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
+    add("--resume", action="store_true", help="go on from the last checkpoint")
+    add("--steps", type=at_least_one, metavar="N", help="in place of the config's")
+    add("--cpu", action="store_true", help="leave a GPU alone")
+    parser.set_defaults(run=run, interrupted="; --resume goes on from the last checkpoint")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as the arguments say."""
+    from ernie_rna.pretraining.checkpoints import last_checkpoint
+    from ernie_rna.pretraining.settings import read_settings
+    from ernie_rna.sequences.fasta import InputError
+
+    settings = read_settings(find_config(args.config))
+    if args.steps is not None:
+        settings = replace(settings, steps=args.steps)
+    for path in (args.rnas, args.eval_fasta, args.leave_out):
+        if path is not None:
+            check_input(str(path))
+    if last_checkpoint(args.folder) is not None and not args.resume:
+        raise InputError(f"{args.folder}: has checkpoints; --resume goes on from the last")
+    training, evaluation = _training(args), _evaluation(args)
+    # From here on seconds pass.
+    from ernie_rna.extras import import_extra
+
+    import_extra("accelerate", "train", "pretraining")
+    from ernie_rna.pretraining.trainer import pretrain
+
+    args.folder.mkdir(parents=True, exist_ok=True)
+    pretrain(settings, training, evaluation, args.folder, cpu=args.cpu)
+    return 0
+
+
+def _training(args: argparse.Namespace) -> list[Rna] | Path:
+    from ernie_rna.pretraining.data import is_table, read_table
+
+    if not is_table(args.rnas):
+        return Path(args.rnas)
+    left_out = frozenset(args.leave_out.read_text().split()) if args.leave_out else frozenset()
+    return read_table(args.rnas, args.train_split, left_out)
+
+
+def _evaluation(args: argparse.Namespace) -> list[Rna]:
+    from ernie_rna.pretraining.data import is_table, read_table, stream_fasta
+    from ernie_rna.sequences.fasta import InputError
+
+    if args.eval_fasta is not None:
+        return list(stream_fasta(args.eval_fasta)())
+    if not is_table(args.rnas):
+        raise InputError(f"{args.rnas}: has no splits; name a file by --eval-fasta")
+    return read_table(args.rnas, args.eval_split)
