@@ -2,5 +2,5 @@
 
 In: a checkpoint of the authors (fairseq) or of MultiMolecule, from which no code is run. Out: our
 weights and configuration (`conversion`), a folder that is proven to load (`export`) with its
-model card, and its way to the Hub (`push`).
+model card, and its way to the Hub (`folder`).
 """

@@ -7,6 +7,7 @@ no place in the model is dropped with a reason. Sizes come from the weights.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from ernie_rna.checkpoints.names import (
     count_layers,
     expand,
 )
-from ernie_rna.checkpoints.origin import weights_origin
 from ernie_rna.checkpoints.pickles import CheckpointError
 from ernie_rna.checkpoints.reading import Checkpoint
 from ernie_rna.checkpoints.sorting import Draft, sort_keys
@@ -40,6 +40,17 @@ _NEW_WEIGHTS = (
 # Parts of the pretrained model that a fine-tuned one does not use.
 _PRETRAINING = ("lm_head.", "ernie_rna.pooler.")
 _UNUSED = "of the pretrained model; the fine-tuned one does not use it"
+
+
+# Whether weights were ever trained, in `weights_origin` of the configuration.
+RANDOM = "random"
+CHECKPOINT = "checkpoint"
+
+# Embeddings of the tokens before the fillers, float32, by their SHA-256: that of this project's
+# golden checkpoints, drawn at random for tests, and with LayerNorms other than 1 and 0.
+_RANDOM_EMBEDDINGS = frozenset(
+    ("eefb026cafb61bca6d9a7fb393ce9b83105bbd766608dddede705b7914db9e31",)
+)
 
 
 @dataclass(frozen=True)
@@ -262,3 +273,21 @@ def _as_float32(draft: Draft) -> dict[str, torch.Tensor]:
         else torch.empty(weight.shape, dtype=torch.float32).copy_(weight)
         for name, weight in draft.weights.items()
     }
+
+
+def weights_origin(state_dict: Mapping[str, torch.Tensor]) -> str:
+    """`RANDOM` for weights that were drawn and never trained, else `CHECKPOINT`.
+
+    Random are the golden checkpoints, and a model whose every LayerNorm is exactly 1 and 0, as a
+    new model's is and that of none that took a step.
+
+    Args:
+        state_dict: by our names, in float32.
+    """
+    embedding = state_dict[EMBEDDING.ours][: VOCABULARY.index("madeupword0000")]
+    digest = hashlib.sha256(embedding.contiguous().numpy().tobytes()).hexdigest()
+    if digest in _RANDOM_EMBEDDINGS:
+        return RANDOM
+    norms = ((name, weight) for name, weight in state_dict.items() if "layer_norm." in name)
+    untouched = all(bool((w == float(name.endswith("weight"))).all()) for name, w in norms)
+    return RANDOM if untouched else CHECKPOINT

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
+import importlib
 import json
 import shutil
 import uuid
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from configuration_ernie_rna import HEAD_MODELS, ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import Conversion, convert_weights
-from ernie_rna.checkpoints.folder import MODULES, ExportError, check_target
+from ernie_rna.checkpoints.folder import MODULES, check_target
 from ernie_rna.checkpoints.model_card import model_card
 from ernie_rna.checkpoints.reading import Checkpoint, read_checkpoint
 from ernie_rna.checkpoints.verification import Verification, verify_export
@@ -107,7 +107,8 @@ def write_code_and_tokenizer(config: ErnieRnaConfig, folder: Path) -> None:
     config.save_pretrained(folder)
     _write_tokenizer(folder, config.max_position_embeddings)
     for module in MODULES:
-        shutil.copyfile(_source(module), folder / f"{module}.py")
+        source = importlib.import_module(module).__file__  # of a checkout, or installed
+        shutil.copyfile(str(source), folder / f"{module}.py")
 
 
 def _write_tokenizer(folder: Path, max_length: int) -> None:
@@ -119,14 +120,6 @@ def _write_tokenizer(folder: Path, max_length: int) -> None:
     settings["auto_map"] = {"AutoTokenizer": _TOKENIZER_MAP}
     settings["tokenizer_class"] = ErnieRnaTokenizer.__name__
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def _source(module: str) -> Path:
-    """The file of a root module, in a checkout as well as installed."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise ExportError(f"{module}.py cannot be found: install this package anew")
-    return Path(spec.origin)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+OUTPUTS = ("logits", "predictions", "pooler_output")  # what is compared
+
 
 def main() -> None:
     task = json.load(sys.stdin)
@@ -55,8 +57,7 @@ def load(
             output = model.eval()(**batch)
         weights = [*model.named_parameters(), *model.named_buffers()]
         digests |= {prefix + key: sha256(weight) for key, weight in weights}
-        found = ("logits", "predictions", "pooler_output")
-        outputs |= {key: output[key].contiguous() for key in found if key in output}
+        outputs |= {key: output[key].contiguous() for key in OUTPUTS if key in output}
     ours = [name for name in sys.modules if name.split(".")[0] in foreign(folder)]
     problems += [f"{name} was imported from outside the folder" for name in ours]
     return digests, problems, outputs

@@ -142,6 +142,7 @@ class Naming(NamedTuple):
 
 _DOWNSTREAM = "head of a downstream task; the encoder and its LM head are converted"
 _COMPUTED = "stray buffer; positions are computed"
+_SAME_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
 
 FAIRSEQ = Naming(
     column="fairseq",
@@ -200,12 +201,7 @@ MULTIMOLECULE = Naming(
     },
     heads=dict.fromkeys(("sequence_head.", "token_head.", "contact_head."), _DOWNSTREAM),
     heads_beside=("model.", "ernierna."),
-    sizes={
-        name: name
-        for name in (
-            *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads"),
-        )
-    },
+    sizes={name: name for name in _SAME_SIZES},
     values={
         "hidden_dropout": "hidden_dropout_prob",
         "attention_dropout": "attention_probs_dropout_prob",

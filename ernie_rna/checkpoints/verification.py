@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 import modeling_ernie_rna
 from ernie_rna.checkpoints.conversion import Conversion
 from ernie_rna.checkpoints.folder import ExportError
-from ernie_rna.checkpoints.fresh_process import sha256
-from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from ernie_rna.checkpoints.fresh_process import OUTPUTS, sha256
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
 _PROBE = ("GGGAAACCC", "AUG<mask>ACGNU")  # padded together
@@ -79,37 +78,21 @@ def verify_export(folder: str | Path, conversion: Conversion) -> Verification:
 def _expect(conversion: Conversion) -> dict[str, torch.Tensor]:
     """What the model must compute on the probe."""
     batch = ErnieRnaTokenizer()(list(_PROBE), padding=True, return_tensors="pt")
-    if conversion.kind:
-        return {**batch, **_expect_of_head(conversion, batch)}
-    masked_lm = ErnieRnaForMaskedLM(conversion.config).eval()
-    model = ErnieRnaModel(conversion.config).eval()
-    _fill(masked_lm, conversion.state_dict, "")
-    _fill(model, conversion.state_dict, "ernie_rna.")
-    with torch.no_grad():
-        logits = masked_lm(**batch).logits
-        pooler_output = model(**batch).pooler_output
-    return {**batch, "logits": logits, "pooler_output": pooler_output}
-
-
-def _expect_of_head(conversion: Conversion, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    assert conversion.kind is not None
-    model = getattr(modeling_ernie_rna, conversion.kind.model_class)(conversion.config).eval()
-    model.load_state_dict(conversion.state_dict)
-    with torch.no_grad():
-        output = model(**batch)
-    return {name: output[name] for name in ("logits", "predictions") if name in output}
-
-
-def _fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], prefix: str) -> None:
-    """Copy the weights that the model has; raise if one of its own is not among them."""
-    names = {name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}
-    own = dict(model.named_parameters())  # the tied decoder is the embedding
-    absent = sorted(own.keys() - names.keys())
-    if absent:
-        raise ExportError(f"the converted weights lack {', '.join(absent)}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[names[name]])
+    expected: dict[str, torch.Tensor] = dict(batch)
+    name = conversion.kind.model_class if conversion.kind else None
+    classes = {name: ""} if name else {"ErnieRnaForMaskedLM": "", "ErnieRnaModel": "ernie_rna."}
+    for name, prefix in classes.items():
+        model = getattr(modeling_ernie_rna, name)(conversion.config).eval()
+        weights = conversion.state_dict.items()
+        # The decoder is tied, and the pooler is not of the masked language model.
+        model.load_state_dict(
+            {key.removeprefix(prefix): weight for key, weight in weights if key.startswith(prefix)},
+            strict=bool(conversion.kind),
+        )
+        with torch.no_grad():
+            output = model(**batch)
+        expected |= {key: output[key] for key in OUTPUTS if key in output}
+    return expected
 
 
 def _run_fresh(

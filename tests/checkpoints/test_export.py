@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ernie_rna.checkpoints import export as export_module
-from ernie_rna.checkpoints import push as hub
+from ernie_rna.checkpoints import folder as hub
 from ernie_rna.checkpoints.conversion import Conversion, convert_weights
 from ernie_rna.checkpoints.export import convert, export, write_folder
 from ernie_rna.checkpoints.folder import (

@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from configuration_ernie_rna import VOCABULARY
-from ernie_rna.checkpoints.conversion import convert_weights
-from ernie_rna.checkpoints.origin import CHECKPOINT, RANDOM, weights_origin
+from ernie_rna.checkpoints.conversion import (
+    CHECKPOINT,
+    RANDOM,
+    convert_weights,
+    weights_origin,
+)
 from ernie_rna.checkpoints.reading import read_checkpoint
 from modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.golden_folder import GOLDEN
