@@ -122,12 +122,15 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Embed as the arguments say."""
+    from ernie_rna.embeddings.columns import check_pooling
+    from ernie_rna.embeddings.writers import check_output, existing_files
+    from ernie_rna.files.store import check_place
+
+    output = Path(args.output)
+    check_output(output, check_pooling(args.pooling))
+    check_place(output, existing_files(output), args.force)
     check_input(args.input)
     check_model(args.model, args.revision)
-
-    from ernie_rna.embeddings.writers import check_output
-
-    check_output(Path(args.output), set(args.pooling))
     # From here on seconds pass.
     from transformers.utils import logging
 

@@ -13,6 +13,8 @@ MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes wi
 # What Ctrl-C is answered with where a run is gone on with.
 INTERRUPTED = "; run the same command again: it goes on where it stopped"
 
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
+
 
 def new_parser(
     subparsers: Any, name: str, summary: str, description: str, examples: str = ""
@@ -40,8 +42,20 @@ def at_least_one(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no whole number of at least 1; left out, the default is taken"
+        )
     return number
+
+
+def device_name(text: str) -> str:
+    """A name that torch may know a device by, for argparse; whether it is here is seen later."""
+    kind, _, number = text.partition(":")
+    if kind not in _DEVICES or (number and not number.isdecimal()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no device: {', '.join(_DEVICES)}, or one of several, such as cuda:1"
+        )
+    return text
 
 
 def add_fasta(parser: argparse.ArgumentParser) -> None:
@@ -98,15 +112,21 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         help="type that is computed in (float32)",
     )
     group.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, ...; auto (the default) prefers cuda"
+        "--device",
+        type=device_name,
+        default="auto",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, ...; auto (the default) prefers cuda",
     )
-    group.add_argument("--threads", type=int, metavar="N", help="threads on a CPU (torch decides)")
+    group.add_argument(
+        "--threads", type=at_least_one, metavar="N", help="threads on a CPU (torch decides)"
+    )
     group.add_argument(
         "--attention", choices=("sdpa", "eager"), default="sdpa", help="implementation (sdpa)"
     )
     group.add_argument(
         "--batch-tokens",
-        type=int,
+        type=at_least_one,
         metavar="N",
         help="tokens computed at once: more takes more memory (2048 on a CPU, else 16384)",
     )

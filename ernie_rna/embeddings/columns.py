@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ernie_rna.inference.loading import resolve_layer
-
 POOLINGS = ("token", "cls", "mean")
 
 
@@ -55,6 +53,8 @@ def resolve_columns(
     >>> [column.name for column in resolve_columns([-1, 0, 12], ["mean", "cls"], 12)]
     ['cls_layer0', 'mean_layer0', 'cls_layer12', 'mean_layer12']
     """
+    from ernie_rna.inference.loading import resolve_layer  # imports torch
+
     chosen = check_pooling(pooling)
     if layers is None:
         layers = range(num_layers + 1)

@@ -81,6 +81,19 @@ class Part:
                 yield rows[start : min(start + at_once, shape[0])]
 
 
+def partial_folder(output: Path) -> Path:
+    """Where the results of an output are kept until it is whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def check_place(output: Path, existing: Sequence[Path], force: bool) -> None:
+    """Raise OutputError where no run can begin, or go on, to write an output; as for `Store`."""
+    if not output.parent.is_dir():
+        raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
+    if existing and not force and not partial_folder(output).exists():
+        raise OutputError(f"{existing[0]} exists already; --force replaces it")
+
+
 class Store:
     """The folder beside an output. As a context, it lets go of the lock at the end.
 
@@ -103,20 +116,18 @@ class Store:
         leader: bool = True,
     ):
         self.output = output
-        self.folder = output.with_name(f"{output.name}.partial")
+        self.folder = partial_folder(output)
         self._force = force
         self._lock: IO[bytes] | None = None
         self._leader = leader
         if not leader:
             return
-        if not output.parent.is_dir():
-            raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
         if existing is None:
             existing = [output] if output.exists() else []
+        check_place(output, existing, force)
         finished = bool(existing) and not force and not self._manifest_path.exists()
-        if not finished or self.folder.exists():
-            self.folder.mkdir(exist_ok=True)
-            self._lock = self._take_lock()
+        self.folder.mkdir(exist_ok=True)
+        self._lock = self._take_lock()
         if finished:
             # A run may have been killed as the last thing that it did was to clear up.
             self.__exit__()

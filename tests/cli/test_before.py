@@ -1,6 +1,7 @@
 """What a command says at once, before torch is imported."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ for line in open("commands.txt"):
 def test_no_command_waits_for_torch_to_refuse_what_is_plain():
     Path("in.fasta").write_text(">a\nACGU\n")
     Path("there.tsv").write_text("")
+    Path("there.npz").write_text("")
     commands = {
         "fold in.fasta -m ./NOSUCH": "no folder ./NOSUCH",
         "fold in.fasta -m model -o out.xyz": "extension",
@@ -96,6 +98,10 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
         "fold in.fasta -m model --as-authors --min-loop 3": "--as-authors sets --min-loop 0",
         "embed in.fasta -m ERNIE-RNA_pretrain.pt -o out.npz": "convert it first",
         "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
+        "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
+        "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
+        "embed in.fasta -m model -o no/out.npz": "there is no folder no",
+        "embed in.fasta -m model -o out.npz --pooling sum": "sum",
         "mutate in.fasta -m model": "nothing to write",
         "mutate in.fasta -m unconverted -o out.tsv": "config.json",
         "plot in.fasta -m model -o out.gif": "extension",
@@ -143,3 +149,21 @@ def test_what_structures_are_read_off(options, scores, loop, stem):
     args = build_parser().parse_args(["fold", "in.fasta", "-m", "model", *options])
     how = reading_off(args)
     assert (how["pairing_scores"], how["min_loop"], how["min_stem"]) == (scores, loop, stem)
+
+
+@pytest.mark.parametrize("command", ["embed", "fold", "mutate", "plot"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--device", "nonsense", "'nonsense' is no device: auto, cpu, cuda, .* such as cuda:1"),
+        ("--device", "cuda:x", "'cuda:x' is no device"),
+        ("--threads", "0", "--threads: '0' is no whole number of at least 1; left out, the def"),
+        ("--threads", "two", "'two' is no whole number"),
+        ("--batch-tokens", "0", "--batch-tokens: '0' is no whole number of at least 1"),
+    ],
+)
+def test_how_it_is_computed_is_checked_as_wrong_usage(command, option, value, message, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        build_parser().parse_args([command, "in.fasta", "-m", "mini", "-o", "out", option, value])
+    assert leaving.value.code == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
