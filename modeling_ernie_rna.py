@@ -166,7 +166,7 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
 
 
 class ErnieRnaModel(ErnieRnaPreTrainedModel):
-    """The encoder, with a pooler unless `add_pooling_layer=False`."""
+    """The encoder, with a pooler if its weights have one and unless `add_pooling_layer=False`."""
 
     def __init__(self, config: ErnieRnaConfig, add_pooling_layer: bool = True):
         super().__init__(config)
@@ -180,7 +180,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         self.layer_norm = None
         if config.norm_first:  # The sums of pre-LN layers leave the last one unnormalised.
             self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.pooler = ErnieRnaPooler(config) if add_pooling_layer else None
+        self.pooler = ErnieRnaPooler(config) if add_pooling_layer and config.has_pooler else None
         self.gradient_checkpointing = False
         self.post_init()
 

@@ -152,3 +152,13 @@ def test_the_wheel_holds_the_examples(tmp_path):
     if HAS_MINI:
         assert {f"ernie_rna/mini/{module}.py" for module in MODULES} <= names
         assert "ernie_rna/mini/model.safetensors" in names
+
+
+@needs_mini
+def test_mini_has_all_that_the_encoder_is_made_of():
+    model, info = ernie_rna.ErnieRnaModel.from_pretrained(
+        ernie_rna.mini(), output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    batch = ernie_rna.ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
+    assert model(**batch).pooler_output is None

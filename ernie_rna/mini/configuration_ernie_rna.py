@@ -58,6 +58,7 @@ class ErnieRnaConfig(PretrainedConfig):
             in the authors' script for structures.
         pairing_hidden_size: hidden width of `twod_proj`, which maps a pairing score to a bias
             for each head of the first layer.
+        has_pooler: False of weights without one; `pooler_output` is then None.
         score_memory: "carry" hands the attention scores, seq² memory, from layer to layer;
             "recompute" sums them up anew in each layer, in blocks and memory linear in seq, for
             more time; "auto" carries them up to `max_position_embeddings` tokens and beyond
@@ -109,6 +110,7 @@ class ErnieRnaConfig(PretrainedConfig):
         gu_pairing_score: float = 0.8,
         pairing_scores: str = "sequence",
         pairing_hidden_size: int = 6,
+        has_pooler: bool = True,
         score_memory: str = "auto",
         cls_token_id: int = VOCABULARY.index("<cls>"),
         pad_token_id: int = VOCABULARY.index("<pad>"),
@@ -146,6 +148,7 @@ class ErnieRnaConfig(PretrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
         self.norm_first = norm_first
+        self.has_pooler = has_pooler
         self.au_pairing_score = au_pairing_score
         self.gc_pairing_score = gc_pairing_score
         self.gu_pairing_score = gu_pairing_score
@@ -199,7 +202,8 @@ class ErnieRnaConfig(PretrainedConfig):
         )
         origin = self.weights_origin
         _require(origin is None or isinstance(origin, str), self, "a word", "weights_origin")
-        _require(isinstance(self.norm_first, bool), self, "True or False", "norm_first")
+        for name in ("norm_first", "has_pooler"):
+            _require(isinstance(getattr(self, name), bool), self, "True or False", name)
         for name, choices in _CHOICES.items():
             _require(getattr(self, name) in choices, self, f"one of {choices}", name)
         _require(self.hidden_act == "gelu", self, '"gelu", the only activation', "hidden_act")

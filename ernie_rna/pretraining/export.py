@@ -109,6 +109,7 @@ def export_pretrained(
         model.pair_head.conv_out.bias += calibration.offset / 2
     model.config.pair_threshold = calibration.threshold
     model.config.weights_origin = "pretrained"
+    model.config.has_pooler = False
     model.config.architectures = [type(model).__name__]
     folder.mkdir(parents=True, exist_ok=True)
     write_code_and_tokenizer(model.config, folder)

@@ -243,9 +243,14 @@ def pretrain(
     folder: Path,
     *,
     cpu: bool = False,
+    model: ErnieRnaForPreTraining | None = None,
 ) -> PretrainingTrainer:
-    """Train to `settings.steps`, from the newest checkpoint in `folder` if there is one."""
-    model, tokenizer = new_model(settings), ErnieRnaTokenizer()
+    """Train to `settings.steps`, from the newest checkpoint in `folder` if there is one.
+
+    Args:
+        model: to train; None is `new_model`.
+    """
+    model, tokenizer = model or new_model(settings), ErnieRnaTokenizer()
     arguments = training_arguments(settings, folder, cpu)
     evaluator = Evaluator(validation, settings, tokenizer)
     trainer = PretrainingTrainer(model, tokenizer, settings, arguments, training, evaluator)

@@ -1,0 +1,61 @@
+"""What the ablation takes away, seen in the scores of the layers, and its table."""
+
+import json
+
+import pytest
+import torch
+
+from ernie_rna.pretraining.settings import Settings
+from ernie_rna.pretraining.trainer import new_model
+from scripts import ablate
+from tests.pretraining.test_pretraining import MODEL, SETTINGS, config_file, table  # noqa: F401
+from tokenization_ernie_rna import ErnieRnaTokenizer
+
+
+def scores(pairing, carried, *, queries=True):
+    """The projected pairing scores and each layer's scores of a hairpin, of equal weights."""
+    model = new_model(Settings(model=MODEL, pairing_gain=20.0)).eval()
+    ablate.take_away(model, pairing, carried)
+    if not queries:
+        for layer in model.ernie_rna.layers:
+            torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
+    batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
+    with torch.no_grad():
+        return model.ernie_rna(**batch, output_attention_biases=True).attention_biases
+
+
+def test_nothing_taken_away_is_the_model_as_it_is():
+    plain = new_model(Settings(model=MODEL, pairing_gain=20.0)).eval()
+    batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
+    with torch.no_grad():
+        expected = plain.ernie_rna(**batch, output_attention_biases=True).attention_biases
+    for one, other in zip(scores(True, True), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_pairing_scores_all_pairs_begin_alike():
+    first, *_ = scores(False, True)
+    assert (first == first[:, :, :1, :1]).all()
+    first, *_ = scores(True, True)
+    assert not (first == first[:, :, :1, :1]).all()
+
+
+def test_not_carried_each_layer_begins_with_the_pairing_scores():
+    """Without queries a layer's scores are the bias that it was given."""
+    first, *later = scores(True, False, queries=False)
+    assert all(torch.equal(bias, first) for bias in later)
+    carried, kept = scores(True, True), scores(True, False)
+    assert torch.equal(carried[1], kept[1])
+    assert not torch.allclose(carried[2], kept[2])
+
+
+@pytest.mark.usefixtures("config_file")
+def test_a_table_of_all_four(table, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "config.json").write_text(json.dumps({**SETTINGS, "steps": 2, "eval_steps": 2}))
+    command = [tmp_path / "config.json", table, tmp_path / "out", "--seeds", "1"]
+    assert ablate.main([*map(str, command)]) == 0
+    printed = capsys.readouterr().out
+    lines = printed[printed.index("variant") :].splitlines()
+    assert [line.split("\t")[0] for line in lines[1:]] == list(ablate.VARIANTS)
+    assert ablate.main([*map(str, command)]) == 0  # what is done is not done again
+    assert capsys.readouterr().out.splitlines() == lines
