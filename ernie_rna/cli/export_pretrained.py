@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     card = args.card.read_text(encoding="utf-8")
     rnas = [r for r in read_table(args.table, args.split) if len(r.sequence) <= args.max_length]
     # From here on seconds pass.
+    from ernie_rna.pretraining.average import load_average
     from ernie_rna.pretraining.evaluation import draw_sample
-    from ernie_rna.pretraining.export import calibrate, export_pretrained, load_average
+    from ernie_rna.pretraining.export import calibrate, export_pretrained
 
     rnas = draw_sample(rnas, args.family_power, min(args.sequences, len(rnas)))
     model = load_average(checkpoint)

@@ -41,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     add("--eval-split", default="validation", metavar="VALUE")
     add("--eval-fasta", type=Path, metavar="FILE", help="in place of the split")
     add("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
+    add("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
     add("--resume", action="store_true", help="go on from the last checkpoint")
     add("--steps", type=at_least_one, metavar="N", help="in place of the config's")
     add("--cpu", action="store_true", help="leave a GPU alone")
@@ -59,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.rnas, args.eval_fasta, args.leave_out):
         if path is not None:
             check_input(str(path))
+    start = None if args.start_from is None else last_checkpoint(args.start_from)
+    if args.start_from is not None and start is None:
+        raise InputError(f"{args.start_from}: has no whole checkpoint to begin with")
     if last_checkpoint(args.folder) is not None and not args.resume:
         raise InputError(f"{args.folder}: has checkpoints; --resume goes on from the last")
     training, evaluation = _training(args), _evaluation(args)
@@ -66,10 +70,11 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.extras import import_extra
 
     import_extra("accelerate", "train", "pretraining")
-    from ernie_rna.pretraining.trainer import pretrain
+    from ernie_rna.pretraining.trainer import model_of, pretrain
 
+    model = None if start is None else model_of(start, settings)
     args.folder.mkdir(parents=True, exist_ok=True)
-    pretrain(settings, training, evaluation, args.folder, cpu=args.cpu)
+    pretrain(settings, training, evaluation, args.folder, cpu=args.cpu, model=model)
     return 0
 
 

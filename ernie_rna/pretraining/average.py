@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+
+from ernie_rna.pretraining.checkpoints import AVERAGE_FILE
+from modeling_ernie_rna import ErnieRnaForPreTraining
 
 
 @dataclass
@@ -50,3 +55,13 @@ def _floats(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _set_floats(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
     for name, value in _floats(model).items():
         value.copy_(values[name])
+
+
+def load_average(checkpoint: Path) -> ErnieRnaForPreTraining:
+    """The model of a checkpoint with the moving average for its weights."""
+    model = ErnieRnaForPreTraining.from_pretrained(checkpoint).float().eval()
+    missing, unexpected = model.load_state_dict(load_file(checkpoint / AVERAGE_FILE), strict=False)
+    missing = [name for name in missing if not name.endswith(("decoder.weight", "_tracked"))]
+    if missing or unexpected:
+        raise ValueError(f"{checkpoint}: its average is of another model: {missing + unexpected}")
+    return model

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ernie_rna.checkpoints.export import write_code_and_tokenizer
 from ernie_rna.pretraining.batches import structure_batch
-from ernie_rna.pretraining.checkpoints import AVERAGE_FILE
 from ernie_rna.pretraining.data import Rna
 from ernie_rna.pretraining.evaluation import score_structures
 from modeling_ernie_rna import ErnieRnaForPreTraining
@@ -25,16 +24,6 @@ from tokenization_ernie_rna import ErnieRnaTokenizer
 # Logits are raised by this much, and weighted around these thresholds, where the best is sought.
 OFFSETS = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0)
 THRESHOLDS = (1.0, 1.5, 2.0, 2.5, 3.0)
-
-
-def load_average(checkpoint: Path) -> ErnieRnaForPreTraining:
-    """The model of a checkpoint with the moving average for its weights."""
-    model = ErnieRnaForPreTraining.from_pretrained(checkpoint).float().eval()
-    missing, unexpected = model.load_state_dict(load_file(checkpoint / AVERAGE_FILE), strict=False)
-    missing = [name for name in missing if not name.endswith(("decoder.weight", "_tracked"))]
-    if missing or unexpected:
-        raise ValueError(f"{checkpoint}: its average is of another model: {missing + unexpected}")
-    return model
 
 
 @dataclass(frozen=True)

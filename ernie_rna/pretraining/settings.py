@@ -59,6 +59,9 @@ class Settings:
         accumulate: batches to a step.
         pairing_gain: newly drawn weights of the pairing projection are multiplied by this.
         embedding_gain: and those of the token embedding.
+        residual_gain: and the last maps of attention and feed-forward, or those of the weights that
+            are begun with. Where the residual stream has outgrown what later layers add to it,
+            this brings it back; before the next LayerNorm a scale makes no difference.
         pair_bias: what the pair head's last bias begins with; a logit has it twice.
         ema_decay: of the moving average of the weights, which is evaluated and exported; 0 for
             none.
@@ -82,6 +85,7 @@ class Settings:
     max_grad_norm: float = 1.0
     pairing_gain: float = 1.0
     embedding_gain: float = 1.0
+    residual_gain: float = 1.0
     pair_bias: float = 0.0
     ema_decay: float = 0.0
     bf16: bool = False

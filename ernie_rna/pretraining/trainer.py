@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.pretraining.average import Average
+from ernie_rna.pretraining.average import Average, load_average
 from ernie_rna.pretraining.batches import PretrainingBatches
 from ernie_rna.pretraining.checkpoints import AVERAGE_FILE, last_checkpoint
 from ernie_rna.pretraining.data import Batches, Limit, Rna, Sampler, Stream, stream_fasta
@@ -47,6 +47,21 @@ def new_model(settings: Settings) -> ErnieRnaForPreTraining:
             spread = float(embedding.std()) * model.config.hidden_size**0.5
             model.lm_head.layer_norm.weight.fill_(1 / spread)
         model.pair_head.conv_out.bias.fill_(settings.pair_bias)
+    return _with_residual_gain(model, settings)
+
+
+def model_of(checkpoint: Path, settings: Settings) -> ErnieRnaForPreTraining:
+    """The averaged weights of another run, to begin a new one with."""
+    transformers.set_seed(settings.seed)
+    return _with_residual_gain(load_average(checkpoint), settings)
+
+
+@torch.no_grad()
+def _with_residual_gain(model: Any, settings: Settings) -> ErnieRnaForPreTraining:
+    for layer in model.ernie_rna.layers:
+        for linear in (layer.self_attn.out_proj, layer.fc2):
+            linear.weight.mul_(settings.residual_gain)
+            linear.bias.mul_(settings.residual_gain)
     return model
 
 

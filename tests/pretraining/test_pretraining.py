@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.folder import why_no_export
+from ernie_rna.pretraining.average import load_average
 from ernie_rna.pretraining.batches import PretrainingBatches, pair_labels
 from ernie_rna.pretraining.checkpoints import AVERAGE_FILE, last_checkpoint
 from ernie_rna.pretraining.data import (
@@ -28,7 +29,7 @@ from ernie_rna.pretraining.data import (
     read_table,
     stream_fasta,
 )
-from ernie_rna.pretraining.export import OFFSETS, THRESHOLDS, load_average
+from ernie_rna.pretraining.export import OFFSETS, THRESHOLDS
 from ernie_rna.pretraining.plot import LOG_FILE, PICTURE, read_log
 from ernie_rna.pretraining.settings import (
     MaskedLMPart,
@@ -341,6 +342,20 @@ def test_export(table, config_file, tmp_path, capsys):
     command = [str(out), str(table), "--split", "validation", "-o", str(scores)]
     assert evaluate_pair_head.main(command) == 0
     assert len(scores.read_text().splitlines()) == 1 + 8
+
+
+def test_a_run_begins_with_the_weights_of_another(table, config_file, tmp_path, capsys):
+    run(config_file, table, tmp_path / "first", "--steps", 2)
+    gain = tmp_path / "gain.json"
+    gain.write_text(json.dumps({**SETTINGS, "learning_rate": 0.0, "residual_gain": 0.25}))
+    run(gain, table, tmp_path / "next", "--steps", 2, "--start-from", tmp_path / "first")
+    first, after = (load_average(tmp_path / name / "checkpoint-2") for name in ("first", "next"))
+    for (name, before), now in zip(first.named_parameters(), after.parameters(), strict=True):
+        scaled = "out_proj" in name or "fc2" in name
+        torch.testing.assert_close(now, before * 0.25 if scaled else before)
+    command = [config_file, table, tmp_path / "x", "--start-from", tmp_path / "none"]
+    assert pretrain.main([*map(str, command)]) == 1
+    assert "none: has no whole checkpoint to begin with" in capsys.readouterr().err
 
 
 def test_checkpoints_are_not_overwritten(table, config_file, tmp_path, capsys):
