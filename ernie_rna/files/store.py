@@ -225,7 +225,7 @@ class Store:
             return None
         try:
             return dict(json.loads(self._manifest_path.read_bytes()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise OutputError(
                 f"{self._manifest_path} is damaged; delete {self.folder} and start anew"
             ) from error

@@ -12,6 +12,8 @@ from typing import Any, TypeVar, cast
 import torch
 import transformers
 from packaging.version import Version
+from safetensors import safe_open
+from transformers.utils import cached_file
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.sequences.fasta import FastaRecord
@@ -63,7 +65,8 @@ def load_model(
         attention: "sdpa" or "eager"; None is "sdpa".
 
     Raises:
-        ValueError: the dtype is unknown, or what is loaded lacks weights of an ERNIE-RNA.
+        ValueError: the dtype is unknown, or what is loaded is damaged or lacks weights of an
+            ERNIE-RNA.
         OSError: there is no such model.
     """
     return _load(ErnieRnaModel, model, revision, dtype, device, attention, add_pooling_layer=False)
@@ -104,16 +107,41 @@ def class_names(model: object, revision: str | None = None) -> list[str]:
         return [base.__name__ for base in type(model).__mro__]
     with _named(model):
         config = ErnieRnaConfig.from_pretrained(fspath(model), revision=revision or "main")
-    return list(config.architectures or ())
+        return list(config.architectures or ())
 
 
 @contextlib.contextmanager
 def _named(model: str | PathLike[str]) -> Iterator[None]:
-    """Name the model in an OSError, whose text may speak of the Hub alone."""
+    """Name the model in an OSError, whose text may speak of the Hub alone, and in a ValueError,
+    which is what all else becomes that the libraries raise for damaged files."""
+    what = f"cannot load the model {fspath(model)!r}"
     try:
         yield
     except OSError as error:
-        raise OSError(f"cannot load the model {fspath(model)!r}: {error}") from error
+        raise OSError(f"{what}: {error}") from error
+    except (ImportError, MemoryError):
+        raise
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+    except Exception as error:
+        raise ValueError(
+            f"{what}: damaged, or its config.json is another model's "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _check_layers(model: str, revision: str) -> None:
+    """Raise ValueError for more layers than there are weights, which would be built for ever."""
+    try:
+        path = cached_file(model, "model.safetensors", revision=revision)
+    except OSError:
+        return  # In shards, or not there, as `from_pretrained` tells.
+    config = ErnieRnaConfig.from_pretrained(model, revision=revision)
+    layers = max(config.num_hidden_layers, config.pair_blocks, config.loading_blocks)
+    with safe_open(path, framework="pt") as file:
+        weights = len(file.keys())
+    if layers > weights:
+        raise ValueError(f"config.json asks for {layers} layers or blocks of {weights} weights")
 
 
 def _load(
@@ -141,6 +169,7 @@ def _load(
         "attn_implementation": attention or "sdpa",
     }
     with _named(model):
+        _check_layers(fspath(model), arguments["revision"])
         loaded, info = load(fspath(model), output_loading_info=True, **arguments)
     missing = sorted(info["missing_keys"])
     if missing and all(key.startswith("lm_head.") for key in missing):

@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 
-# With these, MKL and oneDNN are kept from instructions that the CPU has.
-_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+# With these, MKL and oneDNN are kept from instructions that the CPU has, or let off precision.
+_CPU_VARIABLES = (
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+    *("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+)
+_GPU_VARIABLES = ("NVIDIA_TF32_OVERRIDE",)
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -16,15 +20,32 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
     On a CPU: threads, by whose number sums are cut; the instructions that torch's own code uses,
     by which the model also chooses between MKL and oneDNN; and what holds those two back. On a
-    GPU: its name.
+    GPU: its name. On both: whether float32 products may be computed in less.
     """
     if device.type == "cuda":
-        return {"gpu": torch.cuda.get_device_name(device)}
-    if device.type != "cpu":
-        return {}
-    return {
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "onednn": bool(torch.backends.mkldnn.enabled),
-        **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
-    }
+        return {
+            "gpu": torch.cuda.get_device_name(device),
+            "float32_products": _float32_products(torch.backends.cuda),
+            **_set(_GPU_VARIABLES),
+        }
+    if device.type == "cpu":
+        return {
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "onednn": bool(torch.backends.mkldnn.enabled),
+            "float32_products": _float32_products(torch.backends.mkldnn),
+            **_set(_CPU_VARIABLES),
+        }
+    return {}
+
+
+def _float32_products(backend: Any) -> str:
+    """What float32 products are computed in; torch before 2.9 has one word for all backends."""
+    precision = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
+    if precision is None:
+        return torch.get_float32_matmul_precision()
+    return "ieee" if precision == "none" else str(precision)
+
+
+def _set(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}

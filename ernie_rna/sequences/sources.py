@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from ernie_rna.sequences.survey import Survey, check_lengths, survey
 WHOLE = ("error", "full")
 
 Item = FastaRecord | str | tuple[str, str]
+
+# What no FASTA file can hold in a header: control characters, and halves of characters.
+_NO_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def as_source(sequences: Sequences, unknown: str = "error") -> Source:
     """Where to get records from.
 
     Args:
-        sequences: path of a FASTA file or "-" for standard input; a mapping of ids to
+        sequences: path of a FASTA file or a pipe, or "-" for standard input; a mapping of ids to
             sequences; or any iterable of records, (id, sequence) pairs or sequences, which are
             called after their places, "0", "1" and so on. A source is left as it is.
         unknown: as for `fasta.read_fasta`.
@@ -65,7 +69,7 @@ def as_source(sequences: Sequences, unknown: str = "error") -> Source:
         return sequences
     if isinstance(sequences, (str, PathLike)):
         path = fspath(sequences)
-        return Source(lambda: read_fasta(path, unknown), once=path == STANDARD_INPUT)
+        return Source(lambda: read_fasta(path, unknown), once=_is_stream(path))
     items = sequences.items() if isinstance(sequences, Mapping) else sequences
 
     def read() -> Iterator[FastaRecord]:
@@ -75,13 +79,31 @@ def as_source(sequences: Sequences, unknown: str = "error") -> Source:
     return Source(read, once=not isinstance(sequences, (Mapping, Sequence)))
 
 
+def _is_stream(path: str) -> bool:
+    """Whether what is there can be read once only, as `<(zcat rna.fa.gz)` of a shell."""
+    return path == STANDARD_INPUT or Path(path).is_fifo() or Path(path).is_char_device()
+
+
 def _as_record(index: int, item: Item) -> FastaRecord:
-    if isinstance(item, str):
-        return FastaRecord(str(index), item)
-    record = item if isinstance(item, FastaRecord) else FastaRecord(*item)
-    if len(record.id.split()) > 1:
+    try:
+        pair = (str(index), item) if isinstance(item, str) else item
+        record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
+    except TypeError:
+        raise _no_record(index, repr(item)) from None
+    if not isinstance(record.id, str) or not isinstance(record.sequence, str):
+        raise _no_record(index, f"{record.id!r}, {record.sequence!r}")
+    if record.id and record.id.split() != [record.id]:
         raise InputError(f"sequences: the id {record.id!r} has blanks in it; give a single word")
+    text = f"{record.id} {record.description}"
+    broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
+    if broken:
+        raise InputError(f"sequences: {record.id!r}: {broken[0]!r} is no character of a text")
     return record
+
+
+def _no_record(index: int, found: str) -> InputError:
+    what = "expected a sequence, or an id and a sequence, as text"
+    return InputError(f"sequences: record {index + 1}: {what}; got {found[:80]}")
 
 
 class Intake:

@@ -218,6 +218,44 @@ def test_refuses_what_is_no_model(tmp_path, config, encoder_model):
             load_model(tmp_path)
 
 
+def damage(name, change):
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (damage("config.json", lambda text: text[:-9]), r"is not a valid JSON file"),
+        (damage("config.json", lambda text: b"[" * 100_000), r"damaged|not a valid JSON"),
+        (
+            damage("config.json", lambda text: text.replace(b'layers": 3', b'layers": 999999999')),
+            r"config.json asks for 999999999 layers or blocks of \d+ weights",
+        ),
+        (
+            damage("config.json", lambda text: text.replace(b'size": 96', b'size": 97')),
+            r"damaged, or its config.json is another model's",
+        ),
+        (damage("model.safetensors", lambda data: data[:-1]), r"SafetensorError"),
+        (damage("model.safetensors", lambda data: b"\xff" * len(data)), r"SafetensorError"),
+    ],
+)
+def test_a_damaged_folder_is_named(tmp_path, encoder_model, harm, message):
+    encoder_model.save_pretrained(tmp_path)
+    harm(tmp_path)
+    with pytest.raises(
+        (ValueError, OSError), match=f"cannot load the model '{tmp_path}': .*{message}"
+    ):
+        load_model(tmp_path)
+
+
+def test_tokenizer_files_are_not_needed(tmp_path, encoder_model):
+    encoder_model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"):
+        (tmp_path / name).write_bytes(b"\xff{")
+    (found,), (expected,) = embed(["ACGU"], tmp_path), embed(["ACGU"], encoder_model)
+    assert np.array_equal(found["mean"], expected["mean"])
+
+
 def test_a_result_that_is_not_finite_is_named(encoder_model):
     with torch.no_grad():
         encoder_model.embed_tokens.weight[8] = float("nan")  # N

@@ -196,6 +196,12 @@ def test_another_machine(encoder_model, output, stop_after, monkeypatch):
         patch.setenv("MKL_CBWR", "COMPATIBLE")
         with pytest.raises(OutputError, match=r"machine.MKL_CBWR was None, is 'COMPATIBLE'"):
             run(encoder_model, output)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.raises(OutputError, match=r"products was '(ieee|highest)', is '(bf16|medium)'"):
+            run(encoder_model, output)
+    finally:
+        torch.set_float32_matmul_precision("highest")
     assert run(encoder_model, output).resumed
     assert "machine" not in read_metadata(output)
 

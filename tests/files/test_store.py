@@ -65,7 +65,7 @@ def test_a_damaged_part_is_not_there(store):
     assert not store.has(0)
 
 
-@pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff"])
+@pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff", b"[" * 100_000])
 def test_a_damaged_manifest_is_refused(store, content):
     (store.folder / "manifest.json").write_bytes(content)
     with pytest.raises(OutputError, match=r"manifest\.json is damaged; delete"):
