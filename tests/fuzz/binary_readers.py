@@ -199,7 +199,7 @@ _REFERENCES = (
 _RNA = {"a": "GGGAAACCC", "b-é": "ACGU", "c": "ACGUN" * 5}
 
 
-def _encoder() -> ErnieRnaModel:
+def small_encoder() -> ErnieRnaModel:
     torch.manual_seed(0)
     return ErnieRnaModel(_small_config(), add_pooling_layer=False).eval()
 
@@ -209,7 +209,9 @@ def _embedding_seeds(folder: Path, suffix: str) -> list[bytes]:
     contents = []
     for number, pooling in enumerate(poolings):
         path = folder / f"seed{number}{suffix}"
-        embed(_RNA, _encoder(), path, pooling=pooling, layers=(0, -1), progress=False, force=True)
+        embed(
+            _RNA, small_encoder(), path, pooling=pooling, layers=(0, -1), progress=False, force=True
+        )
         contents.append(path.read_bytes())
     return contents
 
@@ -226,7 +228,7 @@ def _read_embeddings(path: Path) -> object:
 def _index_seeds(folder: Path) -> list[bytes]:
     """Two shards and their index, which is what gets damaged."""
     path = folder / "in.safetensors"
-    embed(_RNA, _encoder(), path, progress=False, force=True)
+    embed(_RNA, small_encoder(), path, progress=False, force=True)
     content = path.read_bytes()
     names = [f"in-{number:05d}-of-00002.safetensors" for number in (1, 2)]
     for name in names:
@@ -268,10 +270,10 @@ _EMBEDDINGS = (
 
 def _cut_off_seeds(folder: Path, name: str) -> list[bytes]:
     """The folder of a run that dies as it puts its output together; one file of it is damaged."""
-    embed(_RNA, _encoder(), folder / "whole.npz", progress=False, force=True)
+    embed(_RNA, small_encoder(), folder / "whole.npz", progress=False, force=True)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(to_file, "write_table", _interrupt)
-        embed(_RNA, _encoder(), folder / "cut.npz", progress=False, force=True)
+        embed(_RNA, small_encoder(), folder / "cut.npz", progress=False, force=True)
     return [(folder / "cut.npz.partial" / name).read_bytes()]
 
 
@@ -288,7 +290,7 @@ def _go_on(path: Path) -> object:
     shutil.copytree(path.with_name("cut.npz.partial"), partial_folder)
     shutil.copy(path, partial_folder / path.name)
     try:
-        embed(_RNA, _encoder(), output, progress=False)
+        embed(_RNA, small_encoder(), output, progress=False)
     except OutputError:
         assert not output.exists()
         raise

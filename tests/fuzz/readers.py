@@ -6,5 +6,6 @@ other exception, a crash, a hang and half an output are findings.
 
 from tests.fuzz.binary_readers import BINARY_READERS
 from tests.fuzz.text_readers import TEXT_READERS
+from tests.fuzz.whole_readers import WHOLE_READERS
 
-READERS = (*TEXT_READERS, *BINARY_READERS)
+READERS = (*TEXT_READERS, *BINARY_READERS, *WHOLE_READERS)
