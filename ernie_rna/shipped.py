@@ -7,7 +7,10 @@ from pathlib import Path
 MINI = "mini"
 
 _HERE = Path(__file__).parent
-EXAMPLE_FILES = ("rna.fasta", "rna.dbn", "README.md")
+EXAMPLE_FILES = (
+    *("rna.fasta", "rna.dbn", "README.md"),
+    *("RNase-P.fasta", "RNase-P.dbn", "RNase-P.shape"),
+)
 # Of pretraining, by name.
 CONFIGS = ("mini", "paper")
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.options import new_parser
+from ernie_rna.cli.probing import Fits, add_reactivity, fit_columns, fit_summary, fits, read_probing
 from ernie_rna.files.outputs import check_output_files, open_text
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
     from ernie_rna.structures.groups import Group
+    from ernie_rna.structures.reactivities import Probing
     from ernie_rna.structures.structure import Structure
 
 _DESCRIPTION = """\
@@ -29,11 +32,16 @@ all three are 1 where neither structure has a pair (the summary counts these), 0
 has none. In the *_shifted columns a pair (i, j) is also found at (i+-1, j) and (i, j+-1). Means
 are over sequences: of all, and by length; where REF is a .tsv with a column family, by that as
 well.
+
+--reactivity compares with chemical probing: the AUC is the probability that of an unpaired and a
+paired base of the structure the unpaired one is the more reactive (0.5 is chance), of PRED and, as
+what can be hoped for, of REF.
 """
 _EXAMPLES = """\
   ernie-rna evaluate predicted.dbn known/ -o scores.tsv
   ernie-rna evaluate predicted.tsv known.tsv --with-mfe -o scores.tsv
   ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
+  ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
 """
 _MEASURES = ("precision", "recall", "f1")
 
@@ -48,7 +56,9 @@ def add_parser(subparsers: Any) -> None:
         _EXAMPLES,
     )
     parser.add_argument("predicted", metavar="PRED", help="predicted structures")
-    parser.add_argument("reference", metavar="REF", help="known structures")
+    parser.add_argument(
+        "reference", nargs="?", metavar="REF", help="known structures; not needed with --reactivity"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -85,6 +95,7 @@ def add_parser(subparsers: Any) -> None:
             metavar="NAME",
             help=f"column with the structures, where {metavar} is a .tsv (dot_bracket)",
         )
+    add_reactivity(parser, "compare the structures with what probing says of the bases")
     parser.set_defaults(run=run)
 
 
@@ -96,24 +107,55 @@ def run(args: argparse.Namespace) -> int:
 
     outputs = [args.output] if args.output else []
     check_output_files([*outputs, *([args.groups] if args.groups else [])], args.force)
+    probing = read_probing(args)
     predicted = read_structures(args.predicted, args.predicted_column)
+    if args.reference is None:
+        return _fit_alone(args, probing, predicted)
     reference = read_structures(args.reference, args.reference_column)
     evaluations = {"predicted": evaluate_structures(predicted, reference, args.missing)}
     if args.with_mfe:
         scored = set(evaluations["predicted"].ids)
         known = [structure for structure in reference if structure.id in scored]
         evaluations["mfe"] = evaluate_structures(minimum_free_energy(known, predicted), known)
+    found: Fits = {}
+    if probing is not None:
+        scored = set(evaluations["predicted"].ids)
+        known = [one for one in reference if one.id in scored]
+        own = {one.id: one for one in predicted}
+        mine = [own.get(one.id, replace(one, pairs=[])) for one in known]
+        found = fits(probing, {"predicted": mine, "known": known})
     groups = group(evaluations, reference, args.reference, args.by)
     for output in outputs:
         with open_text(output) as file:
-            file.write(table(evaluations))
+            file.write(table(evaluations, found))
     if args.groups:
         with open_text(args.groups) as file:
             file.writelines("\t".join(row) + "\n" for row in group_rows(groups))
     # With the table on stdout, the means are for whoever looks on.
     stdout_taken = "-" in (args.output, args.groups)
     text = "\n".join([*describe_groups(groups), summary(evaluations)])
+    text += f"\n{fit_summary(found)}" * bool(found)
     print(text, file=sys.stderr if stdout_taken else sys.stdout)
+    return 0
+
+
+def _fit_alone(
+    args: argparse.Namespace, probing: Probing | None, predicted: list[Structure]
+) -> int:
+    """Compare predictions with reactivities, where no structures are known."""
+    if probing is None:
+        raise ValueError("nothing to compare with: name REF, the known structures, or --reactivity")
+    for name in ("with_mfe", "by", "groups"):
+        if getattr(args, name):
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} scores against known structures: name them as REF")
+    found = fits(probing, {"predicted": predicted})
+    if args.output:
+        ids = [["id"], *([one.id] for one in predicted)]
+        with open_text(args.output) as file:
+            for row in zip(ids, fit_columns(found), strict=True):
+                file.write("\t".join(chain(*row)) + "\n")
+    print(fit_summary(found), file=sys.stderr if args.output == "-" else sys.stdout)
     return 0
 
 
@@ -184,15 +226,17 @@ def minimum_free_energy(reference: list[Structure], predicted: list[Structure]) 
     return structures
 
 
-def table(evaluations: Mapping[str, Evaluation]) -> str:
+def table(evaluations: Mapping[str, Evaluation], found: Fits) -> str:
     """A line for each sequence: its id and the scores, those of the second and later evaluations
-    with their name in front of the columns'."""
+    with their name in front of the columns', and how it fits the reactivities, if there are any."""
     tables = []
     for number, (name, evaluation) in enumerate(evaluations.items()):
         header, *rows = evaluation.rows()
         if number:  # The ids are there already.
             header, rows = [f"{name}_{title}" for title in header[1:]], [row[1:] for row in rows]
         tables.append([header, *rows])
+    if found:
+        tables.append(fit_columns(found))
     return "".join("\t".join(chain(*parts)) + "\n" for parts in zip(*tables, strict=True))
 
 

@@ -13,8 +13,9 @@ from ernie_rna.shipped import EXAMPLE_FILES, examples
 
 _DESCRIPTION = """\
 Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt, rna.dbn, their known
-structures, and README.md, which names their origin (Rfam, CC0). They are what the README and the
-pages of the documentation work on.
+structures, and README.md, which names their origin (Rfam, CC0); and RNase-P.fasta, .dbn and .shape,
+an RNA with the reactivities of an experiment (the Weeks Lab, MIT License). They are what the README
+and the pages of the documentation work on.
 """
 _EXAMPLES = """\
   ernie-rna examples

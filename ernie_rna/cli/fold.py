@@ -21,6 +21,7 @@ from ernie_rna.cli.options import (
     new_parser,
     reading_off,
 )
+from ernie_rna.cli.probing import add_reactivity, read_probing
 from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, describe
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ output formats, by extension; -o may be given more than once:
 --pairs and --bases tell how sure the model is. By a head for structures these are probabilities, as
 true as the model's card says its calibration is; without one they only rank.
 
+--reactivity takes SHAPE or DMS data: a base of reactivity r changes the logit of its pairs by
+-(2.6 ln(r + 1) - 0.8) / 0.616, the pseudo-energy of Deigan et al. (2009) in units of RT at 37
+degrees, divided by the slope of the model's calibration. Bases without data change nothing.
+
 Only A-U, G-C and G-U pair. T is U; N and the other IUPAC codes stay unpaired.
 
 A sequence for which the optimisation diverges, or whose scores are not finite, is in no output;
@@ -54,6 +59,7 @@ _EXAMPLES = """\
   ernie-rna fold rna.fasta -m MODEL -o rna.dbn -o rna.npz --matrix contacts
   ernie-rna fold rna.fasta -m MODEL -o rna.dbn --pairs pairs.tsv --bases bases.tsv
   ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --as-authors    as the authors' script
+  ernie-rna fold rna.fasta -m MODEL --reactivity rna.shape.tsv
   ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
 """
 # Whether a trained head is read -> what to say.
@@ -103,6 +109,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     add_input_rules(parser, windows=True)
     add_reading_off(parser)
+    add_reactivity(parser, "shift the map by what probing says of the bases", energies=True)
     add_computing(parser)
     parser.set_defaults(run=run, interrupted="; no file was written")
 
@@ -119,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
     check_input(args.input)
     check_model(args.model, args.revision)
     how = reading_off(args)
+    probing = read_probing(args)
     # From here on seconds pass.
     from transformers.utils import logging
 
@@ -138,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             matrix=matrix,
             overlap=args.overlap,
+            reactivities=probing,
             progress=False if args.quiet or on_terminal else None,
             **how,
             **computing(args),

@@ -16,7 +16,7 @@ that a real RNA has, and no pair that stacks on no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -32,9 +32,10 @@ from ernie_rna.inference.progress import Progress
 from ernie_rna.sequences.batches import Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.long import LONG, check_long, nucleotide_limit
-from ernie_rna.sequences.sources import Intake, Sequences
+from ernie_rna.sequences.sources import Intake, Sequences, as_source
 from ernie_rna.structures.contacts import predict_pairs, solve_contacts
 from ernie_rna.structures.pairing_maps import FoldingModel, PairingMaps, load_maps
+from ernie_rna.structures.reactivities import Probing
 from ernie_rna.structures.structure import Structure
 from ernie_rna.structures.windows import windowed_map
 
@@ -69,6 +70,7 @@ def fold(
     matrix: str | None = None,
     long: str = "error",
     overlap: int = 256,
+    reactivities: Probing | Mapping[str, Sequence[float]] | None = None,
     unknown: str = "error",
     batch_tokens: int | None = None,
     dtype: str | None = None,
@@ -100,6 +102,8 @@ def fold(
         long: what to do with a sequence longer than the model was trained on: "error", "window"
             (overlapping windows, merged as `windows` says) or "full" (computed whole).
         overlap: bases that neighbouring windows share at least.
+        reactivities: of chemical probing, by id, which shift the map as `reactivities` says; a
+            mapping is taken for SHAPE.
         unknown: "error" or "unk", see `fasta`.
         batch_tokens: tokens in a batch; None is 2048 on a CPU, else 16384.
         dtype: "float32", "bfloat16" or "float16"; None is "float32", or the type of a model
@@ -120,6 +124,9 @@ def fold(
     """
     _check(min_loop, min_stem, matrix)
     intake = Intake(sequences, long, unknown, choices=LONG)
+    probing = Probing(reactivities) if isinstance(reactivities, Mapping) else reactivities
+    if probing is not None and intake.found is not None:
+        probing.check(as_source(sequences, unknown).read())
     maps = load_maps(
         model,
         layer,
@@ -141,7 +148,9 @@ def fold(
     plan = Plan(tokens, limit, long=whole, squared_from=maps.squared_from)
     bar = Progress(progress, width, intake.found, lambda length: plan.cost(length, width))
     windows = compute_windows(
-        plan.windows(records), partial(_fold_batch, maps, min_loop, min_stem, matrix, window), bar
+        plan.windows(records),
+        partial(_fold_batch, maps, min_loop, min_stem, matrix, window, probing),
+        bar,
     )
     return chain.from_iterable(windows)
 
@@ -161,10 +170,13 @@ def _fold_batch(
     min_stem: int,
     matrix: str | None,
     window: tuple[int, int] | None,
+    probing: Probing | None,
     records: list[FastaRecord],
 ) -> Iterator[Fold]:
     texts = [record.sequence for record in records]
     pairing_map = _pairing_map(maps, texts, window)  # (batch, length, length)
+    if probing is not None:
+        pairing_map = _shifted(pairing_map, records, probing, maps.slope)
     solved = _solve(pairing_map, texts, min_loop, maps.threshold)
     for record, scores, contacts in zip(records, pairing_map, solved, strict=True):
         structure = Structure(record.id, record.sequence, [])
@@ -198,6 +210,18 @@ def _pairing_map(maps: PairingMaps, texts: Sequence[str], window: tuple[int, int
         inside = slice(len(text))
         row[inside, inside] = windowed_map(lambda part: compute(part)[0], text, *window)
     return batch
+
+
+def _shifted(
+    pairing_map: Tensor, records: Sequence[FastaRecord], probing: Probing, slope: float
+) -> Tensor:
+    """Maps with what probing says of both bases of each pair, (batch, length, length)."""
+    shifted = pairing_map.float().clone()
+    for row, record in zip(shifted, records, strict=True):
+        inside = slice(len(record.sequence))
+        shift = torch.from_numpy(probing.log_odds(record)).to(row) / slope
+        row[inside, inside] += shift[:, None] + shift
+    return shifted
 
 
 def _copy(matrix: Tensor | None) -> np.ndarray | None:

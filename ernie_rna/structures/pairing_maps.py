@@ -42,6 +42,7 @@ class PairingMaps(Protocol):
         squared_from: for `batches.plan_batches`.
         source: what the maps are, in a few words.
         label: what their numbers are.
+        slope: from their numbers to log-odds of pairs.
     """
 
     @property
@@ -61,6 +62,9 @@ class PairingMaps(Protocol):
 
     @property
     def label(self) -> str: ...
+
+    @property
+    def slope(self) -> float: ...
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, seq) each -> symmetric maps (batch, length, length)."""
@@ -86,6 +90,7 @@ class ScoreMaps:
     pairing_scores: str | None
     threshold: float = THRESHOLD
     squared_from: int = SCORES_FROM
+    slope: float = 1.0
 
     @property
     def width(self) -> float:
@@ -126,6 +131,10 @@ class HeadMaps:
     squared_from: int = MAPS_FROM
     source: str = "secondary-structure head"
     label: str = "logit"
+
+    @property
+    def slope(self) -> float:
+        return read_calibration(self.model.config).slope
 
     @property
     def threshold(self) -> float:

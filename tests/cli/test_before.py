@@ -88,6 +88,10 @@ for line in open("commands.txt"):
 
 def test_no_command_waits_for_torch_to_refuse_what_is_plain():
     Path("in.fasta").write_text(">a\nACGU\n")
+    Path("in.dbn").write_text(">a\nACGU\n(..)\n")
+    Path("words.shape").write_text("1 high\n")
+    for id in "ab":
+        Path(f"{id}.shape").write_text("1 0.5\n2 -999\n")
     Path("there.tsv").write_text("")
     Path("there.npz").write_text("")
     commands = {
@@ -96,6 +100,12 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
         "fold in.fasta -m model -o there.tsv": "--force",
         "fold no.fasta -m model": "no.fasta: no such file",
         "fold in.fasta -m model --as-authors --min-loop 3": "--as-authors sets --min-loop 0",
+        "fold in.fasta -m model --reactivity no.tsv": "no.tsv: no such file",
+        "fold in.fasta -m model --reactivity words.shape": "words.shape:1: 'high' is no number",
+        "evaluate in.dbn": "name REF",
+        "evaluate in.dbn --reactivity a.shape": "a has 4 nt and 2 reactivities",
+        "evaluate in.dbn --reactivity b.shape": "no reactivities of 1 sequences: a",
+        "evaluate in.dbn --reactivity b.shape --with-mfe": "--with-mfe scores against known",
         "embed in.fasta -m ERNIE-RNA_pretrain.pt -o out.npz": "convert it first",
         "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
         "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
