@@ -116,8 +116,8 @@ def run_command(line: str) -> bool:
 
 
 def remake(words: list[str]) -> list[str]:
-    """Converting over the folder that the other examples use needs --force here, and an RNA that the
-    small model is too small for --long full."""
+    """A line as it runs here: converting over the folder that the other examples use needs --force,
+    and the RNA that the small model is too small for --long full."""
     if "examples/RNase-P.fasta" in words:
         return [*words, "--long", "full"]
     return [*words, "--force"] if words[-2:] == ["ERNIE-RNA_pretrain.pt", "ERNIE-RNA"] else words
