@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.before import check_input
 from ernie_rna.cli.options import new_parser
+
+if TYPE_CHECKING:
+    from ernie_rna.parity.differences import Difference
 
 _DESCRIPTION = """\
 Compare a converted folder with what the authors published or their code computed. At least one of:
@@ -64,16 +68,15 @@ def run(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from ernie_rna.inference.loading import use_threads
+    from ernie_rna.parity import differences, heads, models, published, table
     from ernie_rna.parity.golden import GOLDEN_THREADS
-    from ernie_rna.parity.heads import is_head_folder
-    from ernie_rna.parity.models import Models
 
     logging.disable_progress_bar()
     if args.full_size:
         _measure_full_size()
     if not compares:
         return 0
-    task = is_head_folder(args.folder)
+    task = heads.is_head_folder(args.folder)
     if task and args.cls_embedding:
         raise ValueError(f"--cls-embedding is of the pretrained model; {args.folder} is for {task}")
     equal = True
@@ -81,13 +84,23 @@ def run(args: argparse.Namespace) -> int:
         equal &= _compare_weights(args.folder, args.checkpoint)
     with use_threads(GOLDEN_THREADS):
         if task:
-            return 0 if equal & (not args.golden or _compare_head(args.folder, args.golden)) else 1
-        models = Models(args.folder)
+            found = heads.compare_head(args.folder, args.golden) if args.golden else []
+            return 0 if equal & _show(found, table.format_heads) else 1
+        pretrained = models.Models(args.folder)
         if args.cls_embedding:
-            equal &= _compare_embeddings(models, args.cls_embedding)
+            found = published.compare_with_published(pretrained, args.cls_embedding)
+            equal &= _show(found, table.format_published)
         if args.golden:
-            equal &= _compare_golden(models, args.golden)
+            found = differences.compare_with_golden(pretrained, args.golden)
+            equal &= _show(found, table.format_parity)
     return 0 if equal else 1
+
+
+def _show(found: list[Difference], form: Callable[[list[Difference]], str]) -> bool:
+    """Print what was compared; return whether every bar was kept."""
+    if found:
+        print(form(found))
+    return not any(difference.missed for difference in found)
 
 
 def _measure_full_size() -> None:
@@ -106,30 +119,3 @@ def _compare_weights(folder: str, checkpoint: str) -> bool:
     relation = "are those of" if equal else "differ from those of"
     print(f"the weights of {folder} {relation} {checkpoint}")
     return equal
-
-
-def _compare_embeddings(models: Any, path: str) -> bool:
-    from ernie_rna.parity.published import compare_with_published
-    from ernie_rna.parity.table import format_published
-
-    differences = compare_with_published(models, path)
-    print(format_published(differences))
-    return not any(difference.missed for difference in differences)
-
-
-def _compare_head(folder: str, path: str) -> bool:
-    from ernie_rna.parity.heads import compare_head
-    from ernie_rna.parity.table import format_heads
-
-    differences = compare_head(folder, path)
-    print(format_heads(differences))
-    return not any(difference.missed for difference in differences)
-
-
-def _compare_golden(models: Any, path: str) -> bool:
-    from ernie_rna.parity.differences import compare_with_golden
-    from ernie_rna.parity.table import format_parity
-
-    differences = compare_with_golden(models, path)
-    print(format_parity(differences))
-    return not any(difference.missed for difference in differences)

@@ -19,7 +19,7 @@ from ernie_rna.parity.models import Models
 # of the same terms, in an order that the CPU and the threads decide.
 BARS = {"hidden state": 1.2e-5, "bias": 3.9e-5, "logits": 4.5e-5, "pooler output": 1.7e-5}
 
-_ATTENTIONS = ("eager", "sdpa")
+ATTENTIONS = ("eager", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def compare_with_authors(models: Models, golden: Golden) -> list[Difference]:
     """
     check_sizes(models, golden)
     differences = []
-    for attention in _ATTENTIONS:
+    for attention in ATTENTIONS:
         models.use(attention)
         alone = models.run_alone(golden.single)
         differences += _differ(f"{attention} alone", golden.single, alone, _expected(golden.single))

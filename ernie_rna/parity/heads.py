@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from configuration_ernie_rna import HEAD_MODELS
-from ernie_rna.parity.differences import Difference
+from ernie_rna.parity.differences import ATTENTIONS, Difference
 from ernie_rna.parity.golden import Outputs, ParityError
+from ernie_rna.parity.models import load_own
 from ernie_rna.structures.contacts import predict_pairs, solve_contacts
 from ernie_rna.structures.ct import format_ct
 from ernie_rna.structures.structure import Structure
@@ -34,7 +34,6 @@ BAR = 1e-5
 CONTACT_BAR = 2.5e-4
 LOGITS, CT, SOLVED = "logits, of the largest", ".ct lines that differ", "contact, of their logits"
 
-_ATTENTIONS = ("eager", "sdpa")
 _TASKS = dict(
     zip(HEAD_MODELS, ("secondary_structure", "closeness", "ribosome_loading"), strict=True)
 )
@@ -116,7 +115,7 @@ def compare_head(folder: str | Path, path: str | Path) -> list[Difference]:
     golden = read_head_golden(path, task)
     head = _Head(Path(folder), task)
     differences = []
-    for attention in _ATTENTIONS:
+    for attention in ATTENTIONS:
         head.model.set_attn_implementation(attention)
         alone = {name: head.run({name: golden.sequences[name]})[name] for name in golden.expected}
         differences += _differ(f"{attention} alone", golden, alone)
@@ -130,17 +129,10 @@ class _Head:
     """A fine-tuned model, run by its folder's own code."""
 
     def __init__(self, folder: Path, task: str):
-        self._folder, self._task = folder, task
+        self._outputs = _OUTPUTS[task]
         name = next(name for name, own in _TASKS.items() if own == task)
-        self.model = self._load(f"modeling_ernie_rna.{name}").eval()
-        self._tokenizer = self._load("tokenization_ernie_rna.ErnieRnaTokenizer")
-
-    def _load(self, reference: str) -> Any:
-        try:
-            own_class: Any = get_class_from_dynamic_module(reference, str(self._folder))
-        except OSError as error:
-            raise ParityError(f"{self._folder}: lacks the model's code ({error})") from error
-        return own_class.from_pretrained(self._folder)
+        self.model = load_own(folder, f"modeling_ernie_rna.{name}").eval()
+        self._tokenizer = load_own(folder, "tokenization_ernie_rna.ErnieRnaTokenizer")
 
     def run(self, sequences: Mapping[str, str], side: str = "right") -> dict[str, Outputs]:
         """The outputs of sequences that are padded together, by name, without the padding.
@@ -154,9 +146,8 @@ class _Head:
         with torch.no_grad():
             logits = self.model(**batch).logits
         self.model.config.pairing_scores = before
-        outputs = _OUTPUTS[self._task]
         return {
-            name: outputs(row, text, self.model.config)
+            name: self._outputs(row, text, self.model.config)
             for row, (name, text) in zip(logits, sequences.items(), strict=True)
         }
 

@@ -21,6 +21,19 @@ from ernie_rna.parity.golden import Outputs, ParityError, Sample
 _WEIGHTS = "model.safetensors"
 
 
+def load_own(folder: Path, reference: str) -> Any:
+    """What a class in a folder, MODULE.CLASS, loads from that folder.
+
+    Raises:
+        ParityError: the folder lacks the code.
+    """
+    try:
+        own_class: Any = get_class_from_dynamic_module(reference, str(folder))
+    except OSError as error:
+        raise ParityError(f"{folder}: lacks the model's code ({error})") from error
+    return own_class.from_pretrained(folder)
+
+
 class Models:
     """The models in a folder, run by the folder's own code.
 
@@ -37,16 +50,9 @@ class Models:
         self.folder = Path(folder)
         if not (self.folder / _WEIGHTS).is_file():
             raise ParityError(f"{folder}: no folder with {_WEIGHTS}; convert a checkpoint into it")
-        self.tokenizer = self._load("tokenization_ernie_rna.ErnieRnaTokenizer")
-        self.encoder = self._load("modeling_ernie_rna.ErnieRnaModel").eval()
-        self.masked_lm = self._load("modeling_ernie_rna.ErnieRnaForMaskedLM").eval()
-
-    def _load(self, reference: str) -> Any:
-        try:
-            own_class: Any = get_class_from_dynamic_module(reference, str(self.folder))
-        except OSError as error:
-            raise ParityError(f"{self.folder}: lacks the model's code ({error})") from error
-        return own_class.from_pretrained(self.folder)
+        self.tokenizer = load_own(self.folder, "tokenization_ernie_rna.ErnieRnaTokenizer")
+        self.encoder = load_own(self.folder, "modeling_ernie_rna.ErnieRnaModel").eval()
+        self.masked_lm = load_own(self.folder, "modeling_ernie_rna.ErnieRnaForMaskedLM").eval()
 
     def double(self) -> Models:
         """A copy in float64, with eager attention."""

@@ -38,7 +38,7 @@ _GAP = "    "
 
 
 def format_parity(differences: Sequence[Difference]) -> str:
-    """Both tables of `verify_parity`, their legends, and a line for each missed bar."""
+    """Both tables of `compare_with_golden`, their legends, and a line for each missed bar."""
     parts = [
         "Largest absolute difference from the authors' values: each sequence alone, and their",
         "batch, padded right and left (real tokens).",
@@ -47,7 +47,10 @@ def format_parity(differences: Sequence[Difference]) -> str:
         "",
         f"Bars: {', '.join(f'{kind} {bar:.1e}' for kind, bar in BARS.items())}.",
         "",
-        format_rounding(differences),
+        "What rounding alone does: sdpa from eager; values in float32 from the same weights",
+        "in float64; a sequence in a batch from the same sequence alone.",
+        "",
+        _table(_ROUNDING, differences),
         *_missed(differences),
     ]
     return "\n".join(parts)
@@ -64,17 +67,6 @@ def format_summary(differences: Sequence[Difference]) -> str:
             cells.append(_cell(max(of_kind, key=lambda d: d.value, default=None)))
         lines.append(f"{kind:<16}" + _row(cells))
     return "\n".join([*lines, *_missed(differences)])
-
-
-def format_rounding(differences: Sequence[Difference]) -> str:
-    """The table of `measure_rounding` and its legend."""
-    parts = [
-        "What rounding alone does: sdpa from eager; values in float32 from the same weights",
-        "in float64; a sequence in a batch from the same sequence alone.",
-        "",
-        _table(_ROUNDING, differences),
-    ]
-    return "\n".join(parts)
 
 
 def format_heads(differences: Sequence[Difference]) -> str:
@@ -110,12 +102,13 @@ def _missed(differences: Sequence[Difference]) -> list[str]:
     missed = sorted((d for d in differences if d.missed), key=lambda d: -d.value)
     if not missed:
         return []
-    lines = []
-    for difference in missed:
-        line = f"missed: {difference.case}, {difference.place} of {difference.sample}: "
-        line += f"{difference.value:.1e} > {difference.bar:.1e}"
-        lines.append(line)
-    return ["", *lines]
+    return [
+        "",
+        *(
+            f"missed: {d.case}, {d.place} of {d.sample}: {d.value:.1e} > {d.bar:.1e}"
+            for d in missed
+        ),
+    ]
 
 
 def _table(columns: _Columns, differences: Sequence[Difference]) -> str:
