@@ -9,7 +9,8 @@ Real sequences, repeated with every tenth letter drawn anew, go through a model 
 
 Every output must have the bytes of the undisturbed run, and nothing may be left beside it.
 
-    python scripts/long_run.py --sequences 100000 --kills 20
+    python scripts/long_run.py --sequences 100000 --attacks
+    python scripts/long_run.py --sequences 10000 --kills 20
 """
 
 import argparse
@@ -37,8 +38,9 @@ from ernie_rna.shipped import examples, resolve_model
 # How much more memory all sequences may take than a hundredth of them, in bytes. The hundredth is
 # at least so many sequences that batches are as large as they get.
 MORE_MEMORY = 50e6
-FEW = 500
+FEW = 1000
 REFUSED = 3  # what a process ends with that found the disk full
+ATTACKS = ("killed", "two-processes", "disk-full")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sequences", type=int, default=100_000, metavar="N", help="how many (100000)")
     add("--kills", type=int, default=20, metavar="N", help="kills of the one process (20)")
     add("--fasta", type=Path, help="where they come from; default: the example RNAs")
+    add("--longest", type=int, metavar="N", help="take pieces of N/2 to N nucleotides (whole)")
+    add("--attacks", nargs="*", choices=ATTACKS, default=ATTACKS, help="only these, or none (all)")
     add("-m", "--model", help="folder, Hub id or mini; default: a tiny one of random weights")
     add("--pooling", default="mean", help="as for ernie-rna embed, which of them (mean)")
     add("--seed", type=int, default=0, help="of the letters and of the moments (0)")
@@ -85,7 +89,7 @@ class Attack:
         self._few_count = max(args.sequences // 100, min(args.sequences, FEW))
         for path, count in ((self._many, args.sequences), (self._few, self._few_count)):
             with open(path, "w", encoding="utf-8") as file:
-                write_fasta(file, mutated(records, count, args.seed))
+                write_fasta(file, mutated(records, count, args.seed, args.longest))
 
     def rows(self) -> Iterator[tuple[str, bool, str]]:
         """Name of a run, whether its output is as it should be, and what it took."""
@@ -101,10 +105,13 @@ class Attack:
             f"{many['seconds']:.0f} s, {many['peak'] / 1e6:.0f} MB at the peak, {more / 1e6:+.1f} "
             f"MB over {self._few_count} sequences; {lost:+d} open files",
         )
-        yield self._killed()
-        yield self._two_processes(2)
-        yield self._two_processes(1)
-        yield self._disk_full()
+        if "killed" in self._args.attacks:
+            yield self._killed()
+        if "two-processes" in self._args.attacks:
+            yield self._two_processes(2)
+            yield self._two_processes(1)
+        if "disk-full" in self._args.attacks:
+            yield self._disk_full()
 
     def _measure(self, fasta: Path, name: str) -> dict:
         report = self._folder / "report.json"
@@ -181,11 +188,17 @@ def save_tiny_model(folder: Path) -> None:
     ErnieRnaModel(config, add_pooling_layer=False).save_pretrained(folder)
 
 
-def mutated(records: list[FastaRecord], count: int, seed: int) -> Iterator[FastaRecord]:
-    """So many records: the given ones in turn, a tenth of the letters drawn anew."""
+def mutated(
+    records: list[FastaRecord], count: int, seed: int, longest: int | None = None
+) -> Iterator[FastaRecord]:
+    """So many records: the given ones, or pieces, in turn, a tenth of the letters drawn anew."""
     generator = random.Random(seed)
     for number in range(count):
         letters = list(records[number % len(records)].sequence)
+        if longest is not None:
+            length = generator.randint((longest + 1) // 2, longest)
+            start = generator.randint(0, max(0, len(letters) - length))
+            letters = letters[start : start + length]
         for at in generator.sample(range(len(letters)), len(letters) // 10):
             letters[at] = generator.choice("ACGU")
         yield FastaRecord(f"rna{number}", "".join(letters))

@@ -23,7 +23,8 @@ from tests.fuzz.reader import Reader
 
 # Of computing, for one input; the slowest that was found took half a second.
 SECONDS = 5
-_AT_ONCE = 200  # inputs between two messages
+_AT_ONCE = 200  # inputs between two messages, at most
+_OFTEN = 30  # seconds between two messages, one input more or less
 _WAIT = 600  # seconds for a sign of life; on a busy machine a process may get no turn for long
 MEMORY = 1 << 30  # bytes that a reader may take beyond what the process has
 
@@ -107,13 +108,16 @@ def _feed(reader: Reader, folder: Path, numbers: range, at_once: int, theirs: Co
     inputs = reader.inputs(folder, numbers.start, numbers.stop)
     start_memory = 0
     part = Outcome(reader.name)
+    sent = time.monotonic()
     for number, content in zip(numbers, inputs, strict=True):
         path.write_bytes(content)
         start_memory = start_memory or limit_memory()
         part.add(_try(reader, path, number))
         part.peak = _peak() - start_memory
-        if part.inputs == at_once or number == numbers[-1]:
+        late = time.monotonic() - sent > _OFTEN
+        if part.inputs == at_once or late or number == numbers[-1]:
             theirs.send(part)
+            sent = time.monotonic()
             part = Outcome(reader.name)
     theirs.close()
     os._exit(0)
