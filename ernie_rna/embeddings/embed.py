@@ -10,24 +10,42 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, overload
 
-from ernie_rna.embeddings.columns import Embedding, split_rows
+import numpy as np
+
+from ernie_rna.embeddings.columns import Embedding, check_pooling, split_rows
 from ernie_rna.embeddings.encoder import Encoder
-from ernie_rna.embeddings.options import EmbedOptions, Model
-from ernie_rna.embeddings.to_file import embed_to_file
-from ernie_rna.embeddings.writers import SHARD_BYTES
-from ernie_rna.inference.loading import use_threads
+from ernie_rna.embeddings.writers import (
+    SHARD_BYTES,
+    Table,
+    check_output,
+    existing_files,
+    write_table,
+)
+from ernie_rna.files.store import Part
+from ernie_rna.inference.identity import Options, describe
+from ernie_rna.inference.loading import load_model, use_threads
+from ernie_rna.inference.processes import World
 from ernie_rna.inference.progress import Progress
-from ernie_rna.inference.resumable import RunSummary
-from ernie_rna.sequences.batches import Window
+from ernie_rna.inference.resumable import Job, Results, RunSummary, Step, run_job
+from ernie_rna.sequences.batches import WINDOW_BATCHES, Plan, Window, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FilePath
-from ernie_rna.sequences.long import LONG
-from ernie_rna.sequences.sources import Intake, Sequences, as_source
+from ernie_rna.sequences.long import LONG, check_long
+from ernie_rna.sequences.sources import Intake, Sequences, Source, as_source
+from ernie_rna.sequences.survey import Survey, check_lengths
+from modeling_ernie_rna import ErnieRnaModel
 
 __all__ = ["Embedding", "RunSummary", "embed"]
+
+Model = str | PathLike[str] | ErnieRnaModel
+
+# About what the vectors of a window may take in memory; a longer sequence is alone in its window.
+_WINDOW_BYTES = 1 << 28
 
 
 @overload
@@ -98,7 +116,7 @@ def embed(  # type: ignore[misc]  # The overloads leave the options to this sign
         EncodingError: a result is not finite, or memory does not suffice; named by id.
         OutputError: the output exists, is being written, or the disk is full.
     """
-    options = EmbedOptions(
+    options = _EmbedOptions(
         layers=layers,
         pooling=pooling,
         dtype=dtype,
@@ -116,11 +134,32 @@ def embed(  # type: ignore[misc]  # The overloads leave the options to this sign
     source = as_source(sequences, unknown)
     target = Path(output)
     with use_threads(threads):
-        return embed_to_file(source, model, target, options, force, progress, shard_bytes)
+        return _embed_to_file(source, model, target, options, force, progress, shard_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EmbedOptions(Options):
+    """The arguments of `embed` that say what is computed."""
+
+    layers: Sequence[int] | None
+    pooling: Sequence[str]
+    overlap: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pooling(self.pooling)
+
+    def load(self, model: Model) -> tuple[Encoder, Plan]:
+        encoder = Encoder(load_model(model, **self.loading), self.layers, self.pooling)
+        check_long(self.long, encoder.limit, self.overlap)
+        tokens = resolve_batch_tokens(self.batch_tokens, encoder.model.device)
+        in_memory = max(1, _WINDOW_BYTES // max(1, encoder.nbytes(0, 1)))
+        window = min(WINDOW_BATCHES * tokens, in_memory)
+        return encoder, Plan(tokens, encoder.limit, self.long, self.overlap, window)
 
 
 def _iterate(
-    intake: Intake, model: Model, options: EmbedOptions, progress: bool | None
+    intake: Intake, model: Model, options: _EmbedOptions, progress: bool | None
 ) -> Iterator[Embedding]:
     encoder, plan = options.load(model)
     windows = plan.windows(intake.records(encoder.model.config))
@@ -137,3 +176,65 @@ def _embeddings(
             with use_threads(threads):
                 arrays = encoder.encode_window(window, partial(bar.advance, window))
             yield from split_rows(window.ids, window.lengths, arrays)
+
+
+def _embed_to_file(
+    source: Source,
+    model: Model,
+    output: Path,
+    options: _EmbedOptions,
+    force: bool,
+    progress: bool | None,
+    shard_bytes: int,
+) -> RunSummary:
+    """Write the embeddings of a source to a file, as a job for `inference.resumable`."""
+    check_output(output, check_pooling(options.pooling))
+
+    def prepare(world: World, found: Survey) -> Job:
+        own = replace(options, device=world.own_device(options.device))
+        encoder, plan = own.load(model)
+        config = encoder.model.config
+        world.lead(lambda: check_lengths(found, config, options.long, LONG))
+        metadata = _metadata(encoder, plan, options, found, model)
+
+        def compute(window: Window, step: Step) -> Results:
+            lengths = np.array(window.lengths, np.int64)
+            return {"ids": window.ids, "lengths": lengths, **encoder.encode_window(window, step)}
+
+        def assemble(parts: list[Part], folder: Path) -> list[Path]:
+            return write_table(Table(metadata, parts), output, folder, shard_bytes)
+
+        nbytes = encoder.nbytes(found.records, found.nucleotides)
+        device = encoder.model.device
+        return Job(metadata, device, plan, encoder.hidden, nbytes, compute, assemble)
+
+    return run_job(
+        source,
+        output,
+        prepare,
+        existing=existing_files(output),
+        force=force,
+        progress=progress,
+    )
+
+
+def _metadata(
+    encoder: Encoder, plan: Plan, options: _EmbedOptions, found: Survey, model: Model
+) -> dict[str, Any]:
+    """What the output says of itself: all that it depends on, nothing else."""
+    metadata = describe(model, encoder.model, options, plan)
+    metadata["settings"] |= {
+        "layers": sorted({column.layer for column in encoder.columns}),
+        "pooling": sorted({column.pooling for column in encoder.columns}),
+        "overlap": plan.overlap if plan.long == "window" else None,
+    }
+    return {
+        "format": "ernie-rna embeddings",
+        "format_version": 1,
+        "columns": [column.name for column in encoder.columns],
+        "hidden_size": encoder.hidden,
+        "records": found.records,
+        "nucleotides": found.nucleotides,
+        "input_sha256": found.sha256,
+        **metadata,
+    }

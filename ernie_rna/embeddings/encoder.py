@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ernie_rna.embeddings.columns import Column, resolve_columns
-from ernie_rna.inference.loading import EncodingError, memory_explained, tokenize
+from ernie_rna.inference.loading import memory_explained, not_finite, tokenize
 from ernie_rna.sequences.batches import Window
 from ernie_rna.sequences.long import Piece, nucleotide_limit
 from modeling_ernie_rna import ErnieRnaModel
@@ -123,11 +123,7 @@ class Encoder:
                 first = 1 + piece.own_start - piece.start
                 array = array[first : first + piece.owned]
             if not np.isfinite(array).all():
-                record = window.records[piece.record]
-                raise EncodingError(
-                    f"{record.id}: {column.name} is not finite (NaN or infinity); the model or "
-                    f"its dtype, {str(self.model.dtype).removeprefix('torch.')}, is at fault"
-                )
+                raise not_finite(f"{window.records[piece.record].id}: {column.name}", self.model)
             yield array
 
     def _to_numpy(self, tensor: torch.Tensor) -> np.ndarray:

@@ -14,7 +14,6 @@ from safetensors import safe_open
 
 from ernie_rna.embeddings.columns import Embedding, is_per_token
 from ernie_rna.extras import import_extra
-from ernie_rna.files.atomic import read_all
 from ernie_rna.sequences.fasta import FilePath, InputError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -175,7 +174,7 @@ class _Member:
 
     def read(self, count: int) -> np.ndarray:
         width = int(np.prod(self.shape[1:], dtype=np.int64))
-        data = read_all(self._file, count * width * self._dtype.itemsize)
+        data = self._file.read(count * width * self._dtype.itemsize)
         return np.frombuffer(data, self._dtype).reshape(count, *self.shape[1:])
 
 

@@ -110,18 +110,6 @@ def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
         view = view[file.write(view) :]
 
 
-def read_all(file: IO[bytes], size: int) -> bytes:
-    """Read exactly `size` bytes; EOFError if the file ends before."""
-    parts = []
-    while size:
-        part = file.read(size)
-        if not part:
-            raise EOFError(f"{file.name} is shorter than it should be")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
 @contextlib.contextmanager
 def full_disk_explained(output: str | Path, way_out: str = "") -> Iterator[None]:
     """Turn "no space left" and its kin, which name no file, into an OutputError that does."""

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from ernie_rna.files.store import Part
 from ernie_rna.inference.attention_scores import check_pairing_scores
 from ernie_rna.inference.by_window import compute_window, compute_windows
-from ernie_rna.inference.identity import model_name, model_sha256, versions
+from ernie_rna.inference.identity import Options, describe
 from ernie_rna.inference.loading import class_names, load_head
 from ernie_rna.inference.processes import World
 from ernie_rna.inference.progress import Progress
@@ -30,21 +30,14 @@ from ernie_rna.sequences.survey import Survey, check_lengths
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class HeadOptions:
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions(Options):
     """The arguments of `closeness` and `ribosome_loading` that say what is computed."""
 
     pairing_scores: str | None
-    long: str
-    unknown: str
-    batch_tokens: int | None
-    dtype: str | None
-    device: str | None
-    attention: str | None
-    threads: int | None
-    revision: str | None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_pairing_scores(self.pairing_scores)
 
 
@@ -87,14 +80,7 @@ class HeadTask(Generic[Result]):
                 f"not {self.kind.__name__}; `ernie-rna convert` makes one of the authors' "
                 "fine-tuned checkpoint"
             )
-        return load_head(
-            self.kind,
-            model,
-            revision=options.revision,
-            dtype=options.dtype,
-            device=options.device,
-            attention=options.attention,
-        )
+        return load_head(self.kind, model, **options.loading)
 
     def plan(self, model: Any, options: HeadOptions) -> Plan:
         tokens = resolve_batch_tokens(options.batch_tokens, model.device)
@@ -164,21 +150,11 @@ def _metadata(
     task: HeadTask[Any], model: Any, plan: Plan, options: HeadOptions, found: Survey, given: Any
 ) -> dict[str, Any]:
     """All that the results depend on."""
-    on_cpu = model.device.type == "cpu"
+    metadata = describe(given, model, options, plan)
+    metadata["settings"]["pairing_scores"] = options.pairing_scores or model.config.pairing_scores
     return {
         "format": f"ernie-rna {task.name}",
         "records": found.records,
         "input_sha256": found.sha256,
-        "model": {"name": model_name(given), "sha256": model_sha256(model)},
-        "settings": {
-            "pairing_scores": options.pairing_scores or model.config.pairing_scores,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": model.device.type,
-            "attention": model.config._attn_implementation,
-            "threads": options.threads if on_cpu else None,
-            "batch_tokens": plan.batch_tokens,
-            "long": plan.long,
-            "unknown": options.unknown,
-        },
-        "versions": versions(),
+        **metadata,
     }

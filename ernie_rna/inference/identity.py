@@ -1,10 +1,11 @@
-"""What results depend on beside the input: the weights, the configuration, the versions."""
+"""What results depend on beside the input: settings, weights, configuration, versions."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
+from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
 
@@ -12,6 +13,63 @@ import torch
 import transformers
 
 from ernie_rna import __version__
+from ernie_rna.sequences.batches import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments that all functions share which compute something of sequences.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+
+    long: str
+    unknown: str
+    batch_tokens: int | None
+    dtype: str | None
+    device: str | None
+    attention: str | None
+    threads: int | None
+    revision: str | None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_tokens", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """Those of `loading.load_model`."""
+        names = ("revision", "dtype", "device", "attention")
+        return {name: getattr(self, name) for name in names}
+
+
+def describe(given: Any, model: Any, options: Options, plan: Plan) -> dict[str, Any]:
+    """What results depend on beside the input and the machine, for JSON.
+
+    Args:
+        given: what the caller named as the model.
+        model: what was loaded of it.
+    """
+    return {
+        "model": {
+            "name": model_name(given),
+            "revision": getattr(model.config, "_commit_hash", None),
+            "sha256": model_sha256(model),
+        },
+        "settings": {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": model.device.type,
+            "attention": model.config._attn_implementation,
+            "threads": options.threads if model.device.type == "cpu" else None,
+            "batch_tokens": plan.batch_tokens,
+            "long": plan.long,
+            "unknown": options.unknown,
+        },
+        "versions": versions(),
+    }
 
 
 def model_sha256(model: Any) -> str:

@@ -29,6 +29,14 @@ class EncodingError(RuntimeError):
     """A sequence cannot be computed; the message names it."""
 
 
+def not_finite(what: str, model: Any) -> EncodingError:
+    """What to raise where a result of a model is NaN or infinite."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return EncodingError(
+        f"{what} is not finite (NaN or infinity); the model or its dtype, {dtype}, is at fault"
+    )
+
+
 def resolve_device(device: str) -> torch.device:
     """The device by its name in torch; "auto" is CUDA where there is one, else the CPU.
 

@@ -1,7 +1,7 @@
 """Runs over a whole input that share the work among processes and go on where they stopped.
 
 What is computed is a `Job`; all else (the input read twice and found unchanged, the store, the
-bar, the processes) is done here. Used by `embeddings.to_file`; a command with another result
+bar, the processes) is done here. Used by `embeddings.embed`; a command with another result
 writes a function that makes a job of it.
 """
 

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ernie_rna.inference.loading import EncodingError, load_masked_lm, memory_explained, tokenize
+from ernie_rna.inference.loading import load_masked_lm, memory_explained, not_finite, tokenize
 from ernie_rna.inference.progress import Progress
 from ernie_rna.scoring.masked_lm import (
     NUCLEOTIDES,
@@ -119,8 +119,7 @@ def mutate(
     """Score every letter, and every other in its place, of each sequence, in input order.
 
     Args:
-        sequences: path of a FASTA file or "-" for standard input; a mapping of ids to sequences;
-            or an iterable of records, (id, sequence) pairs or sequences.
+        sequences: as for `embed.embed`.
         model: folder, Hub id or an `ErnieRnaForMaskedLM`.
         masked: whether each position is masked when it is asked about, which takes as many passes
             as there are nucleotides; False asks about all positions in one.
@@ -128,14 +127,8 @@ def mutate(
         vocabulary: what probabilities are normalised over: "nucleotides", A, C, G and U, or "all".
         long: what to do with a sequence longer than the model was trained on: "error" or
             "full" (computed whole).
-        unknown: "error" or "unk", see `fasta`.
-        batch_tokens: tokens in a batch; None is 2048 on a CPU, else 16384.
-        dtype: "float32", "bfloat16" or "float16"; None is "float32", or the type of a model
-            that is given itself.
-        device: of torch; None, or "auto", is CUDA where there is one, else the CPU.
-        attention: "sdpa" or "eager"; None is "sdpa".
-        revision: branch, tag or commit of a model on the Hub.
-        progress: whether to show a bar; None shows it on a terminal.
+
+    The other arguments are those of `embed.embed`.
 
     Raises:
         InputError: a sequence is unfit or too long; before any of it is computed, unless the
@@ -260,8 +253,5 @@ def _score_batch(
     parts = values.split([piece.owned for piece in pieces])
     for piece, part in zip(pieces, parts, strict=True):
         if not part.isfinite().all():
-            raise EncodingError(
-                f"{records[piece.record].id}: a log-probability is not finite (NaN or infinity); "
-                f"the model or its dtype, {str(model.dtype).removeprefix('torch.')}, is at fault"
-            )
+            raise not_finite(f"{records[piece.record].id}: a log-probability", model)
         yield piece, part.numpy()

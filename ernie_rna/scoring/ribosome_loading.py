@@ -22,7 +22,7 @@ from ernie_rna.files.atomic import sync
 from ernie_rna.files.store import Part
 from ernie_rna.inference.head_tasks import HeadOptions, HeadTask, iterate, write_file
 from ernie_rna.inference.heads import run_head
-from ernie_rna.inference.loading import EncodingError, use_threads
+from ernie_rna.inference.loading import not_finite, use_threads
 from ernie_rna.inference.resumable import Results, RunSummary
 from ernie_rna.sequences.batches import SCORES_FROM
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
@@ -103,7 +103,15 @@ def ribosome_loading(  # type: ignore[misc]  # The overloads leave the options t
     The other arguments, and what is raised, are those of `closeness.closeness`.
     """
     options = HeadOptions(
-        pairing_scores, long, unknown, batch_tokens, dtype, device, attention, threads, revision
+        pairing_scores=pairing_scores,
+        long=long,
+        unknown=unknown,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+        threads=threads,
+        revision=revision,
     )
     if output is None:
         return iterate(_TASK, sequences, model, options, progress)
@@ -123,10 +131,7 @@ def _compute(
     predictions = outputs.predictions.tolist()
     for record, own, mrl in zip(records, standardised, predictions, strict=True):
         if not np.isfinite(own):
-            raise EncodingError(
-                f"{record.id}: its ribosome loading is not finite (NaN or infinity); the model or "
-                f"its dtype, {str(model.dtype).removeprefix('torch.')}, is at fault"
-            )
+            raise not_finite(f"{record.id}: its ribosome loading", model)
         yield RibosomeLoading(record.id, len(record.sequence), own, mrl)
 
 

@@ -22,7 +22,7 @@ from ernie_rna.files.atomic import sync
 from ernie_rna.files.store import Part
 from ernie_rna.inference.head_tasks import HeadOptions, HeadTask, iterate, write_file
 from ernie_rna.inference.heads import map_width, run_head
-from ernie_rna.inference.loading import EncodingError, use_threads
+from ernie_rna.inference.loading import not_finite, use_threads
 from ernie_rna.inference.resumable import Results, RunSummary
 from ernie_rna.sequences.batches import MAPS_FROM
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
@@ -113,7 +113,15 @@ def closeness(  # type: ignore[misc]  # The overloads leave the options to this 
         OutputError: the output exists, is being written, or the disk is full.
     """
     options = HeadOptions(
-        pairing_scores, long, unknown, batch_tokens, dtype, device, attention, threads, revision
+        pairing_scores=pairing_scores,
+        long=long,
+        unknown=unknown,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+        threads=threads,
+        revision=revision,
     )
     if output is None:
         return iterate(_TASK, sequences, model, options, progress)
@@ -134,10 +142,7 @@ def _compute(
         length = len(record.sequence)
         probabilities = one[:length, :length].copy()
         if not np.isfinite(probabilities).all():
-            raise EncodingError(
-                f"{record.id}: its closeness is not finite (NaN or infinity); the model or its "
-                f"dtype, {str(model.dtype).removeprefix('torch.')}, is at fault"
-            )
+            raise not_finite(f"{record.id}: its closeness", model)
         yield Closeness(record.id, probabilities)
 
 

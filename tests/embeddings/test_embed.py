@@ -306,7 +306,7 @@ def test_arrays_by_pooling():
 
 
 def test_memory_holds_one_window_of_tokens(encoder_model, monkeypatch):
-    monkeypatch.setattr("ernie_rna.embeddings.options._WINDOW_BYTES", 48 * 4 * 20)
+    monkeypatch.setattr("ernie_rna.embeddings.embed._WINDOW_BYTES", 48 * 4 * 20)
     sizes = []
     windows = batching.Plan.windows
 

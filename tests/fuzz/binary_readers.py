@@ -16,7 +16,6 @@ from ernie_rna.checkpoints.conversion import convert_weights, to_fairseq
 from ernie_rna.checkpoints.names import expand
 from ernie_rna.checkpoints.pickles import CheckpointError
 from ernie_rna.checkpoints.reading import read_checkpoint
-from ernie_rna.embeddings import to_file
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
 from ernie_rna.files.atomic import OutputError
@@ -272,7 +271,7 @@ def _cut_off_seeds(folder: Path, name: str) -> list[bytes]:
     """The folder of a run that dies as it puts its output together; one file of it is damaged."""
     embed(_RNA, small_encoder(), folder / "whole.npz", progress=False, force=True)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(to_file, "write_table", _interrupt)
+        patch.setattr("ernie_rna.embeddings.embed.write_table", _interrupt)
         embed(_RNA, small_encoder(), folder / "cut.npz", progress=False, force=True)
     return [(folder / "cut.npz.partial" / name).read_bytes()]
 
