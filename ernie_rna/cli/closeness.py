@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
-    INTERRUPTED,
     add_computing,
     add_fasta,
     add_input_rules,
     add_model,
     add_pairing_scores,
-    computing,
-    describe_run,
+    add_resumable_output,
     new_parser,
+    write_output,
 )
 
 _DESCRIPTION = """\
@@ -46,14 +44,11 @@ def add_parser(subparsers: Any) -> None:
     )
     add_fasta(parser)
     add_model(parser)
-    add = parser.add_argument
-    add("-o", "--output", required=True, metavar="OUT.npz", help="file to write")
-    add("--force", action="store_true", help="replace OUT and unfinished results")
-    add("--quiet", action="store_true", help="no progress bar and no summary")
+    add_resumable_output(parser, "OUT.npz", required=True, help="file to write")
     add_pairing_scores(parser)
     add_input_rules(parser)
     add_computing(parser)
-    parser.set_defaults(run=run, interrupted=INTERRUPTED)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,16 +61,4 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.structures.closeness import closeness
 
     logging.disable_progress_bar()  # Ours is enough.
-    summary = closeness(
-        args.input,
-        args.model,
-        args.output,
-        pairing_scores=args.pairing_scores,
-        threads=args.threads,
-        force=args.force,
-        progress=False if args.quiet else None,
-        **computing(args),
-    )
-    if not args.quiet and summary.rank == 0:
-        print(describe_run(summary), file=sys.stderr)
-    return 0
+    return write_output(args, closeness, pairing_scores=args.pairing_scores)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
-    INTERRUPTED,
     add_computing,
     add_fasta,
     add_model,
+    add_resumable_output,
     add_unknown,
-    computing,
-    describe_run,
     new_parser,
+    write_output,
 )
 
 _DESCRIPTION = """\
@@ -62,13 +60,10 @@ def add_parser(subparsers: Any) -> None:
     )
     add_fasta(parser)
     add_model(parser)
-    add = parser.add_argument
-    add("-o", "--output", required=True, metavar="OUT", help="file to write, see above")
-    add("--force", "--overwrite", action="store_true", help="replace OUT and unfinished results")
-    add("--quiet", action="store_true", help="no progress bar and no summary")
+    add_resumable_output(parser, "OUT", required=True, help="file to write, see above")
     _add_what(parser.add_argument_group("what is written"))
     add_computing(parser)
-    parser.set_defaults(run=run, interrupted=INTERRUPTED)
+    parser.set_defaults(run=run)
 
 
 def _add_what(group: Any) -> None:
@@ -137,18 +132,5 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.embeddings.embed import embed
 
     logging.disable_progress_bar()  # Ours is enough.
-    summary = embed(
-        args.input,
-        args.model,
-        args.output,
-        layers=args.layers,
-        pooling=args.pooling,
-        overlap=args.overlap,
-        threads=args.threads,
-        force=args.force,
-        progress=False if args.quiet else None,
-        **computing(args),
-    )
-    if not args.quiet and summary.rank == 0:
-        print(describe_run(summary), file=sys.stderr)
-    return 0
+    what = {"layers": args.layers, "pooling": args.pooling, "overlap": args.overlap}
+    return write_output(args, embed, **what)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
 
 # What Ctrl-C is answered with where a run is gone on with.
-INTERRUPTED = "; run the same command again: it goes on where it stopped"
+_INTERRUPTED = "; run the same command again: it goes on where it stopped"
 
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 
@@ -131,6 +133,32 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         help="tokens computed at once: more takes more memory (2048 on a CPU, else 16384)",
     )
     group.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+
+
+def add_resumable_output(parser: argparse.ArgumentParser, metavar: str, **how: Any) -> None:
+    """Where a run that may be gone on with writes, and what it says; see `write_output`."""
+    add = parser.add_argument
+    add("-o", "--output", metavar=metavar, **how)
+    add("--force", "--overwrite", action="store_true", help="replace OUT and unfinished results")
+    add("--quiet", action="store_true", help="no progress bar and no summary")
+    parser.set_defaults(interrupted=_INTERRUPTED)
+
+
+def write_output(args: argparse.Namespace, compute: Callable[..., Any], **options: Any) -> int:
+    """Have a function of the library write `args.output`, and say what it wrote."""
+    summary = compute(
+        args.input,
+        args.model,
+        args.output,
+        threads=args.threads,
+        force=args.force,
+        progress=False if args.quiet else None,
+        **computing(args),
+        **options,
+    )
+    if not args.quiet and summary.rank == 0:
+        print(describe_run(summary), file=sys.stderr)
+    return 0
 
 
 def describe_run(summary: RunSummary) -> str:

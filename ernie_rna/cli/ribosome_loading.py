@@ -8,15 +8,15 @@ from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import (
-    INTERRUPTED,
     add_computing,
     add_fasta,
     add_input_rules,
     add_model,
     add_pairing_scores,
+    add_resumable_output,
     computing,
-    describe_run,
     new_parser,
+    write_output,
 )
 
 _DESCRIPTION = """\
@@ -47,14 +47,12 @@ def add_parser(subparsers: Any) -> None:
     )
     add_fasta(parser)
     add_model(parser)
-    add = parser.add_argument
-    add("-o", "--output", metavar="OUT.tsv", help="file to write; without it, the table to stdout")
-    add("--force", action="store_true", help="replace OUT and unfinished results")
-    add("--quiet", action="store_true", help="no progress bar and no summary")
+    where = "file to write; without it, the table to stdout"
+    add_resumable_output(parser, "OUT.tsv", help=where)
     add_pairing_scores(parser)
     add_input_rules(parser)
     add_computing(parser)
-    parser.set_defaults(run=run, interrupted=INTERRUPTED)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,30 +65,26 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.scoring.ribosome_loading import ribosome_loading
 
     logging.disable_progress_bar()  # Ours is enough.
-    options = {"pairing_scores": args.pairing_scores, "threads": args.threads, **computing(args)}
     if args.output is None:
-        return _to_stdout(args, options)
-    summary = ribosome_loading(
-        args.input,
-        args.model,
-        args.output,
-        force=args.force,
-        progress=False if args.quiet else None,
-        **options,
-    )
-    if not args.quiet and summary.rank == 0:
-        print(describe_run(summary), file=sys.stderr)
-    return 0
+        return _to_stdout(args)
+    return write_output(args, ribosome_loading, pairing_scores=args.pairing_scores)
 
 
-def _to_stdout(args: argparse.Namespace, options: dict[str, Any]) -> int:
+def _to_stdout(args: argparse.Namespace) -> int:
     from ernie_rna.inference.loading import use_threads
     from ernie_rna.scoring.ribosome_loading import HEADER, ribosome_loading
     from ernie_rna.sequences.sources import readable_twice
 
     progress = False if args.quiet or sys.stdout.isatty() else None
     with readable_twice(args.input, args.unknown) as sequences, use_threads(args.threads):
-        results = ribosome_loading(sequences, args.model, progress=progress, **options)
+        results = ribosome_loading(
+            sequences,
+            args.model,
+            pairing_scores=args.pairing_scores,
+            threads=args.threads,
+            progress=progress,
+            **computing(args),
+        )
         sys.stdout.write(HEADER)
         sys.stdout.writelines(result.line for result in results)
     return 0
