@@ -8,7 +8,8 @@ again; those with the same torch share one installation of it. Exit code 1 says 
 installation or a test failed; what was said is in .compat/results/.
 
 PyPI's torch for Linux comes with CUDA, gigabytes for each version: give
---torch-index https://download.pytorch.org/whl/cpu for wheels without it.
+--torch-index https://download.pytorch.org/whl/cpu for wheels without it. A file of limits for
+other packages, such as numpy<2, goes by pip's own PIP_CONSTRAINT.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ COMPAT = ROOT / ".compat"
 TORCH = "2.13.0"
 VERSIONS = (
     *("4.41.2", "4.44.2", "4.46.3", "4.48.3", "4.51.3", "4.53.3", "4.55.4", "4.57.6"),
-    *("5.0.0", "5.3.0", "5.8.1", "5.17.0", "5.23.0"),
-    # The oldest torch, with the oldest and the newest transformers that take it.
-    *("4.41.2:2.4.1", "4.57.6:2.4.1"),
+    *("5.0.0", "5.3.0", "5.8.1", "5.17.0", "5.23.0", "5.24.0"),
+    # The oldest torch, with the oldest and the newest transformers that take it, and one between.
+    *("4.41.2:2.4.1", "4.46.3:2.4.1", "4.57.6:2.4.1", "4.53.3:2.7.1"),
 )
 # What the tests import beside torch and transformers.
 TEST_PACKAGES = ("accelerate", "hypothesis", "numpy", "pytest", "safetensors", "scikit-learn")
