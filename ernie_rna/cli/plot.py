@@ -50,6 +50,7 @@ _EXAMPLES = """\
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what map -o map.png
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what heads --layer 6 -o heads.svg
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what arcs --reference known.ct -o arcs.svg
+  ernie-rna plot rna.fasta -m MODEL --id tRNA --what arcs --confidence -o arcs.svg
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what layout -o drawing.svg
 """
 
@@ -71,6 +72,12 @@ def add_parser(subparsers: Any) -> None:
         help="known structures (.tsv, .ct, .bpseq, .dbn or a folder); that with the same id is "
         "drawn below the predicted one (arcs), or marked in its place (map)",
     )
+    add(
+        "--confidence",
+        action="store_true",
+        help="colours say how sure the model is, of each predicted pair (arcs) or of all (map): "
+        "the numbers of `ernie-rna fold --pairs`",
+    )
     add("--title", help="line above the picture; by default what it shows")
     add("--force", action="store_true", help="replace OUT if it exists")
     add_input_rules(parser)
@@ -89,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{output}: the extension must be one of {', '.join(EXTENSIONS)}")
     if args.what in ("heads", "closeness", "layout") and args.reference:
         raise ValueError(f"--what {args.what} shows no known pairs: leave out --reference")
+    if args.what not in ("map", "arcs") and args.confidence:
+        raise ValueError(f"--confidence is of --what map and arcs, not of {args.what}")
     check_output_files([args.output], args.force)
     check_input(args.input)
     check_model(args.model, args.revision)
@@ -171,7 +180,7 @@ def _draw_map(
     from ernie_rna.plots.maps import plot_pairing_map
 
     maps = _load(args, args.layer)
-    folded = _fold(args, maps, record, "scores")
+    folded = _fold(args, maps, record, "probabilities" if args.confidence else "scores")
     assert folded.matrix is not None
     plot_pairing_map(
         folded.matrix,
@@ -179,7 +188,7 @@ def _draw_map(
         pairs=folded.structure.pairs if known is None else known,
         pairs_are="predicted" if known is None else "known",
         title=_title(args, record, maps.source),
-        label=maps.label,
+        label=maps.certainty if args.confidence else maps.label,
         path=output,
     )
 
@@ -210,9 +219,16 @@ def _draw_arcs(
     from ernie_rna.plots.arcs import plot_arcs
 
     maps = _load(args, args.layer)
-    folded = _fold(args, maps, record, None)
-    title = _title(args, record, maps.source)
-    plot_arcs(record.sequence, folded.structure.pairs, known, title=title, path=output)
+    folded = _fold(args, maps, record, "probabilities" if args.confidence else None)
+    plot_arcs(
+        record.sequence,
+        folded.structure.pairs,
+        known,
+        probabilities=folded.matrix,
+        label=maps.certainty,
+        title=_title(args, record, maps.source),
+        path=output,
+    )
 
 
 def _draw_layout(

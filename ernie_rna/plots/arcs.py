@@ -38,6 +38,8 @@ def plot_arcs(
     pairs: Iterable[BasePair],
     reference_pairs: Iterable[BasePair] | None = None,
     *,
+    probabilities: np.ndarray | None = None,
+    label: str = "probability",
     title: str | None = None,
     path: FilePath | None = None,
 ) -> Figure:
@@ -51,6 +53,8 @@ def plot_arcs(
         sequence: its bases.
         pairs: base pairs, counted from 0.
         reference_pairs: known base pairs, counted from 0.
+        probabilities: (length, length), which then colour the predicted pairs.
+        label: what these are.
         title: line above the picture.
         path: file to save to.
 
@@ -73,23 +77,25 @@ def plot_arcs(
     axes.set_xlim(0.2, len(sequence) + 0.8)
     top = 1.03 * height + gap
     axes.set_ylim(-gap if below is None else -top, top)
-    groups = _arcs_by_page(above) if below is None else _arcs_by_agreement(above, below)
+    thickness = 20 * width / len(sequence)
+    if probabilities is not None:
+        groups: list[_ArcGroup] = [("known", BLACK, [], below)] if below else []
+        values = [float(probabilities[pair]) for pair in above]
+        arcs = [_arc(pair, gap, height / longest) for pair in above]
+        _draw_coloured_arcs(axes, arcs, values, label, thickness)
+    else:
+        groups = _arcs_by_page(above) if below is None else _arcs_by_agreement(above, below)
     for name, colour, upper, lower in groups:
         arcs = [_arc(pair, gap, height / longest) for pair in upper]
         arcs += [_arc(pair, -gap, -height / longest) for pair in lower]
-        _draw_arcs(
-            axes,
-            arcs,
-            f"{name} ({max(len(upper), len(lower))})",
-            colour,
-            20 * width / len(sequence),
-        )
+        _draw_arcs(axes, arcs, f"{name} ({max(len(upper), len(lower))})", colour, thickness)
     if not above:
         axes.text(0.5, 0.97, "no pairs predicted", transform=axes.transAxes, ha="center", va="top")
     if below is not None and not below:
         axes.text(0.5, 0.03, "no pairs known", transform=axes.transAxes, ha="center", va="bottom")
     _show_baseline(axes, sequence, width, sides=["predicted", "known"] if below is not None else [])
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    if groups:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     axes.set_title(title or "", fontsize=11)
     return saved(figure, path)
 
@@ -142,6 +148,23 @@ def _draw_arcs(
         PathCollection(arcs, facecolors="none", edgecolors=colour, linewidths=width), autolim=False
     )
     axes.plot([], [], color=colour, linewidth=1.6, label=label)
+
+
+def _draw_coloured_arcs(
+    axes: Axes, arcs: list[MatplotlibPath], values: list[float], label: str, thickness: float
+) -> None:
+    """Arcs in the colours of values from 0 to 1, and the bar that tells them."""
+    from matplotlib.collections import PathCollection
+
+    collection = PathCollection(
+        arcs,
+        facecolors="none",
+        linewidths=float(np.clip(thickness, 0.8, 2.0)),
+        cmap="viridis_r",
+    )
+    collection.set(array=values, clim=(0, 1))
+    axes.add_collection(collection, autolim=False)
+    axes.figure.colorbar(collection, ax=axes, label=label, shrink=0.8, aspect=15)
 
 
 def _show_baseline(axes: Axes, sequence: str, width: float, sides: list[str]) -> None:

@@ -43,6 +43,7 @@ class PairingMaps(Protocol):
         source: what the maps are, in a few words.
         label: what their numbers are.
         slope: from their numbers to log-odds of pairs.
+        certainty: what `probabilities` are.
     """
 
     @property
@@ -65,6 +66,9 @@ class PairingMaps(Protocol):
 
     @property
     def slope(self) -> float: ...
+
+    @property
+    def certainty(self) -> str: ...
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, seq) each -> symmetric maps (batch, length, length)."""
@@ -91,6 +95,7 @@ class ScoreMaps:
     threshold: float = THRESHOLD
     squared_from: int = SCORES_FROM
     slope: float = 1.0
+    certainty: str = "contact"
 
     @property
     def width(self) -> float:
@@ -131,6 +136,7 @@ class HeadMaps:
     squared_from: int = MAPS_FROM
     source: str = "secondary-structure head"
     label: str = "logit"
+    certainty: str = "probability"
 
     @property
     def slope(self) -> float:

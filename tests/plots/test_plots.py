@@ -181,3 +181,17 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "ernie-rna\[plot\]"'):
         plot_arcs("GAAC", [(0, 3)])
+
+
+def test_arcs_are_coloured_by_how_likely_their_pairs_are():
+    probabilities = np.zeros((20, 20))
+    probabilities[0, 9], probabilities[1, 8] = 0.9, 0.25
+    pairs = [(0, 9), (1, 8)]
+    figure = plot_arcs(rna(20), pairs, [(2, 7)], probabilities=probabilities, label="contact")
+    axes, bar = figure.axes
+    coloured = next(one for one in axes.collections if one.get_array() is not None)
+    assert coloured.get_array().tolist() == [0.9, 0.25]
+    assert coloured.get_clim() == (0, 1)
+    assert bar.get_ylabel() == "contact"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["known (1)"]
+    assert not plot_arcs(rna(20), pairs, probabilities=probabilities).legends
