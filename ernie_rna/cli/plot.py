@@ -189,6 +189,7 @@ def _draw_map(
         pairs_are="predicted" if known is None else "known",
         title=_title(args, record, maps.source),
         label=maps.certainty if args.confidence else maps.label,
+        limits=(0.0, 1.0) if args.confidence else None,
         path=output,
     )
 

@@ -43,6 +43,7 @@ def plot_pairing_map(
     pairs_are: str = "predicted",
     title: str | None = None,
     label: str = "score",
+    limits: tuple[float, float] | None = None,
     path: FilePath | None = None,
 ) -> Figure:
     """Draw a pairing map, or contacts, as a matrix with the sequence along both axes.
@@ -56,6 +57,7 @@ def plot_pairing_map(
         pairs_are: "predicted" or "known", for the legend.
         title: line above the picture.
         label: what the colours stand for.
+        limits: of the colours; None leaves out the few largest scores.
         path: file to save to.
 
     Raises:
@@ -67,7 +69,7 @@ def plot_pairing_map(
     side = float(np.clip(len(sequence) * LETTER, *_MAP_SIDE))
     figure = new_figure(side + 1.5, side + 0.6)
     axes = figure.add_subplot()
-    image = _draw_matrix(axes, scores, _colour_limits(scores), side)
+    image = _draw_matrix(axes, scores, limits or _colour_limits(scores), side)
     _show_sequence(axes, sequence, side, "xy")
     axes.set(xlabel="position", ylabel="position", title=title or "")
     if pairs is not None:

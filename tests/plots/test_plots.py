@@ -195,3 +195,8 @@ def test_arcs_are_coloured_by_how_likely_their_pairs_are():
     assert bar.get_ylabel() == "contact"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["known (1)"]
     assert not plot_arcs(rna(20), pairs, probabilities=probabilities).legends
+
+
+def test_limits_of_the_colours():
+    figure = plot_pairing_map(scores(9, 9), rna(9), limits=(0.0, 1.0))
+    assert figure.axes[0].images[0].get_clim() == (0.0, 1.0)
