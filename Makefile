@@ -2,6 +2,8 @@
 # make test                     the default tests
 # make test-slow                the ones that take minutes
 # make test-long [SEQUENCES=N]  a long run of embed that is killed, shared, and short of disk
+# make space                    the web page, on this machine
+# make space-folder             what a Space on the Hub consists of, into build/space
 # make check                    ruff, mypy and the default tests
 # make compat                   the core tests over versions of transformers and torch
 # make fuzz                     10,000 damaged files for each reader; the table of docs/robustness.md
@@ -14,7 +16,7 @@ CHECKPOINT ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SEQUENCES ?= 100000
 
-.PHONY: demo test test-slow test-long check compat fuzz portability bench clean
+.PHONY: demo space space-folder test test-slow test-long check compat fuzz portability bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +35,15 @@ $(VENV)/installed-demo: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python scripts/demo.py $(CHECKPOINT)
+
+space: $(VENV)/installed
+	$(BIN)/python space/app.py
+
+space-folder:
+	rm -rf build/space
+	mkdir -p build/space
+	cp -r space/. examples ernie_rna *_ernie_rna.py build/space
+	find build/space -name __pycache__ -prune -exec rm -r {} +
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q

@@ -37,6 +37,7 @@ COMMANDS = (
     "ernie_rna.cli.verify",
     "ernie_rna.cli.info",
     "ernie_rna.cli.examples",
+    "ernie_rna.cli.serve",
 )
 
 _DESCRIPTION = """\

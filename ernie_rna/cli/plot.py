@@ -22,13 +22,10 @@ from ernie_rna.extras import import_extra
 from ernie_rna.files.outputs import check_output_files
 
 if TYPE_CHECKING:
-    import torch
-
     from ernie_rna.sequences.fasta import FastaRecord
     from ernie_rna.structures.dot_bracket import BasePair
     from ernie_rna.structures.fold import Fold
     from ernie_rna.structures.pairing_maps import PairingMaps
-    from modeling_ernie_rna import ErnieRnaModel
 
 _DESCRIPTION = """\
 Draw what the model makes of a sequence, by matplotlib (pip install "ernie-rna[plot]").
@@ -199,13 +196,13 @@ def _draw_heads(
 ) -> None:
     from ernie_rna.plots.maps import plot_all_heads
     from ernie_rna.sequences.sources import Intake
-    from ernie_rna.structures.pairing_maps import HEAD, LAYER
+    from ernie_rna.structures.pairing_maps import HEAD, LAYER, head_maps
 
     layer = LAYER if args.layer is None else args.layer
     maps = _load(args, layer)
     Intake([record], args.long, args.unknown).records(maps.model.config)
     plot_all_heads(
-        head_maps(maps.model, record, layer, reading_off(args)["pairing_scores"]),
+        head_maps(maps.model, record.sequence, layer, reading_off(args)["pairing_scores"]),
         record.sequence,
         highlight=HEAD if args.head is None else args.head,
         title=_title(args, record, maps.source.partition(",")[0]),
@@ -265,19 +262,6 @@ def _draw_closeness(
         label="probability to be close in space",
         path=output,
     )
-
-
-def head_maps(
-    model: ErnieRnaModel, record: FastaRecord, layer: int, pairing_scores: str | None
-) -> torch.Tensor:
-    """The symmetric scores of all heads of a layer, (heads, length, length)."""
-    from ernie_rna.inference.attention_scores import attention_scores
-    from ernie_rna.inference.loading import tokenize
-    from ernie_rna.structures.contacts import symmetrize
-
-    input_ids, mask = tokenize([record.sequence], model.device)
-    scores = attention_scores(model, input_ids, mask, layer=layer, pairing_scores=pairing_scores)
-    return symmetrize(scores[0, :, 1:-1, 1:-1])  # without <cls> and <eos>
 
 
 def _title(args: argparse.Namespace, record: FastaRecord, source: str) -> str:

@@ -96,7 +96,7 @@ def plot_arcs(
     _show_baseline(axes, sequence, width, sides=["predicted", "known"] if below is not None else [])
     if groups:
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    axes.set_title(title or "", fontsize=11)
+    axes.set_title(title or "", fontsize=11, parse_math=False)
     return saved(figure, path)
 
 

@@ -66,7 +66,8 @@ def plot_layout(
     axes.set_aspect("equal")
     axes.set_axis_off()
     low, high = places.min(axis=0) - 2.5, places.max(axis=0) + 2.5
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), title=title or "")
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    axes.set_title(title or "", parse_math=False)
     _draw_lines(axes, sequence, places, nested, [pair for page in crossing for pair in page])
     _draw_bases(axes, sequence, places, step, values, label)
     _number(axes, places)

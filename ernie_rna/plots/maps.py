@@ -71,7 +71,8 @@ def plot_pairing_map(
     axes = figure.add_subplot()
     image = _draw_matrix(axes, scores, limits or _colour_limits(scores), side)
     _show_sequence(axes, sequence, side, "xy")
-    axes.set(xlabel="position", ylabel="position", title=title or "")
+    axes.set(xlabel="position", ylabel="position")
+    axes.set_title(title or "", parse_math=False)
     if pairs is not None:
         marked = sorted_pairs(pairs, len(sequence))
         label_of_pairs = f"{pairs_are} pairs ({len(marked)})" if marked else f"no pairs {pairs_are}"
@@ -121,7 +122,7 @@ def plot_all_heads(
     figure.colorbar(image, ax=figure.axes, label=label, shrink=0.5, aspect=35)
     figure.supxlabel("position", fontsize=9)
     figure.supylabel("position", fontsize=9)
-    figure.suptitle(title or "", fontsize=11)
+    figure.suptitle(title or "", fontsize=11, parse_math=False)
     return saved(figure, path)
 
 

@@ -33,6 +33,8 @@ FilePath = str | PathLike[str]
 
 STANDARD_INPUT = "-"
 UNKNOWN = ("error", "unk")
+# The end of the message about a letter, for those who have the option.
+UNKNOWN_HINT = "; --unknown unk has it read as <unk>"
 
 # From this share of foreign characters on, the message speaks of a protein: of the letters of
 # known proteins, 29 in 100 (E, F, L, P, Q) are no nucleotide codes.
@@ -55,11 +57,11 @@ class FastaRecord:
     description: str = ""
 
 
-def read_fasta(path: FilePath, unknown: str = "error") -> Iterator[FastaRecord]:
+def read_fasta(path: FilePath | IO[bytes], unknown: str = "error") -> Iterator[FastaRecord]:
     """The records of a FASTA file, in order, each checked as the module says.
 
     Args:
-        path: a file, compressed or not, or "-" for standard input.
+        path: a file, compressed or not, "-" for standard input, or an open file.
         unknown: "error" or "unk", what to do with characters that are no nucleotide codes.
 
     Yields:
@@ -71,7 +73,10 @@ def read_fasta(path: FilePath, unknown: str = "error") -> Iterator[FastaRecord]:
         OSError: the file cannot be opened.
         ImportError: dnaio is not installed.
     """
-    name = "standard input" if fspath(path) == STANDARD_INPUT else fspath(path)
+    if not isinstance(path, (str, PathLike)):
+        name = "the input"
+    else:
+        name = "standard input" if fspath(path) == STANDARD_INPUT else fspath(path)
     return check_records(_parse(path, name), name, unknown)
 
 
@@ -148,7 +153,7 @@ def _problem(record: FastaRecord, allowed: bytes) -> str | None:
     if len(foreign) >= _PROTEIN_SHARE * len(letters):
         share = 100 * len(foreign) / len(letters)
         return f"it looks like a protein: {share:.0f} % is not nucleotide codes; {what}"
-    return f"{what}; --unknown unk has it read as <unk>"
+    return f"{what}{UNKNOWN_HINT}"
 
 
 class SeenIds:
@@ -195,7 +200,7 @@ class SeenIds:
 # The parser
 
 
-def _parse(path: FilePath, name: str) -> Iterator[FastaRecord]:
+def _parse(path: FilePath | IO[bytes], name: str) -> Iterator[FastaRecord]:
     """The records as dnaio reads them; what it raises becomes an InputError."""
     dnaio = import_extra("dnaio", "io", "reading FASTA")
     with _open(path) as file, io.BufferedReader(_CheckedText(file, name), _CHUNK) as text:
@@ -214,10 +219,10 @@ def _to_record(header: str, sequence: str, qualities: None) -> FastaRecord:
     return FastaRecord(id, sequence, description)
 
 
-def _open(path: FilePath) -> IO[bytes]:
+def _open(path: FilePath | IO[bytes]) -> IO[bytes]:
     """The decompressed bytes of a file or of standard input."""
     xopen = import_extra("xopen", "io", "reading FASTA").xopen
-    source = sys.stdin.buffer if fspath(path) == STANDARD_INPUT else fspath(path)
+    source = sys.stdin.buffer if path == STANDARD_INPUT else path
     # Threads and helper processes would take the cores from the model.
     return xopen(source, "rb", threads=0)
 

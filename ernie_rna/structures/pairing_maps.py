@@ -17,11 +17,11 @@ from ernie_rna.inference.attention_scores import (
     check_pairing_scores,
 )
 from ernie_rna.inference.heads import map_width, run_on_tokens
-from ernie_rna.inference.loading import class_names, load_head, load_model, resolve_layer
+from ernie_rna.inference.loading import class_names, load_head, load_model, resolve_layer, tokenize
 from ernie_rna.sequences.batches import MAPS_FROM, SCORES_FROM
 from ernie_rna.structures.calibration import read_calibration
 from ernie_rna.structures.confidence import contact_strengths, pair_probabilities
-from ernie_rna.structures.contacts import extract_pairing_map
+from ernie_rna.structures.contacts import extract_pairing_map, symmetrize
 from modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 
 # The authors' choice for structures without training, and the constant of their optimisation.
@@ -205,3 +205,12 @@ def load_maps(
     head = HEAD if head is None else head
     check_heads([head], loaded.config.num_attention_heads)
     return ScoreMaps(loaded, number, head, pairing_scores)
+
+
+def head_maps(
+    model: ErnieRnaModel, sequence: str, layer: int, pairing_scores: str | None = None
+) -> Tensor:
+    """The symmetric scores of all heads of a layer, (heads, length, length)."""
+    input_ids, mask = tokenize([sequence], model.device)
+    scores = attention_scores(model, input_ids, mask, layer=layer, pairing_scores=pairing_scores)
+    return symmetrize(scores[0, :, 1:-1, 1:-1])  # without <cls> and <eos>

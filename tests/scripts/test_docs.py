@@ -25,8 +25,9 @@ MARKS = {
 PAGES = [
     pytest.param(page, marks=MARKS.get(page.stem, ()), id=page.name)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    # Two have no examples; those of pretraining take hours, tests/pretraining has them smaller.
-    if page.stem not in ("benchmarks", "robustness", "pretraining")
+    # Two have no examples; those of pretraining take hours, tests/pretraining has them smaller; a
+    # server would not end, tests/web has one.
+    if page.stem not in ("benchmarks", "robustness", "pretraining", "web-page")
 ]
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
