@@ -4,6 +4,7 @@
 # make test-long [SEQUENCES=N]  a long run of embed that is killed, shared, and short of disk
 # make space                    the web page, on this machine
 # make space-folder             what a Space on the Hub consists of, into build/space
+# make test-browser             the web page in a headless Chromium
 # make check                    ruff, mypy and the default tests
 # make compat                   the core tests over versions of transformers and torch
 # make fuzz                     10,000 damaged files for each reader; the table of docs/robustness.md
@@ -16,7 +17,7 @@ CHECKPOINT ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SEQUENCES ?= 100000
 
-.PHONY: demo space space-folder test test-slow test-long check compat fuzz portability bench clean
+.PHONY: demo space space-folder test test-slow test-long test-browser check compat fuzz portability bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +55,11 @@ test-slow: $(VENV)/installed
 
 test-long: $(VENV)/installed
 	$(BIN)/python scripts/long_run.py --sequences $(SEQUENCES)
+
+test-browser: $(VENV)/installed
+	$(PIP) --quiet -e ".[browser]"
+	command -v chromedriver || (apt-get update && apt-get install -y chromium chromium-driver)
+	$(BIN)/python -m pytest -q -m browser tests/web
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

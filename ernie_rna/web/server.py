@@ -55,10 +55,16 @@ def serve(setup: Setup, *, host: str = HOST, port: int = PORT, workers: int = 1)
     """
     _check_port(host, port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    gradio = import_extra("gradio", "web", "the web page")
     # As Ctrl-C: folder and workers are gone then.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with temporary_folder() as folder, Workers(setup, workers) as started:
+    with temporary_folder() as folder:
+        # Gradio makes folders of its own when it is imported; these go as well.
+        gradio = import_extra("gradio", "web", "the web page")
+        _serve(gradio, setup, folder, host, port, workers)
+
+
+def _serve(gradio: Any, setup: Setup, folder: Path, host: str, port: int, workers: int) -> None:
+    with Workers(setup, workers) as started:
         page = launch(gradio, Desk(started, setup.limits, folder), host, port, workers)
         print(f"ERNIE-RNA is at {page.local_url} (Ctrl-C ends it)", flush=True)
         try:

@@ -1,0 +1,296 @@
+"""The page in a real browser: `make test-browser`, which leaves pictures in build/screenshots.
+
+Chromium and chromedriver are Debian's; Selenium drives them. The server is the command itself.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("selenium")
+pytest.importorskip("gradio")
+
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.browser
+SCREENSHOTS = ROOT / "build" / "screenshots"
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Where `ernie-rna serve` is, started in an empty folder."""
+    here, temporary = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("temporary")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "ernie_rna.cli", "serve", "--port", "7899"]
+    process = subprocess.Popen(
+        [*command, "--threads", "1", "--seconds", str(SECONDS)],
+        cwd=here,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    line = process.stdout.readline()
+    address = re.search(r"http://\S+", line)
+    assert address, line
+    yield address.group()
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    assert list(here.iterdir()) == []
+    assert list(temporary.iterdir()) == []
+
+
+class Visitor:
+    """A browser at the page, and what one does there."""
+
+    def __init__(self, address, profile):
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        service = Service(shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_page_load_timeout(SECONDS)
+        self.resize(1280, 1000)
+        self.open(address)
+
+    def open(self, address):
+        self.driver.get(address)
+        self.wait(lambda: self.named("Fold"))
+
+    def resize(self, width, height):
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def wait(self, condition):
+        # Gradio draws parts of the page anew while one looks at them.
+        wait = WebDriverWait(
+            self.driver, SECONDS, ignored_exceptions=(StaleElementReferenceException,)
+        )
+        return wait.until(lambda driver: condition())
+
+    def all(self, selector):
+        return [
+            one
+            for one in self.driver.find_elements(By.CSS_SELECTOR, selector)
+            if one.is_displayed()
+        ]
+
+    def named(self, text):
+        return next((one for one in self.all("button") if one.text.strip() == text), None)
+
+    def click(self, text):
+        def clicked():
+            button = self.named(text)
+            if button is None:
+                return False
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+            button.click()
+            return True
+
+        self.wait(clicked)
+
+    @property
+    def box(self):
+        return self.driver.find_element(By.CSS_SELECTOR, ".rna textarea")
+
+    @property
+    def folded(self):
+        return self.driver.find_element(By.CSS_SELECTOR, ".dot-bracket textarea").get_attribute(
+            "value"
+        )
+
+    def write(self, text):
+        self.box.send_keys(Keys.CONTROL, "a")
+        self.box.send_keys(Keys.DELETE, text)
+
+    def pictures(self, count):
+        """The alternative texts of the pictures, once there are so many."""
+        self.wait(lambda: len(self.all(".picture img")) == count)
+        return [one.get_attribute("alt") for one in self.all(".picture img")]
+
+    def error(self):
+        return self.wait(lambda: " ".join(one.text for one in self.all(".toast-body")))
+
+    def screenshot(self, name):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        time.sleep(1)  # Gradio fades what is new in.
+        width = self.driver.execute_script("return innerWidth")
+        height = self.driver.execute_script("return document.documentElement.scrollHeight")
+        self.resize(width, height)
+        self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def come(server, tmp_path_factory):
+    """Another visitor each time."""
+    visitors = []
+
+    def one_more():
+        visitors.append(Visitor(server, tmp_path_factory.mktemp("profile")))
+        return visitors[-1]
+
+    yield one_more
+    for visitor in visitors:
+        visitor.driver.quit()
+
+
+@pytest.fixture(scope="module")
+def first(come):
+    return come()
+
+
+@pytest.fixture
+def visitor(first, server):
+    first.resize(1280, 1000)
+    first.open(server)
+    return first
+
+
+def take(visitor, example, start):
+    visitor.click(example)
+    visitor.wait(lambda: start in visitor.box.get_attribute("value"))
+    id = visitor.box.get_attribute("value")[1:].split()[0]
+    chosen = visitor.driver.find_element(By.CSS_SELECTOR, "input[aria-label='RNA to draw']")
+    visitor.wait(lambda: chosen.get_attribute("value") == id)
+
+
+def test_structures(visitor):
+    take(visitor, "Hammerhead", "UCCAGUCG")
+    visitor.click("Fold")
+    loops, arcs = visitor.pictures(2)
+    assert loops.startswith("loops: hammerhead: ")
+    assert "known structure" in arcs
+    assert visitor.folded.startswith(">hammerhead\nUCCAGUCG")
+    links = [one.get_attribute("href") for one in visitor.all("a[download]")]
+    for name in (".dbn", ".ct", ".npz", "drawing.svg", "arcs.svg"):
+        assert any(link.endswith(name) for link in links), links
+    visitor.screenshot("structure")
+
+
+def test_maps(visitor):
+    take(visitor, "tRNA", "GCGGAUUU")
+    visitor.click("Pairing maps")
+    visitor.click("Draw the map")
+    assert "base pairs are read off" in visitor.pictures(1)[0]
+    visitor.screenshot("map")
+
+
+def test_substitutions(visitor):
+    take(visitor, "tRNA", "GCGGAUUU")
+    visitor.click("Substitutions")
+    visitor.click("Score all substitutions")
+    assert "pseudo-perplexity" in visitor.pictures(1)[0]
+    visitor.screenshot("substitutions")
+
+
+def test_embeddings(visitor):
+    take(visitor, "All 14 examples", "hammerhead")
+    visitor.click("Embeddings")
+    visitor.click("Plot the vectors")
+    assert "14 vectors" in visitor.pictures(1)[0]
+    visitor.screenshot("embeddings")
+
+
+def test_bad_input_is_told_without_a_stack(visitor):
+    visitor.write(">a<img src=x>\nMKVLAEFFGP")
+    visitor.click("Fold")
+    assert "looks like a protein" in visitor.error()
+    assert "Traceback" not in visitor.driver.page_source
+    assert not visitor.all("img[src='x']")
+    visitor.screenshot("bad-input")
+
+
+def test_two_users_at_once(come, visitor):
+    other = come()
+    take(visitor, "tRNA", "GCGGAUUU")
+    take(other, "Hammerhead", "UCCAGUCG")
+    for one in (visitor, other):
+        one.click("Fold")
+    assert "tRNA-Phe" in visitor.pictures(2)[0]
+    assert "hammerhead" in other.pictures(2)[0]
+    assert visitor.folded.startswith(">tRNA-Phe")
+    assert other.folded.startswith(">hammerhead")
+
+
+def test_narrow_screens(visitor):
+    visitor.resize(390, 844)
+    take(visitor, "tRNA", "GCGGAUUU")
+    visitor.click("Fold")
+    visitor.pictures(2)
+    visitor.screenshot("narrow")
+    wide, shown = visitor.driver.execute_script(
+        "return [document.documentElement.scrollWidth, innerWidth]"
+    )
+    assert wide <= shown
+
+
+def focus(visitor, text):
+    """Press Tab until what has the focus says `text`."""
+    for _ in range(60):
+        visitor.driver.switch_to.active_element.send_keys(Keys.TAB)
+        active = visitor.driver.switch_to.active_element
+        if text in (active.text.strip(), active.get_attribute("aria-label")):
+            return active
+    raise AssertionError(f"Tab never comes to {text}")
+
+
+def test_keyboard_alone(visitor):
+    focus(visitor, "tRNA").send_keys(Keys.ENTER)
+    visitor.wait(lambda: "GCGGAUUU" in visitor.box.get_attribute("value"))
+    focus(visitor, "Fold").send_keys(Keys.ENTER)
+    visitor.pictures(2)
+    for tab, button in (
+        ("Pairing maps", "Draw the map"),
+        ("Substitutions", "Score all substitutions"),
+    ):
+        visitor.driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
+        choose_tab(visitor, tab)
+        focus(visitor, button).send_keys(Keys.ENTER)
+        visitor.pictures(1)
+
+
+def choose_tab(visitor, name):
+    """Tab to the list of tabs, whose own keys are the arrows where only one of them has a stop."""
+    for _ in range(60):
+        visitor.driver.switch_to.active_element.send_keys(Keys.TAB)
+        active = visitor.driver.switch_to.active_element
+        if active.get_attribute("role") == "tab":
+            break
+    for _ in range(6):
+        active = visitor.driver.switch_to.active_element
+        if active.text.strip() == name:
+            active.send_keys(Keys.ENTER)
+            return
+        active.send_keys(Keys.ARROW_RIGHT)
+        if visitor.driver.switch_to.active_element == active:
+            active.send_keys(Keys.TAB)
+    raise AssertionError(f"the keyboard never comes to the tab {name}")
+
+
+def test_nothing_is_asked_of_other_servers(first, server):
+    hosts = set()
+    for entry in first.driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            hosts.add(message["params"]["request"]["url"].partition("?")[0][: len(server)])
+    assert {host for host in hosts if host.startswith("http")} == {server}
