@@ -2,8 +2,14 @@
 
     python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz --split validation
     python scripts/evaluate_pair_head.py mini bprna_new.tsv --split bpRNA-new -o scores.tsv
+    python scripts/evaluate_pair_head.py mini bprna_new.tsv --split bpRNA-new --random
+    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz --split validation --sequences 100 \
+        --scores all
+    python scripts/evaluate_pair_head.py mini bprna_new.tsv --split bpRNA-new --scores 6,3
 
 Means are over sequences, as in `ernie-rna evaluate`; the threshold is that of the model's config.
+Beside the head: the same network with random weights, and attention scores of a layer and head in
+place of the logits (zero-shot, with the authors' threshold), which `--scores all` tries one by one.
 """
 
 from __future__ import annotations
@@ -12,18 +18,24 @@ import argparse
 import csv
 import itertools
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+import transformers
 
 from ernie_rna.pretraining.data import Rna, read_table
 from ernie_rna.pretraining.evaluation import score_structures
 from ernie_rna.pretraining.export import pair_logits
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.shipped import resolve_model
+from ernie_rna.structures.contacts import symmetrize
 from modeling_ernie_rna import ErnieRnaForPreTraining
+from tokenization_ernie_rna import ErnieRnaTokenizer
 
+AUTHORS_THRESHOLD = 1.5
 _BINS = (0, 75, 100, 150, 200, 300, 10**6)
 
 
@@ -35,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("table", type=Path, metavar="TABLE", help="TSV, may be gzipped")
     parser.add_argument("--split", required=True, metavar="VALUE", help="rows of the split column")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="every N-th row from I on")
+    parser.add_argument("--sequences", type=int, metavar="N", help="only so many, evenly spaced")
+    parser.add_argument("--random", action="store_true", help="draw the weights anew")
+    parser.add_argument("--scores", metavar="L,H", help="of this layer (0: projected) and head")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="scores by sequence, TSV")
     return parser
 
@@ -51,11 +66,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     model = ErnieRnaForPreTraining.from_pretrained(resolve_model(args.model)).float().eval()
+    if args.random:
+        transformers.set_seed(0)
+        model = ErnieRnaForPreTraining(model.config).eval()
     start, step = map(int, args.part.split("/"))
+    rnas = read_table(args.table, args.split)[start::step]
+    if args.sequences is not None:
+        rnas = rnas[:: max(1, len(rnas) // args.sequences)][: args.sequences]
+    if args.scores == "all":
+        compare_heads(model, rnas)
+        return
+    if args.scores is None:
+        maps, threshold = pair_logits(model, rnas), model.config.pair_threshold
+    else:
+        layer, head = map(int, args.scores.split(","))
+        chosen = ((batch, scores[layer, head]) for batch, scores in attention_scores(model, rnas))
+        maps, threshold = chosen, AUTHORS_THRESHOLD
     rows = []
-    for rnas, logits in pair_logits(model, read_table(args.table, args.split)[start::step]):
-        scores = score_structures(rnas, logits, model.config.pair_threshold)
-        rows += [(r, s.precision, s.recall, s.f1) for r, s in zip(rnas, scores, strict=True)]
+    for batch, logits in maps:
+        scores = score_structures(batch, logits, threshold)
+        rows += [(r, s.precision, s.recall, s.f1) for r, s in zip(batch, scores, strict=True)]
     report(rows)
     if args.out is not None:
         with args.out.open("w", newline="") as file:
@@ -64,6 +94,32 @@ def run(args: argparse.Namespace) -> None:
             for rna, *values in rows:
                 cells = [f"{value:.6f}" for value in values]
                 writer.writerow([rna.id, rna.family, len(rna.sequence), *cells])
+
+
+@torch.no_grad()
+def attention_scores(
+    model: ErnieRnaForPreTraining, rnas: Sequence[Rna]
+) -> Iterator[tuple[list[Rna], torch.Tensor]]:
+    """One RNA at a time, and its symmetric scores (layers + 1, heads, 1, length, length)."""
+    tokenizer = ErnieRnaTokenizer()
+    for rna in rnas:
+        batch = tokenizer([rna.sequence], return_tensors="pt")
+        biases = model.ernie_rna(**batch, output_attention_biases=True).attention_biases
+        inside = torch.stack(biases)[:, 0, :, 1:-1, 1:-1]
+        yield [rna], symmetrize(inside)[:, :, None]
+
+
+def compare_heads(model: ErnieRnaForPreTraining, rnas: Sequence[Rna]) -> None:
+    """Print the mean F1 of each layer's and head's scores, the best first."""
+    f1: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for rna, scores in attention_scores(model, rnas):
+        for layer, heads in enumerate(scores):
+            for head, map in enumerate(heads):
+                (score,) = score_structures(rna, map, AUTHORS_THRESHOLD)
+                f1[layer, head].append(score.f1)
+    print("layer\thead\tF1")
+    for layer, head in sorted(f1, key=lambda each: -np.mean(f1[each])):
+        print(f"{layer}\t{head}\t{np.mean(f1[layer, head]):.4f}")
 
 
 def report(rows: Sequence[tuple[Rna, float, float, float]]) -> None:

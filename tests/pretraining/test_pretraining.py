@@ -342,6 +342,14 @@ def test_export(table, config_file, tmp_path, capsys):
     command = [str(out), str(table), "--split", "validation", "-o", str(scores)]
     assert evaluate_pair_head.main(command) == 0
     assert len(scores.read_text().splitlines()) == 1 + 8
+    capsys.readouterr()
+    chosen = [*command[:4], "--sequences", "4"]
+    assert evaluate_pair_head.main([*chosen, "--scores", "all"]) == 0
+    best = capsys.readouterr().out.splitlines()[1].split("\t")
+    assert evaluate_pair_head.main([*chosen, "--scores", ",".join(best[:2])]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split("\t")[-1] == best[2]
+    assert evaluate_pair_head.main([*chosen, "--random"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("all\t4")
 
 
 def test_a_run_begins_with_the_weights_of_another(table, config_file, tmp_path, capsys):
