@@ -34,6 +34,7 @@ from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
 from ernie_rna.inference.loading import load_model
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.shipped import resolve_model
 from modeling_ernie_rna import ErnieRnaModel
 
 # Sequences -> (sequences, features) in float64.
@@ -133,7 +134,7 @@ def choose_families(rows: Sequence[Row], split: str, per_family: int) -> list[Ro
 
 def feature_sets(name: str) -> dict[str, Features]:
     """The three kinds of features by their titles."""
-    model = load_model(name)
+    model = load_model(resolve_model(name))
     transformers.set_seed(0)
     random = ErnieRnaModel(model.config, add_pooling_layer=False).eval()
     return {
