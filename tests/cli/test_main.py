@@ -79,7 +79,7 @@ def test_standard_input(folder, monkeypatch):
         (["in.fasta", "-o", "in.npz"], "in.npz exists already; --force replaces it"),
         (["in.fasta", "-o", "o.npz", "--layers", "9"], "the model has layers 0 (embeddings) to 3"),
         (["in.fasta", "-o", "o.npz", "--pooling", "max"], "pooling must be among token, cls, mean"),
-        (["in.fasta", "-o", "o.npz", "--device", "tpu"], "device 'tpu' cannot be used: "),
+        (["in.fasta", "-o", "o.npz", "--device", "mtia"], "device 'mtia' cannot be used: "),
         (
             ["in.fasta", "-o", "o.npz", "-m", "nowhere"],
             "there is no folder nowhere here, and the Hub",
