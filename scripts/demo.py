@@ -217,19 +217,19 @@ def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]
     """
     from ernie_rna.structures.fold import fold
 
-    changes = {"as it is": rna.sequence}
+    changes = {"as-it-is": rna.sequence}
     for i, j in rna.pairs[STEM]:
         left = replaced(rna.sequence, i, rna.sequence[j])
-        changes[f"{i} left"] = left
-        changes[f"{i} right"] = replaced(rna.sequence, j, rna.sequence[i])
-        changes[f"{i} both"] = replaced(left, j, rna.sequence[i])
+        changes[f"{i}-left"] = left
+        changes[f"{i}-right"] = replaced(rna.sequence, j, rna.sequence[i])
+        changes[f"{i}-both"] = replaced(left, j, rna.sequence[i])
     seen = {}
     for folded in fold(changes, resolve_model(model), matrix="probabilities"):
         assert folded.matrix is not None
         matrix = folded.matrix
         seen[folded.structure.id] = sum(float(matrix[i, j]) for i, j in rna.pairs[STEM]) / 5
     return [
-        (seen["as it is"], (seen[f"{i} left"] + seen[f"{i} right"]) / 2, seen[f"{i} both"])
+        (seen["as-it-is"], (seen[f"{i}-left"] + seen[f"{i}-right"]) / 2, seen[f"{i}-both"])
         for i, _ in rna.pairs[STEM]
     ]
 

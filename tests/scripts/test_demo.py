@@ -127,4 +127,14 @@ def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
     monkeypatch.setattr(fold_module, "fold", fold)
     rows = demo.fold_changes("model", rna)
     assert rows == [pytest.approx((0.5, 0.4, 0.5))] * 5
-    assert folded["26 both"][26] + folded["26 both"][42] == "GC"
+    assert folded["26-both"][26] + folded["26-both"][42] == "GC"
+
+
+def test_a_stem_is_folded_with_its_changes(tmp_path):
+    model = write_golden_folder(tmp_path / "model")
+    pairs = [(i, 24 - i) for i in range(12)]
+    rna = Structure("stem", "GCGCGCGCGCGC" + "A" + "GCGCGCGCGCGC", pairs)
+    rows = demo.fold_changes(str(model), rna)
+    assert len(rows) == len(rna.pairs[demo.STEM])
+    assert len({row[0] for row in rows}) == 1  # as it is, each time
+    assert all(0 <= value <= 1 for row in rows for value in row)
