@@ -66,7 +66,7 @@ class Settings:
         ema_decay: of the moving average of the weights, which is evaluated and exported; 0 for
             none.
         eval_sequences: of the validation split, with structures, that F1 is computed on.
-        eval_offset: added to the logits there, see `pretraining_export.Calibration`.
+        eval_offset: added to the logits there, see `export.Calibration`.
         eval_thresholds: thresholds of the structure prediction that are tried there.
     """
 
