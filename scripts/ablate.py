@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ernie_rna.pretraining.data import read_table
+from ernie_rna.pretraining.data import read_ids, read_table
 from ernie_rna.pretraining.settings import read_settings
 from ernie_rna.pretraining.trainer import new_model, pretrain
 from ernie_rna.sequences.fasta import InputError
@@ -59,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     settings = read_settings(args.config)
-    left_out = frozenset(args.leave_out.read_text().split()) if args.leave_out else frozenset()
-    training = read_table(args.rnas, "train", left_out)
+    training = read_table(args.rnas, "train", read_ids(args.leave_out))
     validation = read_table(args.rnas, "validation")
     results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for seed in range(args.seeds):

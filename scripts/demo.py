@@ -24,7 +24,7 @@ from ernie_rna.shipped import MINI, examples, resolve_model
 if TYPE_CHECKING:
     import numpy as np
 
-    from ernie_rna.structures.structure import Structure
+    from ernie_rna.structures.formats.structure import Structure
     from modeling_ernie_rna import ErnieRnaForMaskedLM
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,7 +116,7 @@ def name_model(checkpoint: Path | None, out_dir: Path) -> str:
 
 def fold(model: str, out_dir: Path) -> None:
     """Fold the examples, and print what is predicted beside what is known."""
-    from ernie_rna.structures.formats import read_structures
+    from ernie_rna.structures.formats.by_extension import read_structures
 
     step("Fold real RNAs with known structures")
     predicted, known, scores = out_dir / "rna.dbn", examples() / "rna.dbn", out_dir / "scores.tsv"
@@ -187,7 +187,7 @@ def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
 def change_a_stem(model: str) -> None:
     """What breaks the pairs of a known stem, and what makes up for it; and fill a mask."""
     from ernie_rna.inference.loading import load_masked_lm
-    from ernie_rna.structures.formats import read_structures
+    from ernie_rna.structures.formats.by_extension import read_structures
 
     (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == CHANGED)
     step(f"Change a stem of {CHANGED}: one base of a pair, which breaks it, then the other as well")

@@ -32,7 +32,6 @@ from ernie_rna.pretraining.export import pair_logits
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.shipped import resolve_model
 from ernie_rna.structures.contacts import symmetrize
-from ernie_rna.structures.evaluation import PairScore, score_pairs
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         maps, threshold = chosen, AUTHORS_THRESHOLD
     rows = []
     for batch, logits in maps:
-        scores = score_or_none(batch, logits, threshold)
+        scores = score_structures(batch, logits, threshold)
         rows += [(r, s.precision, s.recall, s.f1) for r, s in zip(batch, scores, strict=True)]
     report(rows)
     if args.out is not None:
@@ -95,17 +94,6 @@ def run(args: argparse.Namespace) -> None:
             for rna, *values in rows:
                 cells = [f"{value:.6f}" for value in values]
                 writer.writerow([rna.id, rna.family, len(rna.sequence), *cells])
-
-
-def score_or_none(rnas: Sequence[Rna], logits: torch.Tensor, threshold: float) -> list[PairScore]:
-    """Scores of structures; where the optimisation diverges there is no pair, as in `fold`."""
-    try:
-        return score_structures(rnas, logits, threshold)
-    except ValueError:
-        if len(rnas) == 1:
-            return [score_pairs((), rnas[0].pairs or ())]
-    alone = zip(rnas, logits, strict=True)
-    return [score for rna, one in alone for score in score_or_none([rna], one[None], threshold)]
 
 
 @torch.no_grad()

@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write_golden(checkpoint: Path, folder: Path, length: int) -> None:
     from ernie_rna.checkpoints.conversion import convert_weights
     from ernie_rna.checkpoints.export import write_folder
-    from ernie_rna.checkpoints.reading import read_checkpoint
+    from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 
     write_folder(convert_weights(read_checkpoint(checkpoint)), folder)
     _write_inputs(folder, length)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ernie_rna.checkpoints.conversion import convert_weights
 from ernie_rna.checkpoints.export import write_folder
-from ernie_rna.checkpoints.reading import read_checkpoint
+from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"

@@ -15,8 +15,8 @@ from ernie_rna.checkpoints.folder import MODULES, why_no_export
 from ernie_rna.cli import main as cli
 from ernie_rna.pretraining.settings import read_settings
 from ernie_rna.sequences.fasta import read_fasta
-from ernie_rna.structures.dot_bracket import from_dot_bracket
-from ernie_rna.structures.formats import read_structures
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from tests.conftest import ROOT
 from tests.golden_folder import write_golden_folder
 

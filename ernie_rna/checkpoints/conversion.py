@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
-from ernie_rna.checkpoints.head_names import Kind, loading_rows, pair_rows
-from ernie_rna.checkpoints.names import (
+from ernie_rna.checkpoints.foreign.head_names import Kind, loading_rows, pair_rows
+from ernie_rna.checkpoints.foreign.names import (
     EMBEDDING,
     MULTIMOLECULE,
     SIZES,
@@ -26,10 +26,10 @@ from ernie_rna.checkpoints.names import (
     count_layers,
     expand,
 )
-from ernie_rna.checkpoints.pickles import CheckpointError
-from ernie_rna.checkpoints.reading import Checkpoint
-from ernie_rna.checkpoints.sorting import Draft, sort_keys
-from ernie_rna.checkpoints.vocabulary import reorder_tokens
+from ernie_rna.checkpoints.foreign.pickles import CheckpointError
+from ernie_rna.checkpoints.foreign.reading import Checkpoint
+from ernie_rna.checkpoints.foreign.sorting import Draft, sort_keys
+from ernie_rna.checkpoints.foreign.vocabulary import reorder_tokens
 
 # For what a checkpoint lacks and transformers would draw anew at each loading.
 _SEED = 0

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from configuration_ernie_rna import HEAD_MODELS, ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import Conversion, convert_weights
 from ernie_rna.checkpoints.folder import MODULES, check_target
+from ernie_rna.checkpoints.foreign.reading import Checkpoint, read_checkpoint
 from ernie_rna.checkpoints.model_card import model_card
-from ernie_rna.checkpoints.reading import Checkpoint, read_checkpoint
 from ernie_rna.checkpoints.verification import Verification, verify_export
 from ernie_rna.files.atomic import replace_folder
 from modeling_ernie_rna import ErnieRnaForMaskedLM

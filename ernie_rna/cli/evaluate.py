@@ -15,9 +15,9 @@ from ernie_rna.files.outputs import check_output_files, open_text
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
+    from ernie_rna.structures.formats.structure import Structure
     from ernie_rna.structures.groups import Group
     from ernie_rna.structures.reactivities import Probing
-    from ernie_rna.structures.structure import Structure
 
 _DESCRIPTION = """\
 Score predicted structures against the known ones with the same id.
@@ -102,7 +102,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say."""
     from ernie_rna.structures.evaluation import evaluate_structures
-    from ernie_rna.structures.formats import read_structures
+    from ernie_rna.structures.formats.by_extension import read_structures
     from ernie_rna.structures.groups import group_rows
 
     outputs = [args.output] if args.output else []

@@ -51,7 +51,13 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.table, args.card):
         check_input(str(path))
     card = args.card.read_text(encoding="utf-8")
-    rnas = [r for r in read_table(args.table, args.split) if len(r.sequence) <= args.max_length]
+    rnas = read_table(args.table, args.split)
+    rnas = [rna for rna in rnas if rna.pairs and len(rna.sequence) <= args.max_length]
+    if not rnas:
+        raise InputError(
+            f"{args.table}: {args.split} has no sequence with pairs and of at most "
+            f"{args.max_length} nucleotides"
+        )
     # From here on seconds pass.
     from ernie_rna.pretraining.average import load_average
     from ernie_rna.pretraining.evaluation import draw_sample

@@ -26,7 +26,7 @@ from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, describ
 
 if TYPE_CHECKING:
     from ernie_rna.structures.fold import Fold
-    from ernie_rna.structures.output import Write
+    from ernie_rna.structures.formats.output import Write
 
 _DESCRIPTION = """\
 Predict the secondary structures of the sequences of a FASTA file. If the model has a head that was
@@ -116,7 +116,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fold as the arguments say."""
-    from ernie_rna.structures.output import check_outputs, open_output
+    from ernie_rna.structures.formats.output import check_outputs, open_output
 
     tables = [output for output in (args.pairs, args.bases) if output is not None]
     outputs = args.output or [STANDARD_OUTPUT] * (STANDARD_OUTPUT not in tables)
@@ -174,7 +174,7 @@ def wanted_matrix(asked: str | None, outputs: list[str], tables: list[str]) -> s
     Raises:
         ValueError: they need different ones.
     """
-    from ernie_rna.structures.output import wants_matrix
+    from ernie_rna.structures.formats.output import wants_matrix
 
     if tables:
         if wants_matrix(outputs) and asked not in (None, "probabilities"):
@@ -189,7 +189,7 @@ def wanted_matrix(asked: str | None, outputs: list[str], tables: list[str]) -> s
 def open_tables(args: argparse.Namespace) -> dict[str, AbstractContextManager[Write]]:
     """The tables of confidence that are asked for, to be opened."""
     from ernie_rna.structures.confidence import BASES_HEADER, PAIRS_HEADER, base_lines, pair_lines
-    from ernie_rna.structures.output import open_table
+    from ernie_rna.structures.formats.output import open_table
 
     tables: dict[str, AbstractContextManager[Write]] = {}
     if args.pairs is not None:

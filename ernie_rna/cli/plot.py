@@ -23,8 +23,8 @@ from ernie_rna.files.outputs import check_output_files
 
 if TYPE_CHECKING:
     from ernie_rna.sequences.fasta import FastaRecord
-    from ernie_rna.structures.dot_bracket import BasePair
     from ernie_rna.structures.fold import Fold
+    from ernie_rna.structures.formats.dot_bracket import BasePair
     from ernie_rna.structures.pairing_maps import PairingMaps
 
 _DESCRIPTION = """\
@@ -138,7 +138,7 @@ def find_reference(path: str, record: FastaRecord) -> list[BasePair]:
     Raises:
         ValueError: there is no structure with its id, or it is of another length.
     """
-    from ernie_rna.structures.formats import read_structures
+    from ernie_rna.structures.formats.by_extension import read_structures
 
     known = next((one for one in read_structures(path) if one.id == record.id), None)
     if known is None:

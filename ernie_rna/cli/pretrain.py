@@ -79,12 +79,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _training(args: argparse.Namespace) -> list[Rna] | Path:
-    from ernie_rna.pretraining.data import is_table, read_table
+    from ernie_rna.pretraining.data import is_table, read_ids, read_table
 
     if not is_table(args.rnas):
         return Path(args.rnas)
-    left_out = frozenset(args.leave_out.read_text().split()) if args.leave_out else frozenset()
-    return read_table(args.rnas, args.train_split, left_out)
+    return read_table(args.rnas, args.train_split, read_ids(args.leave_out))
 
 
 def _evaluation(args: argparse.Namespace) -> list[Rna]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ernie_rna.structures.formats.structure import Structure
     from ernie_rna.structures.reactivities import Probing
-    from ernie_rna.structures.structure import Structure
 
 
 def add_reactivity(parser: argparse.ArgumentParser, use: str, energies: bool = False) -> None:

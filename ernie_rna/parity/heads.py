@@ -22,9 +22,10 @@ from configuration_ernie_rna import HEAD_MODELS
 from ernie_rna.parity.differences import ATTENTIONS, Difference
 from ernie_rna.parity.golden import Outputs, ParityError
 from ernie_rna.parity.models import load_own
-from ernie_rna.structures.contacts import predict_pairs, solve_contacts
-from ernie_rna.structures.ct import format_ct
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.contacts import solve_contacts
+from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.structures.pairs import predict_pairs
 
 # The most that float32 values may differ; logits, which are in the hundreds for the small
 # checkpoint's random weights, relative to the largest.

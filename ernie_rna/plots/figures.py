@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.structures.structure import FilePath
+from ernie_rna.structures.formats.structure import FilePath
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

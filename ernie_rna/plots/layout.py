@@ -14,8 +14,13 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.plots.figures import BLACK, VERMILLION, new_figure, saved
-from ernie_rna.structures.dot_bracket import BasePair, nested_pages, sorted_pairs, to_dot_bracket
-from ernie_rna.structures.structure import FilePath
+from ernie_rna.structures.formats.dot_bracket import (
+    BasePair,
+    nested_pages,
+    sorted_pairs,
+    to_dot_bracket,
+)
+from ernie_rna.structures.formats.structure import FilePath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

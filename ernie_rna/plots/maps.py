@@ -18,8 +18,8 @@ from ernie_rna.plots.figures import (
     positions,
     saved,
 )
-from ernie_rna.structures.dot_bracket import BasePair, sorted_pairs
-from ernie_rna.structures.structure import FilePath
+from ernie_rna.structures.formats.dot_bracket import BasePair, sorted_pairs
+from ernie_rna.structures.formats.structure import FilePath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import numpy as np
 from ernie_rna.plots.figures import BLACK, new_figure, saved
 from ernie_rna.scoring.masked_lm import NUCLEOTIDES
 from ernie_rna.scoring.mutate import LetterScores
-from ernie_rna.structures.structure import FilePath
+from ernie_rna.structures.formats.structure import FilePath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ernie_rna.plots.figures import new_figure, saved
-from ernie_rna.structures.structure import FilePath
+from ernie_rna.structures.formats.structure import FilePath
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

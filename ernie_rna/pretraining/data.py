@@ -15,7 +15,7 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import InputError, read_fasta
-from ernie_rna.structures.dot_bracket import BasePair, from_dot_bracket
+from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
 
 # Sequences that are sorted by length and cut into batches at a time.
 _POOL = 2048
@@ -40,6 +40,11 @@ class Rna:
 def is_table(path: Path) -> bool:
     """Whether a file is a table, TSV or Parquet, and not FASTA."""
     return any(path.name.endswith((kind, f"{kind}.gz")) for kind in _TABLES)
+
+
+def read_ids(path: Path | None) -> frozenset[str]:
+    """The ids in a text file, between blanks or line ends; none without a file."""
+    return frozenset() if path is None else frozenset(path.read_text(encoding="utf-8").split())
 
 
 def read_table(path: Path, split: str, leave_out: Collection[str] = ()) -> list[Rna]:

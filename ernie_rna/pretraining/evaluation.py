@@ -12,8 +12,11 @@ from ernie_rna.pretraining.batches import structure_batch
 from ernie_rna.pretraining.data import Limit, Rna, Sampler
 from ernie_rna.pretraining.settings import Settings
 from ernie_rna.scoring.masking import MaskingCollator
-from ernie_rna.structures.contacts import predict_pairs, solve_contacts
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.structures.contacts import solve_each
 from ernie_rna.structures.evaluation import PairScore, score_pairs
+from ernie_rna.structures.formats.dot_bracket import BasePair
+from ernie_rna.structures.pairs import predict_pairs
 
 _MASK_SEED = 1
 # As `ernie-rna fold` has them.
@@ -32,8 +35,11 @@ class Evaluator:
 
     def __init__(self, rnas: Sequence[Rna], settings: Settings, tokenizer: Any):
         self._settings, self._tokenizer = settings, tokenizer
-        longest = settings.structure.max_length
-        known = [rna for rna in rnas if len(rna.sequence) <= longest]
+        longest, structured = settings.structure.max_length, settings.masked_lm.fraction < 1
+        known = [r for r in rnas if len(r.sequence) <= longest and (r.pairs or not structured)]
+        if not known:
+            asked = f"{'with pairs and ' if structured else ''}of at most {longest} nucleotides"
+            raise InputError(f"the validation data have no sequence {asked}")
         count = min(settings.eval_sequences, len(known))
         self.sample = draw_sample(known, settings.family_power, count)
 
@@ -44,7 +50,7 @@ class Evaluator:
         try:
             metrics = self._masked_lm(model) if self._settings.masked_lm.fraction else {}
             if self._settings.masked_lm.fraction < 1:
-                metrics |= self._structure(model)  # those without structure count as unpaired
+                metrics |= self._structure(model)
         finally:
             model.train(training)
         return metrics
@@ -84,11 +90,19 @@ class Evaluator:
 def score_structures(
     rnas: Sequence[Rna], logits: torch.Tensor, threshold: float
 ) -> list[PairScore]:
-    """Precision, recall and F1 of each sequence's structure; logits (batch, length, length)."""
+    """Precision, recall and F1 of each sequence's structure; logits (batch, length, length).
+
+    Where the optimisation has no solution there is no pair, as in `ernie-rna fold`.
+    """
     sequences = [rna.sequence for rna in rnas]
-    contacts = solve_contacts(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
-    predicted = predict_pairs(contacts, min_stem=_SHORTEST_STEM)
-    return [score_pairs(p, rna.pairs or ()) for p, rna in zip(predicted, rnas, strict=True)]
+    solved = solve_each(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
+    scores = []
+    for rna, contacts in zip(rnas, solved, strict=True):
+        pairs: list[BasePair] = []
+        if not isinstance(contacts, str):
+            (pairs,) = predict_pairs(contacts[None], min_stem=_SHORTEST_STEM)
+        scores.append(score_pairs(pairs, rna.pairs or ()))
+    return scores
 
 
 def draw_sample(rnas: Sequence[Rna], power: float, count: int) -> list[Rna]:

@@ -32,6 +32,9 @@ class MaskedLMPart:
 class StructurePart:
     """Batches of unmasked sequences with their pairs.
 
+    Sequences without pairs are left out: that a family has no consensus structure does not say
+    that its RNAs are unpaired.
+
     Attributes:
         squared_tokens: of a batch on each process, padding included.
         max_length: nucleotides; longer sequences are left out.

@@ -51,9 +51,28 @@ def new_model(settings: Settings) -> ErnieRnaForPreTraining:
 
 
 def model_of(checkpoint: Path, settings: Settings) -> ErnieRnaForPreTraining:
-    """The averaged weights of another run, to begin a new one with."""
-    transformers.set_seed(settings.seed)
-    return _with_residual_gain(load_average(checkpoint), settings)
+    """The averaged weights of another run, to begin a new one with.
+
+    Of the settings' model its pair head alone may differ, by more blocks: those are new and begin
+    as the identity, so that the model's answers stay what they were.
+
+    Raises:
+        InputError: the models differ in something else.
+    """
+    model: Any = new_model(settings)
+    old: Any = load_average(checkpoint)
+    blocks, known = model.pair_head.blocks, len(old.pair_head.blocks)
+    for block in blocks[known:]:
+        torch.nn.init.zeros_(block.conv2.weight)
+    try:
+        missing, unexpected = model.load_state_dict(old.state_dict(), strict=False)
+    except RuntimeError as error:  # torch names each weight and its shapes
+        raise InputError(f"{checkpoint}: a model of other sizes: {error}") from error
+    new = tuple(f"pair_head.blocks.{number}." for number in range(known, len(blocks)))
+    differ = [*unexpected, *(name for name in missing if not name.startswith(new))]
+    if differ:
+        raise InputError(f"{checkpoint}: a model with other parts: {', '.join(differ)}")
+    return _with_residual_gain(model, settings)
 
 
 @torch.no_grad()
@@ -209,7 +228,7 @@ def _batches(
         kinds[0] = Sampler(source, power, tokens, 2 * seed)
     if masked.fraction < 1:
         longest = structure.max_length
-        known = [r for r in source if r.pairs is not None and len(r.sequence) <= longest]
+        known = [rna for rna in source if rna.pairs and len(rna.sequence) <= longest]
         pairs = Limit(structure.squared_tokens, 2, longest)
         kinds[1] = Sampler(known, power, pairs, 2 * seed + 1)
     return kinds[0], kinds[1]

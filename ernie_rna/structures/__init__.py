@@ -1,6 +1,6 @@
 """Secondary structures.
 
 In: sequences and a model, or files of structures. Out: pairing maps turned into contacts and base
-pairs (`contacts`, `fold`), files in the field's formats both ways (`formats`: `ct`, `dbn`), and how
+pairs (`contacts`, `pairs`, `fold`), files in the field's formats both ways (`formats`), and how
 well predictions agree with known structures (`evaluation`).
 """

@@ -28,7 +28,7 @@ from ernie_rna.sequences.batches import MAPS_FROM
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, as_source
 from ernie_rna.sequences.survey import Survey
-from ernie_rna.structures.output import MatrixWriter
+from ernie_rna.structures.formats.output import MatrixWriter
 from modeling_ernie_rna import ErnieRnaForCloseness
 
 Model = str | PathLike[str] | ErnieRnaForCloseness

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ernie_rna.structures.calibration import UNCALIBRATED, Calibration
 from ernie_rna.structures.contacts import allowed_pairs
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.structure import Structure
 
 PAIRS_HEADER = "id\ti\tj\tbase_i\tbase_j\tprobability\n"
 BASES_HEADER = "id\tposition\tbase\tpartner\treliability\n"

@@ -2,12 +2,12 @@
 
     pairing_map = extract_pairing_map(attention_biases, attention_mask)  # (batch, length, length)
     contacts = solve_contacts(pairing_map, sequences)                    # (batch, length, length)
-    pairs = predict_pairs(contacts)                                      # a list for each sequence
 
-The optimisation in the middle is the post-processing of E2Efold (Chen et al., "RNA secondary
-structure prediction by learning unrolled algorithms", ICLR 2020, sections 4 and 5) with the
-constants of the authors' ``predict_ss_rna.py`` (github.com/Bruce-ywj/ERNIE-RNA, commit 37ab358). It
-serves the zero-shot map and the logits of their fine-tuned head alike.
+`pairs.predict_pairs` reads base pairs off the contacts. The optimisation is the post-processing of
+E2Efold (Chen et al., "RNA secondary structure prediction by learning unrolled algorithms", ICLR
+2020, sections 4 and 5) with the constants of the authors' ``predict_ss_rna.py``
+(github.com/Bruce-ywj/ERNIE-RNA, commit 37ab358). It serves the zero-shot map and the logits of
+their fine-tuned head alike.
 
 Shapes: batch, heads, seq (tokens), length (bases of the longest sequence; shorter ones are padded
 at the end), and entries, the pairs of bases that the optimisation still works on. Positions count
@@ -15,13 +15,11 @@ from 0.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from ernie_rna.structures.dot_bracket import BasePair
 
 # A bit for each base and the bits of its canonical partners: A-U, C-G and the wobble pair G-U.
 _BASE_BITS = {"A": 1, "C": 2, "G": 4, "U": 8, "T": 8}
@@ -260,57 +258,19 @@ def _check_finite(values: Tensor, row: Tensor, problem: str) -> None:
         raise ValueError(f"sequence {int(row[broken][0])}: {problem}")
 
 
-def predict_pairs(
-    contacts: Tensor,
-    lengths: Sequence[int] | None = None,
-    *,
-    threshold: float = 0.5,
-    min_stem: int = 1,
-) -> list[list[BasePair]]:
-    """Read base pairs off contacts: the strongest first, each base in at most one pair.
-
-    Of equally strong contacts the one with the larger i, then the larger j goes first, as in the
-    authors' .ct writer.
+def solve_each(
+    pairing_map: Tensor, sequences: Sequence[Sequence[str]], **settings: Any
+) -> list[Tensor | str]:
+    """Contacts of each sequence, (length, length), or what keeps it from having any.
 
     Args:
-        contacts: (batch, length, length) from :func:`solve_contacts`, or probabilities; the upper
-            triangle is read.
-        lengths: bases of each sequence. Needed only where the padding of ``contacts`` is not 0.
-        threshold: a contact must be larger.
-        min_stem: fewest pairs in a stem, (i, j), (i + 1, j - 1), ...; shorter ones are left out.
-
-    Returns:
-        For each sequence its sorted pairs ``(i, j)``, ``i < j``, counted from 0.
+        pairing_map, sequences, settings: as for :func:`solve_contacts`.
     """
-    row, i, j = (contacts > threshold).triu(1).nonzero(as_tuple=True)
-    strength = contacts[row, i, j].float() if contacts.dtype.itemsize < 4 else contacts[row, i, j]
-    candidates = [part.cpu().numpy() for part in (row, i, j, strength)]
-    if lengths is not None:
-        inside = candidates[2] < np.asarray(lengths)[candidates[0]]
-        candidates = [part[inside] for part in candidates]
-    starts = np.searchsorted(candidates[0], np.arange(len(contacts) + 1))
-    spans = [slice(start, stop) for start, stop in pairwise(starts)]
-    matched = [_match_greedily(*(part[span] for part in candidates[1:])) for span in spans]
-    return [_drop_short_stems(pairs, min_stem) for pairs in matched]
-
-
-def _match_greedily(i: np.ndarray, j: np.ndarray, strength: np.ndarray) -> list[BasePair]:
-    """Sorted pairs of one sequence from its candidates, (candidates,) each."""
-    order = np.lexsort((-j, -i, -strength))
-    taken: set[int] = set()
-    pairs = []
-    for left, right in zip(i[order].tolist(), j[order].tolist(), strict=True):
-        if left not in taken and right not in taken:
-            taken.update((left, right))
-            pairs.append((left, right))
-    return sorted(pairs)
-
-
-def _drop_short_stems(pairs: list[BasePair], shortest: int) -> list[BasePair]:
-    """The sorted pairs that stand in a run of at least `shortest` that stack on one another."""
-    lengths: dict[BasePair, int] = {}
-    for i, j in pairs:
-        lengths[i, j] = lengths.get((i - 1, j + 1), 0) + 1
-    for i, j in reversed(pairs):  # The whole run counts for each of its pairs.
-        lengths[i, j] = max(lengths[i, j], lengths.get((i + 1, j - 1), 0))
-    return [pair for pair in pairs if lengths[pair] >= shortest]
+    try:
+        return list(solve_contacts(pairing_map, sequences, **settings))
+    except ValueError as error:
+        if len(sequences) == 1:
+            return [str(error).removeprefix("sequence 0: ")]
+    # One of them has no solution, and the others shall not suffer.
+    rows = zip(pairing_map, sequences, strict=True)
+    return [each for one, row in rows for each in solve_each(one[None], [row], **settings)]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.structures.dot_bracket import from_dot_bracket
-from ernie_rna.structures.formats import read_structures
-from ernie_rna.structures.structure import FilePath, Structure
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.structure import FilePath, Structure
 
 MISSING = ("error", "skip", "unpaired")
 

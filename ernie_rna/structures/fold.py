@@ -7,7 +7,7 @@
 
 If the folder has a secondary-structure head, its logits are the map that pairs are read off.
 Without one that is the last layer's scores of head 5, without the special tokens, made symmetric.
-Either map is handed to `contacts.solve_contacts` and `contacts.predict_pairs`. The authors' script
+Either map is handed to `contacts.solve_contacts` and `pairs.predict_pairs`. The authors' script
 runs with pairing scores of zero everywhere (it hands an array of another form to the function that
 makes them), with no shortest loop and no shortest stem: `pairing_scores="zero", min_loop=0,
 min_stem=1` does the same. The defaults take the encoder as it was pretrained, the shortest loop
@@ -33,10 +33,11 @@ from ernie_rna.sequences.batches import Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.long import LONG, check_long, nucleotide_limit
 from ernie_rna.sequences.sources import Intake, Sequences, as_source
-from ernie_rna.structures.contacts import predict_pairs, solve_contacts
+from ernie_rna.structures.contacts import solve_each
+from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.pairing_maps import FoldingModel, PairingMaps, load_maps
+from ernie_rna.structures.pairs import predict_pairs
 from ernie_rna.structures.reactivities import Probing
-from ernie_rna.structures.structure import Structure
 from ernie_rna.structures.windows import windowed_map
 
 MATRICES = ("contacts", "scores", "probabilities")
@@ -177,7 +178,7 @@ def _fold_batch(
     pairing_map = _pairing_map(maps, texts, window)  # (batch, length, length)
     if probing is not None:
         pairing_map = _shifted(pairing_map, records, probing, maps.slope)
-    solved = _solve(pairing_map, texts, min_loop, maps.threshold)
+    solved = solve_each(pairing_map, texts, min_loop=min_loop, threshold=maps.threshold)
     for record, scores, contacts in zip(records, pairing_map, solved, strict=True):
         structure = Structure(record.id, record.sequence, [])
         if isinstance(contacts, str):
@@ -229,22 +230,3 @@ def _copy(matrix: Tensor | None) -> np.ndarray | None:
         return None
     array: Any = matrix.to("cpu", torch.float32).numpy()
     return np.array(array)
-
-
-def _solve(
-    pairing_map: Tensor, texts: Sequence[str], min_loop: int, threshold: float
-) -> Sequence[Tensor | str]:
-    """The contacts of each sequence, (length, length), or what keeps it from having any."""
-    settings: Any = {"min_loop": min_loop, "threshold": threshold}
-    try:
-        return list(solve_contacts(pairing_map, texts, **settings))
-    except ValueError as error:
-        if len(texts) == 1:
-            return [str(error).removeprefix("sequence 0: ")]
-    # One of them has no solution, and the others shall not suffer.
-    rows = zip(pairing_map, texts, strict=True)
-    return [
-        contacts
-        for one, text in rows
-        for contacts in _solve(one[None], [text], min_loop, threshold)
-    ]

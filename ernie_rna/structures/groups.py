@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ernie_rna.structures.evaluation import Evaluation, PairScore, mean_score
-from ernie_rna.structures.structure import FilePath, Structure, StructureFormatError
+from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
 # The last length of each group but the last one.
 LENGTHS = (50, 100, 150, 200, 300, 400, 500)

@@ -26,8 +26,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ernie_rna.structures.lines import numbered_lines
-from ernie_rna.structures.structure import FilePath, Structure, StructureFormatError
+from ernie_rna.structures.formats.lines import numbered_lines
+from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
 # The bases that a reagent tells of.
 PROBES = {"shape": "ACGU", "dms": "AC"}

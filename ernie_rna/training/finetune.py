@@ -22,7 +22,7 @@ from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.metrics import Metrics
 from ernie_rna.training.settings import Settings
 from ernie_rna.training.tables import Table, check_lengths
-from ernie_rna.training.tasks import Dataset, Example, Task
+from ernie_rna.training.tasks import Example, Task
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
@@ -131,7 +131,7 @@ def train(
         trainer = transformers.Trainer(
             model=model,
             args=transformers.TrainingArguments(**arguments),
-            train_dataset=Dataset(training.examples),
+            train_dataset=training.examples,
             data_collator=task.collator(tokenizer, model.config),
             preprocess_logits_for_metrics=task.reduce,
         )

@@ -16,13 +16,13 @@ from torch.nn.utils.rnn import pad_sequence
 from ernie_rna.scoring.masking import NO_LABEL
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.structures.contacts import allowed_pairs
-from ernie_rna.structures.dot_bracket import from_dot_bracket
 from ernie_rna.structures.evaluation import evaluate_structures, mfe_structure
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training.metrics import Metrics
 from ernie_rna.training.tables import Table, check_bases
-from ernie_rna.training.tasks import Collator, Example, LabelFormat, Regression, Task, unwrapped
+from ernie_rna.training.tasks import Collator, Example, LabelFormat, Regression, Task
 from modeling_ernie_rna import ErnieRnaForRibosomeLoading, ErnieRnaForSecondaryStructure
 
 # The head of the scores that the authors read structures off, counted from 0.
@@ -87,7 +87,7 @@ class SecondaryStructure(Task):
             return {}
         known = [example["labels"] for example in examples]
         records = [FastaRecord(one.id, one.sequence) for one in known]
-        model = unwrapped(trainer)
+        model = _unwrapped(trainer)
         results = fold(records, model, unknown="unk", long="full")
         return _scores([folded.structure for folded in results], known)
 
@@ -158,3 +158,9 @@ class RibosomeLoading(Regression):
     def reduce(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
         # Logits, then predictions in the units of the labels.
         return outputs[1] if isinstance(outputs, (tuple, list)) else outputs
+
+
+def _unwrapped(trainer: Any) -> Any:
+    """The model as its own class, without what trains it: processes, LoRA."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

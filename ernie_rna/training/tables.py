@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records, read_fasta
-from ernie_rna.structures.formats import read_structures
+from ernie_rna.structures.formats.by_extension import read_structures
 
 _FASTA = (".fa", ".fasta", ".fna", ".ffn")
 _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")

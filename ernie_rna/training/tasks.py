@@ -130,7 +130,7 @@ class Task:
 
     def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
         """The metrics of a trained model; of several processes, all call this."""
-        outputs = trainer.predict(Dataset(examples))
+        outputs = trainer.predict(list(examples))
         return self.metrics(outputs.predictions, outputs.label_ids)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
@@ -280,25 +280,6 @@ TASKS: Mapping[str, type[Task]] = {
     "token-classification": TokenClassification,
     "masked-lm": MaskedLM,
 }
-
-
-class Dataset(torch.utils.data.Dataset):
-    """Examples for the Trainer."""
-
-    def __init__(self, examples: Sequence[Example]):
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index]
-
-
-def unwrapped(trainer: Any) -> Any:
-    """The model as its own class, without what trains it: processes, LoRA."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _labels(examples: Sequence[Example]) -> np.ndarray:

@@ -36,10 +36,10 @@ from ernie_rna.structures.confidence import (
     base_reliabilities,
     pair_lines,
 )
-from ernie_rna.structures.dot_bracket import BasePair
 from ernie_rna.structures.fold import Fold, fold
-from ernie_rna.structures.formats import read_structures
-from ernie_rna.structures.output import MatrixWriter, Write, open_output, open_table
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.dot_bracket import BasePair
+from ernie_rna.structures.formats.output import MatrixWriter, Write, open_output, open_table
 from ernie_rna.structures.pairing_maps import HEAD, PairingMaps, head_maps, load_maps
 
 

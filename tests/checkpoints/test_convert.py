@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import Conversion, convert_weights, to_fairseq
-from ernie_rna.checkpoints.names import FAIRSEQ, MULTIMOLECULE, TABLE, expand
-from ernie_rna.checkpoints.pickles import CheckpointError
-from ernie_rna.checkpoints.reading import Checkpoint, read_checkpoint
-from ernie_rna.checkpoints.vocabulary import ORIGIN, VOCABULARIES
+from ernie_rna.checkpoints.foreign.names import FAIRSEQ, MULTIMOLECULE, TABLE, expand
+from ernie_rna.checkpoints.foreign.pickles import CheckpointError
+from ernie_rna.checkpoints.foreign.reading import Checkpoint, read_checkpoint
+from ernie_rna.checkpoints.foreign.vocabulary import ORIGIN, VOCABULARIES
 from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from tests.conftest import assert_as_good
 from tests.golden_folder import GOLDEN

@@ -26,8 +26,8 @@ from ernie_rna.checkpoints.folder import (
     check_target,
     why_no_export,
 )
+from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 from ernie_rna.checkpoints.model_card import model_card
-from ernie_rna.checkpoints.reading import read_checkpoint
 from ernie_rna.checkpoints.verification import Verification, verify_export
 from scripts import convert_fairseq_checkpoint, push_to_hub
 from tests.golden_folder import GOLDEN

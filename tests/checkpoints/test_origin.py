@@ -10,7 +10,7 @@ from ernie_rna.checkpoints.conversion import (
     convert_weights,
     weights_origin,
 )
-from ernie_rna.checkpoints.reading import read_checkpoint
+from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 from modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.golden_folder import GOLDEN
 

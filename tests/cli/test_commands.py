@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
-from ernie_rna.structures.dbn import format_tsv
-from ernie_rna.structures.formats import read_structures, write_structures
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.by_extension import read_structures, write_structures
+from ernie_rna.structures.formats.dbn import format_tsv
+from ernie_rna.structures.formats.structure import Structure
 from modeling_ernie_rna import ErnieRnaModel
 from tests.conftest import ROOT
 from tests.golden_folder import CHECKPOINT, GOLDEN

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import convert_weights, to_fairseq
-from ernie_rna.checkpoints.names import expand
-from ernie_rna.checkpoints.pickles import CheckpointError
-from ernie_rna.checkpoints.reading import read_checkpoint
+from ernie_rna.checkpoints.foreign.names import expand
+from ernie_rna.checkpoints.foreign.pickles import CheckpointError
+from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
 from ernie_rna.files.atomic import OutputError
@@ -97,7 +97,7 @@ def _settings_seeds(folder: Path) -> list[bytes]:
 
 
 def _vocabulary_seeds(folder: Path) -> list[bytes]:
-    from ernie_rna.checkpoints.vocabulary import VOCABULARIES
+    from ernie_rna.checkpoints.foreign.vocabulary import VOCABULARIES
 
     _multimolecule_folder(folder)
     return ["\n".join(VOCABULARIES[26]).encode()]

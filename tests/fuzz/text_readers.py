@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from ernie_rna.sequences.fasta import InputError, read_fasta
-from ernie_rna.structures.formats import FORMATTERS, read_structures, write_structures
-from ernie_rna.structures.structure import Structure, StructureFormatError
+from ernie_rna.structures.formats.by_extension import FORMATTERS, read_structures, write_structures
+from ernie_rna.structures.formats.structure import Structure, StructureFormatError
 from ernie_rna.training.tables import read_table
 from ernie_rna.training.tasks import TASKS, LabelFormat
 from tests.fuzz import mutations

@@ -10,7 +10,7 @@ from ernie_rna.files.atomic import OutputError
 from ernie_rna.inference.loading import EncodingError, load_model
 from ernie_rna.sequences.fasta import InputError, read_fasta
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.formats import read_structures, write_structures
+from ernie_rna.structures.formats.by_extension import read_structures, write_structures
 from modeling_ernie_rna import ErnieRnaModel
 from tests.fuzz import mutations
 from tests.fuzz.binary_readers import small_encoder

@@ -5,7 +5,7 @@ import torch
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.conversion import convert_weights
-from ernie_rna.checkpoints.reading import read_checkpoint
+from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 from layers_ernie_rna import pairing_table, sinusoidal_positions
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_rna.plots.layout import coordinates, plot_layout
-from ernie_rna.structures.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("RNA")

@@ -37,7 +37,7 @@ from ernie_rna.pretraining.settings import (
     StructurePart,
     read_settings,
 )
-from ernie_rna.pretraining.trainer import new_model
+from ernie_rna.pretraining.trainer import _batches, new_model
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
@@ -364,6 +364,40 @@ def test_a_run_begins_with_the_weights_of_another(table, config_file, tmp_path, 
     command = [config_file, table, tmp_path / "x", "--start-from", tmp_path / "none"]
     assert pretrain.main([*map(str, command)]) == 1
     assert "none: has no whole checkpoint to begin with" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_more_blocks_than_another(table, config_file, tmp_path, capsys):
+    run(config_file, table, tmp_path / "first", "--steps", 2)
+    config, wider = tmp_path / "config.json", {**MODEL, "pair_blocks": 3}
+    config.write_text(json.dumps({**SETTINGS, "learning_rate": 0.0, "model": wider}))
+    run(config, table, tmp_path / "next", "--steps", 2, "--start-from", tmp_path / "first")
+    first, after = (load_average(tmp_path / name / "checkpoint-2") for name in ("first", "next"))
+    batch = ErnieRnaTokenizer()(["GGGAAACCC", "AUGGCUACGAA"], padding=True, return_tensors="pt")
+    assert len(after.pair_head.blocks) == 3
+    with torch.no_grad():
+        assert torch.equal(first(**batch).pair_logits, after(**batch).pair_logits)
+    for other, message in (
+        ({"pair_channels": 9}, "a model of other sizes"),
+        ({"num_hidden_layers": 3}, "with other parts: ernie_rna.layers.2"),
+    ):
+        config.write_text(json.dumps({**SETTINGS, "model": {**MODEL, **other}}))
+        command = [config, table, tmp_path / "x", "--start-from", tmp_path / "first"]
+        assert pretrain.main([*map(str, command)]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_sequences_without_pairs_are_in_no_structure_batch(tmp_path, config_file, capsys):
+    table = tmp_path / "table.tsv"
+    rows = [("a", "GGGAAACCC", "(((...)))", "train"), ("b", "GGGAAAGGG", ".........", "train")]
+    rows += [("c", "GGGAAAGGG", ".........", "validation")]
+    lines = ["id\tsequence\tdot_bracket\tfamily\tsplit"]
+    lines += [f"{name}\t{bases}\t{pairs}\tF{name}\t{split}" for name, bases, pairs, split in rows]
+    table.write_text("\n".join(lines) + "\n")
+    kinds = _batches(read_table(table, "train"), read_settings(config_file))
+    drawn = [{rna.id for rna in next(kind.batches())} for kind in kinds]
+    assert drawn == [{"a", "b"}, {"a"}]
+    assert pretrain.main([str(config_file), str(table), str(tmp_path / "run"), "--cpu"]) == 1
+    assert "no sequence with pairs and of at most 40" in capsys.readouterr().err
 
 
 def test_checkpoints_are_not_overwritten(table, config_file, tmp_path, capsys):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ernie_rna.pretraining.data import Rna
-from ernie_rna.structures.dot_bracket import from_dot_bracket
 from ernie_rna.structures.fold import Fold
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.structure import Structure
 from scripts import calibrate_pairs
 
 HAIRPIN = "GGGGGGAAAACCCCCC", "((((((....))))))"

@@ -11,7 +11,7 @@ import torch
 
 from ernie_rna import shipped
 from ernie_rna.structures.contacts import allowed_pairs
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.structure import Structure
 from scripts import demo
 from tests.conftest import ROOT
 from tests.golden_folder import write_golden_folder
@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from ernie_rna import shipped
 from ernie_rna.structures.contacts import allowed_pairs
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.structure import Structure
 from scripts import demo
 examples = shipped.examples()
 shipped._HERE = Path({str(folder)!r})
@@ -79,7 +79,7 @@ def test_a_command_that_fails_ends_it(capsys):
 
 
 def test_the_stem_is_the_anticodon_arm():
-    from ernie_rna.structures.formats import read_structures
+    from ernie_rna.structures.formats.by_extension import read_structures
 
     known = {one.id: one for one in read_structures(shipped.examples() / "rna.dbn")}
     rna = known[demo.CHANGED]
@@ -111,7 +111,7 @@ def test_pairs_are_scored_by_one_base_at_a_time(model):
 def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
     """As it is 0.5 each; a broken pair, and what makes up for it, by what is handed to fold."""
     from ernie_rna.structures import fold as fold_module
-    from ernie_rna.structures.formats import read_structures
+    from ernie_rna.structures.formats.by_extension import read_structures
 
     (rna,) = (
         one for one in read_structures(shipped.examples() / "rna.dbn") if one.id == demo.CHANGED

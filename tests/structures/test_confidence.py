@@ -16,7 +16,7 @@ from ernie_rna.structures.confidence import (
     pair_probabilities,
 )
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.structure import Structure
 from modeling_ernie_rna import ErnieRnaForSecondaryStructure
 
 RNAS = ["GGGAAAUCC", "GGGGAAAAAACCUCC"]

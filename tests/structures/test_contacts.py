@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from ernie_rna.structures.contacts import (
     allowed_pairs,
     extract_pairing_map,
-    predict_pairs,
     solve_contacts,
     symmetrize,
 )
-from ernie_rna.structures.ct import format_ct
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.structures.pairs import predict_pairs
 from tests.golden_folder import GOLDEN
 
 SEQUENCES = json.loads((GOLDEN / "sequences.json").read_text())["sequences"]
@@ -194,48 +194,6 @@ def test_divergence_is_an_error():
         solve_contacts(torch.full((1, 4, 4), 1000.0), ["GAAC"])
 
 
-def plain_greedy(contacts, threshold=0.5):
-    found = [
-        (contacts[i, j], i, j)
-        for i in range(len(contacts))
-        for j in range(i + 1, len(contacts))
-        if contacts[i, j] > threshold
-    ]
-    partner = {}
-    for _, i, j in sorted(found, reverse=True):
-        if i not in partner and j not in partner:
-            partner[i] = j
-            partner[j] = i
-    return sorted((i, j) for i, j in partner.items() if i < j)
-
-
-@pytest.mark.parametrize("levels", [4, 1000])
-def test_greedy_matching_with_ties_and_without(levels):
-    generator = torch.Generator().manual_seed(8)
-    contacts = symmetrize(torch.randint(0, levels, (5, 30, 30), generator=generator) / levels)
-    expected = [plain_greedy(one.numpy()) for one in contacts]
-    assert predict_pairs(contacts) == expected
-    assert any(expected)
-
-
-def test_a_contact_at_the_threshold_is_no_pair():
-    contacts = torch.zeros(1, 4, 4)
-    contacts[0, 0, 3] = contacts[0, 3, 0] = 0.5
-    assert predict_pairs(contacts) == [[]]
-    assert predict_pairs(contacts, threshold=0.4) == [[(0, 3)]]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_lengths_keep_padding_out(dtype):
-    contacts = torch.ones(3, 6, 6, dtype=dtype)
-    assert [len(pairs) for pairs in predict_pairs(contacts, [6, 4, 1])] == [3, 2, 0]
-
-
-def test_no_candidates_and_an_empty_batch():
-    assert predict_pairs(torch.zeros(2, 5, 5)) == [[], []]
-    assert predict_pairs(torch.zeros(0, 5, 5)) == []
-
-
 def padded_biases(side):
     """Three layers of two sequences with 5 and 3 bases, in 9 tokens, and their attention mask."""
     generator = torch.Generator().manual_seed(9)
@@ -285,13 +243,3 @@ def test_symmetrize():
     scores = torch.arange(8.0).reshape(2, 2, 2)
     expected = np.array([[[0, 1.5], [1.5, 3]], [[4, 5.5], [5.5, 7]]])
     assert np.array_equal(symmetrize(scores).numpy(), expected)
-
-
-def test_short_stems_are_left_out():
-    contacts = torch.zeros(1, 14, 14)
-    stem, pair_over_a_bulge, alone = [(0, 12), (1, 11), (2, 10)], (4, 9), (5, 13)
-    for i, j in [*stem, pair_over_a_bulge, alone]:
-        contacts[0, i, j] = 1.0
-    assert predict_pairs(contacts) == [[*stem, pair_over_a_bulge, alone]]
-    assert predict_pairs(contacts, min_stem=2) == predict_pairs(contacts, min_stem=3) == [stem]
-    assert predict_pairs(contacts, min_stem=4) == [[]]

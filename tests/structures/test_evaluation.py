@@ -17,8 +17,8 @@ from ernie_rna.structures.evaluation import (
     read_structures,
     score_pairs,
 )
-from ernie_rna.structures.formats import write_structures
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.by_extension import write_structures
+from ernie_rna.structures.formats.structure import Structure
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared structure data")

@@ -15,11 +15,11 @@ from ernie_rna.inference.loading import EncodingError, load_model, memory_explai
 from ernie_rna.parity.differences import BARS
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import readable_twice
-from ernie_rna.structures.ct import format_ct
 from ernie_rna.structures.fold import Fold, fold
-from ernie_rna.structures.formats import read_structures
-from ernie_rna.structures.output import check_outputs, file_name, open_output, wants_matrix
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.output import check_outputs, file_name, open_output, wants_matrix
+from ernie_rna.structures.formats.structure import Structure
 from modeling_ernie_rna import ErnieRnaModel
 from tests.golden_folder import GOLDEN, write_golden_folder
 
@@ -370,7 +370,7 @@ def test_a_full_disk_names_the_output():
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
 
-    from ernie_rna.structures import output as fold_output
+    from ernie_rna.structures.formats import output as fold_output
 
     def full(folded):
         Path("/dev/full").write_text("x")

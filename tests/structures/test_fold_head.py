@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from ernie_rna.cli.main import main
 from ernie_rna.inference.loading import load_model
 from ernie_rna.parity.heads import CONTACT_BAR
-from ernie_rna.structures.ct import format_ct
 from ernie_rna.structures.fold import fold
+from ernie_rna.structures.formats.ct import format_ct
 from ernie_rna.structures.pairing_maps import HeadMaps, ScoreMaps, load_maps, reads_head
 from modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder

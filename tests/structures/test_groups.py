@@ -6,8 +6,8 @@ import pytest
 
 from ernie_rna.structures import groups as module
 from ernie_rna.structures.evaluation import PairScore, evaluate_structures
+from ernie_rna.structures.formats.structure import Structure, StructureFormatError
 from ernie_rna.structures.groups import by_label, by_length, group_rows, read_labels
-from ernie_rna.structures.structure import Structure, StructureFormatError
 
 KNOWN = [
     Structure("a", "G" * 40, [(0, 39), (1, 38)]),

@@ -10,9 +10,9 @@ import torch
 import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.formats import read_structures
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.structure import Structure, StructureFormatError
 from ernie_rna.structures.reactivities import Probing, read_reactivities, unpaired_auc
-from ernie_rna.structures.structure import Structure, StructureFormatError
 from modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from tests.conftest import ROOT
 

@@ -8,8 +8,8 @@ import torch
 
 from ernie_rna.inference.loading import class_names
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.structures.formats import write_structures
-from ernie_rna.structures.structure import Structure
+from ernie_rna.structures.formats.by_extension import write_structures
+from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training.finetune import check_out_dir
 from ernie_rna.training.head_tasks import PairCollator, RibosomeLoading, SecondaryStructure
 from ernie_rna.training.head_tasks import pair_labels as labels_of

@@ -6,7 +6,7 @@ import pytest
 from ernie_rna.embeddings.readers import read_embeddings, read_metadata
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.shipped import examples
-from ernie_rna.structures.formats import read_structures
+from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.web.desk import ALL_HEADS, AS_FOLDED
 
 TEXT = ">one RNA of_x\nGGGGAAAACCCC\n>two RNA of_x\nGGGAAACCCAGC"

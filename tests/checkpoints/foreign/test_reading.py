@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ernie_rna.checkpoints.pickles import _GLOBALS, CheckpointError, NamespaceRecord
-from ernie_rna.checkpoints.reading import read_checkpoint
+from ernie_rna.checkpoints.foreign.pickles import _GLOBALS, CheckpointError, NamespaceRecord
+from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 from tests.golden_folder import GOLDEN
 
 pytestmark = pytest.mark.core

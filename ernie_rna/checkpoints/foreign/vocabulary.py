@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import torch
 
 from configuration_ernie_rna import VOCABULARY
-from ernie_rna.checkpoints.names import EMBEDDING, LM_BIAS
-from ernie_rna.checkpoints.pickles import CheckpointError
-from ernie_rna.checkpoints.reading import Checkpoint
+from ernie_rna.checkpoints.foreign.names import EMBEDDING, LM_BIAS
+from ernie_rna.checkpoints.foreign.pickles import CheckpointError
+from ernie_rna.checkpoints.foreign.reading import Checkpoint
 
 _SPECIALS = ("<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>")
 # By size: of MultiMolecule's earlier releases, and of today.

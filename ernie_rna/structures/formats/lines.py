@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ernie_rna.structures.structure import FilePath
+from ernie_rna.structures.formats.structure import FilePath
 
 # What mfold, UNAfold and RNAstructure write before the name in the header of a .ct or .dbn file.
 ENERGY_BEFORE_NAME = re.compile(r"^(ENERGY|dG)\s*=\s*\S+(\s+\[initially[^]]*\])?\s*", re.IGNORECASE)

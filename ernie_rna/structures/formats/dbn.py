@@ -6,9 +6,9 @@ A table's cells are separated by tabs and never quoted.
 import csv
 from pathlib import Path
 
-from ernie_rna.structures.dot_bracket import from_dot_bracket
-from ernie_rna.structures.lines import ENERGY_BEFORE_NAME, name_in_comment, numbered_lines
-from ernie_rna.structures.structure import FilePath, Structure, StructureFormatError
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.lines import ENERGY_BEFORE_NAME, name_in_comment, numbered_lines
+from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
 
 def format_dbn(structure: Structure) -> str:

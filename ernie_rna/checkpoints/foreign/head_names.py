@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ernie_rna.checkpoints.names import Row
+from ernie_rna.checkpoints.foreign.names import Row
 
 
 class Kind(NamedTuple):

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_rna.structures import ct, dbn, formats, lines, output
-from ernie_rna.structures import structure as structure_file
-from ernie_rna.structures.ct import read_bpseq, read_ct
-from ernie_rna.structures.dbn import read_dbn, read_tsv
-from ernie_rna.structures.dot_bracket import from_dot_bracket
-from ernie_rna.structures.formats import read_structures, write_structures
-from ernie_rna.structures.output import MatrixWriter
-from ernie_rna.structures.structure import Structure, StructureFormatError
+from ernie_rna.structures.formats import by_extension, ct, dbn, lines, output
+from ernie_rna.structures.formats import structure as structure_file
+from ernie_rna.structures.formats.by_extension import read_structures, write_structures
+from ernie_rna.structures.formats.ct import read_bpseq, read_ct
+from ernie_rna.structures.formats.dbn import read_dbn, read_tsv
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.output import MatrixWriter
+from ernie_rna.structures.formats.structure import Structure, StructureFormatError
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "structure"
 HAIRPIN = Structure("hairpin", "GGGAAAACCC", [(0, 9), (1, 8), (2, 7)])
@@ -25,7 +25,7 @@ SINGLE_FORMATS = [(".bpseq", read_bpseq)]
 FORMATS = [(".ct", read_ct), (".dbn", read_dbn), (".tsv", read_tsv)]
 
 
-@pytest.mark.parametrize("module", [ct, dbn, formats, lines, output, structure_file])
+@pytest.mark.parametrize("module", [by_extension, ct, dbn, lines, output, structure_file])
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
 

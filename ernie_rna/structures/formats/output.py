@@ -29,9 +29,9 @@ from ernie_rna.files.atomic import (
     replacing_folder,
 )
 from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, open_text
-from ernie_rna.structures.dbn import TSV_HEADER
-from ernie_rna.structures.formats import FORMATTERS
-from ernie_rna.structures.structure import FilePath, Structure
+from ernie_rna.structures.formats.by_extension import FORMATTERS
+from ernie_rna.structures.formats.dbn import TSV_HEADER
+from ernie_rna.structures.formats.structure import FilePath, Structure
 
 if TYPE_CHECKING:
     from ernie_rna.structures.fold import Fold

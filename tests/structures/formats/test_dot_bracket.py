@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_rna.structures import dot_bracket
-from ernie_rna.structures.dot_bracket import (
+from ernie_rna.structures.formats import dot_bracket
+from ernie_rna.structures.formats.dot_bracket import (
     from_dot_bracket,
     nested_pages,
     sorted_pairs,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_rna.structures.lines import ENERGY_BEFORE_NAME, name_in_comment, numbered_lines
-from ernie_rna.structures.structure import FilePath, Structure, StructureFormatError
+from ernie_rna.structures.formats.lines import ENERGY_BEFORE_NAME, name_in_comment, numbered_lines
+from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
 
 def format_ct(structure: Structure) -> str:

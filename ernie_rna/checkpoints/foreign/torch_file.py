@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-from ernie_rna.checkpoints.pickles import (
+from ernie_rna.checkpoints.foreign.pickles import (
     CheckpointError,
     StorageRecord,
     TensorRecord,

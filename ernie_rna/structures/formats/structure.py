@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from os import PathLike
 
-from ernie_rna.structures.dot_bracket import BasePair, sorted_pairs, to_dot_bracket
+from ernie_rna.structures.formats.dot_bracket import BasePair, sorted_pairs, to_dot_bracket
 
 FilePath = str | PathLike[str]
 
@@ -26,7 +26,8 @@ class Structure:
 
     Raises:
         ValueError: the pairs are not a structure of this sequence, see
-            :func:`~ernie_rna.structures.dot_bracket.sorted_pairs`; or the id has a line break.
+            :func:`~ernie_rna.structures.formats.dot_bracket.sorted_pairs`; or the id has a line
+            break.
 
     >>> hairpin = Structure("hairpin", "GGGAAAACCC", [(2, 7), (1, 8), (9, 0)])
     >>> hairpin.pairs

@@ -8,9 +8,9 @@ takes what other programs write. What is wrong with a file is raised as a
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ernie_rna.structures.ct import format_bpseq, format_ct, read_bpseq, read_ct
-from ernie_rna.structures.dbn import TSV_HEADER, format_dbn, format_tsv, read_dbn, read_tsv
-from ernie_rna.structures.structure import FilePath, Structure
+from ernie_rna.structures.formats.ct import format_bpseq, format_ct, read_bpseq, read_ct
+from ernie_rna.structures.formats.dbn import TSV_HEADER, format_dbn, format_tsv, read_dbn, read_tsv
+from ernie_rna.structures.formats.structure import FilePath, Structure
 
 # The text of a structure in each format; a table has `TSV_HEADER` above it.
 FORMATTERS: dict[str, Callable[[Structure], str]] = {

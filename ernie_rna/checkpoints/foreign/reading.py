@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ernie_rna.checkpoints.pickles import CheckpointError, NamespaceRecord, TensorRecord
-from ernie_rna.checkpoints.torch_file import DAMAGED, TorchFile
+from ernie_rna.checkpoints.foreign.pickles import CheckpointError, NamespaceRecord, TensorRecord
+from ernie_rna.checkpoints.foreign.torch_file import DAMAGED, TorchFile
 
 _SAFETENSORS = "model.safetensors"
 _SAFETENSORS_HEADER_MAX = 100_000_000  # bytes; the format's own limit

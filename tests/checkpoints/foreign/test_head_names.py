@@ -9,11 +9,11 @@ import torch
 import modeling_ernie_rna
 from ernie_rna.checkpoints.conversion import convert_weights, to_fairseq
 from ernie_rna.checkpoints.export import convert, write_folder
-from ernie_rna.checkpoints.head_names import loading_rows, pair_rows
+from ernie_rna.checkpoints.foreign.head_names import loading_rows, pair_rows
+from ernie_rna.checkpoints.foreign.names import expand
+from ernie_rna.checkpoints.foreign.pickles import CheckpointError
+from ernie_rna.checkpoints.foreign.reading import read_checkpoint
 from ernie_rna.checkpoints.model_card import model_card
-from ernie_rna.checkpoints.names import expand
-from ernie_rna.checkpoints.pickles import CheckpointError
-from ernie_rna.checkpoints.reading import read_checkpoint
 from ernie_rna.inference.loading import load_model
 from tests.golden_folder import head_checkpoint
 

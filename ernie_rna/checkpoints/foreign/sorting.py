@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ernie_rna.checkpoints.head_names import Head, find_head
-from ernie_rna.checkpoints.names import EMBEDDING, NAMINGS, SIZES, Naming, Row, expand
-from ernie_rna.checkpoints.pickles import CheckpointError
+from ernie_rna.checkpoints.foreign.head_names import Head, find_head
+from ernie_rna.checkpoints.foreign.names import EMBEDDING, NAMINGS, SIZES, Naming, Row, expand
+from ernie_rna.checkpoints.foreign.pickles import CheckpointError
 
 
 @dataclass
