@@ -19,6 +19,7 @@ of pairs, which counts the pairs inside of a stem twice; here each counts once.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Protocol
 import numpy as np
 
 from ernie_rna.structures.formats.lines import numbered_lines
+from ernie_rna.structures.formats.rdat import read_rdat
 from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
 # The bases that a reagent tells of.
@@ -35,8 +37,9 @@ SLOPE, INTERCEPT = 2.6, -0.8  # kcal/mol
 _RT = 0.0019872 * 310.15  # kcal/mol
 # RNAstructure's bound: lower values, -999 as a rule, stand for no data.
 _NO_DATA = -500.0
+_POSITION = re.compile(r"[0-9]{1,9}")
 _COLUMNS = ("id", "position", "reactivity")
-_BY_FILE = (".shape", ".map")
+_BY_FILE = (".shape", ".map", ".rdat")
 
 
 class _Sequence(Protocol):
@@ -148,7 +151,9 @@ def read_reactivities(path: FilePath) -> dict[str, np.ndarray]:
     Args:
         path: a .tsv with the columns id, position (from 1) and reactivity; or a .shape or .map file
             as RNAstructure and ShapeMapper write them, whose lines begin with position and
-            reactivity, of the RNA that the file is called after; or a folder of such files.
+            reactivity, of the RNA that the file is called after; or a .rdat file of the RNA Mapping
+            Database, see :func:`~ernie_rna.structures.formats.rdat.read_rdat`; or a folder of such
+            files.
 
     Returns:
         For each id a number for each base, as in the file.
@@ -156,7 +161,7 @@ def read_reactivities(path: FilePath) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the extension is none of these, or the folder has no such file.
         StructureFormatError: a line has no position or no number, or a position is missing or
-            there twice.
+            there twice; or what `read_rdat` says.
     """
     path = Path(path)
     if path.is_dir():
@@ -166,6 +171,8 @@ def read_reactivities(path: FilePath) -> dict[str, np.ndarray]:
         return {id: values for file in files for id, values in read_reactivities(file).items()}
     if path.suffix.lower() not in (".tsv", *_BY_FILE):
         raise ValueError(f"{path}: the extension must be one of .tsv, {', '.join(_BY_FILE)}")
+    if path.suffix.lower() == ".rdat":
+        return read_rdat(path)
     rows = _table_rows(path) if path.suffix.lower() == ".tsv" else _file_rows(path)
     found: dict[str, dict[int, float]] = {}
     for line, id, position, reactivity in rows:
@@ -183,14 +190,17 @@ _Row = tuple[int, str, str, str]
 
 
 def _table_rows(path: Path) -> Iterator[_Row]:
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
         table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        absent = [name for name in _COLUMNS if name not in (table.fieldnames or [])]
-        if absent:
-            raise StructureFormatError(path, 1, f"no column {', '.join(absent)}")
-        for row in table:
-            id, position, reactivity = (row[name] or "" for name in _COLUMNS)
-            yield table.line_num, id, position, reactivity
+        try:
+            absent = [name for name in _COLUMNS if name not in (table.fieldnames or [])]
+            if absent:
+                raise StructureFormatError(path, 1, f"no column {', '.join(absent)}")
+            for row in table:
+                id, position, reactivity = (row[name] or "" for name in _COLUMNS)
+                yield table.line_num, id, position, reactivity
+        except csv.Error as error:  # a cell of more than 131,072 characters
+            raise StructureFormatError(path, table.line_num + 1, str(error)) from error
 
 
 def _file_rows(path: Path) -> Iterator[_Row]:
@@ -200,9 +210,10 @@ def _file_rows(path: Path) -> Iterator[_Row]:
 
 
 def _position(path: Path, line: int, text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise StructureFormatError(path, line, f"{text!r} is no position, which count from 1")
-    return int(text)
+    digits = text.strip()
+    if not _POSITION.fullmatch(digits) or int(digits) < 1:
+        raise StructureFormatError(path, line, f"{text[:40]!r} is no position, which count from 1")
+    return int(digits)
 
 
 def _number(path: Path, line: int, text: str) -> float:

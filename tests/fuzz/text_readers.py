@@ -11,6 +11,7 @@ from pathlib import Path
 from ernie_rna.sequences.fasta import InputError, read_fasta
 from ernie_rna.structures.formats.by_extension import FORMATTERS, read_structures, write_structures
 from ernie_rna.structures.formats.structure import Structure, StructureFormatError
+from ernie_rna.structures.reactivities import read_reactivities
 from ernie_rna.training.tables import read_table
 from ernie_rna.training.tasks import TASKS, LabelFormat
 from tests.fuzz import mutations
@@ -92,6 +93,38 @@ _STRUCTURES = tuple(
     for suffix in (".ct", ".bpseq", ".dbn", ".tsv")
 )
 
+# Three bases, the last without data; an RDAT file of them with two rows.
+_PROBED = {
+    ".shape": b"1 0.5\n2 1.25\n3 -999\n",
+    ".map": b"1\t0.5\t0.01\tG\n2\t1.25\t0.02\tA\n3\tNaN\t0\tC\n",
+    ".tsv": b"id\tposition\treactivity\na\t1\t0.5\na\t2\t1.25\nb\t1\tNA\n",
+    ".rdat": b"RDAT_VERSION 0.34\nNAME a\nSEQUENCE GAC\nOFFSET 7\nSEQPOS G8 A9\n"
+    b"ANNOTATION_DATA:1 modifier:1M7\nREACTIVITY:1 0.5 1.25\nAREA_PEAK 2 0.25 -0.5\n",
+}
+
+
+def _reactivity_seeds(folder: Path, suffix: str) -> list[bytes]:
+    return [_PROBED[suffix], _PROBED[suffix].replace(b"\n", b"\r\n")]
+
+
+def _read_reactivities(path: Path) -> object:
+    found = read_reactivities(path)
+    assert found
+    assert all(values.ndim == 1 and len(values) for values in found.values())
+    return found
+
+
+_REACTIVITIES = tuple(
+    Reader(
+        f"reactivities, {suffix}",
+        f"in{suffix}",
+        partial(_reactivity_seeds, suffix=suffix),
+        _read_reactivities,
+        (StructureFormatError,),
+    )
+    for suffix in _PROBED
+)
+
 _LABELS = b"""\
 id,sequence,class,value,flag_a,flag_b,several,bases,split
 r1,GGGAAACCC,x,1.5,0,1,x;y,(((...))),train
@@ -134,4 +167,4 @@ _TABLES = tuple(
     for suffix, delimiter in ((".csv", b","), (".tsv", b"\t"))
 )
 
-TEXT_READERS = (*_FASTA_LIKE, *_STRUCTURES, *_TABLES)
+TEXT_READERS = (*_FASTA_LIKE, *_STRUCTURES, *_REACTIVITIES, *_TABLES)

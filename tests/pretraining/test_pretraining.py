@@ -37,7 +37,7 @@ from ernie_rna.pretraining.settings import (
     StructurePart,
     read_settings,
 )
-from ernie_rna.pretraining.trainer import _batches, new_model
+from ernie_rna.pretraining.trainer import _batches, model_of, new_model
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
@@ -368,14 +368,15 @@ def test_a_run_begins_with_the_weights_of_another(table, config_file, tmp_path, 
 
 def test_a_run_begins_with_more_blocks_than_another(table, config_file, tmp_path, capsys):
     run(config_file, table, tmp_path / "first", "--steps", 2)
-    config, wider = tmp_path / "config.json", {**MODEL, "pair_blocks": 3}
-    config.write_text(json.dumps({**SETTINGS, "learning_rate": 0.0, "model": wider}))
-    run(config, table, tmp_path / "next", "--steps", 2, "--start-from", tmp_path / "first")
-    first, after = (load_average(tmp_path / name / "checkpoint-2") for name in ("first", "next"))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**SETTINGS, "model": {**MODEL, "pair_blocks": 3}}))
+    checkpoint = tmp_path / "first" / "checkpoint-2"
+    first, wider = load_average(checkpoint), model_of(checkpoint, read_settings(config)).eval()
+    assert len(wider.pair_head.blocks) == 3
     batch = ErnieRnaTokenizer()(["GGGAAACCC", "AUGGCUACGAA"], padding=True, return_tensors="pt")
-    assert len(after.pair_head.blocks) == 3
     with torch.no_grad():
-        assert torch.equal(first(**batch).pair_logits, after(**batch).pair_logits)
+        assert torch.equal(first(**batch).pair_logits, wider(**batch).pair_logits)
+    run(config, table, tmp_path / "next", "--steps", 1, "--start-from", tmp_path / "first")
     for other, message in (
         ({"pair_channels": 9}, "a model of other sizes"),
         ({"num_hidden_layers": 3}, "with other parts: ernie_rna.layers.2"),
