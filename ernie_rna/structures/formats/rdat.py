@@ -1,7 +1,8 @@
-"""RDAT, the files of the RNA Mapping Database (rmdb.stanford.edu/deposit/specs), versions 0.2 to 0.4.
+"""RDAT, the files of the RNA Mapping Database, versions 0.2 to 0.4.
 
-rdat_kit 1.8.1 reads them too, but stops at a line AREA_PEAK_ERROR, which files before 0.32 have, and
-drops the first digit of a position without a base before it.
+The format is described on rmdb.stanford.edu/deposit/specs. rdat_kit 1.8.1 reads it too, but stops at
+a line AREA_PEAK_ERROR, which files before 0.32 have, and drops the first digit of a position that
+has no base before it.
 """
 
 import re
@@ -25,7 +26,7 @@ _POSITION = re.compile(r"([A-Za-z]?)(-?[0-9]{1,9})$")
 class _File:
     """What a file says of its one construct; rows by their number, each with its line."""
 
-    sequence: tuple[int, str] | None = None
+    sequence: str | None = None
     offset: int = 0
     positions: tuple[int, list[str]] | None = None
     values: dict[int, tuple[int, list[str]]] = field(default_factory=dict)
@@ -44,14 +45,16 @@ def read_rdat(path: FilePath) -> dict[str, np.ndarray]:
             twice, or a position is beyond the sequence or has another base there.
     """
     told = _parse(path)
-    for name, part in (("SEQUENCE", told.sequence), ("SEQPOS", told.positions)):
-        if part is None:
-            raise StructureFormatError(path, 1, f"no line {name}")
+    if told.sequence is None or told.positions is None:
+        name = "SEQUENCE" if told.sequence is None else "SEQPOS"
+        raise StructureFormatError(path, 1, f"no line {name}")
     if not told.values:
         raise StructureFormatError(path, 1, f"no line {', '.join(_VALUES[:-1])} or {_VALUES[-1]}")
     stem, several = Path(path).stem, len(told.values) > 1
     return {
-        f"{stem}.{number}" if several else stem: _row(path, told, number)
+        f"{stem}.{number}" if several else stem: _row(
+            path, told, number, told.sequence, told.positions
+        )
         for number in sorted(told.values)
     }
 
@@ -68,7 +71,7 @@ def _parse(path: FilePath) -> _File:
                 raise StructureFormatError(path, line, "a second construct; give each its own file")
             named = True
         elif keyword == "SEQUENCE" and number is None:
-            told.sequence = line, _once(path, line, keyword, told.sequence, rest).replace(" ", "")
+            told.sequence = _once(path, line, keyword, told.sequence, rest).replace(" ", "")
         elif keyword == "OFFSET":
             told.offset = _integer(path, line, rest)
         elif keyword == "SEQPOS":
@@ -83,20 +86,22 @@ def _parse(path: FilePath) -> _File:
                     raise StructureFormatError(path, line, f"row {row} is there already")
                 told.values[row] = line, _cells(rest)
             else:
-                own = [c.partition(":")[2] for c in rest.split() if c.startswith("sequence:")]
-                told.sequences.update({row: sequence for sequence in own})
+                for annotation in rest.split():
+                    if annotation.startswith("sequence:"):
+                        told.sequences[row] = annotation.partition(":")[2]
     return told
 
 
-def _row(path: FilePath, told: _File, number: int) -> np.ndarray:
-    assert told.sequence is not None and told.positions is not None
+def _row(
+    path: FilePath, told: _File, number: int, construct: str, seqpos: tuple[int, list[str]]
+) -> np.ndarray:
     line, cells = told.values[number]
-    at, places = told.positions
+    at, places = seqpos
     if len(cells) != len(places):
         raise StructureFormatError(
             path, line, f"row {number} has {len(cells)} values for {len(places)} of SEQPOS"
         )
-    sequence = told.sequences.get(number, told.sequence[1])
+    sequence = told.sequences.get(number, construct)
     values = np.full(len(sequence), np.nan)
     taken: set[int] = set()
     for place, cell in zip(places, cells, strict=True):
@@ -110,7 +115,7 @@ def _row(path: FilePath, told: _File, number: int) -> np.ndarray:
             )
         if index in taken:
             raise StructureFormatError(path, at, f"{place} is in SEQPOS twice")
-        base = told.sequence[1][index : index + 1]
+        base = construct[index : index + 1]
         if match[1] and _as_rna(match[1]) != _as_rna(base):
             raise StructureFormatError(
                 path, at, f"{place} with OFFSET {told.offset} is base {index + 1}, which is {base}"
