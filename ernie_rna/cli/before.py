@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from ernie_rna.files.store import check_place
 from ernie_rna.shipped import MINI
 
 _CONFIG = "config.json"
@@ -24,6 +25,19 @@ def check_input(path: str) -> None:
         raise FileNotFoundError(f"{path}: no such file")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path}: a folder; name a file in it")
+
+
+def check_output(output: str, extension: str, force: bool) -> None:
+    """Check the file of a run that can be gone on with, as the library does.
+
+    Raises:
+        ValueError: it has another extension.
+        OutputError: it exists and may not be replaced, or there is no folder for it.
+    """
+    path = Path(output)
+    if path.suffix.lower() != extension:
+        raise ValueError(f"{output}: the extension must be {extension}")
+    check_place(path, [path] if path.exists() else [], force)
 
 
 def check_model(model: str, revision: str | None = None) -> None:

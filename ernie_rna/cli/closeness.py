@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.before import check_input, check_model, check_output
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -53,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict as the arguments say."""
+    check_output(args.output, ".npz", args.force)
     check_input(args.input)
     check_model(args.model, args.revision)
     # From here on seconds pass.

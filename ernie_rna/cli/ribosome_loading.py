@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.before import check_input, check_model, check_output
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -57,6 +57,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict as the arguments say."""
+    if args.output is not None:
+        check_output(args.output, ".tsv", args.force)
     check_input(args.input)
     check_model(args.model, args.revision)
     # From here on seconds pass.

@@ -89,6 +89,7 @@ for line in open("commands.txt"):
 def test_no_command_waits_for_torch_to_refuse_what_is_plain():
     Path("in.fasta").write_text(">a\nACGU\n")
     Path("in.dbn").write_text(">a\nACGU\n(..)\n")
+    Path("words.rdat").write_text("NAME words\n")
     Path("words.shape").write_text("1 high\n")
     for id in "ab":
         Path(f"{id}.shape").write_text("1 0.5\n2 -999\n")
@@ -112,6 +113,12 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
         "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
         "embed in.fasta -m model -o no/out.npz": "there is no folder no",
         "embed in.fasta -m model -o out.npz --pooling sum": "sum",
+        "closeness in.fasta -m model -o out.npy": "out.npy: the extension must be .npz",
+        "closeness in.fasta -m model -o there.npz": "there.npz exists already; --force",
+        "closeness in.fasta -m model -o no/out.npz": "there is no folder no",
+        "ribosome-loading in.fasta -m model -o out.csv": "out.csv: the extension must be .tsv",
+        "ribosome-loading in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
+        "fold in.fasta -m model --reactivity words.rdat": "words.rdat:1: no line SEQUENCE",
         "mutate in.fasta -m model": "nothing to write",
         "mutate in.fasta -m unconverted -o out.tsv": "config.json",
         "plot in.fasta -m model -o out.gif": "extension",

@@ -1,6 +1,6 @@
 """RDAT, the files of the RNA Mapping Database, versions 0.2 to 0.4.
 
-The format is described on rmdb.stanford.edu/deposit/specs. rdat_kit 1.8.1 reads it too, but stops at
+The format: rmdb.stanford.edu/deposit/specs. rdat_kit 1.8.1 reads it too, but stops at
 a line AREA_PEAK_ERROR, which files before 0.32 have, and drops the first digit of a position that
 has no base before it.
 """
