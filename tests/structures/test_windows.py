@@ -60,3 +60,8 @@ def test_windows_equal_the_whole_where_context_does_not_matter(encoder):
 def test_an_overlap_that_is_no_overlap(encoder):
     with pytest.raises(ValueError, match="overlap must be at least 0 and below 60"):
         next(iter(fold(["ACGU"], encoder, long="window", overlap=60)))
+
+
+def test_the_memory_of_a_very_long_sequence_is_told(encoder):
+    with pytest.warns(UserWarning, match=r"^giant has 30000 nt: .* take 18\.0 GB of memory$"):
+        fold({"short": "ACGU", "giant": "A" * 30000}, encoder, long="window", overlap=30)
