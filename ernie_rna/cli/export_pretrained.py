@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ernie_rna.checkpoints.folder import check_target
 from ernie_rna.cli.before import check_input
 from ernie_rna.cli.options import at_least_one, new_parser
-
-if TYPE_CHECKING:
-    from ernie_rna.pretraining.data import Rna
 
 _DESCRIPTION = """\
 Make a folder for the Hub of the last checkpoint of `ernie-rna pretrain`.
@@ -35,15 +32,7 @@ def add_parser(subparsers: Any) -> None:
     add("out_dir", type=Path, metavar="OUT_DIR", help="folder to write; an earlier export goes")
     add("--card", type=Path, required=True, metavar="FILE", help="the model card, in Markdown")
     add("--split", default="validation", metavar="VALUE")
-    add(
-        "--also",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("TABLE", "VALUE"),
-        help="a split of another table, which counts as much as the first; repeatable",
-    )
-    add("--sequences", type=at_least_one, default=300, metavar="N", help="of each split (300)")
+    add("--sequences", type=at_least_one, default=300, metavar="N", help="of the split (300)")
     add("--family-power", type=float, default=0.5, metavar="P", help="as in the config (0.5)")
     add("--max-length", type=at_least_one, default=500, metavar="NT", help="of a sequence (500)")
     parser.set_defaults(run=run, interrupted="; nothing was written")
@@ -52,42 +41,34 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export as the arguments say."""
     from ernie_rna.pretraining.checkpoints import last_checkpoint
+    from ernie_rna.pretraining.data import read_table
     from ernie_rna.sequences.fasta import InputError
 
     checkpoint = last_checkpoint(args.folder)
     if checkpoint is None:
         raise InputError(f"{args.folder}: has no whole checkpoint")
     check_target(args.out_dir, force=True)
-    check_input(str(args.card))
+    for path in (args.table, args.card):
+        check_input(str(path))
     card = args.card.read_text(encoding="utf-8")
-    splits = [(args.table, args.split), *args.also]
-    known = [_known(Path(table), split, args.max_length) for table, split in splits]
+    rnas = read_table(args.table, args.split)
+    rnas = [rna for rna in rnas if rna.pairs and len(rna.sequence) <= args.max_length]
+    if not rnas:
+        raise InputError(
+            f"{args.table}: {args.split} has no sequence with pairs and of at most "
+            f"{args.max_length} nucleotides"
+        )
     # From here on seconds pass.
     from ernie_rna.pretraining.average import load_average
     from ernie_rna.pretraining.evaluation import draw_sample
     from ernie_rna.pretraining.export import calibrate, export_pretrained
 
-    power, most = args.family_power, args.sequences
-    samples = [draw_sample(rnas, power, min(most, len(rnas))) for rnas in known]
+    rnas = draw_sample(rnas, args.family_power, min(args.sequences, len(rnas)))
     model = load_average(checkpoint)
-    found = calibrate(model, samples)
-    print(f"{checkpoint.name}: offset {found.offset:g}, threshold {found.threshold:g}")
-    for (table, split), rnas, f1 in zip(splits, samples, found.f1, strict=True):
-        print(f"mean F1 {f1:.4f} on {len(rnas)} sequences of {split} in {table}")
+    found = calibrate(model, rnas)
+    print(
+        f"{checkpoint.name}: offset {found.offset:g}, threshold {found.threshold:g}: "
+        f"mean F1 {found.f1:.4f} on {len(rnas)} sequences of {args.split}"
+    )
     export_pretrained(model, found, args.out_dir, card)
     return 0
-
-
-def _known(table: Path, split: str, longest: int) -> list[Rna]:
-    """The RNAs of a split that structures can be calibrated on."""
-    from ernie_rna.pretraining.data import read_table
-    from ernie_rna.sequences.fasta import InputError
-
-    check_input(str(table))
-    rnas = read_table(table, split)
-    rnas = [rna for rna in rnas if rna.pairs and len(rna.sequence) <= longest]
-    if not rnas:
-        raise InputError(
-            f"{table}: {split} has no sequence with pairs and of at most {longest} nucleotides"
-        )
-    return rnas

@@ -34,12 +34,12 @@ class Calibration:
         offset: added to each logit. A loss over all pairs asks for the likelier of pair and no
             pair; F1 wants more pairs than that, and the post-processing sorts out too many.
         threshold: of `structures.contacts.solve_contacts`.
-        f1: mean over the sequences of each sample.
+        f1: mean over the sequences.
     """
 
     offset: float
     threshold: float
-    f1: tuple[float, ...]
+    f1: float
 
 
 @torch.no_grad()
@@ -67,27 +67,21 @@ def _batches(rnas: Sequence[Rna], tokens: int) -> Iterator[list[Rna]]:
 
 def calibrate(
     model: ErnieRnaForPreTraining,
-    samples: Sequence[Sequence[Rna]],
+    rnas: Iterable[Rna],
     offsets: Sequence[float] = OFFSETS,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Calibration:
-    """The offset and threshold with the highest mean F1 on validation data.
-
-    Args:
-        samples: sets of RNAs, which count the same, whatever their sizes.
-    """
+    """The offset and threshold with the highest mean F1 on a validation split."""
     tried = list(itertools.product(offsets, thresholds))
-    means: dict[tuple[float, float], list[float]] = {pair: [] for pair in tried}
-    for rnas in samples:
-        scores: dict[tuple[float, float], list[float]] = {pair: [] for pair in tried}
-        for batch, logits in pair_logits(model, rnas):
-            for offset, threshold in tried:
-                scored = score_structures(batch, logits + offset, threshold)
-                scores[offset, threshold] += [score.f1 for score in scored]
-        for pair, values in scores.items():
-            means[pair].append(float(np.mean(values)))
-    best = max(tried, key=lambda pair: sum(means[pair]))
-    return Calibration(*best, tuple(means[best]))
+    scores: dict[tuple[float, float], list[float]] = {pair: [] for pair in tried}
+    for batch, logits in pair_logits(model, rnas):
+        for offset, threshold in tried:
+            scores[offset, threshold] += [
+                score.f1 for score in score_structures(batch, logits + offset, threshold)
+            ]
+    means = {pair: float(np.mean(values)) for pair, values in scores.items()}
+    best = max(means, key=lambda pair: means[pair])
+    return Calibration(*best, means[best])
 
 
 def export_pretrained(

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -319,12 +318,9 @@ def test_export(table, config_file, tmp_path, capsys):
     (tmp_path / "card.md").write_text("# A card")
     out = tmp_path / "model"
     command = [tmp_path / "run", table, out, "--card", tmp_path / "card.md"]
-    also = ["--also", table, "train", "--sequences", 5]
-    assert export_pretrained.main([*map(str, [*command, *also])]) == 0
+    assert export_pretrained.main([*map(str, command)]) == 0
     assert why_no_export(out) is None
-    said = capsys.readouterr().out
-    for split in ("validation", "train"):
-        assert re.search(rf"mean F1 [01]\.\d+ on 5 sequences of {split} in", said)
+    assert "threshold" in capsys.readouterr().out
     average = load_average(tmp_path / "run" / "checkpoint-2")
     model, info = ErnieRnaForPreTraining.from_pretrained(out, output_loading_info=True)
     assert not info["missing_keys"]
