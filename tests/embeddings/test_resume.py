@@ -180,8 +180,18 @@ def test_a_run_that_differs(encoder_model, output, stop_after, change, message):
     assert output.read_bytes() == whole
 
 
+# Any of these lets MKL or oneDNN compute other bits.
+MATH_VARIABLES = {
+    "MKL_CBWR": "COMPATIBLE",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+}
+
+
 def test_another_machine(encoder_model, output, stop_after, monkeypatch):
-    monkeypatch.delenv("MKL_CBWR", raising=False)
+    for name in MATH_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     stop_after(4)
     with pytest.raises(KeyboardInterrupt):
         run(encoder_model, output)
@@ -192,10 +202,11 @@ def test_another_machine(encoder_model, output, stop_after, monkeypatch):
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
         with pytest.raises(OutputError, match=r"machine.instructions was '.*', is 'SVE256'"):
             run(encoder_model, output)
-    with monkeypatch.context() as patch:
-        patch.setenv("MKL_CBWR", "COMPATIBLE")
-        with pytest.raises(OutputError, match=r"machine.MKL_CBWR was None, is 'COMPATIBLE'"):
-            run(encoder_model, output)
+    for name, value in MATH_VARIABLES.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(OutputError, match=f"machine.{name} was None, is '{value}'"):
+                run(encoder_model, output)
     torch.set_float32_matmul_precision("medium")
     try:
         with pytest.raises(OutputError, match=r"products was '(ieee|highest)', is '(bf16|medium)'"):
