@@ -126,7 +126,7 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
         "convert no.pt out": "no.pt: no such file",
         "convert ERNIE-RNA_pretrain.pt model": "not empty and no earlier export",
         "finetune model no.tsv out --task classification": "no.tsv: no such file",
-        "pretrain nano in.tsv run": "nano: no such file, and no config of mini, mini-2, mini-3, paper",
+        "pretrain nano in.tsv run": "nano: no such file, and no config of mini, mini-2, mini-3",
         "pretrain model/config.json no.tsv run": "no.tsv: no such file",
         "pretrain mini in.fasta run": "--eval-fasta",
         "export-pretrained model in.tsv out --card card.md": "no whole checkpoint",
