@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_rna.files.atomic import write_atomically
-from ernie_rna.pretraining.data import Rna, read_table
+from ernie_rna.pretraining.data import Rna, read_table, with_pairs
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.calibration import (
     Bin,
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     if not reads_head(args.folder, None, None):
         raise ValueError(f"{args.folder} has no head for structures, whose logits are calibrated")
-    rnas = [rna for rna in read_table(args.table, args.split) if fits(rna, args.max_length)]
+    table = read_table(args.table, args.split)
+    rnas = with_pairs(table, f"{args.table}, {args.split}", args.max_length)
     fitted, others = halves(rnas, args.per_family)
     (logits, known), _ = collect(args.folder, fitted)
     line = fit_calibration(logits, known)
@@ -75,10 +76,6 @@ def run(args: argparse.Namespace) -> None:
     print(report(line, bins))
     if not args.dry_run:
         write(line, args.folder / "config.json")
-
-
-def fits(rna: Rna, max_length: int) -> bool:
-    return len(rna.sequence) <= max_length and bool(rna.pairs)
 
 
 def halves(rnas: Sequence[Rna], per_family: int) -> tuple[list[Rna], list[Rna]]:

@@ -7,9 +7,10 @@
         --scores all
     python scripts/evaluate_pair_head.py mini bprna_new.tsv --split bpRNA-new --scores 6,3
 
-Means are over sequences, as in `ernie-rna evaluate`; the threshold is that of the model's config.
-Beside the head: the same network with random weights, and attention scores of a layer and head in
-place of the logits (zero-shot, with the authors' threshold), which `--scores all` tries one by one.
+Means are over sequences with known pairs, as in `ernie-rna evaluate`; the threshold is that of the
+model's config. Beside the head: the same network with random weights, and attention scores of a
+layer and head in place of the logits (zero-shot, with the authors' threshold), which `--scores all`
+tries one by one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 import transformers
 
-from ernie_rna.pretraining.data import Rna, read_table
+from ernie_rna.pretraining.data import Rna, read_table, with_pairs
 from ernie_rna.pretraining.evaluation import score_structures
 from ernie_rna.pretraining.export import pair_logits
 from ernie_rna.sequences.fasta import InputError
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
         transformers.set_seed(0)
         model = ErnieRnaForPreTraining(model.config).eval()
     start, step = map(int, args.part.split("/"))
-    rnas = read_table(args.table, args.split)[start::step]
+    known = read_table(args.table, args.split)
+    rnas = with_pairs(known, f"{args.table}, {args.split}")[start::step]
     if args.sequences is not None:
         rnas = rnas[:: max(1, len(rnas) // args.sequences)][: args.sequences]
     if args.scores == "all":

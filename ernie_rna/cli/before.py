@@ -1,4 +1,4 @@
-"""What can be known before torch is imported, which takes seconds: that files and model are there.
+"""What can be known before torch is imported, which takes seconds: of inputs, outputs and models.
 
 Each function raises an error that tells the next step. The library checks again what it loads.
 """
@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from ernie_rna.files.store import check_place
 from ernie_rna.shipped import MINI
 
 _CONFIG = "config.json"
@@ -34,6 +33,8 @@ def check_output(output: str, extension: str, force: bool) -> None:
         ValueError: it has another extension.
         OutputError: it exists and may not be replaced, or there is no folder for it.
     """
+    from ernie_rna.files.store import check_place  # numpy, which `--help` does without
+
     path = Path(output)
     if path.suffix.lower() != extension:
         raise ValueError(f"{output}: the extension must be {extension}")

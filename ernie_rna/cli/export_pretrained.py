@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export as the arguments say."""
     from ernie_rna.pretraining.checkpoints import last_checkpoint
-    from ernie_rna.pretraining.data import read_table
+    from ernie_rna.pretraining.data import read_table, with_pairs
     from ernie_rna.sequences.fasta import InputError
 
     checkpoint = last_checkpoint(args.folder)
@@ -52,18 +52,13 @@ def run(args: argparse.Namespace) -> int:
         check_input(str(path))
     card = args.card.read_text(encoding="utf-8")
     rnas = read_table(args.table, args.split)
-    rnas = [rna for rna in rnas if rna.pairs and len(rna.sequence) <= args.max_length]
-    if not rnas:
-        raise InputError(
-            f"{args.table}: {args.split} has no sequence with pairs and of at most "
-            f"{args.max_length} nucleotides"
-        )
+    rnas = with_pairs(rnas, f"{args.table}, {args.split}", args.max_length)
     # From here on seconds pass.
     from ernie_rna.pretraining.average import load_average
     from ernie_rna.pretraining.evaluation import draw_sample
     from ernie_rna.pretraining.export import calibrate, export_pretrained
 
-    rnas = draw_sample(rnas, args.family_power, min(args.sequences, len(rnas)))
+    rnas = draw_sample(rnas, args.family_power, args.sequences)
     model = load_average(checkpoint)
     found = calibrate(model, rnas)
     print(

@@ -24,7 +24,7 @@ def add_reactivity(parser: argparse.ArgumentParser, use: str, energies: bool = F
         "--reactivity",
         metavar="FILE",
         help=f"{use}. A .tsv with the columns id, position and reactivity; ID.shape or ID.map with "
-        "position and reactivity; ID.rdat; or a folder of those. NaN and -999 are no data",
+        "position and reactivity; ID.rdat; or a folder of such files. NaN and -999 are no data",
     )
     add(
         "--probe",

@@ -74,6 +74,25 @@ def read_table(path: Path, split: str, leave_out: Collection[str] = ()) -> list[
     return rnas
 
 
+def with_pairs(rnas: Sequence[Rna], what: str, max_length: int | None = None) -> list[Rna]:
+    """Those that say something of pairs: that a family has no consensus structure does not.
+
+    Args:
+        what: the RNAs, in words, for the message.
+        max_length: nucleotides; longer ones are left out as well.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [rna for rna in rnas if rna.pairs]
+    if max_length is not None:
+        found = [rna for rna in found if len(rna.sequence) <= max_length]
+    if not found:
+        limit = "" if max_length is None else f" and at most {max_length} nucleotides"
+        raise InputError(f"{what}: no sequence has pairs{limit}")
+    return found
+
+
 def _rows(path: Path) -> Iterator[Mapping[str, str]]:
     if path.suffix == ".parquet":
         parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")

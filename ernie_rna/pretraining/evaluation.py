@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ernie_rna.pretraining.batches import structure_batch
-from ernie_rna.pretraining.data import Limit, Rna, Sampler
+from ernie_rna.pretraining.data import Limit, Rna, Sampler, with_pairs
 from ernie_rna.pretraining.settings import Settings
 from ernie_rna.scoring.masking import MaskingCollator
 from ernie_rna.sequences.fasta import InputError
@@ -27,6 +27,8 @@ _SHORTEST_STEM = 2  # pairs
 class Evaluator:
     """Masked-LM loss, pair loss and F1 on a fixed sample, families drawn as in training.
 
+    A training with structures is evaluated on RNAs with pairs, one without on all.
+
     Args:
         rnas: of the validation split.
         settings: of the run.
@@ -35,13 +37,15 @@ class Evaluator:
 
     def __init__(self, rnas: Sequence[Rna], settings: Settings, tokenizer: Any):
         self._settings, self._tokenizer = settings, tokenizer
-        longest, structured = settings.structure.max_length, settings.masked_lm.fraction < 1
-        known = [r for r in rnas if len(r.sequence) <= longest and (r.pairs or not structured)]
-        if not known:
-            asked = f"{'with pairs and ' if structured else ''}of at most {longest} nucleotides"
-            raise InputError(f"the validation data have no sequence {asked}")
-        count = min(settings.eval_sequences, len(known))
-        self.sample = draw_sample(known, settings.family_power, count)
+        what = "the validation data"
+        if settings.masked_lm.fraction < 1:
+            known = with_pairs(rnas, what, settings.structure.max_length)
+        else:
+            longest = settings.masked_lm.max_length
+            known = [rna for rna in rnas if len(rna.sequence) <= longest]
+            if not known:
+                raise InputError(f"{what}: no sequence has at most {longest} nucleotides")
+        self.sample = draw_sample(known, settings.family_power, settings.eval_sequences)
 
     @torch.no_grad()
     def __call__(self, model: Any) -> dict[str, float]:
@@ -106,7 +110,8 @@ def score_structures(
 
 
 def draw_sample(rnas: Sequence[Rna], power: float, count: int) -> list[Rna]:
-    """The same `count` of the RNAs each time, without repeats."""
+    """The same `count` of the RNAs each time, or all if they are fewer, without repeats of ids."""
+    count = min(count, len({rna.id for rna in rnas}))
     sampler = Sampler(rnas, power, Limit(1, 1, 1), seed=0)
     chosen: dict[str, Rna] = {}
     for batch in sampler.batches():

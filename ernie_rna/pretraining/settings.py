@@ -32,8 +32,7 @@ class MaskedLMPart:
 class StructurePart:
     """Batches of unmasked sequences with their pairs.
 
-    Sequences without pairs are left out: that a family has no consensus structure does not say
-    that its RNAs are unpaired.
+    Sequences without pairs are left out, see `data.with_pairs`.
 
     Attributes:
         squared_tokens: of a batch on each process, padding included.

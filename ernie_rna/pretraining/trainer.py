@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -20,13 +21,30 @@ from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.pretraining.average import Average, load_average
 from ernie_rna.pretraining.batches import PretrainingBatches
 from ernie_rna.pretraining.checkpoints import AVERAGE_FILE, last_checkpoint
-from ernie_rna.pretraining.data import Batches, Limit, Rna, Sampler, Stream, stream_fasta
+from ernie_rna.pretraining.data import (
+    Batches,
+    Limit,
+    Rna,
+    Sampler,
+    Stream,
+    stream_fasta,
+    with_pairs,
+)
 from ernie_rna.pretraining.evaluation import Evaluator
 from ernie_rna.pretraining.plot import LOG_FILE, plot_log
 from ernie_rna.pretraining.settings import Settings
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
+
+# Fields of the config that a run may change when it begins with the weights of another.
+_FREE = frozenset(
+    {
+        *("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout"),
+        *("pair_dropout", "pair_block_dropout", "pair_positive_weight", "pair_threshold"),
+        *("initializer_range", "score_memory", "weights_origin"),
+    }
+)
 
 
 def new_model(settings: Settings) -> ErnieRnaForPreTraining:
@@ -53,25 +71,22 @@ def new_model(settings: Settings) -> ErnieRnaForPreTraining:
 def model_of(checkpoint: Path, settings: Settings) -> ErnieRnaForPreTraining:
     """The averaged weights of another run, to begin a new one with.
 
-    Of the settings' model its pair head alone may differ, by more blocks: those are new and begin
-    as the identity, so that the model's answers stay what they were.
+    The settings' model may have more blocks in its pair head: those are new and begin as the
+    identity, so that they change no answer. Dropout and the like may differ as well.
 
     Raises:
         InputError: the models differ in something else.
     """
     model: Any = new_model(settings)
     old: Any = load_average(checkpoint)
-    blocks, known = model.pair_head.blocks, len(old.pair_head.blocks)
-    for block in blocks[known:]:
+    for name in inspect.signature(ErnieRnaConfig).parameters:
+        before: Any = getattr(old.config, name, None)
+        now: Any = getattr(model.config, name, None)
+        if before != now and name not in _FREE and not (name == "pair_blocks" and before < now):
+            raise InputError(f"{checkpoint}: a model whose {name} is {before}, not {now}")
+    for block in model.pair_head.blocks[old.config.pair_blocks :]:
         torch.nn.init.zeros_(block.conv2.weight)
-    try:
-        missing, unexpected = model.load_state_dict(old.state_dict(), strict=False)
-    except RuntimeError as error:  # torch names each weight and its shapes
-        raise InputError(f"{checkpoint}: a model of other sizes: {error}") from error
-    new = tuple(f"pair_head.blocks.{number}." for number in range(known, len(blocks)))
-    differ = [*unexpected, *(name for name in missing if not name.startswith(new))]
-    if differ:
-        raise InputError(f"{checkpoint}: a model with other parts: {', '.join(differ)}")
+    model.load_state_dict(old.state_dict(), strict=False)
     return _with_residual_gain(model, settings)
 
 
@@ -228,7 +243,7 @@ def _batches(
         kinds[0] = Sampler(source, power, tokens, 2 * seed)
     if masked.fraction < 1:
         longest = structure.max_length
-        known = [rna for rna in source if rna.pairs and len(rna.sequence) <= longest]
+        known = with_pairs(source, "the training data", longest)
         pairs = Limit(structure.squared_tokens, 2, longest)
         kinds[1] = Sampler(known, power, pairs, 2 * seed + 1)
     return kinds[0], kinds[1]

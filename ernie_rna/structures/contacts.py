@@ -29,6 +29,10 @@ _PARTNER_BITS = {"A": 8, "C": 4, "G": 2 | 8, "U": 1 | 4, "T": 1 | 4}
 _STEPS_BETWEEN_COMPACTIONS = 8
 
 
+class NoSolutionError(ValueError):
+    """A sequence has no contacts; the message says why."""
+
+
 def symmetrize(scores: Tensor) -> Tensor:
     """The mean of a map and its transpose, over the last two dimensions: (..., length, length)."""
     mean: Tensor = (scores + scores.transpose(-1, -2)) / 2
@@ -171,8 +175,8 @@ def solve_contacts(
         for a float64 map and float32, the authors' precision, for any other.
 
     Raises:
-        ValueError: shapes disagree, the score of an allowed pair is not finite, or the optimisation
-            diverges.
+        ValueError: shapes disagree.
+        NoSolutionError: the score of an allowed pair is not finite, or the optimisation diverges.
     """
     shape = tuple(pairing_map.shape)
     if len(shape) != 3 or shape[1] != shape[2]:
@@ -255,20 +259,23 @@ def _check_finite(values: Tensor, row: Tensor, problem: str) -> None:
     """Raise for the first sequence with a value that is not finite; both are (entries,)."""
     broken = ~torch.isfinite(values)
     if broken.any():
-        raise ValueError(f"sequence {int(row[broken][0])}: {problem}")
+        raise NoSolutionError(f"sequence {int(row[broken][0])}: {problem}")
 
 
 def solve_each(
     pairing_map: Tensor, sequences: Sequence[Sequence[str]], **settings: Any
 ) -> list[Tensor | str]:
-    """Contacts of each sequence, (length, length), or what keeps it from having any.
+    """The contacts of each sequence, (length, length), or why it has none.
 
     Args:
         pairing_map, sequences, settings: as for :func:`solve_contacts`.
+
+    Raises:
+        ValueError: shapes disagree.
     """
     try:
         return list(solve_contacts(pairing_map, sequences, **settings))
-    except ValueError as error:
+    except NoSolutionError as error:
         if len(sequences) == 1:
             return [str(error).removeprefix("sequence 0: ")]
     # One of them has no solution, and the others shall not suffer.

@@ -179,7 +179,7 @@ def evaluate_files(
     """Score the structures of a file or folder against those of another.
 
     Args:
-        predicted, reference: as :func:`~ernie_rna.structures.formats.read_structures` takes them.
+        predicted, reference: as `formats.by_extension.read_structures` takes them.
         predicted_column, reference_column: for tables, the column with the structures.
         missing: see `evaluate_structures`.
     """

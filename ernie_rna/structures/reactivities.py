@@ -27,7 +27,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ernie_rna.structures.formats.lines import numbered_lines
+from ernie_rna.structures.formats.lines import numbered_lines, parse_number
 from ernie_rna.structures.formats.rdat import read_rdat
 from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
@@ -152,23 +152,21 @@ def read_reactivities(path: FilePath) -> dict[str, np.ndarray]:
         path: a .tsv with the columns id, position (from 1) and reactivity; or a .shape or .map file
             as RNAstructure and ShapeMapper write them, whose lines begin with position and
             reactivity, of the RNA that the file is called after; or a .rdat file of the RNA Mapping
-            Database, see :func:`~ernie_rna.structures.formats.rdat.read_rdat`; or a folder of such
-            files.
+            Database, see :func:`~ernie_rna.structures.formats.rdat.read_rdat`; or a folder of files
+            of these three kinds.
 
     Returns:
         For each id a number for each base, as in the file.
 
     Raises:
-        ValueError: the extension is none of these, or the folder has no such file.
+        ValueError: the extension is none of these, or the folder has no such file, or two of the
+            same id.
         StructureFormatError: a line has no position or no number, or a position is missing or
             there twice; or what `read_rdat` says.
     """
     path = Path(path)
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _BY_FILE]
-        if not files:
-            raise ValueError(f"{path}: no file of reactivities in it ({', '.join(_BY_FILE)})")
-        return {id: values for file in files for id, values in read_reactivities(file).items()}
+        return _read_folder(path)
     if path.suffix.lower() not in (".tsv", *_BY_FILE):
         raise ValueError(f"{path}: the extension must be one of .tsv, {', '.join(_BY_FILE)}")
     if path.suffix.lower() == ".rdat":
@@ -180,10 +178,23 @@ def read_reactivities(path: FilePath) -> dict[str, np.ndarray]:
         place = _position(path, line, position)
         if place in values:
             raise StructureFormatError(path, line, f"position {place} of {id} is there already")
-        values[place] = _number(path, line, reactivity)
+        values[place] = parse_number(path, line, reactivity)
     if not found:
         raise StructureFormatError(path, 1, "no reactivities in this file")
     return {id: _in_order(path, id, values) for id, values in found.items()}
+
+
+def _read_folder(path: Path) -> dict[str, np.ndarray]:
+    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _BY_FILE]
+    if not files:
+        raise ValueError(f"{path}: no file of reactivities in it ({', '.join(_BY_FILE)})")
+    found: dict[str, np.ndarray] = {}
+    for file in files:
+        for id, values in read_reactivities(file).items():
+            if id in found:
+                raise ValueError(f"{file}: another file of {path} has reactivities of {id}")
+            found[id] = values
+    return found
 
 
 _Row = tuple[int, str, str, str]
@@ -214,15 +225,6 @@ def _position(path: Path, line: int, text: str) -> int:
     if not _POSITION.fullmatch(digits) or int(digits) < 1:
         raise StructureFormatError(path, line, f"{text[:40]!r} is no position, which count from 1")
     return int(digits)
-
-
-def _number(path: Path, line: int, text: str) -> float:
-    try:
-        return float("nan") if text.strip().upper() in ("NA", "") else float(text)
-    except ValueError:
-        raise StructureFormatError(
-            path, line, f"{text!r} is no number; NaN or -999 stands for no data"
-        ) from None
 
 
 def _in_order(path: Path, id: str, values: dict[int, float]) -> np.ndarray:

@@ -378,8 +378,9 @@ def test_a_run_begins_with_more_blocks_than_another(table, config_file, tmp_path
         assert torch.equal(first(**batch).pair_logits, wider(**batch).pair_logits)
     run(config, table, tmp_path / "next", "--steps", 1, "--start-from", tmp_path / "first")
     for other, message in (
-        ({"pair_channels": 9}, "a model of other sizes"),
-        ({"num_hidden_layers": 3}, "with other parts: ernie_rna.layers.2"),
+        ({"pair_channels": 9}, "a model whose pair_channels is 8, not 9"),
+        ({"pairing_scores": "zero"}, "a model whose pairing_scores is sequence, not zero"),
+        ({"pair_blocks": 0}, "pair_blocks"),
     ):
         config.write_text(json.dumps({**SETTINGS, "model": {**MODEL, **other}}))
         command = [config, table, tmp_path / "x", "--start-from", tmp_path / "first"]
@@ -398,7 +399,10 @@ def test_sequences_without_pairs_are_in_no_structure_batch(tmp_path, config_file
     drawn = [{rna.id for rna in next(kind.batches())} for kind in kinds]
     assert drawn == [{"a", "b"}, {"a"}]
     assert pretrain.main([str(config_file), str(table), str(tmp_path / "run"), "--cpu"]) == 1
-    assert "no sequence with pairs and of at most 40" in capsys.readouterr().err
+    assert (
+        "the validation data: no sequence has pairs and at most 40 nucleotides"
+        in capsys.readouterr().err
+    )
 
 
 def test_checkpoints_are_not_overwritten(table, config_file, tmp_path, capsys):

@@ -41,6 +41,12 @@ class TestFiles:
         assert list(found) == ["a", "b"]
         assert found["b"].tolist() == [0.25, 1.5]
 
+    def test_two_files_of_an_id(self, tmp_path):
+        for name in ("a.map", "a.shape"):
+            write(tmp_path / name, "1 0.25\n")
+        with pytest.raises(ValueError, match=r"a\.shape: another file of .* has reactivities of a"):
+            read_reactivities(tmp_path)
+
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [

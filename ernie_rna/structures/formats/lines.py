@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ernie_rna.structures.formats.structure import FilePath
+from ernie_rna.structures.formats.structure import FilePath, StructureFormatError
 
 # What mfold, UNAfold and RNAstructure write before the name in the header of a .ct or .dbn file.
 ENERGY_BEFORE_NAME = re.compile(r"^(ENERGY|dG)\s*=\s*\S+(\s+\[initially[^]]*\])?\s*", re.IGNORECASE)
@@ -27,3 +27,13 @@ def name_in_comment(text: str) -> str | None:
     """
     match = _NAME.match(text)
     return (match[1] or match[2]) if match else None
+
+
+def parse_number(path: FilePath, line: int, text: str) -> float:
+    """A number of a file of reactivities; nothing, and NA, are NaN."""
+    try:
+        return float("nan") if text.strip().upper() in ("NA", "") else float(text)
+    except ValueError:
+        raise StructureFormatError(
+            path, line, f"{text[:40]!r} is no number; NaN or -999 stands for no data"
+        ) from None

@@ -1,4 +1,4 @@
-"""RDAT, the files of the RNA Mapping Database, versions 0.2 to 0.4.
+"""RDAT, the files of the RNA Mapping Database.
 
 The format: rmdb.stanford.edu/deposit/specs. rdat_kit 1.8.1 reads it too, but stops at
 a line AREA_PEAK_ERROR, which files before 0.32 have, and drops the first digit of a position that
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_rna.structures.formats.lines import numbered_lines
+from ernie_rna.structures.formats.lines import numbered_lines, parse_number
 from ernie_rna.structures.formats.structure import FilePath, StructureFormatError
 
 # A keyword, in later versions with the number of the row behind a colon.
-_KEYWORD = re.compile(r"([A-Z_]+)(?::(\d+))?(?:\s+(.*))?$")
+_KEYWORD = re.compile(r"([A-Z_]+)(?::(\d{0,9}))?(?:\s+(.*))?$")
 _VALUES = ("REACTIVITY", "AREA_PEAK", "DATA")
 _ROW_ANNOTATIONS = ("ANNOTATION_DATA", "DATA_ANNOTATION")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
@@ -24,11 +24,9 @@ _POSITION = re.compile(r"([A-Za-z]?)(-?[0-9]{1,9})$")
 
 @dataclass
 class _File:
-    """What a file says of its one construct; rows by their number, each with its line."""
+    """What a file says of its one construct: keywords and rows, each with its line."""
 
-    sequence: str | None = None
-    offset: int = 0
-    positions: tuple[int, list[str]] | None = None
+    once: dict[str, tuple[int, str]] = field(default_factory=dict)
     values: dict[int, tuple[int, list[str]]] = field(default_factory=dict)
     sequences: dict[int, str] = field(default_factory=dict)
 
@@ -45,83 +43,85 @@ def read_rdat(path: FilePath) -> dict[str, np.ndarray]:
             twice, or a position is beyond the sequence or has another base there.
     """
     told = _parse(path)
-    if told.sequence is None or told.positions is None:
-        name = "SEQUENCE" if told.sequence is None else "SEQPOS"
-        raise StructureFormatError(path, 1, f"no line {name}")
+    for name in ("SEQUENCE", "SEQPOS"):
+        if not told.once.get(name, (0, ""))[1]:
+            raise StructureFormatError(path, 1, f"no line {name}")
     if not told.values:
         raise StructureFormatError(path, 1, f"no line {', '.join(_VALUES[:-1])} or {_VALUES[-1]}")
+    sequence = told.once["SEQUENCE"][1].replace(" ", "")
+    line, places = told.once["SEQPOS"]
+    offset = _integer(path, *told.once.get("OFFSET", (1, "0")))
+    bases: dict[int, str] = {}
+    for place in _cells(places):
+        base = _base(path, line, place, offset, sequence)
+        if base in bases:
+            raise StructureFormatError(path, line, f"{place} is in SEQPOS twice")
+        bases[base] = place
     stem, several = Path(path).stem, len(told.values) > 1
     return {
         f"{stem}.{number}" if several else stem: _row(
-            path, told, number, told.sequence, told.positions
+            path, number, *told.values[number], list(bases), told.sequences.get(number, sequence)
         )
         for number in sorted(told.values)
     }
 
 
 def _parse(path: FilePath) -> _File:
-    told, named = _File(), False
+    told = _File()
     for line, text in numbered_lines(path):
         match = _KEYWORD.match(text)
         if match is None:
             raise StructureFormatError(path, line, f"{text[:40]!r} begins with no keyword")
-        keyword, number, rest = match[1], match[2], match[3] or ""
-        if keyword == "NAME":
-            if named:
-                raise StructureFormatError(path, line, "a second construct; give each its own file")
-            named = True
-        elif keyword == "SEQUENCE" and number is None:
-            told.sequence = _once(path, line, keyword, told.sequence, rest).replace(" ", "")
-        elif keyword == "OFFSET":
-            told.offset = _integer(path, line, rest)
-        elif keyword == "SEQPOS":
-            cells = _once(path, line, keyword, told.positions, rest)
-            told.positions = line, _cells(cells)
-        elif keyword in (*_VALUES, *_ROW_ANNOTATIONS):
-            if number is None:
-                number, _, rest = rest.partition(" ") if "\t" not in rest else rest.partition("\t")
+        keyword, number, rest = match[1], match[2] or "", match[3] or ""
+        if keyword in (*_VALUES, *_ROW_ANNOTATIONS) and not number:
+            number, rest = [*rest.split(None, 1), "", ""][:2]
+        if keyword in _VALUES:
             row = _integer(path, line, number)
-            if keyword in _VALUES:
-                if row in told.values:
-                    raise StructureFormatError(path, line, f"row {row} is there already")
-                told.values[row] = line, _cells(rest)
-            else:
-                for annotation in rest.split():
-                    if annotation.startswith("sequence:"):
-                        told.sequences[row] = annotation.partition(":")[2]
+            if row in told.values:
+                raise StructureFormatError(path, line, f"row {row} is there already")
+            told.values[row] = line, _cells(rest)
+        elif keyword in _ROW_ANNOTATIONS:
+            for annotation in rest.split():
+                if annotation.startswith("sequence:"):
+                    own = annotation.partition(":")[2]
+                    told.sequences[_integer(path, line, number)] = own
+        elif keyword == "SEQUENCE" and number:
+            told.sequences[int(number)] = rest
+        elif keyword in ("NAME", "SEQUENCE", "OFFSET", "SEQPOS"):
+            if keyword in told.once:
+                more = "; give each construct its own file" if keyword == "NAME" else ""
+                raise StructureFormatError(path, line, f"a second line {keyword}{more}")
+            told.once[keyword] = line, rest.strip()
     return told
 
 
-def _row(
-    path: FilePath, told: _File, number: int, construct: str, seqpos: tuple[int, list[str]]
-) -> np.ndarray:
-    line, cells = told.values[number]
-    at, places = seqpos
-    if len(cells) != len(places):
+def _base(path: FilePath, line: int, place: str, offset: int, sequence: str) -> int:
+    """Which base of the construct an entry of SEQPOS names, counted from 0."""
+    match = _POSITION.match(place)
+    if match is None:
+        raise StructureFormatError(path, line, f"{place[:40]!r} of SEQPOS is no position")
+    base = int(match[2]) - offset - 1
+    where = f"{place} with OFFSET {offset} is"
+    if not 0 <= base < len(sequence):
+        raise StructureFormatError(path, line, f"{where} none of {len(sequence)} bases")
+    if match[1] and _as_rna(match[1]) != _as_rna(sequence[base]):
         raise StructureFormatError(
-            path, line, f"row {number} has {len(cells)} values for {len(places)} of SEQPOS"
+            path, line, f"{where} base {base + 1}, which is {sequence[base]}"
         )
-    sequence = told.sequences.get(number, construct)
+    return base
+
+
+def _row(
+    path: FilePath, number: int, line: int, cells: list[str], bases: list[int], sequence: str
+) -> np.ndarray:
+    if len(cells) != len(bases):
+        problem = f"row {number} has {len(cells)} values for {len(bases)} of SEQPOS"
+        raise StructureFormatError(path, line, problem)
+    if max(bases) >= len(sequence):
+        problem = f"row {number} has {len(sequence)} bases, and SEQPOS names base {max(bases) + 1}"
+        raise StructureFormatError(path, line, problem)
     values = np.full(len(sequence), np.nan)
-    taken: set[int] = set()
-    for place, cell in zip(places, cells, strict=True):
-        match = _POSITION.match(place)
-        if match is None:
-            raise StructureFormatError(path, at, f"{place!r} of SEQPOS is no position")
-        index = int(match[2]) - told.offset - 1
-        if not 0 <= index < len(sequence):
-            raise StructureFormatError(
-                path, at, f"{place} with OFFSET {told.offset} is none of {len(sequence)} bases"
-            )
-        if index in taken:
-            raise StructureFormatError(path, at, f"{place} is in SEQPOS twice")
-        base = construct[index : index + 1]
-        if match[1] and _as_rna(match[1]) != _as_rna(base):
-            raise StructureFormatError(
-                path, at, f"{place} with OFFSET {told.offset} is base {index + 1}, which is {base}"
-            )
-        taken.add(index)
-        values[index] = _value(path, line, cell)
+    values[bases] = [parse_number(path, line, cell) for cell in cells]
     return values
 
 
@@ -133,21 +133,8 @@ def _cells(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-def _once(path: FilePath, line: int, keyword: str, before: object, text: str) -> str:
-    if before is not None:
-        raise StructureFormatError(path, line, f"a second line {keyword}")
-    return text
-
-
 def _integer(path: FilePath, line: int, text: str) -> int:
     digits = text.strip()
     if not _INTEGER.fullmatch(digits):
         raise StructureFormatError(path, line, f"{text[:40]!r} is no whole number")
     return int(digits)
-
-
-def _value(path: FilePath, line: int, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise StructureFormatError(path, line, f"{text!r} is no number") from None

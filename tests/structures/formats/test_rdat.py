@@ -60,6 +60,19 @@ def test_the_new_form_with_two_rows(tmp_path):
     np.testing.assert_array_equal(found["tiny.2"], [np.nan, 0.2, 0.9, 1.0, np.nan])
 
 
+@pytest.mark.parametrize("gap", ["1 0.1\t0.8", "1\t0.1\t0.8", " 1\t0.1 0.8", "1  0.1, 0.8"])
+def test_a_row_and_its_number(tmp_path, gap):
+    lines = ["NAME a", "COMMENT: of a kind", "SEQUENCE GA", "SEQPOS 1 2", f"AREA_PEAK {gap}"]
+    found = read_rdat(write(tmp_path / "a.rdat", "\n".join(lines)))
+    assert found["a"].tolist() == [0.1, 0.8]
+
+
+def test_a_sequence_of_a_row(tmp_path):
+    lines = ["SEQUENCE GA", "SEQUENCE:1 GAC", "OFFSET 0", "SEQPOS G1 A2", "REACTIVITY:1 0.1 NA"]
+    found = read_rdat(write(tmp_path / "a.rdat", "\n".join(lines)))
+    np.testing.assert_array_equal(found["a"], [0.1, np.nan, np.nan])
+
+
 def test_the_example_in_both_formats(tmp_path):
     """What `--reactivity` does with a file depends on its numbers alone."""
     shape = ernie_rna.examples() / "RNase-P.shape"
@@ -93,7 +106,11 @@ def test_the_example_in_both_formats(tmp_path):
         ("\tA104", "", "9: row 1 has 3 values for 2 of SEQPOS"),
         ("0.8", "high", "9: 'high' is no number"),
         ("REACTIVITY:2", "REACTIVITY:1", "11: row 1 is there already"),
-        ("READS:2", "NAME\tanother\nREADS:2", "12: a second construct; give each its own file"),
+        ("READS:2", "NAME\tb\nREADS:2", "12: a second line NAME; give each construct its own"),
+        ("READS:2", "OFFSET\t9\nREADS:2", "12: a second line OFFSET"),
+        ("GGAAC\n", "\n", "1: no line SEQUENCE"),
+        ("\tG102\tA103\tA104", "", "1: no line SEQPOS"),
+        (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
         ("READS:2", "SEQPOS\tG102\nREADS:2", "12: a second line SEQPOS"),
         ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
     ],
