@@ -1,8 +1,8 @@
 """Turns a checkpoint into weights and a configuration of this package.
 
-The names come from the table in `foreign.names`, strict both ways: a key that it does not know, a key
-that is missing and a key of another shape are errors, all of them named at once; a key that has
-no place in the model is dropped with a reason. Sizes come from the weights.
+The names come from the table in `foreign.names`, strict both ways: a key that it does not know, a
+key that is missing and a key of another shape are errors, all of them named at once; a key that
+has no place in the model is dropped with a reason. Sizes come from the weights.
 """
 
 from __future__ import annotations
