@@ -235,8 +235,6 @@ def _batches(
     power, seed = settings.family_power, settings.seed
     tokens = Limit(masked.tokens, 1, masked.max_length)
     if isinstance(source, Path):
-        if masked.fraction < 1:
-            raise InputError(f"{source}: has no structures; set masked_lm.fraction to 1")
         return Stream(stream_fasta(source), tokens, 2 * seed), None
     kinds: list[Batches | None] = [None, None]
     if masked.fraction > 0:
@@ -298,7 +296,12 @@ def pretrain(
 
     Args:
         model: to train; None is `new_model`.
+
+    Raises:
+        InputError: structures are asked for, and there are none.
     """
+    if isinstance(training, Path) and settings.masked_lm.fraction < 1:
+        raise InputError(f"{training}: has no structures; set masked_lm.fraction to 1")
     model, tokenizer = model or new_model(settings), ErnieRnaTokenizer()
     arguments = training_arguments(settings, folder, cpu)
     evaluator = Evaluator(validation, settings, tokenizer)

@@ -1,8 +1,8 @@
 """RDAT, the files of the RNA Mapping Database.
 
-The format: rmdb.stanford.edu/deposit/specs. rdat_kit 1.8.1 reads it too, but stops at
-a line AREA_PEAK_ERROR, which files before 0.32 have, and drops the first digit of a position that
-has no base before it.
+The format: rmdb.stanford.edu/deposit/specs. rdat_kit 1.8.1 reads it too, but stops at a line
+AREA_PEAK_ERROR, which files before 0.32 have, and drops the first digit of a position that has no
+base before it.
 """
 
 import re
@@ -44,7 +44,7 @@ def read_rdat(path: FilePath) -> dict[str, np.ndarray]:
     """
     told = _parse(path)
     for name in ("SEQUENCE", "SEQPOS"):
-        if not told.once.get(name, (0, ""))[1]:
+        if not _cells(told.once.get(name, (0, ""))[1]):
             raise StructureFormatError(path, 1, f"no line {name}")
     if not told.values:
         raise StructureFormatError(path, 1, f"no line {', '.join(_VALUES[:-1])} or {_VALUES[-1]}")

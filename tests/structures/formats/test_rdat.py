@@ -110,6 +110,7 @@ def test_the_example_in_both_formats(tmp_path):
         ("READS:2", "OFFSET\t9\nREADS:2", "12: a second line OFFSET"),
         ("GGAAC\n", "\n", "1: no line SEQUENCE"),
         ("\tG102\tA103\tA104", "", "1: no line SEQPOS"),
+        ("\tG102\tA103\tA104", "\t,", "1: no line SEQPOS"),
         (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
         ("READS:2", "SEQPOS\tG102\nREADS:2", "12: a second line SEQPOS"),
         ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
