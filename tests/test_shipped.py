@@ -141,12 +141,20 @@ def test_the_structure_in_the_readme_is_minis():
     assert folded.structure.dot_bracket == dot_bracket
 
 
+def test_every_package_is_installed():
+    listed = (ROOT / "pyproject.toml").read_text().split("packages = [")[1].split("]")[0]
+    for file in (ROOT / "ernie_rna").rglob("__init__.py"):
+        name = ".".join(file.parent.relative_to(ROOT).parts)
+        assert f'"{name}"' in listed
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_examples(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "-q", "-w", str(tmp_path), str(ROOT)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
+    assert {str(file.relative_to(ROOT)) for file in (ROOT / "ernie_rna").rglob("*.py")} <= names
     assert {f"ernie_rna/examples/{name}" for name in shipped.EXAMPLE_FILES} <= names
     assert {f"ernie_rna/configs/{name}.json" for name in shipped.CONFIGS} <= names
     if HAS_MINI:
