@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     from ernie_rna.extras import import_extra
 
     import_extra("accelerate", "train", "pretraining")
-    from ernie_rna.pretraining.trainer import model_of, pretrain
+    from ernie_rna.pretraining.beginning import model_of
+    from ernie_rna.pretraining.trainer import pretrain
 
     model = None if start is None else model_of(start, settings)
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.folder import why_no_export
 from ernie_rna.pretraining.average import load_average
 from ernie_rna.pretraining.batches import PretrainingBatches, pair_labels
+from ernie_rna.pretraining.beginning import model_of, new_model
 from ernie_rna.pretraining.checkpoints import AVERAGE_FILE, last_checkpoint
 from ernie_rna.pretraining.data import (
     Limit,
@@ -37,7 +38,7 @@ from ernie_rna.pretraining.settings import (
     StructurePart,
     read_settings,
 )
-from ernie_rna.pretraining.trainer import _batches, model_of, new_model
+from ernie_rna.pretraining.trainer import _batches
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,

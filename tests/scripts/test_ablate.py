@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from ernie_rna.pretraining.beginning import new_model
 from ernie_rna.pretraining.settings import Settings
-from ernie_rna.pretraining.trainer import new_model
 from scripts import ablate
 from tests.pretraining.test_pretraining import MODEL, SETTINGS, config_file, table  # noqa: F401
 from tokenization_ernie_rna import ErnieRnaTokenizer
