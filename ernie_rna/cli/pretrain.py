@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     add("--eval-split", default="validation", metavar="VALUE")
     add("--eval-fasta", type=Path, metavar="FILE", help="in place of the split")
     add("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
+    add("--predicted", type=Path, metavar="TABLE", help="RNAS' like, of predicted structures")
     add("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
     add("--resume", action="store_true", help="go on from the last checkpoint")
     add("--steps", type=at_least_one, metavar="N", help="in place of the config's")
@@ -58,7 +59,12 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(find_config(args.config))
     if args.steps is not None:
         settings = replace(settings, steps=args.steps)
-    for path in (args.rnas, args.eval_fasta, args.leave_out):
+    if (args.predicted is None) != (settings.structure.predicted == 0):
+        raise InputError(
+            f"{args.config}: structure.predicted is {settings.structure.predicted}; it is above 0 "
+            "with --predicted, and with it alone"
+        )
+    for path in (args.rnas, args.eval_fasta, args.leave_out, args.predicted):
         if path is not None:
             check_input(str(path))
     start = None if args.start_from is None else last_checkpoint(args.start_from)
@@ -85,7 +91,10 @@ def _training(args: argparse.Namespace) -> list[Rna] | Path:
 
     if not is_table(args.rnas):
         return Path(args.rnas)
-    return read_table(args.rnas, args.train_split, read_ids(args.leave_out))
+    rnas = read_table(args.rnas, args.train_split, read_ids(args.leave_out))
+    if args.predicted is None:
+        return rnas
+    return rnas + read_table(args.predicted, args.train_split, predicted=True)
 
 
 def _evaluation(args: argparse.Namespace) -> list[Rna]:

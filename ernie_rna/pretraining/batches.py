@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ernie_rna.pretraining.data import Batches, Rna, permute
 from ernie_rna.pretraining.settings import Settings
@@ -43,7 +44,8 @@ def structure_batch(rnas: Sequence[Rna], tokenizer: Any) -> Batch:
 class PretrainingBatches(IterableDataset):
     """The batches of a run, each drawn from the seed and its number alone.
 
-    A run can therefore go on anywhere, and each of several processes takes its share.
+    A run can therefore go on anywhere, and each of several processes takes its share. Workers of
+    a DataLoader make every so many of them, so that it has them in order.
 
     Args:
         masked_lm, structure: of each kind; None where the settings have no such batches.
@@ -79,16 +81,18 @@ class PretrainingBatches(IterableDataset):
             for kind, source in self._sources.items()
             if source is not None
         }
-        number = self.start
-        while True:
+        worker = get_worker_info()
+        mine_to_make, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in itertools.count(self.start):
             # Spread evenly, and of one kind on all processes, whose gradients are averaged.
             masked = int((number + 1) * fraction) > int(number * fraction)
             kind = "masked_lm" if masked else "structure"
             mine = [next(streams[kind]) for _ in range(self._world)][self._rank]
+            if (number - self.start) % workers != mine_to_make:
+                continue
             generator = np.random.default_rng((self._settings.seed, number, self._rank))
             make = self._masked_lm_batch if masked else self._structure_batch
             yield make(mine, generator)
-            number += 1
 
     def _masked_lm_batch(self, rnas: list[Rna], generator: np.random.Generator) -> Batch:
         longest = self._settings.masked_lm.max_length
@@ -106,6 +110,6 @@ class PretrainingBatches(IterableDataset):
     def _structure_batch(self, rnas: list[Rna], generator: np.random.Generator) -> Batch:
         part = self._settings.structure
         for index, rna in enumerate(rnas):
-            if generator.random() < part.permuted:
+            if not rna.predicted and generator.random() < part.permuted:
                 rnas[index] = permute(rna, generator.random() * part.permuted_rate, generator)
         return structure_batch(rnas, self._tokenizer)

@@ -25,12 +25,17 @@ _TABLES = (".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Rna:
-    """A sequence, its base pairs counted from 0, if known, and its family."""
+    """A sequence, its base pairs counted from 0, if known, and its family.
+
+    Pairs that were predicted from the sequence, rather than known from its relatives, are those
+    of this sequence alone.
+    """
 
     id: str
     sequence: str
     pairs: tuple[BasePair, ...] | None = None
     family: str = ""
+    predicted: bool = False
 
 
 # ---------------------------------------------------------------------------------------------
@@ -47,12 +52,15 @@ def read_ids(path: Path | None) -> frozenset[str]:
     return frozenset() if path is None else frozenset(path.read_text(encoding="utf-8").split())
 
 
-def read_table(path: Path, split: str, leave_out: Collection[str] = ()) -> list[Rna]:
+def read_table(
+    path: Path, split: str, leave_out: Collection[str] = (), predicted: bool = False
+) -> list[Rna]:
     """The rows of a split of a table with the columns id, sequence, dot_bracket, family and split.
 
     Args:
         path: TSV, may be gzipped, or Parquet.
         leave_out: ids of rows to leave out.
+        predicted: whether the structures were predicted from the sequences.
 
     Raises:
         InputError: a column is missing, a structure is none, or there is no row.
@@ -68,7 +76,7 @@ def read_table(path: Path, split: str, leave_out: Collection[str] = ()) -> list[
                 pairs = tuple(from_dot_bracket(row["dot_bracket"]))
             except ValueError as error:
                 raise InputError(f"{path}: {row['id']}: {error}") from error
-            rnas.append(Rna(row["id"], row["sequence"], pairs, row["family"]))
+            rnas.append(Rna(row["id"], row["sequence"], pairs, row["family"], predicted))
     if not rnas:
         raise InputError(f"{path}: no row is of the split {split!r}")
     return rnas
@@ -156,16 +164,22 @@ class Sampler:
         power: 0 draws all families alike, 1 each as often as its sequences.
         limit: of a batch.
         seed: of all draws.
+        predicted: share of the draws that are of RNAs with predicted pairs, all alike.
     """
 
-    def __init__(self, rnas: Sequence[Rna], power: float, limit: Limit, seed: int):
+    def __init__(
+        self, rnas: Sequence[Rna], power: float, limit: Limit, seed: int, predicted: float = 0.0
+    ):
         if not rnas:
             raise InputError("there is no sequence to train on")
         self.rnas, self._limit, self._seed = rnas, limit, seed
         self._tokens = limit.tokens(rnas)
         sizes = Counter(rna.family for rna in rnas)
         weights = np.array([sizes[rna.family] ** (power - 1.0) for rna in rnas])
-        self._cumulative = np.cumsum(weights / weights.sum())
+        is_predicted = np.array([rna.predicted for rna in rnas])
+        for kind, share in ((is_predicted, predicted), (~is_predicted, 1.0 - predicted)):
+            weights[kind] *= share / max(weights[kind].sum(), 1e-300)
+        self._cumulative = np.cumsum(weights)
 
     def batches(self, start: int = 0) -> Iterator[list[Rna]]:
         """See `Batches`; to skip some costs no more than their draws."""

@@ -40,12 +40,15 @@ class StructurePart:
         permuted: share of the sequences whose pairs, and whose unpaired bases, change places
             among themselves, so that the structure stays and the sequence is new.
         permuted_rate: largest share of a sequence's pairs and bases that do.
+        predicted: share of the sequences that come from the table of predicted structures, which
+            are not permuted.
     """
 
     squared_tokens: int = 250_000
     max_length: int = 400
     permuted: float = 0.0
     permuted_rate: float = 1.0
+    predicted: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Settings:
         pair_bias: what the pair head's last bias begins with; a logit has it twice.
         ema_decay: of the moving average of the weights, which is evaluated and exported; 0 for
             none.
+        workers: processes beside each training one that make its batches, which stay the same.
         eval_sequences: of the validation split, with structures, that F1 is computed on.
         eval_offset: added to the logits there, see `export.Calibration`.
         eval_thresholds: thresholds of the structure prediction that are tried there.
@@ -91,6 +95,7 @@ class Settings:
     pair_bias: float = 0.0
     ema_decay: float = 0.0
     bf16: bool = False
+    workers: int = 0
     eval_steps: int = 500
     eval_sequences: int = 200
     eval_offset: float = 0.0

@@ -59,7 +59,6 @@ class PretrainingTrainer(transformers.Trainer):
     ):
         self._settings, self._tokenizer, self._training = settings, tokenizer, training
         self._evaluator, self._config = evaluator, model.config
-        self.average = Average.of(model, settings.ema_decay)
         # The Trainer insists on data sets for the loader and the evaluation that are our own.
         super().__init__(
             model=model,
@@ -69,6 +68,7 @@ class PretrainingTrainer(transformers.Trainer):
             callbacks=[_Keeper(self), _Log()],
         )
         self.remove_callback(transformers.PrinterCallback)
+        self.average = Average.of(model, settings.ema_decay)  # on the model's device by now
 
     def get_train_dataloader(self) -> DataLoader:
         self.batches = PretrainingBatches(
@@ -79,7 +79,7 @@ class PretrainingTrainer(transformers.Trainer):
             rank=self.args.process_index,
             world=self.args.world_size,
         )
-        return _Loader(self.batches, batch_size=None)
+        return _Loader(self.batches, batch_size=None, num_workers=self._settings.workers)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
@@ -176,12 +176,13 @@ def _batches(
         return Stream(stream_fasta(source), tokens, 2 * seed), None
     kinds: list[Batches | None] = [None, None]
     if masked.fraction > 0:
-        kinds[0] = Sampler(source, power, tokens, 2 * seed)
+        found = [rna for rna in source if not rna.predicted]
+        kinds[0] = Sampler(found, power, tokens, 2 * seed)
     if masked.fraction < 1:
         longest = structure.max_length
         known = with_pairs(source, "the training data", longest)
         pairs = Limit(structure.squared_tokens, 2, longest)
-        kinds[1] = Sampler(known, power, pairs, 2 * seed + 1)
+        kinds[1] = Sampler(known, power, pairs, 2 * seed + 1, structure.predicted)
     return kinds[0], kinds[1]
 
 
@@ -246,6 +247,6 @@ def pretrain(
     trainer = PretrainingTrainer(model, tokenizer, settings, arguments, training, evaluator)
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
-        trainer.average.values = load_file(checkpoint / AVERAGE_FILE)
+        trainer.average.values = load_file(checkpoint / AVERAGE_FILE, device=str(arguments.device))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer

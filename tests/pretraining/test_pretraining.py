@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.checkpoints.folder import why_no_export
@@ -46,7 +48,7 @@ from modeling_ernie_rna import (
     ErnieRnaForSecondaryStructure,
     ErnieRnaModel,
 )
-from scripts import evaluate_pair_head, export_pretrained, pretrain
+from scripts import evaluate_pair_head, export_pretrained, predict_structures, pretrain
 from tests.conftest import ROOT
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
@@ -147,6 +149,15 @@ class TestSampler:
             share = expected or sizes[family] / len(rnas)
             assert count / 8000 == pytest.approx(share, abs=0.02)
 
+    def test_share_of_predicted(self, rnas):
+        several = rnas + [replace(rna, predicted=True) for rna in rnas[:5]]
+        sampler = Sampler(several, 0.0, Limit(1, 1, 40), 0, predicted=0.3)
+        drawn = [batch[0] for batch in itertools.islice(sampler.batches(), 8000)]
+        share = np.mean([rna.predicted for rna in drawn])
+        assert share == pytest.approx(0.3, abs=0.02)
+        families = Counter(rna.family for rna in drawn if not rna.predicted)
+        assert min(families.values()) == pytest.approx(8000 * 0.7 / 4, rel=0.1)
+
 
 class TestStream:
     @pytest.fixture
@@ -219,6 +230,9 @@ def test_pair_labels():
 
 class TestBatches:
     def batches(self, rnas, count, **options):
+        return list(itertools.islice(self.dataset(rnas, **options), count))
+
+    def dataset(self, rnas, **options):
         settings = Settings(
             model=MODEL, structure=StructurePart(permuted=0.5), masked_lm=MASKED_LM, seed=4
         )
@@ -228,8 +242,7 @@ class TestBatches:
         ]
         tokenizer = ErnieRnaTokenizer()
         config = ErnieRnaConfig(**MODEL)
-        batches = PretrainingBatches(*samplers, settings, tokenizer, config, **options)
-        return list(itertools.islice(batches, count))
+        return PretrainingBatches(*samplers, settings, tokenizer, config, **options)
 
     def test_kinds_by_fraction(self, rnas):
         kinds = ["labels" in batch for batch in self.batches(rnas, 20)]
@@ -247,6 +260,32 @@ class TestBatches:
         for first, second in zip(*shares, strict=True):
             assert first.keys() == second.keys()
             assert first["input_ids"].tolist() != second["input_ids"].tolist()
+
+    def test_workers_make_the_same(self, rnas):
+        expected = self.batches(rnas, 7)
+        batches = self.dataset(rnas, start=2)
+        made = itertools.islice(DataLoader(batches, batch_size=None, num_workers=2), 5)
+        for batch, same in zip(made, expected[2:], strict=True):
+            assert batch.keys() == same.keys()
+            assert all(torch.equal(batch[name], same[name]) for name in batch)
+
+    def test_predicted_structures_stay_with_their_sequences(self, rnas):
+        predicted = [replace(rna, predicted=True) for rna in rnas]
+        parts = {"masked_lm": MaskedLMPart(fraction=0.0), "structure": StructurePart(permuted=1.0)}
+        settings = Settings(model=MODEL, **parts)
+        for source, stays in ((predicted, True), (rnas, False)):
+            sampler = Sampler(source, 1.0, Limit(3000, 2, 40), 0, predicted=float(stays))
+            batches = PretrainingBatches(
+                None, sampler, settings, ErnieRnaTokenizer(), ErnieRnaConfig(**MODEL)
+            )
+            drawn = [tuple(row) for row in next(iter(batches))["input_ids"].tolist()]
+            known = {
+                tuple(ids)
+                for rna in rnas
+                for ids in [ErnieRnaTokenizer()(rna.sequence)["input_ids"]]
+            }
+            unchanged = [tuple(id for id in row if id != 1) in known for row in drawn]
+            assert all(unchanged) == stays
 
     def test_drawing_leaves_the_model_s_random_numbers_alone(self, rnas):
         torch.manual_seed(5)
@@ -387,6 +426,32 @@ def test_a_run_begins_with_more_blocks_than_another(table, config_file, tmp_path
         command = [config, table, tmp_path / "x", "--start-from", tmp_path / "first"]
         assert pretrain.main([*map(str, command)]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_predicted_structures(table, config_file, tmp_path, capsys):
+    """Made, trained on beside the known ones, and neither forgotten nor taken by mistake."""
+    pytest.importorskip("RNA")
+    made = tmp_path / "predicted.tsv.gz"
+    command = [table, made, "--count", 30, "--max-length", 30, "--processes", 1]
+    assert predict_structures.main([*map(str, command)]) == 0
+    predicted = read_table(made, "train", predicted=True)
+    assert len(predicted) == 30
+    assert all(
+        rna.sequence[i] + rna.sequence[j] in PAIRS for rna in predicted for i, j in rna.pairs
+    )
+    again = tmp_path / "again.tsv"
+    predict_structures.main([*map(str, [table, again, *command[2:]])])
+    assert read_table(again, "train", predicted=True) == predicted
+
+    options = [config_file, table, tmp_path / "run", "--cpu"]
+    assert pretrain.main([*map(str, options), "--predicted", str(made)]) == 1
+    assert "structure.predicted is 0.0" in capsys.readouterr().err
+    part = {**SETTINGS["structure"], "predicted": 0.5}
+    config_file.write_text(json.dumps({**SETTINGS, "structure": part}))
+    assert pretrain.main([*map(str, options)]) == 1
+    assert "structure.predicted is 0.5" in capsys.readouterr().err
+    assert pretrain.main([*map(str, options), "--predicted", str(made)]) == 0
+    assert "eval_f1" in (tmp_path / "run" / LOG_FILE).read_text()
 
 
 def test_sequences_without_pairs_are_in_no_structure_batch(tmp_path, config_file, capsys):
