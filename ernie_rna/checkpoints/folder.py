@@ -10,6 +10,7 @@ MODEL_TYPE = "ernie_rna"
 MODULES = (
     "attention_ernie_rna",
     "configuration_ernie_rna",
+    "fused_ernie_rna",
     "heads_ernie_rna",
     "layers_ernie_rna",
     "modeling_ernie_rna",

@@ -11,12 +11,30 @@ blocks    parts of the scores: some of the batch * heads, some of their rows
 """
 
 import contextlib
+import importlib
 import math
 
 import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 from transformers.utils import logging
+
+# A folder from the Hub is a package; these files in a checkout are top-level modules.
+if __package__:
+    from .fused_ernie_rna import (
+        DEVICE_TYPES,
+        carried_backward,
+        carried_forward,
+        recomputed_backward,
+        recomputed_forward,
+        why_not,
+    )
+else:
+    _fused = importlib.import_module("fused_ernie_rna")
+    DEVICE_TYPES, why_not = _fused.DEVICE_TYPES, _fused.why_not
+    carried_forward, carried_backward = _fused.carried_forward, _fused.carried_backward
+    recomputed_forward = _fused.recomputed_forward
+    recomputed_backward = _fused.recomputed_backward
 
 logger = logging.get_logger(__name__)
 
@@ -69,6 +87,24 @@ def under_transform() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def runs_fused(query: torch.Tensor, bias: torch.Tensor) -> bool:
+    """Whether `fused_ernie_rna` does the work; where it cannot, a warning says why, once.
+
+    Compilers, tracers and transforms see plain operations instead.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or under_transform():
+        return False
+    if query.device.type not in DEVICE_TYPES:
+        return False
+    reason = why_not(query, bias)
+    if reason is not None:
+        logger.warning_once(
+            "ERNIE-RNA's kernels, which attend in one pass over the scores, do not run here: "
+            f"{reason}. Running PyTorch's operations instead."
+        )
+    return reason is None
+
+
 def add_query_key(bias, query, key, in_place=False):
     """This layer's scores, bias + query keyᵀ, in the dtype of the bias.
 
@@ -111,7 +147,8 @@ def eager_attention(query, key, value, bias, *, dropout, carry, in_place):
 def sdpa_attention(query, key, value, bias, *, dropout, carry, in_place):
     """As `eager_attention`, without the weights, in less time and memory.
 
-    By blocks on a CPU, by F.scaled_dot_product_attention elsewhere and where it is compiled.
+    By `fused_ernie_rna` where it runs, by blocks on a CPU, and else, and where it is compiled, by
+    F.scaled_dot_product_attention.
     """
     grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value, bias))
     transform = under_transform()
@@ -125,6 +162,8 @@ def sdpa_attention(query, key, value, bias, *, dropout, carry, in_place):
 
 def attend_without_dropout(query, key, value, bias, carry, in_place=False):
     """The attended values and, for `carry`, the scores; arguments as for `eager_attention`."""
+    if runs_fused(query, bias):
+        return carried_forward(query, key, value, bias, Dropout(0.0), carry, in_place)[:2]
     if query.device.type == "cpu" and not torch.compiler.is_compiling():
         return block_attention(query, key, value, bias, Dropout(0.0), carry, in_place)
     return fused_attention(query, key, value, bias, carry, in_place)
@@ -181,6 +220,12 @@ class ScoresOnlyAttention(torch.autograd.Function):
     def forward(ctx, query, key, value, bias, dropout, carry):
         ctx.set_materialize_grads(False)
         ctx.carry, ctx.dropout, ctx.device = carry, Dropout(dropout), value.device
+        ctx.fused = runs_fused(query, bias)
+        if ctx.fused:
+            context, scores, lse = carried_forward(query, key, value, bias, ctx.dropout, carry)
+            kept = scores if carry else bias
+            ctx.save_for_backward(query, key, value, kept, context, lse)
+            return context, scores
         if dropout:
             context, scores = block_attention(query, key, value, bias, ctx.dropout, carry)
         else:
@@ -192,6 +237,12 @@ class ScoresOnlyAttention(torch.autograd.Function):
     @_gradient
     def backward(ctx, grad_context, grad_scores):
         kept = ctx.saved_tensors  # Checkpointing lets them be read only once.
+        if ctx.fused and not torch.is_grad_enabled():
+            grads = carried_backward(*kept, ctx.dropout, ctx.carry, grad_context, grad_scores)
+            return *grads, None, None
+        if ctx.fused:
+            _check_drawable(ctx.dropout)
+            kept = kept[:4]
         query, key, value, saved = map(_flat, kept)
         grads = [torch.zeros_like(tensor) for tensor in (query, key, value, saved)]
         grad_query, grad_key, grad_value, grad_bias = grads
@@ -208,6 +259,16 @@ class ScoresOnlyAttention(torch.autograd.Function):
             grad_key[heads] += grad.transpose(1, 2) @ query[heads, rows].to(grad.dtype)
             grad_bias[heads, rows] = grad
         return *(grad.view_as(tensor) for grad, tensor in zip(grads, kept, strict=True)), None, None
+
+
+def _check_drawable(dropout):
+    """RuntimeError for a dropout that plain operations cannot draw again."""
+    if dropout.rate:
+        raise RuntimeError(
+            "create_graph=True with dropout of attention weights: the kernels drew what no "
+            "differentiable operation can draw again. Set attention_probs_dropout_prob=0, or "
+            "attn_implementation='eager'"
+        )
 
 
 def _score_blocks(query, key, bias, in_place):
@@ -288,13 +349,28 @@ class RecomputedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value, dropout, bias_rows, columns, *pairs):
         ctx.dropout, ctx.device = Dropout(dropout), value.device
-        ctx.save_for_backward(value, bias_rows, columns, *pairs)
+        ctx.fused = runs_fused(value, bias_rows)
+        if ctx.fused:
+            inputs = value, ctx.dropout, bias_rows, columns, *_side_by_side(pairs)
+            context, lse = recomputed_forward(*inputs)
+            ctx.save_for_backward(value, bias_rows, columns, context, lse, *pairs)
+            return context
+        ctx.save_for_backward(value, bias_rows, columns, None, None, *pairs)
         return _attend_by_block(_summed_blocks(bias_rows, columns, pairs), value, ctx.dropout)
 
     @staticmethod
     @_gradient
     def backward(ctx, grad_context):
-        value, bias_rows, columns, *pairs = ctx.saved_tensors
+        value, bias_rows, columns, context, lse, *pairs = ctx.saved_tensors
+        if ctx.fused and not torch.is_grad_enabled():
+            inputs = value, ctx.dropout, bias_rows, columns, *_side_by_side(pairs)
+            grads = recomputed_backward(*inputs, context, lse, grad_context)
+            grad_value, grad_rows, *grad_joined = grads
+            by_layer = (grad.split(value.shape[-1], -1) for grad in grad_joined)
+            grad_pairs = (g.to(value.dtype) for pair in zip(*by_layer, strict=True) for g in pair)
+            return grad_value, None, grad_rows, None, *grad_pairs
+        if ctx.fused:
+            _check_drawable(ctx.dropout)
         grad_value, grad_rows, *grad_pairs = map(torch.zeros_like, (value, bias_rows, *pairs))
         blocks = _summed_blocks(bias_rows, columns, pairs)
         queries, keys = _Joined(pairs[::2]), _Joined(pairs[1::2])
@@ -311,6 +387,11 @@ class RecomputedAttention(torch.autograd.Function):
             for layer, part in zip(grad_pairs[1::2], grad_keys.split(width, -1), strict=True):
                 layer[heads] += part
         return grad_value, None, grad_rows, None, *grad_pairs
+
+
+def _side_by_side(pairs):
+    """All layers' queries side by side, and keys, each (batch * heads, seq, layers * head_dim)."""
+    return torch.cat(pairs[::2], -1), torch.cat(pairs[1::2], -1)
 
 
 def _summed_blocks(bias_rows, columns, pairs):
