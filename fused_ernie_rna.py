@@ -837,7 +837,8 @@ def _recomputed_rows(
             grad_tile = tl.where(keeps, grad_tile / (1.0 - rate), 0.0)
         grad_tile = tl.exp(tile - sums[:, None]) * (grad_tile - inner[:, None])
         rounded = grad_tile.to(v.dtype)
-        one_hot = (bins[:, None] == tl.arange(0, BINS_WIDTH)[None, :]).to(v.dtype)
+        one_hot = tl.where(bins[:, None] == tl.arange(0, BINS_WIDTH)[None, :], 1.0, 0.0)
+        one_hot = one_hot.to(v.dtype)
         binned = tl.dot(rounded, one_hot, binned, input_precision=PRECISION)
         if SPLIT:
             rest = (grad_tile - rounded.to(tl.float32)).to(v.dtype)

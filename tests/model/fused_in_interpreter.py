@@ -1,0 +1,203 @@
+"""The kernels in Triton's interpreter, on a CPU; `test_fused` runs this file in a new process.
+
+TRITON_INTERPRET=1 must stand in the environment before anything imports Triton.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from triton.runtime import interpreter
+
+import attention_ernie_rna
+import fused_ernie_rna
+from configuration_ernie_rna import ErnieRnaConfig
+from modeling_ernie_rna import ErnieRnaForMaskedLM
+from tests.conftest import lively
+from tests.model.fused_checks import BATCH, DTYPES, HEADS, check_carried, check_recomputed, drawn
+from tests.model.test_attention import gradient_error, outcome, padded_ids
+
+PADDINGS = ["none", "left", "right"]
+# One token; less than a tile; whole tiles; more than one.
+SIZES = [(1, "none", 16), (7, "left", 24), (64, "none", 16), (70, "right", 64)]
+
+
+def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The bits of bfloat16, rounded to nearest as GPUs do."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch):
+    """Run on the CPU, and mend what Triton 3.6 interprets wrongly: bfloat16, and numpy 2.4."""
+    monkeypatch.setattr(fused_ernie_rna, "DEVICE_TYPES", fused_ernie_rna.DEVICE_TYPES)
+    fused_ernie_rna.DEVICE_TYPES.add("cpu")
+    convert, dot = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def rounding_convert(values, source, target, mode):  # The original cuts bits off.
+        if (source, target) == (tl.float32, tl.bfloat16):
+            return round_to_bfloat16(values)
+        return convert(values, source, target, mode)
+
+    def widened(handle):
+        if handle.dtype != tl.bfloat16:
+            return handle
+        data = (handle.data.astype(np.uint32) << 16).view(np.float32)
+        return interpreter.TensorHandle(data, tl.float32)
+
+    def float_dot(self, one, two, *args):  # The original multiplies the bits of bfloat16.
+        return dot(self, widened(one), widened(two), *args)
+
+    def patch_index(tensor, scope):  # numpy 2.4 makes no integers of one-dimensional arrays.
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounding_convert)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", float_dot)
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_index)
+    yield
+    fused_ernie_rna.DEVICE_TYPES.discard("cpu")
+
+
+@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize(("seq", "padding", "width"), SIZES)
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_carried(dtypes, seq, padding, width, carry):
+    check_carried("cpu", DTYPES[dtypes], seq, width, padding=padding, carry=carry)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_carried_in_place_with_padding(dtypes, padding):
+    check_carried("cpu", DTYPES[dtypes], 70, 16, padding=padding, carry=True, in_place=True)
+
+
+@pytest.mark.parametrize(("dtypes", "carry"), [("float32", False), ("autocast", True)])
+def test_carried_with_dropout(dtypes, carry):
+    check_carried("cpu", DTYPES[dtypes], 40, 16, padding="right", carry=carry, dropout=0.3)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(("seq", "padding", "width"), SIZES)
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_recomputed(dtypes, seq, padding, width, layers):
+    check_recomputed("cpu", DTYPES[dtypes], seq, width, layers=layers, padding=padding)
+
+
+@pytest.mark.parametrize("dtypes", ["float32", "bfloat16"])
+def test_recomputed_with_dropout(dtypes):
+    check_recomputed("cpu", DTYPES[dtypes], 40, 16, layers=2, padding="left", dropout=0.3)
+
+
+def test_dropout_drops_at_its_rate_and_draws_anew_for_each_place_and_seed():
+    dropout = attention_ernie_rna.Dropout(0.25)
+    mask = drawn(dropout, BATCH * HEADS, 70, "cpu") == 0
+    assert mask.double().mean().item() == pytest.approx(0.25, abs=0.01)
+    for axis in (0, 1, 2):  # Neighbours agree as often as chance has it.
+        same = mask == mask.roll(1, axis)
+        assert same.double().mean().item() == pytest.approx(0.25**2 + 0.75**2, abs=0.02)
+    assert torch.equal(mask, drawn(dropout, BATCH * HEADS, 70, "cpu") == 0)
+    assert not torch.equal(mask, drawn(attention_ernie_rna.Dropout(0.25), 4, 70, "cpu") == 0)
+
+
+@pytest.fixture
+def small_model() -> ErnieRnaForMaskedLM:
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return lively(ErnieRnaForMaskedLM(ErnieRnaConfig(**sizes, **rates, num_hidden_layers=2))).eval()
+
+
+def on_path(model, attention, memory="carry"):
+    model = copy.deepcopy(model)
+    model.config.score_memory = memory
+    model.set_attn_implementation(attention)
+    return model
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The names of the kernels that were launched."""
+    names = set()
+    launch = fused_ernie_rna._launch
+
+    def record(kernel, *args):
+        names.add(kernel.fn.__name__)
+        launch(kernel, *args)
+
+    monkeypatch.setattr(fused_ernie_rna, "_launch", record)
+    return names
+
+
+@pytest.mark.parametrize("memory", ["carry", "recompute"])
+def test_whole_model(small_model, memory, ran):
+    ids = padded_ids(20, "left")
+    hidden, gradients = outcome(on_path(small_model, "sdpa", memory), ids)
+    expected, exact = outcome(on_path(small_model, "eager").double(), ids)
+    assert (hidden - expected).abs().max() < 1e-4
+    assert gradients.keys() == exact.keys()
+    assert gradient_error(gradients, exact) < 1e-4
+    assert len(ran) == 3
+    with torch.no_grad():
+        inference = on_path(small_model, "sdpa", memory)(ids, output_hidden_states=True)
+    again = torch.stack(inference.hidden_states)[:, ids != 1].double()
+    torch.testing.assert_close(again, hidden, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("memory", "reentrant"), [("carry", True), ("recompute", False)])
+def test_gradient_checkpointing_draws_the_same_dropout(small_model, memory, reentrant, ran):
+    model = on_path(small_model, "sdpa", memory).train()
+    model.config.attention_probs_dropout_prob = 0.3
+    results = []
+    for checkpoint in (False, True):
+        if checkpoint:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        torch.manual_seed(1)
+        results.append(outcome(model, padded_ids(20, "left")))
+    assert torch.equal(results[0][0], results[1][0])
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, atol=1e-6, rtol=1e-4)
+    assert len(ran) == 3
+
+
+def penalty_gradients(model, ids):
+    """The gradients of a squared norm of a gradient."""
+    embedding = model.get_input_embeddings().weight
+    score = model(ids).logits.pow(2).mean()
+    (gradient,) = torch.autograd.grad(score, embedding, create_graph=True)
+    gradient.pow(2).sum().backward()
+    return {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("memory", ["carry", "recompute"])
+def test_second_derivatives(small_model, memory, ran):
+    ids = padded_ids(20, "left")
+    found = penalty_gradients(on_path(small_model, "sdpa", memory), ids)
+    exact = penalty_gradients(on_path(small_model, "eager").double(), ids)
+    assert found.keys() == exact.keys()
+    assert gradient_error(found, exact) < 1e-3
+    assert ran
+
+
+@pytest.mark.parametrize("memory", ["carry", "recompute"])
+def test_second_derivatives_of_dropout_name_the_way_out(small_model, memory):
+    model = on_path(small_model, "sdpa", memory).train()
+    model.config.attention_probs_dropout_prob = 0.3
+    with pytest.raises(RuntimeError, match="attention_probs_dropout_prob=0, or"):
+        penalty_gradients(model, padded_ids(20, "left"))
+
+
+def test_transforms_take_plain_operations(small_model, ran):
+    model = on_path(small_model, "sdpa")
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters):
+        ids = {"input_ids": padded_ids(7, "none")}
+        return torch.func.functional_call(model, parameters, (), ids).logits.pow(2).mean()
+
+    torch.func.grad(loss)(parameters)
+    assert not ran

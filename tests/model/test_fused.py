@@ -1,0 +1,200 @@
+"""The kernels of `fused_ernie_rna`: in Triton's interpreter, compiled, and on a GPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import attention_ernie_rna
+import fused_ernie_rna
+from configuration_ernie_rna import ErnieRnaConfig
+from fused_ernie_rna import why_not
+from modeling_ernie_rna import ErnieRnaForMaskedLM
+from tests.conftest import ROOT, lively
+from tests.model.test_attention import DTYPES as MODEL_DTYPES
+from tests.model.test_attention import gradient_error, outcome, padded_ids, variant
+
+needs_triton = pytest.mark.skipif(fused_ernie_rna.triton is None, reason="needs Triton")
+
+
+@needs_triton
+def test_in_the_interpreter():
+    """All of `fused_in_interpreter`, which needs a process whose Triton interprets."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, "tests/model/fused_in_interpreter.py"],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+# ---------------------------------------------------------------------------------------------
+# Whether they run
+
+
+def tensors(dtype=torch.float32, bias_dtype=None, width=16):
+    query = torch.zeros(1, 1, 3, width, dtype=dtype)
+    return query, torch.zeros(1, 1, 3, 3, dtype=bias_dtype or dtype)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (tensors(torch.float64), "no torch.float64 with a bias in torch.float64"),
+        (tensors(torch.bfloat16, torch.float16), "no torch.bfloat16 with a bias in torch.float16"),
+        (tensors(torch.float32, torch.float16), "no torch.float32 with a bias in torch.float16"),
+        (tensors(width=8), "16 to 128 wide, not 8"),
+        (tensors(width=129), "16 to 128 wide, not 129"),
+        (tensors(), "Triton fails with"),  # on a CPU
+    ],
+)
+def test_why_not(given, reason):
+    assert reason in why_not(*given)
+
+
+def test_without_triton_pytorch_runs(monkeypatch):
+    monkeypatch.setattr(fused_ernie_rna, "triton", None)
+    assert why_not(*tensors()) == "Triton is not installed"
+
+
+def test_one_warning_says_why_they_do_not_run(monkeypatch):
+    warned = []
+    monkeypatch.setattr(attention_ernie_rna.logger, "warning_once", warned.append)
+    assert not attention_ernie_rna.runs_fused(*tensors())  # A CPU has paths of its own.
+    assert not warned
+    monkeypatch.setattr(attention_ernie_rna, "DEVICE_TYPES", {"cpu"})
+    assert not attention_ernie_rna.runs_fused(*tensors(width=8))
+    assert "do not run here: they take heads 16 to 128 wide" in warned[0]
+
+
+# ---------------------------------------------------------------------------------------------
+# Compiled for a GPU, without one
+
+# Of each pointer: of query, key and value (q), of the bias (b), or its own.
+POINTERS = {
+    "carried_forward": "q q q b b q fp32",
+    "carried_rows": "q q q b q q fp32 b b q",
+    "carried_columns": "q q b q fp32 b q q",
+    "recomputed_forward": "q q q b i64 q fp32",
+    "recomputed_rows": "q q q b i64 q q fp32 fp32 b fp32",
+    "recomputed_columns": "q q q b i64 q fp32 fp32 q fp32",
+}
+
+
+def compiled(name, width, dtype, bias_dtype, capability=90, even=True, dropout=False):
+    """A kernel, compiled with its launch options for a compute capability."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    kernel = getattr(fused_ernie_rna, f"_{name}")
+    constants = fused_ernie_rna.launch_options(name, width, 4 if dtype == "fp32" else 2)
+    launch = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
+    constants |= {"HEAD_DIM": width, "WIDTH": width, "DROPOUT": dropout, "EVEN": even}
+    flags = {"PRECISION": "ieee", "CARRY": True, "MORE": True, "BINS": 26, "BINS_WIDTH": 32}
+    flags["SPLIT"] = dtype != bias_dtype
+    constants |= {key: flag for key, flag in flags.items() if key in kernel.arg_names}
+    pointers = [{"q": dtype, "b": bias_dtype}.get(kind, kind) for kind in POINTERS[name].split()]
+    sizes = ["i32", "i32", "fp32", "i64"]  # seq, heads or layers, rate, seed
+    kinds = [f"*{pointer}" for pointer in pointers] + sizes
+    signature = dict(zip(kernel.arg_names, kinds, strict=False))
+    aligned = [*range(len(pointers)), *([len(pointers)] if even else [])]
+    source = ASTSource(
+        fn=kernel,
+        signature=signature | dict.fromkeys(constants, "constexpr"),
+        constexprs={(kernel.arg_names.index(key),): value for key, value in constants.items()},
+        attrs={(number,): [["tt.divisibility", 16]] for number in aligned},
+    )
+    return compile(source, target=GPUTarget("cuda", capability, 32), options=launch)
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtypes", [("bf16", "bf16"), ("bf16", "fp32"), ("fp32", "fp32")], ids=str)
+@pytest.mark.parametrize("width", [16, 64, 128])
+@pytest.mark.parametrize("name", POINTERS)
+def test_kernels_compile_and_fit(name, width, dtypes, capability):
+    for even, dropout in ((True, False), (False, True)):
+        kernel = compiled(name, width, *dtypes, capability, even, dropout)
+        assert kernel.metadata.shared <= 99 * 1024
+        if dtypes[0] == "bf16" and capability == 90:
+            assert "wgmma" in kernel.asm["ptx"]
+
+
+# ---------------------------------------------------------------------------------------------
+# On a GPU
+
+on_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def gpu_test(function):
+    for mark in (*on_gpu, needs_triton):
+        function = mark(function)
+    return function
+
+
+@gpu_test
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize("width", [16, 24, 64, 128])
+@pytest.mark.parametrize(("seq", "padding"), [(300, "left"), (1024, "right")])
+@pytest.mark.parametrize("dtypes", ["float32", "bfloat16", "float16", "autocast"])
+def test_carried_on_a_gpu(dtypes, seq, padding, width, carry, dropout):
+    from tests.model.fused_checks import DTYPES, check_carried
+
+    options = {"padding": padding, "carry": carry, "dropout": dropout, "in_place": carry}
+    check_carried("cuda", DTYPES[dtypes], seq, width, **options)
+
+
+@gpu_test
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("layers", [1, 12])
+@pytest.mark.parametrize("width", [16, 24, 64, 128])
+@pytest.mark.parametrize(("seq", "padding"), [(300, "left"), (1024, "right")])
+@pytest.mark.parametrize("dtypes", ["float32", "bfloat16", "float16", "autocast"])
+def test_recomputed_on_a_gpu(dtypes, seq, padding, width, layers, dropout):
+    from tests.model.fused_checks import DTYPES, check_recomputed
+
+    options = {"padding": padding, "layers": layers, "dropout": dropout}
+    check_recomputed("cuda", DTYPES[dtypes], seq, width, **options)
+
+
+@pytest.fixture
+def large_model() -> ErnieRnaForMaskedLM:
+    config = ErnieRnaConfig(hidden_size=256, num_attention_heads=4, intermediate_size=512)
+    return lively(ErnieRnaForMaskedLM(config)).eval().cuda()
+
+
+@gpu_test
+@pytest.mark.parametrize("seq", [300, 1024])
+@pytest.mark.parametrize("dtype", MODEL_DTYPES, ids=str)
+@pytest.mark.parametrize("path", ["sdpa", "recompute"])
+def test_models_on_a_gpu(large_model, path, dtype, seq):
+    ids = padded_ids(seq, "right").cuda()
+    assert why_not(*(tensor.cuda() for tensor in tensors(dtype, width=64))) is None
+    exact_hidden, exact = outcome(variant(large_model, "eager", torch.float64), ids)
+    eager_hidden, eager = outcome(variant(large_model, "eager", dtype), ids)
+    hidden, gradients = outcome(variant(large_model, path, dtype), ids)
+    allowed = 2 * (eager_hidden - exact_hidden).abs().max() + 1e-6
+    assert (hidden - exact_hidden).abs().max() <= allowed
+    assert gradient_error(gradients, exact) <= 2 * gradient_error(eager, exact) + 1e-6
+
+
+@gpu_test
+@pytest.mark.parametrize("path", ["sdpa", "recompute"])
+def test_runs_on_a_gpu_are_deterministic(large_model, path):
+    model = variant(large_model, path, torch.bfloat16)
+    (hidden, gradients), (again, gradients_again) = (
+        outcome(model, padded_ids(300, "none").cuda() * 0 + IDS) for IDS in (5, 5)
+    )
+    assert torch.equal(hidden, again)
+    assert all(torch.equal(gradients[name], gradients_again[name]) for name in gradients)
