@@ -71,9 +71,9 @@ def test_carried(dtypes, seq, padding, width, carry):
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("dtypes", DTYPES)
+@pytest.mark.parametrize("dtypes", ["float32", "autocast"])
 def test_carried_in_place_with_padding(dtypes, padding):
-    check_carried("cpu", DTYPES[dtypes], 70, 16, padding=padding, carry=True, in_place=True)
+    check_carried("cpu", DTYPES[dtypes], 40, 16, padding=padding, carry=True, in_place=True)
 
 
 @pytest.mark.parametrize(("dtypes", "carry"), [("float32", False), ("autocast", True)])
@@ -81,10 +81,10 @@ def test_carried_with_dropout(dtypes, carry):
     check_carried("cpu", DTYPES[dtypes], 40, 16, padding="right", carry=carry, dropout=0.3)
 
 
-@pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize(("seq", "padding", "width"), SIZES)
 @pytest.mark.parametrize("dtypes", DTYPES)
-def test_recomputed(dtypes, seq, padding, width, layers):
+def test_recomputed(dtypes, seq, padding, width):
+    layers = 1 if seq == 7 else 2
     check_recomputed("cpu", DTYPES[dtypes], seq, width, layers=layers, padding=padding)
 
 
