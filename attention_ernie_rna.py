@@ -22,6 +22,7 @@ from transformers.utils import logging
 # A folder from the Hub is a package; these files in a checkout are top-level modules.
 if __package__:
     from .fused_ernie_rna import (
+        ALIGNMENT,
         DEVICE_TYPES,
         carried_backward,
         carried_forward,
@@ -31,7 +32,7 @@ if __package__:
     )
 else:
     _fused = importlib.import_module("fused_ernie_rna")
-    DEVICE_TYPES, why_not = _fused.DEVICE_TYPES, _fused.why_not
+    ALIGNMENT, DEVICE_TYPES, why_not = _fused.ALIGNMENT, _fused.DEVICE_TYPES, _fused.why_not
     carried_forward, carried_backward = _fused.carried_forward, _fused.carried_backward
     recomputed_forward = _fused.recomputed_forward
     recomputed_backward = _fused.recomputed_backward
@@ -61,9 +62,15 @@ def bias_by_id(table: torch.Tensor, input_ids: torch.Tensor, keep: torch.Tensor)
 
 
 def look_up_bias(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Bias 0, (batch, heads, seq, seq), from `bias_by_id`; or (batch * heads, seq, seq)."""
-    index = columns[..., None, :].expand(*columns.shape, columns.shape[-1])
-    return rows.gather(-1, index)
+    """Bias 0, (batch, heads, seq, seq), from `bias_by_id`; or (batch * heads, seq, seq).
+
+    For the kernels of `fused_ernie_rna` it is laid out as they would otherwise copy it.
+    """
+    seq = columns.shape[-1]
+    if may_run_fused(rows.device):
+        columns = F.pad(columns, (0, -seq % ALIGNMENT))
+    index = columns[..., None, :].expand(*rows.shape[:-1], columns.shape[-1])
+    return rows.gather(-1, index)[..., :seq]
 
 
 def without_autocast(device: torch.device):
@@ -87,14 +94,16 @@ def under_transform() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def runs_fused(query: torch.Tensor, bias: torch.Tensor) -> bool:
-    """Whether `fused_ernie_rna` does the work; where it cannot, a warning says why, once.
-
-    Compilers, tracers and transforms see plain operations instead.
-    """
+def may_run_fused(device: torch.device) -> bool:
+    """Whether `fused_ernie_rna` is to run; compilers, tracers, transforms see plain operations."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or under_transform():
         return False
-    if query.device.type not in DEVICE_TYPES:
+    return device.type in DEVICE_TYPES
+
+
+def runs_fused(query: torch.Tensor, bias: torch.Tensor) -> bool:
+    """Whether `fused_ernie_rna` does the work; where it cannot, a warning says why, once."""
+    if not may_run_fused(query.device):
         return False
     reason = why_not(query, bias)
     if reason is not None:

@@ -14,8 +14,11 @@ ROWS      queries of a tile
 COLUMNS   keys of a tile
 WIDTH     HEAD_DIM, or BINS, rounded up to a power of two
 
+pitch     elements from one row of the scores to the next: seq, rounded up to `ALIGNMENT`
+
 Whatever is (batch, heads, seq, head_dim) lies in memory as (batch, seq, heads, head_dim), as the
-projections make it and read it.
+projections make it and read it; whatever is (batch, heads, seq, seq) as the front columns of
+(batch, heads, seq, pitch), because only aligned rows can be read in more than single elements.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ except ImportError:
 DEVICE_TYPES = {"cuda"}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HEAD_DIMS = range(16, 129)
+ALIGNMENT = 16  # Triton knows of an integer that it is a multiple of 16, or nothing.
 
 
 def why_not(query: torch.Tensor, bias: torch.Tensor) -> str | None:
@@ -125,12 +129,13 @@ def carried_forward(query, key, value, bias, dropout, carry, in_place=False):
     """
     batch, heads, seq, _ = query.shape
     query, key, value = map(_by_token, (query, key, value))
-    bias = bias.contiguous()
-    scores = torch.empty_like(bias) if carry and not in_place else bias
+    bias = _aligned(bias)
+    scores = _empty_scores(bias) if carry and not in_place else bias
     context, lse = torch.empty_like(query), _lse(batch * heads, query)
     tensors = query, key, value, bias, scores, context, lse
+    sizes = seq, heads, _pitch(seq)
     options = _options("carried_forward", query, dropout, CARRY=carry)
-    _launch(_carried_forward, batch * heads, "ROWS", tensors, (seq, heads), dropout, options)
+    _launch(_carried_forward, batch * heads, "ROWS", tensors, sizes, dropout, options)
     return context, scores if carry else None, lse
 
 
@@ -147,10 +152,11 @@ def carried_backward(
     batch, heads, seq, _ = query.shape
     query, key, value, context = map(_by_token, (query, key, value, context))
     grad_context = torch.zeros_like(context) if grad_context is None else _by_token(grad_context)
-    kept = kept.contiguous()
-    grad_query, grad_key, grad_value, grad_bias = map(torch.empty_like, (query, key, value, kept))
-    sizes = seq, heads
-    more = kept if grad_scores is None else grad_scores.contiguous()
+    kept = _aligned(kept)
+    grad_query, grad_key, grad_value = map(torch.empty_like, (query, key, value))
+    grad_bias = _empty_scores(kept)
+    sizes = seq, heads, _pitch(seq)
+    more = kept if grad_scores is None else _aligned(grad_scores)
     tensors = (query, key, value, kept, context, grad_context, lse, more, grad_bias, grad_query)
     flags = {"CARRY": carry, "MORE": grad_scores is not None}
     options = _options("carried_rows", query, dropout, **flags)
@@ -222,6 +228,30 @@ def recomputed_backward(
 def _by_token(tensor: torch.Tensor) -> torch.Tensor:
     """(batch, heads, seq, head_dim), in memory (batch, seq, heads, head_dim)."""
     return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _pitch(seq: int) -> int:
+    return -(-seq // ALIGNMENT) * ALIGNMENT
+
+
+def _empty_scores(like: torch.Tensor) -> torch.Tensor:
+    """(batch, heads, seq, seq), its rows a pitch apart."""
+    seq = like.shape[-1]
+    shape = *like.shape[:-1], _pitch(seq)
+    return torch.empty(shape, dtype=like.dtype, device=like.device)[..., :seq]
+
+
+def _aligned(scores: torch.Tensor) -> torch.Tensor:
+    """Scores as `_empty_scores` lays them out, copied if they are not yet."""
+    batch, heads, seq, _ = scores.shape
+    pitch = _pitch(seq)
+    strides = heads * seq * pitch, seq * pitch, pitch, 1
+    sizes = zip(scores.shape, scores.stride(), strides, strict=True)
+    in_place = all(size == 1 or is_stride == stride for size, is_stride, stride in sizes)
+    end = (scores.storage_offset() + batch * heads * seq * pitch) * scores.element_size()
+    if in_place and scores.data_ptr() % 16 == 0 and end <= scores.untyped_storage().nbytes():
+        return scores
+    return _empty_scores(scores).copy_(scores)
 
 
 def _lse(heads: int, query: torch.Tensor) -> torch.Tensor:
@@ -336,24 +366,29 @@ def _put_vector(pointer, values, first, seq, COUNT: tl.constexpr):
 
 
 @_part
-def _tile(pointer, rows, columns, left, seq, EVEN: tl.constexpr):
-    """Entries of (left, seq), where the pointer stands; rows and columns broadcast; -inf beyond."""
-    at = pointer + rows * seq + columns
+def _tile(pointer, rows, columns, left, seq, pitch, other, EVEN: tl.constexpr):
+    """Entries of (left, seq), where the pointer stands; rows and columns broadcast.
+
+    Beyond it `other`: what lies between seq and pitch is read, as part of an aligned whole, and
+    left out.
+    """
+    at = pointer + rows * pitch + columns
     if EVEN:
         found = tl.load(at)
     else:
-        found = tl.load(at, mask=(rows < left) & (columns < seq), other=float("-inf"))
+        found = tl.load(at, mask=(rows < left) & (columns < pitch), other=other)
+        found = tl.where(columns < seq, found, other)
     return found
 
 
 @_part
-def _put_tile(pointer, values, rows, columns, left, seq, EVEN: tl.constexpr):
-    """The inverse of `_tile`."""
-    at = pointer + rows * seq + columns
+def _put_tile(pointer, values, rows, columns, left, pitch, EVEN: tl.constexpr):
+    """The inverse of `_tile`; anything may stand between seq and pitch afterwards."""
+    at = pointer + rows * pitch + columns
     if EVEN:
         tl.store(at, values)
     else:
-        tl.store(at, values, mask=(rows < left) & (columns < seq))
+        tl.store(at, values, mask=(rows < left) & (columns < pitch))
 
 
 @_part
@@ -427,6 +462,7 @@ def _carried_scores(
     columns,
     left,
     seq,
+    pitch,
     one,
     two,
     CARRY: tl.constexpr,
@@ -434,7 +470,7 @@ def _carried_scores(
     PRECISION: tl.constexpr,
 ):
     """A tile of the scores, in float32: as kept, or the bias kept and one twoᵀ."""
-    scores = _tile(kept, rows, columns, left, seq, EVEN).to(tl.float32)
+    scores = _tile(kept, rows, columns, left, seq, pitch, float("-inf"), EVEN).to(tl.float32)
     if not CARRY:
         scores = tl.dot(one, tl.trans(two), scores, input_precision=PRECISION)
         scores = scores.to(kept.dtype.element_ty).to(tl.float32)
@@ -452,6 +488,7 @@ def _carried_forward(
     lse,
     seq,
     heads,
+    pitch,
     rate,
     seed,
     ROWS: tl.constexpr,
@@ -468,7 +505,7 @@ def _carried_forward(
     head = tl.program_id(0) // strips
     first = tl.program_id(0) % strips * ROWS
     start, stride = _head_start(head, seq, heads, HEAD_DIM), heads * HEAD_DIM
-    corner = (head.to(tl.int64) * seq + first) * seq  # of this strip in (heads, seq, seq)
+    corner = (head.to(tl.int64) * seq + first) * pitch  # of this strip in (heads, seq, pitch)
     rows = tl.arange(0, ROWS)[:, None]
     left = seq - first
     q = _matrix(query + start, first, seq, stride, ROWS, HEAD_DIM, WIDTH, EVEN)
@@ -480,11 +517,11 @@ def _carried_forward(
         k = _matrix(key + start, begin, seq, stride, COLUMNS, HEAD_DIM, WIDTH, EVEN)
         v = _matrix(value + start, begin, seq, stride, COLUMNS, HEAD_DIM, WIDTH, EVEN)
         tile = _carried_scores(
-            bias + corner, rows, columns, left, seq, q, k, False, EVEN, PRECISION
+            bias + corner, rows, columns, left, seq, pitch, q, k, False, EVEN, PRECISION
         )
         if CARRY:
             tile_scores = tile.to(scores.dtype.element_ty)
-            _put_tile(scores + corner, tile_scores, rows, columns, left, seq, EVEN)
+            _put_tile(scores + corner, tile_scores, rows, columns, left, pitch, EVEN)
         top, total, attended = _take_in(
             tile,
             v,
@@ -518,6 +555,7 @@ def _carried_rows(
     grad_query,
     seq,
     heads,
+    pitch,
     rate,
     seed,
     ROWS: tl.constexpr,
@@ -535,7 +573,7 @@ def _carried_rows(
     head = tl.program_id(0) // strips
     first = tl.program_id(0) % strips * ROWS
     start, stride = _head_start(head, seq, heads, HEAD_DIM), heads * HEAD_DIM
-    corner = (head.to(tl.int64) * seq + first) * seq
+    corner = (head.to(tl.int64) * seq + first) * pitch
     rows = tl.arange(0, ROWS)[:, None]
     left = seq - first
     q = _matrix(query + start, first, seq, stride, ROWS, HEAD_DIM, WIDTH, EVEN)
@@ -549,7 +587,7 @@ def _carried_rows(
         k = _matrix(key + start, begin, seq, stride, COLUMNS, HEAD_DIM, WIDTH, EVEN)
         v = _matrix(value + start, begin, seq, stride, COLUMNS, HEAD_DIM, WIDTH, EVEN)
         tile = _carried_scores(
-            kept + corner, rows, columns, left, seq, q, k, CARRY, EVEN, PRECISION
+            kept + corner, rows, columns, left, seq, pitch, q, k, CARRY, EVEN, PRECISION
         )
         weights = tl.exp(tile - sums[:, None])
         grad_tile = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
@@ -558,12 +596,10 @@ def _carried_rows(
             grad_tile = tl.where(keeps, grad_tile / (1.0 - rate), 0.0)
         grad_tile = weights * (grad_tile - delta[:, None])
         if MORE:
-            from_next = _tile(more + corner, rows, columns, left, seq, EVEN).to(tl.float32)
-            if not EVEN:
-                from_next = tl.where((rows < left) & (columns < seq), from_next, 0.0)
-            grad_tile += from_next
+            from_next = _tile(more + corner, rows, columns, left, seq, pitch, 0.0, EVEN)
+            grad_tile += from_next.to(tl.float32)
         rounded = grad_tile.to(grad_bias.dtype.element_ty)
-        _put_tile(grad_bias + corner, rounded, rows, columns, left, seq, EVEN)
+        _put_tile(grad_bias + corner, rounded, rows, columns, left, pitch, EVEN)
         grad_q = tl.dot(rounded.to(k.dtype), k, grad_q, input_precision=PRECISION)
     _put_matrix(grad_query + start, grad_q, first, seq, stride, ROWS, HEAD_DIM, WIDTH)
 
@@ -580,6 +616,7 @@ def _carried_columns(
     grad_value,
     seq,
     heads,
+    pitch,
     rate,
     seed,
     ROWS: tl.constexpr,
@@ -596,7 +633,7 @@ def _carried_columns(
     head = tl.program_id(0) // strips
     first = tl.program_id(0) % strips * COLUMNS
     start, stride = _head_start(head, seq, heads, HEAD_DIM), heads * HEAD_DIM
-    corner = head.to(tl.int64) * seq * seq
+    corner = head.to(tl.int64) * seq * pitch
     columns = (first + tl.arange(0, COLUMNS))[:, None]
     rows = tl.arange(0, ROWS)[None, :]
     k = _matrix(key + start, first, seq, stride, COLUMNS, HEAD_DIM, WIDTH, EVEN)
@@ -608,18 +645,16 @@ def _carried_columns(
         grad = _matrix(grad_context + start, begin, seq, stride, ROWS, HEAD_DIM, WIDTH, EVEN)
         sums = _vector(lse + head.to(tl.int64) * seq, begin, seq, ROWS)
         tile = _carried_scores(
-            kept + corner, rows, columns, left, seq, k, q, CARRY, EVEN, PRECISION
+            kept + corner, rows, columns, left, seq, pitch, k, q, CARRY, EVEN, PRECISION
         )
         weights = tl.exp(tile - sums[None, :])
         if DROPOUT:
             keeps = _keeps(head, begin + rows, columns, rate, seed)
             weights = tl.where(keeps, weights / (1.0 - rate), 0.0)
         grad_v = tl.dot(weights.to(grad.dtype), grad, grad_v, input_precision=PRECISION)
-        grad_tile = _tile(grad_bias + corner, rows, columns, left, seq, EVEN)
-        if not EVEN:
-            grad_tile = tl.where((rows < left) & (columns < seq), grad_tile, 0.0)
+        grad_tile = _tile(grad_bias + corner, rows, columns, left, seq, pitch, 0.0, EVEN)
         grad_k = tl.dot(grad_tile.to(q.dtype), q, grad_k, input_precision=PRECISION)
-        corner += ROWS * seq
+        corner += ROWS * pitch
     _put_matrix(grad_key + start, grad_k, first, seq, stride, COLUMNS, HEAD_DIM, WIDTH)
     _put_matrix(grad_value + start, grad_v, first, seq, stride, COLUMNS, HEAD_DIM, WIDTH)
 

@@ -52,12 +52,16 @@ def _interpreter(monkeypatch):
     def float_dot(self, one, two, *args):  # The original multiplies the bits of bfloat16.
         return dot(self, widened(one), widened(two), *args)
 
+    def bfloat16(self, value):  # The original knows no constants of it.
+        return interpreter.TensorHandle(round_to_bfloat16(np.array([value])), tl.bfloat16)
+
     def patch_index(tensor, scope):  # numpy 2.4 makes no integers of one-dimensional arrays.
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     monkeypatch.setattr(interpreter, "_convert_float", rounding_convert)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", float_dot)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "get_bf16", bfloat16, raising=False)
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_index)
     yield
     fused_ernie_rna.DEVICE_TYPES.discard("cpu")

@@ -63,6 +63,7 @@ def test_without_triton_pytorch_runs(monkeypatch):
     assert why_not(*tensors()) == "Triton is not installed"
 
 
+@needs_triton
 def test_one_warning_says_why_they_do_not_run(monkeypatch):
     warned = []
     monkeypatch.setattr(attention_ernie_rna.logger, "warning_once", warned.append)
@@ -100,10 +101,13 @@ def compiled(name, width, dtype, bias_dtype, capability=90, even=True, dropout=F
     flags["SPLIT"] = dtype != bias_dtype
     constants |= {key: flag for key, flag in flags.items() if key in kernel.arg_names}
     pointers = [{"q": dtype, "b": bias_dtype}.get(kind, kind) for kind in POINTERS[name].split()]
-    sizes = ["i32", "i32", "fp32", "i64"]  # seq, heads or layers, rate, seed
+    # seq, heads or layers, pitch, rate, seed
+    sizes = ["i32", "i32", *(["i32"] if "pitch" in kernel.arg_names else []), "fp32", "i64"]
     kinds = [f"*{pointer}" for pointer in pointers] + sizes
     signature = dict(zip(kernel.arg_names, kinds, strict=False))
-    aligned = [*range(len(pointers)), *([len(pointers)] if even else [])]
+    aligned = list(range(len(pointers)))
+    aligned += [kernel.arg_names.index("pitch")] if "pitch" in kernel.arg_names else []
+    aligned += [kernel.arg_names.index("seq")] if even else []
     source = ASTSource(
         fn=kernel,
         signature=signature | dict.fromkeys(constants, "constexpr"),
@@ -115,16 +119,15 @@ def compiled(name, width, dtype, bias_dtype, capability=90, even=True, dropout=F
 
 @needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("capability", "even"), [(80, False), (90, True)])
 @pytest.mark.parametrize("dtypes", [("bf16", "bf16"), ("bf16", "fp32"), ("fp32", "fp32")], ids=str)
 @pytest.mark.parametrize("width", [16, 64, 128])
 @pytest.mark.parametrize("name", POINTERS)
-def test_kernels_compile_and_fit(name, width, dtypes, capability):
-    for even, dropout in ((True, False), (False, True)):
-        kernel = compiled(name, width, *dtypes, capability, even, dropout)
-        assert kernel.metadata.shared <= 99 * 1024
-        if dtypes[0] == "bf16" and capability == 90:
-            assert "wgmma" in kernel.asm["ptx"]
+def test_kernels_compile_and_fit(name, width, dtypes, capability, even):
+    kernel = compiled(name, width, *dtypes, capability, even, dropout=not even)
+    assert kernel.metadata.shared <= 99 * 1024
+    if dtypes[0] == "bf16" and capability == 90:
+        assert "wgmma" in kernel.asm["ptx"]
 
 
 # ---------------------------------------------------------------------------------------------
