@@ -62,15 +62,11 @@ def bias_by_id(table: torch.Tensor, input_ids: torch.Tensor, keep: torch.Tensor)
 
 
 def look_up_bias(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Bias 0, (batch, heads, seq, seq), from `bias_by_id`; or (batch * heads, seq, seq).
-
-    For the kernels of `fused_ernie_rna` it is laid out as they would otherwise copy it.
-    """
-    seq = columns.shape[-1]
+    """Bias 0, (batch, heads, seq, seq), from `bias_by_id`; or (batch * heads, seq, seq)."""
     if may_run_fused(rows.device):
-        columns = F.pad(columns, (0, -seq % ALIGNMENT))
-    index = columns[..., None, :].expand(*rows.shape[:-1], columns.shape[-1])
-    return rows.gather(-1, index)[..., :seq]
+        return AlignedLookUp.apply(rows, columns)
+    index = columns[..., None, :].expand(*columns.shape, columns.shape[-1])
+    return rows.gather(-1, index)
 
 
 def without_autocast(device: torch.device):
@@ -215,6 +211,29 @@ def _gradient(backward):
             return backward(ctx, grad_context, *grads)
 
     return run
+
+
+class AlignedLookUp(torch.autograd.Function):
+    """`look_up_bias`, laid out as `fused_ernie_rna` would otherwise copy it.
+
+    Its gradient is a product that adds up in the same order each time; that of `gather` on a GPU
+    has seq² additions contend for the few entries of the rows.
+    """
+
+    @staticmethod
+    def forward(ctx, rows, columns):
+        ctx.device, ctx.bins = rows.device, rows.shape[-1]
+        ctx.save_for_backward(columns)
+        seq = columns.shape[-1]
+        index = F.pad(columns, (0, -seq % ALIGNMENT))[..., None, :]
+        return rows.gather(-1, index.expand(*rows.shape[:-1], -1))[..., :seq]
+
+    @staticmethod
+    @_gradient
+    def backward(ctx, grad):
+        (columns,) = ctx.saved_tensors
+        bins = torch.arange(ctx.bins, device=ctx.device)
+        return grad @ (columns[..., None] == bins).to(grad.dtype), None
 
 
 class ScoresOnlyAttention(torch.autograd.Function):
