@@ -97,9 +97,9 @@ _LAUNCHES = {
         "carried_forward": ((128, 64, 8, 2), (64, 64, 4, 2)),
         "carried_rows": ((64, 64, 4, 2), (64, 64, 8, 1)),
         "carried_columns": ((64, 64, 4, 2), (64, 64, 8, 1)),
-        "recomputed_forward": ((128, 128, 8, 2), (128, 64, 8, 1)),
-        "recomputed_rows": ((64, 64, 4, 2), (64, 64, 8, 1)),
-        "recomputed_columns": ((64, 64, 4, 2), (64, 64, 8, 1)),
+        "recomputed_forward": ((128, 64, 8, 1), (128, 64, 8, 1)),
+        "recomputed_rows": ((64, 64, 4, 1), (64, 64, 8, 1)),
+        "recomputed_columns": ((64, 64, 4, 1), (64, 64, 8, 1)),
     },
     4: {
         "carried_forward": ((64, 32, 8, 1), (32, 32, 8, 1)),
