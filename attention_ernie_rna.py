@@ -26,7 +26,6 @@ if __package__:
         DEVICE_TYPES,
         carried_backward,
         carried_forward,
-        recomputed_backward,
         recomputed_forward,
         why_not,
     )
@@ -35,7 +34,6 @@ else:
     ALIGNMENT, DEVICE_TYPES, why_not = _fused.ALIGNMENT, _fused.DEVICE_TYPES, _fused.why_not
     carried_forward, carried_backward = _fused.carried_forward, _fused.carried_backward
     recomputed_forward = _fused.recomputed_forward
-    recomputed_backward = _fused.recomputed_backward
 
 logger = logging.get_logger(__name__)
 
@@ -377,28 +375,16 @@ class RecomputedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value, dropout, bias_rows, columns, *pairs):
         ctx.dropout, ctx.device = Dropout(dropout), value.device
-        ctx.fused = runs_fused(value, bias_rows)
-        if ctx.fused:
-            inputs = value, ctx.dropout, bias_rows, columns, *_side_by_side(pairs)
-            context, lse = recomputed_forward(*inputs)
-            ctx.save_for_backward(value, bias_rows, columns, context, lse, *pairs)
-            return context
-        ctx.save_for_backward(value, bias_rows, columns, None, None, *pairs)
+        ctx.save_for_backward(value, bias_rows, columns, *pairs)
+        if not dropout and runs_fused(value, bias_rows):
+            queries, keys = torch.cat(pairs[::2], -1), torch.cat(pairs[1::2], -1)
+            return recomputed_forward(value, bias_rows, columns, queries, keys)
         return _attend_by_block(_summed_blocks(bias_rows, columns, pairs), value, ctx.dropout)
 
     @staticmethod
     @_gradient
     def backward(ctx, grad_context):
-        value, bias_rows, columns, context, lse, *pairs = ctx.saved_tensors
-        if ctx.fused and not torch.is_grad_enabled():
-            inputs = value, ctx.dropout, bias_rows, columns, *_side_by_side(pairs)
-            grads = recomputed_backward(*inputs, context, lse, grad_context)
-            grad_value, grad_rows, *grad_joined = grads
-            by_layer = (grad.split(value.shape[-1], -1) for grad in grad_joined)
-            grad_pairs = (g.to(value.dtype) for pair in zip(*by_layer, strict=True) for g in pair)
-            return grad_value, None, grad_rows, None, *grad_pairs
-        if ctx.fused:
-            _check_drawable(ctx.dropout)
+        value, bias_rows, columns, *pairs = ctx.saved_tensors
         grad_value, grad_rows, *grad_pairs = map(torch.zeros_like, (value, bias_rows, *pairs))
         blocks = _summed_blocks(bias_rows, columns, pairs)
         queries, keys = _Joined(pairs[::2]), _Joined(pairs[1::2])
@@ -415,11 +401,6 @@ class RecomputedAttention(torch.autograd.Function):
             for layer, part in zip(grad_pairs[1::2], grad_keys.split(width, -1), strict=True):
                 layer[heads] += part
         return grad_value, None, grad_rows, None, *grad_pairs
-
-
-def _side_by_side(pairs):
-    """All layers' queries side by side, and keys, each (batch * heads, seq, layers * head_dim)."""
-    return torch.cat(pairs[::2], -1), torch.cat(pairs[1::2], -1)
 
 
 def _summed_blocks(bias_rows, columns, pairs):

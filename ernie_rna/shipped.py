@@ -12,7 +12,7 @@ EXAMPLE_FILES = (
     *("RNase-P.fasta", "RNase-P.dbn", "RNase-P.shape"),
 )
 # Of pretraining, by name.
-CONFIGS = ("mini", "mini-2", "mini-3", "paper")
+CONFIGS = ("mini", "mini-2", "mini-3", "mini-4", "paper")
 
 
 def mini() -> Path:

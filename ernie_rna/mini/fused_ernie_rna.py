@@ -1,10 +1,10 @@
 """Attention in one pass over the scores, written in Triton for CUDA devices.
 
 Carried, a kernel reads a tile of the bias, adds query keyᵀ, writes the scores that the next layer
-adds and takes their softmax on the way, so each layer reads and writes (seq, seq) once. Recomputed,
-the tile is summed up in registers and no (seq, seq) memory is touched. The backward passes take the
-weights from the log-sum-exp of each row; one kernel goes over rows, one over columns, so that
-every sum has one owner and a fixed order.
+adds and takes their softmax on the way, so each layer reads and writes (seq, seq) once. The
+backward pass takes the weights from the log-sum-exp of each row; one kernel goes over rows, one
+over columns, so that every sum has one owner and a fixed order. Recomputed, the tile is summed up
+in registers and no (seq, seq) memory is touched; its backward pass is PyTorch's.
 
 Importable without Triton and without CUDA: `why_not` says whether the kernels can run.
 
@@ -12,8 +12,7 @@ Shapes and words are those of `attention_ernie_rna`, and
 lse       (batch * heads, seq), float32: the log-sum-exp of each row of the scores
 ROWS      queries of a tile
 COLUMNS   keys of a tile
-WIDTH     HEAD_DIM, or BINS, rounded up to a power of two
-
+WIDTH     HEAD_DIM rounded up to a power of two
 pitch     elements from one row of the scores to the next: seq, rounded up to `ALIGNMENT`
 
 Whatever is (batch, heads, seq, head_dim) lies in memory as (batch, seq, heads, head_dim), as the
@@ -80,10 +79,10 @@ def launch_options(kernel: str, width: int, size: int) -> dict[str, int]:
     """Tile, warps and pipeline stages of a kernel.
 
     All of them fit 99 KiB of shared memory, the least among GPUs of compute capability 8.0 and
-    newer, and none spills registers but the recomputed gradients of float32 heads wider than 64.
+    newer, and up to 64 wide they are the fastest of those tried on an H200.
 
     Args:
-        kernel: "carried_forward", "carried_rows", "carried_columns" or the same of "recomputed".
+        kernel: "carried_forward", "carried_rows", "carried_columns" or "recomputed_forward".
         width: of a head, rounded up to a power of two.
         size: bytes of an element of query, key and value.
     """
@@ -94,20 +93,16 @@ def launch_options(kernel: str, width: int, size: int) -> dict[str, int]:
 # By element size and kernel, for heads up to 64 and up to 128 wide: ROWS, COLUMNS, warps, stages.
 _LAUNCHES = {
     2: {
-        "carried_forward": ((128, 64, 8, 2), (64, 64, 4, 2)),
-        "carried_rows": ((64, 64, 4, 2), (64, 64, 8, 1)),
+        "carried_forward": ((64, 64, 4, 3), (64, 64, 4, 2)),
+        "carried_rows": ((64, 128, 8, 2), (64, 64, 8, 1)),
         "carried_columns": ((64, 64, 4, 2), (64, 64, 8, 1)),
         "recomputed_forward": ((128, 64, 8, 1), (128, 64, 8, 1)),
-        "recomputed_rows": ((64, 64, 4, 1), (64, 64, 8, 1)),
-        "recomputed_columns": ((64, 64, 4, 1), (64, 64, 8, 1)),
     },
     4: {
-        "carried_forward": ((64, 32, 8, 1), (32, 32, 8, 1)),
-        "carried_rows": ((32, 32, 8, 1), (32, 16, 8, 1)),
-        "carried_columns": ((32, 32, 8, 1), (32, 32, 8, 1)),
+        "carried_forward": ((32, 64, 8, 1), (32, 32, 8, 1)),
+        "carried_rows": ((32, 32, 4, 1), (32, 16, 8, 1)),
+        "carried_columns": ((32, 64, 8, 1), (32, 32, 8, 1)),
         "recomputed_forward": ((64, 32, 8, 1), (32, 32, 8, 1)),
-        "recomputed_rows": ((32, 32, 8, 1), (32, 32, 8, 1)),
-        "recomputed_columns": ((32, 32, 8, 1), (32, 32, 8, 1)),
     },
 }
 
@@ -131,11 +126,12 @@ def carried_forward(query, key, value, bias, dropout, carry, in_place=False):
     query, key, value = map(_by_token, (query, key, value))
     bias = _aligned(bias)
     scores = _empty_scores(bias) if carry and not in_place else bias
-    context, lse = torch.empty_like(query), _lse(batch * heads, query)
+    context = torch.empty_like(query)
+    lse = torch.empty(batch * heads, seq, dtype=torch.float32, device=query.device)
     tensors = query, key, value, bias, scores, context, lse
-    sizes = seq, heads, _pitch(seq)
-    options = _options("carried_forward", query, dropout, CARRY=carry)
-    _launch(_carried_forward, batch * heads, "ROWS", tensors, sizes, dropout, options)
+    numbers = seq, heads, _pitch(seq), dropout.rate, dropout.seed
+    options = _options("carried_forward", query, DROPOUT=dropout.rate > 0, CARRY=carry)
+    _launch(_carried_forward, batch * heads, "ROWS", tensors, numbers, options)
     return context, scores if carry else None, lse
 
 
@@ -155,15 +151,15 @@ def carried_backward(
     kept = _aligned(kept)
     grad_query, grad_key, grad_value = map(torch.empty_like, (query, key, value))
     grad_bias = _empty_scores(kept)
-    sizes = seq, heads, _pitch(seq)
+    numbers = seq, heads, _pitch(seq), dropout.rate, dropout.seed
     more = kept if grad_scores is None else _aligned(grad_scores)
     tensors = (query, key, value, kept, context, grad_context, lse, more, grad_bias, grad_query)
-    flags = {"CARRY": carry, "MORE": grad_scores is not None}
-    options = _options("carried_rows", query, dropout, **flags)
-    _launch(_carried_rows, batch * heads, "ROWS", tensors, sizes, dropout, options)
+    flags = {"DROPOUT": dropout.rate > 0, "CARRY": carry}
+    options = _options("carried_rows", query, MORE=grad_scores is not None, **flags)
+    _launch(_carried_rows, batch * heads, "ROWS", tensors, numbers, options)
     tensors = (query, key, kept, grad_context, lse, grad_bias, grad_key, grad_value)
-    options = _options("carried_columns", query, dropout, CARRY=carry)
-    _launch(_carried_columns, batch * heads, "COLUMNS", tensors, sizes, dropout, options)
+    options = _options("carried_columns", query, **flags)
+    _launch(_carried_columns, batch * heads, "COLUMNS", tensors, numbers, options)
     return grad_query, grad_key, grad_value, grad_bias
 
 
@@ -171,54 +167,23 @@ def carried_backward(
 # Recomputed scores
 
 
-def recomputed_forward(value, dropout, bias_rows, columns, queries, keys):
-    """Attend with scores that are summed up anew.
+def recomputed_forward(value, bias_rows, columns, queries, keys):
+    """Attend with scores that are summed up anew, without dropout.
 
     Args:
         value, bias_rows, columns: as for `RecomputedAttention`.
-        dropout: a `Dropout`.
         queries, keys: of all layers side by side, (batch * heads, seq, layers * head_dim).
 
     Returns:
-        The attended values (batch * heads, seq, head_dim); lse.
+        The attended values (batch * heads, seq, head_dim).
     """
     heads, seq, head_dim = value.shape
     tensors = [t.contiguous() for t in (queries, keys, value, bias_rows, columns)]
-    context, lse = torch.empty_like(tensors[2]), _lse(heads, value)
-    sizes = seq, queries.shape[-1] // head_dim
-    options = _options("recomputed_forward", value, dropout, BINS=bias_rows.shape[-1])
-    tensors += context, lse
-    _launch(_recomputed_forward, heads, "ROWS", tensors, sizes, dropout, options)
-    return context, lse
-
-
-def recomputed_backward(
-    value, dropout, bias_rows, columns, queries, keys, context, lse, grad_context
-):
-    """The gradients of value, bias_rows, queries and keys, the last two in float32.
-
-    Args:
-        context, lse: what `recomputed_forward` returned.
-    """
-    heads, seq, head_dim = value.shape
-    tensors = queries, keys, value, bias_rows, columns, context, grad_context
-    tensors = [t.contiguous() for t in tensors]
-    queries, keys, value, bias_rows, columns, context, grad_context = tensors
-    grad_value, grad_rows = map(torch.empty_like, (value, bias_rows))
-    # The kernels add to these, tile by tile.
-    grad_queries, grad_keys = (torch.zeros_like(t, dtype=torch.float32) for t in (queries, keys))
-    delta, sizes = torch.empty_like(lse), (seq, queries.shape[-1] // head_dim)
-    tensors += lse, delta, grad_rows, grad_queries
-    bins = bias_rows.shape[-1]
-    options = _options("recomputed_rows", value, dropout, BINS=bins)
-    options["BINS_WIDTH"] = max(16, triton.next_power_of_2(bins))
-    options["SPLIT"] = bias_rows.dtype != value.dtype
-    _launch(_recomputed_rows, heads, "ROWS", tensors, sizes, dropout, options)
-    tensors = [queries, keys, value, bias_rows, columns, grad_context, lse, delta]
-    tensors += grad_value, grad_keys
-    options = _options("recomputed_columns", value, dropout, BINS=bins)
-    _launch(_recomputed_columns, heads, "COLUMNS", tensors, sizes, dropout, options)
-    return grad_value, grad_rows, grad_queries, grad_keys
+    context = torch.empty_like(tensors[2])
+    options = _options("recomputed_forward", value, BINS=bias_rows.shape[-1])
+    numbers = seq, queries.shape[-1] // head_dim
+    _launch(_recomputed_forward, heads, "ROWS", (*tensors, context), numbers, options)
+    return context
 
 
 # ---------------------------------------------------------------------------------------------
@@ -254,17 +219,13 @@ def _aligned(scores: torch.Tensor) -> torch.Tensor:
     return _empty_scores(scores).copy_(scores)
 
 
-def _lse(heads: int, query: torch.Tensor) -> torch.Tensor:
-    return torch.empty(heads, query.shape[-2], dtype=torch.float32, device=query.device)
-
-
-def _options(kernel, query, dropout, **flags):
+def _options(kernel, query, **flags):
     """What a kernel is compiled for."""
     head_dim = query.shape[-1]
     width = triton.next_power_of_2(head_dim)
     options = launch_options(kernel, width, query.element_size())
     even = all(query.shape[-2] % options[name] == 0 for name in ("ROWS", "COLUMNS"))
-    options |= {"HEAD_DIM": head_dim, "WIDTH": width, "DROPOUT": dropout.rate > 0}
+    options |= {"HEAD_DIM": head_dim, "WIDTH": width}
     return options | {"EVEN": even, "PRECISION": _precision()} | flags
 
 
@@ -276,11 +237,11 @@ def _precision() -> str:
     return "tf32" if matmul.allow_tf32 else "ieee"
 
 
-def _launch(kernel, heads, axis, tensors, sizes, dropout, options):
-    """Run a program for each strip of ROWS or COLUMNS of each head."""
-    strips = triton.cdiv(sizes[0], options[axis])
+def _launch(kernel, heads, axis, tensors, numbers, options):
+    """Run a program for each strip of ROWS or COLUMNS of each head; seq is the first number."""
+    strips = triton.cdiv(numbers[0], options[axis])
     with _on(tensors[0].device):
-        kernel[(heads * strips,)](*tensors, *sizes, dropout.rate, dropout.seed, **options)
+        kernel[(heads * strips,)](*tensors, *numbers, **options)
 
 
 def _on(device: torch.device):
@@ -709,34 +670,6 @@ def _add_layers(
     return scores
 
 
-@_part
-def _add_gradients(
-    grads,
-    grads_first,
-    grad_tile,
-    others,
-    others_first,
-    seq,
-    layers,
-    ONES: tl.constexpr,
-    TWOS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Add grad_tile (ONES, TWOS) other to the gradients of each layer, which lie in memory."""
-    stride = layers * HEAD_DIM
-    for layer in range(layers):
-        shift = layer * HEAD_DIM
-        other = _matrix(others + shift, others_first, seq, stride, TWOS, HEAD_DIM, WIDTH, EVEN)
-        old = _matrix(grads + shift, grads_first, seq, stride, ONES, HEAD_DIM, WIDTH, EVEN)
-        new = old + tl.dot(grad_tile, other, input_precision=PRECISION)
-        _put_matrix(grads + shift, new, grads_first, seq, stride, ONES, HEAD_DIM, WIDTH)
-    # The next tile may read these in other threads than those that wrote them.
-    tl.debug_barrier()
-
-
 @_jit
 def _recomputed_forward(
     queries,
@@ -745,21 +678,17 @@ def _recomputed_forward(
     bias_rows,
     columns,
     context,
-    lse,
     seq,
     layers,
-    rate,
-    seed,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     WIDTH: tl.constexpr,
-    DROPOUT: tl.constexpr,
     EVEN: tl.constexpr,
     PRECISION: tl.constexpr,
     BINS: tl.constexpr,
 ):
-    """A strip of rows: context and lse."""
+    """A strip of rows of the context."""
     strips = tl.cdiv(seq, ROWS)
     head = tl.program_id(0) // strips
     first = tl.program_id(0) % strips * ROWS
@@ -790,189 +719,9 @@ def _recomputed_forward(
         )
         v = value + before * HEAD_DIM
         v = _matrix(v, begin, seq, HEAD_DIM, COLUMNS, HEAD_DIM, WIDTH, EVEN)
-        at = begin + tl.arange(0, COLUMNS)[None, :]
         top, total, attended = _take_in(
-            tile, v, head, first + rows, at, top, total, attended, rate, seed, DROPOUT, PRECISION
+            tile, v, head, rows, rows, top, total, attended, 0.0, 0, False, PRECISION
         )
-    attended, sums = _finish(top, total, attended, rate, DROPOUT)
+    attended, _ = _finish(top, total, attended, 0.0, False)
     context += before * HEAD_DIM
     _put_matrix(context, attended, first, seq, HEAD_DIM, ROWS, HEAD_DIM, WIDTH)
-    _put_vector(lse + before, sums, first, seq, ROWS)
-
-
-@_jit
-def _recomputed_rows(
-    queries,
-    keys,
-    value,
-    bias_rows,
-    columns,
-    context,
-    grad_context,
-    lse,
-    delta,
-    grad_rows,
-    grad_queries,
-    seq,
-    layers,
-    rate,
-    seed,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BINS: tl.constexpr,
-    BINS_WIDTH: tl.constexpr,
-    SPLIT: tl.constexpr,
-):
-    """A strip of rows: delta = (grad_context context) summed, grad_rows, and grad_queries added to.
-
-    SPLIT sums grad_rows from two parts of each gradient, so that its rounding does not show in a
-    bias finer than the products' operands.
-    """
-    strips = tl.cdiv(seq, ROWS)
-    head = tl.program_id(0) // strips
-    first = tl.program_id(0) % strips * ROWS
-    before = head.to(tl.int64) * seq
-    joined, own = before * layers * HEAD_DIM, before * HEAD_DIM
-    bias_rows += (before + first) * BINS
-    rows = tl.arange(0, ROWS)[:, None]
-    attended = _matrix(context + own, first, seq, HEAD_DIM, ROWS, HEAD_DIM, WIDTH, EVEN)
-    grad = _matrix(grad_context + own, first, seq, HEAD_DIM, ROWS, HEAD_DIM, WIDTH, EVEN)
-    inner = tl.sum(attended.to(tl.float32) * grad.to(tl.float32), 1)
-    _put_vector(delta + before, inner, first, seq, ROWS)
-    sums = _vector(lse + before, first, seq, ROWS)
-    binned = tl.zeros((ROWS, BINS_WIDTH), tl.float32)
-    for begin in range(0, seq, COLUMNS):
-        bins = _bins(columns + before, begin, seq, COLUMNS)
-        tile = _first_scores(bias_rows, bins[None, :], rows, seq - first, BINS, EVEN)
-        tile = _add_layers(
-            tile,
-            queries + joined,
-            first,
-            keys + joined,
-            begin,
-            seq,
-            layers,
-            ROWS,
-            COLUMNS,
-            HEAD_DIM,
-            WIDTH,
-            EVEN,
-            PRECISION,
-        )
-        v = _matrix(value + own, begin, seq, HEAD_DIM, COLUMNS, HEAD_DIM, WIDTH, EVEN)
-        grad_tile = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
-        if DROPOUT:
-            at = begin + tl.arange(0, COLUMNS)[None, :]
-            keeps = _keeps(head, first + rows, at, rate, seed)
-            grad_tile = tl.where(keeps, grad_tile / (1.0 - rate), 0.0)
-        grad_tile = tl.exp(tile - sums[:, None]) * (grad_tile - inner[:, None])
-        rounded = grad_tile.to(v.dtype)
-        one_hot = tl.where(bins[:, None] == tl.arange(0, BINS_WIDTH)[None, :], 1.0, 0.0)
-        one_hot = one_hot.to(v.dtype)
-        binned = tl.dot(rounded, one_hot, binned, input_precision=PRECISION)
-        if SPLIT:
-            rest = (grad_tile - rounded.to(tl.float32)).to(v.dtype)
-            binned = tl.dot(rest, one_hot, binned, input_precision=PRECISION)
-        _add_gradients(
-            grad_queries + joined,
-            first,
-            rounded,
-            keys + joined,
-            begin,
-            seq,
-            layers,
-            ROWS,
-            COLUMNS,
-            HEAD_DIM,
-            WIDTH,
-            EVEN,
-            PRECISION,
-        )
-    _put_matrix(grad_rows + before * BINS, binned, first, seq, BINS, ROWS, BINS, BINS_WIDTH)
-
-
-@_jit
-def _recomputed_columns(
-    queries,
-    keys,
-    value,
-    bias_rows,
-    columns,
-    grad_context,
-    lse,
-    delta,
-    grad_value,
-    grad_keys,
-    seq,
-    layers,
-    rate,
-    seed,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BINS: tl.constexpr,
-):
-    """A strip of columns, with tiles (COLUMNS, ROWS): grad_value, and grad_keys added to."""
-    strips = tl.cdiv(seq, COLUMNS)
-    head = tl.program_id(0) // strips
-    first = tl.program_id(0) % strips * COLUMNS
-    before = head.to(tl.int64) * seq
-    joined, own = before * layers * HEAD_DIM, before * HEAD_DIM
-    bias_rows += before * BINS
-    rows = tl.arange(0, ROWS)[None, :]
-    bins = _bins(columns + before, first, seq, COLUMNS)[:, None]
-    v = _matrix(value + own, first, seq, HEAD_DIM, COLUMNS, HEAD_DIM, WIDTH, EVEN)
-    grad_v = tl.zeros((COLUMNS, WIDTH), tl.float32)
-    for begin in range(0, seq, ROWS):
-        tile = _first_scores(bias_rows + begin * BINS, bins, rows, seq - begin, BINS, EVEN)
-        tile = _add_layers(
-            tile,
-            keys + joined,
-            first,
-            queries + joined,
-            begin,
-            seq,
-            layers,
-            COLUMNS,
-            ROWS,
-            HEAD_DIM,
-            WIDTH,
-            EVEN,
-            PRECISION,
-        )
-        grad = _matrix(grad_context + own, begin, seq, HEAD_DIM, ROWS, HEAD_DIM, WIDTH, EVEN)
-        weights = tl.exp(tile - _vector(lse + before, begin, seq, ROWS)[None, :])
-        grad_tile = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
-        dropped = weights
-        if DROPOUT:
-            at = (first + tl.arange(0, COLUMNS))[:, None]
-            keeps = _keeps(head, begin + rows, at, rate, seed)
-            dropped = tl.where(keeps, weights / (1.0 - rate), 0.0)
-            grad_tile = tl.where(keeps, grad_tile / (1.0 - rate), 0.0)
-        grad_v = tl.dot(dropped.to(grad.dtype), grad, grad_v, input_precision=PRECISION)
-        grad_tile = weights * (grad_tile - _vector(delta + before, begin, seq, ROWS)[None, :])
-        _add_gradients(
-            grad_keys + joined,
-            first,
-            grad_tile.to(v.dtype),
-            queries + joined,
-            begin,
-            seq,
-            layers,
-            COLUMNS,
-            ROWS,
-            HEAD_DIM,
-            WIDTH,
-            EVEN,
-            PRECISION,
-        )
-    _put_matrix(grad_value + own, grad_v, first, seq, HEAD_DIM, COLUMNS, HEAD_DIM, WIDTH)

@@ -101,9 +101,7 @@ POINTERS = {
     "carried_forward": "q q q b b q fp32",
     "carried_rows": "q q q b q q fp32 b b q",
     "carried_columns": "q q b q fp32 b q q",
-    "recomputed_forward": "q q q b i64 q fp32",
-    "recomputed_rows": "q q q b i64 q q fp32 fp32 b fp32",
-    "recomputed_columns": "q q q b i64 q fp32 fp32 q fp32",
+    "recomputed_forward": "q q q b i64 q",
 }
 
 
@@ -115,13 +113,12 @@ def compiled(name, width, dtype, bias_dtype, capability=90, even=True, dropout=F
     kernel = getattr(fused_ernie_rna, f"_{name}")
     constants = fused_ernie_rna.launch_options(name, width, 4 if dtype == "fp32" else 2)
     launch = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
-    constants |= {"HEAD_DIM": width, "WIDTH": width, "DROPOUT": dropout, "EVEN": even}
-    flags = {"PRECISION": "ieee", "CARRY": True, "MORE": True, "BINS": 26, "BINS_WIDTH": 32}
-    flags["SPLIT"] = dtype != bias_dtype
+    constants |= {"HEAD_DIM": width, "WIDTH": width, "EVEN": even}
+    flags = {"PRECISION": "ieee", "DROPOUT": dropout, "CARRY": True, "MORE": True, "BINS": 26}
     constants |= {key: flag for key, flag in flags.items() if key in kernel.arg_names}
     pointers = [{"q": dtype, "b": bias_dtype}.get(kind, kind) for kind in POINTERS[name].split()]
-    # seq, heads or layers, pitch, rate, seed
-    sizes = ["i32", "i32", *(["i32"] if "pitch" in kernel.arg_names else []), "fp32", "i64"]
+    # seq, heads, pitch, rate and seed; or seq and layers
+    sizes = ["i32", "i32", "i32", "fp32", "i64"] if "pitch" in kernel.arg_names else ["i32", "i32"]
     kinds = [f"*{pointer}" for pointer in pointers] + sizes
     signature = dict(zip(kernel.arg_names, kinds, strict=False))
     aligned = list(range(len(pointers)))
@@ -180,19 +177,13 @@ def test_carried_on_a_gpu(dtypes, seq, width, padding, carry, dropout):
 @gpu_test
 @pytest.mark.parametrize("dtypes", ["float32", "bfloat16", "float16", "autocast"])
 @pytest.mark.parametrize(
-    ("seq", "width", "padding", "layers", "dropout"),
-    [
-        (300, 16, "left", 1, 0.0),
-        (300, 24, "right", 3, 0.3),
-        (1024, 64, "left", 12, 0.0),
-        (1024, 128, "none", 2, 0.0),
-    ],
+    ("seq", "width", "padding", "layers"),
+    [(300, 16, "left", 1), (300, 24, "right", 3), (1024, 64, "left", 12), (1024, 128, "none", 2)],
 )
-def test_recomputed_on_a_gpu(dtypes, seq, width, padding, layers, dropout):
+def test_recomputed_on_a_gpu(dtypes, seq, width, padding, layers):
     from tests.model.fused_checks import DTYPES, check_recomputed
 
-    options = {"padding": padding, "layers": layers, "dropout": dropout}
-    check_recomputed("cuda", DTYPES[dtypes], seq, width, **options)
+    check_recomputed("cuda", DTYPES[dtypes], seq, width, layers=layers, padding=padding)
 
 
 @pytest.fixture
