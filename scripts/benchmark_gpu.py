@@ -20,13 +20,12 @@ import gc
 import importlib.util
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
-
-from scripts.benchmark import flops
+from benchmark import flops
 
 CASES = ("8x128", "256x128", "64x512", "16x1024", "1x4096")
 TRAINING_CASES = ("64x128", "16x512", "4x1024")
@@ -69,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{torch.cuda.get_device_name()}; {versions}; {args.dtype}, TF32 off", flush=True)
     if args.profile:
-        profile(*args.profile, dtype, args.train)
+        name, case = args.profile
+        profile(name, case, dtype, args.train)
         return 0
     names = args.only or [name for name in (*OURS, *PEERS) if installed(name)]
     if args.longest:
@@ -86,7 +86,7 @@ def installed(name: str) -> bool:
     return name in OURS or importlib.util.find_spec(PEER) is not None
 
 
-def build(name: str, dtype: torch.dtype, train: bool) -> torch.nn.Module:
+def build(name: str, dtype: torch.dtype, train: bool) -> Any:
     """A model of the published size on the card."""
     with torch.device("cuda"):
         model = (_ours if name in OURS else _peer)(name, train)
@@ -196,7 +196,7 @@ def measure(case, names, dtype, train, runs, rates) -> None:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def alternate(steps: dict[str, Callable[[], None]], runs: int) -> dict[str, float]:
+def alternate(steps: Mapping[str, Callable[[], Any]], runs: int) -> dict[str, float]:
     """The median seconds of each step by the card's events, all by turns, behind two warm-ups."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for run in range(runs + 2):
