@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _DESCRIPTION = f"""\
 Pretrain an ERNIE-RNA from nothing, by transformers' Trainer (pip install "ernie-rna[train]").
 
-CONFIG is a JSON file of settings, or one that comes along ({", ".join(CONFIGS)}). RNAS is
-a table, .tsv, .tsv.gz or .parquet, with the columns id, sequence, dot_bracket, family and split,
-or a FASTA file, which is for masked language modelling alone. RUN gets the checkpoints, the log
-and, where matplotlib is installed, a picture of it. `ernie-rna export-pretrained` makes a model of
-it.
+CONFIG is a JSON file of settings, or one that comes along ({", ".join(CONFIGS)}).
+RNAS is a table, .tsv, .tsv.gz or .parquet, with the columns id, sequence, dot_bracket, family and
+split, or a FASTA file, which is for masked language modelling alone. RUN gets the checkpoints, the
+log and, where matplotlib is installed, a picture of it. `ernie-rna export-pretrained` makes a model
+of it.
 """
 _EXAMPLES = """\
   ernie-rna pretrain mini rfam_seed.tsv.gz runs/mini
