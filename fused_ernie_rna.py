@@ -644,32 +644,6 @@ def _bins(columns, first, seq, COUNT: tl.constexpr):
     return tl.load(columns + at, mask=at < seq, other=-1).to(tl.int32)
 
 
-@_part
-def _add_layers(
-    scores,
-    ones,
-    ones_first,
-    twos,
-    twos_first,
-    seq,
-    layers,
-    ONES: tl.constexpr,
-    TWOS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """scores (ONES, TWOS) + the sum of one twoᵀ over the layers, in float32."""
-    stride = layers * HEAD_DIM
-    for layer in range(layers):
-        shift = layer * HEAD_DIM
-        one = _matrix(ones + shift, ones_first, seq, stride, ONES, HEAD_DIM, WIDTH, EVEN)
-        two = _matrix(twos + shift, twos_first, seq, stride, TWOS, HEAD_DIM, WIDTH, EVEN)
-        scores = tl.dot(one, tl.trans(two), scores, input_precision=PRECISION)
-    return scores
-
-
 @_jit
 def _recomputed_forward(
     queries,
@@ -693,6 +667,7 @@ def _recomputed_forward(
     head = tl.program_id(0) // strips
     first = tl.program_id(0) % strips * ROWS
     before = head.to(tl.int64) * seq  # Tokens of the heads before this one.
+    stride = layers * HEAD_DIM
     joined = before * layers * HEAD_DIM
     bias_rows += (before + first) * BINS
     rows = tl.arange(0, ROWS)[:, None]
@@ -702,21 +677,13 @@ def _recomputed_forward(
     for begin in range(0, seq, COLUMNS):
         bins = _bins(columns + before, begin, seq, COLUMNS)[None, :]
         tile = _first_scores(bias_rows, bins, rows, seq - first, BINS, EVEN)
-        tile = _add_layers(
-            tile,
-            queries + joined,
-            first,
-            keys + joined,
-            begin,
-            seq,
-            layers,
-            ROWS,
-            COLUMNS,
-            HEAD_DIM,
-            WIDTH,
-            EVEN,
-            PRECISION,
-        )
+        for layer in range(layers):
+            shift = layer * HEAD_DIM
+            q = queries + joined + shift
+            q = _matrix(q, first, seq, stride, ROWS, HEAD_DIM, WIDTH, EVEN)
+            k = keys + joined + shift
+            k = _matrix(k, begin, seq, stride, COLUMNS, HEAD_DIM, WIDTH, EVEN)
+            tile = tl.dot(q, tl.trans(k), tile, input_precision=PRECISION)
         v = value + before * HEAD_DIM
         v = _matrix(v, begin, seq, HEAD_DIM, COLUMNS, HEAD_DIM, WIDTH, EVEN)
         top, total, attended = _take_in(
