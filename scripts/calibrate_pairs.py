@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     if not reads_head(args.folder, None, None):
         raise ValueError(f"{args.folder} has no head for structures, whose logits are calibrated")
     table = read_table(args.table, args.split)
-    rnas = with_pairs(table, f"{args.table}, {args.split}", args.max_length)
+    rnas = list(with_pairs(table, f"{args.table}, {args.split}", args.max_length))
     fitted, others = halves(rnas, args.per_family)
     (logits, known), _ = collect(args.folder, fitted)
     line = fit_calibration(logits, known)

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         model = ErnieRnaForPreTraining(model.config).eval()
     start, step = map(int, args.part.split("/"))
     known = read_table(args.table, args.split)
-    rnas = with_pairs(known, f"{args.table}, {args.split}")[start::step]
+    rnas = list(with_pairs(known, f"{args.table}, {args.split}"))[start::step]
     if args.sequences is not None:
         rnas = rnas[:: max(1, len(rnas) // args.sequences)][: args.sequences]
     if args.scores == "all":

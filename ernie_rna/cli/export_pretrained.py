@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         check_input(str(path))
     card = args.card.read_text(encoding="utf-8")
     rnas = read_table(args.table, args.split)
-    rnas = with_pairs(rnas, f"{args.table}, {args.split}", args.max_length)
+    rnas = list(with_pairs(rnas, f"{args.table}, {args.split}", args.max_length))
     # From here on seconds pass.
     from ernie_rna.pretraining.average import load_average
     from ernie_rna.pretraining.evaluation import draw_sample

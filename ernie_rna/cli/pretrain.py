@@ -12,16 +12,17 @@ from ernie_rna.cli.options import at_least_one, new_parser
 from ernie_rna.shipped import CONFIGS, find_config
 
 if TYPE_CHECKING:
-    from ernie_rna.pretraining.data import Rna
+    from ernie_rna.pretraining.data import Read, Rna
+    from ernie_rna.pretraining.settings import Settings
 
 _DESCRIPTION = f"""\
 Pretrain an ERNIE-RNA from nothing, by transformers' Trainer (pip install "ernie-rna[train]").
 
 CONFIG is a JSON file of settings, or one that comes along ({", ".join(CONFIGS)}).
 RNAS is a table, .tsv, .tsv.gz or .parquet, with the columns id, sequence, dot_bracket, family and
-split, or a FASTA file, which is for masked language modelling alone. RUN gets the checkpoints, the
-log and, where matplotlib is installed, a picture of it. `ernie-rna export-pretrained` makes a model
-of it.
+split, or a FASTA file, which is for masked language modelling alone. A FASTA file is streamed, a
+table with --stream. RUN gets the checkpoints, the log and, where matplotlib is installed, a picture
+of it. `ernie-rna export-pretrained` makes a model of it.
 """
 _EXAMPLES = """\
   ernie-rna pretrain mini rfam_seed.tsv.gz runs/mini
@@ -38,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
     add("config", metavar="CONFIG", help="settings, see above")
     add("rnas", type=Path, metavar="RNAS", help="a table or a FASTA file")
     add("folder", type=Path, metavar="RUN", help="folder for checkpoints and log")
+    add("--stream", action="store_true", help="read RNAS over and over in its order, not at once")
     add("--train-split", default="train", metavar="VALUE")
     add("--eval-split", default="validation", metavar="VALUE")
     add("--eval-fasta", type=Path, metavar="FILE", help="in place of the split")
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.config}: structure.predicted is {settings.structure.predicted}; it is above 0 "
             "with --predicted, and with it alone"
         )
+    _check_stream(args, settings)
     for path in (args.rnas, args.eval_fasta, args.leave_out, args.predicted):
         if path is not None:
             check_input(str(path))
@@ -86,12 +89,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _training(args: argparse.Namespace) -> list[Rna] | Path:
-    from ernie_rna.pretraining.data import is_table, read_ids, read_table
+def _check_stream(args: argparse.Namespace, settings: Settings) -> None:
+    from ernie_rna.pretraining.data import is_table
+    from ernie_rna.sequences.fasta import InputError
+
+    if not is_table(args.rnas) and settings.masked_lm.fraction < 1:
+        raise InputError(
+            f"{args.rnas}: FASTA has no structures; set masked_lm.fraction to 1 in {args.config}"
+        )
+    if not args.stream:
+        return
+    if args.predicted is not None:
+        raise InputError("--predicted is for tables in memory; put all rows into one for --stream")
+    if settings.family_power != 1:
+        raise InputError(
+            f"{args.config}: family_power is {settings.family_power}; with --stream families come "
+            "as often as in the file, which is family_power 1"
+        )
+
+
+def _training(args: argparse.Namespace) -> list[Rna] | Read:
+    from ernie_rna.pretraining.data import (
+        is_table,
+        iterate_table,
+        read_ids,
+        read_table,
+        stream_fasta,
+    )
 
     if not is_table(args.rnas):
-        return Path(args.rnas)
-    rnas = read_table(args.rnas, args.train_split, read_ids(args.leave_out))
+        return stream_fasta(args.rnas)
+    leave_out = read_ids(args.leave_out)
+    if args.stream:
+        return lambda: iterate_table(args.rnas, args.train_split, leave_out)
+    rnas = read_table(args.rnas, args.train_split, leave_out)
     if args.predicted is None:
         return rnas
     return rnas + read_table(args.predicted, args.train_split, predicted=True)

@@ -52,9 +52,9 @@ def read_ids(path: Path | None) -> frozenset[str]:
     return frozenset() if path is None else frozenset(path.read_text(encoding="utf-8").split())
 
 
-def read_table(
+def iterate_table(
     path: Path, split: str, leave_out: Collection[str] = (), predicted: bool = False
-) -> list[Rna]:
+) -> Iterator[Rna]:
     """The rows of a split of a table with the columns id, sequence, dot_bracket, family and split.
 
     Args:
@@ -66,23 +66,26 @@ def read_table(
         InputError: a column is missing, a structure is none, or there is no row.
         ImportError: pyarrow is not installed (Parquet).
     """
-    rnas = []
+    found = False
     for row in _rows(path):
         missing = [column for column in COLUMNS if column not in row]
         if missing:
             raise InputError(f"{path}: has no column {', '.join(missing)}")
         if row["split"] == split and row["id"] not in leave_out:
-            try:
-                pairs = tuple(from_dot_bracket(row["dot_bracket"]))
-            except ValueError as error:
-                raise InputError(f"{path}: {row['id']}: {error}") from error
-            rnas.append(Rna(row["id"], row["sequence"], pairs, row["family"], predicted))
-    if not rnas:
+            found = True
+            yield _rna(path, row, predicted)
+    if not found:
         raise InputError(f"{path}: no row is of the split {split!r}")
-    return rnas
 
 
-def with_pairs(rnas: Sequence[Rna], what: str, max_length: int | None = None) -> list[Rna]:
+def read_table(
+    path: Path, split: str, leave_out: Collection[str] = (), predicted: bool = False
+) -> list[Rna]:
+    """All of `iterate_table` in memory."""
+    return list(iterate_table(path, split, leave_out, predicted))
+
+
+def with_pairs(rnas: Iterable[Rna], what: str, max_length: int | None = None) -> Iterator[Rna]:
     """Those that say something of pairs: that a family has no consensus structure does not.
 
     Args:
@@ -92,23 +95,39 @@ def with_pairs(rnas: Sequence[Rna], what: str, max_length: int | None = None) ->
     Raises:
         InputError: there are none.
     """
-    found = [rna for rna in rnas if rna.pairs]
-    if max_length is not None:
-        found = [rna for rna in found if len(rna.sequence) <= max_length]
+    found = False
+    for rna in rnas:
+        if rna.pairs and (max_length is None or len(rna.sequence) <= max_length):
+            found = True
+            yield rna
     if not found:
         limit = "" if max_length is None else f" and at most {max_length} nucleotides"
         raise InputError(f"{what}: no sequence has pairs{limit}")
-    return found
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, str]]:
+def _rows(path: Path) -> Iterator[Mapping[str, str | None]]:
     if path.suffix == ".parquet":
         parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")
-        for batch in parquet.ParquetFile(path).iter_batches():
+        for batch in parquet.ParquetFile(path).iter_batches(columns=list(COLUMNS)):
             yield from batch.to_pylist()
         return
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
         yield from csv.DictReader(file, delimiter="\t")
+
+
+def _rna(path: Path, row: Mapping[str, str | None], predicted: bool) -> Rna:
+    name, sequence, structure, family = (row[column] or "" for column in COLUMNS[:4])
+    if not sequence:
+        raise InputError(f"{path}: {name}: has no sequence")
+    if structure and len(structure) != len(sequence):
+        raise InputError(
+            f"{path}: {name}: {len(sequence)} nucleotides and a structure of {len(structure)}"
+        )
+    try:
+        pairs = tuple(from_dot_bracket(structure))
+    except ValueError as error:
+        raise InputError(f"{path}: {name}: {error}") from error
+    return Rna(name, sequence, pairs, family, predicted)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -195,16 +214,18 @@ class Sampler:
                 yield drawn[batch]
 
 
+Read = Callable[[], Iterator[Rna]]  # begins to read
+
+
 class Stream:
     """Batches of RNAs that are read again and again in the order of their file, a pool at a time.
 
     Args:
-        read: begins to read.
         limit: of a batch.
         seed: of the order of the batches of a pool.
     """
 
-    def __init__(self, read: Callable[[], Iterator[Rna]], limit: Limit, seed: int):
+    def __init__(self, read: Read, limit: Limit, seed: int):
         self._read, self._limit, self._seed = read, limit, seed
 
     def batches(self, start: int = 0) -> Iterator[list[Rna]]:
@@ -220,7 +241,7 @@ class Stream:
                 yield [pool[index] for index in batch]
 
 
-def stream_fasta(path: Path) -> Callable[[], Iterator[Rna]]:
+def stream_fasta(path: Path) -> Read:
     """What `Stream` reads, from a FASTA file, compressed or not."""
     return lambda: (Rna(record.id, record.sequence) for record in read_fasta(path))
 

@@ -39,7 +39,7 @@ class Evaluator:
         self._settings, self._tokenizer = settings, tokenizer
         what = "the validation data"
         if settings.masked_lm.fraction < 1:
-            known = with_pairs(rnas, what, settings.structure.max_length)
+            known = list(with_pairs(rnas, what, settings.structure.max_length))
         else:
             longest = settings.masked_lm.max_length
             known = [rna for rna in rnas if len(rna.sequence) <= longest]

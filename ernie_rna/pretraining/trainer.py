@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,15 @@ from ernie_rna.pretraining.checkpoints import AVERAGE_FILE, last_checkpoint
 from ernie_rna.pretraining.data import (
     Batches,
     Limit,
+    Read,
     Rna,
     Sampler,
     Stream,
-    stream_fasta,
     with_pairs,
 )
 from ernie_rna.pretraining.evaluation import Evaluator
 from ernie_rna.pretraining.plot import LOG_FILE, plot_log
 from ernie_rna.pretraining.settings import Settings
-from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import ErnieRnaForPreTraining
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
@@ -44,7 +43,7 @@ class PretrainingTrainer(transformers.Trainer):
         model, tokenizer: to train.
         settings: of the run.
         arguments: of the Trainer, from `training_arguments`.
-        training: RNAs to train on, or a FASTA file to stream.
+        training: RNAs to train on, or what reads them again and again.
         evaluator: what computes the metrics.
     """
 
@@ -54,7 +53,7 @@ class PretrainingTrainer(transformers.Trainer):
         tokenizer: Any,
         settings: Settings,
         arguments: transformers.TrainingArguments,
-        training: Sequence[Rna] | Path,
+        training: Sequence[Rna] | Read,
         evaluator: Evaluator,
     ):
         self._settings, self._tokenizer, self._training = settings, tokenizer, training
@@ -166,23 +165,29 @@ class _Log(TrainerCallback):
 
 
 def _batches(
-    source: Sequence[Rna] | Path, settings: Settings
+    source: Sequence[Rna] | Read, settings: Settings
 ) -> tuple[Batches | None, Batches | None]:
     """The masked-LM and the structure batches of a run; None for a kind that it has not."""
     masked, structure = settings.masked_lm, settings.structure
     power, seed = settings.family_power, settings.seed
     tokens = Limit(masked.tokens, 1, masked.max_length)
-    if isinstance(source, Path):
-        return Stream(stream_fasta(source), tokens, 2 * seed), None
+    pairs = Limit(structure.squared_tokens, 2, structure.max_length)
     kinds: list[Batches | None] = [None, None]
+
+    def known(rnas: Iterable[Rna]) -> Iterator[Rna]:
+        return with_pairs(rnas, "the training data", structure.max_length)
+
     if masked.fraction > 0:
-        found = [rna for rna in source if not rna.predicted]
-        kinds[0] = Sampler(found, power, tokens, 2 * seed)
+        if callable(source):
+            kinds[0] = Stream(source, tokens, 2 * seed)
+        else:
+            found = [rna for rna in source if not rna.predicted]
+            kinds[0] = Sampler(found, power, tokens, 2 * seed)
     if masked.fraction < 1:
-        longest = structure.max_length
-        known = with_pairs(source, "the training data", longest)
-        pairs = Limit(structure.squared_tokens, 2, longest)
-        kinds[1] = Sampler(known, power, pairs, 2 * seed + 1, structure.predicted)
+        if callable(source):
+            kinds[1] = Stream(lambda: known(source()), pairs, 2 * seed + 1)
+        else:
+            kinds[1] = Sampler(list(known(source)), power, pairs, 2 * seed + 1, structure.predicted)
     return kinds[0], kinds[1]
 
 
@@ -224,7 +229,7 @@ def training_arguments(
 
 def pretrain(
     settings: Settings,
-    training: Sequence[Rna] | Path,
+    training: Sequence[Rna] | Read,
     validation: Sequence[Rna],
     folder: Path,
     *,
@@ -234,13 +239,12 @@ def pretrain(
     """Train to `settings.steps`, from the newest checkpoint in `folder` if there is one.
 
     Args:
+        training: RNAs to train on, or what reads them again and again.
         model: to train; None is `new_model`.
 
     Raises:
         InputError: structures are asked for, and there are none.
     """
-    if isinstance(training, Path) and settings.masked_lm.fraction < 1:
-        raise InputError(f"{training}: has no structures; set masked_lm.fraction to 1")
     model, tokenizer = model or new_model(settings), ErnieRnaTokenizer()
     arguments = training_arguments(settings, folder, cpu)
     evaluator = Evaluator(validation, settings, tokenizer)

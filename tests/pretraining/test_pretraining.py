@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,24 +183,85 @@ class TestStream:
     def test_run(self, fasta, config_file, tmp_path, capsys):
         command = [str(config_file), str(fasta), str(tmp_path / "run"), "--cpu"]
         assert pretrain.main(command) == 1
-        assert "--eval-fasta" in capsys.readouterr().err
-        command += ["--eval-fasta", str(fasta)]
-        assert pretrain.main(command) == 1
         assert "masked_lm.fraction" in capsys.readouterr().err
         config_file.write_text(json.dumps({**SETTINGS, "masked_lm": {"tokens": 120}}))
+        assert pretrain.main(command) == 1
+        assert "--eval-fasta" in capsys.readouterr().err
+        command += ["--eval-fasta", str(fasta)]
         assert pretrain.main(command) == 0
         log = (tmp_path / "run" / LOG_FILE).read_text()
         assert "eval_masked_lm_loss" in log
         assert "eval_f1" not in log
 
 
-def test_parquet_is_tsv(table, tmp_path):
+@pytest.fixture
+def parquet_table(table, tmp_path):
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     lines = [line.split("\t") for line in table.read_text().splitlines()]
     columns = dict(zip(lines[0], map(list, zip(*lines[1:], strict=True)), strict=True))
+    columns["notes"] = [None] * (len(lines) - 1)
     parquet.write_table(pa.table(columns), tmp_path / "rnas.parquet")
-    assert read_table(tmp_path / "rnas.parquet", "train") == read_table(table, "train")
+    return tmp_path / "rnas.parquet"
+
+
+def test_parquet_is_tsv(table, parquet_table):
+    assert read_table(parquet_table, "train") == read_table(table, "train")
+
+
+class TestStreamedTable:
+    def test_reads_no_more_than_a_pool_ahead(self, rnas):
+        read = []
+
+        def endless():
+            for rna in itertools.cycle(rnas):
+                read.append(rna)
+                yield rna
+
+        next(Stream(endless, Limit(200, 1, 40), 0).batches())
+        assert len(read) == 2048
+
+    def test_both_kinds_of_batches(self, rnas):
+        part = StructurePart(max_length=25)
+        settings = Settings(model=MODEL, structure=part, masked_lm=MASKED_LM)
+        unpaired = [replace(rna, pairs=()) for rna in rnas[:10]]
+        for batches in _batches(lambda: iter(unpaired + rnas[10:]), settings):
+            seen = {rna.id for batch in itertools.islice(batches.batches(), 200) for rna in batch}
+            assert seen >= {rna.id for rna in rnas[10:] if len(rna.sequence) <= 25}
+        assert all(rna.pairs and len(rna.sequence) <= 25 for rna in next(batches.batches()))
+
+    def test_run_goes_on(self, parquet_table, config_file, tmp_path):
+        run = tmp_path / "run"
+        command = [str(config_file), str(parquet_table), str(run), "--cpu", "--stream", "--resume"]
+        assert pretrain.main(command) == 0
+        whole = load_file(run / "checkpoint-6" / "model.safetensors")
+        for step in (4, 6):
+            shutil.rmtree(run / f"checkpoint-{step}")
+        assert pretrain.main(command) == 0
+        again = load_file(run / "checkpoint-6" / "model.safetensors")
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+    def test_what_it_cannot_do_is_said(self, table, config_file, tmp_path, capsys):
+        command = [str(config_file), str(table), str(tmp_path / "run"), "--cpu", "--stream"]
+        config_file.write_text(json.dumps({**SETTINGS, "family_power": 0.5}))
+        assert pretrain.main(command) == 1
+        assert "family_power is 0.5" in capsys.readouterr().err
+        structure = {**SETTINGS["structure"], "predicted": 0.5}
+        config_file.write_text(json.dumps({**SETTINGS, "structure": structure}))
+        assert pretrain.main([*command, "--predicted", str(table)]) == 1
+        assert "tables in memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("x\tACGU\t(((.))\tf\ttrain", "x: 4 nucleotides and a structure of 6"),
+     ("x\t\t\tf\ttrain", "x: has no sequence")],
+)  # fmt: skip
+def test_rows_at_fault_are_named(table, row, message):
+    with table.open("a") as file:
+        file.write(row + "\n")
+    with pytest.raises(InputError, match=message):
+        read_table(table, "train")
 
 
 class TestPermute:
