@@ -6,8 +6,10 @@ Real sequences, repeated with every tenth letter drawn anew, go through a model 
     killed               by SIGKILL at random moments, each time gone on with
     two processes        both killed once, gone on with by two, or by one
     disk full            no file may be larger than half the output; then it may
+    Ray                  two workers, one of them killed in the middle (extra `ray`)
 
-Every output must have the bytes of the undisturbed run, and nothing may be left beside it.
+Every output must have the bytes of the undisturbed run, and nothing may be left beside it. Ray's
+batches are others, so its vectors may differ by rounding.
 
     python scripts/long_run.py --sequences 100000 --attacks
     python scripts/long_run.py --sequences 10000 --kills 20
@@ -15,6 +17,7 @@ Every output must have the bytes of the undisturbed run, and nothing may be left
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -22,15 +25,19 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers.utils import logging
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel
 from ernie_rna.embeddings.embed import embed
+from ernie_rna.embeddings.readers import read_embeddings
+from ernie_rna.extras import import_extra
 from ernie_rna.files.atomic import OutputError
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta, write_fasta
 from ernie_rna.shipped import examples, resolve_model
@@ -40,7 +47,8 @@ from ernie_rna.shipped import examples, resolve_model
 MORE_MEMORY = 50e6
 FEW = 1000
 REFUSED = 3  # what a process ends with that found the disk full
-ATTACKS = ("killed", "two-processes", "disk-full")
+ATTACKS = ("killed", "two-processes", "disk-full", "ray")
+ROUNDING = 1e-5  # relative to the largest value of a vector
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,6 +120,8 @@ class Attack:
             yield self._two_processes(1)
         if "disk-full" in self._args.attacks:
             yield self._disk_full()
+        if "ray" in self._args.attacks:
+            yield self._ray()
 
     def _measure(self, fasta: Path, name: str) -> dict:
         report = self._folder / "report.json"
@@ -155,6 +165,28 @@ class Attack:
         codes = ends([fork(refused)]) + ends([fork(run)])
         same = codes == [REFUSED, 0] and self._is_whole(output)
         return "disk full", same, "refused, and gone on with once there was room"
+
+    def _ray(self) -> tuple[str, bool, str]:
+        output, report = self._folder / "ray", self._folder / "ray.json"
+
+        def run() -> None:
+            from ernie_rna.embeddings.on_ray import embed_on_ray
+
+            ray = import_extra("ray", "ray", "the attack on Ray")
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            killed: list[int] = []
+            threading.Thread(target=kill_actor, args=(output, killed), daemon=True).start()
+            pooling = self._args.pooling.split(",")
+            embed_on_ray(self._many, output, self._model, pooling=pooling, cpus_per_actor=0.5)
+            difference = largest_difference(output, self._folder / "many.npz")
+            report.write_text(json.dumps({"killed": len(killed), "difference": difference}))
+
+        if ends([fork(run)]) != [0]:
+            return "Ray, a worker killed", False, "ended in an error"
+        took = json.loads(report.read_text())
+        same = took["killed"] == 1 and took["difference"] <= ROUNDING
+        what = f"computed again; within {took['difference']:.1e} of a vector's largest value"
+        return "Ray, a worker killed", same, what
 
     def _run(self, output: Path) -> Callable[[], None]:
         def run() -> None:
@@ -202,6 +234,42 @@ def mutated(
         for at in generator.sample(range(len(letters)), len(letters) // 10):
             letters[at] = generator.choice("ACGU")
         yield FastaRecord(f"rna{number}", "".join(letters))
+
+
+def kill_actor(output: Path, killed: list[int]) -> None:
+    """Kill a worker of Ray once some of the output is written, and add its id to `killed`."""
+    while not killed:
+        workers = [int(name) for name in os.listdir("/proc") if name.isdigit() and is_actor(name)]
+        if workers and any(output.parent.glob(f".{output.name}.*/*.parquet")):
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(workers[0])
+        time.sleep(0.02)
+
+
+def is_actor(process: str) -> bool:
+    try:
+        return b"EmbedActor" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # It has ended.
+        return False
+
+
+def largest_difference(folder: Path, expected: Path) -> float:
+    """Of vectors that Ray wrote from those of a file, relative to each vector's largest value.
+
+    Infinite where ids or lengths are others, or in another order.
+    """
+    parquet = import_extra("pyarrow.parquet", "parquet", "what Ray writes")
+    whole = read_embeddings(expected)
+    largest = 0.0
+    for file in sorted(folder.glob("*.parquet")):
+        for row in parquet.read_table(file).to_pylist():
+            embedding = next(whole, None)
+            if embedding is None or (row["id"], row["length"]) != (embedding.id, embedding.length):
+                return math.inf
+            for name, vector in embedding.arrays.items():
+                difference = np.abs(np.array(row[name], dtype=np.float32) - vector).max()
+                largest = max(largest, float(difference / np.abs(vector).max()))
+    return largest if next(whole, None) is None else math.inf
 
 
 def open_files() -> int:

@@ -1,10 +1,7 @@
 """Embeddings on a local Ray of two workers, one of which is killed."""
 
 import json
-import os
-import signal
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from ernie_rna.embeddings.embed import embed
 from ernie_rna.files.atomic import OutputError
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import ErnieRnaModel
+from scripts.long_run import kill_actor
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("dnaio")
@@ -65,19 +63,8 @@ def check(output, rna, model):
 def test_nothing_is_lost_with_a_worker(folder):
     rna = write_fasta(folder / "in.fasta", 4000)
     killed = []
-
-    def kill_one():
-        while not killed:
-            workers = [
-                pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_actor(pid)
-            ]
-            finished = list(folder.glob(".out.*/*.parquet"))
-            if workers and finished:  # It is in the middle.
-                os.kill(workers[0], signal.SIGKILL)
-                killed.append(workers[0])
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=kill_one, daemon=True)
+    arguments = (folder / "out", killed)
+    thread = threading.Thread(target=kill_actor, args=arguments, daemon=True)
     thread.start()
     count = ray_embed.embed_on_ray(
         folder / "in.fasta",
@@ -91,13 +78,6 @@ def test_nothing_is_lost_with_a_worker(folder):
     check(folder / "out", rna, folder / "model")
     metadata = json.loads((folder / "out" / ray_embed.METADATA_FILE).read_text())
     assert (metadata["records"], metadata["pooling"]) == (4000, ["mean"])
-
-
-def is_actor(pid):
-    try:
-        return b"EmbedActor" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # It has ended.
-        return False
 
 
 def test_parquet_and_several_files(folder):
