@@ -177,7 +177,10 @@ class Attack:
             killed: list[int] = []
             threading.Thread(target=kill_actor, args=(output, killed), daemon=True).start()
             pooling = self._args.pooling.split(",")
-            embed_on_ray(self._many, output, self._model, pooling=pooling, cpus_per_actor=0.5)
+            try:
+                embed_on_ray(self._many, output, self._model, pooling=pooling, cpus_per_actor=0.5)
+            finally:
+                ray.shutdown()  # os._exit, which ends a fork, would leave its processes.
             difference = largest_difference(output, self._folder / "many.npz")
             report.write_text(json.dumps({"killed": len(killed), "difference": difference}))
 
