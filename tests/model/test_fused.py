@@ -79,7 +79,7 @@ def test_one_warning_says_why_they_do_not_run(monkeypatch):
 # Bias 0, aligned for them
 
 
-@pytest.mark.parametrize("lead", [(2, 3), (6,)])
+@pytest.mark.parametrize("lead", [(1, 2), (2,)])
 @pytest.mark.parametrize("seq", [1, 5, 16])
 def test_aligned_look_up(lead, seq):
     rows = torch.randn(*lead, seq, 4, dtype=torch.float64, requires_grad=True)
