@@ -4,8 +4,8 @@
     python scripts/evaluate_embeddings.py classes MODEL nrc_13class.tsv --train train --test test
 
 A sequence is its mean vector of the last layer. Beside it stand the same network with random
-weights and counts of k-mers (3 and 4, with the length). Tables are TSV, gzipped or not, with the
-columns sequence and split, and family or label.
+weights and counts of k-mers (3 and 4, with the length). Tables are TSV (may be gzipped) or Parquet
+with the columns sequence and split, and family or label.
 
 families: each sequence's nearest other one by cosine; the share whose neighbour is of its family,
 the mean over families. Families of one sequence are left out, and of the others at most
@@ -18,8 +18,6 @@ the training rows; accuracy on the test rows, and on those that are no copy of a
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import itertools
 import sys
 from collections import Counter, defaultdict
@@ -33,6 +31,7 @@ import transformers
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
 from ernie_rna.inference.loading import load_model
+from ernie_rna.pretraining.data import table_rows
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.shipped import resolve_model
 from modeling_ernie_rna import ErnieRnaModel
@@ -102,12 +101,8 @@ def read_rows(path: Path, column: str) -> list[Row]:
     Raises:
         InputError: a column is missing.
     """
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        missing = {"sequence", "split", column} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{path}: has no column {', '.join(sorted(missing))}")
-        return [Row(row["sequence"], row[column], row["split"]) for row in reader]
+    rows = table_rows(path, ("sequence", column, "split"))
+    return [Row(row["sequence"], row[column], row["split"]) for row in rows]
 
 
 def every(rows: Sequence[Row], split: str, most: int | None) -> list[Row]:

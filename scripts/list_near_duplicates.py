@@ -11,14 +11,13 @@ The ids go to `scripts/pretrain.py --leave-out`.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ernie_rna.pretraining.data import is_table, table_rows
 from ernie_rna.sequences.fasta import read_fasta
 
 
@@ -36,7 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    train = {row["id"]: row["sequence"] for row in _rows(args.train) if row["split"] == args.split}
+    rows = table_rows(args.train, ("id", "sequence", "split"))
+    train = {row["id"]: row["sequence"] for row in rows if row["split"] == args.split}
     test = [sequence for path in args.test for sequence in _sequences(path)]
     found = near_duplicates(train, test, args.identity)
     args.out.write_text("".join(f"{name}\n" for name in found))
@@ -44,14 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        yield from csv.DictReader(file, delimiter="\t")
-
-
 def _sequences(path: Path) -> Iterator[str]:
-    if path.suffix in (".tsv", ".gz"):
-        return (row["sequence"] for row in _rows(path))
+    if is_table(path):
+        return (row["sequence"] for row in table_rows(path, ("sequence",)))
     return (record.sequence for record in read_fasta(path))
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -52,6 +52,32 @@ def read_ids(path: Path | None) -> frozenset[str]:
     return frozenset() if path is None else frozenset(path.read_text(encoding="utf-8").split())
 
 
+def table_rows(path: Path, columns: Collection[str]) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table, TSV (may be gzipped) or Parquet, with at least these columns.
+
+    Raises:
+        InputError: a column is missing.
+        ImportError: pyarrow is not installed (Parquet).
+    """
+    if path.suffix == ".parquet":
+        parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")
+        table = parquet.ParquetFile(path)
+        _check_columns(path, columns, table.schema_arrow.names)
+        for batch in table.iter_batches(columns=list(columns)):
+            yield from batch.to_pylist()
+        return
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        reader = csv.DictReader(file, delimiter="\t")
+        _check_columns(path, columns, reader.fieldnames or ())
+        yield from reader
+
+
+def _check_columns(path: Path, columns: Collection[str], found: Collection[str]) -> None:
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise InputError(f"{path}: has no column {', '.join(missing)}")
+
+
 def iterate_table(
     path: Path, split: str, leave_out: Collection[str] = (), predicted: bool = False
 ) -> Iterator[Rna]:
@@ -67,10 +93,7 @@ def iterate_table(
         ImportError: pyarrow is not installed (Parquet).
     """
     found = False
-    for row in _rows(path):
-        missing = [column for column in COLUMNS if column not in row]
-        if missing:
-            raise InputError(f"{path}: has no column {', '.join(missing)}")
+    for row in table_rows(path, COLUMNS):
         if row["split"] == split and row["id"] not in leave_out:
             found = True
             yield _rna(path, row, predicted)
@@ -103,16 +126,6 @@ def with_pairs(rnas: Iterable[Rna], what: str, max_length: int | None = None) ->
     if not found:
         limit = "" if max_length is None else f" and at most {max_length} nucleotides"
         raise InputError(f"{what}: no sequence has pairs{limit}")
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, str | None]]:
-    if path.suffix == ".parquet":
-        parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")
-        for batch in parquet.ParquetFile(path).iter_batches(columns=list(COLUMNS)):
-            yield from batch.to_pylist()
-        return
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        yield from csv.DictReader(file, delimiter="\t")
 
 
 def _rna(path: Path, row: Mapping[str, str | None], predicted: bool) -> Rna:

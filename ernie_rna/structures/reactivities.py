@@ -18,7 +18,6 @@ of pairs, which counts the pairs inside of a stem twice; here each counts once.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ernie_rna.structures.formats.lines import numbered_lines, parse_number
+from ernie_rna.structures.formats.lines import numbered_lines, parse_number, table_rows
 from ernie_rna.structures.formats.rdat import read_rdat
 from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
@@ -201,17 +200,9 @@ _Row = tuple[int, str, str, str]
 
 
 def _table_rows(path: Path) -> Iterator[_Row]:
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        try:
-            absent = [name for name in _COLUMNS if name not in (table.fieldnames or [])]
-            if absent:
-                raise StructureFormatError(path, 1, f"no column {', '.join(absent)}")
-            for row in table:
-                id, position, reactivity = (row[name] or "" for name in _COLUMNS)
-                yield table.line_num, id, position, reactivity
-        except csv.Error as error:  # a cell of more than 131,072 characters
-            raise StructureFormatError(path, table.line_num + 1, str(error)) from error
+    for line, row in table_rows(path, _COLUMNS):
+        id, position, reactivity = (row[name] or "" for name in _COLUMNS)
+        yield line, id, position, reactivity
 
 
 def _file_rows(path: Path) -> Iterator[_Row]:

@@ -3,11 +3,15 @@
 A table's cells are separated by tabs and never quoted.
 """
 
-import csv
 from pathlib import Path
 
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
-from ernie_rna.structures.formats.lines import ENERGY_BEFORE_NAME, name_in_comment, numbered_lines
+from ernie_rna.structures.formats.lines import (
+    ENERGY_BEFORE_NAME,
+    name_in_comment,
+    numbered_lines,
+    table_rows,
+)
 from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
 
 
@@ -95,23 +99,10 @@ def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
         StructureFormatError: a column or a cell is missing, sequence and structure differ in
             length, or the structure is not dot-bracket.
     """
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        try:
-            return _read_rows(path, column, reader)
-        except csv.Error as error:  # a cell of more than 131,072 characters
-            raise StructureFormatError(path, reader.line_num + 1, str(error)) from error
-
-
-def _read_rows(path: FilePath, column: str, reader: csv.DictReader) -> list[Structure]:
     structures = []
-    columns = reader.fieldnames or []
-    for needed in ("id", column):
-        if needed not in columns:
-            raise StructureFormatError(path, 1, f"no column {needed!r} among {list(columns)}")
-    for row in reader:
-        line, name, text = reader.line_num, row["id"], row[column]
-        sequence = row["sequence"] if "sequence" in columns else "N" * len(text or "")
+    for line, row in table_rows(path, ("id", column)):
+        name, text = row["id"], row[column]
+        sequence = row["sequence"] if "sequence" in row else "N" * len(text or "")
         if name is None or text is None or sequence is None:
             raise StructureFormatError(path, line, "this line has fewer cells than the first")
         if len(sequence) != len(text):

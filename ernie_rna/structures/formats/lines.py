@@ -1,7 +1,8 @@
 """Lines of the structure files that other programs write."""
 
+import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ernie_rna.structures.formats.structure import FilePath, StructureFormatError
 
@@ -17,6 +18,30 @@ def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int
             text = text.strip()
             if text and (comments or not text.startswith("#")):
                 yield line, text
+
+
+def table_rows(
+    path: FilePath, needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Line number and cells by column of a table whose first line names its columns.
+
+    Cells are separated by tabs and never quoted; those that a line lacks are None.
+
+    Raises:
+        StructureFormatError: a needed column is missing, or a cell is too long.
+    """
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        try:
+            columns = table.fieldnames or []
+            absent = [name for name in needed if name not in columns]
+            if absent:
+                problem = f"no column {', '.join(absent)} among {list(columns)}"
+                raise StructureFormatError(path, 1, problem)
+            for row in table:
+                yield table.line_num, row
+        except csv.Error as error:  # a cell of more than 131,072 characters
+            raise StructureFormatError(path, table.line_num + 1, str(error)) from error
 
 
 def name_in_comment(text: str) -> str | None:
