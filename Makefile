@@ -1,5 +1,5 @@
 # make demo [CHECKPOINT=path]   what a model says about real RNAs, and that conversion is exact
-# make test                     the default tests
+# make test [PROCESSES=N]       the default tests
 # make test-slow                the ones that take minutes
 # make test-long [SEQUENCES=N]  a long run of embed: killed, shared, short of disk, on Ray
 # make space                    the web page, on this machine
@@ -16,6 +16,9 @@ BIN := $(VENV)/bin
 CHECKPOINT ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SEQUENCES ?= 100000
+PROCESSES ?= 2
+# A file of tests is one process's. Threads that wait must not spin: there are more than cores.
+TEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
 .PHONY: demo space space-folder test test-slow test-long test-browser check compat fuzz portability bench clean
 
@@ -47,7 +50,7 @@ space-folder:
 	find build/space -name __pycache__ -prune -exec rm -r {} +
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q
+	$(TEST)
 
 test-slow: $(VENV)/installed
 	$(PIP) --quiet -e ".[ray,bench]"
@@ -66,7 +69,7 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(TEST)
 
 compat: $(VENV)/installed
 	$(BIN)/python scripts/check_versions.py
