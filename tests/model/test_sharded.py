@@ -1,0 +1,54 @@
+"""Weights sharded over two processes by torch's FSDP: the gradients of a model that is whole."""
+
+import copy
+
+import pytest
+import torch
+from torch import distributed
+
+from configuration_ernie_rna import ErnieRnaConfig
+from modeling_ernie_rna import ErnieRnaForMaskedLM
+from tests.conftest import lively
+
+fsdp = pytest.importorskip("torch.distributed.fsdp")
+if not hasattr(fsdp, "fully_shard"):
+    pytest.skip("needs torch 2.6", allow_module_level=True)
+
+PROCESSES = 2
+
+
+def test_gradients_are_those_of_the_whole(tmp_path):
+    torch.multiprocessing.spawn(in_a_process, (str(tmp_path / "store"),), PROCESSES)
+
+
+def in_a_process(rank: int, store: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=PROCESSES)
+    mesh = distributed.device_mesh.init_device_mesh("cpu", (PROCESSES,))
+    for memory in ("carry", "recompute"):
+        compare(rank, mesh, memory)
+    distributed.destroy_process_group()
+
+
+def compare(rank: int, mesh: distributed.DeviceMesh, memory: str) -> None:
+    """Each process trains on its half of a batch, and has its share of each weight."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = ErnieRnaConfig(**sizes, **rates, intermediate_size=64, score_memory=memory)
+    whole = lively(ErnieRnaForMaskedLM(config)).double()
+    sharded = copy.deepcopy(whole)
+    for layer in sharded.ernie_rna.layers:
+        fsdp.fully_shard(layer, mesh=mesh)
+    fsdp.fully_shard(sharded, mesh=mesh)
+
+    ids = torch.randint(4, 8, (2 * PROCESSES, 12))
+    mine = ids.chunk(PROCESSES)[rank]
+    whole(input_ids=ids, labels=ids).loss.backward()
+    sharded(input_ids=mine, labels=mine).loss.backward()
+    parts = dict(sharded.named_parameters())
+    for name, parameter in whole.named_parameters():
+        part = parts[name]
+        assert part.to_local().numel() < parameter.numel() or parameter.ndim == 0, name
+        gradient = part.grad.full_tensor()
+        torch.testing.assert_close(gradient, parameter.grad, atol=1e-12, rtol=1e-9, msg=name)
