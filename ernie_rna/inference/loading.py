@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 
 from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.sequences.fasta import FastaRecord
+from ernie_rna.shipped import MINI
 from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel, ErnieRnaPreTrainedModel
 from tokenization_ernie_rna import ErnieRnaTokenizer
 
@@ -126,7 +127,8 @@ def _named(model: str | PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"{what}: {error}") from error
+        hint = "ernie_rna.mini() is the model that comes with ernie-rna; " * (model == MINI)
+        raise OSError(f"{what}: {hint}{error}") from error
     except (ImportError, MemoryError):
         raise
     except ValueError as error:

@@ -222,6 +222,11 @@ def damage(name, change):
     return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
 
 
+def test_the_name_mini_is_the_command_lines():
+    with pytest.raises(OSError, match=r"'mini': ernie_rna\.mini\(\) is the model that comes with"):
+        load_model("mini")
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
