@@ -1,9 +1,10 @@
-"""Time and memory of ERNIE-RNA against length, beside other implementations and the hardware.
+"""Time and memory of ERNIE-RNA on a CPU, beside other implementations and the hardware.
 
 Every case runs all implementations by turns in one process and prints medians, so that a noisy
 machine hurts all alike. The floor is the model's floating-point operations at the rate of a
 2048 x 768 x 3072 product measured by the same turns. Peak memory is that of a fresh process, above
-the loaded weights. Weights are random: time does not depend on them.
+the loaded weights. Weights are random: time does not depend on them. CPUs without instructions for
+bfloat16 take several times as long with it as without, so there its rows are left out unless named.
 
     python scripts/benchmark.py                      # the table of the README
     python scripts/benchmark.py --long               # up to 16384 tokens, timed once each
@@ -21,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,23 +66,22 @@ class Ours:
         self.attention, self.dtype, self.score_memory = attention, dtype, score_memory
         self.onednn = onednn
 
-    def build(self, device: str, train: bool) -> torch.nn.Module:
+    def build(self, train: bool) -> torch.nn.Module:
         from ernie_rna import ErnieRnaConfig, ErnieRnaForMaskedLM, ErnieRnaModel
 
         config = ErnieRnaConfig(score_memory=self.score_memory)
         model = (ErnieRnaForMaskedLM if train else ErnieRnaModel)(config)
         model.set_attn_implementation(self.attention)
-        if self.dtype in ("bfloat16", "float16"):
-            torch.nn.Module.to(model, getattr(torch, self.dtype))
-        torch.nn.Module.to(model, device)
+        if self.dtype == "bfloat16":
+            torch.nn.Module.to(model, torch.bfloat16)
         return model.train(train)
 
     @contextlib.contextmanager
-    def context(self, device: torch.device):
+    def context(self) -> Iterator[None]:
         mkldnn: Any = torch.backends.mkldnn
         enabled = mkldnn.enabled
         mkldnn.enabled = enabled and self.onednn
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "autocast"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "autocast"):
             yield
         mkldnn.enabled = enabled
 
@@ -89,19 +89,19 @@ class Ours:
 class Multimolecule:
     """multimolecule's model, one attention implementation."""
 
-    def __init__(self, attention: str, dtype: str = "float32"):
-        self.attention, self.dtype = attention, dtype
+    def __init__(self, attention: str):
+        self.attention = attention
 
-    def build(self, device: str, train: bool) -> torch.nn.Module:
+    def build(self, train: bool) -> torch.nn.Module:
         from multimolecule.models import ernierna
 
         config = ernierna.ErnieRnaConfig(attn_implementation=self.attention)
         kind = ernierna.ErnieRnaForMaskedLM if train else ernierna.ErnieRnaModel
         model = kind._from_config(config, attn_implementation=self.attention)
-        return model.to(device=device, dtype=getattr(torch, self.dtype)).train(train)
+        return model.train(train)
 
-    def context(self, device: torch.device):
-        return torch.autocast(device.type, enabled=False)
+    def context(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
 IMPLEMENTATIONS: dict[str, Ours | Multimolecule] = {
@@ -129,7 +129,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", action="store_true", help="a training step, not inference")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="plot against length, PNG or SVG")
@@ -140,17 +139,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
     if args.peak:
         name, case = args.peak
-        print(json.dumps(time_and_peak(name, case, device, args.train)))
+        print(json.dumps(time_and_peak(name, case, args.train)))
         return 0
-    names = args.only or [name for name in default_names(args) if installed(name)]
+    names = args.only or [name for name in default_names(args) if runs_here(name)]
     cases = args.cases or (LONG_CASES if args.long else PLOT_CASES if args.plot else CASES)
-    print(machine(device, args.threads), flush=True)
-    results = [result for case in cases for result in measure(case, names, device, args)]
+    print(machine(args.threads), flush=True)
+    results = [result for case in cases for result in measure(case, names, args)]
     if args.json:
-        record = {"machine": machine(device, args.threads), "results": list(map(asdict, results))}
+        record = {"machine": machine(args.threads), "results": list(map(asdict, results))}
         args.json.write_text(json.dumps(record, indent=1) + "\n")
     if args.plot:
         plot(results, args.plot)
@@ -163,18 +161,23 @@ def default_names(args: argparse.Namespace) -> list[str]:
     return [name for name in IMPLEMENTATIONS if name != "recompute bfloat16"]
 
 
-def installed(name: str) -> bool:
-    return not name.startswith(PEER) or importlib.util.find_spec(PEER) is not None
+def runs_here(name: str) -> bool:
+    """Whether multimolecule is installed, or the CPU computes in bfloat16, if that is needed."""
+    if name.startswith(PEER):
+        return importlib.util.find_spec(PEER) is not None
+    return "bfloat16" not in name or computes_bfloat16()
 
 
-def machine(device: torch.device, threads: int) -> str:
+def computes_bfloat16() -> bool:
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
+def machine(threads: int) -> str:
     """What the figures were measured on."""
-    name = f"{processor()}, {threads} threads"
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
     import transformers
 
-    return f"{name}; torch {torch.__version__}, transformers {transformers.__version__}"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{processor()}, {threads} threads; {versions}"
 
 
 def processor() -> str:
@@ -185,14 +188,14 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def measure(case: str, names: list[str], device: torch.device, args) -> list[Result]:
+def measure(case: str, names: list[str], args: argparse.Namespace) -> list[Result]:
     """All implementations in one case, printed as a table."""
     batch, tokens = map(int, case.split("x"))
     steps = {}
     if not args.long:
-        steps = {name: step(name, batch, tokens, device, args.train) for name in names}
+        steps = {name: step(name, batch, tokens, args.train) for name in names}
     floating_point = flops(batch, tokens) * (3 if args.train else 1)
-    times = alternate({**steps, "floor": product(device)}, args.runs, device)
+    times = alternate({**steps, "floor": product()}, args.runs)
     floor = times.pop("floor") / (2 * 2048 * 768 * 3072) * floating_point
     del steps
     gc.collect()
@@ -211,30 +214,30 @@ def measure(case: str, names: list[str], device: torch.device, args) -> list[Res
     return results
 
 
-def step(name: str, batch: int, tokens: int, device: torch.device, train: bool) -> Callable:
+def step(name: str, batch: int, tokens: int, train: bool) -> Callable:
     """A function that runs an implementation once on unpadded RNA."""
     implementation = IMPLEMENTATIONS[name]
     torch.manual_seed(0)
-    model = implementation.build(str(device), train)
+    model = implementation.build(train)
     # Ids of letters in either vocabulary; which ones does not matter to the time.
-    ids = torch.randint(6, 10, (batch, tokens), device=device)
+    ids = torch.randint(6, 10, (batch, tokens))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def infer():
-        with torch.inference_mode(), implementation.context(device):
+        with torch.inference_mode(), implementation.context():
             model(**inputs)
 
     def learn():
         model.zero_grad()
-        with implementation.context(device):
+        with implementation.context():
             loss = model(**inputs, labels=ids).loss
         loss.backward()
 
     return learn if train else infer
 
 
-def product(device: torch.device) -> Callable:
-    left, right = (torch.randn(rows, 768, device=device) for rows in (2048, 3072))
+def product() -> Callable:
+    left, right = (torch.randn(rows, 768) for rows in (2048, 3072))
     return lambda: left @ right.T
 
 
@@ -244,15 +247,13 @@ def flops(batch: int, tokens: int, layers=12, hidden=768, intermediate=3072) -> 
     return layers * (linear + 4 * batch * tokens**2 * hidden)
 
 
-def alternate(steps: dict[str, Callable], runs: int, device: torch.device) -> dict[str, float]:
+def alternate(steps: dict[str, Callable], runs: int) -> dict[str, float]:
     """The median seconds of each step, all by turns, behind a warm-up; 0 `runs` time that one."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for run in range(runs + 1):
         for name, function in steps.items():
             start = time.perf_counter()
             function()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
             if run or not runs:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
@@ -260,27 +261,22 @@ def alternate(steps: dict[str, Callable], runs: int, device: torch.device) -> di
 
 def fresh(name: str, case: str, args: argparse.Namespace) -> tuple[float, int]:
     """`time_and_peak` in a fresh process."""
-    command = [sys.executable, __file__, "--peak", name, case, "--device", args.device]
+    command = [sys.executable, __file__, "--peak", name, case]
     command += ["--threads", str(args.threads), *(["--train"] if args.train else [])]
     seconds, peak = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return seconds, peak
 
 
-def time_and_peak(name: str, case: str, device: torch.device, train: bool) -> tuple[float, int]:
+def time_and_peak(name: str, case: str, train: bool) -> tuple[float, int]:
     """Seconds of the first run, and its bytes above the loaded weights (gradients included)."""
     batch, tokens = map(int, case.split("x"))
-    function = step(name, batch, tokens, device, train)
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        seconds = alternate({name: function}, 0, device)[name]
-        return seconds, torch.cuda.max_memory_allocated(device) - before
+    function = step(name, batch, tokens, train)
     with torch.inference_mode():  # Libraries take their own memory at their first call.
-        F.scaled_dot_product_attention(*torch.randn(3, 1, 1, 8, 8)), product(device)()
+        F.scaled_dot_product_attention(*torch.randn(3, 1, 1, 8, 8)), product()()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # Start the high-water mark anew.
     before = resident("VmRSS")
-    seconds = alternate({name: function}, 0, device)[name]
+    seconds = alternate({name: function}, 0)[name]
     return seconds, resident("VmHWM") - before
 
 

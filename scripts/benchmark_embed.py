@@ -4,7 +4,7 @@ Evenly spaced sequences of a FASTA file go through each implementation by turns 
 all with the full-size model (random weights: time does not depend on them):
 
     embed                            ours, batches of like lengths
-    embed, bfloat16                  the same with a bfloat16 model
+    embed, bfloat16                  the same with a bfloat16 model, where the CPU computes in it
     one by one, eager                ours, one sequence at a time, as the authors' scripts do
     multimolecule, batches of 8      in the order of the file, padded; only if it is installed
     multimolecule, one by one        likewise, with its eager attention
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmark import alternate, machine
+from benchmark import alternate, computes_bfloat16, machine
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel, ErnieRnaTokenizer
 from ernie_rna.embeddings.embed import embed
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     records = [record for record in read_fasta(args.fasta) if len(record.sequence) <= LIMIT]
     step = max(1, len(records) // args.sequences)
     sample = records[::step][: args.sequences]
-    print(machine(torch.device("cpu"), args.threads))
+    print(machine(args.threads))
     print(
         f"{len(records)} of the file's sequences have at most {LIMIT} nt; padding is "
         f"{padding(records):.1%} of what embed computes for them\n"
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{OTHERS_BATCH} in the order of the file\n",
         flush=True,
     )
-    times = alternate(implementations(sample), args.runs, torch.device("cpu"))
+    times = alternate(implementations(sample), args.runs)
     print("| implementation | s | sequences/s | embed's speed over it |\n|---|--:|--:|--:|")
     for name, seconds in times.items():
         ratio = seconds / times["embed"]
@@ -90,15 +90,16 @@ def implementations(sample: list[FastaRecord]) -> dict[str, Callable]:
     model = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval()
     eager = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval()
     eager.set_attn_implementation("eager")
-    half = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval().to(torch.bfloat16)
     tokenizer = ErnieRnaTokenizer()
     result: dict[str, Callable] = {
         "embed": lambda: list(embed(sample, model, progress=False)),
-        "embed, bfloat16": lambda: list(embed(sample, half, progress=False)),
         "one by one, eager": lambda: [
             mean_vectors(eager, tokenizer, [record.sequence]) for record in sample
         ],
     }
+    if computes_bfloat16():
+        half = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval().to(torch.bfloat16)
+        result["embed, bfloat16"] = lambda: list(embed(sample, half, progress=False))
     try:
         from multimolecule import RnaTokenizer
         from multimolecule.models import ernierna
