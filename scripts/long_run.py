@@ -39,6 +39,7 @@ from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
 from ernie_rna.extras import import_extra
 from ernie_rna.files.atomic import OutputError
+from ernie_rna.files.store import partial_folder
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta, write_fasta
 from ernie_rna.shipped import examples, resolve_model
 
@@ -46,6 +47,8 @@ from ernie_rna.shipped import examples, resolve_model
 # at least so many sequences that batches are as large as they get.
 MORE_MEMORY = 50e6
 FEW = 1000
+# The latest that a run is killed at, as a share of its output: it must not have ended before.
+MOST_KILLED_AT = 0.6
 REFUSED = 3  # what a process ends with that found the disk full
 ATTACKS = ("killed", "two-processes", "disk-full", "ray")
 ROUNDING = 1e-5  # relative to the largest value of a vector
@@ -141,17 +144,20 @@ class Attack:
     def _killed(self) -> tuple[str, bool, str]:
         output = self._folder / "killed.npz"
         run = self._run(output)
-        for _ in range(self._args.kills):
-            self._kill([fork(run)], self._seconds / self._args.kills)
-        resumed = output.with_name("killed.npz.partial").exists()
-        codes = ends([fork(run)])
-        same = codes == [0] and resumed and self._is_whole(output)
+        kills = self._args.kills
+        cut_off = [
+            self._kill([fork(run)], output, MOST_KILLED_AT * number / kills)
+            for number in range(kills)
+        ]
+        same = all(cut_off) and ends([fork(run)]) == [0] and self._is_whole(output)
         return f"killed {self._args.kills} times", same, "gone on with each time"
 
     def _two_processes(self, after: int) -> tuple[str, bool, str]:
         output = self._folder / f"two{after}.npz"
-        self._kill(fork_world(2, self._run(output)), self._seconds / 2)
-        same = set(ends(fork_world(after, self._run(output)))) == {0} and self._is_whole(output)
+        processes = fork_world(2, self._run(output))
+        cut_off = self._kill(processes, output, self._random.uniform(0, MOST_KILLED_AT))
+        codes = ends(fork_world(after, self._run(output))) if cut_off else []
+        same = set(codes) == {0} and self._is_whole(output)
         return "two processes, both killed", same, f"gone on with by {after}"
 
     def _disk_full(self) -> tuple[str, bool, str]:
@@ -204,11 +210,19 @@ class Attack:
         pooling = self._args.pooling.split(",")
         embed(fasta, self._model, output, pooling=pooling, progress=False)
 
-    def _kill(self, processes: list[int], within: float) -> None:
-        time.sleep(self._random.uniform(0, within))
+    def _kill(self, processes: list[int], output: Path, share: float) -> bool:
+        """Kill processes soon after a share of the output is computed; whether it was cut off."""
+        folder = partial_folder(output)
+        while not any(map(has_ended, processes)):
+            parts = sum(part.stat().st_size for part in folder.glob("part-*.safetensors"))
+            if parts >= share * len(self._whole):
+                break
+            time.sleep(0.01)
+        time.sleep(self._random.uniform(0, self._seconds / 40))
         for process in processes:
             os.kill(process, signal.SIGKILL)
         ends(processes)
+        return not output.exists()
 
     def _is_whole(self, output: Path) -> bool:
         beside = output.with_name(f"{output.name}.partial")
@@ -293,6 +307,10 @@ def fork(task: Callable[[], None], **environment: str) -> int:
         code = int(error.code or 0)
     finally:
         os._exit(code)
+
+
+def has_ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def fork_world(size: int, task: Callable[[], None]) -> list[int]:

@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
     add("--json", action="store_true", help="print the metrics as JSON")
     _add_data(parser.add_argument_group("data"))
     _add_training(parser.add_argument_group("training"))
-    parser.set_defaults(run=run, interrupted="; nothing was saved")
+    parser.set_defaults(run=run, interrupted="; nothing was saved", shares_work=True)
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:

@@ -4,19 +4,23 @@ A command is a module with `add_parser(subparsers)`, which sets `run`, a functio
 arguments that returns the exit code, as a default of its parser. It is listed in `COMMANDS`, and
 imports torch and the like only in `run`: `--help` should not wait for them.
 
-Exit codes: 0; 1 for an error, told in one line; 2 for wrong usage; 130 after Ctrl-C.
+Exit codes: 0; 1 for an error, told in one line; 2 for wrong usage; 130 after Ctrl-C, 143 after
+SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ernie_rna.shipped import resolve_model
@@ -46,6 +50,7 @@ ERNIE-RNA: embeddings, structures and scores of RNA sequences.
 `ernie-rna COMMAND --help` tells what a command takes and does, with examples.
 """
 _INTERRUPTED = 130
+_TERMINATED = 143  # 128 and the number of SIGTERM
 _BROKEN_PIPE = 141  # 128 and the number of SIGPIPE
 # Raised on purpose, with a message for whoever typed the command.
 _EXPECTED = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
@@ -78,18 +83,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: the usage is wrong (2), or help or version was asked for (0).
     """
     args = build_parser().parse_args(argv)
-    # As a context, since Python programs may call main as well.
-    with warnings.catch_warnings():
+    # As contexts, since Python programs may call main as well.
+    with warnings.catch_warnings(), _terminated_as_interrupted():
         warnings.showwarning = _show_warning
         return _run(args)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM raise, so that what is half written is cleared up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: argparse.Namespace) -> int:
     try:
         if getattr(args, "model", None) is not None:
             args.model = resolve_model(args.model)
+        _refuse_processes(args)
         code: int = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         return _leave_pipe()
@@ -101,6 +121,17 @@ def _run(args: argparse.Namespace) -> int:
             traceback.print_exc()
         _report(error)
         return 1
+
+
+def _refuse_processes(args: argparse.Namespace) -> None:
+    """Raise where torchrun would have several processes do the same."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    shares_work = getattr(args, "shares_work", False) and getattr(args, "output", "") is not None
+    if size.isdecimal() and int(size) > 1 and not shares_work:
+        raise ValueError(
+            f"this command runs in one process, and here are {size} (WORLD_SIZE): those that share "
+            "their work are finetune, pretrain and, with -o, embed, closeness and ribosome-loading"
+        )
 
 
 def _report(error: Exception) -> None:

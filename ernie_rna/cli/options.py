@@ -15,6 +15,7 @@ MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes wi
 # What Ctrl-C is answered with where a run is gone on with.
 _INTERRUPTED = "; run the same command again: it goes on where it stopped"
 
+_MOST_THREADS = 1024  # as in `inference.loading`, which imports torch
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 
 
@@ -48,6 +49,14 @@ def at_least_one(text: str) -> int:
             f"{text!r} is no whole number of at least 1; left out, the default is taken"
         )
     return number
+
+
+def thread_count(text: str) -> int:
+    """How many threads, for argparse; torch dies of more than a system can start."""
+    count = at_least_one(text)
+    if count > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{count} are more than {_MOST_THREADS}")
+    return count
 
 
 def device_name(text: str) -> str:
@@ -121,7 +130,7 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda, cuda:1, ...; auto (the default) prefers cuda",
     )
     group.add_argument(
-        "--threads", type=at_least_one, metavar="N", help="threads on a CPU (torch decides)"
+        "--threads", type=thread_count, metavar="N", help="threads on a CPU (torch decides)"
     )
     group.add_argument(
         "--attention", choices=("sdpa", "eager"), default="sdpa", help="implementation (sdpa)"
@@ -141,7 +150,7 @@ def add_resumable_output(parser: argparse.ArgumentParser, metavar: str, **how: A
     add("-o", "--output", metavar=metavar, **how)
     add("--force", "--overwrite", action="store_true", help="replace OUT and unfinished results")
     add("--quiet", action="store_true", help="no progress bar and no summary")
-    parser.set_defaults(interrupted=_INTERRUPTED)
+    parser.set_defaults(interrupted=_INTERRUPTED, shares_work=True)
 
 
 def write_output(args: argparse.Namespace, compute: Callable[..., Any], **options: Any) -> int:

@@ -49,7 +49,8 @@ def add_parser(subparsers: Any) -> None:
     add("--resume", action="store_true", help="go on from the last checkpoint")
     add("--steps", type=at_least_one, metavar="N", help="in place of the config's")
     add("--cpu", action="store_true", help="leave a GPU alone")
-    parser.set_defaults(run=run, interrupted="; --resume goes on from the last checkpoint")
+    parser.set_defaults(run=run, shares_work=True)
+    parser.set_defaults(interrupted="; --resume goes on from the last checkpoint")
 
 
 def run(args: argparse.Namespace) -> int:

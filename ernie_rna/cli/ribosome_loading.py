@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ernie_rna.cli.before import check_input, check_model, check_output
@@ -18,6 +17,7 @@ from ernie_rna.cli.options import (
     new_parser,
     write_output,
 )
+from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, open_text
 
 _DESCRIPTION = """\
 Predict the mean ribosome loading of the 5' untranslated regions in a FASTA file, by a model with a
@@ -27,8 +27,8 @@ OUT.tsv has the columns id, length, standardised (what the head gives) and mrl, 
 ribosomes on a transcript: mean + scale * standardised, with the two numbers of the model's
 config.json. The authors' head was trained on regions of 25 to 100 nt.
 
-A run that was killed goes on where it stopped if the same command is run again, and the output is
-the same. Until it is complete, what has been computed is in OUT.tsv.partial.
+A run with -o that was killed goes on where it stopped if the same command is run again, and the
+output is the same. Until it is complete, what has been computed is in OUT.tsv.partial.
 """
 _EXAMPLES = """\
   ernie-rna ribosome-loading utrs.fasta -m MODEL -o loading.tsv
@@ -57,7 +57,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict as the arguments say."""
-    if args.output is not None:
+    if args.output is None:
+        check_output_files([STANDARD_OUTPUT])
+        args.interrupted = "; without -o nothing is kept"
+    else:
         check_output(args.output, ".tsv", args.force)
     check_input(args.input)
     check_model(args.model, args.revision)
@@ -73,12 +76,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _to_stdout(args: argparse.Namespace) -> int:
-    from ernie_rna.inference.loading import use_threads
     from ernie_rna.scoring.ribosome_loading import HEADER, ribosome_loading
     from ernie_rna.sequences.sources import readable_twice
 
-    progress = False if args.quiet or sys.stdout.isatty() else None
-    with readable_twice(args.input, args.unknown) as sequences, use_threads(args.threads):
+    with (
+        readable_twice(args.input, args.unknown) as sequences,
+        open_text(STANDARD_OUTPUT) as file,
+    ):
+        progress = False if args.quiet or file.isatty() else None
         results = ribosome_loading(
             sequences,
             args.model,
@@ -87,6 +92,6 @@ def _to_stdout(args: argparse.Namespace) -> int:
             progress=progress,
             **computing(args),
         )
-        sys.stdout.write(HEADER)
-        sys.stdout.writelines(result.line for result in results)
+        file.write(HEADER)
+        file.writelines(result.line for result in results)
     return 0

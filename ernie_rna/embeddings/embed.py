@@ -27,6 +27,7 @@ from ernie_rna.embeddings.writers import (
     existing_files,
     write_table,
 )
+from ernie_rna.files.atomic import behind_link
 from ernie_rna.files.store import Part
 from ernie_rna.inference.identity import Options, describe
 from ernie_rna.inference.loading import load_model, use_threads
@@ -132,7 +133,7 @@ def embed(  # type: ignore[misc]  # The overloads leave the options to this sign
     if output is None:
         return _iterate(Intake(sequences, long, unknown, LONG), model, options, progress)
     source = as_source(sequences, unknown)
-    target = Path(output)
+    target = behind_link(Path(output))
     with use_threads(threads):
         return _embed_to_file(source, model, target, options, force, progress, shard_bytes)
 

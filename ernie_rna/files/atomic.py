@@ -22,9 +22,11 @@ class OutputError(RuntimeError):
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` once the block has ended well.
 
-    Until then `path` stays as it was; if the block raises, what it wrote is deleted.
+    Until then `path` stays as it was; if the block raises, what it wrote is deleted. The name is
+    no other's: of several processes that write the same file, the last one's is there, whole.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    path = behind_link(path)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         sync(temporary)
@@ -33,6 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def behind_link(path: Path) -> Path:
+    """Where a symbolic link leads, though nothing be there yet; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ def check_output_files(outputs: Sequence[str], force: bool = False, folders: boo
     Raises:
         ValueError: a path is named twice.
         OutputError: there is such a file and `force` is False, something there is no file, or
-            there is no folder for it.
+            there is no folder for it; standard output is closed.
     """
     places = [Path(output).resolve() for output in outputs]
     for output, place in zip(outputs, places, strict=True):
@@ -32,6 +32,8 @@ def check_output_files(outputs: Sequence[str], force: bool = False, folders: boo
             raise ValueError(f"{describe([output])} is named for two outputs")
         path = Path(output)
         if output == STANDARD_OUTPUT:
+            if sys.stdout is None:
+                raise OutputError("cannot write to standard output: it is closed")
             continue
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
@@ -45,7 +47,9 @@ def check_output_files(outputs: Sequence[str], force: bool = False, folders: boo
 def open_text(output: str) -> Iterator[IO[str]]:
     """A text file that appears under its name once the block has ended well; "-" is stdout."""
     if output == STANDARD_OUTPUT:
-        yield sys.stdout
+        with full_disk_explained("standard output"):
+            yield sys.stdout
+            sys.stdout.flush()
         return
     with (
         full_disk_explained(output),

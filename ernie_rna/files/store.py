@@ -90,6 +90,13 @@ def check_place(output: Path, existing: Sequence[Path], force: bool) -> None:
     """Raise OutputError where no run can begin, or go on, to write an output; as for `Store`."""
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
+    if output.exists() and not output.is_file():
+        raise OutputError(f"cannot write {output}: it is no file")
+    if partial_folder(output).is_file():
+        raise OutputError(
+            f"cannot write {output}: {partial_folder(output)}, where unfinished results are kept, "
+            "is a file"
+        )
     if existing and not force and not partial_folder(output).exists():
         raise OutputError(f"{existing[0]} exists already; --force replaces it")
 

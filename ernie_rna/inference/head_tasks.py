@@ -13,11 +13,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ernie_rna.files.atomic import behind_link
 from ernie_rna.files.store import Part
 from ernie_rna.inference.attention_scores import check_pairing_scores
 from ernie_rna.inference.by_window import compute_window, compute_windows
 from ernie_rna.inference.identity import Options, describe
-from ernie_rna.inference.loading import class_names, load_head
+from ernie_rna.inference.loading import class_names, load_head, use_threads
 from ernie_rna.inference.processes import World
 from ernie_rna.inference.progress import Progress
 from ernie_rna.inference.resumable import Job, Results, RunSummary, Step, run_job
@@ -106,7 +107,11 @@ def iterate(
     records = intake.records(loaded.config)
     plan, width = task.plan(loaded, options), task.width(loaded.config)
     bar = Progress(progress, width, intake.found, lambda length: plan.cost(length, width))
-    compute = partial(task.compute, loaded, options.pairing_scores)
+
+    def compute(records: list[FastaRecord]) -> list[Result]:
+        with use_threads(options.threads):
+            return list(task.compute(loaded, options.pairing_scores, records))
+
     return chain.from_iterable(compute_windows(plan.windows(records), compute, bar))
 
 
@@ -120,6 +125,7 @@ def write_file(
     progress: bool | None,
 ) -> RunSummary:
     """Write the results of a source to a file; errors as for `closeness.closeness`."""
+    output = behind_link(output)
 
     def prepare(world: World, found: Survey) -> Job:
         own = replace(options, device=world.own_device(options.device))

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from dataclasses import dataclass
+from numbers import Integral
 from os import PathLike, fspath
 from typing import Any
 
@@ -21,7 +22,7 @@ class Options:
     """The arguments that all functions share which compute something of sequences.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is not whole, or below 1.
     """
 
     long: str
@@ -36,8 +37,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("batch_tokens", "threads"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+            if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
 
     @property
     def loading(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -23,6 +24,7 @@ from tokenization_ernie_rna import ErnieRnaTokenizer
 
 _AnyModel = TypeVar("_AnyModel", bound=ErnieRnaPreTrainedModel)
 
+MOST_THREADS = 1024
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,9 +50,9 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:  # Torch built without CUDA asserts.
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=resolved).item()
+    except (RuntimeError, AssertionError, ImportError) as error:  # Torch without CUDA asserts.
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"device {device!r} cannot be used: {reason}") from error
     return resolved
 
@@ -124,11 +126,12 @@ def _named(model: str | PathLike[str]) -> Iterator[None]:
     """Name the model in an OSError, whose text may speak of the Hub alone, and in a ValueError,
     which is what all else becomes that the libraries raise for damaged files."""
     what = f"cannot load the model {fspath(model)!r}"
+    if model == MINI and not Path(MINI).exists():
+        raise OSError(f"{what}: no folder; ernie_rna.mini() is the model that comes with ernie-rna")
     try:
         yield
     except OSError as error:
-        hint = "ernie_rna.mini() is the model that comes with ernie-rna; " * (model == MINI)
-        raise OSError(f"{what}: {hint}{error}") from error
+        raise OSError(f"{what}: {error}") from error
     except (ImportError, MemoryError):
         raise
     except ValueError as error:
@@ -178,14 +181,16 @@ def _load(
         "revision": revision or "main",
         "attn_implementation": attention or "sdpa",
     }
-    with _named(model):
+    with _named(model), _without_report():
         _check_layers(fspath(model), arguments["revision"])
         loaded, info = load(fspath(model), output_loading_info=True, **arguments)
     missing = sorted(info["missing_keys"])
     if missing and all(key.startswith("lm_head.") for key in missing):
+        named = ", ".join(loaded.config.architectures or ["a model"])
         raise ValueError(
-            f"{fspath(model)} has no language-model head, which this needs: it was saved without; "
-            "take a folder that `ernie-rna convert` wrote, or save an ErnieRnaForMaskedLM"
+            f"{fspath(model)} has no language-model head, which this needs: it is {named}; take "
+            "the pretrained model, as `ernie-rna convert` makes it of ERNIE-RNA_pretrain.pt, or "
+            "save an ErnieRnaForMaskedLM"
         )
     if missing:
         raise ValueError(
@@ -200,6 +205,17 @@ def _load(
         )
     result: _AnyModel = loaded.to(target).eval()
     return result
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Without transformers' table of weights that are missing, which become an error of ours."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
 
 
 def _is_a(model: object, kind: type) -> bool:
@@ -272,7 +288,13 @@ def resolve_layer(layer: int, num_layers: int) -> int:
 
 @contextlib.contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
-    """Have torch use so many threads for a while."""
+    """Have torch use so many threads for a while.
+
+    Raises:
+        ValueError: the number is below 1, or beyond what systems start.
+    """
+    if count is not None and not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"threads must be 1 to {MOST_THREADS}; got {count}")
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -10,6 +10,7 @@ Lengths are in tokens, `<cls>` and `<eos>` counted.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 
@@ -121,12 +122,12 @@ def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
     """Tokens in a batch, padding included; None takes what suits the device.
 
     Raises:
-        ValueError: the number is below 1.
+        ValueError: the number is not whole, or below 1.
     """
     if batch_tokens is None:
         return _CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS
-    if batch_tokens < 1:
-        raise ValueError(f"batch_tokens must be at least 1; got {batch_tokens}")
+    if not isinstance(batch_tokens, Integral) or int(batch_tokens) < 1:
+        raise ValueError(f"batch_tokens must be a whole number of at least 1; got {batch_tokens!r}")
     return batch_tokens
 
 

@@ -10,15 +10,18 @@ is gzip, bzip2 and xz. What `read_fasta` lets through is fit for the model:
   (the IUPAC codes, X and I), in either case. Any other character is an error, said to look like
   a protein where a tenth of them are foreign. `unknown="unk"` lets other letters, digits and
   signs pass (the tokenizer reads them as `<unk>`), but never blanks, `<` and `>`.
-- The text is UTF-8 without control characters. Line ends may be those of Unix, Windows or old
-  Macs, lines may have any length, and lines that begin with `#` are comments.
+- The text is UTF-8, whatever the locale, without control characters. Line ends may be those of
+  Unix, Windows or old Macs, lines may have any length, and lines that begin with `#` are comments.
 """
 
+import bz2
+import contextlib
 import hashlib
 import io
+import lzma
 import sys
 from codecs import BOM_UTF8, getincrementaldecoder
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike, fspath
@@ -138,6 +141,8 @@ def _problem(record: FastaRecord, allowed: bytes) -> str | None:
         return "its header has no id"
     if not record.sequence:
         return "it is empty; every record needs a sequence"
+    if record.sequence.startswith("#"):
+        return "its sequence begins with #, as comments do"
     # Every character beyond ASCII becomes "?"; where that is allowed, <unk> is what it gets.
     letters = record.sequence.encode("ascii", "replace")
     foreign = letters.translate(None, allowed)
@@ -204,8 +209,10 @@ def _parse(path: FilePath | IO[bytes], name: str) -> Iterator[FastaRecord]:
     """The records as dnaio reads them; what it raises becomes an InputError."""
     dnaio = import_extra("dnaio", "io", "reading FASTA")
     with _open(path) as file, io.BufferedReader(_CheckedText(file, name), _CHUNK) as text:
+        reader = dnaio.FastaReader(text, sequence_class=_to_record)
+        reader._file.reconfigure(encoding="utf-8")  # It decodes by the locale.
         try:
-            yield from dnaio.FastaReader(text, sequence_class=_to_record)
+            yield from reader
         except dnaio.FileFormatError as error:
             raise InputError(f"{name}: not a FASTA file: {error.message}{_line(error)}") from error
 
@@ -219,12 +226,74 @@ def _to_record(header: str, sequence: str, qualities: None) -> FastaRecord:
     return FastaRecord(id, sequence, description)
 
 
-def _open(path: FilePath | IO[bytes]) -> IO[bytes]:
+@contextlib.contextmanager
+def _open(path: FilePath | IO[bytes]) -> Iterator[Any]:
     """The decompressed bytes of a file or of standard input."""
     xopen = import_extra("xopen", "io", "reading FASTA").xopen
-    source = sys.stdin.buffer if path == STANDARD_INPUT else path
-    # Threads and helper processes would take the cores from the model.
-    return xopen(source, "rb", threads=0)
+    with contextlib.ExitStack() as stack:
+        if path == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise InputError("standard input is closed")
+            source: Any = sys.stdin.buffer
+        elif isinstance(path, (str, PathLike)):
+            source = stack.enter_context(open(path, "rb"))
+        else:
+            source = path
+        start = source.peek(6) if hasattr(source, "peek") else b""
+        for magic, decompressor in _STREAMS.items():
+            if start.startswith(magic):
+                yield _Streams(source, decompressor)
+                return
+        # Threads and helper processes would take the cores from the model.
+        with xopen(source, "rb", threads=0) as file:
+            yield file
+
+
+# How bzip2 and xz files begin.
+_STREAMS: Mapping[bytes, Callable[[], Any]] = {
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\x00": lzma.LZMADecompressor,
+}
+
+
+class _Streams(io.RawIOBase):
+    """What is in the streams of a bzip2 or xz file, of which there may be several.
+
+    Python's own readers take whatever stands behind the first for the end of the file.
+    """
+
+    def __init__(self, file: IO[bytes], decompressor: Callable[[], Any]):
+        self._file, self._new = file, decompressor
+        self._stream = decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        while not data:
+            given = b""
+            if self._stream.eof:
+                given = self._next_stream()
+                if not given:
+                    return 0
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                given = self._file.read(_CHUNK)
+                if not given:
+                    raise EOFError("it ends within a compressed stream")
+            data = self._stream.decompress(given, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next_stream(self) -> bytes:
+        """The beginning of what follows a stream; zeros before it are padding."""
+        given = self._stream.unused_data
+        while not (given := given.lstrip(b"\0")):
+            given = self._file.read(_CHUNK)
+            if not given:
+                break
+        return given
 
 
 class _CheckedText(io.RawIOBase):

@@ -26,9 +26,9 @@ from ernie_rna.inference.loading import not_finite, use_threads
 from ernie_rna.inference.resumable import Results, RunSummary
 from ernie_rna.sequences.batches import MAPS_FROM
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
-from ernie_rna.sequences.sources import Sequences, as_source
+from ernie_rna.sequences.sources import Sequences, Source, as_source
 from ernie_rna.sequences.survey import Survey
-from ernie_rna.structures.formats.output import MatrixWriter
+from ernie_rna.structures.formats.output import MatrixWriter, check_matrix_id
 from modeling_ernie_rna import ErnieRnaForCloseness
 
 Model = str | PathLike[str] | ErnieRnaForCloseness
@@ -128,9 +128,19 @@ def closeness(  # type: ignore[misc]  # The overloads leave the options to this 
     target = Path(output)
     if target.suffix.lower() != ".npz":
         raise ValueError(f"{target}: the extension must be .npz")
-    source = as_source(sequences, unknown)
+    source = _checked(as_source(sequences, unknown))
     with use_threads(threads):
         return write_file(_TASK, source, model, target, options, force, progress)
+
+
+def _checked(source: Source) -> Source:
+    """The same records, whose ids an .npz file can hold."""
+
+    def check(record: FastaRecord) -> FastaRecord:
+        check_matrix_id(record.id)
+        return record
+
+    return Source(lambda: map(check, source.read()), source.once)
 
 
 def _compute(

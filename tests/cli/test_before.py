@@ -120,6 +120,7 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
         "ribosome-loading in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
         "fold in.fasta -m model --reactivity words.rdat": "words.rdat:1: no line SEQUENCE",
         "mutate in.fasta -m model": "nothing to write",
+        "mutate in.fasta -m model -o out.npz": "out.npz: the extension must be .tsv",
         "mutate in.fasta -m unconverted -o out.tsv": "config.json",
         "plot in.fasta -m model -o out.gif": "extension",
         "plot in.fasta -m ./NOSUCH -o out.svg": "no folder ./NOSUCH",

@@ -189,7 +189,11 @@ def test_random_weights_are_told_in_one_line(folder, capsys, command):
 def test_a_model_without_the_head_that_is_asked_for(folder, capsys):
     ErnieRnaModel.from_pretrained("model").save_pretrained("encoder")
     _, errors = run(capsys, "mutate", "in.fasta", "-m", "encoder", "-o", "out.tsv", code=1)
-    assert "encoder has no language-model head, which this needs" in errors
+    assert errors == (
+        "ernie-rna: error: encoder has no language-model head, which this needs: it is "
+        "ErnieRnaModel; take the pretrained model, as `ernie-rna convert` makes it of "
+        "ERNIE-RNA_pretrain.pt, or save an ErnieRnaForMaskedLM\n"
+    )
     assert not Path("out.tsv").exists()
 
 

@@ -16,7 +16,7 @@ import torch
 import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.embeddings.readers import read_embeddings
-from modeling_ernie_rna import ErnieRnaModel
+from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
 pytest.importorskip("dnaio")
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,55 @@ def test_embeds(folder, capsys):
     assert (one.id, two.id) == ("one", "two")
     assert list(two.arrays) == ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
     np.testing.assert_allclose(two["token_layer3"].mean(0), two["mean_layer3"], atol=1e-6)
+
+
+def test_one_process_for_what_is_not_shared(folder, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in ("fold in.fasta -m model -o out.dbn", "ribosome-loading in.fasta -m model"):
+        assert cli.main(command.split()) == 1
+        assert "this command runs in one process, and here are 2" in capsys.readouterr().err
+
+
+def test_too_many_threads(folder, capsys):
+    with pytest.raises(SystemExit):
+        embed("in.fasta", "-o", "out.npz", "--threads", "100000")
+    assert "--threads: 100000 are more than 1024" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "message"),
+    [
+        ("<&-", "embed - -m model -o out.npz", "standard input is closed"),
+        (">&-", "mutate in.fasta -m model --summary -", "standard output: it is closed"),
+        (">&-", "embed in.fasta -m model -o out.npz --quiet", ""),
+    ],
+)
+def test_closed_streams(folder, closed, command, message):
+    program = f"{sys.executable} -W ignore -m ernie_rna.cli"
+    done = subprocess.run(
+        f"{program} {command} {closed}",
+        shell=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == bool(message), done.stderr
+    assert message in done.stderr
+    assert "internal" not in done.stderr
+
+
+def test_a_terminated_command_leaves_nothing(folder, config):
+    ErnieRnaForMaskedLM(config).save_pretrained("masked")
+    Path("in.fasta").write_text(">long\n" + "ACGU" * 60 + "\n")
+    command = [sys.executable, "-m", "ernie_rna.cli", "mutate", "in.fasta", "-m", "masked"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen([*command, "-o", "out.tsv", "--quiet"], env=environment)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("out.tsv.*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.terminate()
+    assert run.wait(30) == 143
+    assert not list(folder.glob("out.tsv*"))
 
 
 def test_every_option(folder, capsys):

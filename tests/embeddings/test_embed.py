@@ -124,8 +124,8 @@ def test_refuses_a_long_sequence_of_a_generator(encoder_model):
         ({"dtype": "float64"}, "dtype must be one of float32, bfloat16, float16; got 'float64'"),
         ({"device": "tpu9"}, "device 'tpu9' cannot be used"),
         ({"attention": "linear"}, "'linear' is not one of ERNIE-RNA's"),
-        ({"batch_tokens": 0}, "batch_tokens must be at least 1; got 0"),
-        ({"threads": 0}, "threads must be at least 1; got 0"),
+        ({"batch_tokens": 0}, "batch_tokens must be a whole number of at least 1; got 0"),
+        ({"threads": 0}, "threads must be a whole number of at least 1; got 0"),
         ({"long": "cut"}, "long must be one of error, window, full; got 'cut'"),
         ({"long": "window", "overlap": 64}, "overlap must be at least 0 and below 64; got 64"),
         ({"unknown": "skip"}, "unknown must be one of error, unk; got 'skip'"),
@@ -223,7 +223,7 @@ def damage(name, change):
 
 
 def test_the_name_mini_is_the_command_lines():
-    with pytest.raises(OSError, match=r"'mini': ernie_rna\.mini\(\) is the model that comes with"):
+    with pytest.raises(OSError, match=r"mini.: no folder; ernie_rna\.mini\(\) is the model"):
         load_model("mini")
 
 

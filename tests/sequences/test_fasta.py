@@ -4,6 +4,8 @@ import bz2
 import gzip
 import io
 import lzma
+import os
+import subprocess
 import sys
 import tracemalloc
 
@@ -11,6 +13,7 @@ import pytest
 
 from ernie_rna.sequences.fasta import FastaRecord, InputError, SeenIds, read_fasta, write_fasta
 from ernie_rna.sequences.survey import survey
+from tests.conftest import ROOT
 
 pytest.importorskip("dnaio")
 
@@ -47,6 +50,45 @@ def read(tmp_path):
 )
 def test_reads(read, content):
     assert read(content) == RECORDS
+
+
+FIRST, SECOND = b">one first RNA\nACGU\n", b"acgt\n>two\nNRYN\n"
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, gzip.compress])
+class TestStreams:
+    """Compressed files may be one behind the other in a file; nothing else may."""
+
+    @pytest.mark.parametrize("padding", [b"", b"\0" * 4])
+    def test_all_are_read(self, read, compress, padding):
+        if padding and compress is gzip.compress:
+            pytest.skip("gzip has no padding between members")
+        assert read(compress(FIRST) + padding + compress(SECOND) + padding) == RECORDS
+
+    @pytest.mark.parametrize(
+        "behind", [SECOND, b"\x01" + bz2.compress(SECOND), lzma.compress(SECOND)[:-9], b"BZh"]
+    )
+    def test_what_is_none_is_refused(self, read, compress, behind):
+        with pytest.raises(InputError, match=r"in.fasta: damaged or cut off: "):
+            read(compress(FIRST) + behind)
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path):
+    (tmp_path / "in.fasta").write_text(">é1 RNÄ\nACéGU\n", encoding="utf-8")
+    code = (
+        "from ernie_rna.sequences.fasta import read_fasta\n"
+        "print(ascii(list(read_fasta('in.fasta', 'unk'))))"
+    )
+    locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **locale, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ascii([FastaRecord("é1", "ACéGU", "RNÄ")])
 
 
 def test_reads_standard_input(monkeypatch):

@@ -55,6 +55,38 @@ def test_the_file_holds_the_same(model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["maps.npz"]
 
 
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [("x.npy", r"x\.npy: an .npz file has no ids that end"), ("x" * 70_000, "65531 bytes, not 70")],
+)
+def test_ids_that_no_npz_file_holds(model, tmp_path, id, message):
+    with pytest.raises(InputError, match=message):
+        closeness({**SHORT, id: "GG"}, model, tmp_path / "maps.npz", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_threads_are_those_asked_for(model, monkeypatch):
+    seen = []
+    run = module.run_head
+    monkeypatch.setattr(
+        module, "run_head", lambda *args: seen.append(torch.get_num_threads()) or run(*args)
+    )
+    before = torch.get_num_threads()
+    assert len(list(closeness(SHORT, model, threads=1, progress=False))) == 3
+    assert (set(seen), torch.get_num_threads()) == ({1}, before)
+    with pytest.raises(ValueError, match="threads must be 1 to 1024; got 100000"):
+        list(closeness(SHORT, model, threads=100_000, progress=False))
+
+
+def test_a_folder_is_no_output(model, tmp_path):
+    (tmp_path / "maps.npz").mkdir()
+    with pytest.raises(OutputError, match=r"maps\.npz: it is no file"):
+        closeness(SHORT, model, tmp_path / "maps.npz", force=True)
+    (tmp_path / "other.npz.partial").write_text("mine")
+    with pytest.raises(OutputError, match=r"other\.npz\.partial, where unfinished results"):
+        closeness(SHORT, model, tmp_path / "other.npz")
+
+
 def test_a_run_that_was_cut_off_goes_on(model, tmp_path, monkeypatch):
     monkeypatch.setattr("ernie_rna.sequences.batches.WINDOW_RECORDS", 1)
     options = {"batch_tokens": 32, "progress": False}

@@ -245,7 +245,7 @@ def test_a_sequence_that_fails_leaves_the_others_alone(encoder, monkeypatch, fac
         ({"matrix": "map"}, "matrix must be None or one of contacts, scores, prob"),
         ({"long": "cut"}, "long must be one of error, window, full; got 'cut'"),
         ({"long": "window", "overlap": 999}, "overlap must be at least 0 and below"),
-        ({"batch_tokens": 0}, "batch_tokens must be at least 1; got 0"),
+        ({"batch_tokens": 0}, "batch_tokens must be a whole number of at least 1; got 0"),
         ({"dtype": "int8"}, "dtype must be one of"),
     ],
 )

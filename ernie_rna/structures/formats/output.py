@@ -29,6 +29,7 @@ from ernie_rna.files.atomic import (
     replacing_folder,
 )
 from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, open_text
+from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.formats.by_extension import FORMATTERS
 from ernie_rna.structures.formats.dbn import TSV_HEADER
 from ernie_rna.structures.formats.structure import FilePath, Structure
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _IN_FOLDERS = (".ct", ".bpseq")
 _MATRIX = ".npz"
+_MEMBER = ".npy"  # of which a .npz file consists
+_LONGEST_ID = 2**16 - 1 - len(_MEMBER)  # bytes: zip files have names of 16 bits' length
 
 # Takes a result; raises ValueError where the format cannot hold it.
 Write = Callable[["Fold"], None]
@@ -202,6 +205,22 @@ def _check_replaceable(output: str) -> None:
         )
 
 
+def check_matrix_id(id: str) -> None:
+    """Refuse an id that no .npz file can hold.
+
+    Raises:
+        InputError: it is too long, or ends in .npy, which such files add to all names: of `x` and
+            `x.npy` `numpy.load` would find only one.
+    """
+    if id.endswith(_MEMBER):
+        raise InputError(f"{id}: an .npz file has no ids that end in {_MEMBER}")
+    size = len(id.encode())
+    if size > _LONGEST_ID:
+        raise InputError(
+            f"{id[:40]}...: an id in an .npz file has at most {_LONGEST_ID} bytes, not {size}"
+        )
+
+
 class MatrixWriter:
     """Write pairing maps or contacts to an .npz file, one array a sequence, under its id.
 
@@ -209,7 +228,7 @@ class MatrixWriter:
     same matrices give the same bytes. ``numpy.load(path)[id]`` reads one back.
 
     Raises:
-        ValueError: an id is written twice.
+        ValueError: an id is written twice, or is none by `check_matrix_id`.
 
     >>> import tempfile, os
     >>> path = os.path.join(tempfile.mkdtemp(), "contacts.npz")
@@ -224,10 +243,11 @@ class MatrixWriter:
 
     def write(self, name: str, matrix: np.ndarray) -> None:
         """Add the matrix of the sequence called ``name``, (length, length)."""
-        if f"{name}.npy" in self._archive.NameToInfo:
+        check_matrix_id(name)
+        if f"{name}{_MEMBER}" in self._archive.NameToInfo:
             raise ValueError(f"the file already has a matrix of {name!r}")
         # A ZipInfo has a fixed time, so that the bytes depend on the content alone.
-        info = zipfile.ZipInfo(f"{name}.npy")
+        info = zipfile.ZipInfo(f"{name}{_MEMBER}")
         info.compress_type = zipfile.ZIP_DEFLATED
         with self._archive.open(info, "w", force_zip64=True) as file:
             np.lib.format.write_array(file, np.asarray(matrix), allow_pickle=False)
