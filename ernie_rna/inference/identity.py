@@ -99,6 +99,6 @@ def versions() -> dict[str, str]:
     """The versions that results depend on, by package."""
     return {
         "ernie_rna": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # Its own type compares as versions do: 2.13 is 2.13.0.
         "transformers": transformers.__version__,
     }

@@ -17,6 +17,7 @@ from ernie_rna.embeddings.encoder import Encoder
 from ernie_rna.embeddings.readers import read_embeddings, read_metadata
 from ernie_rna.files.atomic import OutputError
 from ernie_rna.files.store import Store
+from ernie_rna.inference.identity import versions
 from ernie_rna.sequences import batches as batching
 from ernie_rna.sequences.fasta import InputError
 from modeling_ernie_rna import ErnieRnaModel
@@ -394,3 +395,7 @@ def test_world_size_without_the_others(encoder_model, output, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match=r"start the processes by torchrun"):
         run(encoder_model, output)
+
+
+def test_versions_are_compared_as_texts():
+    assert {type(version) for version in versions().values()} == {str}
