@@ -27,6 +27,9 @@ from transformers.utils import ModelOutput
 if __package__:
     from .attention_ernie_rna import bias_by_id, look_up_bias, resolve_attention, under_transform
     from .configuration_ernie_rna import ErnieRnaConfig
+
+    # Unused: transformers up to 5.5 fetches no files but those that this one imports itself.
+    from .fused_ernie_rna import why_not  # noqa: F401
     from .heads_ernie_rna import (
         MaskedBatchNorm,
         PairHead,

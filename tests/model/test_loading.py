@@ -18,6 +18,7 @@ from transformers import (
     AutoTokenizer,
     pipeline,
 )
+from transformers.dynamic_module_utils import get_relative_imports
 
 from modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
@@ -174,6 +175,14 @@ def test_tied_embedding_is_stored_once(folder):
     assert "lm_head.decoder.weight" not in names
     model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
     assert model.lm_head.decoder.weight is model.ernie_rna.embed_tokens.weight
+
+
+def test_no_file_is_imported_by_way_of_another():
+    """transformers up to 5.5 fetches what an entry file imports itself, and no more."""
+    imports = {path.stem: set(get_relative_imports(path)) for path in CODE}
+    for entry in ("modeling_ernie_rna", "configuration_ernie_rna", "tokenization_ernie_rna"):
+        needed = set().union(*(imports[name] for name in imports[entry]))
+        assert needed <= imports[entry] | {entry}
 
 
 def test_root_files_import_only_torch_transformers_and_one_another(tmp_path):
