@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ernie_rna.scoring.ribosome_loading import ribosome_loading
     from ernie_rna.shipped import examples, mini
     from ernie_rna.structures.closeness import closeness
-    from ernie_rna.structures.evaluation import evaluate_files, evaluate_structures
+    from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.fold import fold
     from modeling_ernie_rna import (
         ErnieRnaForCloseness,
@@ -50,8 +50,7 @@ _HOMES = {
     "closeness": "ernie_rna.structures.closeness",
     "convert": "ernie_rna.checkpoints.export",
     "embed": "ernie_rna.embeddings.embed",
-    "evaluate_files": "ernie_rna.structures.evaluation",
-    "evaluate_structures": "ernie_rna.structures.evaluation",
+    "evaluate": "ernie_rna.structures.evaluation",
     "examples": "ernie_rna.shipped",
     "fold": "ernie_rna.structures.fold",
     "load_masked_lm": "ernie_rna.inference.loading",
@@ -76,8 +75,7 @@ __all__ = [
     "closeness",
     "convert",
     "embed",
-    "evaluate_files",
-    "evaluate_structures",
+    "evaluate",
     "examples",
     "fold",
     "load_masked_lm",
@@ -93,6 +91,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 registration.register_with_transformers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 MODEL_TYPE = "ernie_rna"
@@ -26,6 +27,9 @@ REQUIRED = frozenset(
 )
 # What some versions of transformers write as well, and what Python leaves beside modules.
 _OPTIONAL = frozenset(("special_tokens_map.json", "added_tokens.json", "__pycache__"))
+# What `save_pretrained` does not write; beside a model stands what `ernie-rna finetune` measured.
+_OF_EXPORTS_ALONE = frozenset(("README.md", "vocab.json"))
+_MEASURED = frozenset(("metrics.json",))
 
 
 class ExportError(ValueError):
@@ -58,8 +62,12 @@ def check_target(out_dir: str | Path, force: bool = False) -> Path:
 
 def why_no_export(folder: Path) -> str | None:
     """What keeps a folder from being a complete export and nothing else, or None."""
+    return _why_not(folder, REQUIRED, _OPTIONAL)
+
+
+def _why_not(folder: Path, required: frozenset[str], optional: frozenset[str]) -> str | None:
     names = {child.name for child in folder.iterdir()} if folder.is_dir() else set()
-    missing, more = sorted(REQUIRED - names), sorted(names - REQUIRED - _OPTIONAL)
+    missing, more = sorted(required - names), sorted(names - required - optional)
     if missing:
         return f"lacks {', '.join(missing)}"
     if more:
@@ -75,15 +83,27 @@ def why_no_export(folder: Path) -> str | None:
 
 
 def files_to_push(folder: str | Path) -> dict[str, int]:
-    """The files of an export that belong on the Hub, by name, with their sizes in bytes.
+    """The files of a model that belong on the Hub, by name, with their sizes in bytes.
+
+    Warns of weights that were never trained, and of a missing card.
 
     Raises:
-        ExportError: the folder is no complete export, or holds more than one.
+        ExportError: the folder is no whole model with its code and tokenizer, or holds more.
     """
     folder = Path(folder)
-    odd = why_no_export(folder) if folder.is_dir() else "no such folder"
+    optional = _OPTIONAL | _OF_EXPORTS_ALONE | _MEASURED
+    odd = _why_not(folder, REQUIRED - _OF_EXPORTS_ALONE, optional)
+    if not folder.is_dir():
+        odd = "no such folder"
     if odd is not None:
-        raise ExportError(f"{folder}: no complete export ({odd}): convert a checkpoint into it")
+        raise ExportError(
+            f"{folder}: no whole model ({odd}): name what `ernie-rna convert` or `ernie-rna "
+            "finetune` wrote, or save_pretrained of model and tokenizer"
+        )
+    if not (folder / "README.md").exists():
+        warnings.warn(f"{folder} has no README.md, the card that the Hub shows", stacklevel=2)
+    if json.loads((folder / "config.json").read_text()).get("weights_origin") == "random":
+        warnings.warn(f"{folder} has random weights, which were never trained", stacklevel=2)
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return {path.name: path.stat().st_size for path in files}
 
@@ -106,7 +126,8 @@ def push(
     """Upload an export into a model repository, which is made if need be.
 
     Args:
-        folder: what `export` wrote.
+        folder: what `export`, `ernie-rna finetune` or `save_pretrained` of model and tokenizer
+            wrote.
         repo_id: USER/NAME.
         private: whether a repository that is made here is private.
         revision: the branch, made if need be; None is the main one.
@@ -115,7 +136,7 @@ def push(
         The address of the commit.
 
     Raises:
-        ExportError: the folder is no export, there is no token, or the Hub refuses.
+        ExportError: the folder is no whole model, there is no token, or the Hub refuses.
     """
     import huggingface_hub
 
@@ -133,7 +154,7 @@ def push(
             folder_path=str(folder),
             revision=revision,
             allow_patterns=sorted(files),
-            commit_message="Converted ERNIE-RNA checkpoint",
+            commit_message="ERNIE-RNA for transformers",
         )
     except Exception as error:  # which library raises depends on the version of huggingface_hub
         reason = (str(error).strip().splitlines() or ["no message"])[0]

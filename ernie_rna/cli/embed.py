@@ -88,7 +88,7 @@ def _add_what(group: Any) -> None:
         default="error",
         help="sequences over 1022 nt: refuse them (the default), take them by overlapping "
         "windows (each nucleotide from the window where it is farthest from an edge; <cls> is "
-        "the windows' mean), or compute them whole, beyond what the model was trained on",
+        "the windows' mean), or compute them whole, beyond what the model is made for",
     )
     group.add_argument(
         "--overlap",

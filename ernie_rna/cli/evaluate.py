@@ -101,22 +101,23 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say."""
-    from ernie_rna.structures.evaluation import evaluate_structures
+    from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.formats.by_extension import read_structures
     from ernie_rna.structures.groups import group_rows
 
     outputs = [args.output] if args.output else []
-    check_output_files([*outputs, *([args.groups] if args.groups else [])], args.force)
+    tables = [*outputs, *([args.groups] if args.groups else [])]
+    check_output_files(tables, args.force, extension=".tsv")
     probing = read_probing(args)
     predicted = read_structures(args.predicted, args.predicted_column)
     if args.reference is None:
         return _fit_alone(args, probing, predicted)
     reference = read_structures(args.reference, args.reference_column)
-    evaluations = {"predicted": evaluate_structures(predicted, reference, args.missing)}
+    evaluations = {"predicted": evaluate(predicted, reference, args.missing)}
     if args.with_mfe:
         scored = set(evaluations["predicted"].ids)
         known = [structure for structure in reference if structure.id in scored]
-        evaluations["mfe"] = evaluate_structures(minimum_free_energy(known, predicted), known)
+        evaluations["mfe"] = evaluate(minimum_free_energy(known, predicted), known)
     found: Fits = {}
     if probing is not None:
         scored = set(evaluations["predicted"].ids)

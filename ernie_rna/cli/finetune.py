@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.before import check_input, check_model
 from ernie_rna.cli.options import MODEL_HELP, add_unknown, new_parser
+from ernie_rna.files.outputs import check_output_folder
 from ernie_rna.training.settings import Data, Settings
 
 if TYPE_CHECKING:
@@ -84,12 +85,20 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
 def _add_training(group: argparse._ArgumentGroup) -> None:
     default = Settings()
     group.add_argument("--steps", type=int, help="optimizer steps, in place of --epochs")
-    group.add_argument("--epochs", type=float, default=default.epochs)
-    group.add_argument("--batch-size", type=int, default=default.batch_size)
-    group.add_argument("--accumulate", type=int, default=default.accumulate, help="batches a step")
-    group.add_argument("--learning-rate", type=float, default=default.learning_rate)
-    group.add_argument("--weight-decay", type=float, default=default.weight_decay)
-    group.add_argument("--warmup", type=float, default=default.warmup, help="share of the steps")
+    group.add_argument("--epochs", type=float, default=default.epochs, help="(%(default)s)")
+    group.add_argument("--batch-size", type=int, default=default.batch_size, help="(%(default)s)")
+    group.add_argument(
+        "--accumulate", type=int, default=default.accumulate, help="batches a step (%(default)s)"
+    )
+    group.add_argument(
+        "--learning-rate", type=float, default=default.learning_rate, help="(%(default)s)"
+    )
+    group.add_argument(
+        "--weight-decay", type=float, default=default.weight_decay, help="(%(default)s)"
+    )
+    group.add_argument(
+        "--warmup", type=float, default=default.warmup, help="share of the steps (%(default)s)"
+    )
     group.add_argument("--frozen", action="store_true", help="train the head alone")
     group.add_argument(
         "--lora",
@@ -112,7 +121,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gradient-checkpointing", action="store_true")
     group.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     group.add_argument("--cpu", action="store_true", help="leave a GPU alone")
-    group.add_argument("--seed", type=int, default=default.seed)
+    group.add_argument("--seed", type=int, default=default.seed, help="(%(default)s)")
     group.add_argument(
         "--mask-pairing",
         choices=PAIRINGS,
@@ -129,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
         if not (args.task == "structure" and path.is_dir()):
             check_input(str(path))
     check_model(args.model)
+    # The state of a training that was cut off, by its name in `training.finetune`.
+    check_output_folder(args.out_dir, args.force, ["checkpoints"] * args.resume)
     # From here on seconds pass.
     import transformers
 
@@ -137,7 +148,6 @@ def run(args: argparse.Namespace) -> int:
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     finetuning.check_extras(args.lora is not None)
-    finetuning.check_out_dir(args.out_dir, args.force, args.resume)
     transformers.logging.disable_progress_bar()
     if args.resume:
         args.interrupted = "; the same command goes on from the state that was kept last"

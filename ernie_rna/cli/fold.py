@@ -156,7 +156,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"ernie-rna: {_READ_OFF[by_head]}", file=sys.stderr)
         opened = {output: open_output(output) for output in outputs} | open_tables(args)
         writers = {output: stack.enter_context(opening) for output, opening in opened.items()}
-        count, problems = _write(results, writers)
+        count, paired, problems = _write(results, writers)
+    if not paired:
+        print("ernie-rna: warning: no structure has any pair", file=sys.stderr)
     for problem in problems:
         print(f"ernie-rna: {problem}", file=sys.stderr)
     if not args.quiet and not on_terminal:
@@ -199,9 +201,13 @@ def open_tables(args: argparse.Namespace) -> dict[str, AbstractContextManager[Wr
     return tables
 
 
-def _write(results: Iterable[Fold], writers: Mapping[str, Write]) -> tuple[int, list[str]]:
-    """Write each result to each output; return how many there are and what cannot be written."""
-    count = 0
+def _write(results: Iterable[Fold], writers: Mapping[str, Write]) -> tuple[int, int, list[str]]:
+    """Write each result to each output.
+
+    Returns:
+        How many there are, how many have pairs, and what cannot be written.
+    """
+    count = paired = 0
     problems = []
     for folded in results:
         count += 1
@@ -209,9 +215,10 @@ def _write(results: Iterable[Fold], writers: Mapping[str, Write]) -> tuple[int, 
         if folded.problem is not None:
             problems.append(f"{id} has no structure: {folded.problem}")
             continue
+        paired += bool(folded.structure.pairs)
         for output, write in writers.items():
             try:
                 write(folded)
             except ValueError as error:
                 problems.append(f"{id} is not in {output}: {error}")
-    return count, problems
+    return count, paired, problems

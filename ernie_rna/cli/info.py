@@ -162,17 +162,19 @@ def _model(model: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
     with torch.device("meta"):
         pooler: Any = ErnieRnaModel(config).pooler
         parameters = ErnieRnaForMaskedLM(config).num_parameters()
-    parameters += sum(weight.numel() for weight in pooler.parameters())
+    if pooler is not None:
+        parameters += sum(weight.numel() for weight in pooler.parameters())
     yield "name", model
     yield "layers, heads", f"{config.num_hidden_layers}, {config.num_attention_heads}"
     yield "width, feed-forward", f"{config.hidden_size}, {config.intermediate_size}"
     yield "vocabulary", str(config.vocab_size)
     limit = config.max_position_embeddings
-    yield "trained on", f"at most {limit} tokens, {limit - 2} nt with <cls> and <eos>"
+    yield "made for", f"at most {limit} tokens, {limit - 2} nt with <cls> and <eos>"
     yield "layer norm", "before each block" if config.norm_first else "behind each residual sum"
     scores = (config.au_pairing_score, config.gc_pairing_score, config.gu_pairing_score)
     yield "pairing scores", "A-U {}, G-C {}, G-U {}".format(*scores)
-    yield "parameters", f"{parameters:,} (encoder, pooler and LM head)"
+    counted = "encoder and LM head" if pooler is None else "encoder, pooler and LM head"
+    yield "parameters", f"{parameters:,} ({counted})"
     yield "weights", _dtypes(model)
     yield "their origin", _ORIGINS.get(config.weights_origin, str(config.weights_origin))
     names = ", ".join(sorted(ATTENTIONS, reverse=True))

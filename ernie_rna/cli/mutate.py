@@ -8,7 +8,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.before import check_input, check_model
@@ -21,7 +20,7 @@ from ernie_rna.cli.options import (
     new_parser,
 )
 from ernie_rna.files.atomic import full_disk_explained
-from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, describe, open_text
+from ernie_rna.files.outputs import check_output_files, describe, open_text
 
 if TYPE_CHECKING:
     from ernie_rna.scoring.mutate import LetterScores
@@ -143,10 +142,7 @@ def _outputs(args: argparse.Namespace) -> dict[str, _Table]:
     names = [name for name in (args.output, args.positions, args.summary) if name is not None]
     if not names:
         raise ValueError("nothing to write: give -o, --positions or --summary")
-    check_output_files(names, args.force)
-    for name in names:
-        if name != STANDARD_OUTPUT and Path(name).suffix.lower() != ".tsv":
-            raise ValueError(f"{name}: the extension must be .tsv")
+    check_output_files(names, args.force, extension=".tsv")
     return {name: tables[name] for name in names}
 
 

@@ -89,7 +89,7 @@ def add_input_rules(parser: argparse.ArgumentParser, windows: bool = False) -> N
         default="error",
         help="sequences over 1022 nt: refuse them (the default)"
         + (", take overlapping windows, with no pairs between what shares none" * windows)
-        + ", or compute them whole, beyond what the model was trained on",
+        + ", or compute them whole, beyond what the model is made for",
     )
     if windows:
         parser.add_argument(

@@ -124,7 +124,7 @@ def find_record(records: Iterator[FastaRecord], id: str | None) -> FastaRecord:
     if id is not None:
         found = next((record for record in records if record.id == id), None)
         if found is None:
-            raise ValueError(f"no sequence has the id {id!r}")
+            raise ValueError(f"no sequence has the id {id!r}; the ids are first words of headers")
         return found
     first, *others = [record for record, _ in zip(records, range(2), strict=False)]
     if others:
@@ -182,8 +182,8 @@ def _draw_map(
     plot_pairing_map(
         folded.matrix,
         record.sequence,
-        pairs=folded.structure.pairs if known is None else known,
-        pairs_are="predicted" if known is None else "known",
+        pairs=folded.structure.pairs,
+        known=known,
         title=_title(args, record, maps.source),
         label=maps.certainty if args.confidence else maps.label,
         limits=(0.0, 1.0) if args.confidence else None,

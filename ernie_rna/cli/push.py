@@ -1,4 +1,4 @@
-"""`ernie-rna push`: a converted folder in, a model on the Hugging Face Hub out."""
+"""`ernie-rna push`: a folder of a model in, a model on the Hugging Face Hub out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from ernie_rna.cli.options import new_parser
 
 _DESCRIPTION = """\
-Upload what `ernie-rna convert` wrote to the Hugging Face Hub, after `hf auth login` or with
-HF_TOKEN set. A folder that is no complete export, or holds anything else, is refused.
+Upload a model to the Hugging Face Hub, after `hf auth login` or with HF_TOKEN set: what `ernie-rna
+convert` or `ernie-rna finetune` wrote, or save_pretrained of model and tokenizer. A folder that
+lacks something, or holds anything else, is refused.
 """
 _EXAMPLES = """\
   ernie-rna push ERNIE-RNA USER/NAME --dry-run
@@ -20,10 +21,10 @@ _EXAMPLES = """\
 def add_parser(subparsers: Any) -> None:
     """Add the command to `ernie-rna`."""
     parser = new_parser(
-        subparsers, "push", "a converted folder to the Hugging Face Hub", _DESCRIPTION, _EXAMPLES
+        subparsers, "push", "a model to the Hugging Face Hub", _DESCRIPTION, _EXAMPLES
     )
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="what `ernie-rna convert` wrote")
+    add("folder", metavar="FOLDER", help="the model with its code and tokenizer")
     add("repo_id", metavar="USER/NAME", help="the model repository, made if need be")
     add("--dry-run", action="store_true", help="list what would go; no network")
     add("--private", action="store_true", help="if it is made, make it private")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
     from torch import Tensor
 
     Array = np.ndarray | Tensor
@@ -40,7 +41,7 @@ def plot_pairing_map(
     sequence: str,
     *,
     pairs: Iterable[BasePair] | None = None,
-    pairs_are: str = "predicted",
+    known: Iterable[BasePair] | None = None,
     title: str | None = None,
     label: str = "score",
     limits: tuple[float, float] | None = None,
@@ -53,8 +54,8 @@ def plot_pairing_map(
     Args:
         pairing_map: (length, length).
         sequence: its bases.
-        pairs: base pairs, counted from 0, to be marked by circles below the diagonal.
-        pairs_are: "predicted" or "known", for the legend.
+        pairs: predicted base pairs, counted from 0, to be circled below the diagonal.
+        known: known base pairs, to be circled above it.
         title: line above the picture.
         label: what the colours stand for.
         limits: of the colours; None leaves out the few largest scores.
@@ -73,10 +74,18 @@ def plot_pairing_map(
     _show_sequence(axes, sequence, side, "xy")
     axes.set(xlabel="position", ylabel="position")
     axes.set_title(title or "", parse_math=False)
+    cell = 72 * side / len(sequence)
+    marks = []
     if pairs is not None:
-        marked = sorted_pairs(pairs, len(sequence))
-        label_of_pairs = f"{pairs_are} pairs ({len(marked)})" if marked else f"no pairs {pairs_are}"
-        _mark_pairs(axes, marked, 72 * side / len(sequence), label_of_pairs)
+        predicted = sorted_pairs(pairs, len(sequence))
+        marks.append(_mark_pairs(axes, predicted, cell, "predicted", "below"))
+    if known is not None:
+        flipped = [(j, i) for i, j in sorted_pairs(known, len(sequence))]
+        marks.append(_mark_pairs(axes, flipped, cell, "known", "above"))
+    if marks:
+        figure.legend(
+            handles=marks, loc="outside lower right", frameon=False, fontsize=9, ncols=len(marks)
+        )
     figure.colorbar(image, ax=axes, label=label, shrink=0.6, aspect=25)
     return saved(figure, path)
 
@@ -145,10 +154,13 @@ def _draw_matrix(
 
 
 def _colour_limits(scores: np.ndarray) -> tuple[float, float]:
-    """Limits of the colours: symmetric about 0, or from 0 where no score is negative."""
-    largest = (
-        float(np.quantile(np.abs(scores), _COLOUR_QUANTILE)) or float(np.abs(scores).max()) or 1.0
-    )
+    """Limits of the colours: symmetric about 0, or from 0 where no score is negative.
+
+    They go by the large scores, which are those of pairs: a head gives bases that are too near one
+    another scores far below 0, beside which all others would look alike.
+    """
+    largest = max(float(np.quantile(scores, _COLOUR_QUANTILE)), 0.0)
+    largest = largest or float(np.abs(scores).max()) or 1.0
     return (-largest if scores.min() < 0 else 0.0), largest
 
 
@@ -171,8 +183,8 @@ def _show_sequence(
             axis.set_tick_params("minor", pad=2, label1On=name in shown)
 
 
-def _mark_pairs(axes: Axes, pairs: list[BasePair], cell: float, label: str) -> None:
-    """Circle pairs below the diagonal, or dot them if a cell, of ``cell`` points, is small."""
+def _mark_pairs(axes: Axes, pairs: list[BasePair], cell: float, what: str, where: str) -> Line2D:
+    """Circle pairs (column, row), or dot them if a cell, of ``cell`` points, is small."""
     from matplotlib.patheffects import withStroke
 
     is_small = cell < 3
@@ -185,11 +197,11 @@ def _mark_pairs(axes: Axes, pairs: list[BasePair], cell: float, label: str) -> N
         markerfacecolor=BLACK if is_small else "none",
         markeredgecolor=BLACK,
         markeredgewidth=0.0 if is_small else 0.8,
-        label=label,
+        label=f"{where}: {len(pairs)} pairs {what}" if pairs else f"{where}: no pairs {what}",
         # A white rim keeps the circles visible on dark colours.
         path_effects=[] if is_small else [withStroke(linewidth=2, foreground="white")],
     )
-    axes.figure.legend(handles=[marks], loc="outside lower right", frameon=False, fontsize=9)
+    return marks
 
 
 def _frame(axes: Axes) -> None:

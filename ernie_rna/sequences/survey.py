@@ -66,8 +66,8 @@ def check_lengths(found: Survey, config: Any, long: str, choices: Sequence[str])
         return
     named = ", ".join(f"{id} ({length} nt)" for length, id in found.longest if length > limit)
     what = (
-        f"{count} of {found.records} sequences are longer than the {limit} nt that the model was "
-        f"trained on, the longest: {named}"
+        f"{count} of {found.records} sequences are longer than the {limit} nt that the model is "
+        f"made for, the longest: {named}"
     )
     if long == "error":
         raise InputError(f"{what}. {ways_out(choices)}")

@@ -9,6 +9,7 @@ shifted by one base at one end, as a comparison of dynamic structures should (Ma
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 
 import numpy as np
 
@@ -109,14 +110,17 @@ def mean_score(scores: Sequence[PairScore]) -> PairScore:
     return PairScore(*values.mean(axis=0).tolist())
 
 
-def evaluate_structures(
-    predicted: Iterable[Structure], reference: Iterable[Structure], missing: str = "error"
+def evaluate(
+    predicted: FilePath | Iterable[Structure],
+    reference: FilePath | Iterable[Structure],
+    missing: str = "error",
 ) -> Evaluation:
     """Score predicted structures against the known ones with the same id.
 
     Args:
-        predicted: one for each id of the reference; those of other ids are not scored.
-        reference: the known structures.
+        predicted: one for each id of the reference; those of other ids are not scored. A file or
+            folder, as `formats.by_extension.read_structures` takes it, or structures.
+        reference: the known structures, likewise.
         missing: ids of the reference without a prediction: "error" refuses them, "skip" leaves
             them out, "unpaired" scores them as structures without pairs; the last two warn.
 
@@ -168,29 +172,9 @@ def _evaluate(
     return Evaluation(list(references), exact, shifted, both_empty)
 
 
-def evaluate_files(
-    predicted: FilePath,
-    reference: FilePath,
-    *,
-    predicted_column: str = "dot_bracket",
-    reference_column: str = "dot_bracket",
-    missing: str = "error",
-) -> Evaluation:
-    """Score the structures of a file or folder against those of another.
-
-    Args:
-        predicted, reference: as `formats.by_extension.read_structures` takes them.
-        predicted_column, reference_column: for tables, the column with the structures.
-        missing: see `evaluate_structures`.
-    """
-    return evaluate_structures(
-        read_structures(predicted, predicted_column),
-        read_structures(reference, reference_column),
-        missing,
-    )
-
-
-def _by_id(structures: Iterable[Structure], which: str) -> dict[str, Structure]:
+def _by_id(structures: FilePath | Iterable[Structure], which: str) -> dict[str, Structure]:
+    if isinstance(structures, (str, PathLike)):
+        structures = read_structures(structures)
     by_id: dict[str, Structure] = {}
     for structure in structures:
         if structure.id in by_id:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -66,6 +67,12 @@ def load(task: Task, folder: str | Path, seed: int = 0) -> tuple[Any, ErnieRnaTo
             model, info = load_model(folder, config=config, output_loading_info=True)
         except RuntimeError as error:
             raise InputError(f"{folder}: its head is of other labels: {error}") from error
+    if config.weights_origin == "random":
+        warnings.warn(
+            f"{folder} has random weights, which were never trained: fine-tuning begins with "
+            "nothing learned",
+            stacklevel=2,
+        )
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(task.head))
     if missing:
         raise InputError(f"{folder}: lacks weights of an ERNIE-RNA: {', '.join(missing[:5])}")
@@ -224,20 +231,6 @@ def save(model: Any, tokenizer: ErnieRnaTokenizer, out_dir: str | Path) -> None:
     shutil.rmtree(Path(out_dir) / _CHECKPOINTS, ignore_errors=True)
     tokenizer.save_pretrained(out_dir)
     tokenizer.save_vocabulary(str(out_dir))  # transformers 5 leaves it out
-
-
-def check_out_dir(out_dir: str | Path, force: bool, resume: bool = False) -> None:
-    """Raise InputError if a folder holds something that would be overwritten.
-
-    Args:
-        resume: whether it may hold the state of a training that was cut off.
-    """
-    out_dir = Path(out_dir)
-    if out_dir.exists() and not out_dir.is_dir():
-        raise InputError(f"{out_dir}: a file; name a folder")
-    names = {path.name for path in out_dir.iterdir()} if out_dir.is_dir() else set()
-    if names - ({_CHECKPOINTS} if resume else set()) and not force:
-        raise InputError(f"{out_dir}: not empty; --force writes into it")
 
 
 class _Progress(TrainerCallback):

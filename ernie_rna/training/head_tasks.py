@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ernie_rna.scoring.masking import NO_LABEL
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.structures.contacts import allowed_pairs
-from ernie_rna.structures.evaluation import evaluate_structures, mfe_structure
+from ernie_rna.structures.evaluation import evaluate, mfe_structure
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
@@ -100,7 +100,7 @@ class SecondaryStructure(Task):
 
 
 def _scores(predicted: Sequence[Structure], known: Sequence[Structure]) -> Metrics:
-    mean = evaluate_structures(predicted, known).mean_exact
+    mean = evaluate(predicted, known).mean_exact
     return {"f1": mean.f1, "precision": mean.precision, "recall": mean.recall}
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ernie_rna.checkpoints import export as export_module
 from ernie_rna.checkpoints import folder as hub
@@ -24,6 +25,7 @@ from ernie_rna.checkpoints.folder import (
     REQUIRED,
     ExportError,
     check_target,
+    files_to_push,
     why_no_export,
 )
 from ernie_rna.checkpoints.foreign.reading import read_checkpoint
@@ -442,8 +444,21 @@ def test_what_is_no_export_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry
     change(out)
     arguments = [str(out), "me/ernie-rna", *(["--dry-run"] if dry_run else [])]
     assert push_to_hub.main(arguments) == 1
-    assert "no complete export" in capsys.readouterr().err
+    assert "no whole model" in capsys.readouterr().err
     assert fake_hub.calls == {}
+
+
+def test_a_saved_model_is_pushed_with_what_it_lacks_said(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+    for one in (model, tokenizer):
+        one.save_pretrained(tmp_path / "saved")
+    with pytest.warns(UserWarning, match="has no README.md") as warned:
+        files = files_to_push(tmp_path / "saved")
+    assert {"model.safetensors", "tokenizer.json", "modeling_ernie_rna.py"} <= files.keys()
+    said = [str(warning.message) for warning in warned]
+    assert any("has no README.md" in text for text in said)
+    assert any("has random weights" in text for text in said)
 
 
 @pytest.mark.parametrize("repo_id", ["ernie-rna", "a/b/c", "me/", "me/a b", "-me/x"])
@@ -467,8 +482,8 @@ def test_a_refusal_of_the_hub_is_one_line(folder, fake_hub, monkeypatch, capsys)
 
     monkeypatch.setattr(fake_hub, "create_repo", refuse)
     assert push_to_hub.main([str(folder), "me/ernie-rna"]) == 1
-    said = capsys.readouterr().err
-    assert said == "ernie-rna: error: me/ernie-rna: RuntimeError: 403 Forbidden\n"
+    *_, said = capsys.readouterr().err.splitlines()  # behind a warning of random weights
+    assert said == "ernie-rna: error: me/ernie-rna: RuntimeError: 403 Forbidden"
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -126,6 +126,8 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain():
         "plot in.fasta -m ./NOSUCH -o out.svg": "no folder ./NOSUCH",
         "convert no.pt out": "no.pt: no such file",
         "convert ERNIE-RNA_pretrain.pt model": "not empty and no earlier export",
+        "finetune model in.dbn model --task classification": "model: not empty; --force",
+        "evaluate in.dbn in.dbn -o out.csv": "out.csv: the extension must be .tsv",
         "finetune model no.tsv out --task classification": "no.tsv: no such file",
         "pretrain nano in.tsv run": "nano: no such file, and no config of mini, mini-2, mini-3",
         "pretrain model/config.json no.tsv run": "no.tsv: no such file",

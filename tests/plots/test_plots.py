@@ -119,18 +119,13 @@ def test_arcs_tell_hits_from_misses():
     assert names == ["predicted only (1)", "known only (2)", "in both (1)"]
 
 
-@pytest.mark.parametrize(
-    ("pairs", "kind", "label"),
-    [
-        ([(0, 9), (1, 8)], "predicted", "predicted pairs (2)"),
-        ([(0, 9)], "known", "known pairs (1)"),
-        ([], "predicted", "no pairs predicted"),
-        ([], "known", "no pairs known"),
-    ],
-)
-def test_a_map_says_what_its_pairs_are(pairs, kind, label):
-    figure = plot_pairing_map(scores(20, 20), rna(20), pairs=pairs, pairs_are=kind)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [label]
+def test_a_map_says_whose_pairs_it_shows():
+    figure = plot_pairing_map(scores(20, 20), rna(20), pairs=[(0, 9), (1, 8)], known=[])
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["below: 2 pairs predicted", "above: no pairs known"]
+    figure = plot_pairing_map(scores(20, 20), rna(20), known=[(0, 9)])
+    (circles,) = figure.axes[0].get_lines()
+    assert circles.get_xydata().tolist() == [[10, 1]]
 
 
 @pytest.mark.parametrize(

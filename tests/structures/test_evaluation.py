@@ -11,8 +11,7 @@ import pytest
 from ernie_rna.structures import evaluation
 from ernie_rna.structures.evaluation import (
     PairScore,
-    evaluate_files,
-    evaluate_structures,
+    evaluate,
     mfe_structure,
     read_structures,
     score_pairs,
@@ -63,7 +62,7 @@ def test_evaluation_follows_the_reference():
         Structure("other", "A", []),
         Structure("a", "NNNNN", [(1, 4)]),
     ]
-    result = evaluate_structures(predicted, reference)
+    result = evaluate(predicted, reference)
     assert result.ids == ["a", "b"]
     assert result.exact == [PairScore(0, 0, 0), PairScore(1, 0.5, 2 / 3)]
     assert result.shifted == [PairScore(1, 1, 1), PairScore(1, 0.5, 2 / 3)]
@@ -88,7 +87,7 @@ def test_evaluation_follows_the_reference():
 )
 def test_sets_that_cannot_be_compared(predicted, reference, message):
     with pytest.raises(ValueError, match=message):
-        evaluate_structures(
+        evaluate(
             [Structure(name, sequence, []) for name, sequence in predicted],
             [Structure(name, sequence, []) for name, sequence in reference],
         )
@@ -100,7 +99,7 @@ def test_files_and_folders(tmp_path):
     (tmp_path / "predicted").mkdir()
     for structure in known:
         write_structures(tmp_path / "predicted" / f"{structure.id}.ct", [structure])
-    result = evaluate_files(tmp_path / "predicted", tmp_path / "known.dbn")
+    result = evaluate(tmp_path / "predicted", tmp_path / "known.dbn")
     assert result.mean_exact == PairScore(1, 1, 1)
 
 
@@ -119,11 +118,8 @@ def baseline_f1(name, column):
     ],
 )
 def test_baselines_of_the_data_set(name, mean):
-    result = evaluate_files(
-        DATA / "baselines" / f"pred_{name}.tsv",
-        DATA / "structure" / f"{name}.tsv",
-        predicted_column="vienna_mfe",
-    )
+    predicted = read_structures(DATA / "baselines" / f"pred_{name}.tsv", "vienna_mfe")
+    result = evaluate(predicted, DATA / "structure" / f"{name}.tsv")
     expected = baseline_f1(f"pred_{name}", "f1_vienna")
     for name, score in zip(result.ids, result.exact, strict=True):
         # The file has six decimals.
@@ -139,7 +135,7 @@ def test_vienna_equals_the_baseline():
     # The whole set takes 11 s; an eighth of it stands in.
     some = [structure for structure in reference if len(structure.sequence) < 150][::8]
     predicted = [mfe_structure(structure.sequence, structure.id) for structure in some]
-    result = evaluate_structures(predicted, some)
+    result = evaluate(predicted, some)
     expected = baseline_f1("pred_bprna_ts0_verified", "f1_vienna")
     assert len(some) > 80
     for name, score in zip(result.ids, result.exact, strict=True):

@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 from ernie_rna.structures import groups as module
-from ernie_rna.structures.evaluation import PairScore, evaluate_structures
+from ernie_rna.structures.evaluation import PairScore, evaluate
 from ernie_rna.structures.formats.structure import Structure, StructureFormatError
 from ernie_rna.structures.groups import by_label, by_length, group_rows, read_labels
 
@@ -26,8 +26,8 @@ PREDICTED = [
 @pytest.fixture
 def evaluations():
     return {
-        "predicted": evaluate_structures(PREDICTED, KNOWN),
-        "mfe": evaluate_structures(KNOWN, KNOWN),
+        "predicted": evaluate(PREDICTED, KNOWN),
+        "mfe": evaluate(KNOWN, KNOWN),
     }
 
 

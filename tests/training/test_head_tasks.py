@@ -10,7 +10,6 @@ from ernie_rna.inference.loading import class_names
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.formats.by_extension import write_structures
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training.finetune import check_out_dir
 from ernie_rna.training.head_tasks import PairCollator, RibosomeLoading, SecondaryStructure
 from ernie_rna.training.head_tasks import pair_labels as labels_of
 from ernie_rna.training.settings import Settings
@@ -114,16 +113,6 @@ def test_lora_and_frozen_exclude_each_other():
         Settings(lora=4, frozen=True)
     with pytest.raises(ValueError, match="got 0"):
         Settings(lora=0)
-
-
-def test_only_the_state_of_training_may_be_there(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    check_out_dir(tmp_path, False, resume=True)
-    with pytest.raises(InputError, match="not empty"):
-        check_out_dir(tmp_path, False)
-    (tmp_path / "thesis").touch()
-    with pytest.raises(InputError, match="not empty"):
-        check_out_dir(tmp_path, False, resume=True)
 
 
 def hairpins(count):
