@@ -19,7 +19,6 @@ class Reader:
         read: reads the file at a path to its end; what it asserts of the result must hold.
         refuses: the errors in which it may end.
         through: how to get at what lies within a container.
-        many: inputs of the long run.
     """
 
     name: str
@@ -28,7 +27,6 @@ class Reader:
     read: Callable[[Path], object]
     refuses: tuple[type[Exception], ...]
     through: Through | None = None
-    many: int = 10_000
 
     def inputs(self, folder: Path, first: int, stop: int) -> Iterator[bytes]:
         """The damaged files with these numbers; always the same ones."""

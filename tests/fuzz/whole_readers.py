@@ -17,8 +17,6 @@ from tests.fuzz.binary_readers import small_encoder
 from tests.fuzz.reader import Reader
 from tests.fuzz.text_readers import FASTA
 
-_FEWER = 1000  # A model runs in each.
-
 # ---------------------------------------------------------------------------------------------
 # Folders of models
 
@@ -51,7 +49,6 @@ _FOLDERS = tuple(
         _load_and_embed,
         (ValueError, OSError),
         through,
-        _FEWER,
     )
     for name, through in (
         ("config.json", None),
@@ -106,7 +103,6 @@ _SEQUENCES = tuple(
         _fasta_seeds,
         read,
         (InputError, EncodingError, OutputError),
-        many=_FEWER,
     )
     for name, read in (("embed", _embed), ("fold", _fold))
 )
