@@ -13,6 +13,7 @@ from ernie_rna.plots.figures import (
     GREEN,
     LETTER,
     SMALLEST_LETTER,
+    SURENESS,
     VERMILLION,
     letter_size,
     new_figure,
@@ -160,7 +161,7 @@ def _draw_coloured_arcs(
         arcs,
         facecolors="none",
         linewidths=float(np.clip(thickness, 0.8, 2.0)),
-        cmap="viridis_r",
+        cmap=SURENESS,
     )
     collection.set(array=values, clim=(0, 1))
     axes.add_collection(collection, autolim=False)

@@ -3,7 +3,7 @@
 Pictures are drawn by matplotlib (extra ``plot``), without pyplot, and saved as PNG, SVG or PDF by
 the extension. The same picture gives the same SVG file. Axes count bases from 1, as the structure
 files do, and show the letters of the sequence where there is room for them. The colours are told
-apart by colour-blind readers (Okabe and Ito's palette, and matplotlib's RdBu and Greys).
+apart by colour-blind readers (Okabe and Ito's palette, and matplotlib's RdBu, Greys and viridis).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXTENSIONS = (".png", ".svg", ".pdf")
 
 BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
+SURENESS = "viridis_r"  # colours of 0 to 1
 
 # In inches. In less room than the first, a letter would be smaller than 5 points.
 SMALLEST_LETTER = 0.085

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.plots.figures import BLACK, VERMILLION, new_figure, saved
+from ernie_rna.plots.figures import BLACK, SURENESS, VERMILLION, new_figure, saved
 from ernie_rna.structures.formats.dot_bracket import (
     BasePair,
     nested_pages,
@@ -136,7 +136,7 @@ def _draw_bases(
         y,
         s=size,
         c=numbers,
-        cmap="YlGnBu",
+        cmap=SURENESS,
         vmin=0,
         vmax=1,
         edgecolors=_GREY,
