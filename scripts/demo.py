@@ -34,8 +34,8 @@ GOLDEN_VALUES = GOLDEN / "tiny_expected.safetensors"
 
 # Of these the map and the arcs are drawn; the second has a pseudoknot.
 DRAWN = ("tRNA-Phe", "THF-1")
-# The RNA whose stem is changed, and the stem's pairs in the cloverleaf: its anticodon arm.
-CHANGED, STEM = "tRNA-Phe", slice(11, 16)
+# The RNA whose stem is changed, and five pairs of the longest hairpin of its known structure.
+CHANGED, STEM = "THF-1", slice(14, 19)
 BASES = "ACGU"
 
 

@@ -78,12 +78,12 @@ def test_a_command_that_fails_ends_it(capsys):
     assert "$ ernie-rna fold nosuch.fasta -m nosuch --force" in capsys.readouterr().out
 
 
-def test_the_stem_is_the_anticodon_arm():
+def test_the_stem_is_that_of_a_hairpin():
     from ernie_rna.structures.formats.by_extension import read_structures
 
     known = {one.id: one for one in read_structures(shipped.examples() / "rna.dbn")}
     rna = known[demo.CHANGED]
-    assert rna.pairs[demo.STEM] == [(26, 42), (27, 41), (28, 40), (29, 39), (30, 38)]
+    assert rna.pairs[demo.STEM] == [(26, 51), (27, 50), (28, 49), (29, 48), (30, 47)]
 
 
 def test_nearest_takes_off_what_all_have_in_common():
@@ -127,14 +127,14 @@ def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
     monkeypatch.setattr(fold_module, "fold", fold)
     rows = demo.fold_changes("model", rna)
     assert rows == [pytest.approx((0.5, 0.4, 0.5))] * 5
-    assert folded["26-both"][26] + folded["26-both"][42] == "GC"
+    assert folded["26-both"][26] + folded["26-both"][51] == "GC"
 
 
 def test_a_stem_is_folded_with_its_changes(tmp_path):
     model = write_golden_folder(tmp_path / "model")
-    pairs = [(i, 24 - i) for i in range(12)]
-    rna = Structure("stem", "GCGCGCGCGCGC" + "A" + "GCGCGCGCGCGC", pairs)
+    pairs = [(i, 40 - i) for i in range(20)]
+    rna = Structure("stem", "GC" * 10 + "A" + "GC" * 10, pairs)
     rows = demo.fold_changes(str(model), rna)
-    assert len(rows) == len(rna.pairs[demo.STEM])
+    assert len(rows) == len(rna.pairs[demo.STEM]) == 5
     assert len({row[0] for row in rows}) == 1  # as it is, each time
     assert all(0 <= value <= 1 for row in rows for value in row)
