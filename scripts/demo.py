@@ -292,7 +292,7 @@ def fill_a_mask(masked_lm: ErnieRnaForMaskedLM, rna: Structure) -> None:
 
 def compare_with_the_authors(out_dir: Path) -> bool:
     """Convert the authors' small checkpoint and compare with what their code computed."""
-    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.inference.machine import use_threads
     from ernie_rna.parity.differences import compare_with_golden
     from ernie_rna.parity.golden import GOLDEN_THREADS
     from ernie_rna.parity.models import Models

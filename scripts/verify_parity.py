@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from ernie_rna.inference.loading import use_threads
+from ernie_rna.inference.machine import use_threads
 from ernie_rna.parity.differences import Difference, compare_with_golden
 from ernie_rna.parity.golden import GOLDEN_THREADS, ParityError
 from ernie_rna.parity.models import Models

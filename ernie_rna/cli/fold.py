@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.inference.machine import use_threads
     from ernie_rna.sequences.sources import readable_twice
     from ernie_rna.structures.fold import fold
     from ernie_rna.structures.pairing_maps import reads_head

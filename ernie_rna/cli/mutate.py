@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.inference.machine import use_threads
     from ernie_rna.scoring.mutate import mutate
     from ernie_rna.sequences.sources import readable_twice
 

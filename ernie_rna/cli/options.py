@@ -15,7 +15,7 @@ MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes wi
 # What Ctrl-C is answered with where a run is gone on with.
 _INTERRUPTED = "; run the same command again: it goes on where it stopped"
 
-_MOST_THREADS = 1024  # as in `inference.loading`, which imports torch
+_MOST_THREADS = 1024  # as in `inference.machine`, which imports torch
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 
 

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.inference.machine import use_threads
 
     logging.disable_progress_bar()
     with use_threads(args.threads):

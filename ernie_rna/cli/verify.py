@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.loading import use_threads
+    from ernie_rna.inference.machine import use_threads
     from ernie_rna.parity import differences, heads, models, published, table
     from ernie_rna.parity.golden import GOLDEN_THREADS
 

@@ -30,7 +30,8 @@ from ernie_rna.embeddings.writers import (
 from ernie_rna.files.atomic import behind_link
 from ernie_rna.files.store import Part
 from ernie_rna.inference.identity import Options, describe
-from ernie_rna.inference.loading import load_model, use_threads
+from ernie_rna.inference.loading import load_model
+from ernie_rna.inference.machine import use_threads
 from ernie_rna.inference.processes import World
 from ernie_rna.inference.progress import Progress
 from ernie_rna.inference.resumable import Job, Results, RunSummary, Step, run_job

@@ -18,7 +18,8 @@ from ernie_rna.files.store import Part
 from ernie_rna.inference.attention_scores import check_pairing_scores
 from ernie_rna.inference.by_window import compute_window, compute_windows
 from ernie_rna.inference.identity import Options, describe
-from ernie_rna.inference.loading import class_names, load_head, use_threads
+from ernie_rna.inference.loading import class_names, load_head
+from ernie_rna.inference.machine import use_threads
 from ernie_rna.inference.processes import World
 from ernie_rna.inference.progress import Progress
 from ernie_rna.inference.resumable import Job, Results, RunSummary, Step, run_job

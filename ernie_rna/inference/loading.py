@@ -24,7 +24,6 @@ from tokenization_ernie_rna import ErnieRnaTokenizer
 
 _AnyModel = TypeVar("_AnyModel", bound=ErnieRnaPreTrainedModel)
 
-MOST_THREADS = 1024
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -181,7 +180,7 @@ def _load(
         "revision": revision or "main",
         "attn_implementation": attention or "sdpa",
     }
-    with _named(model), _without_report():
+    with _named(model), without_report():
         _check_layers(fspath(model), arguments["revision"])
         loaded, info = load(fspath(model), output_loading_info=True, **arguments)
     missing = sorted(info["missing_keys"])
@@ -208,8 +207,8 @@ def _load(
 
 
 @contextlib.contextmanager
-def _without_report() -> Iterator[None]:
-    """Without transformers' table of weights that are missing, which become an error of ours."""
+def without_report() -> Iterator[None]:
+    """Without transformers' table of weights that are missing: errors of ours tell of them."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
@@ -284,22 +283,3 @@ def resolve_layer(layer: int, num_layers: int) -> int:
             f"from the end; there is no layer {layer}"
         )
     return layer % (num_layers + 1)
-
-
-@contextlib.contextmanager
-def use_threads(count: int | None) -> Iterator[None]:
-    """Have torch use so many threads for a while.
-
-    Raises:
-        ValueError: the number is below 1, or beyond what systems start.
-    """
-    if count is not None and not 1 <= count <= MOST_THREADS:
-        raise ValueError(f"threads must be 1 to {MOST_THREADS}; got {count}")
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if count is not None:
-            torch.set_num_threads(before)

@@ -1,12 +1,18 @@
-"""What of a machine can decide the last bits of the numbers; `make portability` measures it."""
+"""What of a machine can decide the last bits of the numbers; `make portability` measures it.
+
+And how many threads torch takes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+MOST_THREADS = 1024
 # With these, MKL and oneDNN are kept from instructions that the CPU has, or let off precision.
 _CPU_VARIABLES = (
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
@@ -49,3 +55,22 @@ def _float32_products(backend: Any) -> str:
 
 def _set(names: tuple[str, ...]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+@contextlib.contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Have torch use so many threads for a while.
+
+    Raises:
+        ValueError: the number is below 1, or beyond what systems start.
+    """
+    if count is not None and not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"threads must be 1 to {MOST_THREADS}; got {count}")
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)

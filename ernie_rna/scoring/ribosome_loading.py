@@ -22,7 +22,8 @@ from ernie_rna.files.atomic import sync
 from ernie_rna.files.store import Part
 from ernie_rna.inference.head_tasks import HeadOptions, HeadTask, iterate, write_file
 from ernie_rna.inference.heads import run_head
-from ernie_rna.inference.loading import not_finite, use_threads
+from ernie_rna.inference.loading import not_finite
+from ernie_rna.inference.machine import use_threads
 from ernie_rna.inference.resumable import Results, RunSummary
 from ernie_rna.sequences.batches import SCORES_FROM
 from ernie_rna.sequences.fasta import FastaRecord, FilePath

@@ -14,23 +14,19 @@ is gzip, bzip2 and xz. What `read_fasta` lets through is fit for the model:
   Unix, Windows or old Macs, lines may have any length, and lines that begin with `#` are comments.
 """
 
-import bz2
 import contextlib
-import hashlib
 import io
-import lzma
 import sys
 from codecs import BOM_UTF8, getincrementaldecoder
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike, fspath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from ernie_rna.extras import import_extra
-
-if TYPE_CHECKING:
-    import numpy as np
+from ernie_rna.sequences.seen_ids import SeenIds
+from ernie_rna.sequences.streams import compressed_streams
 
 FilePath = str | PathLike[str]
 
@@ -161,46 +157,6 @@ def _problem(record: FastaRecord, allowed: bytes) -> str | None:
     return f"{what}{UNKNOWN_HINT}"
 
 
-class SeenIds:
-    """Finds repeated ids, in 10 bytes an id and a constant.
-
-    A dictionary holds the latest ids by their hashes; once it has `pending_ids` of them, they
-    are sorted into an array that the next ones are compared with.
-    """
-
-    def __init__(self, pending_ids: int = 1 << 16):
-        self._limit = pending_ids
-        self._pending: dict[bytes, str] = {}
-        self._runs: list[np.ndarray] = []  # sorted hashes, the longest run first
-
-    def add(self, id: str) -> str | None:
-        """Take an id in; return one that is repeated, if that has come to light."""
-        key = hashlib.blake2b(id.encode(), digest_size=10).digest()
-        if key in self._pending:
-            return id
-        self._pending[key] = id
-        return self.flush() if len(self._pending) >= self._limit else None
-
-    def flush(self) -> str | None:
-        """Compare the latest ids with all before; return one that is repeated, or None."""
-        import numpy as np
-
-        # In NumPy's bytes, trailing zeros are padding: they compare as the hashes themselves do.
-        run = np.array(list(self._pending), dtype="S10")
-        run.sort()
-        for older in self._runs:
-            at = np.searchsorted(older, run).clip(max=len(older) - 1)
-            repeated = run[older[at] == run]
-            if len(repeated):
-                return self._pending[bytes(repeated[0]).ljust(10, b"\0")]
-        self._pending.clear()
-        while self._runs and len(self._runs[-1]) <= 2 * len(run):
-            run = np.concatenate([self._runs.pop(), run])
-            run.sort()
-        self._runs.append(run)
-        return None
-
-
 # ---------------------------------------------------------------------------------------------
 # The parser
 
@@ -239,61 +195,13 @@ def _open(path: FilePath | IO[bytes]) -> Iterator[Any]:
             source = stack.enter_context(open(path, "rb"))
         else:
             source = path
-        start = source.peek(6) if hasattr(source, "peek") else b""
-        for magic, decompressor in _STREAMS.items():
-            if start.startswith(magic):
-                yield _Streams(source, decompressor)
-                return
+        streams = compressed_streams(source)
+        if streams is not None:
+            yield streams
+            return
         # Threads and helper processes would take the cores from the model.
         with xopen(source, "rb", threads=0) as file:
             yield file
-
-
-# How bzip2 and xz files begin.
-_STREAMS: Mapping[bytes, Callable[[], Any]] = {
-    b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ\x00": lzma.LZMADecompressor,
-}
-
-
-class _Streams(io.RawIOBase):
-    """What is in the streams of a bzip2 or xz file, of which there may be several.
-
-    Python's own readers take whatever stands behind the first for the end of the file.
-    """
-
-    def __init__(self, file: IO[bytes], decompressor: Callable[[], Any]):
-        self._file, self._new = file, decompressor
-        self._stream = decompressor()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = b""
-        while not data:
-            given = b""
-            if self._stream.eof:
-                given = self._next_stream()
-                if not given:
-                    return 0
-                self._stream = self._new()
-            elif self._stream.needs_input:
-                given = self._file.read(_CHUNK)
-                if not given:
-                    raise EOFError("it ends within a compressed stream")
-            data = self._stream.decompress(given, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _next_stream(self) -> bytes:
-        """The beginning of what follows a stream; zeros before it are padding."""
-        given = self._stream.unused_data
-        while not (given := given.lstrip(b"\0")):
-            given = self._file.read(_CHUNK)
-            if not given:
-                break
-        return given
 
 
 class _CheckedText(io.RawIOBase):

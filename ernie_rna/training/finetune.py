@@ -19,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
 from ernie_rna.extras import import_extra
+from ernie_rna.inference.loading import without_report
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.metrics import Metrics
 from ernie_rna.training.settings import Settings
@@ -62,7 +63,7 @@ def load(task: Task, folder: str | Path, seed: int = 0) -> tuple[Any, ErnieRnaTo
     config = ErnieRnaConfig.from_pretrained(folder, **settings)
     # The class is our own, so that no code of the folder is run.
     load_model: Any = task.model_class.from_pretrained  # type: ignore[attr-defined]
-    with _quiet():  # That a new head is new need not be warned of.
+    with without_report():  # That a new head is new need not be warned of.
         try:
             model, info = load_model(folder, config=config, output_loading_info=True)
         except RuntimeError as error:
@@ -240,13 +241,3 @@ class _Progress(TrainerCallback):
         if logs and "loss" in logs:
             step = f"step {state.global_step:>6} of {state.max_steps}"
             print(f"{step}  loss {float(logs['loss']):.4f}", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)

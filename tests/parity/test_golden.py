@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from ernie_rna.checkpoints import export as export_module
 from ernie_rna.checkpoints.export import convert
 from ernie_rna.checkpoints.verification import Verification
-from ernie_rna.inference.loading import use_threads
+from ernie_rna.inference.machine import use_threads
 from ernie_rna.parity.differences import (
     BARS,
     Difference,

@@ -11,7 +11,8 @@ import tracemalloc
 
 import pytest
 
-from ernie_rna.sequences.fasta import FastaRecord, InputError, SeenIds, read_fasta, write_fasta
+from ernie_rna.sequences.fasta import FastaRecord, InputError, read_fasta, write_fasta
+from ernie_rna.sequences.seen_ids import SeenIds
 from ernie_rna.sequences.survey import survey
 from tests.conftest import ROOT
 
