@@ -107,7 +107,7 @@ def test_killed_at_any_moment(extension):
         )
     assert done.returncode == 0
     result = json.loads(done.stdout)
-    assert result["operations"] > 200
+    assert result["operations"] > 150
     assert result["different"] == []
 
 
@@ -373,8 +373,9 @@ def test_two_processes_share_the_work(encoder_model, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_report_an_error_once(encoder_model, tmp_path):
+    encoder_model.save_pretrained(tmp_path / "model")
     (tmp_path / "in.fasta").write_text(">a\nACGU\n>a\nACGU\n")
-    done = torchrun(tmp_path / "in.fasta", "-m", "model", "-o", tmp_path / "out.npz")
+    done = torchrun(tmp_path / "in.fasta", "-m", tmp_path / "model", "-o", tmp_path / "out.npz")
     assert done.returncode != 0
     assert done.stderr.count("ernie-rna: ") == 1
     assert "two records have the id 'a'" in done.stderr
