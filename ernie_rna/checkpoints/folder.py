@@ -66,7 +66,9 @@ def why_no_export(folder: Path) -> str | None:
 
 
 def _why_not(folder: Path, required: frozenset[str], optional: frozenset[str]) -> str | None:
-    names = {child.name for child in folder.iterdir()} if folder.is_dir() else set()
+    if not folder.is_dir():
+        return "no such folder"
+    names = {child.name for child in folder.iterdir()}
     missing, more = sorted(required - names), sorted(names - required - optional)
     if missing:
         return f"lacks {', '.join(missing)}"
@@ -93,8 +95,6 @@ def files_to_push(folder: str | Path) -> dict[str, int]:
     folder = Path(folder)
     optional = _OPTIONAL | _OF_EXPORTS_ALONE | _MEASURED
     odd = _why_not(folder, REQUIRED - _OF_EXPORTS_ALONE, optional)
-    if not folder.is_dir():
-        odd = "no such folder"
     if odd is not None:
         raise ExportError(
             f"{folder}: no whole model ({odd}): name what `ernie-rna convert` or `ernie-rna "
