@@ -11,7 +11,6 @@ blocks    parts of the scores: some of the batch * heads, some of their rows
 """
 
 import contextlib
-import importlib
 import math
 
 import torch
@@ -19,21 +18,14 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 from transformers.utils import logging
 
-# A folder from the Hub is a package; these files in a checkout are top-level modules.
-if __package__:
-    from .fused_ernie_rna import (
-        ALIGNMENT,
-        DEVICE_TYPES,
-        carried_backward,
-        carried_forward,
-        recomputed_forward,
-        why_not,
-    )
-else:
-    _fused = importlib.import_module("fused_ernie_rna")
-    ALIGNMENT, DEVICE_TYPES, why_not = _fused.ALIGNMENT, _fused.DEVICE_TYPES, _fused.why_not
-    carried_forward, carried_backward = _fused.carried_forward, _fused.carried_backward
-    recomputed_forward = _fused.recomputed_forward
+from .fused_ernie_rna import (
+    ALIGNMENT,
+    DEVICE_TYPES,
+    carried_backward,
+    carried_forward,
+    recomputed_forward,
+    why_not,
+)
 
 logger = logging.get_logger(__name__)
 

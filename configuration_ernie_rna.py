@@ -172,12 +172,17 @@ class ErnieRnaConfig(PretrainedConfig):
         self.loading_mean = loading_mean
         self.loading_scale = loading_scale
         self.weights_origin = weights_origin
-        kwargs.setdefault("auto_map", dict(AUTO_MAP))
         kwargs.setdefault("tokenizer_class", "ErnieRnaTokenizer")
         kwargs |= {"pad_token_id": pad_token_id, "eos_token_id": eos_token_id}
         kwargs["tie_word_embeddings"] = tie_word_embeddings
         super().__init__(**kwargs)
         self.check_values()
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Write config.json, in which the Auto classes find the code of every class."""
+        # Not in the constructor: a folder without code, whose map is empty, stays without.
+        self.auto_map = {**AUTO_MAP, **(getattr(self, "auto_map", None) or {})}
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def check_values(self) -> None:
         """Raise ValueError for values that no model can be built from, naming them."""

@@ -3,7 +3,6 @@
 Shapes and words are those of `modeling_ernie_rna`.
 """
 
-import importlib
 import math
 
 import torch
@@ -11,23 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils import logging
 
-# A folder from the Hub is a package; these files in a checkout are top-level modules.
-if __package__:
-    from .attention_ernie_rna import (
-        ATTENTIONS,
-        recomputed_attention,
-        resolve_attention,
-        under_transform,
-        without_autocast,
-    )
-    from .configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
-else:
-    _attention = importlib.import_module("attention_ernie_rna")
-    ATTENTIONS, resolve_attention = _attention.ATTENTIONS, _attention.resolve_attention
-    recomputed_attention = _attention.recomputed_attention
-    under_transform, without_autocast = _attention.under_transform, _attention.without_autocast
-    _configuration = importlib.import_module("configuration_ernie_rna")
-    VOCABULARY, ErnieRnaConfig = _configuration.VOCABULARY, _configuration.ErnieRnaConfig
+from .attention_ernie_rna import (
+    ATTENTIONS,
+    recomputed_attention,
+    resolve_attention,
+    under_transform,
+    without_autocast,
+)
+from .configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 
 logger = logging.get_logger(__name__)
 

@@ -13,9 +13,9 @@ attentions          after softmax
 
 import copy
 import difflib
-import importlib
 import inspect
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,55 +23,102 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-# A folder from the Hub is a package; these files in a checkout are top-level modules.
-if __package__:
-    from .attention_ernie_rna import bias_by_id, look_up_bias, resolve_attention, under_transform
-    from .configuration_ernie_rna import ErnieRnaConfig
+from .attention_ernie_rna import bias_by_id, look_up_bias, resolve_attention, under_transform
+from .configuration_ernie_rna import ErnieRnaConfig
 
-    # Unused: transformers up to 5.5 fetches no files but those that this one imports itself.
-    from .fused_ernie_rna import why_not  # noqa: F401
-    from .heads_ernie_rna import (
-        MaskedBatchNorm,
-        PairHead,
-        RibosomeLoadingHead,
-        bases_of_scores,
-        bases_of_states,
-        pair_loss,
-    )
-    from .layers_ernie_rna import (
-        ErnieRnaLayer,
-        ErnieRnaLMHead,
-        ErnieRnaPairingProjection,
-        ErnieRnaPooler,
-        pairing_table,
-        sinusoidal_positions,
-    )
-    from .outputs_ernie_rna import (
-        ErnieRnaHeadOutput,
-        ErnieRnaModelOutput,
-        ErnieRnaPreTrainingOutput,
-        ErnieRnaRibosomeLoadingOutput,
-    )
-else:
-    _attention = importlib.import_module("attention_ernie_rna")
-    bias_by_id, look_up_bias = _attention.bias_by_id, _attention.look_up_bias
-    resolve_attention, under_transform = _attention.resolve_attention, _attention.under_transform
-    ErnieRnaConfig = importlib.import_module("configuration_ernie_rna").ErnieRnaConfig
-    _heads = importlib.import_module("heads_ernie_rna")
-    MaskedBatchNorm, PairHead = _heads.MaskedBatchNorm, _heads.PairHead
-    RibosomeLoadingHead, pair_loss = _heads.RibosomeLoadingHead, _heads.pair_loss
-    bases_of_scores, bases_of_states = _heads.bases_of_scores, _heads.bases_of_states
-    _layers = importlib.import_module("layers_ernie_rna")
-    ErnieRnaLayer, ErnieRnaLMHead = _layers.ErnieRnaLayer, _layers.ErnieRnaLMHead
-    ErnieRnaPairingProjection = _layers.ErnieRnaPairingProjection
-    ErnieRnaPooler = _layers.ErnieRnaPooler
-    pairing_table = _layers.pairing_table
-    sinusoidal_positions = _layers.sinusoidal_positions
-    _outputs = importlib.import_module("outputs_ernie_rna")
-    ErnieRnaHeadOutput = _outputs.ErnieRnaHeadOutput
-    ErnieRnaModelOutput = _outputs.ErnieRnaModelOutput
-    ErnieRnaPreTrainingOutput = _outputs.ErnieRnaPreTrainingOutput
-    ErnieRnaRibosomeLoadingOutput = _outputs.ErnieRnaRibosomeLoadingOutput
+# Unused: transformers up to 5.5 fetches no files but those that this one imports itself.
+from .fused_ernie_rna import why_not  # noqa: F401
+from .heads_ernie_rna import (
+    MaskedBatchNorm,
+    PairHead,
+    RibosomeLoadingHead,
+    bases_of_scores,
+    bases_of_states,
+    pair_loss,
+)
+from .layers_ernie_rna import (
+    ErnieRnaLayer,
+    ErnieRnaLMHead,
+    ErnieRnaPairingProjection,
+    ErnieRnaPooler,
+    pairing_table,
+    sinusoidal_positions,
+)
+
+
+@dataclass
+class ErnieRnaModelOutput(ModelOutput):
+    """What `ErnieRnaModel` returns.
+
+    Attributes:
+        last_hidden_state: (batch, seq, hidden), the last layer's output.
+        pooler_output: (batch, hidden), tanh of a linear map of the `<cls>` embedding.
+        hidden_states: embedding output and each layer's, (batch, seq, hidden) each.
+        attentions: each layer's attention weights, (batch, heads, seq, seq).
+        attention_biases: the projected pairing scores, then each layer's scores before softmax,
+            (batch, heads, seq, seq) each; -inf at keys that are padding.
+        attention_scores: the last layer's scores alone, (batch, heads, seq, seq).
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    attention_biases: tuple[torch.Tensor, ...] | None = None
+    attention_scores: torch.Tensor | None = None
+
+
+@dataclass
+class ErnieRnaHeadOutput(ModelOutput):
+    """What the models with a head return; see `ErnieRnaModelOutput` for the last three.
+
+    Attributes:
+        loss: scalar in float32, if labels were given.
+        logits: (batch, seq, vocab), (batch, seq, num_labels) or (batch, num_labels); of pairs
+            (batch, length, length) over bases, symmetric, zero at padding.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    attention_biases: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class ErnieRnaRibosomeLoadingOutput(ModelOutput):
+    """What `ErnieRnaForRibosomeLoading` returns; see `ErnieRnaModelOutput` for the last three.
+
+    Attributes:
+        loss: scalar in float32, of standardised values, if labels were given.
+        logits: (batch,), standardised.
+        predictions: (batch,), mean ribosome loading.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    predictions: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    attention_biases: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class ErnieRnaPreTrainingOutput(ModelOutput):
+    """What `ErnieRnaForPreTraining` returns; see `ErnieRnaModelOutput` for the last three.
+
+    Attributes:
+        loss: scalar in float32, if labels were given: the sum of those of the two heads.
+        logits: (batch, seq, vocab), of the masked-LM head.
+        pair_logits: (batch, length, length) over bases, symmetric, zero at padding.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    pair_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    attention_biases: tuple[torch.Tensor, ...] | None = None
 
 
 # What the Trainer and tokenizers pass to any model, found by running the Trainer and pipelines on

@@ -1,17 +1,12 @@
 """Tokenizer of ERNIE-RNA: one token a nucleotide, `<cls>` in front and `<eos>` behind."""
 
-import importlib
 import json
 import os
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-# A folder from the Hub is a package; these files in a checkout are top-level modules.
-if __package__:
-    from .configuration_ernie_rna import VOCABULARY
-else:
-    VOCABULARY = importlib.import_module("configuration_ernie_rna").VOCABULARY
+from .configuration_ernie_rna import VOCABULARY
 
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "tokenizer_file": "tokenizer.json"}
 # What newer transformers read from a tokenizer.json and hand back; the file says it already.

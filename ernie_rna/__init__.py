@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ernie_rna import registration
 
 if TYPE_CHECKING:
-    from configuration_ernie_rna import ErnieRnaConfig
-    from ernie_rna.checkpoints.export import convert
+    from ernie_rna.convert.export import convert
+    from ernie_rna.data import examples, mini
     from ernie_rna.embeddings.embed import embed
     from ernie_rna.embeddings.readers import read_embeddings
-    from ernie_rna.inference.loading import load_masked_lm, load_model
-    from ernie_rna.scoring.mutate import mutate
-    from ernie_rna.scoring.ribosome_loading import ribosome_loading
-    from ernie_rna.shipped import examples, mini
-    from ernie_rna.structures.closeness import closeness
-    from ernie_rna.structures.evaluation import evaluate
-    from ernie_rna.structures.fold import fold
-    from modeling_ernie_rna import (
+    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+    from ernie_rna.model.modeling_ernie_rna import (
         ErnieRnaForCloseness,
         ErnieRnaForMaskedLM,
         ErnieRnaForPreTraining,
@@ -31,31 +25,37 @@ if TYPE_CHECKING:
         ErnieRnaForTokenClassification,
         ErnieRnaModel,
     )
-    from tokenization_ernie_rna import ErnieRnaTokenizer
+    from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+    from ernie_rna.run.loading import load_masked_lm, load_model
+    from ernie_rna.scoring.mutate import mutate
+    from ernie_rna.scoring.ribosome_loading import ribosome_loading
+    from ernie_rna.structures.closeness import closeness
+    from ernie_rna.structures.evaluation import evaluate
+    from ernie_rna.structures.fold import fold
 
 __version__ = "0.1.0"
 
 # Each name of the API -> the module that defines it.
 _HOMES = {
-    "ErnieRnaConfig": "configuration_ernie_rna",
-    "ErnieRnaForCloseness": "modeling_ernie_rna",
-    "ErnieRnaForMaskedLM": "modeling_ernie_rna",
-    "ErnieRnaForPreTraining": "modeling_ernie_rna",
-    "ErnieRnaForRibosomeLoading": "modeling_ernie_rna",
-    "ErnieRnaForSecondaryStructure": "modeling_ernie_rna",
-    "ErnieRnaForSequenceClassification": "modeling_ernie_rna",
-    "ErnieRnaForTokenClassification": "modeling_ernie_rna",
-    "ErnieRnaModel": "modeling_ernie_rna",
-    "ErnieRnaTokenizer": "tokenization_ernie_rna",
+    "ErnieRnaConfig": "ernie_rna.model.configuration_ernie_rna",
+    "ErnieRnaForCloseness": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaForMaskedLM": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaForPreTraining": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaForRibosomeLoading": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaForSecondaryStructure": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaForSequenceClassification": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaForTokenClassification": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaModel": "ernie_rna.model.modeling_ernie_rna",
+    "ErnieRnaTokenizer": "ernie_rna.model.tokenization_ernie_rna",
     "closeness": "ernie_rna.structures.closeness",
-    "convert": "ernie_rna.checkpoints.export",
+    "convert": "ernie_rna.convert.export",
     "embed": "ernie_rna.embeddings.embed",
     "evaluate": "ernie_rna.structures.evaluation",
-    "examples": "ernie_rna.shipped",
+    "examples": "ernie_rna.data",
     "fold": "ernie_rna.structures.fold",
-    "load_masked_lm": "ernie_rna.inference.loading",
-    "load_model": "ernie_rna.inference.loading",
-    "mini": "ernie_rna.shipped",
+    "load_masked_lm": "ernie_rna.run.loading",
+    "load_model": "ernie_rna.run.loading",
+    "mini": "ernie_rna.data",
     "mutate": "ernie_rna.scoring.mutate",
     "read_embeddings": "ernie_rna.embeddings.readers",
     "ribosome_loading": "ernie_rna.scoring.ribosome_loading",

@@ -29,17 +29,16 @@ def _register_config(auto: Any) -> None:
 
 
 def _register_tokenizer(auto: Any) -> None:
-    tokenizer = importlib.import_module("tokenization_ernie_rna").ErnieRnaTokenizer
+    tokenizer = _module("tokenization_ernie_rna").ErnieRnaTokenizer
     auto.AutoTokenizer.register(_config_class(), fast_tokenizer_class=tokenizer, exist_ok=True)
 
 
 def _register_models(auto: Any) -> None:
-    config = _config_class()
-    modeling = importlib.import_module("modeling_ernie_rna")
-    configuration = importlib.import_module("configuration_ernie_rna")
+    config, modeling = _config_class(), _module("modeling_ernie_rna")
+    configuration = _module("configuration_ernie_rna")
     for auto_class, place in configuration.AUTO_MAP.items():
         module, _, name = place.partition(".")
-        if module == modeling.__name__:
+        if module == "modeling_ernie_rna":
             names = (name, *(configuration.HEAD_MODELS if auto_class == "AutoModel" else ()))
             # Of several, transformers takes the one that a folder's `architectures` names, else
             # the first.
@@ -49,7 +48,11 @@ def _register_models(auto: Any) -> None:
 
 
 def _config_class() -> Any:
-    return importlib.import_module("configuration_ernie_rna").ErnieRnaConfig
+    return _module("configuration_ernie_rna").ErnieRnaConfig
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"ernie_rna.model.{name}")
 
 
 # Module of transformers -> what to do once it is there.

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from ernie_rna.pretraining.beginning import new_model
-from ernie_rna.pretraining.data import read_ids, read_table
-from ernie_rna.pretraining.settings import read_settings
-from ernie_rna.pretraining.trainer import pretrain
 from ernie_rna.sequences.fasta import InputError
+from recipes.pretraining.data import read_ids, read_table
+from recipes.pretraining.initial_weights import new_model
+from recipes.pretraining.settings import read_settings
+from recipes.pretraining.trainer import pretrain
 
 # Name -> whether pairing scores are given, and whether scores are handed from layer to layer.
 VARIANTS = {

@@ -116,7 +116,7 @@ def _peer(name: str, train: bool) -> torch.nn.Module:
 @contextlib.contextmanager
 def kernels_of(name: str) -> Iterator[None]:
     """Have our kernels run for this implementation, or not."""
-    import fused_ernie_rna
+    from ernie_rna.model import fused_ernie_rna
 
     types = fused_ernie_rna.DEVICE_TYPES
     if name in PEERS or OURS[name][2]:

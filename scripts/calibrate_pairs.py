@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_rna.files.atomic import write_atomically
-from ernie_rna.pretraining.data import Rna, read_table, with_pairs
+from ernie_rna.run.outputs import write_atomically
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.calibration import (
     Bin,
@@ -31,6 +30,7 @@ from ernie_rna.structures.calibration import (
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.pairing_maps import reads_head
+from recipes.pretraining.data import Rna, read_table, with_pairs
 
 MIN_LOOP = 3
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_rna.cli.main import main as ernie_rna
-from ernie_rna.shipped import MINI, examples, resolve_model
+from ernie_rna.data import MINI, examples, resolve_model
 
 if TYPE_CHECKING:
     import numpy as np
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
     from ernie_rna.structures.formats.structure import Structure
-    from modeling_ernie_rna import ErnieRnaForMaskedLM
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -186,7 +186,7 @@ def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
 
 def change_a_stem(model: str) -> None:
     """What breaks the pairs of a known stem, and what makes up for it; and fill a mask."""
-    from ernie_rna.inference.loading import load_masked_lm
+    from ernie_rna.run.loading import load_masked_lm
     from ernie_rna.structures.formats.by_extension import read_structures
 
     (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == CHANGED)
@@ -267,8 +267,7 @@ def log_odds(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int, lette
 def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) -> dict[str, float]:
     """log P of A, C, G and U at a position (from 0), which is masked."""
     import torch
-
-    from tokenization_ernie_rna import ErnieRnaTokenizer
+    from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 
     tokenizer = ErnieRnaTokenizer()
     text = replaced(sequence, position, str(tokenizer.mask_token))
@@ -292,11 +291,11 @@ def fill_a_mask(masked_lm: ErnieRnaForMaskedLM, rna: Structure) -> None:
 
 def compare_with_the_authors(out_dir: Path) -> bool:
     """Convert the authors' small checkpoint and compare with what their code computed."""
-    from ernie_rna.inference.machine import use_threads
     from ernie_rna.parity.differences import compare_with_golden
     from ernie_rna.parity.golden import GOLDEN_THREADS
     from ernie_rna.parity.models import Models
     from ernie_rna.parity.table import format_summary
+    from ernie_rna.run.threads import use_threads
 
     step("Convert a checkpoint of the authors' code, and compare with what that code computed")
     folder = out_dir / "converted"

@@ -27,14 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import transformers
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
+from ernie_rna.data import resolve_model
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
-from ernie_rna.inference.loading import load_model
-from ernie_rna.pretraining.data import table_rows
+from ernie_rna.run.loading import load_model
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.shipped import resolve_model
-from modeling_ernie_rna import ErnieRnaModel
+from recipes.pretraining.data import table_rows
 
 # Sequences -> (sequences, features) in float64.
 Features = Callable[[Sequence[str]], np.ndarray]

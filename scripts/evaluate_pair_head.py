@@ -26,15 +26,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 
-from ernie_rna.pretraining.data import Rna, read_table, with_pairs
-from ernie_rna.pretraining.evaluation import score_structures
-from ernie_rna.pretraining.export import pair_logits
+from ernie_rna.data import resolve_model
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.shipped import resolve_model
 from ernie_rna.structures.contacts import symmetrize
-from modeling_ernie_rna import ErnieRnaForPreTraining
-from tokenization_ernie_rna import ErnieRnaTokenizer
+from recipes.pretraining.data import Rna, read_table, with_pairs
+from recipes.pretraining.evaluation import score_structures
+from recipes.pretraining.export import pair_logits
 
 AUTHORS_THRESHOLD = 1.5
 _BINS = (0, 75, 100, 150, 200, 300, 10**6)

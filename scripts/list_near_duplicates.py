@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ernie_rna.pretraining.data import is_table, table_rows
 from ernie_rna.sequences.fasta import read_fasta
+from recipes.pretraining.data import is_table, table_rows
 
 
 def build_parser() -> argparse.ArgumentParser:

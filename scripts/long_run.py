@@ -35,13 +35,13 @@ import torch
 from transformers.utils import logging
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel
+from ernie_rna.data import examples, resolve_model
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
 from ernie_rna.extras import import_extra
-from ernie_rna.files.atomic import OutputError
-from ernie_rna.files.store import partial_folder
+from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.store import partial_folder
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta, write_fasta
-from ernie_rna.shipped import examples, resolve_model
 
 # How much more memory all sequences may take than a hundredth of them, in bytes. The hundredth is
 # at least so many sequences that batches are as large as they get.

@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-import layers_ernie_rna
+from ernie_rna.model import layers_ernie_rna
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "tests" / "golden" / "tiny_fairseq_cfg.pt"
@@ -144,9 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_golden(checkpoint: Path, folder: Path, length: int) -> None:
-    from ernie_rna.checkpoints.conversion import convert_weights
-    from ernie_rna.checkpoints.export import write_folder
-    from ernie_rna.checkpoints.foreign.reading import read_checkpoint
+    from ernie_rna.convert.conversion import convert_weights
+    from ernie_rna.convert.export import write_folder
+    from ernie_rna.convert.foreign.reading import read_checkpoint
 
     write_folder(convert_weights(read_checkpoint(checkpoint)), folder)
     _write_inputs(folder, length)
@@ -154,8 +154,8 @@ def write_golden(checkpoint: Path, folder: Path, length: int) -> None:
 
 def write_random(folder: Path, length: int) -> None:
     """A model whose scores are of the size of a trained one's, so that attention is not uniform."""
-    from configuration_ernie_rna import ErnieRnaConfig
-    from modeling_ernie_rna import ErnieRnaForMaskedLM
+    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
     torch.manual_seed(0)
     model = ErnieRnaForMaskedLM(ErnieRnaConfig(**MIDDLE))
@@ -178,7 +178,7 @@ def _write_inputs(folder: Path, length: int) -> None:
 
 def compute(folder: Path, dtype: torch.dtype) -> Values:
     """Hidden states of all layers and logits, with both attentions."""
-    from ernie_rna.inference.loading import load_masked_lm, tokenize
+    from ernie_rna.run.loading import load_masked_lm, tokenize
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # That the weights are random is known here.

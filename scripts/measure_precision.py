@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel
-from ernie_rna.inference.loading import load_model, tokenize
+from ernie_rna.run.loading import load_model, tokenize
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.sequences.long import nucleotide_limit
 

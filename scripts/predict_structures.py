@@ -22,7 +22,7 @@ from typing import IO
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.pretraining.data import COLUMNS, Limit, Rna, Sampler, permute, read_ids, read_table
+from recipes.pretraining.data import COLUMNS, Limit, Rna, Sampler, permute, read_ids, read_table
 
 _CHUNK = 500
 

@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 import transformers
 
-from ernie_rna.inference.machine import use_threads
 from ernie_rna.parity.differences import Difference, compare_with_golden
 from ernie_rna.parity.golden import GOLDEN_THREADS, ParityError
 from ernie_rna.parity.models import Models
 from ernie_rna.parity.published import compare_with_published
 from ernie_rna.parity.table import format_parity, format_published
+from ernie_rna.run.threads import use_threads
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "tiny_expected.safetensors"
 

@@ -10,11 +10,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from safetensors.torch import load_file
-
-from configuration_ernie_rna import ErnieRnaConfig
-from modeling_ernie_rna import ErnieRnaForMaskedLM
-from tokenization_ernie_rna import ErnieRnaTokenizer
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -18,14 +18,14 @@ import time
 from pathlib import Path
 
 import torch
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
-from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.files import arrays
-from ernie_rna.files.atomic import OutputError
+from ernie_rna.run import arrays
+from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences import batches as batching
 from ernie_rna.sequences.fasta import FastaRecord
-from modeling_ernie_rna import ErnieRnaModel
 
 batching.WINDOW_RECORDS = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ernie_rna.cli.before import check_input, check_model, check_output
+from ernie_rna.cli.checks import check_input, check_model, check_output
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.checkpoints.folder import check_target
 from ernie_rna.cli.options import new_parser
+from ernie_rna.convert.folder import check_target
 
 if TYPE_CHECKING:
-    from ernie_rna.checkpoints.export import Export
+    from ernie_rna.convert.export import Export
 
 _DESCRIPTION = """\
 Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that can
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{args.checkpoint}: no such file")
     check_target(args.out_dir, args.force)
     # From here on seconds pass.
-    from ernie_rna.checkpoints.export import convert
+    from ernie_rna.convert.export import convert
 
     print_report(convert(args.checkpoint, args.out_dir, args.force, args.pairing_scores))
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.checks import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -117,9 +117,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Embed as the arguments say."""
-    from ernie_rna.embeddings.columns import check_pooling
+    from ernie_rna.embeddings.embedding import check_pooling
     from ernie_rna.embeddings.writers import check_output, existing_files
-    from ernie_rna.files.store import check_place
+    from ernie_rna.run.store import check_place
 
     output = Path(args.output)
     check_output(output, check_pooling(args.pooling))

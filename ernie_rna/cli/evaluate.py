@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.options import new_parser
 from ernie_rna.cli.probing import Fits, add_reactivity, fit_columns, fit_summary, fits, read_probing
-from ernie_rna.files.outputs import check_output_files, open_text
+from ernie_rna.run.outputs import check_output_files, open_text
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
     from ernie_rna.structures.formats.structure import Structure
-    from ernie_rna.structures.groups import Group
     from ernie_rna.structures.reactivities import Probing
+    from ernie_rna.structures.score_groups import Group
 
 _DESCRIPTION = """\
 Score predicted structures against the known ones with the same id.
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say."""
     from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.formats.by_extension import read_structures
-    from ernie_rna.structures.groups import group_rows
+    from ernie_rna.structures.score_groups import group_rows
 
     outputs = [args.output] if args.output else []
     tables = [*outputs, *([args.groups] if args.groups else [])]
@@ -175,7 +175,7 @@ def group(
     Raises:
         ValueError: a column is asked for that is not there.
     """
-    from ernie_rna.structures.groups import by_label, by_length, read_labels
+    from ernie_rna.structures.score_groups import by_label, by_length, read_labels
 
     groups = by_length(evaluations, reference)
     for column in columns or ["family"]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ernie_rna.cli.options import new_parser
-from ernie_rna.files.atomic import OutputError, replacing
-from ernie_rna.shipped import EXAMPLE_FILES, examples
+from ernie_rna.data import EXAMPLE_FILES, examples
+from ernie_rna.run.outputs import OutputError, replacing
 
 _DESCRIPTION = """\
 Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt, rna.dbn, their known

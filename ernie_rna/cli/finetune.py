@@ -8,9 +8,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.checks import check_input, check_model
 from ernie_rna.cli.options import MODEL_HELP, add_unknown, new_parser
-from ernie_rna.files.outputs import check_output_folder
+from ernie_rna.run.outputs import check_output_folder
 from ernie_rna.training.settings import Data, Settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.checks import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -22,7 +22,7 @@ from ernie_rna.cli.options import (
     reading_off,
 )
 from ernie_rna.cli.probing import add_reactivity, read_probing
-from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, describe
+from ernie_rna.run.outputs import STANDARD_OUTPUT, check_output_files, describe
 
 if TYPE_CHECKING:
     from ernie_rna.structures.fold import Fold
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.machine import use_threads
+    from ernie_rna.run.threads import use_threads
     from ernie_rna.sequences.sources import readable_twice
     from ernie_rna.structures.fold import fold
     from ernie_rna.structures.pairing_maps import reads_head

@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.before import check_model
+from ernie_rna.cli.checks import check_model
 from ernie_rna.cli.options import MODEL_HELP, new_parser
 
 if TYPE_CHECKING:
-    from configuration_ernie_rna import ErnieRnaConfig
+    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
 _DESCRIPTION = """\
 Show versions, devices and optional packages; for a model also its configuration, parameters, the
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         check_model(args.model, args.revision)
     # From here on seconds pass.
-    from ernie_rna.inference.loading import resolve_device
+    from ernie_rna.run.loading import resolve_device
 
     device = resolve_device(args.device)
     config = None if args.model is None else load_config(args.model, args.revision)
@@ -106,7 +106,7 @@ def load_config(model: str, revision: str | None = None) -> ErnieRnaConfig:
         ValueError: it is that of another kind of model.
         OSError: there is none.
     """
-    from configuration_ernie_rna import ErnieRnaConfig
+    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
     try:
         values, _ = ErnieRnaConfig.get_config_dict(model, revision=revision or "main")
@@ -144,7 +144,7 @@ def _version(name: str) -> str | None:
 def _machine(device: Any) -> Iterator[tuple[str, str]]:
     import torch
 
-    from modeling_ernie_rna import free_memory
+    from ernie_rna.model.modeling_ernie_rna import free_memory
 
     yield "system", f"{platform.system()} {platform.machine()}"
     yield "threads of torch", str(torch.get_num_threads())
@@ -156,8 +156,8 @@ def _machine(device: Any) -> Iterator[tuple[str, str]]:
 def _model(model: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
     import torch
 
-    from attention_ernie_rna import ATTENTIONS
-    from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+    from ernie_rna.model.attention_ernie_rna import ATTENTIONS
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
     with torch.device("meta"):
         pooler: Any = ErnieRnaModel(config).pooler
@@ -204,7 +204,7 @@ def _memory(
     """What `score_memory` comes to at inference, by the model's own rule."""
     import torch
 
-    from modeling_ernie_rna import ErnieRnaModel
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
     with torch.device("meta"):
         model = ErnieRnaModel(config, add_pooling_layer=False)

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ernie_rna.shipped import resolve_model
+from ernie_rna.data import resolve_model
 
 COMMANDS = (
     "ernie_rna.cli.embed",
@@ -137,7 +137,7 @@ def _refuse_processes(args: argparse.Namespace) -> None:
 def _report(error: Exception) -> None:
     """One line, whatever the error's own text looks like."""
     # Not imported here: that would import torch, for which many an error has not waited.
-    processes = sys.modules.get("ernie_rna.inference.processes")
+    processes = sys.modules.get("ernie_rna.run.processes")
     if processes is not None and isinstance(error, processes.LeaderFailedError):
         return  # The leading process tells why.
     text = _plain(str(error))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.checks import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -19,8 +19,7 @@ from ernie_rna.cli.options import (
     computing,
     new_parser,
 )
-from ernie_rna.files.atomic import full_disk_explained
-from ernie_rna.files.outputs import check_output_files, describe, open_text
+from ernie_rna.run.outputs import check_output_files, describe, full_disk_explained, open_text
 
 if TYPE_CHECKING:
     from ernie_rna.scoring.mutate import LetterScores
@@ -106,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.machine import use_threads
+    from ernie_rna.run.threads import use_threads
     from ernie_rna.scoring.mutate import mutate
     from ernie_rna.sequences.sources import readable_twice
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ernie_rna.inference.resumable import RunSummary
+    from ernie_rna.run.resumable import RunSummary
 
 MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.before import check_input, check_model
+from ernie_rna.cli.checks import check_input, check_model
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -19,7 +19,7 @@ from ernie_rna.cli.options import (
     reading_off,
 )
 from ernie_rna.extras import import_extra
-from ernie_rna.files.outputs import check_output_files
+from ernie_rna.run.outputs import check_output_files
 
 if TYPE_CHECKING:
     from ernie_rna.sequences.fasta import FastaRecord
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.machine import use_threads
+    from ernie_rna.run.threads import use_threads
 
     logging.disable_progress_bar()
     with use_threads(args.threads):

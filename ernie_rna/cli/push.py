@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Upload, or list, as the arguments say."""
-    from ernie_rna.checkpoints.folder import push
+    from ernie_rna.convert.folder import push
 
     if args.dry_run:
         _list_files(args)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list_files(args: argparse.Namespace) -> None:
-    from ernie_rna.checkpoints.folder import check_repo_id, files_to_push
+    from ernie_rna.convert.folder import check_repo_id, files_to_push
 
     check_repo_id(args.repo_id)
     files = files_to_push(args.folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ernie_rna.cli.before import check_input, check_model, check_output
+from ernie_rna.cli.checks import check_input, check_model, check_output
 from ernie_rna.cli.options import (
     add_computing,
     add_fasta,
@@ -17,7 +17,7 @@ from ernie_rna.cli.options import (
     new_parser,
     write_output,
 )
-from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, open_text
+from ernie_rna.run.outputs import STANDARD_OUTPUT, check_output_files, open_text
 
 _DESCRIPTION = """\
 Predict the mean ribosome loading of the 5' untranslated regions in a FASTA file, by a model with a

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ernie_rna.cli.before import check_model
+from ernie_rna.cli.checks import check_model
 from ernie_rna.cli.options import MODEL_HELP, new_parser
 from ernie_rna.extras import import_extra
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.before import check_input
+from ernie_rna.cli.checks import check_input
 from ernie_rna.cli.options import new_parser
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     # From here on seconds pass.
     from transformers.utils import logging
 
-    from ernie_rna.inference.machine import use_threads
     from ernie_rna.parity import differences, heads, models, published, table
     from ernie_rna.parity.golden import GOLDEN_THREADS
+    from ernie_rna.run.threads import use_threads
 
     logging.disable_progress_bar()
     if args.full_size:
@@ -104,9 +104,9 @@ def _show(found: list[Difference], form: Callable[[list[Difference]], str]) -> b
 
 
 def _measure_full_size() -> None:
+    from ernie_rna.data import examples
     from ernie_rna.parity.full_size import format_full_size, measure_full_size
     from ernie_rna.sequences.fasta import read_fasta
-    from ernie_rna.shipped import examples
 
     records = read_fasta(examples() / "rna.fasta")
     print(format_full_size(measure_full_size(record.sequence for record in records)))

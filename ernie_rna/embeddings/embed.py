@@ -18,7 +18,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ernie_rna.embeddings.columns import Embedding, check_pooling, split_rows
+from ernie_rna.embeddings.embedding import Embedding, check_pooling, split_rows
 from ernie_rna.embeddings.encoder import Encoder
 from ernie_rna.embeddings.writers import (
     SHARD_BYTES,
@@ -27,20 +27,20 @@ from ernie_rna.embeddings.writers import (
     existing_files,
     write_table,
 )
-from ernie_rna.files.atomic import behind_link
-from ernie_rna.files.store import Part
-from ernie_rna.inference.identity import Options, describe
-from ernie_rna.inference.loading import load_model
-from ernie_rna.inference.machine import use_threads
-from ernie_rna.inference.processes import World
-from ernie_rna.inference.progress import Progress
-from ernie_rna.inference.resumable import Job, Results, RunSummary, Step, run_job
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.run.loading import load_model
+from ernie_rna.run.outputs import behind_link
+from ernie_rna.run.processes import World
+from ernie_rna.run.progress import Progress
+from ernie_rna.run.provenance import Options, describe
+from ernie_rna.run.resumable import Job, Results, RunSummary, Step, run_job
+from ernie_rna.run.store import Part
+from ernie_rna.run.threads import use_threads
 from ernie_rna.sequences.batches import WINDOW_BATCHES, Plan, Window, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FilePath
 from ernie_rna.sequences.long import LONG, check_long
 from ernie_rna.sequences.sources import Intake, Sequences, Source, as_source
 from ernie_rna.sequences.survey import Survey, check_lengths
-from modeling_ernie_rna import ErnieRnaModel
 
 __all__ = ["Embedding", "RunSummary", "embed"]
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ernie_rna.embeddings.columns import Column, resolve_columns
-from ernie_rna.inference.loading import memory_explained, not_finite, tokenize
+from ernie_rna.embeddings.embedding import Column, resolve_columns
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.run.loading import memory_explained, not_finite, tokenize
 from ernie_rna.sequences.batches import Window
 from ernie_rna.sequences.long import Piece, nucleotide_limit
-from modeling_ernie_rna import ErnieRnaModel
 
 
 class Encoder:

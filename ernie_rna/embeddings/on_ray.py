@@ -14,13 +14,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.embeddings.columns import check_pooling
 from ernie_rna.embeddings.embed import embed
+from ernie_rna.embeddings.embedding import check_pooling
 from ernie_rna.extras import import_extra
-from ernie_rna.files.atomic import OutputError, replacing_folder
-from ernie_rna.inference.identity import versions
-from ernie_rna.inference.loading import load_model
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.run.loading import load_model
+from ernie_rna.run.outputs import OutputError, replacing_folder
+from ernie_rna.run.provenance import versions
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, check_records, read_fasta
 from ernie_rna.sequences.long import nucleotide_limit
 from ernie_rna.sequences.sources import Source

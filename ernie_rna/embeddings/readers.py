@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from safetensors import safe_open
 
-from ernie_rna.embeddings.columns import Embedding, is_per_token
+from ernie_rna.embeddings.embedding import Embedding, is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import FilePath, InputError
 

@@ -33,11 +33,11 @@ from typing import Any
 
 import numpy as np
 
-from ernie_rna.embeddings.columns import is_per_token
+from ernie_rna.embeddings.embedding import is_per_token
 from ernie_rna.extras import import_extra
-from ernie_rna.files.arrays import Array, join, write_safetensors
-from ernie_rna.files.atomic import reserve, sync, sync_folder, write_atomically
-from ernie_rna.files.store import Part
+from ernie_rna.run.arrays import Array, join, write_safetensors
+from ernie_rna.run.outputs import reserve, sync, sync_folder, write_atomically
+from ernie_rna.run.store import Part
 
 SHARD_BYTES = 4 << 30
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.inference.loading import tokenize
-from layers_ernie_rna import ErnieRnaLinear
-from modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.layers_ernie_rna import ErnieRnaLinear
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.run.loading import tokenize
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from configuration_ernie_rna import VOCABULARY
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 
 # An output of one sequence by its place in the model, e.g. "hidden state 3" or "logits".
 Outputs = dict[str, torch.Tensor]

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from configuration_ernie_rna import HEAD_MODELS
+from ernie_rna.model.configuration_ernie_rna import HEAD_MODELS
 from ernie_rna.parity.differences import ATTENTIONS, Difference
 from ernie_rna.parity.golden import Outputs, ParityError
 from ernie_rna.parity.models import load_own

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from ernie_rna.checkpoints.conversion import convert_weights
-from ernie_rna.checkpoints.foreign.reading import read_checkpoint
+from ernie_rna.convert.conversion import convert_weights
+from ernie_rna.convert.foreign.reading import read_checkpoint
 from ernie_rna.parity.golden import Outputs, ParityError, Sample
 
 _WEIGHTS = "model.safetensors"

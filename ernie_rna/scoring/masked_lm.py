@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.scoring.masking import check_mask_pairing, masked_pairing_scores
-from modeling_ernie_rna import ErnieRnaForMaskedLM
 
 # The order of the letters in everything that has a value for each of them.
 NUCLEOTIDES = "ACGU"

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from configuration_ernie_rna import ErnieRnaConfig
-from layers_ernie_rna import pairing_table
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.layers_ernie_rna import pairing_table
 
 PAIRINGS = ("inference", "pretraining")
 

@@ -36,8 +36,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ernie_rna.inference.loading import load_masked_lm, memory_explained, not_finite, tokenize
-from ernie_rna.inference.progress import Progress
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
+from ernie_rna.run.loading import load_masked_lm, memory_explained, not_finite, tokenize
+from ernie_rna.run.progress import Progress
 from ernie_rna.scoring.masked_lm import (
     NUCLEOTIDES,
     check_vocabulary,
@@ -49,7 +50,6 @@ from ernie_rna.sequences.batches import Window, plan_batches, resolve_batch_toke
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.long import Piece
 from ernie_rna.sequences.sources import Intake, Sequences
-from modeling_ernie_rna import ErnieRnaForMaskedLM
 
 # A window ends at this many batches' worth of tokens: long enough to fill its batches.
 _WINDOW_BATCHES = 64

@@ -125,7 +125,7 @@ def _allowed_letters(unknown: str) -> bytes:
     if unknown == "unk":
         return _PRINTABLE
     # Here, since it loads transformers, which `--help` should not wait for.
-    from configuration_ernie_rna import VOCABULARY
+    from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 
     letters = "".join(token for token in VOCABULARY if len(token) == 1) + "T"
     return (letters + letters.lower()).encode()

@@ -18,19 +18,18 @@ from typing import Any, overload
 
 import numpy as np
 
-from ernie_rna.files.atomic import sync
-from ernie_rna.files.store import Part
-from ernie_rna.inference.head_tasks import HeadOptions, HeadTask, iterate, write_file
-from ernie_rna.inference.heads import map_width, run_head
-from ernie_rna.inference.loading import not_finite
-from ernie_rna.inference.machine import use_threads
-from ernie_rna.inference.resumable import Results, RunSummary
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
+from ernie_rna.run.head_tasks import HeadOptions, HeadTask, iterate, write_file
+from ernie_rna.run.loading import map_width, not_finite, run_head
+from ernie_rna.run.outputs import sync
+from ernie_rna.run.resumable import Results, RunSummary
+from ernie_rna.run.store import Part
+from ernie_rna.run.threads import use_threads
 from ernie_rna.sequences.batches import MAPS_FROM
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Source, as_source
 from ernie_rna.sequences.survey import Survey
 from ernie_rna.structures.formats.output import MatrixWriter, check_matrix_id
-from modeling_ernie_rna import ErnieRnaForCloseness
 
 Model = str | PathLike[str] | ErnieRnaForCloseness
 

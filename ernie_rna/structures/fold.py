@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rna.inference.by_window import compute_windows
-from ernie_rna.inference.loading import tokenize
-from ernie_rna.inference.progress import Progress
+from ernie_rna.run.by_window import compute_windows
+from ernie_rna.run.loading import tokenize
+from ernie_rna.run.progress import Progress
 from ernie_rna.sequences.batches import Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.long import LONG, check_long, nucleotide_limit

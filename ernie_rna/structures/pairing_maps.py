@@ -11,18 +11,25 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ernie_rna.inference.attention_scores import (
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
+from ernie_rna.run.attention_scores import (
     attention_scores,
     check_heads,
     check_pairing_scores,
 )
-from ernie_rna.inference.heads import map_width, run_on_tokens
-from ernie_rna.inference.loading import class_names, load_head, load_model, resolve_layer, tokenize
+from ernie_rna.run.loading import (
+    class_names,
+    load_head,
+    load_model,
+    map_width,
+    resolve_layer,
+    run_on_tokens,
+    tokenize,
+)
 from ernie_rna.sequences.batches import MAPS_FROM, SCORES_FROM
 from ernie_rna.structures.calibration import read_calibration
 from ernie_rna.structures.confidence import contact_strengths, pair_probabilities
 from ernie_rna.structures.contacts import extract_pairing_map, symmetrize
-from modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 
 # The authors' choice for structures without training, and the constant of their optimisation.
 LAYER, HEAD, THRESHOLD = -1, 5, 1.5

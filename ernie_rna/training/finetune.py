@@ -17,15 +17,15 @@ import transformers
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
 from ernie_rna.extras import import_extra
-from ernie_rna.inference.loading import without_report
+from ernie_rna.model.configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.run.loading import without_report
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.metrics import Metrics
 from ernie_rna.training.settings import Settings
 from ernie_rna.training.tables import Table, check_lengths
 from ernie_rna.training.tasks import Example, Task
-from tokenization_ernie_rna import ErnieRnaTokenizer
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
 # What LoRA adapts: every linear map of the layers.

@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForRibosomeLoading,
+    ErnieRnaForSecondaryStructure,
+)
 from ernie_rna.scoring.masking import NO_LABEL
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.structures.contacts import allowed_pairs
@@ -23,7 +27,6 @@ from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training.metrics import Metrics
 from ernie_rna.training.tables import Table, check_bases
 from ernie_rna.training.tasks import Collator, Example, LabelFormat, Regression, Task
-from modeling_ernie_rna import ErnieRnaForRibosomeLoading, ErnieRnaForSecondaryStructure
 
 # The head of the scores that the authors read structures off, counted from 0.
 _AUTHORS_HEAD = 5

@@ -13,6 +13,11 @@ import numpy as np
 import torch
 from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForMaskedLM,
+    ErnieRnaForSequenceClassification,
+    ErnieRnaForTokenClassification,
+)
 from ernie_rna.scoring.masking import NO_LABEL, MaskingCollator
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.metrics import (
@@ -36,11 +41,6 @@ from ernie_rna.training.tables import (
     parse_classes,
     parse_number,
     split_labels,
-)
-from modeling_ernie_rna import (
-    ErnieRnaForMaskedLM,
-    ErnieRnaForSequenceClassification,
-    ErnieRnaForTokenClassification,
 )
 
 Example = dict[str, Any]

@@ -7,11 +7,11 @@ import html
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.data import examples
 from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import FastaRecord, InputError, read_fasta
-from ernie_rna.shipped import examples
-from ernie_rna.web.desk import ALL_HEADS, AS_FOLDED, Desk, decode
-from ernie_rna.web.look import heads, layers, note, shown
+from ernie_rna.web.requests import ALL_HEADS, AS_FOLDED, Desk, decode
+from ernie_rna.web.style import heads, layers, note, shown
 from ernie_rna.web.workers import TaskError
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from ernie_rna.data import MINI, resolve_model
 from ernie_rna.extras import import_extra
-from ernie_rna.shipped import MINI, resolve_model
-from ernie_rna.web.desk import Desk
-from ernie_rna.web.folder import temporary_folder
+from ernie_rna.web.requests import Desk
+from ernie_rna.web.temporary import temporary_folder
 from ernie_rna.web.workers import Setup, Workers
 
 HOST, PORT = "127.0.0.1", 7860
@@ -84,8 +84,8 @@ def _check_port(host: str, port: int) -> None:
 
 def launch(gradio: Any, desk: Desk, host: str, port: int | None, workers: int) -> Any:
     """Start to serve, in a thread; return the page, whose `local_url` is where."""
-    from ernie_rna.web.look import FONTS, STYLE
     from ernie_rna.web.page import build_page
+    from ernie_rna.web.style import FONTS, STYLE
 
     page = build_page(desk, workers)
     page.queue(max_size=_WAITING, api_open=False)

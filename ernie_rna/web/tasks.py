@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from ernie_rna.data import examples
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
-from ernie_rna.inference.loading import load_masked_lm, resolve_device
 from ernie_rna.plots.arcs import plot_arcs
 from ernie_rna.plots.layout import plot_layout
 from ernie_rna.plots.maps import plot_all_heads, plot_pairing_map
 from ernie_rna.plots.substitutions import plot_effects
 from ernie_rna.plots.vectors import plot_components
+from ernie_rna.run.loading import load_masked_lm, resolve_device
 from ernie_rna.scoring.masked_lm import NUCLEOTIDES
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.long import nucleotide_limit
-from ernie_rna.shipped import examples
 from ernie_rna.structures.confidence import (
     BASES_HEADER,
     PAIRS_HEADER,

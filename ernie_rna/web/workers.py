@@ -156,7 +156,7 @@ def _work(pipe: Any, setup: Setup) -> None:
 
 def _outcome(task: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[bool, Any]:
     """(True, result) or (False, message); what nobody foresaw is told to the server's log alone."""
-    from ernie_rna.inference.loading import EncodingError, is_out_of_memory
+    from ernie_rna.run.loading import EncodingError, is_out_of_memory
 
     try:
         return True, task(**arguments)

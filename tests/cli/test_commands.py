@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from safetensors.torch import load_file, save_file
 
 from ernie_rna.cli import main as cli
@@ -18,7 +19,6 @@ from ernie_rna.cli.plot import find_record
 from ernie_rna.structures.formats.by_extension import read_structures, write_structures
 from ernie_rna.structures.formats.dbn import format_tsv
 from ernie_rna.structures.formats.structure import Structure
-from modeling_ernie_rna import ErnieRnaModel
 from tests.conftest import ROOT
 from tests.golden_folder import CHECKPOINT, GOLDEN
 
@@ -345,7 +345,7 @@ import sys
 from transformers import AutoModel
 
 model = AutoModel.from_pretrained("model", trust_remote_code=True)
-from modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 assert not isinstance(model, ErnieRnaModel)
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.structures.fold import fold

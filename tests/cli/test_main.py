@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
 import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.embeddings.readers import read_embeddings
-from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
 pytest.importorskip("dnaio")
 ROOT = Path(__file__).parents[2]

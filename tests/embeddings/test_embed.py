@@ -7,14 +7,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
-from ernie_rna.embeddings.columns import Embedding, resolve_columns
 from ernie_rna.embeddings.embed import embed
+from ernie_rna.embeddings.embedding import Embedding, resolve_columns
 from ernie_rna.embeddings.encoder import Encoder
-from ernie_rna.inference.loading import EncodingError, load_model
+from ernie_rna.run.loading import EncodingError, load_model
 from ernie_rna.sequences import batches as batching
 from ernie_rna.sequences.fasta import FastaRecord, InputError
-from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from tests.conftest import lively
 
 # A sequence in a batch and alone differ by the order of float32 sums; 7e-7 was measured.

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.files.atomic import OutputError
+from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences.fasta import InputError
-from modeling_ernie_rna import ErnieRnaModel
 from scripts.long_run import kill_actor
 
 ray = pytest.importorskip("ray")

@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from safetensors.numpy import save_file
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings, read_metadata
 from ernie_rna.sequences.fasta import InputError
-from modeling_ernie_rna import ErnieRnaModel
 
 RNA = {"a": "GGGAAACCC", "b-é": "ACGU", "c": "ACGUN" * 5}
 MODULES = {".h5": "h5py", ".parquet": "pyarrow", ".npz": "numpy", ".safetensors": "safetensors"}

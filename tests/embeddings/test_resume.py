@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.encoder import Encoder
 from ernie_rna.embeddings.readers import read_embeddings, read_metadata
-from ernie_rna.files.atomic import OutputError
-from ernie_rna.files.store import Store
-from ernie_rna.inference.identity import versions
+from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.provenance import versions
+from ernie_rna.run.store import Store
 from ernie_rna.sequences import batches as batching
 from ernie_rna.sequences.fasta import InputError
-from modeling_ernie_rna import ErnieRnaModel
 
 ROOT = Path(__file__).parents[2]
 RNA = {f"rna{i}": "ACGUN"[: 1 + i % 5] * (1 + i % 11) for i in range(40)}

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_rna.embeddings.columns import resolve_columns
+from ernie_rna.embeddings.embedding import resolve_columns
 from ernie_rna.embeddings.readers import read_embeddings, read_metadata
 from ernie_rna.embeddings.writers import Table, check_output, existing_files, write_table
-from ernie_rna.files.atomic import OutputError, full_disk_explained, replacing, write_atomically
-from ernie_rna.files.store import Store
+from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing, write_atomically
+from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import FastaRecord
 
 FORMATS = [".safetensors", ".h5", ".npz", ".parquet"]

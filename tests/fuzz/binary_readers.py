@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from safetensors.torch import save_file
 
-from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.checkpoints.conversion import convert_weights, to_fairseq
-from ernie_rna.checkpoints.foreign.names import expand
-from ernie_rna.checkpoints.foreign.pickles import CheckpointError
-from ernie_rna.checkpoints.foreign.reading import read_checkpoint
+from ernie_rna.convert.conversion import convert_weights, to_fairseq
+from ernie_rna.convert.foreign.names import expand
+from ernie_rna.convert.foreign.pickles import CheckpointError
+from ernie_rna.convert.foreign.reading import read_checkpoint
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
-from ernie_rna.files.atomic import OutputError
 from ernie_rna.parity.golden import read_golden
 from ernie_rna.parity.models import ParityError
 from ernie_rna.parity.published import read_cls_embedding
+from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences.fasta import InputError
-from modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
 
@@ -97,7 +97,7 @@ def _settings_seeds(folder: Path) -> list[bytes]:
 
 
 def _vocabulary_seeds(folder: Path) -> list[bytes]:
-    from ernie_rna.checkpoints.foreign.vocabulary import VOCABULARIES
+    from ernie_rna.convert.foreign.vocabulary import VOCABULARIES
 
     _multimolecule_folder(folder)
     return ["\n".join(VOCABULARIES[26]).encode()]

@@ -4,14 +4,15 @@ import contextlib
 from functools import cache, partial
 from pathlib import Path
 
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
-from ernie_rna.files.atomic import OutputError
-from ernie_rna.inference.loading import EncodingError, load_model
+from ernie_rna.run.loading import EncodingError, load_model
+from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences.fasta import InputError, read_fasta
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.by_extension import read_structures, write_structures
-from modeling_ernie_rna import ErnieRnaModel
 from tests.fuzz import mutations
 from tests.fuzz.binary_readers import small_encoder
 from tests.fuzz.reader import Reader

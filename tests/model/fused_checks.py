@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 
 import torch
-
-from attention_ernie_rna import Dropout, look_up_bias
-from fused_ernie_rna import (
+from ernie_rna.model.attention_ernie_rna import Dropout, look_up_bias
+from ernie_rna.model.fused_ernie_rna import (
     _jit,
     _keeps,
     carried_backward,

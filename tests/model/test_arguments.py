@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-
-from configuration_ernie_rna import ErnieRnaConfig
-from modeling_ernie_rna import (
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForPreTraining,
     ErnieRnaForSecondaryStructure,

@@ -5,18 +5,16 @@ import math
 
 import pytest
 import torch
-
-import attention_ernie_rna
-import layers_ernie_rna
-import modeling_ernie_rna
-from attention_ernie_rna import (
+from ernie_rna.model.attention_ernie_rna import (
     Dropout,
     RecomputedAttention,
     ScoresOnlyAttention,
     fused_attention,
 )
-from configuration_ernie_rna import ErnieRnaConfig
-from modeling_ernie_rna import ErnieRnaForMaskedLM
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
+
+from ernie_rna.model import attention_ernie_rna, layers_ernie_rna, modeling_ernie_rna
 from tests.conftest import lively
 
 pytestmark = pytest.mark.core

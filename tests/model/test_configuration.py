@@ -1,6 +1,5 @@
 import pytest
-
-from configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 
 pytestmark = pytest.mark.core
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import nn
-
-from configuration_ernie_rna import ErnieRnaConfig
-from heads_ernie_rna import MaskedBatchNorm, pair_loss
-from modeling_ernie_rna import (
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.heads_ernie_rna import MaskedBatchNorm, pair_loss
+from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForCloseness,
     ErnieRnaForPreTraining,
     ErnieRnaForRibosomeLoading,
     ErnieRnaForSecondaryStructure,
 )
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from safetensors.torch import load_file
+from torch import nn
+
 from tests.conftest import ROOT
-from tokenization_ernie_rna import ErnieRnaTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = load_file(GOLDEN / "tiny_heads_expected.safetensors")
@@ -146,7 +146,7 @@ def test_pair_logits_are_symmetric_and_zero_at_padding():
 
 PEAK = """
 import torch
-from heads_ernie_rna import PairHead
+from ernie_rna.model.heads_ernie_rna import PairHead
 
 def status(name):
     text = open("/proc/self/status").read()

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForMaskedLM,
+    ErnieRnaForSequenceClassification,
+    ErnieRnaForTokenClassification,
+    ErnieRnaModel,
+)
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -19,13 +25,6 @@ from transformers import (
     pipeline,
 )
 from transformers.dynamic_module_utils import get_relative_imports
-
-from modeling_ernie_rna import (
-    ErnieRnaForMaskedLM,
-    ErnieRnaForSequenceClassification,
-    ErnieRnaForTokenClassification,
-    ErnieRnaModel,
-)
 
 pytestmark = pytest.mark.core
 CODE = sorted(Path(__file__).parents[2].glob("*_ernie_rna.py"))
@@ -186,8 +185,9 @@ def test_no_file_is_imported_by_way_of_another():
 
 
 def test_root_files_import_only_torch_transformers_and_one_another(tmp_path):
+    (tmp_path / "folder").mkdir()
     for path in CODE:
-        shutil.copy(path, tmp_path)
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import modeling_ernie_rna"
+        shutil.copy(path, tmp_path / "folder")
+    script = "import sys; sys.path.insert(0, sys.argv[1]); import folder.modeling_ernie_rna"
     run = subprocess.run([sys.executable, "-I", "-c", script, tmp_path], capture_output=True)
     assert run.returncode == 0, run.stderr

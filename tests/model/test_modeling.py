@@ -2,17 +2,17 @@ import copy
 
 import pytest
 import torch
-
-from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.checkpoints.conversion import convert_weights
-from ernie_rna.checkpoints.foreign.reading import read_checkpoint
-from layers_ernie_rna import pairing_table, sinusoidal_positions
-from modeling_ernie_rna import (
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.layers_ernie_rna import pairing_table, sinusoidal_positions
+from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForSequenceClassification,
     ErnieRnaForTokenClassification,
     ErnieRnaModel,
 )
+
+from ernie_rna.convert.conversion import convert_weights
+from ernie_rna.convert.foreign.reading import read_checkpoint
 from tests.conftest import GOLDEN, assert_as_good
 
 pytestmark = pytest.mark.core

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from ernie_rna.model.layers_ernie_rna import ErnieRnaLinear, _onednn_dtypes
 
-import layers_ernie_rna
-from layers_ernie_rna import ErnieRnaLinear, _onednn_dtypes
+from ernie_rna.model import layers_ernie_rna
 
 pytestmark = pytest.mark.core
 x86 = pytest.mark.skipif(
@@ -116,8 +116,8 @@ def test_an_operator_that_means_something_else(avx512, monkeypatch):
 
 @torch.no_grad()
 def test_the_model_runs_without_the_operator(monkeypatch):
-    from configuration_ernie_rna import ErnieRnaConfig
-    from modeling_ernie_rna import ErnieRnaModel
+    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
     config = ErnieRnaConfig(num_hidden_layers=1, hidden_size=288, intermediate_size=576)
     model, ids = ErnieRnaModel(config).eval(), torch.tensor([[0, 4, 5, 6, 2]])

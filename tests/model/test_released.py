@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from ernie_rna.checkpoints.export import convert
+from ernie_rna.convert.export import convert
 from ernie_rna.parity.models import Models, belongs_to
 from ernie_rna.parity.published import compare_with_published
 

@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling
-
-from configuration_ernie_rna import VOCABULARY
-from tokenization_ernie_rna import ErnieRnaTokenizer
 
 pytestmark = pytest.mark.core
 

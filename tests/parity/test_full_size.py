@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
-import layers_ernie_rna
-from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.cli import main as cli
+from ernie_rna.model import layers_ernie_rna
 from ernie_rna.parity import full_size
 from ernie_rna.parity.full_size import measure_full_size
 

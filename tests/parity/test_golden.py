@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ernie_rna.checkpoints import export as export_module
-from ernie_rna.checkpoints.export import convert
-from ernie_rna.checkpoints.verification import Verification
-from ernie_rna.inference.machine import use_threads
+from ernie_rna.convert import export as export_module
+from ernie_rna.convert.export import convert
+from ernie_rna.convert.verification import Verification
 from ernie_rna.parity.differences import (
     BARS,
     Difference,
@@ -23,6 +22,7 @@ from ernie_rna.parity.golden import ParityError, read_golden
 from ernie_rna.parity.models import Models, belongs_to
 from ernie_rna.parity.published import SEQUENCES, cls_embedding, compare_with_published
 from ernie_rna.parity.table import format_parity, format_published, format_summary
+from ernie_rna.run.threads import use_threads
 from scripts import verify_parity
 from tests.golden_folder import GOLDEN
 

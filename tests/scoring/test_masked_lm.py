@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ernie_rna.inference.loading import load_masked_lm
+from ernie_rna.run.loading import load_masked_lm
 from ernie_rna.scoring.masked_lm import NUCLEOTIDES, mask_tokens, nucleotide_log_probabilities
 from tests.golden_folder import write_golden_folder
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ernie_rna.cli import main as cli
-from ernie_rna.inference.loading import EncodingError
+from ernie_rna.run.loading import EncodingError
 from ernie_rna.scoring.masked_lm import NUCLEOTIDES, mask_tokens
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences.fasta import InputError

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 
-from ernie_rna.pretraining.beginning import new_model
-from ernie_rna.pretraining.settings import Settings
+from recipes.pretraining.initial_weights import new_model
+from recipes.pretraining.settings import Settings
 from scripts import ablate
 from tests.pretraining.test_pretraining import MODEL, SETTINGS, config_file, table  # noqa: F401
-from tokenization_ernie_rna import ErnieRnaTokenizer
 
 
 def scores(pairing, carried, *, queries=True):

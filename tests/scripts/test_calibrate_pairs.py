@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from ernie_rna.pretraining.data import Rna
 from ernie_rna.structures.fold import Fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
+from recipes.pretraining.data import Rna
 from scripts import calibrate_pairs
 
 HAIRPIN = "GGGGGGAAAACCCCCC", "((((((....))))))"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ernie_rna import shipped
+from ernie_rna import data
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.formats.structure import Structure
 from scripts import demo
@@ -29,7 +29,7 @@ def printed(tmp_path_factory) -> str:
     code = f"""
 import sys
 from pathlib import Path
-from ernie_rna import shipped
+from ernie_rna import data
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.formats.structure import Structure
 from scripts import demo

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_rna import shipped
+from ernie_rna import data
 from ernie_rna.cli import main as cli
 from tests.conftest import GOLDEN, ROOT
 from tests.golden_folder import head_checkpoint, write_golden_folder
@@ -38,7 +38,7 @@ NOT_HERE = re.compile(r"pip install|make |python scripts/benchmark|ernie-rna pus
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> Path:
-    from ernie_rna.checkpoints.export import convert
+    from ernie_rna.convert.export import convert
 
     folder = tmp_path_factory.mktemp("docs") / "ERNIE-RNA"
     convert(GOLDEN / "tiny_fairseq_cfg.pt", folder)

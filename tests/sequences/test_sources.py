@@ -4,8 +4,8 @@ import os
 import threading
 
 import pytest
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
-from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.long import LONG
 from ernie_rna.sequences.sources import WHOLE, Intake, readable_twice

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
 from safetensors.torch import load_file
 
 from ernie_rna.cli.main import main
-from ernie_rna.files.atomic import OutputError
-from ernie_rna.inference.loading import EncodingError
+from ernie_rna.run.loading import EncodingError
+from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures import closeness as module
 from ernie_rna.structures.closeness import closeness
-from modeling_ernie_rna import ErnieRnaForCloseness
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
 
 SHORT = {"a": "GGGAAACCC", "b": "AUGCAUGCAUGC", "c": "G"}

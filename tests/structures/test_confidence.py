@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 
-from configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.structures.calibration import Calibration
 from ernie_rna.structures.confidence import (
     BASES_HEADER,
@@ -17,7 +18,6 @@ from ernie_rna.structures.confidence import (
 )
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.structure import Structure
-from modeling_ernie_rna import ErnieRnaForSecondaryStructure
 
 RNAS = ["GGGAAAUCC", "GGGGAAAAAACCUCC"]
 HAIRPIN = Structure("hairpin", "GAAAC", [(0, 4)])

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from safetensors.torch import load_file
 
 import ernie_rna.structures.pairing_maps as maps_module
-from ernie_rna.files.atomic import OutputError
-from ernie_rna.inference.attention_scores import attention_scores
-from ernie_rna.inference.loading import EncodingError, load_model, memory_explained, tokenize
 from ernie_rna.parity.differences import BARS
+from ernie_rna.run.attention_scores import attention_scores
+from ernie_rna.run.loading import EncodingError, load_model, memory_explained, tokenize
+from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import readable_twice
 from ernie_rna.structures.fold import Fold, fold
@@ -20,7 +21,6 @@ from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.ct import format_ct
 from ernie_rna.structures.formats.output import check_outputs, file_name, open_output, wants_matrix
 from ernie_rna.structures.formats.structure import Structure
-from modeling_ernie_rna import ErnieRnaModel
 from tests.golden_folder import GOLDEN, write_golden_folder
 
 MODES = {"sequence": "zero_shot", "zero": "zero_shot_zero_prior"}

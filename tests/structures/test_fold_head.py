@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from safetensors.torch import load_file
 
 from ernie_rna.cli.main import main
-from ernie_rna.inference.loading import load_model
 from ernie_rna.parity.heads import CONTACT_BAR
+from ernie_rna.run.loading import load_model
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.ct import format_ct
 from ernie_rna.structures.pairing_maps import HeadMaps, ScoreMaps, load_maps, reads_head
-from modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
 
 NAMES = ("trna_arg", "rrna_5s")
@@ -100,8 +100,7 @@ def test_a_map_counts_its_squares(folder):
 
 
 def test_zero_equals_a_matrix_of_zeros(model, rnas):
-    from ernie_rna.inference.heads import run_on_tokens
-    from ernie_rna.inference.loading import tokenize
+    from ernie_rna.run.loading import run_on_tokens, tokenize
 
     ids, mask = tokenize([rnas["trna_arg"], "GGGAAACCC"], torch.device("cpu"))
     zeros = torch.zeros(2, ids.shape[1], ids.shape[1])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 
 import ernie_rna
 from ernie_rna.cli import main as cli
@@ -13,7 +14,6 @@ from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.structure import Structure, StructureFormatError
 from ernie_rna.structures.reactivities import Probing, read_reactivities, unpaired_auc
-from modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from tests.conftest import ROOT
 
 HAS_MINI = (ROOT / "ernie_rna" / "mini" / "model.safetensors").is_file()

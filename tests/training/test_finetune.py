@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-from configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.checkpoints.folder import MODULES
-from ernie_rna.cli import finetune as cli_finetune
-from ernie_rna.scoring.masking import NO_LABEL, PAIRINGS
-from ernie_rna.training import finetune as finetuning
-from ernie_rna.training import metrics as training_metrics
-from ernie_rna.training.tasks import TASKS, LabelFormat
-from modeling_ernie_rna import (
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForSequenceClassification,
     ErnieRnaForTokenClassification,
 )
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ernie_rna.cli import finetune as cli_finetune
+from ernie_rna.convert.folder import MODULES
+from ernie_rna.scoring.masking import NO_LABEL, PAIRINGS
+from ernie_rna.training import finetune as finetuning
+from ernie_rna.training import metrics as training_metrics
+from ernie_rna.training.tasks import TASKS, LabelFormat
 from scripts import finetune
-from tokenization_ernie_rna import ErnieRnaTokenizer
 
 ROWS = 24
 QUICK = ["--steps", "2", "--batch-size", "4", "--cpu"]

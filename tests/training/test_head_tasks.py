@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 
-from ernie_rna.inference.loading import class_names
+from ernie_rna.run.loading import class_names
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.formats.by_extension import write_structures
 from ernie_rna.structures.formats.structure import Structure
@@ -15,7 +16,6 @@ from ernie_rna.training.head_tasks import pair_labels as labels_of
 from ernie_rna.training.settings import Settings
 from ernie_rna.training.tables import read_sequences, read_table
 from ernie_rna.training.tasks import LabelFormat
-from modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from scripts import finetune as script
 from tests.golden_folder import write_golden_folder
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 
-from ernie_rna.web.desk import Desk
 from ernie_rna.web.inputs import Limits
-from modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.web.requests import Desk
 
 LIMITS = Limits(sequences=4, nucleotides=100, together=150, masked=20)
 

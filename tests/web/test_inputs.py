@@ -3,8 +3,8 @@
 import pytest
 
 from ernie_rna.sequences.fasta import FastaRecord, InputError
-from ernie_rna.web.desk import decode
 from ernie_rna.web.inputs import UNNAMED, Limits, check_masked, find_record, read_text
+from ernie_rna.web.requests import decode
 
 pytest.importorskip("dnaio")
 LIMITS = Limits(sequences=2, nucleotides=10, together=15, masked=5)

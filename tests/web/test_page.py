@@ -7,8 +7,8 @@ pytest.importorskip("gradio")
 import gradio
 
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.web.look import FONTS, shown
 from ernie_rna.web.page import _Page
+from ernie_rna.web.style import FONTS, shown
 from ernie_rna.web.tasks import Result
 
 

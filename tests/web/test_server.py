@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from ernie_rna.cli import main as cli
-from ernie_rna.shipped import mini
+from ernie_rna.data import mini
 from ernie_rna.web.server import _check_port, name_models
 
 

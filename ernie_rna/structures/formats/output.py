@@ -22,13 +22,15 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ernie_rna.files.atomic import (
+from ernie_rna.run.outputs import (
+    STANDARD_OUTPUT,
     OutputError,
+    check_output_files,
     full_disk_explained,
+    open_text,
     replacing,
     replacing_folder,
 )
-from ernie_rna.files.outputs import STANDARD_OUTPUT, check_output_files, open_text
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.formats.by_extension import FORMATTERS
 from ernie_rna.structures.formats.dbn import TSV_HEADER

@@ -1,0 +1,68 @@
+"""What ships with the package besides code: a model and example RNAs."""
+
+import warnings
+from pathlib import Path
+
+# The one name of a model that is neither a folder nor a name on the Hub.
+MINI = "mini"
+
+_HERE = Path(__file__).parent
+EXAMPLE_FILES = (
+    *("rna.fasta", "rna.dbn", "README.md"),
+    *("RNase-P.fasta", "RNase-P.dbn", "RNase-P.shape"),
+)
+
+
+def mini() -> Path:
+    """The folder of `mini`, a small ERNIE-RNA that was trained on the RNA families of Rfam.
+
+    It is not the authors' model; the folder's README.md says what it is. `from_pretrained` takes
+    the folder, and so does every function of this package.
+
+    Raises:
+        FileNotFoundError: this installation lacks it.
+    """
+    folder = _HERE / MINI
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"the model {MINI!r} is not in this installation ({folder}): install ernie-rna anew, "
+            "or name another model, such as a folder that `ernie-rna convert` wrote"
+        )
+    return folder
+
+
+def examples() -> Path:
+    """The folder with `rna.fasta`, some real RNAs, and `rna.dbn`, their known structures.
+
+    Raises:
+        FileNotFoundError: this installation lacks it.
+    """
+    return _folder("examples", EXAMPLE_FILES, "the example RNAs")
+
+
+def _folder(name: str, files: tuple[str, ...], what: str) -> Path:
+    # Beside this file where it is installed, else at the root of the repository.
+    for folder in (_HERE / name, _HERE.parent / name):
+        if all((folder / file).is_file() for file in files):
+            return folder
+    raise FileNotFoundError(
+        f"{what} are not in this installation ({_HERE}): install ernie-rna anew"
+    )
+
+
+def resolve_model(name: str) -> str:
+    """What a model is loaded from: the folder of `mini` for that name, every other name as it is.
+
+    A folder called `mini` is `./mini`; a warning says so where there is one.
+
+    Raises:
+        FileNotFoundError: this installation lacks `mini`.
+    """
+    if name != MINI:
+        return name
+    if Path(MINI).exists():
+        warnings.warn(
+            f"{MINI} is the model that comes with ernie-rna; write ./{MINI} for what stands here",
+            stacklevel=2,
+        )
+    return str(mini())
