@@ -1,6 +1,5 @@
 """What ships with the package besides code: a model and example RNAs."""
 
-import warnings
 from pathlib import Path
 
 # The one name of a model that is neither a folder nor a name on the Hub.
@@ -49,20 +48,3 @@ def _folder(name: str, files: tuple[str, ...], what: str) -> Path:
         f"{what} are not in this installation ({_HERE}): install ernie-rna anew"
     )
 
-
-def resolve_model(name: str) -> str:
-    """What a model is loaded from: the folder of `mini` for that name, every other name as it is.
-
-    A folder called `mini` is `./mini`; a warning says so where there is one.
-
-    Raises:
-        FileNotFoundError: this installation lacks `mini`.
-    """
-    if name != MINI:
-        return name
-    if Path(MINI).exists():
-        warnings.warn(
-            f"{MINI} is the model that comes with ernie-rna; write ./{MINI} for what stands here",
-            stacklevel=2,
-        )
-    return str(mini())

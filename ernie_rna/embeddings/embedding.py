@@ -6,12 +6,12 @@ Columns are called `<pooling>_layer<number>` in memory and in every file: `mean_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-POOLINGS = ("token", "cls", "mean")
+from ernie_rna.options import POOLINGS
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,18 @@ def resolve_columns(
         num_layers: transformer layers of the model.
 
     Raises:
-        ValueError: there is no such layer or pooling, or none is asked for.
+        ValueError: there is no such layer.
 
     >>> [column.name for column in resolve_columns([-1, 0, 12], ["mean", "cls"], 12)]
     ['cls_layer0', 'mean_layer0', 'cls_layer12', 'mean_layer12']
     """
     from ernie_rna.run.loading import resolve_layer  # imports torch
 
-    chosen = check_pooling(pooling)
+    chosen = {pooling} if isinstance(pooling, str) else set(pooling)
     if layers is None:
         layers = range(num_layers + 1)
     absolute = sorted({resolve_layer(layer, num_layers) for layer in layers})
-    if not absolute:
-        raise ValueError("no layer given; -1 is the last one")
     return tuple(Column(name, layer) for layer in absolute for name in POOLINGS if name in chosen)
-
-
-def check_pooling(pooling: Iterable[str]) -> set[str]:
-    """The poolings as a set; ValueError for an unknown one or none."""
-    chosen = {pooling} if isinstance(pooling, str) else set(pooling)
-    wrong = sorted(chosen.difference(POOLINGS))
-    if wrong or not chosen:
-        given = ", ".join(map(repr, wrong)) or "nothing"
-        raise ValueError(f"pooling must be among {', '.join(POOLINGS)}; got {given}")
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -103,23 +91,3 @@ class Embedding:
 def is_per_token(name: str) -> bool:
     """Whether a column of this name has a vector for each nucleotide."""
     return name.startswith("token_")
-
-
-def split_rows(
-    ids: Sequence[str], lengths: Sequence[int], arrays: dict[str, np.ndarray]
-) -> Iterator[Embedding]:
-    """The embedding of each sequence out of columns that hold them one after the other.
-
-    Args:
-        arrays: by column name, (sequences, hidden), or (nucleotides, hidden) for token.
-    """
-    start = 0
-    for index, (id, length) in enumerate(zip(ids, lengths, strict=True)):
-        tokens = slice(start, start + length)
-        rows = {
-            # A copy, so that one sequence kept does not keep all of them in memory.
-            name: array[tokens if is_per_token(name) else index].copy()
-            for name, array in arrays.items()
-        }
-        yield Embedding(id, length, rows)
-        start += length

@@ -15,8 +15,7 @@ import torch
 from ernie_rna.embeddings.embedding import Column, resolve_columns
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.run.loading import memory_explained, not_finite, tokenize
-from ernie_rna.sequences.batches import Window
-from ernie_rna.sequences.long import Piece, nucleotide_limit
+from ernie_rna.sequences.chunks import Chunk, Piece
 
 
 class Encoder:
@@ -30,7 +29,6 @@ class Encoder:
         columns, hidden: what a result consists of, and the length of its vectors.
         dtype: of the results: float16 where the model computes in that, else float32 (NumPy has
             no bfloat16).
-        limit: nucleotides that the model was trained to take at once.
     """
 
     def __init__(self, model: ErnieRnaModel, layers: Any = (-1,), pooling: Any = ("mean",)):
@@ -39,7 +37,6 @@ class Encoder:
         self.columns = resolve_columns(layers, pooling, config.num_hidden_layers)
         self.hidden: int = config.hidden_size
         self.dtype = np.dtype(np.float16 if model.dtype == torch.float16 else np.float32)
-        self.limit = nucleotide_limit(config)
         self._all_layers = any(column.layer != config.num_hidden_layers for column in self.columns)
 
     def nbytes(self, sequences: int, nucleotides: int) -> int:
@@ -48,8 +45,9 @@ class Encoder:
         vectors = nucleotides * per_token + sequences * (len(self.columns) - per_token)
         return vectors * self.hidden * self.dtype.itemsize
 
-    def encode_window(self, window: Window, step: Callable[[int], None]) -> dict[str, np.ndarray]:
-        """Compute a window: by column, (records, hidden), or (nucleotides, hidden) for token.
+    def encode_chunk(self, chunk: Chunk, step: Callable[[int], None]) -> dict[str, np.ndarray]:
+        """Compute a chunk: lengths (records,), and by column (records, hidden), or, for token,
+        (nucleotides, hidden).
 
         Args:
             step: called with the number of each batch once it is computed.
@@ -57,49 +55,47 @@ class Encoder:
         Raises:
             EncodingError: a result is not finite, or there is not enough memory.
         """
-        starts = [0, *accumulate(window.lengths)]
-        rows = {True: starts[-1], False: len(window.pieces)}
+        starts = [0, *accumulate(chunk.lengths)]
+        rows = {True: starts[-1], False: len(chunk.pieces)}
         arrays = {
             column: np.empty((rows[column.per_token], self.hidden), self.dtype)
             for column in self.columns
         }
-        for batch in range(len(window.batches)):
-            for column, index, vectors in self.encode(window, batch):
-                piece = window.pieces[index]
+        for batch in range(len(chunk.batches)):
+            for column, index, vectors in self.encode(chunk, batch):
+                piece = chunk.pieces[index]
                 first = starts[piece.record] + piece.own_start if column.per_token else index
                 arrays[column][first : first + len(vectors)] = vectors
             step(batch)
-        return {
-            column.name: array if column.per_token else merge_pieces(array, window.pieces)
+        merged = {
+            column.name: array if column.per_token else merge_pieces(array, chunk.pieces)
             for column, array in arrays.items()
         }
+        return {"lengths": np.array(chunk.lengths, np.int64), **merged}
 
-    def encode(self, window: Window, batch: int) -> Iterator[tuple[Column, int, np.ndarray]]:
-        """Compute one batch of a window.
+    def encode(self, chunk: Chunk, batch: int) -> Iterator[tuple[Column, int, np.ndarray]]:
+        """Compute one batch of a chunk.
 
         Yields:
-            Column, place of a piece in the window, and its (1, hidden), or, for token,
+            Column, place of a piece in the chunk, and its (1, hidden), or, for token,
             (nucleotides that the piece keeps, hidden).
 
         Raises:
-            As `encode_window`.
+            As `encode_chunk`.
         """
-        indices = window.batches[batch]
-        pieces = [window.pieces[index] for index in indices]
-        with memory_explained([window.records[piece.record] for piece in pieces]):
-            hidden_states = self._forward(window, pieces)
+        indices = chunk.batches[batch]
+        pieces = [chunk.pieces[index] for index in indices]
+        with memory_explained([chunk.records[piece.record] for piece in pieces]):
+            hidden_states = self._forward(chunk, pieces)
             for column in self.columns:
-                arrays = self._pool(column, hidden_states[column.layer], window, pieces)
+                arrays = self._pool(column, hidden_states[column.layer], chunk, pieces)
                 for index, array in zip(indices, arrays, strict=True):
                     yield column, index, array
 
     @torch.inference_mode()
-    def _forward(self, window: Window, pieces: list[Piece]) -> dict[int, torch.Tensor]:
+    def _forward(self, chunk: Chunk, pieces: list[Piece]) -> dict[int, torch.Tensor]:
         """Layer -> (batch, seq, hidden)."""
-        texts = [
-            window.records[piece.record].sequence[piece.start : piece.stop] for piece in pieces
-        ]
-        input_ids, mask = tokenize(texts, self.model.device)
+        input_ids, mask = tokenize([chunk.text(piece) for piece in pieces], self.model.device)
         output = self.model(
             input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
         )
@@ -109,7 +105,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _pool(
-        self, column: Column, hidden_states: torch.Tensor, window: Window, pieces: list[Piece]
+        self, column: Column, hidden_states: torch.Tensor, chunk: Chunk, pieces: list[Piece]
     ) -> Iterator[np.ndarray]:
         """(batch, seq, hidden) -> the arrays of one column."""
         if column.pooling == "cls":
@@ -123,7 +119,7 @@ class Encoder:
                 first = 1 + piece.own_start - piece.start
                 array = array[first : first + piece.owned]
             if not np.isfinite(array).all():
-                raise not_finite(f"{window.records[piece.record].id}: {column.name}", self.model)
+                raise not_finite(f"{chunk.records[piece.record].id}: {column.name}", self.model)
             yield array
 
     def _to_numpy(self, tensor: torch.Tensor) -> np.ndarray:

@@ -1,6 +1,14 @@
-"""A model at work, whatever for.
+"""A run: a model loaded, a task computed over an input, resumed, shared, shown and described.
 
-In: a folder or Hub id, device, dtype, threads. Out: a loaded model, token ids of a batch, the
-attention scores of a layer; runs over a whole input that can be resumed (`resumable`), with the
-processes that share the work and the progress that is shown.
+In: options, sequences, a model. Out: results one by one, or outputs that are whole or not there.
+
+runner           what a task is, and how one is run: in memory, or kept beside its output
+store            results of a run that is not finished
+outputs          files that are whole or not there
+find_model       whether a model can be loaded, without torch
+loading          a model loaded, and tokens for it
+attention_scores  the scores of one layer, taken on their way through the model
+provenance       what results depend on
+threads, progress
+on_ray           many files by many machines
 """

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ernie_rna.model.attention_ernie_rna import add_query_key, look_up_bias
-from ernie_rna.model.configuration_ernie_rna import PAIRING_SCORES
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel, ErnieRnaPreTrainedModel
 from ernie_rna.run.loading import resolve_layer
 
@@ -71,10 +70,18 @@ def check_heads(heads: Sequence[int] | None, count: int) -> list[int]:
     return chosen
 
 
-def check_pairing_scores(pairing_scores: str | None) -> None:
-    if pairing_scores not in (None, *PAIRING_SCORES):
-        names = " or ".join(PAIRING_SCORES)
-        raise ValueError(f"pairing_scores must be {names}; got {pairing_scores!r}")
+@torch.inference_mode()
+def run_head(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, pairing_scores: str | None
+) -> Any:
+    """The outputs of a model with a head.
+
+    Args:
+        input_ids, attention_mask: (batch, seq).
+        pairing_scores: as for `use_pairing_scores`.
+    """
+    with use_pairing_scores(model, pairing_scores):
+        return model(input_ids=input_ids, attention_mask=attention_mask)
 
 
 @contextmanager
@@ -88,7 +95,6 @@ def use_pairing_scores(
             equal to a matrix of zeros without its seq² memory; or None for what the model's
             configuration says.
     """
-    check_pairing_scores(pairing_scores)
     config: Any = model.config
     before = config.pairing_scores
     config.pairing_scores = pairing_scores or before

@@ -1,14 +1,13 @@
-"""Loads a model for inference, and what every use of it needs: device, threads, tokens, memory."""
+"""Loads a model for inference, and what every use of it needs: device, tokens, memory."""
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any, TypeVar, cast
+from warnings import warn
 
 import torch
 import transformers
@@ -16,7 +15,6 @@ from packaging.version import Version
 from safetensors import safe_open
 from transformers.utils import cached_file
 
-from ernie_rna.data import MINI
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
@@ -24,6 +22,7 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaPreTrainedModel,
 )
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.run.find_model import find_model
 from ernie_rna.sequences.fasta import FastaRecord
 
 _AnyModel = TypeVar("_AnyModel", bound=ErnieRnaPreTrainedModel)
@@ -43,13 +42,13 @@ def not_finite(what: str, model: Any) -> EncodingError:
     )
 
 
-def resolve_device(device: str) -> torch.device:
-    """The device by its name in torch; "auto" is CUDA where there is one, else the CPU.
+def resolve_device(device: str | None) -> torch.device:
+    """The device by its name in torch; None and "auto" are CUDA where there is one, else the CPU.
 
     Raises:
         ValueError: there is no such device here.
     """
-    if device == "auto":
+    if device in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
@@ -71,11 +70,11 @@ def load_model(
     """Load the encoder for inference, from a folder or the Hub.
 
     Args:
-        model: folder, Hub id, or a model. What of it the other arguments name is changed in
-            place, the rest left as it is.
+        model: folder, Hub id, "mini", or a model. What of it the other arguments name is changed
+            in place, the rest left as it is.
         revision: branch, tag or commit on the Hub.
         dtype: name of the type that it computes in, a key of `DTYPES`; None is "float32".
-        device: where it computes, see `resolve_device`; None is "auto".
+        device: where it computes, see `resolve_device`.
         attention: "sdpa" or "eager"; None is "sdpa".
 
     Raises:
@@ -83,54 +82,94 @@ def load_model(
             ERNIE-RNA.
         OSError: there is no such model.
     """
-    return _load(ErnieRnaModel, model, revision, dtype, device, attention, add_pooling_layer=False)
+    loading = {"revision": revision, "dtype": dtype, "device": device, "attention": attention}
+    return load(ErnieRnaModel, find_model(model, revision), **loading)
 
 
 def load_masked_lm(
-    model: str | PathLike[str] | ErnieRnaForMaskedLM,
-    *,
-    revision: str | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    attention: str | None = None,
+    model: str | PathLike[str] | ErnieRnaForMaskedLM, **loading: Any
 ) -> ErnieRnaForMaskedLM:
     """Load the encoder with its language-model head; otherwise as `load_model`."""
-    return _load(ErnieRnaForMaskedLM, model, revision, dtype, device, attention)
+    source = find_model(model, loading.get("revision"))
+    return load(ErnieRnaForMaskedLM, source, **loading)
 
 
-def load_head(
+def load(
     kind: type[_AnyModel],
-    model: str | PathLike[str] | _AnyModel,
+    source: str | _AnyModel,
     *,
+    config: ErnieRnaConfig | None = None,
     revision: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
     attention: str | None = None,
 ) -> _AnyModel:
-    """Load the encoder with a head of this class; otherwise as `load_model`."""
-    return _load(kind, model, revision, dtype, device, attention)
+    """Load a model of a class; otherwise as `load_model`.
+
+    Args:
+        source: what `find_model` returns.
+        config: as `read_config` returns it; None reads it.
+    """
+    if dtype not in {None, *DTYPES}:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if kind.__name__ in class_names(source):
+        return _adjust(cast(_AnyModel, source), dtype, device, attention)
+    if not isinstance(source, str):
+        raise TypeError(f"expected a folder, a Hub id or an {kind.__name__}; got {type(source)}")
+    target = resolve_device(device)
+    # `torch_dtype` became `dtype` in 4.56.
+    name = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+    arguments: dict[str, Any] = {
+        name: DTYPES[dtype or "float32"],
+        "revision": revision or "main",
+        "attn_implementation": attention or "sdpa",
+        "config": config or read_config(source, revision),
+    }
+    if kind is ErnieRnaModel:
+        arguments["add_pooling_layer"] = False
+    from_pretrained: Any = kind.from_pretrained  # Its type knows nothing of the loading info.
+    with _named(source), without_report():
+        _check_layers(source, arguments["config"], arguments["revision"])
+        loaded, info = from_pretrained(source, output_loading_info=True, **arguments)
+    _check_weights(source, loaded.config, sorted(info["missing_keys"]))
+    result: _AnyModel = loaded.to(target).eval()
+    return result
 
 
-def class_names(model: object, revision: str | None = None) -> list[str]:
-    """The classes that a folder's configuration names as its own, or those of a model.
+def read_config(source: Any, revision: str | None = None) -> ErnieRnaConfig:
+    """The configuration of what `find_model` returns.
 
     Raises:
-        OSError: there is no such model.
+        ValueError: it is another model's, or damaged.
+        OSError: there is none.
     """
-    if not isinstance(model, (str, PathLike)):
-        return [base.__name__ for base in type(model).__mro__]
-    with _named(model):
-        config = ErnieRnaConfig.from_pretrained(fspath(model), revision=revision or "main")
-        return list(config.architectures or ())
+    if not isinstance(source, str):
+        own: ErnieRnaConfig = source.config
+        return own
+    with _named(source):
+        values, _ = ErnieRnaConfig.get_config_dict(source, revision=revision or "main")
+        kind = values.get("model_type")
+        if kind != ErnieRnaConfig.model_type:
+            raise ValueError(f"no ERNIE-RNA: its configuration says {kind}")
+        return ErnieRnaConfig.from_dict(values)
+
+
+def class_names(model: object) -> list[str]:
+    """The classes that a loaded model is of, also if `trust_remote_code` made a copy of them."""
+    return [base.__name__ for base in type(model).__mro__]
+
+
+def has_head(source: Any, config: ErnieRnaConfig, *heads: str) -> bool:
+    """Whether what `find_model` returns has one of some heads, by the names of their classes."""
+    names = class_names(source) if not isinstance(source, str) else config.architectures or ()
+    return any(name in heads for name in names)
 
 
 @contextlib.contextmanager
-def _named(model: str | PathLike[str]) -> Iterator[None]:
+def _named(model: str) -> Iterator[None]:
     """Name the model in an OSError, whose text may speak of the Hub alone, and in a ValueError,
     which is what all else becomes that the libraries raise for damaged files."""
-    what = f"cannot load the model {fspath(model)!r}"
-    if model == MINI and not Path(MINI).exists():
-        raise OSError(f"{what}: no folder; ernie_rna.mini() is the model that comes with ernie-rna")
+    what = f"cannot load the model {model!r}"
     try:
         yield
     except OSError as error:
@@ -146,13 +185,12 @@ def _named(model: str | PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def _check_layers(model: str, revision: str) -> None:
+def _check_layers(model: str, config: ErnieRnaConfig, revision: str) -> None:
     """Raise ValueError for more layers than there are weights, which would be built for ever."""
     try:
         path = cached_file(model, "model.safetensors", revision=revision)
     except OSError:
         return  # In shards, or not there, as `from_pretrained` tells.
-    config = ErnieRnaConfig.from_pretrained(model, revision=revision)
     layers = max(config.num_hidden_layers, config.pair_blocks, config.loading_blocks)
     with safe_open(path, framework="pt") as file:
         weights = len(file.keys())
@@ -160,70 +198,40 @@ def _check_layers(model: str, revision: str) -> None:
         raise ValueError(f"config.json asks for {layers} layers or blocks of {weights} weights")
 
 
-def _load(
-    kind: type[_AnyModel],
-    model: str | PathLike[str] | _AnyModel,
-    revision: str | None,
-    dtype: str | None,
-    device: str | None,
-    attention: str | None,
-    **arguments: Any,
-) -> _AnyModel:
-    if dtype not in {None, *DTYPES}:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    if _is_a(model, kind):
-        return _adjust(cast(_AnyModel, model), dtype, device, attention)
-    if not isinstance(model, (str, PathLike)):
-        raise TypeError(f"expected a folder, a Hub id or an {kind.__name__}; got {type(model)}")
-    target = resolve_device(device or "auto")
-    # `torch_dtype` became `dtype` in 4.56.
-    name = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
-    load: Any = kind.from_pretrained  # Its type knows nothing of the loading info.
-    arguments |= {
-        name: DTYPES[dtype or "float32"],
-        "revision": revision or "main",
-        "attn_implementation": attention or "sdpa",
-    }
-    with _named(model), without_report():
-        _check_layers(fspath(model), arguments["revision"])
-        loaded, info = load(fspath(model), output_loading_info=True, **arguments)
-    missing = sorted(info["missing_keys"])
+def _check_weights(model: str, config: ErnieRnaConfig, missing: list[str]) -> None:
+    """Raise ValueError if weights are missing; warn if they were never trained."""
     if missing and all(key.startswith("lm_head.") for key in missing):
-        named = ", ".join(loaded.config.architectures or ["a model"])
+        named = ", ".join(config.architectures or ["a model"])
         raise ValueError(
-            f"{fspath(model)} has no language-model head, which this needs: it is {named}; take "
-            "the pretrained model, as `ernie-rna convert` makes it of ERNIE-RNA_pretrain.pt, or "
-            "save an ErnieRnaForMaskedLM"
+            f"{model} has no language-model head, which this needs: it is {named}; take the "
+            "pretrained model, as `ernie-rna convert` makes it of ERNIE-RNA_pretrain.pt, or save "
+            "an ErnieRnaForMaskedLM"
         )
     if missing:
         raise ValueError(
-            f"{fspath(model)} is no ERNIE-RNA for transformers: it lacks {len(missing)} weights, "
-            f"among them {missing[0]}; `ernie-rna convert` makes one of the authors' checkpoint"
+            f"{model} is no ERNIE-RNA for transformers: it lacks {len(missing)} weights, among "
+            f"them {missing[0]}; `ernie-rna convert` makes one of the authors' checkpoint"
         )
-    if loaded.config.weights_origin == "random":
-        warnings.warn(
-            f"{fspath(model)} has random weights, which were never trained: what follows means "
-            "nothing",
+    if config.weights_origin == "random":
+        warn(
+            f"{model} has random weights, which were never trained: what follows means nothing",
             stacklevel=3,
         )
-    result: _AnyModel = loaded.to(target).eval()
-    return result
 
 
 @contextlib.contextmanager
 def without_report() -> Iterator[None]:
-    """Without transformers' table of weights that are missing: errors of ours tell of them."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    """Without transformers' table of missing weights and its bars: errors of ours tell of them."""
+    logging = transformers.logging
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(verbosity)
-
-
-def _is_a(model: object, kind: type) -> bool:
-    """Whether it is of this class, or of the copy that `trust_remote_code` made of its code."""
-    return any(base.__name__ == kind.__name__ for base in type(model).__mro__)
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _adjust(
@@ -238,6 +246,10 @@ def _adjust(
         module.to(resolve_device(device))
     module.eval()
     return model
+
+
+# ---------------------------------------------------------------------------------------------
+# Batches
 
 
 @cache
@@ -270,7 +282,7 @@ def memory_explained(records: Sequence[FastaRecord]) -> Iterator[None]:
         raise EncodingError(
             f"not enough memory for {len(records)} sequences of up to {len(longest.sequence)} nt "
             f"(the longest: {longest.id}); lower --batch-tokens, or leave out the longest ones "
-            "(embed takes them in parts by --long window)"
+            "(embed and fold take them in parts by --long window)"
         ) from error
 
 
@@ -281,41 +293,10 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def resolve_layer(layer: int, num_layers: int) -> int:
+    """A layer counted from 0, the embeddings; ValueError where there is none."""
     if not -num_layers - 1 <= layer <= num_layers:
         raise ValueError(
             f"the model has layers 0 (embeddings) to {num_layers}, or -{num_layers + 1} to -1 "
             f"from the end; there is no layer {layer}"
         )
     return layer % (num_layers + 1)
-
-
-def run_head(model: Any, texts: list[str], pairing_scores: str | None) -> Any:
-    """The outputs of a model with a head on sequences, padded together."""
-    return run_on_tokens(model, *tokenize(texts, model.device), pairing_scores)
-
-
-@torch.inference_mode()
-def run_on_tokens(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, pairing_scores: str | None
-) -> Any:
-    """The outputs of a model with a head.
-
-    Args:
-        input_ids, attention_mask: (batch, seq).
-        pairing_scores: as for `attention_scores.use_pairing_scores`.
-    """
-    with use_pairing_scores(model, pairing_scores):
-        return model(input_ids=input_ids, attention_mask=attention_mask)
-
-
-def map_width(config: Any) -> float:
-    """The width for `batches.work` that makes it count a pair head beside the encoder.
-
-    Multiplications: of the encoder for each token, of the head for each entry of a map.
-    """
-    hidden, channels = config.hidden_size, config.pair_channels
-    layer = 4 * hidden**2 + 2 * hidden * config.intermediate_size
-    block = 2 * 9 * channels**2
-    entry = config.pair_blocks * block + 49 * 8 * channels + 9 * channels
-    of_scores = 1 / (4 * hidden)
-    return 1 / (4 * (of_scores + entry / (config.num_hidden_layers * layer)))

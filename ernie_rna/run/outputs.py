@@ -1,4 +1,6 @@
-"""Writing files so that neither a kill nor a full disk leaves half of one behind."""
+"""Outputs that are whole under their name, or not there: neither a kill nor a full disk leaves
+half of one behind. And what keeps an output from being written, found before any work.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,24 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
+
+STANDARD_OUTPUT = "-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OutputError(RuntimeError):
     """The output cannot be written, or not with these settings; the message says what to do."""
+
+
+def behind_link(path: Path) -> Path:
+    """Where a symbolic link leads, even to nothing; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager
@@ -29,17 +39,13 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
-        sync(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-
-
-def behind_link(path: Path) -> Path:
-    """Where a symbolic link leads, though nothing be there yet; any other path as it is."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager
@@ -56,7 +62,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place; what stood there stays until that has succeeded."""
+    """Put a finished folder in its place; what was there stays until that has succeeded."""
     old = folder.with_name(f"{folder.name}.old")
     try:
         if target.exists():
@@ -69,18 +75,6 @@ def replace_folder(folder: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file: afterwards it has all of the data, or is as it was before."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def sync(path: Path) -> None:
-    """Have a file's content on the disk, not only in memory."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on the disk, where the system can do that."""
     if os.name == "posix":
@@ -89,32 +83,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def reserve(path: Path, size: int) -> None:
-    """Have the disk keep room for a file of so many bytes, and let it be that long.
-
-    Where the system cannot do that, whether there is room is only looked up.
-
-    Raises:
-        OSError: there is none.
-    """
-    with open(path, "ab") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-            return
-        except (AttributeError, OSError) as error:
-            if getattr(error, "errno", None) in _FULL:
-                raise
-    if shutil.disk_usage(path.parent).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
-    """Write all of the data to a file without buffer, whose `write` may take a part only."""
-    view = memoryview(data)
-    while len(view):
-        view = view[file.write(view) :]
 
 
 @contextlib.contextmanager
@@ -128,42 +96,53 @@ def full_disk_explained(output: str | Path, way_out: str = "") -> Iterator[None]
         raise OutputError(f"no room to write {output} ({error}){way_out}") from error
 
 
-STANDARD_OUTPUT = "-"
+@contextlib.contextmanager
+def open_text(output: str) -> Iterator[IO[str]]:
+    """A text file that appears under its name once the block has ended well; "-" is stdout."""
+    if output == STANDARD_OUTPUT:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    with (
+        replacing(Path(output)) as path,
+        open(path, "w", encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
 
 
 def check_output_files(
     outputs: Sequence[str],
     force: bool = False,
-    folders: bool = False,
-    extension: str | None = None,
+    folders: Sequence[str] = (),
+    extensions: Sequence[str] = (),
 ) -> None:
     """Raise what would keep files from being written at the end.
 
     Args:
         outputs: paths; "-" is standard output.
         force: whether files that exist may be replaced.
-        folders: whether an output may be a folder that exists.
-        extension: that all files must have; None is any.
+        folders: those of the outputs that may be a folder that exists.
+        extensions: of which every file must have one; () is any.
 
     Raises:
         ValueError: a path is named twice, or has another extension.
-        OutputError: there is such a file and `force` is False, something there is no file, or
-            there is no folder for it; standard output is closed.
+        OutputError: there is such a file and `force` is False, what is there is no file, or there
+            is no folder for it; standard output is closed.
     """
     places = [Path(output).resolve() for output in outputs]
     for output, place in zip(outputs, places, strict=True):
+        path = Path(output)
         if places.count(place) > 1:
             raise ValueError(f"{describe([output])} is named for two outputs")
-        path = Path(output)
         if output == STANDARD_OUTPUT:
             if sys.stdout is None:
                 raise OutputError("cannot write to standard output: it is closed")
             continue
-        if extension is not None and path.suffix.lower() != extension:
-            raise ValueError(f"{output}: the extension must be {extension}")
+        if extensions and path.suffix.lower() not in extensions:
+            raise ValueError(f"{output}: the extension must be {' or '.join(extensions)}")
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
-        if path.exists() and not (path.is_file() or (folders and path.is_dir())):
+        if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
             raise OutputError(f"cannot write {output}: it is no file; - is standard output")
         if path.exists() and not force:
             raise OutputError(f"{output} exists already; --force replaces it")
@@ -180,22 +159,6 @@ def check_output_folder(folder: Path, force: bool, may_hold: Sequence[str] = ())
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names - set(may_hold) and not force:
         raise OutputError(f"{folder}: not empty; --force writes into it")
-
-
-@contextlib.contextmanager
-def open_text(output: str) -> Iterator[IO[str]]:
-    """A text file that appears under its name once the block has ended well; "-" is stdout."""
-    if output == STANDARD_OUTPUT:
-        with full_disk_explained("standard output"):
-            yield sys.stdout
-            sys.stdout.flush()
-        return
-    with (
-        full_disk_explained(output),
-        replacing(Path(output)) as path,
-        open(path, "w", encoding="utf-8", newline="\n") as file,
-    ):
-        yield file
 
 
 def describe(outputs: Sequence[str]) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
 
 from tqdm import tqdm
 
-from ernie_rna.sequences.batches import Window, work
-from ernie_rna.sequences.long import Piece
-from ernie_rna.sequences.survey import Survey
+from ernie_rna.sequences.chunks import Chunk, Plan
+from ernie_rna.sequences.sources import Survey
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
 _FORMAT_WITHOUT_TOTAL = "{desc}, {elapsed} gone"
@@ -20,37 +18,23 @@ class Progress:
 
     Args:
         show: whether to draw the bar; None draws it on a terminal only.
-        hidden: width for `batches.work`.
+        plan: how the input is cut.
         found: what a first pass over the input has found; None if it can be read only once.
-        cost: the work of a sequence of so many nucleotides.
-        processes: how many share the work; what they have done is taken to be alike.
 
     Attributes:
         done: sequences computed by this process in this run.
+        tokens, padding: computed in this run.
     """
 
-    def __init__(
-        self,
-        show: bool | None,
-        hidden: float,
-        found: Survey | None,
-        cost: Callable[[int], float],
-        processes: int = 1,
-    ):
-        self._hidden = hidden
-        self._records: int | None = None
-        self._total_work: float | None = None
-        if found is not None:
-            self._records = found.records
-            self._total_work = sum(n * cost(size) for size, n in found.lengths.items())
-        self._processes = processes
-        self._work = 0.0
-        self._skipped = 0
+    def __init__(self, show: bool | None, plan: Plan, found: Survey | None):
+        self._plan = plan
+        self._records = None if found is None else found.records
         self._start = time.monotonic()
+        self._seen = 0.0
         self.done = 0.0
         self.tokens = self.padding = 0
         self._bar = tqdm(
-            total=self._total_work,
+            total=None if found is None else _total(plan, found),
             bar_format=_FORMAT if found else _FORMAT_WITHOUT_TOTAL,
             # The mean since the start: the estimate shall not jump with every batch.
             smoothing=0,
@@ -62,42 +46,39 @@ class Progress:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
-    @property
-    def rate(self) -> float:
-        """Sequences a second of all processes, without what an earlier run had done."""
-        return self._processes * self.done / max(self.seconds, 1e-9)
-
-    def advance(self, window: Window, batch: int) -> None:
-        """Count a batch of a window as computed."""
-        pieces = [window.pieces[index] for index in window.batches[batch]]
+    def advance(self, chunk: Chunk, batch: int) -> None:
+        """Count a batch of a chunk as computed."""
+        pieces = chunk.batch(batch)
         longest = pieces[0].tokens
         self.tokens += longest * len(pieces)
         self.padding += sum(longest - piece.tokens for piece in pieces)
-        self.done += sum(
-            piece.owned / len(window.records[piece.record].sequence) for piece in pieces
-        )
-        self._draw(pieces)
+        done = sum(piece.owned / len(chunk.records[piece.record].sequence) for piece in pieces)
+        self.done += done
+        self._draw(done, self._plan.work(pieces))
 
-    def skip(self, window: Window) -> None:
-        """Count a window as found to be there."""
-        self._skipped += len(window.records)
-        self._draw(window.pieces, skipped=True)
-
-    def _draw(self, pieces: Iterable[Piece], skipped: bool = False) -> None:
-        amount = self._processes * sum(work(piece.tokens, self._hidden) for piece in pieces)
-        if self._total_work is not None:
-            amount = min(amount, self._total_work - self._work)
-        self._work += amount
-        if skipped and not self._bar.disable:  # A bar that is not shown has no such field.
+    def skip(self, chunk: Chunk) -> None:
+        """Count a chunk as found to be there, or as another process's."""
+        amount = self._plan.work(chunk.pieces)
+        if not self._bar.disable:  # A bar that is not shown has no such field.
             self._bar.initial += amount
-        done = self._processes * (self._skipped + self.done)
-        of = ""
-        if self._records is not None:
-            done, of = min(done, self._records), f" of {self._records}"
+        self._draw(len(chunk.records), amount)
+
+    def _draw(self, records: float, amount: float) -> None:
+        self._seen += records
+        of = "" if self._records is None else f" of {self._records}"
+        rate = self.done / max(self.seconds, 1e-9)
         self._bar.set_description_str(
-            f"{done:.0f}{of} sequences, {self.rate:.1f} a second", refresh=False
+            f"{self._seen:.0f}{of} sequences, {rate:.1f} a second", refresh=False
         )
+        if self._bar.total is not None:  # Letters without scores make it a little less.
+            amount = min(amount, self._bar.total - self._bar.n)
         self._bar.update(amount)
 
     def close(self) -> None:
         self._bar.close()
+
+
+def _total(plan: Plan, found: Survey) -> float:
+    return sum(
+        count * plan.work(plan.split(0, "A" * length)) for length, count in found.lengths.items()
+    )

@@ -1,12 +1,13 @@
-"""What results depend on beside the input: settings, weights, configuration, versions."""
+"""What results depend on beside the input: settings, weights, versions, and of the machine what
+can decide the last bits of the numbers (`make portability` measures it).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-from dataclasses import dataclass
-from numbers import Integral
+import os
 from os import PathLike, fspath
 from typing import Any
 
@@ -14,40 +15,17 @@ import torch
 import transformers
 
 from ernie_rna import __version__
-from ernie_rna.sequences.batches import Plan
+from ernie_rna.options import RunOptions
+
+# With these, MKL and oneDNN are kept from instructions that the CPU has, or let off precision.
+_CPU_VARIABLES = (
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+    *("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+)
+_GPU_VARIABLES = ("NVIDIA_TF32_OVERRIDE",)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The arguments that all functions share which compute something of sequences.
-
-    Raises:
-        ValueError: a number is not whole, or below 1.
-    """
-
-    long: str
-    unknown: str
-    batch_tokens: int | None
-    dtype: str | None
-    device: str | None
-    attention: str | None
-    threads: int | None
-    revision: str | None
-
-    def __post_init__(self) -> None:
-        for name in ("batch_tokens", "threads"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-
-    @property
-    def loading(self) -> dict[str, Any]:
-        """Those of `loading.load_model`."""
-        names = ("revision", "dtype", "device", "attention")
-        return {name: getattr(self, name) for name in names}
-
-
-def describe(given: Any, model: Any, options: Options, plan: Plan) -> dict[str, Any]:
+def describe(given: Any, model: Any, options: RunOptions, batch_tokens: int) -> dict[str, Any]:
     """What results depend on beside the input and the machine, for JSON.
 
     Args:
@@ -65,9 +43,8 @@ def describe(given: Any, model: Any, options: Options, plan: Plan) -> dict[str, 
             "device": model.device.type,
             "attention": model.config._attn_implementation,
             "threads": options.threads if model.device.type == "cpu" else None,
-            "batch_tokens": plan.batch_tokens,
-            "long": plan.long,
-            "unknown": options.unknown,
+            "batch_tokens": batch_tokens,
+            **options.recorded(),
         },
         "versions": versions(),
     }
@@ -102,3 +79,39 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),  # Its own type compares as versions do: 2.13 is 2.13.0.
         "transformers": transformers.__version__,
     }
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What must be equal where a run is resumed, by name; values for JSON.
+
+    On a CPU: threads, by whose number sums are cut; the instructions that torch's own code uses,
+    by which the model also chooses between MKL and oneDNN; and what holds those two back. On a
+    GPU: its name. On both: whether float32 products may be computed in less.
+    """
+    if device.type == "cuda":
+        return {
+            "gpu": torch.cuda.get_device_name(device),
+            "float32_products": _float32_products(torch.backends.cuda),
+            **_set(_GPU_VARIABLES),
+        }
+    if device.type == "cpu":
+        return {
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "onednn": bool(torch.backends.mkldnn.enabled),
+            "float32_products": _float32_products(torch.backends.mkldnn),
+            **_set(_CPU_VARIABLES),
+        }
+    return {}
+
+
+def _float32_products(backend: Any) -> str:
+    """What float32 products are computed in; torch before 2.9 has one word for all backends."""
+    precision = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
+    if precision is None:
+        return torch.get_float32_matmul_precision()
+    return "ieee" if precision == "none" else str(precision)
+
+
+def _set(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,30 +1,21 @@
-"""Results on their way to an output, kept so that a killed run goes on where it stopped.
+"""The results of a run that is not finished, kept beside its output so that it can be resumed.
 
-A run cuts its work into windows, the same ones each time, small enough to be done again:
+A run cuts its input into chunks of records, the same ones each time. The results of chunk N are a
+part, a safetensors file that is whole and on the disk or not there. Beside the output OUT is a
+folder OUT.partial until the output is complete:
 
-    with Store(Path("out.npz")) as store:
-        store.begin(settings)  # what the results depend on, for JSON
-        for number, window in enumerate(windows):
-            if not store.has(number):
-                store.put(number, {"ids": ids, "scores": scores})
-        for part in store.parts(len(windows)):
-            ...  # part.texts("ids"), part.get("scores"), or part.array("scores").blocks
-        store.remove()
-
-`inference.resumable` does this for whatever is computed of sequences. Beside the output `OUT`
-stands a folder `OUT.partial` until the output is complete:
-
-manifest.json        what a run that goes on must agree with
-lock                 held by the process that works here
+manifest.json        what the results depend on; a run that resumes must agree with it
+lock                 held by the processes that work here: shared, or alone to begin and to end
+lock-I-of-N          held by the process that computes the I-th of N shares
 input.fasta          the input, if it can be read only once (standard input, a generator)
-part-N.safetensors   the results of window N: whole and on the disk, or not there
-output-*             the output while it is put together
+part-N.safetensors   the results of chunk N
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,52 +24,52 @@ from typing import IO, Any
 
 import numpy as np
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from ernie_rna.run.arrays import Array, write_safetensors
-from ernie_rna.run.outputs import OutputError, replacing, write_atomically
+from ernie_rna.options import Share
+from ernie_rna.run.outputs import OutputError, replacing
 
-# What may stand in the folder, and be deleted with it.
-_OURS = ("manifest.json*", "lock", "input.fasta", "part-*", "output-*")
-_CHECKSUM = "crc32"  # under this name in a part's metadata
-# Arrays are read in blocks of about this size.
-_BLOCK_BYTES = 1 << 24
+# What may be in the folder, and be deleted with it.
+_OURS = ("manifest.json*", "part-*", "input.fasta*", "lock-*", "lock")
+# The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
+# the checksum.
+METADATA = "ernie_rna"
+_CHECKSUM = "crc32"
+
+# By name, arrays of at least one dimension, or lists of texts without line ends.
+Results = Mapping[str, np.ndarray | Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The results of a window; nothing of them is in memory."""
+    """The results of a chunk on the disk."""
 
     path: Path
 
-    @property
-    def nbytes(self) -> int:
-        return self.path.stat().st_size
-
     def get(self, name: str) -> np.ndarray:
-        """An array whole."""
+        """An array."""
         with safe_open(self.path, framework="np") as file:
             array: np.ndarray = file.get_tensor(name)
         return array
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of an array."""
+        with safe_open(self.path, framework="np") as file:
+            return tuple(file.get_slice(name).get_shape())
 
     def texts(self, name: str) -> list[str]:
         """A list of texts, as it was put."""
         return self.get(name).tobytes().decode().split("\n")[:-1]
 
-    def array(self, name: str) -> Array:
-        """An array in blocks of rows."""
-        with safe_open(self.path, framework="np") as file:
-            rows = file.get_slice(name)
-            code, shape = rows.get_dtype(), tuple(rows.get_shape())  # "F32", of shape (16, 768)
-        dtype = np.dtype(f"{code[0].lower()}{int(code[1:]) // 8}")
-        return Array(name, dtype, shape, self._blocks(name, dtype, shape))
-
-    def _blocks(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        at_once = max(1, _BLOCK_BYTES // max(1, row_bytes))
-        with safe_open(self.path, framework="np") as file:
-            rows = file.get_slice(name)
-            for start in range(0, shape[0], at_once):
-                yield rows[start : min(start + at_once, shape[0])]
+    def is_whole(self) -> bool:
+        """Whether the results are there, and not damaged."""
+        try:
+            with safe_open(self.path, framework="np") as file:
+                checksum = json.loads(file.metadata()[METADATA])[_CHECKSUM]
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception:  # A damaged header raises nearly anything.
+            return False
+        return checksum == _checksum(arrays)
 
 
 def partial_folder(output: Path) -> Path:
@@ -87,63 +78,61 @@ def partial_folder(output: Path) -> Path:
 
 
 def check_place(output: Path, existing: Sequence[Path], force: bool) -> None:
-    """Raise OutputError where no run can begin, or go on, to write an output; as for `Store`."""
+    """Raise OutputError where no run can begin, or be resumed, to write an output.
+
+    Args:
+        existing: files that make up an output that is there already.
+        force: whether they may be replaced.
+    """
+    folder = partial_folder(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
-    if output.exists() and not output.is_file():
-        raise OutputError(f"cannot write {output}: it is no file")
-    if partial_folder(output).is_file():
+    if folder.is_file():
         raise OutputError(
-            f"cannot write {output}: {partial_folder(output)}, where unfinished results are kept, "
-            "is a file"
+            f"cannot write {output}: {folder}, where unfinished results are kept, is a file"
         )
-    if existing and not force and not partial_folder(output).exists():
+    # A run that was killed while it cleared up has left a folder without a manifest.
+    if existing and not force and not (folder / "manifest.json").exists():
         raise OutputError(f"{existing[0]} exists already; --force replaces it")
 
 
 class Store:
-    """The folder beside an output. As a context, it lets go of the lock at the end.
+    """The folder beside an output. As a context, it releases its locks at the end.
 
     Args:
         output: the file to be.
-        existing: files that make up an output that is there already; None is `output` itself.
-        force: whether they may be replaced, and the results of another run dropped.
-        leader: False in a process that shares the work of another, which has made the folder.
+        share: what this process computes.
+        force: whether results of other settings may be dropped.
 
     Raises:
-        OutputError: the output is there already, or another process is at work on it.
+        OutputError: another process computes the same share.
         OSError: the folder cannot be made.
     """
 
-    def __init__(
-        self,
-        output: Path,
-        existing: Sequence[Path] | None = None,
-        force: bool = False,
-        leader: bool = True,
-    ):
+    def __init__(self, output: Path, share: Share, force: bool = False):
         self.output = output
         self.folder = partial_folder(output)
         self._force = force
-        self._lock: IO[bytes] | None = None
-        self._leader = leader
-        if not leader:
-            return
-        if existing is None:
-            existing = [output] if output.exists() else []
-        check_place(output, existing, force)
-        finished = bool(existing) and not force and not self._manifest_path.exists()
-        self.folder.mkdir(exist_ok=True)
-        self._lock = self._take_lock()
-        if finished:
-            # A run may have been killed as the last thing that it did was to clear up.
-            self.__exit__()
-            raise OutputError(f"{existing[0]} exists already; --force replaces it")
+        self._locks = contextlib.ExitStack()
+        busy = OutputError(f"another process is working on {output}")
+        with contextlib.ExitStack() as stack:
+            self._shared = stack.enter_context(_lock(self.folder / "lock", shared=True))
+            if self._shared is None:
+                raise busy
+            name = f"lock-{share.index + 1}-of-{share.count}"
+            if stack.enter_context(_lock(self.folder / name)) is None:
+                raise busy
+            self._locks = stack.pop_all()
 
     @property
     def input_path(self) -> Path:
         """Where the input is kept if it can be read only once."""
         return self.folder / "input.fasta"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a manifest; it goes first when the output is complete."""
+        return self._manifest_path.exists()
 
     @property
     def _manifest_path(self) -> Path:
@@ -153,13 +142,32 @@ class Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._leader and self.folder.exists() and not self._manifest_path.exists():
-            self.remove()  # Nothing has been computed.
-        if self._lock is not None:
-            self._lock.close()
+        # Nothing has been computed, and the folder is not another run's by now.
+        if not self.begun and _is_at(self._shared, self.folder / "lock"):
+            with contextlib.suppress(OutputError), self.alone():
+                self.remove()
+        self._locks.close()
+
+    @contextlib.contextmanager
+    def alone(self, wait: bool = False) -> Iterator[None]:
+        """Hold the folder alone, as long as this lasts.
+
+        Args:
+            wait: whether to wait for the others, or to raise.
+
+        Raises:
+            OutputError: other processes work here.
+        """
+        if not _change(self._shared, shared=False, wait=wait):
+            _change(self._shared, shared=True, wait=True)
+            raise OutputError(f"another process is working on {self.output}")
+        try:
+            yield
+        finally:
+            _change(self._shared, shared=True, wait=True)
 
     def begin(self, manifest: Mapping[str, Any]) -> bool:
-        """Say what is computed here; return whether a run that was cut off is gone on with.
+        """Say what is computed here; return whether results of an earlier run are there.
 
         Args:
             manifest: all that the results depend on, as JSON gives it back.
@@ -168,67 +176,72 @@ class Store:
             OutputError: the folder has results of other settings, model or input.
         """
         before = self._read_manifest()
-        if before is not None and before != manifest:
-            if not self._force:
-                raise OutputError(
-                    f"{self.folder} has results of a run that was cut off and differs: "
-                    f"{_differences(before, manifest)}. Run it as before to go on, or drop its "
-                    "results by --force"
-                )
+        if before == manifest:
+            return any(self.folder.glob("part-*"))
+        if before is not None and not self._force:
+            raise OutputError(
+                f"{self.folder} has results of an unfinished run that differs: "
+                f"{_differences(before, manifest)}. Run it as before to resume it, or drop its "
+                "results by --force"
+            )
+        with self._first_of_all():
+            now = self._read_manifest()
+            if now is not None and now != before:  # Another process was faster.
+                return self.begin(manifest)
             self.invalidate()  # First, since without it the rest counts for nothing.
-            before = None
-        if before is None:
-            self._delete("part-*", "output-*")
-            write_atomically(self._manifest_path, json.dumps(manifest, indent=1).encode())
-        return before is not None
+            self._delete("part-*")
+            text = json.dumps(manifest, indent=1)
+            with replacing(self._manifest_path) as path:
+                path.write_text(text, encoding="utf-8")
+        return False
+
+    @contextlib.contextmanager
+    def _first_of_all(self) -> Iterator[None]:
+        """Alone in writing the manifest; to drop results, alone in the folder."""
+        if self.begun:
+            with self.alone():
+                yield
+        else:
+            with _lock(self.folder / "lock-manifest", wait=True):
+                yield
 
     def invalidate(self) -> None:
         """Have the next run compute everything anew."""
         self._delete("manifest.json*")
 
-    def has(self, number: int) -> bool:
-        """Whether a window's results are there, and not damaged."""
-        if not self._path(number).exists():
-            return False
-        try:
-            with safe_open(self._path(number), framework="np") as file:
-                checksum = file.metadata()[_CHECKSUM]
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception:  # A damaged header raises nearly anything.
-            return False
-        return checksum == _checksum(arrays)
+    def part(self, number: int) -> Part:
+        """The results of a chunk, there or not."""
+        return Part(self.folder / f"part-{number:06d}.safetensors")
 
-    def put(self, number: int, results: Mapping[str, np.ndarray | Sequence[str]]) -> None:
-        """Keep a window's results.
+    def put(self, number: int, results: Results, metadata: Mapping[str, Any]) -> None:
+        """Keep a chunk's results.
 
         Args:
-            results: by name, arrays of at least one dimension, or lists of texts without line
-                ends. The names are ours to choose: an id is none, since "__metadata__" may be one.
+            metadata: what the file says of itself.
 
         Raises:
             OSError: the disk is full; nothing is left of the part.
         """
-        arrays = [_as_array(name, values) for name, values in results.items()]
-        with replacing(self._path(number)) as path:
-            checksum = _checksum({array.name: next(iter(array.blocks)) for array in arrays})
-            write_safetensors(path, arrays, {_CHECKSUM: checksum})
+        arrays = {name: _as_array(name, values) for name, values in results.items()}
+        about = json.dumps({**metadata, _CHECKSUM: _checksum(arrays)}, sort_keys=True)
+        with replacing(self.part(number).path) as path:
+            save_file(arrays, path, metadata={METADATA: about})
 
-    def parts(self, count: int) -> list[Part]:
-        """The results of the first windows, once they are all there."""
-        return [Part(self._path(number)) for number in range(count)]
+    @contextlib.contextmanager
+    def assembling(self) -> Iterator[None]:
+        """Alone in putting the output together."""
+        with _lock(self.folder / "lock-output", wait=True):
+            yield
 
     def remove(self) -> None:
         """Delete the folder; files that are not ours keep it."""
         self.invalidate()
         self._delete(*_OURS)
-        if not any(self.folder.iterdir()):
+        with contextlib.suppress(OSError):  # not empty
             self.folder.rmdir()
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"part-{number:06d}.safetensors"
-
     def _read_manifest(self) -> Any:
-        if not self._manifest_path.exists():
+        if not self.begun:
             return None
         try:
             return dict(json.loads(self._manifest_path.read_bytes()))
@@ -242,18 +255,51 @@ class Store:
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
-    def _take_lock(self) -> IO[bytes] | None:
+
+@contextlib.contextmanager
+def _lock(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[IO[bytes] | None]:
+    """A file that is locked as long as this lasts; None where another process holds it.
+
+    Its folder is made if need be. A process that ends deletes lock and folder while it holds the
+    lock; whoever waited for it gets a lock on a file that is no longer there, and tries again.
+    """
+    while True:
+        path.parent.mkdir(exist_ok=True)
         try:
-            import fcntl
-        except ImportError:  # Windows
-            return None
-        file = open(self.folder / "lock", "wb")  # noqa: SIM115  # closed with this
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise OutputError(f"another process is working on {self.output}") from error
-        return file
+            file = open(path, "ab")  # noqa: SIM115  # closed below
+        except FileNotFoundError:  # The folder has just been deleted.
+            continue
+        with file:
+            if not _change(file, shared=shared, wait=wait):
+                yield None
+                return
+            if _is_at(file, path):
+                yield file
+                return
+
+
+def _is_at(file: IO[bytes] | None, path: Path) -> bool:
+    """Whether an open file is the one that is there now."""
+    assert file is not None
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _change(file: IO[bytes] | None, *, shared: bool, wait: bool) -> bool:
+    """Lock a file, or change its lock; whether that has succeeded."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    assert file is not None
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
@@ -265,13 +311,13 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
     return f"{crc:08x}"
 
 
-def _as_array(name: str, values: np.ndarray | Sequence[str]) -> Array:
+def _as_array(name: str, values: np.ndarray | Sequence[str]) -> np.ndarray:
     """An array as it is; texts in UTF-8, each followed by a newline."""
-    if not isinstance(values, np.ndarray):
-        if any("\n" in text for text in values):
-            raise ValueError(f"a text of {name} has a line end in it")
-        values = np.frombuffer("".join(f"{text}\n" for text in values).encode(), np.uint8)
-    return Array(name, values.dtype, values.shape, [values])
+    if isinstance(values, np.ndarray):
+        return np.ascontiguousarray(values)
+    if any("\n" in text for text in values):
+        raise ValueError(f"a text of {name} has a line end in it")
+    return np.frombuffer("".join(f"{text}\n" for text in values).encode(), np.uint8)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

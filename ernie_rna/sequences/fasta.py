@@ -1,37 +1,39 @@
-"""Reads FASTA, checked as it comes, in memory that does not grow with the file.
+"""Reads FASTA, checked as it comes.
 
-The only parser of FASTA in this package; the format itself is dnaio's work (extra `io`), and so
-is gzip, bzip2 and xz. What `read_fasta` lets through is fit for the model:
+The only parser of FASTA in this package. What `read_fasta` lets through is fit for the model:
 
-- The id is the first word of the header, present and unlike every other id in the file. Ids are
-  remembered as hashes of 10 bytes, 20 while they are sorted: two of 10^9 ids share one with a
-  chance below 10^-6.
+- The id is the first word of the header, present and unlike every other id in the file; the rest
+  is the description.
 - The sequence has letters, each of them T or a nucleotide letter of the model's vocabulary
   (the IUPAC codes, X and I), in either case. Any other character is an error, said to look like
   a protein where a tenth of them are foreign. `unknown="unk"` lets other letters, digits and
   signs pass (the tokenizer reads them as `<unk>`), but never blanks, `<` and `>`.
 - The text is UTF-8, whatever the locale, without control characters. Line ends may be those of
   Unix, Windows or old Macs, lines may have any length, and lines that begin with `#` are comments.
+  gzip, bzip2 and xz are read to their last stream; anything behind that is an error.
 """
 
+from __future__ import annotations
+
+import bz2
 import contextlib
+import gzip
 import io
+import lzma
+import re
 import sys
-from codecs import BOM_UTF8, getincrementaldecoder
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike, fspath
 from typing import IO, Any
 
-from ernie_rna.extras import import_extra
-from ernie_rna.sequences.seen_ids import SeenIds
-from ernie_rna.sequences.streams import compressed_streams
-
 FilePath = str | PathLike[str]
 
 STANDARD_INPUT = "-"
-UNKNOWN = ("error", "unk")
+# The nucleotide letters of the tokenizer's vocabulary, and T; here, since that imports torch.
+LETTERS = "GAUCNYRSKWMDHVBXIT"
 # The end of the message about a letter, for those who have the option.
 UNKNOWN_HINT = "; --unknown unk has it read as <unk>"
 
@@ -39,12 +41,12 @@ UNKNOWN_HINT = "; --unknown unk has it read as <unk>"
 # known proteins, 29 in 100 (E, F, L, P, Q) are no nucleotide codes.
 _PROTEIN_SHARE = 0.1
 _PRINTABLE = bytes(code for code in range(33, 127) if chr(code) not in "<>")
-_CONTROL = bytes(code for code in range(32) if chr(code) not in "\t\n\r") + b"\x7f"
-_CHUNK = 1 << 16
+_BLOCK = 1 << 16
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class InputError(ValueError):
-    """The input cannot be embedded; the message names the file and the record or line."""
+    """The input cannot be computed; the message names the file and the record or line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +66,30 @@ def read_fasta(path: FilePath | IO[bytes], unknown: str = "error") -> Iterator[F
         unknown: "error" or "unk", what to do with characters that are no nucleotide codes.
 
     Yields:
-        Records with the sequence as it stands in the file, lines joined.
+        Records with the sequence as it is in the file, lines joined.
 
     Raises:
-        InputError: the file is not FASTA, has no record, or a record is unfit. A repeated id is
-            found at the latest 65,536 records on, or at the end.
+        InputError: the file is not FASTA, has no record, or a record is unfit.
         OSError: the file cannot be opened.
-        ImportError: dnaio is not installed.
     """
-    if not isinstance(path, (str, PathLike)):
-        name = "the input"
-    else:
-        name = "standard input" if fspath(path) == STANDARD_INPUT else fspath(path)
+    name = "the input" if not isinstance(path, (str, PathLike)) else fspath(path)
+    name = "standard input" if name == STANDARD_INPUT else name
     return check_records(_parse(path, name), name, unknown)
 
 
+def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
+    """Write records, one line a sequence; the inverse of `read_fasta`."""
+    for record in records:
+        header = f"{record.id} {record.description}".rstrip()
+        file.write(f">{header}\n{record.sequence}\n")
+
+
+# ---------------------------------------------------------------------------------------------
+# What a record must be
+
+
 def check_records(
-    records: Iterable[FastaRecord], name: str, unknown: str = "error", unique: bool = True
+    records: Iterable[FastaRecord], name: str, unknown: str = "error"
 ) -> Iterator[FastaRecord]:
     """Pass records on, from wherever they come, once each is checked as by `read_fasta`.
 
@@ -88,47 +97,30 @@ def check_records(
         records: any records.
         name: what to call their source in messages.
         unknown: as for `read_fasta`.
-        unique: whether ids that occur twice are an error.
     """
     allowed = _allowed_letters(unknown)
-    ids = SeenIds()
+    # Of ids their hashes, 64 bits: two of 40 million ids share one with a chance of 1 in 20,000.
+    seen: set[int] = set()
     number = 0
     for number, record in enumerate(records, 1):
         problem = _problem(record, allowed)
         if problem:
             raise InputError(f"{name}: record {number} ({record.id or 'no id'}): {problem}")
-        if unique:
-            _refuse_repeated(ids.add(record.id), name)
+        seen.add(hash(record.id))
+        if len(seen) < number:
+            raise InputError(
+                f"{name}: record {number}: there is a record with the id {record.id!r} (the first "
+                "word of the header) already; results are filed by id: make the ids unique"
+            )
         yield record
-    _refuse_repeated(ids.flush(), name)
     if not number:
         raise InputError(f"{name}: no sequences in it")
 
 
-def _refuse_repeated(repeated: str | None, name: str) -> None:
-    if repeated is not None:
-        raise InputError(
-            f"{name}: two records have the id {repeated!r} (the first word of the header); "
-            "results are filed by id: make the ids unique"
-        )
-
-
-# ---------------------------------------------------------------------------------------------
-# What a record must be
-
-
 @cache
 def _allowed_letters(unknown: str) -> bytes:
-    """The characters that a sequence may have, by the vocabulary of the tokenizer."""
-    if unknown not in UNKNOWN:
-        raise ValueError(f"unknown must be one of {', '.join(UNKNOWN)}; got {unknown!r}")
-    if unknown == "unk":
-        return _PRINTABLE
-    # Here, since it loads transformers, which `--help` should not wait for.
-    from ernie_rna.model.configuration_ernie_rna import VOCABULARY
-
-    letters = "".join(token for token in VOCABULARY if len(token) == 1) + "T"
-    return (letters + letters.lower()).encode()
+    """The characters that a sequence may have."""
+    return _PRINTABLE if unknown == "unk" else (LETTERS + LETTERS.lower()).encode()
 
 
 def _problem(record: FastaRecord, allowed: bytes) -> str | None:
@@ -162,100 +154,120 @@ def _problem(record: FastaRecord, allowed: bytes) -> str | None:
 
 
 def _parse(path: FilePath | IO[bytes], name: str) -> Iterator[FastaRecord]:
-    """The records as dnaio reads them; what it raises becomes an InputError."""
-    dnaio = import_extra("dnaio", "io", "reading FASTA")
-    with _open(path) as file, io.BufferedReader(_CheckedText(file, name), _CHUNK) as text:
-        reader = dnaio.FastaReader(text, sequence_class=_to_record)
-        reader._file.reconfigure(encoding="utf-8")  # It decodes by the locale.
-        try:
-            yield from reader
-        except dnaio.FileFormatError as error:
-            raise InputError(f"{name}: not a FASTA file: {error.message}{_line(error)}") from error
+    header: str | None = None
+    lines: list[str] = []
+    for number, line in _read_lines(path, name):
+        if line.startswith(">"):
+            if header is not None:
+                yield _record(header, lines)
+            header, lines = line[1:], []
+        elif header is not None:
+            lines.append(line)
+        elif line.strip() and not line.startswith("#"):
+            raise InputError(
+                f"{name}: not a FASTA file: line {number} must begin with '>', not {line[:20]!r}"
+            )
+    if header is not None:
+        yield _record(header, lines)
 
 
-def _line(error: Any) -> str:
-    return "" if error.line is None else f" (line {error.line + 1})"
-
-
-def _to_record(header: str, sequence: str, qualities: None) -> FastaRecord:
+def _record(header: str, lines: list[str]) -> FastaRecord:
     id, description = [*header.split(None, 1), "", ""][:2]
+    sequence = "".join(line.strip() for line in lines if not line.startswith("#"))
     return FastaRecord(id, sequence, description)
 
 
+def _read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text, without their ends, and their numbers from 1."""
+    with _open_bytes(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig")
+        number = 0
+        try:
+            for number, line in enumerate(text, 1):
+                control = _CONTROL.search(line)
+                if control is not None:
+                    code = ord(control[0])
+                    hint = "" if code else "; is it UTF-16 or binary?"
+                    what = f"control character {code:#04x}{hint}"
+                    raise InputError(f"{name}: line {number}: {what}")
+                yield number, line.rstrip("\n")
+        except UnicodeDecodeError as error:
+            # All lines before those that are being decoded have been read.
+            before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            line_number = number + 1 + before.count(b"\n")
+            raise InputError(f"{name}: line {line_number}: text that is not UTF-8") from error
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise InputError(f"{name}: damaged or cut off: {error}") from error
+        finally:
+            text.detach()  # It would close standard input.
+
+
 @contextlib.contextmanager
-def _open(path: FilePath | IO[bytes]) -> Iterator[Any]:
+def _open_bytes(path: FilePath | IO[bytes]) -> Iterator[Any]:
     """The decompressed bytes of a file or of standard input."""
-    xopen = import_extra("xopen", "io", "reading FASTA").xopen
     with contextlib.ExitStack() as stack:
         if path == STANDARD_INPUT:
             if sys.stdin is None:
                 raise InputError("standard input is closed")
-            source: Any = sys.stdin.buffer
+            file: Any = sys.stdin.buffer
         elif isinstance(path, (str, PathLike)):
-            source = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open(path, "rb"))
         else:
-            source = path
-        streams = compressed_streams(source)
-        if streams is not None:
-            yield streams
-            return
-        # Threads and helper processes would take the cores from the model.
-        with xopen(source, "rb", threads=0) as file:
-            yield file
+            file = path
+        yield decompressed(file if hasattr(file, "peek") else io.BufferedReader(file))
 
 
-class _CheckedText(io.RawIOBase):
-    """Bytes as they come from a file, after a look for what no parser would report.
+def decompressed(file: Any) -> Any:
+    """What an open file holds, decompressed if it is gzip, bzip2 or xz, by how it begins.
 
-    Raises (when read):
-        InputError: a control character, text that is not UTF-8, or a file that breaks off or
-            cannot be decompressed. The message has the line.
+    Args:
+        file: with `peek`.
+    """
+    start = file.peek(6)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if start.startswith(b"BZh"):
+        return io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
+    if start.startswith(b"\xfd7zXZ\x00"):
+        return io.BufferedReader(_Streams(file, lzma.LZMADecompressor))
+    return file
+
+
+class _Streams(io.RawIOBase):
+    """What is in the streams of a bzip2 or xz file, of which there may be several.
+
+    Python's own readers take whatever follows the first, if it is no stream, for the end.
     """
 
-    def __init__(self, file: IO[bytes], name: str):
-        self._file = file
-        self._name = name
-        self._line = 1
-        self._first = True
-        self._decoder = getincrementaldecoder("utf-8")()
+    def __init__(self, file: IO[bytes], new: Callable[[], Any]):
+        self._file, self._new = file, new
+        self._stream = new()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        chunk = self._read(len(buffer))
-        if self._first and chunk.startswith(BOM_UTF8):
-            chunk = chunk[len(BOM_UTF8) :] or self._read(len(buffer))
-        self._first = False
-        self._check(chunk)
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+        data = b""
+        while not data:
+            given = b""
+            if self._stream.eof:
+                given = self._next_stream()
+                if not given:
+                    return 0
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                given = self._file.read(_BLOCK)
+                if not given:
+                    raise EOFError("it ends within a compressed stream")
+            data = self._stream.decompress(given, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._file.read(size)
-        except Exception as error:  # Every decompressor raises a type of its own.
-            raise InputError(f"{self._name}: damaged or cut off: {error}") from error
-
-    def _check(self, chunk: bytes) -> None:
-        harmless = chunk.translate(None, _CONTROL)
-        if len(harmless) < len(chunk):
-            at = next(i for i, code in enumerate(chunk) if code in _CONTROL)
-            hint = "; is it UTF-16 or binary?" if not chunk[at] else ""
-            self._refuse(chunk, at, f"control character {chunk[at]:#04x}{hint}")
-        try:
-            self._decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            self._refuse(chunk, max(error.start, 0), "text that is not UTF-8")
-        self._line += chunk.count(b"\n")
-
-    def _refuse(self, chunk: bytes, at: int, what: str) -> None:
-        line = self._line + chunk.count(b"\n", 0, at)
-        raise InputError(f"{self._name}: line {line}: {what}")
-
-
-def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
-    """Write records, one line a sequence; the inverse of `read_fasta`."""
-    for record in records:
-        header = f"{record.id} {record.description}".rstrip()
-        file.write(f">{header}\n{record.sequence}\n")
+    def _next_stream(self) -> bytes:
+        """The beginning of what follows a stream; zeros before it are padding."""
+        given = self._stream.unused_data
+        while not (given := given.lstrip(b"\0")):
+            given = self._file.read(_BLOCK)
+            if not given:
+                break
+        return given

@@ -1,16 +1,23 @@
-"""Sequences from wherever a caller has them: a file, standard input, a list, a generator."""
+"""Sequences from wherever a caller has them: a file, standard input, a list, a generator.
+
+And a look through all of them before any work: how many there are, how long, and their digest.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappush, heappushpop
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import (
     STANDARD_INPUT,
     FastaRecord,
@@ -20,11 +27,6 @@ from ernie_rna.sequences.fasta import (
     read_fasta,
     write_fasta,
 )
-from ernie_rna.sequences.long import nucleotide_limit, ways_out
-from ernie_rna.sequences.survey import Survey, check_lengths, survey
-
-# A structure, or what stands in place of one letter, depends on the whole RNA: no windows.
-WHOLE = ("error", "full")
 
 Item = FastaRecord | str | tuple[str, str]
 
@@ -44,13 +46,21 @@ class Source:
     read: Callable[[], Iterator[FastaRecord]]
     once: bool = False
 
-    def kept_in(self, path: Path, write: bool = True) -> Source:
-        """The same records from a FASTA file at `path`, which is written first if `write`."""
-        if write:
-            with open(path, "w", encoding="utf-8") as file:
-                write_fasta(file, self.read())
+    def kept_in(self, path: Path) -> Source:
+        """The same records from a FASTA file at `path`, which is written."""
+        with open(path, "w", encoding="utf-8") as file:
+            write_fasta(file, self.read())
         # They are checked; what was let through as <unk> must pass again.
         return Source(lambda: read_fasta(path, unknown="unk"))
+
+    @contextlib.contextmanager
+    def readable_twice(self) -> Iterator[Source]:
+        """The same records, from a temporary file if they can be read only once."""
+        if not self.once:
+            yield self
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield self.kept_in(Path(folder) / "input.fasta")
 
 
 Sequences = FilePath | Mapping[str, str] | Iterable[Item] | Source
@@ -106,71 +116,107 @@ def _no_record(index: int, found: str) -> InputError:
     return InputError(f"sequences: record {index + 1}: {what}; got {found[:80]}")
 
 
-class Intake:
-    """Records that are fit for a model, looked through before any of them is computed.
+# ---------------------------------------------------------------------------------------------
+# A look through all records
 
-    Args:
-        sequences: as `as_source` takes them.
-        long: what to do with sequences over the model's limit, one of `choices`.
-        unknown: as for `fasta.read_fasta`.
-        choices: some of `long.LONG`.
+
+@dataclass(frozen=True)
+class Survey:
+    """What a first pass over the input finds.
 
     Attributes:
-        found: what a first pass over all records has found; None if they can be read only once.
-
-    Raises:
-        InputError: a record is unfit. In what can be read only once, it is found when its turn
-            comes.
-        ValueError: `long` is none of the choices.
+        records: number of sequences.
+        nucleotides: their lengths' sum.
+        lengths: how many sequences have each length.
+        longest: up to five longest sequences, (length, id), the longest first.
+        sha256: of all ids and sequences; the same for a file and its compressed copy.
     """
 
-    def __init__(
-        self, sequences: Sequences, long: str, unknown: str, choices: Sequence[str] = WHOLE
-    ):
-        if long not in choices:
-            raise ValueError(f"long must be one of {', '.join(choices)}; got {long!r}")
-        self._source = as_source(sequences, unknown)
-        self._long, self._choices = long, choices
-        self.found: Survey | None = None if self._source.once else survey(self._source.read())
-
-    def records(self, config: Any) -> Iterator[FastaRecord]:
-        """The records from the beginning.
-
-        Args:
-            config: of the model that they are for.
-
-        Raises:
-            InputError: a sequence is too long; at once, unless the records can be read only once.
-        """
-        if self.found is not None:
-            check_lengths(self.found, config, self._long, self._choices)
-        records = self._source.read()
-        if self._long != "error":
-            return records
-        return _not_too_long(records, nucleotide_limit(config), ways_out(self._choices))
+    records: int
+    nucleotides: int
+    lengths: dict[int, int] = field(repr=False)
+    longest: tuple[tuple[int, str], ...]
+    sha256: str
 
 
-def _not_too_long(
-    records: Iterable[FastaRecord], limit: int, way_out: str
-) -> Iterator[FastaRecord]:
-    for record in records:
+def survey(records: Iterable[FastaRecord]) -> Survey:
+    """Go through all records; what is wrong with one is raised before any work is done."""
+    digest = Digest()
+    lengths: dict[int, int] = {}
+    longest: list[tuple[int, str]] = []
+    for record in digest.watch(records):
         length = len(record.sequence)
-        if length > limit:
-            raise InputError(f"{record.id}: {length} nt, over the limit of {limit}. {way_out}")
+        lengths[length] = lengths.get(length, 0) + 1
+        keep = heappush if len(longest) < 5 else heappushpop
+        keep(longest, (length, record.id))
+    return Survey(
+        records=sum(lengths.values()),
+        nucleotides=sum(length * count for length, count in lengths.items()),
+        lengths=lengths,
+        longest=tuple(sorted(longest, reverse=True)),
+        sha256=digest.sha256,
+    )
+
+
+class Digest:
+    """The sha256 of the ids and sequences that have passed."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def watch(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
+        for record in records:
+            self._hash.update(f"{record.id}\n{record.sequence}\n".encode())
+            yield record
+
+
+def check_lengths(found: Survey, config: Any, long: str, choices: Sequence[str]) -> None:
+    """Refuse sequences over the limit of a model, or warn of them.
+
+    Args:
+        config: of the model.
+        long: what to do with them, "error", "window" or "full".
+        choices: which of these there are.
+
+    Raises:
+        InputError: there are such sequences, and `long` is "error".
+    """
+    limit = nucleotide_limit(config)
+    count = sum(count for length, count in found.lengths.items() if length > limit)
+    if not count or long == "window":
+        return
+    named = ", ".join(f"{id} ({length} nt)" for length, id in found.longest if length > limit)
+    what = (
+        f"{count} of {found.records} sequences are longer than the {limit} nt that the model is "
+        f"made for, the longest: {named}"
+    )
+    if long == "error":
+        raise InputError(f"{what}. {_ways_out(choices)}")
+    gigabytes = config.num_attention_heads * (found.longest[0][0] + 2) ** 2 * 4 / 1e9
+    warnings.warn(
+        f"{what}. They are computed whole; the attention scores of the first take {gigabytes:.1f} "
+        "GB, or none but more time where memory is short",
+        stacklevel=3,
+    )
+
+
+def short_enough(
+    records: Iterable[FastaRecord], config: Any, long: str, choices: Sequence[str]
+) -> Iterator[FastaRecord]:
+    """Pass records on; one that is too long raises InputError, if `long` is "error"."""
+    limit = nucleotide_limit(config)
+    for record in records:
+        if long == "error" and len(record.sequence) > limit:
+            what = f"{record.id}: {len(record.sequence)} nt, over the limit of {limit}"
+            raise InputError(f"{what}. {_ways_out(choices)}")
         yield record
 
 
-@contextlib.contextmanager
-def readable_twice(sequences: Sequences, unknown: str) -> Iterator[Sequences]:
-    """The same sequences, from a temporary file if they can be read only once.
-
-    So a command finds what is wrong with its standard input before it computes anything.
-    """
-    source = as_source(sequences, unknown)
-    if not source.once:
-        yield sequences
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "input.fasta"
-        source.kept_in(path)
-        yield path
+def _ways_out(choices: Sequence[str]) -> str:
+    """What to do where a sequence is too long, by the choices that there are."""
+    told = {"window": "takes overlapping windows of it", "full": "computes it whole"}
+    return ", ".join(f"--long {long} {told[long]}" for long in choices if long in told)

@@ -1,0 +1,127 @@
+"""Commands made of options: their parsers, and the options of what was typed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ernie_rna.options import MODEL_HELP, Options
+
+if TYPE_CHECKING:
+    from ernie_rna.run.runner import RunSummary
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+# What Ctrl-C is answered with where a run can be resumed.
+RESUMES = "; run the same command again to resume"
+
+
+def add_command(
+    subparsers: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    description: str,
+    examples: str = "",
+    *,
+    interrupted: str = "",
+    shares_work: bool = False,
+) -> argparse.ArgumentParser:
+    """A command's parser, with text laid out as it is written.
+
+    Args:
+        run: what the command does with the parsed arguments; returns the exit code.
+        summary: its line in `ernie-rna --help`.
+        examples: command lines, each on a line.
+        interrupted: what is said after Ctrl-C, behind "interrupted".
+        shares_work: whether several processes may run it at once, each doing a part.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples and f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, interrupted=interrupted, shares_work=shares_work, parser=parser)
+    return parser
+
+
+def add_fasta(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN.fasta", help="plain, .gz, .bz2 or .xz; - is stdin")
+
+
+def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("-m", "--model", required=required, metavar="MODEL", help=MODEL_HELP)
+
+
+def add_options(
+    parser: argparse.ArgumentParser, options: type[Options], leave_out: Sequence[str] = ()
+) -> None:
+    """Add the fields of a class of options as `--name`, under their headings."""
+    groups: dict[str | None, Any] = {None: parser}
+    for one in fields(options):
+        if one.name in leave_out:
+            continue
+        known = one.metadata
+        if known["group"] not in groups:
+            groups[known["group"]] = parser.add_argument_group(known["group"])
+        add = groups[known["group"]].add_argument
+        if known["flag"] is not None:
+            flag, value, text = known["flag"]
+            keep = {"action": "store_const", "const": value, "default": one.default}
+            add(flag, dest=one.name, help=text, **keep)
+        else:
+            add(
+                f"--{one.name.replace('_', '-')}",
+                type=_word(known["parse"]) if known["parse"] else None,
+                choices=known["choices"],
+                default=one.default,
+                metavar=known["metavar"] or (None if known["choices"] else "VALUE"),
+                help=_help(known["help"], one.default),
+            )
+
+
+def _help(text: str, default: Any) -> str:
+    """The help with the default behind it, where the text does not say it."""
+    text = text.replace("%", "%%")
+    if default is None or "default" in text or default == ():
+        return text
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} ({shown})"
+
+
+def _word(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` for argparse, which swallows the text of a ValueError."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def read_options(options: type[AnyOptions], args: argparse.Namespace) -> AnyOptions:
+    """The options of what was typed; those that the command leaves out have their defaults.
+
+    Raises:
+        OptionError: a value is none that an option can have; `main` shows it as wrong usage.
+    """
+    values = {
+        one.name: getattr(args, one.name) for one in fields(options) if hasattr(args, one.name)
+    }
+    return options(**values)
+
+
+def report(summary: RunSummary, quiet: bool) -> int:
+    """Say what a run has written, and what it could not write; return the exit code."""
+    for problem in summary.problems:
+        print(f"ernie-rna: {problem}", file=sys.stderr)
+    if not quiet:
+        print(summary.text, file=sys.stderr)
+    return 1 if summary.problems else 0

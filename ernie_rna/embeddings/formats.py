@@ -1,0 +1,435 @@
+"""Files of embeddings: written, and read one sequence at a time, by extension.
+
+.safetensors   one file, or, if it would be larger than `shard_bytes`, shards
+               `OUT-00001-of-00003.safetensors` and an index `OUT.safetensors.index.json`
+.h5, .hdf5     HDF5 (extra `hdf5`): a contiguous dataset for each name
+.npz           NumPy: uncompressed, read by `numpy.load`
+.parquet       Parquet (extra `parquet`): a row a sequence, columns id, length and one for each
+               vector; no token columns
+
+Every format has, under the same names:
+
+ids         the first words of the headers, in input order; in safetensors one uint8 array, in
+            UTF-8, each id followed by a newline
+lengths     nucleotides of each sequence
+offsets     with token columns: the nucleotides of sequence i are rows offsets[i] to
+            offsets[i + 1]; one more entry than there are sequences
+<column>    see `embedding`; a row a sequence, or, for token columns, a row a nucleotide
+metadata    JSON: settings, model, versions, input, and nothing of when or where
+
+The same results give the same bytes. A part of a run that is not finished is such a safetensors
+file, and becomes a shard as it is: large outputs are written once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from ernie_rna.embeddings.embedding import Embedding, is_per_token
+from ernie_rna.extras import import_extra
+from ernie_rna.run.outputs import replacing
+from ernie_rna.run.store import METADATA, Part
+from ernie_rna.sequences.fasta import FilePath, InputError
+
+SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
+HDF5 = (".h5", ".hdf5")
+EXTENSIONS = (SAFETENSORS, *HDF5, NPZ, PARQUET)
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# The earliest time that a zip file can state.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+# Sequences whose ids and lengths are read at once.
+_AT_ONCE = 1024
+
+
+def check_format(output: str, pooling: Sequence[str]) -> None:
+    """Raise before any work what would keep the output from being written.
+
+    Raises:
+        ValueError: the extension names no format, or the format has no place for the pooling.
+        ImportError: the extra of the format is not installed.
+    """
+    suffix = _suffix(Path(output))
+    if suffix == PARQUET:
+        import_extra("pyarrow.parquet", "parquet", "writing Parquet")
+        if "token" in pooling:
+            raise ValueError(
+                f"{output}: Parquet holds a row a sequence, so no token vectors; write .h5, "
+                ".safetensors or .npz"
+            )
+    if suffix in HDF5:
+        import_extra("h5py", "hdf5", "writing HDF5")
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in EXTENSIONS:
+        raise ValueError(f"{path}: the extension must be one of {', '.join(EXTENSIONS)}")
+    return suffix
+
+
+def existing_files(output: Path) -> list[Path]:
+    """The files that make up an output that is there: one, or index and shards."""
+    index = _index_path(output)
+    found = [path for path in (output, index) if path.exists()]
+    if output.suffix.lower() == SAFETENSORS and index.exists():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            names = [shard["file"] for shard in json.loads(index.read_bytes())["shards"]]
+            shards = [output.with_name(Path(name).name) for name in names]
+            found += [path for path in shards if path.exists()]
+    return found
+
+
+def _index_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.index.json")
+
+
+# ---------------------------------------------------------------------------------------------
+# Writing
+
+
+def pack(embeddings: Sequence[Embedding]) -> dict[str, np.ndarray | list[str]]:
+    """Embeddings as arrays by name, with their ids."""
+    lengths = np.array([one.length for one in embeddings], np.int64)
+    arrays: dict[str, np.ndarray | list[str]] = {"lengths": lengths}
+    arrays["ids"] = [one.id for one in embeddings]
+    for name in embeddings[0].arrays:
+        join = np.concatenate if is_per_token(name) else np.stack
+        arrays[name] = join([one.arrays[name] for one in embeddings])
+    if any(map(is_per_token, arrays)):
+        arrays["offsets"] = np.concatenate([[0], np.cumsum(lengths)])
+    return arrays
+
+
+def write_parts(
+    parts: Sequence[Part], output: Path, metadata: Mapping[str, Any], shard_bytes: int
+) -> list[Path]:
+    """Write an output, in place of one that may be there.
+
+    Args:
+        parts: results of `pack`, in order.
+        metadata: what the file says of itself, with the names of the columns.
+        shard_bytes: size from which a safetensors output is written in shards, one a part.
+
+    Returns:
+        The files that it consists of.
+    """
+    before = existing_files(output)
+    if output.suffix.lower() == SAFETENSORS:
+        size = sum(part.path.stat().st_size for part in parts)
+        sharded = len(parts) > 1 and size > shard_bytes
+        write = _write_shards if sharded else _write_safetensors
+        written = write(parts, output, metadata)
+    else:
+        with replacing(output) as path:
+            _WRITERS[output.suffix.lower()](parts, path, metadata)
+        written = [output]
+    for path in set(before).difference(written):
+        path.unlink(missing_ok=True)
+    return written
+
+
+def _write_safetensors(
+    parts: Sequence[Part], output: Path, metadata: Mapping[str, Any]
+) -> list[Path]:
+    arrays = {name: _joined(parts, name) for name in _names(metadata)}
+    with replacing(output) as path:
+        save_file(arrays, path, metadata={METADATA: _json(metadata)})
+    return [output]
+
+
+def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, Any]) -> list[Path]:
+    """Move the parts to their places; the index, which is written last, says what each holds."""
+    count, start, shards = len(parts), 0, []
+    for number, part in enumerate(parts, 1):
+        name = f"{output.stem}-{number:05d}-of-{count:05d}{output.suffix}"
+        stop = start + len(part.get("lengths"))
+        shards.append({"file": name, "start": start, "stop": stop})
+        start = stop
+    for part, shard in zip(parts, shards, strict=True):
+        os.replace(part.path, output.with_name(str(shard["file"])))
+    index = _index_path(output)
+    with replacing(index) as path:
+        text = json.dumps({"metadata": metadata, "shards": shards}, indent=1)
+        path.write_text(text, encoding="utf-8")
+    return [*(output.with_name(str(shard["file"])) for shard in shards), index]
+
+
+def _names(metadata: Mapping[str, Any]) -> list[str]:
+    """The arrays that a file has, ids included."""
+    columns: list[str] = metadata["columns"]
+    return ["ids", "lengths", *["offsets"] * any(map(is_per_token, columns)), *columns]
+
+
+def _joined(parts: Sequence[Part], name: str) -> np.ndarray:
+    """An array of all parts, one behind the other."""
+    if name == "offsets":
+        return np.concatenate([[0], np.cumsum(_joined(parts, "lengths"))])
+    return np.concatenate([part.get(name) for part in parts])
+
+
+def _json(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, sort_keys=True)
+
+
+def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+    """As `numpy.savez` writes it, without times, and with one array in memory at a time."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in ["metadata", *_names(metadata)]:
+            if name == "metadata":
+                array = np.array(_json(metadata))
+            elif name == "ids":
+                array = np.array([id for part in parts for id in part.texts("ids")])
+            else:
+                array = _joined(parts, name)
+            entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+    """HDF5 can loop for ever on a full disk, so that there is room is seen first; and in a damaged
+    file. So the structures are those of HDF5 1.10, which have checksums, and texts have a fixed
+    length: those of any length lie in a heap without.
+    """
+    h5py = import_extra("h5py", "hdf5", "writing HDF5")
+    size = sum(part.path.stat().st_size for part in parts)
+    if shutil.disk_usage(path.parent).free < 1.1 * size + (1 << 20):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    about = _json(metadata).encode()
+    ids = [id.encode() for part in parts for id in part.texts("ids")]
+    text = h5py.string_dtype(length=max(map(len, ids)))
+    with h5py.File(path, "w", libver="v110") as file:
+        file.attrs.create("metadata", about, dtype=h5py.string_dtype(length=len(about)))
+        file.create_dataset("ids", data=np.array(ids, text), dtype=text)
+        for name in _names(metadata)[1:]:
+            if name in ("lengths", "offsets"):
+                file.create_dataset(name, data=_joined(parts, name))
+                continue
+            shapes = [part.shape(name) for part in parts]
+            rows, dtype = sum(shape[0] for shape in shapes), parts[0].get(name).dtype
+            dataset = file.create_dataset(name, (rows, *shapes[0][1:]), dtype)
+            start = 0
+            for part, shape in zip(parts, shapes, strict=True):
+                dataset[start : start + shape[0]] = part.get(name)
+                start += shape[0]
+
+
+def _write_parquet(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+    """A row group for each part."""
+    pa = import_extra("pyarrow", "parquet", "writing Parquet")
+    pq = import_extra("pyarrow.parquet", "parquet", "writing Parquet")
+    with contextlib.ExitStack() as stack:
+        writer: Any = None
+        for part in parts:
+            columns = {"id": pa.array(part.texts("ids")), "length": pa.array(part.get("lengths"))}
+            for name in metadata["columns"]:
+                values = part.get(name)
+                columns[name] = pa.FixedSizeListArray.from_arrays(
+                    pa.array(values.ravel()), values.shape[1]
+                )
+            table = pa.table(columns, metadata={METADATA: _json(metadata)})
+            if writer is None:
+                # Neither compression nor a dictionary makes such numbers smaller.
+                writer = stack.enter_context(
+                    pq.ParquetWriter(path, table.schema, compression="NONE", use_dictionary=False)
+                )
+            writer.write_table(table)
+
+
+_WRITERS: dict[str, Callable[[Sequence[Part], Path, Mapping[str, Any]], None]] = {
+    NPZ: _write_npz,
+    PARQUET: _write_parquet,
+    **dict.fromkeys(HDF5, _write_hdf5),
+}
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading
+
+
+def read_embeddings(path: FilePath) -> Iterator[Embedding]:
+    """The embeddings in a file of `ernie-rna embed`, in input order.
+
+    Args:
+        path: as given to `-o`, also where the output consists of shards.
+
+    Raises:
+        ValueError: the extension names no format.
+        InputError: the file is damaged, or another program's.
+        OSError: there is no such file.
+        ImportError: the extra of the format is not installed.
+    """
+    for file in _shards(Path(path)):
+        with _damage_explained(file), _open(file) as (metadata, arrays):
+            blocks = arrays if callable(arrays) else lambda: _blocks(metadata, arrays)
+            for ids, lengths, columns in blocks():
+                yield from _sequences(ids, lengths, columns)
+
+
+def read_metadata(path: FilePath) -> dict[str, Any]:
+    """Settings, model, versions and input that a file of `ernie-rna embed` was made with.
+
+    Raises:
+        As `read_embeddings`.
+    """
+    file = _shards(Path(path))[0]
+    with _damage_explained(file), _open(file) as (metadata, _):
+        return metadata
+
+
+# Ids, lengths and columns of some sequences.
+_Block = tuple[list[str], list[int], dict[str, np.ndarray]]
+
+
+def _blocks(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Iterator[_Block]:
+    """The content of files of arrays, some sequences at a time."""
+    names, count, token = metadata["columns"], len(arrays["lengths"]), 0
+    for start in range(0, count, _AT_ONCE):
+        rows = slice(start, min(start + _AT_ONCE, count))
+        lengths = arrays["lengths"][rows].tolist()
+        if any(length < 1 for length in lengths):
+            raise ValueError(f"a sequence of {min(lengths)} nucleotides")
+        tokens = slice(token, token + sum(lengths))
+        ids = [str(id) for id in arrays["ids"][rows]]
+        yield (
+            ids,
+            lengths,
+            {
+                name: np.asarray(arrays[name][tokens if is_per_token(name) else rows])
+                for name in names
+            },
+        )
+        token = tokens.stop
+
+
+def _sequences(
+    ids: Sequence[str], lengths: Sequence[int], arrays: Mapping[str, np.ndarray]
+) -> Iterator[Embedding]:
+    """The embedding of each sequence.
+
+    Args:
+        arrays: by column, (sequences, hidden), or (nucleotides, hidden) for token.
+    """
+    for name, array in arrays.items():
+        rows = sum(lengths) if is_per_token(name) else len(lengths)
+        if array.ndim != 2 or len(array) != rows:
+            raise ValueError(f"{name} has shape {array.shape} where {rows} rows are due")
+    start = 0
+    for index, (id, length) in enumerate(zip(ids, lengths, strict=True)):
+        tokens = slice(start, start + length)
+        # A copy, so that one sequence kept does not keep all of them in memory.
+        rows_of = {
+            name: array[tokens if is_per_token(name) else index].copy()
+            for name, array in arrays.items()
+        }
+        yield Embedding(id, length, rows_of)
+        start += length
+
+
+def split_rows(arrays: Mapping[str, Any]) -> Iterator[Embedding]:
+    """The embeddings of what `pack` has made."""
+    columns = {name: arrays[name] for name in arrays if name not in ("ids", "lengths", "offsets")}
+    return _sequences(arrays["ids"], arrays["lengths"].tolist(), columns)
+
+
+@contextlib.contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    """Turn what the libraries of the formats raise, nearly anything, into an InputError."""
+    try:
+        yield
+    except (InputError, FileNotFoundError, IsADirectoryError, PermissionError, ImportError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path}: damaged, or no file of embeddings ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _shards(path: Path) -> list[Path]:
+    """The file, or those that the index beside it names; ValueError for an unknown extension."""
+    _suffix(path)
+    index = _index_path(path)
+    if path.exists() or not index.exists():
+        return [path]
+    with _damage_explained(index):
+        shards = json.loads(index.read_bytes())["shards"]
+        if not shards:
+            raise ValueError("it names no shard")
+        return [path.with_name(shard["file"]) for shard in shards]
+
+
+# Metadata, and either arrays by name that can be sliced, or a function that gives blocks.
+_Opened = Iterator[tuple[dict[str, Any], Any]]
+
+
+def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
+    return _READERS[_suffix(path)](path)
+
+
+@contextlib.contextmanager
+def _open_safetensors(path: Path) -> _Opened:
+    with safe_open(path, framework="np") as file:
+        metadata = json.loads(file.metadata()[METADATA])
+        arrays = {name: file.get_slice(name) for name in metadata["columns"]}
+        arrays["ids"] = file.get_tensor("ids").tobytes().decode().split("\n")[:-1]
+        arrays["lengths"] = file.get_tensor("lengths")
+        yield metadata, arrays
+
+
+@contextlib.contextmanager
+def _open_hdf5(path: Path) -> _Opened:
+    """From version 2 of the superblock, the first thing in a file, all structures have checksums;
+    HDF5 can loop for ever in others, in which damage does not show."""
+    h5py = import_extra("h5py", "hdf5", "reading HDF5")
+    with open(path, "rb") as raw:
+        start = raw.read(len(_HDF5_MAGIC) + 1)
+    if start[:-1] == _HDF5_MAGIC and start[-1] < 2:
+        raise ValueError(f"HDF5 without checksums (superblock {start[-1]}): embed again")
+    with h5py.File(path, "r") as file:
+        metadata = json.loads(file.attrs["metadata"])
+        yield metadata, {**file, "ids": file["ids"].asstr()}
+
+
+@contextlib.contextmanager
+def _open_npz(path: Path) -> _Opened:
+    with np.load(path, allow_pickle=False) as file:
+        metadata = json.loads(str(file["metadata"]))
+        yield metadata, {name: file[name] for name in _names(metadata)}
+
+
+@contextlib.contextmanager
+def _open_parquet(path: Path) -> _Opened:
+    pq = import_extra("pyarrow.parquet", "parquet", "reading Parquet")
+    with pq.ParquetFile(path) as file:
+        metadata = json.loads(file.schema_arrow.metadata[METADATA.encode()])
+
+        def blocks() -> Iterator[_Block]:
+            for batch in file.iter_batches(batch_size=_AT_ONCE):
+                columns = {
+                    name: batch.column(name).flatten().to_numpy().reshape(len(batch), -1)
+                    for name in metadata["columns"]
+                }
+                yield batch.column("id").to_pylist(), batch.column("length").to_pylist(), columns
+
+        yield metadata, blocks
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    SAFETENSORS: _open_safetensors,
+    NPZ: _open_npz,
+    PARQUET: _open_parquet,
+    **dict.fromkeys(HDF5, _open_hdf5),
+}

@@ -1,0 +1,635 @@
+"""Every option that functions and commands share: its default, help and check, declared once.
+
+A function takes the fields of a class of options as keywords (`takes`), its command takes them as
+`--name` (`cli.arguments`), and what is computed records those that change results
+(`Options.recorded`). A value is checked where the options are made, and not again. No torch.
+
+>>> EmbedOptions(threads=0)
+Traceback (most recent call last):
+    ...
+ernie_rna.options.OptionError: threads must be a whole number from 1 to 1024; got 0
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import os
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+# A problem with a value, in words that follow its name, or None.
+Check = Callable[[Any], str | None]
+
+MOST_THREADS = 1024  # torch dies of more than a system can start
+MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
+POOLINGS = ("token", "cls", "mean")
+
+
+class OptionError(ValueError):
+    """A value that an option cannot have.
+
+    Attributes:
+        option: the name of its field.
+        problem: what is wrong, in words that follow the name.
+    """
+
+    def __init__(self, option: str, problem: str):
+        super().__init__(f"{option} {problem}")
+        self.option, self.problem = option, problem
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    check: Check | None = None,
+    choices: Sequence[Any] | None = None,
+    parse: Callable[[str], Any] | None = None,
+    metavar: str | None = None,
+    flag: tuple[str, Any, str] | None = None,
+    group: str | None = None,
+    recorded: bool = False,
+) -> Any:
+    """A field of a class of options.
+
+    Args:
+        default: None is allowed beside what `check` and `choices` allow, if it is the default.
+        help: for the command line, and for the docstrings of functions.
+        check: see `Check`.
+        choices: the values that there are.
+        parse: makes the value of a word on the command line; may raise ValueError, whose text
+            says what the word must be.
+        metavar: stands for the value in help.
+        flag: name, value and help, for an option of the command line that takes no value.
+        group: heading in the help of a command; None is that of the command itself.
+        recorded: whether results depend on it.
+    """
+    given = locals()
+    names = ("help", "check", "choices", "parse", "metavar", "flag", "group", "recorded")
+    return field(default=default, metadata={name: given[name] for name in names})
+
+
+def whole(low: int, high: int | None = None) -> Check:
+    """A whole number in a range."""
+    what = f"a whole number {f'of at least {low}' if high is None else f'from {low} to {high}'}"
+
+    def problem(value: Any) -> str | None:
+        fits = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
+        return None if fits and (high is None or value <= high) else f"must be {what}"
+
+    return problem
+
+
+def number(
+    low: float | None = None, high: float | None = None, *, above: float | None = None
+) -> Check:
+    """A finite number in a range; `above` is a bound that it may not reach."""
+    bounds = [
+        *([f"of at least {low:g}"] if low is not None else []),
+        *([f"above {above:g}"] if above is not None else []),
+        *([f"of at most {high:g}"] if high is not None else []),
+    ]
+    what = " ".join(["a number", " and ".join(bounds)]).rstrip()
+
+    def problem(value: Any) -> str | None:
+        fits = isinstance(value, Real) and not isinstance(value, bool) and abs(value) < float("inf")
+        fits = fits and (low is None or value >= low) and (high is None or value <= high)
+        return None if fits and (above is None or value > above) else f"must be {what}"
+
+    return problem
+
+
+def some_of(choices: Sequence[str]) -> Check:
+    """One or more of some words."""
+
+    def problem(values: Any) -> str | None:
+        given = [values] if isinstance(values, str) else list(values)
+        fits = bool(given) and set(given) <= set(choices)
+        return None if fits else f"must be among {', '.join(choices)}"
+
+    return problem
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def parse_whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"must be a whole number; got {text!r}") from None
+
+
+def parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be a number; got {text!r}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """A set of options, checked.
+
+    Raises:
+        OptionError: a value is none that an option can have.
+    """
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is None and one.default is None:
+                continue
+            choices, check = one.metadata["choices"], one.metadata["check"]
+            problem = None
+            if choices is not None and value not in choices:
+                problem = f"must be {_alternatives(choices)}"
+            elif check is not None:
+                problem = check(value)
+            if problem is not None:
+                raise OptionError(one.name, f"{problem}; got {value!r}")
+
+    def recorded(self) -> dict[str, Any]:
+        """The options that results depend on, as JSON gives them back."""
+        values = {
+            one.name: getattr(self, one.name) for one in fields(self) if one.metadata["recorded"]
+        }
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+
+def _alternatives(choices: Sequence[Any]) -> str:
+    *some, last = map(str, choices)
+    return f"{', '.join(some)} or {last}" if some else last
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes(options: type[Options]) -> Callable[[F], F]:
+    """Let a function with a last parameter `options` take its fields as keywords.
+
+    The function gets one object, made of the keywords and checked, or given as `options`. Its
+    signature and docstring name them all.
+    """
+
+    def decorate(function: F) -> F:
+        *own, last = inspect.signature(function).parameters.values()
+        assert last.name == "options"
+
+        @functools.wraps(function)
+        def call(*args: Any, **keywords: Any) -> Any:
+            mine = {one.name: keywords.pop(one.name) for one in own if one.name in keywords}
+            if "options" not in keywords:
+                keywords = {"options": make_options(options, keywords, f"{function.__name__}()")}
+            return function(*args, **mine, **keywords)
+
+        keyword_only = [
+            inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=one.default,
+                annotation=one.type,
+            )
+            for one in fields(options)
+        ]
+        call.__signature__ = inspect.signature(function).replace(  # type: ignore[attr-defined]
+            parameters=[*own, *keyword_only]
+        )
+        call.__doc__ = _with_options(function.__doc__, options)
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def make_options(options: type[Options], values: Mapping[str, Any], function: str) -> Options:
+    """Options of keywords; a name that is none raises TypeError, with the nearest that is."""
+    names = [one.name for one in fields(options)]
+    for name in values:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names)}"
+            raise TypeError(f"{function} has no option {name!r}{hint}")
+    return options(**values)
+
+
+def _with_options(doc: str | None, options: type[Options]) -> str:
+    """A docstring with a section on the options, before what is returned or raised."""
+    text = inspect.cleandoc(doc or "")
+    lines = ["Options:"]
+    for one in fields(options):
+        choices = one.metadata["choices"]
+        what = f"{one.metadata['help']}" + (f" ({_alternatives(choices)})" if choices else "")
+        entry = f"{one.name}: {what}. The default is {one.default!r}."
+        lines += textwrap.wrap(entry, 92, initial_indent=" " * 4, subsequent_indent=" " * 8)
+    section = "\n".join(lines) + "\n"
+    at = re.search(r"^(Returns|Yields|Raises):", text, re.M)
+    if at is None:
+        return f"{text}\n\n{section}"
+    return f"{text[: at.start()]}{section}\n{text[at.start() :]}"
+
+
+def default_of(options: type[Options], name: str) -> Any:
+    """The default of an option."""
+    (value,) = (one.default for one in fields(options) if one.name == name)
+    assert value is not MISSING
+    return value
+
+
+# ---------------------------------------------------------------------------------------------
+# How a model is loaded and runs
+
+_COMPUTING = "how it is computed"
+
+
+def _device(value: Any) -> str | None:
+    kind, _, index = str(value).partition(":")
+    if kind in DEVICES and (not index or index.isdecimal()):
+        return None
+    return f"must be one of {', '.join(DEVICES)}, or one of several, such as cuda:1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """How a model is loaded and runs."""
+
+    dtype: str | None = option(
+        None,
+        "type that is computed in; by default float32, or that of a model that is given itself",
+        choices=("float32", "bfloat16", "float16"),
+        group=_COMPUTING,
+    )
+    device: str | None = option(
+        None,
+        "device of torch: cpu, cuda, cuda:1, ...; by default cuda where there is one, else cpu",
+        check=_device,
+        metavar="NAME",
+        group=_COMPUTING,
+    )
+    threads: int | None = option(
+        None,
+        "threads on a CPU; by default torch decides",
+        check=whole(1, MOST_THREADS),
+        parse=parse_whole,
+        metavar="N",
+        group=_COMPUTING,
+    )
+    attention: str | None = option(
+        None,
+        "implementation of the attention; by default sdpa",
+        choices=("sdpa", "eager"),
+        group=_COMPUTING,
+    )
+    revision: str | None = option(
+        None, "branch, tag or commit of a model on the Hub", group=_COMPUTING
+    )
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """Those that `run.loading.load_model` takes."""
+        names = ("revision", "dtype", "device", "attention")
+        return {name: getattr(self, name) for name in names}
+
+
+# ---------------------------------------------------------------------------------------------
+# How an input is gone through
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of several processes that share a run: it computes every `count`-th chunk.
+
+    Attributes:
+        index: counted from 0.
+        count: how many processes there are.
+        origin: what says so, for messages.
+        local: number of this process on its machine, for the choice of a GPU; None without.
+    """
+
+    index: int = 0
+    count: int = 1
+    origin: str = ""
+    local: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Part and origin, for messages."""
+        return f"part {self.index + 1}/{self.count} (by {self.origin})"
+
+
+def parse_share(text: str) -> Share | None:
+    """ "2/8" is the second of eight; None where it is no such text."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        return None
+    return Share(int(match[1]) - 1, int(match[2]), "--part")
+
+
+def _part(value: Any) -> str | None:
+    if isinstance(value, str) and parse_share(value) is not None:
+        return None
+    return "must be I/N, such as 2/8 for the second of eight processes"
+
+
+def own_share(part: str | None) -> Share:
+    """What this process computes: as `part` says, or torchrun's or SLURM's variables.
+
+    Raises:
+        OptionError: the variables contradict one another.
+    """
+    if part is not None:
+        share = parse_share(part)
+        assert share is not None  # It has been checked.
+        return share
+    names = ("RANK", "WORLD_SIZE")
+    if all(name in os.environ for name in names):
+        rank, size = (_variable(name) for name in names)
+        local = _variable("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
+        return _checked(Share(rank, size, "RANK and WORLD_SIZE", local))
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+    if all(name in os.environ for name in names):
+        task, count = (_variable(name) for name in names)
+        first = _variable("SLURM_ARRAY_TASK_MIN") if "SLURM_ARRAY_TASK_MIN" in os.environ else 0
+        step = _variable("SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in os.environ else 1
+        return _checked(Share((task - first) // max(step, 1), count, "SLURM_ARRAY_TASK_ID"))
+    return Share()
+
+
+def _variable(name: str) -> int:
+    value = os.environ[name]
+    if not value.isdecimal():
+        raise OptionError("part", f"is taken from {name}, which must be a number; got {value!r}")
+    return int(value)
+
+
+def _checked(share: Share) -> Share:
+    if not 0 <= share.index < share.count:
+        raise OptionError(
+            "part",
+            f"is taken from {share.origin}, and number {share.index} is not below {share.count}",
+        )
+    return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(Options):
+    """How outputs are written."""
+
+    force: bool = option(
+        False,
+        "replace outputs that exist, and drop unfinished results of other settings",
+        flag=("--force", True, "replace outputs that exist, and drop unfinished results"),
+    )
+    progress: bool | None = option(
+        None,
+        "whether to show a progress bar and a summary; by default on a terminal",
+        flag=("--quiet", False, "no progress bar and no summary"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ModelOptions, OutputOptions):
+    """What all runs over an input have in common."""
+
+    long: str = option(
+        "error",
+        "what to do with sequences over the model's 1022 nt: error refuses them, full computes "
+        "them whole, beyond what the model is made for",
+        choices=("error", "full"),
+        group="the input",
+        recorded=True,
+    )
+    unknown: str = option(
+        "error",
+        "what to do with letters that are no nucleotide codes: error refuses them, unk reads them "
+        "as <unk>",
+        choices=("error", "unk"),
+        group="the input",
+        recorded=True,
+    )
+    batch_tokens: int | None = option(
+        None,
+        "tokens computed at once, padding included; more takes more memory; by default 2048 on a "
+        "CPU, else 16384",
+        check=whole(1),
+        parse=parse_whole,
+        metavar="N",
+        group=_COMPUTING,
+    )
+    part: str | None = option(
+        None,
+        "compute this part of the work, while other processes compute the others into the same "
+        "output: I/N is the I-th of N; by default RANK and WORLD_SIZE of torchrun, or the "
+        "variables of a SLURM array, say so; 1/1 computes all",
+        check=_part,
+        metavar="I/N",
+        group=_COMPUTING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions(RunOptions):
+    """Runs that can take long sequences by windows."""
+
+    long: str = option(
+        "error",
+        "what to do with sequences over the model's 1022 nt: error refuses them, window takes "
+        "overlapping windows of them, full computes them whole, beyond what the model is made for",
+        choices=("error", "window", "full"),
+        group="the input",
+        recorded=True,
+    )
+    overlap: int = option(
+        256,
+        "nucleotides that neighbouring windows share at least",
+        check=whole(0),
+        parse=parse_whole,
+        metavar="NT",
+        group="the input",
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# What is computed
+
+
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    if text == "all":
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"must be all, or numbers with commas between them; got {text!r}"
+        ) from None
+
+
+def _layers(values: Any) -> str | None:
+    fits = len(tuple(values)) > 0 and all(isinstance(value, Integral) for value in values)
+    return None if fits else "must be whole numbers, at least one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(WindowOptions):
+    """Of `embeddings.embed`."""
+
+    layers: Sequence[int] | None = option(
+        (-1,),
+        "layers whose vectors are written: 0 is the embedding output, -1 the last layer, all (in "
+        "Python None) every one; write --layers=-1,-2 where it begins with a minus",
+        check=lambda values: None if values is None else _layers(values),
+        parse=parse_layers,
+        metavar="L,L",
+        group="what is written",
+    )
+    pooling: Sequence[str] = option(
+        ("mean",),
+        "any of token (a vector for each nucleotide), cls (the vector of <cls>) and mean (over the "
+        "nucleotides); special tokens are never part of token and mean",
+        check=some_of(POOLINGS),
+        parse=parse_words,
+        metavar="P,P",
+        group="what is written",
+    )
+    shard_bytes: int = option(
+        1 << 30,
+        "size from which a .safetensors output is written in shards",
+        check=whole(1),
+        parse=parse_whole,
+        metavar="BYTES",
+        group="what is written",
+    )
+
+
+PAIRING_SCORES_HELP = (
+    "the potential of two bases to pair that the first layer adds: sequence reads it off the "
+    "sequence as in pretraining, zero is zero everywhere as in the authors' script for "
+    "structures; by default what the model's config.json says"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions(RunOptions):
+    """Of predictions by a head of the authors' fine-tuned models."""
+
+    pairing_scores: str | None = option(
+        None, PAIRING_SCORES_HELP, choices=("sequence", "zero"), group="the input"
+    )
+
+
+_READ_OFF = "what structures are read off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOptions(WindowOptions):
+    """Of `structures.fold`: what structures are read off, and how."""
+
+    layer: int | None = option(
+        None,
+        "read structures off the attention scores of this layer, whether or not the model has a "
+        "head for structures: 0 is the projected pairing scores, -1 the last layer, the default "
+        "without such a head",
+        check=lambda value: None if isinstance(value, Integral) else "must be a whole number",
+        parse=parse_whole,
+        metavar="L",
+        group=_READ_OFF,
+    )
+    head: int | None = option(
+        None,
+        "read structures off the attention scores of this head, counted from 0, whether or not "
+        "the model has a head for structures; 5, as the authors do, is the default without one",
+        check=whole(0),
+        parse=parse_whole,
+        metavar="H",
+        group=_READ_OFF,
+    )
+    pairing_scores: str | None = option(
+        None,
+        PAIRING_SCORES_HELP,
+        choices=("sequence", "zero"),
+        group=_READ_OFF,
+    )
+    min_loop: int | None = option(
+        None,
+        "fewest bases between partners; by default 3, the shortest hairpin of a real RNA",
+        check=whole(0),
+        parse=parse_whole,
+        metavar="NT",
+        group=_READ_OFF,
+    )
+    min_stem: int | None = option(
+        None,
+        "fewest pairs that stack on one another; by default 2; 1 takes single ones too",
+        check=whole(1),
+        parse=parse_whole,
+        metavar="PAIRS",
+        group=_READ_OFF,
+    )
+    as_authors: bool = option(
+        False,
+        "take what the authors' script has: pairing_scores zero, min_loop 0, min_stem 1",
+        flag=(
+            "--as-authors",
+            True,
+            "what the authors' script has: --pairing-scores zero --min-loop 0 --min-stem 1",
+        ),
+        group=_READ_OFF,
+    )
+    matrix: str | None = option(
+        None,
+        "matrix of each sequence: the contacts after the optimisation (those of pairs are above "
+        "0.5), the symmetric scores or logits that they come from, or the probabilities of pairs; "
+        "of an .npz output, contacts by default",
+        choices=("contacts", "scores", "probabilities"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MutateOptions(RunOptions):
+    """Of `scoring.mutate`."""
+
+    mask_pairing: str = option(
+        "inference",
+        "how <mask> pairs in the first layer: inference, with nothing (score 0), as when the "
+        "authors run the trained model; pretraining, with score -1 on its row and column, the "
+        "others read off the unmasked sequence",
+        choices=("inference", "pretraining"),
+        recorded=True,
+    )
+    vocabulary: str = option(
+        "nucleotides",
+        "what probabilities are normalised over: nucleotides, A, C, G and U, or all tokens, as in "
+        "pretraining; the effects are the same",
+        choices=("nucleotides", "all"),
+        recorded=True,
+    )
+    masked: bool = option(
+        True,
+        "whether each position is masked when it is asked about, a pass for each nucleotide; False "
+        "reads all positions off one pass over the unmasked sequence, but the model then sees the "
+        "letter that it is asked about",
+        flag=(
+            "--unmasked",
+            False,
+            "read all positions off one pass over the unmasked sequence: L times cheaper, but the "
+            "model sees the letter that it is asked about",
+        ),
+        recorded=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.masked and self.mask_pairing != "inference":
+            raise OptionError(
+                "mask_pairing", f"is {self.mask_pairing!r}, but nothing is masked: leave one out"
+            )

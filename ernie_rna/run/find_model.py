@@ -1,0 +1,103 @@
+"""Whether a model can be loaded, before torch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+import warnings
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from ernie_rna.data import MINI, mini
+
+_CONFIG = "config.json"
+_SECONDS = 5.0  # to wait for the Hub to answer at all
+
+
+def find_model(model: Any, revision: str | None = None) -> Any:
+    """What a model is loaded from: a folder, a name on the Hub, or a loaded model as it is.
+
+    Args:
+        model: a converted folder, "mini", or a model on a Hub in reach; anything but a name or a
+            path is returned.
+        revision: on the Hub.
+
+    Raises:
+        ValueError: it is a file, a folder without a model, or no name of a model.
+        FileNotFoundError: there is no such folder, or this installation lacks `mini`.
+        ConnectionError: it is on the Hub, not in the cache, and the Hub cannot be reached.
+    """
+    if not isinstance(model, (str, PathLike)):
+        return model
+    name = fspath(model)
+    path = Path(name)
+    if name == MINI:
+        if path.exists():
+            warnings.warn(
+                f"{MINI} is the model that comes with ernie-rna; write ./{MINI} for what is here",
+                stacklevel=2,
+            )
+        return str(mini())
+    if path.is_file():
+        raise ValueError(
+            f"{name} is a file, and a model is a folder; convert it first: ernie-rna convert "
+            f"{name} {path.stem or 'ERNIE-RNA'}, then -m {path.stem or 'ERNIE-RNA'}"
+        )
+    if path.is_dir():
+        _check_folder(path)
+    elif name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1:
+        # A name on the Hub has at most one slash.
+        raise FileNotFoundError(
+            f"there is no folder {name}; `ernie-rna convert CHECKPOINT {name}` makes one, and "
+            f"-m {MINI} is the model that comes with ernie-rna"
+        )
+    else:
+        _check_on_hub(name, revision)
+    return name
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / _CONFIG).is_file():
+        return
+    checkpoints = sorted(file for file in folder.iterdir() if file.suffix == ".pt")
+    source = str(checkpoints[0]) if checkpoints else "CHECKPOINT"
+    raise ValueError(
+        f"{folder} is no folder of a model: it has no {_CONFIG}; `ernie-rna convert {source} "
+        "OUT_DIR` makes one of the authors' checkpoint"
+    )
+
+
+def _check_on_hub(name: str, revision: str | None) -> None:
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, _CONFIG, revision=revision)
+    except HFValidationError:
+        raise ValueError(f"{name!r} is neither a folder here nor a name on the Hub") from None
+    if isinstance(cached, str):
+        return
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _why(constants.ENDPOINT)
+    if reason is not None:
+        raise ConnectionError(
+            f"there is no folder {name} here, and the Hub, where a model may have that name, "
+            f"cannot be reached ({reason}): name a folder that `ernie-rna convert` wrote, or "
+            f"-m {MINI}"
+        )
+
+
+def _why(address: str) -> str | None:
+    """Why nothing answers at an address, or None; any answer will do."""
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_SECONDS).close()
+    except urllib.error.HTTPError:
+        return None
+    except urllib.error.URLError as error:
+        # What is wrong with a certificate may be right for huggingface_hub, which has its own.
+        reason = str(error.reason)
+        return None if "certificate" in reason.lower() else f"{address}: {reason}"
+    except OSError as error:
+        return f"{address}: {error}"
+    return None

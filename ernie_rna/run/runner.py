@@ -1,0 +1,475 @@
+"""How something is computed of all sequences of an input, whatever it is.
+
+    class Lengths(Task[int]): ...                  # what is computed of a chunk of records
+    for result in iterate(Lengths(options), sequences, model): ...
+    run(Lengths(options), sequences, model, outputs)
+
+`iterate` gives the results in input order as they come. `run` writes outputs: the input is looked
+through before the model is loaded, results are kept beside the first output (`store`), so that a
+run that was killed is resumed by the same call, and each output appears whole or not at all.
+Several processes share a run (`options.own_share`): each computes the chunks that are its own, and
+the one that finds all of them there puts the outputs together. Torch is imported when the input has
+been found fit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, ClassVar, Generic, TypeVar
+
+from ernie_rna.options import RunOptions, Share, own_share
+from ernie_rna.run.find_model import find_model
+from ernie_rna.run.outputs import (
+    STANDARD_OUTPUT,
+    OutputError,
+    behind_link,
+    describe,
+    full_disk_explained,
+    open_text,
+)
+from ernie_rna.run.progress import Progress
+from ernie_rna.run.store import Part, Results, Store, check_place
+from ernie_rna.sequences.chunks import Chunk, Plan
+from ernie_rna.sequences.fasta import FastaRecord, InputError
+from ernie_rna.sequences.sources import (
+    Digest,
+    Sequences,
+    Source,
+    Survey,
+    as_source,
+    check_lengths,
+    short_enough,
+    survey,
+)
+
+Result = TypeVar("Result")
+
+# Is called with the number of each batch of a chunk that is done.
+Step = Callable[[int], None]
+# Takes a result; raises ValueError where the format cannot hold it.
+Write = Callable[[Result], None]
+
+_MAKE_ROOM = "; make room and run the same command again: it resumes"
+
+
+@dataclass(frozen=True)
+class Output(Generic[Result]):
+    """A file or folder that results are written to.
+
+    Attributes:
+        path: "-" is standard output.
+        open: given the path, a context that gives a function for each result; the output appears
+            once it has ended well. None where the task writes the parts itself, see
+            `Task.assemble`.
+    """
+
+    path: str
+    open: Callable[[str], contextlib.AbstractContextManager[Write[Result]]] | None = None
+
+
+def text_output(
+    path: str, header: str, lines: Callable[[Result], str | Iterable[str]]
+) -> Output[Result]:
+    """A text file of a header and lines for each result, whose line ends are part of them."""
+
+    @contextlib.contextmanager
+    def opened(path: str) -> Iterator[Write[Result]]:
+        with open_text(path) as file:
+            file.write(header)
+            yield partial(_write_lines, file, lines)
+
+    return Output(path, opened)
+
+
+def _write_lines(
+    file: IO[str], lines: Callable[[Result], str | Iterable[str]], result: Result
+) -> None:
+    text = lines(result)
+    file.write(text if isinstance(text, str) else "".join(text))
+
+
+class Task(ABC, Generic[Result]):
+    """What is computed of sequences. Made of options, then given a model.
+
+    Attributes:
+        name: of what is computed, in messages and manifests.
+        options: as given.
+        model: what `load` has made.
+        plan: how the input is cut.
+    """
+
+    name: ClassVar[str]
+    model: Any
+    plan: Plan
+
+    def __init__(self, options: RunOptions):
+        self.options = options
+
+    @abstractmethod
+    def load(self, source: Any, device: str | None) -> None:
+        """Set `model` and `plan`.
+
+        Args:
+            source: what `find_model` returns.
+            device: in place of that of the options.
+
+        Raises:
+            ValueError: an option does not fit the model, or it has no such head.
+        """
+
+    @abstractmethod
+    def compute(self, chunk: Chunk, step: Step) -> list[Result]:
+        """The results of the records of a chunk, in their order.
+
+        Raises:
+            EncodingError: memory does not suffice, or a result is not finite.
+        """
+
+    @abstractmethod
+    def pack(self, results: list[Result]) -> Results:
+        """Results as the store keeps them."""
+
+    @abstractmethod
+    def unpack(self, part: Part) -> Iterator[Result]:
+        """The inverse of `pack`."""
+
+    def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
+        """Pass records on; InputError for one that this task cannot take. No torch."""
+        yield from records
+
+    def describe_settings(self) -> dict[str, Any]:
+        """Settings that results depend on, beside those that the options record; for JSON."""
+        return {}
+
+    def existing(self, outputs: Sequence[Output[Result]]) -> list[Path]:
+        """The files of outputs that are there already."""
+        paths = [Path(output.path) for output in outputs if output.path != STANDARD_OUTPUT]
+        return [path for path in paths if path.exists()]
+
+    def nbytes(self, found: Survey) -> int:
+        """About what the outputs take on the disk."""
+        return 0
+
+    def write(
+        self, results: Iterable[Result], outputs: Sequence[Output[Result]]
+    ) -> tuple[list[Path], list[str]]:
+        """Write results to outputs.
+
+        Returns:
+            The files, and what could not be written, a sentence each.
+        """
+        problems: list[str] = []
+        with contextlib.ExitStack() as stack:
+            writers = {}
+            for output in outputs:
+                stack.enter_context(full_disk_explained(describe([output.path]), _MAKE_ROOM))
+                assert output.open is not None
+                writers[output.path] = stack.enter_context(output.open(output.path))
+            for result in results:
+                problems += self._write_one(result, writers)
+        return [Path(output.path) for output in outputs], problems
+
+    def _write_one(self, result: Result, writers: dict[str, Write[Result]]) -> Iterator[str]:
+        problem = self.problem(result)
+        if problem is not None:
+            yield problem
+            return
+        for path, write in writers.items():
+            try:
+                write(result)
+            except ValueError as error:
+                yield f"{self.id_of(result)} is not in {path}: {error}"
+
+    def problem(self, result: Result) -> str | None:
+        """Why there is nothing to write of a result, in a sentence; None where there is."""
+        return None
+
+    def id_of(self, result: Any) -> str:
+        """The id of the sequence that a result is of."""
+        return str(result.id)
+
+    def assemble(
+        self, parts: list[Part], outputs: Sequence[Output[Result]], metadata: dict[str, Any]
+    ) -> tuple[list[Path], list[str]]:
+        """Make the outputs of the parts, in their order; returns as `write`."""
+        results = (result for part in parts for result in self.unpack(part))
+        return self.write(results, outputs)
+
+    def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
+        """All that the results depend on, but the machine."""
+        from ernie_rna.run.provenance import describe as describe_run
+
+        about = describe_run(given, self.model, self.options, self.plan.batch_tokens)
+        about["settings"] |= self.describe_settings()
+        return {
+            "format": f"ernie-rna {self.name}",
+            "records": found.records,
+            "nucleotides": found.nucleotides,
+            "input_sha256": found.sha256,
+            **about,
+        }
+
+    def part_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """What each part says of itself, for JSON."""
+        return {}
+
+    def compute_whole(
+        self, chunk: Chunk, step: Step, batch: Callable[[list[FastaRecord]], Iterable[Result]]
+    ) -> list[Result]:
+        """The results of a chunk whose records have a piece each, batch by batch."""
+        from ernie_rna.run.loading import memory_explained
+
+        results: dict[int, Result] = {}
+        for number in range(len(chunk.batches)):
+            places = [piece.record for piece in chunk.batch(number)]
+            records = [chunk.records[place] for place in places]
+            with memory_explained(records):
+                results.update(zip(places, batch(records), strict=True))
+            step(number)
+        return [results[place] for place in range(len(chunk.records))]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run has written.
+
+    Attributes:
+        files: the outputs; none while parts of other processes are missing.
+        records, nucleotides: of the whole input.
+        resumed: whether an earlier run had done a part of it.
+        seconds: what this run took.
+        sequences_per_second: of this process, in this run.
+        padding: share of the tokens computed in this run that was padding.
+        problems: what could not be computed or written, a sentence each.
+        share: what this process computed.
+    """
+
+    files: list[Path]
+    records: int
+    nucleotides: int
+    resumed: bool
+    seconds: float
+    sequences_per_second: float
+    padding: float
+    problems: list[str] = field(default_factory=list)
+    share: Share = field(default_factory=Share)
+
+    @property
+    def text(self) -> str:
+        """A line that says it."""
+        files = describe([str(file) for file in self.files])
+        if len(self.files) > 3:
+            files = f"{self.files[-1]} and {len(self.files) - 1} shards"
+        if not self.files:
+            files = f"{self.share.text}, done; the output follows when all parts are"
+        resumed = ", of which an earlier run had done a part" if self.resumed else ""
+        noun = "sequence" if self.records == 1 else "sequences"
+        return (
+            f"{files}: {self.records} {noun}, {self.nucleotides} nt{resumed}; "
+            f"{self.seconds:.1f} s, {self.sequences_per_second:.1f} sequences a second, "
+            f"{100 * self.padding:.1f} % padding"
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# In memory
+
+
+def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Result]:
+    """The results of all sequences, in input order.
+
+    Raises:
+        InputError: a sequence is unfit or too long; before any of it is computed, unless the
+            input can be read only once.
+        ValueError: the model cannot be loaded, or an option does not fit it.
+        EncodingError: a result is not finite, or memory does not suffice; named by id.
+    """
+    source = _checked(task, as_source(sequences, task.options.unknown))
+    found = None if source.once else survey(source.read())
+    task.load(find_model(model, task.options.revision), task.options.device)
+    choices = _long_choices(task)
+    if found is not None:
+        check_lengths(found, task.model.config, task.options.long, choices)
+    records = short_enough(source.read(), task.model.config, task.options.long, choices)
+    return _results(task, records, Progress(task.options.progress, task.plan, found))
+
+
+def _results(task: Task[Result], records: Iterable[FastaRecord], bar: Progress) -> Iterator[Result]:
+    from ernie_rna.run.threads import use_threads
+
+    with contextlib.closing(bar):
+        for chunk in task.plan.chunks(records):
+            with use_threads(task.options.threads):
+                results = task.compute(chunk, partial(bar.advance, chunk))
+            yield from results
+
+
+def _checked(task: Task[Any], source: Source) -> Source:
+    return Source(lambda: task.check(source.read()), source.once)
+
+
+def _long_choices(task: Task[Any]) -> Sequence[str]:
+    choices: Sequence[str] = type(task.options).__dataclass_fields__["long"].metadata["choices"]
+    return choices
+
+
+# ---------------------------------------------------------------------------------------------
+# Into outputs
+
+
+def run(
+    task: Task[Result], sequences: Sequences, model: Any, outputs: Sequence[Output[Result]]
+) -> RunSummary:
+    """Write the results of all sequences to outputs; a run that was killed is resumed.
+
+    Args:
+        outputs: checked by whoever makes them. If all are standard output, nothing is kept.
+
+    Raises:
+        InputError: the input is unfit, or has changed while it was read.
+        OutputError: an output exists, is being written, or the disk is full; or the unfinished
+            results beside it are of other settings.
+        And as `iterate`.
+    """
+    source = _checked(task, as_source(sequences, task.options.unknown))
+    files = [output for output in outputs if output.path != STANDARD_OUTPUT]
+    if not files:
+        return _stream(task, source, model, outputs)
+    place = behind_link(Path(files[0].path))
+    share = own_share(task.options.part)
+    check_place(place, task.existing(files), task.options.force)
+    with full_disk_explained(place, _MAKE_ROOM), Store(place, share, task.options.force) as store:
+        existing = task.existing(files)
+        if existing and not store.begun and not task.options.force:  # finished meanwhile
+            raise OutputError(f"{existing[0]} exists already; --force replaces it")
+        return _Run(task, source, model, outputs, store, share).finish()
+
+
+def _stream(
+    task: Task[Result], source: Source, model: Any, outputs: Sequence[Output[Result]]
+) -> RunSummary:
+    """Write to standard output as results come; nothing is kept."""
+    start = time.monotonic()
+    if sys.stdout.isatty():  # A bar would be drawn between the lines.
+        task.options = replace(task.options, progress=False)
+    with source.readable_twice() as twice:
+        found = survey(twice.read())
+        files, problems = task.write(iterate(task, twice, model), outputs)
+    seconds = time.monotonic() - start
+    rate = found.records / seconds
+    return RunSummary(files, found.records, found.nucleotides, False, seconds, rate, 0.0, problems)
+
+
+class _Run(Generic[Result]):
+    """A run of this process, its store locked."""
+
+    def __init__(
+        self,
+        task: Task[Result],
+        source: Source,
+        model: Any,
+        outputs: Sequence[Output[Result]],
+        store: Store,
+        share: Share,
+    ):
+        if source.once:
+            if share.count > 1:
+                raise InputError(
+                    "an input that can be read only once cannot be shared by several processes: "
+                    f"give each the same file ({share.text})"
+                )
+            source = source.kept_in(store.input_path)
+        self.task, self.source, self.outputs = task, source, outputs
+        self.store, self.share = store, share
+        self.found = survey(source.read())
+        task.load(find_model(model, task.options.revision), _own_device(task, share))
+        check_lengths(self.found, task.model.config, task.options.long, _long_choices(task))
+        self.metadata = task.metadata(self.found, model)
+        self.bar = Progress(task.options.progress, task.plan, self.found)
+
+    def finish(self) -> RunSummary:
+        from ernie_rna.run.threads import use_threads
+
+        with use_threads(self.task.options.threads), contextlib.closing(self.bar):
+            resumed = self._begin()
+            count = self._compute()
+            files, problems = self._assemble(count)
+        seconds = self.bar.seconds
+        return RunSummary(
+            files=files,
+            records=self.found.records,
+            nucleotides=self.found.nucleotides,
+            resumed=resumed,
+            seconds=seconds,
+            sequences_per_second=self.bar.done / seconds,
+            padding=self.bar.padding / max(self.bar.tokens, 1),
+            problems=problems,
+            share=self.share,
+        )
+
+    def _begin(self) -> bool:
+        from ernie_rna.run.provenance import describe_machine
+
+        machine = describe_machine(self.task.model.device)
+        manifest = {**self.metadata, "chunk_tokens": self.task.plan.limit, "machine": machine}
+        resumed = self.store.begin(manifest)
+        there = sum(path.stat().st_size for path in self.store.folder.glob("part-*"))
+        free = shutil.disk_usage(self.store.folder).free
+        expected = 2 * self.task.nbytes(self.found)
+        if expected - there > free:
+            warnings.warn(
+                f"{self.store.output} and unfinished results will take up to "
+                f"{expected / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free",
+                stacklevel=2,
+            )
+        return resumed
+
+    def _compute(self) -> int:
+        """Compute the chunks that are this process's; return how many there are in all."""
+        digest = Digest()
+        count = 0
+        metadata = self.task.part_metadata(self.metadata)
+        for chunk in self.task.plan.chunks(digest.watch(self.source.read())):
+            count += 1
+            own = chunk.number % self.share.count == self.share.index
+            if not own or self.store.part(chunk.number).is_whole():
+                self.bar.skip(chunk)
+            else:
+                results = self.task.compute(chunk, partial(self.bar.advance, chunk))
+                self.store.put(chunk.number, self.task.pack(results), metadata)
+        if digest.sha256 != self.found.sha256:
+            self.store.invalidate()
+            raise InputError("the input was changed while it was being read; run it again")
+        return count
+
+    def _assemble(self, count: int) -> tuple[list[Path], list[str]]:
+        """Put the outputs together, if all parts are there and nobody else has done it."""
+        with self.store.assembling():
+            if not self.store.begun:
+                return self.task.existing(self.outputs), []
+            parts = [self.store.part(number) for number in range(count)]
+            if not all(part.path.exists() for part in parts):
+                return [], []
+            made = self.task.assemble(parts, self.outputs, self.metadata)
+            self.store.remove()
+            return made
+
+
+def _own_device(task: Task[Any], share: Share) -> str | None:
+    """The device of this process: of several on one machine, each takes a GPU."""
+    device = task.options.device
+    if share.local is None or device not in (None, "auto", "cuda"):
+        return device
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{share.local % count}" if count else device

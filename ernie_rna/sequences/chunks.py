@@ -1,0 +1,277 @@
+"""Which sequences go through the model together, and what that costs.
+
+The input is cut into chunks of consecutive records; inside a chunk the pieces of its sequences are
+sorted by length and grouped into batches. Chunks and batches depend on the input and settings
+alone, never on where a run was interrupted or how many processes share the work, so that the same
+numbers come out.
+
+A piece is what the model sees of a sequence at once: all of it, or a window of one that is longer
+than the model's limit. Windows overlap, all are as long as the limit, and they are evenly spaced.
+How their results become one sequence's:
+
+- token: each nucleotide is taken from the window in which it is farthest from an edge that is
+  not an end of the sequence itself: windows are cut in the middle of what they share.
+- mean: over the nucleotides as taken for token, so the mean of the token vectors.
+- cls: the mean of the windows' `<cls>` vectors, each weighted by the nucleotides taken from it.
+
+Positions are nucleotides counted from 0; special tokens do not count. Lengths in tokens count
+`<cls>` and `<eos>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.sequences.fasta import FastaRecord
+
+if TYPE_CHECKING:
+    import torch
+
+# On a CPU a larger batch only falls out of the caches; a GPU wants to be kept busy.
+_CPU_BATCH_TOKENS = 2048
+_GPU_BATCH_TOKENS = 16384
+
+# A chunk ends at this many records, or at this many batches' worth of tokens. What a kill costs
+# is at most a chunk: 32,768 tokens are 40 s of two CPU cores. Smaller ones leave batches emptier:
+# of real RNAs of up to 1022 nt a batch of 2048 gets 1060 tokens on average, which costs nothing
+# on a CPU, and 3.0 % of padding (one of 16,384 gets 7060 and 4.6 %).
+CHUNK_RECORDS = 4096
+CHUNK_BATCHES = 16
+
+# A batch takes no further sequence once more than this share of it would be padding.
+_MAX_PADDING = 0.05
+# Beyond this length the scores, heads * length² a sequence, outgrow everything else in memory.
+SCORES_FROM = 1024
+# Of a pair head, channels * length² values do so.
+MAPS_FROM = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What the model sees of a sequence at once.
+
+    Attributes:
+        record: the sequence, by its place in the chunk.
+        start, stop: what is computed.
+        own_start, own_stop: what of that is kept; the pieces of a sequence keep each nucleotide
+            at most once, in order.
+    """
+
+    record: int
+    start: int
+    stop: int
+    own_start: int
+    own_stop: int
+
+    @property
+    def tokens(self) -> int:
+        """Length for the model, with `<cls>` and `<eos>`."""
+        return self.stop - self.start + 2
+
+    @property
+    def owned(self) -> int:
+        return self.own_stop - self.own_start
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive records, and the batches they are computed in.
+
+    Attributes:
+        number: counted from 0.
+        records: in input order.
+        pieces: in input order.
+        batches: indices into `pieces`, each exactly once; the longest pieces come first, so that
+            memory runs out at the beginning or never.
+    """
+
+    number: int
+    records: list[FastaRecord]
+    pieces: list[Piece]
+    batches: list[list[int]]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Nucleotides in each record."""
+        return [len(record.sequence) for record in self.records]
+
+    def batch(self, number: int) -> list[Piece]:
+        """The pieces of a batch."""
+        return [self.pieces[index] for index in self.batches[number]]
+
+    def text(self, piece: Piece) -> str:
+        """What the model sees of a piece."""
+        return self.records[piece.record].sequence[piece.start : piece.stop]
+
+
+def whole(record: int, sequence: str) -> list[Piece]:
+    """A sequence as one piece."""
+    return [Piece(record, 0, len(sequence), 0, len(sequence))]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings that chunks and batches follow from.
+
+    Attributes:
+        batch_tokens: tokens in a batch, padding included; a longer sequence is alone.
+        cost: the width that `work` takes.
+        split: the pieces of a sequence, of its place and its letters.
+        chunk_tokens: tokens after which a chunk ends; None is `CHUNK_BATCHES` batches.
+        squared_from: as for `plan_batches`.
+    """
+
+    batch_tokens: int
+    cost: float
+    split: Callable[[int, str], list[Piece]] = whole
+    chunk_tokens: int | None = None
+    squared_from: int = SCORES_FROM
+
+    @property
+    def limit(self) -> int:
+        """Tokens after which a chunk ends."""
+        return self.chunk_tokens or self.batch_tokens * CHUNK_BATCHES
+
+    def chunks(self, records: Iterable[FastaRecord]) -> Iterator[Chunk]:
+        """Cut records into chunks, in input order."""
+        taken: list[FastaRecord] = []
+        pieces: list[Piece] = []
+        number = tokens = 0
+        for record in records:
+            more = self.split(len(taken), record.sequence)
+            size = sum(piece.tokens for piece in more) or len(record.sequence)
+            if taken and (len(taken) >= CHUNK_RECORDS or tokens + size > self.limit):
+                yield self._chunk(number, taken, pieces)
+                number, tokens, taken, pieces = number + 1, 0, [], []
+                more = self.split(0, record.sequence)
+            taken.append(record)
+            pieces += more
+            tokens += size
+        if taken:
+            yield self._chunk(number, taken, pieces)
+
+    def _chunk(self, number: int, records: list[FastaRecord], pieces: list[Piece]) -> Chunk:
+        tokens = [piece.tokens for piece in pieces]
+        batches = plan_batches(tokens, self.batch_tokens, self.squared_from)
+        return Chunk(number, records, pieces, batches)
+
+    def work(self, pieces: Iterable[Piece]) -> float:
+        """What pieces cost together, see `work`."""
+        return sum(work(piece.tokens, self.cost) for piece in pieces)
+
+
+def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
+    """Tokens in a batch, padding included; None takes what suits the device."""
+    if batch_tokens is None:
+        return _CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS
+    return batch_tokens
+
+
+def plan_batches(
+    lengths: Sequence[int], batch_tokens: int, squared_from: int = SCORES_FROM
+) -> list[list[int]]:
+    """Group sequences of like length, the longest first.
+
+    Args:
+        lengths: tokens of each sequence.
+        batch_tokens: most tokens in a batch, padding included.
+        squared_from: in sequences over so many tokens each token counts length / squared_from
+            times, for the sake of memory that goes with length².
+
+    Returns:
+        Indices into `lengths`, each once. At most 5 % of each batch is padding.
+
+    >>> plan_batches([20, 100, 21, 98, 20], 64)
+    [[1], [3], [2, 0, 4]]
+    """
+    batches: list[list[int]] = []
+    longest = real = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        length = lengths[index]
+        size = longest * (len(batches[-1]) + 1) if batches else 0
+        too_much = size * max(1.0, longest / squared_from) > batch_tokens
+        if not batches or too_much or size - real - length > _MAX_PADDING * size:
+            batches.append([])
+            longest, real = length, 0
+        batches[-1].append(index)
+        real += length
+    return batches
+
+
+def count_padding(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> tuple[int, int]:
+    """How many tokens the batches have in all, and how many of them are padding."""
+    total = real = 0
+    for batch in batches:
+        total += len(batch) * max(lengths[index] for index in batch)
+        real += sum(lengths[index] for index in batch)
+    return total, total - real
+
+
+def work(tokens: int, cost: float) -> float:
+    """What a sequence costs, in units of one token among few.
+
+    A layer's projections and feed-forward take 24 hidden² operations a token, its two products
+    with the scores 4 tokens * hidden: a ratio of tokens / (6 hidden). Writing and reading the
+    scores adds about half as much again (measured on a CPU: 1024 tokens cost 1.3 times as much
+    each as 24 do, with hidden 768).
+
+    Args:
+        cost: the hidden width of an encoder; of one with a pair head, `pair_head_cost`.
+    """
+    return tokens * (1 + tokens / (4 * cost))
+
+
+def pair_head_cost(config: Any) -> float:
+    """The `cost` of an encoder with a pair head.
+
+    Multiplications: of the encoder for each token, of the head for each entry of a map.
+    """
+    hidden, channels = config.hidden_size, config.pair_channels
+    layer = 4 * hidden**2 + 2 * hidden * config.intermediate_size
+    block = 2 * 9 * channels**2
+    entry = config.pair_blocks * block + 49 * 8 * channels + 9 * channels
+    of_scores = 1 / (4 * hidden)
+    return 1 / (4 * (of_scores + entry / (config.num_hidden_layers * layer)))
+
+
+# ---------------------------------------------------------------------------------------------
+# Windows
+
+
+def nucleotide_limit(config: Any) -> int:
+    """Nucleotides that a model was trained to take at once: its tokens without <cls> and <eos>."""
+    limit: int = config.max_position_embeddings - 2
+    return limit
+
+
+def windows(record: int, length: int, limit: int, overlap: int) -> list[Piece]:
+    """The pieces of a sequence: one, unless it is over the limit.
+
+    Args:
+        record: its place among the sequences at hand.
+        length: nucleotides in it.
+        limit: nucleotides that the model takes.
+        overlap: nucleotides that neighbouring windows share at least; below `limit`.
+
+    >>> [(p.start, p.stop, p.own_start, p.own_stop) for p in windows(0, 20, 10, 4)]
+    [(0, 10, 0, 8), (5, 15, 8, 13), (10, 20, 13, 20)]
+    """
+    if length <= limit:
+        return [Piece(record, 0, length, 0, length)]
+    steps = -((limit - length) // (limit - overlap))  # rounded up
+    starts = [round(step * (length - limit) / steps) for step in range(steps + 1)]
+    cuts = [(left + limit + right + 1) // 2 for left, right in pairwise(starts)]
+    bounds = [0, *cuts, length]
+    return [
+        Piece(record, start, start + limit, *own)
+        for start, own in zip(starts, pairwise(bounds), strict=True)
+    ]
+
+
+def check_overlap(overlap: int, limit: int) -> None:
+    """Raise ValueError unless windows of `limit` nucleotides can share so many."""
+    if overlap >= limit:
+        raise ValueError(f"overlap must be below {limit}, what the model takes; got {overlap}")
