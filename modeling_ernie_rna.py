@@ -39,6 +39,7 @@ from .heads_ernie_rna import (
 from .layers_ernie_rna import (
     ErnieRnaLayer,
     ErnieRnaLMHead,
+    ErnieRnaPairingMap,
     ErnieRnaPairingProjection,
     ErnieRnaPooler,
     pairing_table,
@@ -155,9 +156,9 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # nn.init respects what is loaded already; module.weight.data would overwrite it.
-        if isinstance(module, (nn.Linear, nn.Embedding)):
+        if isinstance(module, (nn.Linear, nn.Embedding, ErnieRnaPairingMap)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, (nn.Linear, ErnieRnaPairingMap)) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, (nn.LayerNorm, MaskedBatchNorm)):
             nn.init.ones_(module.weight)
