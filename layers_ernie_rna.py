@@ -131,7 +131,7 @@ class ErnieRnaPairingProjection(nn.Module):
         with without_autocast(pairing_scores.device):
             scores = pairing_scores.to(self.linear1.weight.dtype)[..., None]
             bias = self.linear2(F.gelu(self.linear1(scores)))
-        return bias.movedim(-1, -3)
+        return bias.movedim(bias.dim() - 1, bias.dim() - 3)  # ONNX knows no negative axes.
 
     def _apply(self, fn, *args, **kwargs):
         def keep_precision(tensor: torch.Tensor) -> torch.Tensor:

@@ -343,7 +343,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         padding = self.config.pad_token_id
         if position_ids is None:
-            position_ids = mask.cumsum(dim=1) * mask + padding
+            position_ids = mask.long().cumsum(dim=1) * mask + padding
         hidden = self.config.hidden_size
         positions = sinusoidal_positions(position_ids, hidden, padding).to(inputs_embeds.dtype)
         return self.dropout(self.emb_layer_norm(inputs_embeds + positions)) * mask[..., None]
