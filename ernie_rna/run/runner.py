@@ -15,6 +15,7 @@ been found fit.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import time
@@ -105,11 +106,13 @@ class Task(ABC, Generic[Result]):
         options: as given.
         model: what `load` has made.
         plan: how the input is cut.
+        source: what of the model the results come from, in words; "" where that needs none.
     """
 
     name: ClassVar[str]
     model: Any
     plan: Plan
+    source: str = ""
 
     def __init__(self, options: RunOptions):
         self.options = options
@@ -185,9 +188,10 @@ class Task(ABC, Generic[Result]):
             return
         for path, write in writers.items():
             try:
-                write(result)
+                with full_disk_explained(describe([path]), _MAKE_ROOM):
+                    write(result)
             except ValueError as error:
-                yield f"{self.id_of(result)} is not in {path}: {error}"
+                yield f"{self.id_of(result)} is not in {describe([path])}: {error}"
 
     def problem(self, result: Result) -> str | None:
         """Why there is nothing to write of a result, in a sentence; None where there is."""
@@ -251,6 +255,7 @@ class RunSummary:
         padding: share of the tokens computed in this run that was padding.
         problems: what could not be computed or written, a sentence each.
         share: what this process computed.
+        source: of the task.
     """
 
     files: list[Path]
@@ -262,19 +267,21 @@ class RunSummary:
     padding: float
     problems: list[str] = field(default_factory=list)
     share: Share = field(default_factory=Share)
+    source: str = ""
 
     @property
     def text(self) -> str:
-        """A line that says it."""
+        """A line that says it, and one of where the results come from, if that is to be said."""
         files = describe([str(file) for file in self.files])
         if len(self.files) > 3:
-            files = f"{self.files[-1]} and {len(self.files) - 1} shards"
+            files = f"{self.files[-1]} and {len(self.files) - 1} more files"
         if not self.files:
             files = f"{self.share.text}, done; the output follows when all parts are"
         resumed = ", of which an earlier run had done a part" if self.resumed else ""
         noun = "sequence" if self.records == 1 else "sequences"
         return (
-            f"{files}: {self.records} {noun}, {self.nucleotides} nt{resumed}; "
+            f"{self.source}\n" * bool(self.source) + f"{files}: {self.records} {noun}, "
+            f"{self.nucleotides} nt{resumed}; "
             f"{self.seconds:.1f} s, {self.sequences_per_second:.1f} sequences a second, "
             f"{100 * self.padding:.1f} % padding"
         )
@@ -365,8 +372,17 @@ def _stream(
         found = survey(twice.read())
         files, problems = task.write(iterate(task, twice, model), outputs)
     seconds = time.monotonic() - start
-    rate = found.records / seconds
-    return RunSummary(files, found.records, found.nucleotides, False, seconds, rate, 0.0, problems)
+    return RunSummary(
+        files=files,
+        records=found.records,
+        nucleotides=found.nucleotides,
+        resumed=False,
+        seconds=seconds,
+        sequences_per_second=found.records / seconds,
+        padding=0.0,
+        problems=problems,
+        source=task.source,
+    )
 
 
 class _Run(Generic[Result]):
@@ -414,13 +430,19 @@ class _Run(Generic[Result]):
             padding=self.bar.padding / max(self.bar.tokens, 1),
             problems=problems,
             share=self.share,
+            source=self.task.source,
         )
 
     def _begin(self) -> bool:
         from ernie_rna.run.provenance import describe_machine
 
-        machine = describe_machine(self.task.model.device)
-        manifest = {**self.metadata, "chunk_tokens": self.task.plan.limit, "machine": machine}
+        manifest = {
+            **self.metadata,
+            "chunk_tokens": self.task.plan.limit,
+            "machine": describe_machine(self.task.model.device),
+            # Those that exist are replaced when a run is resumed, so they must be the same ones.
+            "outputs": [self._relative(output.path) for output in self.outputs],
+        }
         resumed = self.store.begin(manifest)
         there = sum(path.stat().st_size for path in self.store.folder.glob("part-*"))
         free = shutil.disk_usage(self.store.folder).free
@@ -432,6 +454,12 @@ class _Run(Generic[Result]):
                 stacklevel=2,
             )
         return resumed
+
+    def _relative(self, output: str) -> str:
+        """An output as seen from the folder of the first one, which may be moved."""
+        if output == STANDARD_OUTPUT:
+            return output
+        return os.path.relpath(behind_link(Path(output)), self.store.output.parent)
 
     def _compute(self) -> int:
         """Compute the chunks that are this process's; return how many there are in all."""
