@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rna.structures.calibration import UNCALIBRATED, Calibration
+from ernie_rna.sequences.tables import format_row
+from ernie_rna.structures.calibration import UNCALIBRATED, CalibrationLine
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.formats.structure import Structure
 
@@ -27,7 +28,7 @@ def pair_probabilities(
     sequences: Sequence[Sequence[str]],
     *,
     min_loop: int = 0,
-    calibration: Calibration = UNCALIBRATED,
+    calibration: CalibrationLine = UNCALIBRATED,
 ) -> Tensor:
     """The probability of each pair of bases, by the logits of a head.
 
@@ -44,14 +45,6 @@ def pair_probabilities(
     allowed = allowed_pairs(sequences, length, min_loop=min_loop, device=logits.device)
     log_odds = calibration.slope * logits.float() + calibration.offset
     return torch.sigmoid(log_odds).masked_fill(~allowed, 0.0)
-
-
-def contact_strengths(contacts: Tensor) -> Tensor:
-    """Contacts of the optimisation in the range of probabilities: (…, length, length), at most 1.
-
-    A base keeps to about one partner there, not exactly, so that a contact may pass 1.
-    """
-    return contacts.float().clamp(max=1.0)
 
 
 def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.ndarray:
@@ -85,20 +78,15 @@ def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.nd
     return reliabilities
 
 
-def pair_lines(structure: Structure, probabilities: np.ndarray) -> Iterator[str]:
+def pair_lines(structure: Structure, reliabilities: np.ndarray) -> Iterator[str]:
     """A line below `PAIRS_HEADER` for each pair of a structure."""
     for i, j in structure.pairs:
-        bases = f"{structure.sequence[i]}\t{structure.sequence[j]}"
-        yield f"{structure.id}\t{i + 1}\t{j + 1}\t{bases}\t{probabilities[i, j]:.4f}\n"
+        bases = structure.sequence[i], structure.sequence[j]
+        yield format_row(structure.id, i + 1, j + 1, *bases, f"{reliabilities[i]:.4f}")
 
 
-def base_lines(structure: Structure, probabilities: np.ndarray) -> Iterator[str]:
+def base_lines(structure: Structure, reliabilities: np.ndarray) -> Iterator[str]:
     """A line below `BASES_HEADER` for each base; partner 0 is unpaired."""
-    rows = zip(
-        structure.sequence,
-        structure.partners,
-        base_reliabilities(probabilities, structure).tolist(),
-        strict=True,
-    )
+    rows = zip(structure.sequence, structure.partners, reliabilities.tolist(), strict=True)
     for position, (base, partner, reliability) in enumerate(rows, 1):
-        yield f"{structure.id}\t{position}\t{base}\t{partner}\t{reliability:.4f}\n"
+        yield format_row(structure.id, position, base, partner, f"{reliability:.4f}")
