@@ -30,6 +30,7 @@ MOST_THREADS = 1024  # torch dies of more than a system can start
 MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 POOLINGS = ("token", "cls", "mean")
+MASK_PAIRINGS = ("inference", "pretraining")
 
 
 class OptionError(ValueError):
@@ -41,8 +42,11 @@ class OptionError(ValueError):
     """
 
     def __init__(self, option: str, problem: str):
-        super().__init__(f"{option} {problem}")
+        super().__init__(option, problem)
         self.option, self.problem = option, problem
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.problem}"
 
 
 def option(
@@ -651,7 +655,7 @@ class MutateOptions(RunOptions):
         "how <mask> pairs in the first layer: inference, with nothing (score 0), as when the "
         "authors run the trained model; pretraining, with score -1 on its row and column, the "
         "others read off the unmasked sequence",
-        choices=("inference", "pretraining"),
+        choices=MASK_PAIRINGS,
         recorded=True,
     )
     vocabulary: str = option(
