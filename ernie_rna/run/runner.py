@@ -276,7 +276,7 @@ class RunSummary:
     def text(self) -> str:
         """A line that says it, and one of where the results come from, if that is to be said."""
         files = describe([str(file) for file in self.files])
-        if len(self.files) > 3:
+        if len(self.files) > 8:
             files = f"{self.files[-1]} and {len(self.files) - 1} more files"
         if not self.files:
             files = f"{self.share.text}, done; the output follows when all parts are"

@@ -66,6 +66,12 @@ class Part:
         """A list of texts, as it was put."""
         return self.get(name).tobytes().decode().split("\n")[:-1]
 
+    def ragged(self, name: str) -> list[np.ndarray]:
+        """Arrays of several shapes, as `pack_ragged` was given them."""
+        shapes = self.get(f"{name}_shapes")
+        pieces = np.split(self.get(name), np.cumsum(shapes.prod(axis=1))[:-1])
+        return [one.reshape(shape) for one, shape in zip(pieces, shapes.tolist(), strict=True)]
+
     def is_whole(self) -> bool:
         """Whether the results are there, and not damaged."""
         try:
@@ -75,6 +81,14 @@ class Part:
         except Exception:  # A damaged header raises nearly anything.
             return False
         return checksum == _checksum(arrays)
+
+
+def pack_ragged(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of one type and number of dimensions, but of several shapes, as results."""
+    return {
+        name: np.concatenate([array.ravel() for array in arrays]),
+        f"{name}_shapes": np.array([array.shape for array in arrays], np.int64),
+    }
 
 
 def partial_folder(output: Path) -> Path:

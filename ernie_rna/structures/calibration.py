@@ -61,7 +61,9 @@ def fit_calibration(logits: np.ndarray, known: np.ndarray) -> CalibrationLine:
     if known.all() or not known.any():
         raise ValueError(f"calibration needs known and other pairs; of {len(known)} all are alike")
     if logits[known].min() >= logits[~known].max() or logits[known].max() <= logits[~known].min():
-        raise ValueError("calibration has no best line: the logits tell known pairs from the others")
+        raise ValueError(
+            "calibration has no best line: the logits tell known pairs from the others"
+        )
     fitted = linear.LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
     fitted.fit(logits[:, None].astype(np.float64), known)
     slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

@@ -3,24 +3,18 @@
 A model with a head for structures gives every two bases a logit, and by the calibration in its
 configuration (see `calibration`) a probability; without one the logit is taken as it is, and the
 probabilities are as true as that. A model without such a head has only the contacts of the
-optimisation, in the same range but no probabilities: they rank the pairs.
-
-Positions count from 0 here and from 1 in the tables.
+optimisation, in the same range but no probabilities: they rank the pairs. Positions count from 0.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rna.sequences.tables import format_row
 from ernie_rna.structures.calibration import UNCALIBRATED, CalibrationLine
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.formats.structure import Structure
-
-PAIRS_HEADER = "id\ti\tj\tbase_i\tbase_j\tprobability\n"
-BASES_HEADER = "id\tposition\tbase\tpartner\treliability\n"
 
 
 def pair_probabilities(
@@ -76,17 +70,3 @@ def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.nd
     for i, j in structure.pairs:
         reliabilities[[i, j]] = probabilities[i, j]
     return reliabilities
-
-
-def pair_lines(structure: Structure, reliabilities: np.ndarray) -> Iterator[str]:
-    """A line below `PAIRS_HEADER` for each pair of a structure."""
-    for i, j in structure.pairs:
-        bases = structure.sequence[i], structure.sequence[j]
-        yield format_row(structure.id, i + 1, j + 1, *bases, f"{reliabilities[i]:.4f}")
-
-
-def base_lines(structure: Structure, reliabilities: np.ndarray) -> Iterator[str]:
-    """A line below `BASES_HEADER` for each base; partner 0 is unpaired."""
-    rows = zip(structure.sequence, structure.partners, reliabilities.tolist(), strict=True)
-    for position, (base, partner, reliability) in enumerate(rows, 1):
-        yield format_row(structure.id, position, base, partner, f"{reliability:.4f}")

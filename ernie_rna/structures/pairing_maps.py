@@ -11,10 +11,11 @@ Shapes: batch sequences, seq tokens, length bases of the longest sequence.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,7 @@ class PairingMaps(ABC):
         threshold: the score around which `contacts.solve_contacts` weights them.
         slope: from their numbers to log-odds of pairs.
         cost, squared_from: for `chunks.Plan`.
-        source: what the maps are, in a few words.
+        source, origin: what the maps are, in a few words, and what of structures.
         label: what their numbers are.
         certainty: what `probabilities` are.
     """
@@ -57,6 +58,7 @@ class PairingMaps(ABC):
     cost: float
     squared_from: int
     source: str
+    origin: str
     label: str
     certainty: str
 
@@ -110,6 +112,7 @@ class ScoreMaps(PairingMaps):
         self.layer, self.head = layer, head
         self.cost = self.model.config.hidden_size
         self.source = f"layer {layer}, head {head}"
+        self.origin = f"structures without training, by the attention scores of {self.source}"
         self.label = "attention score" if layer else "projected pairing score"
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -129,6 +132,7 @@ class HeadMaps(PairingMaps):
 
     squared_from = MAPS_FROM
     source = "secondary-structure head"
+    origin = "structures by the model's secondary-structure head"
     label = "logit"
     certainty = "probability"
 
@@ -181,6 +185,21 @@ def load_maps(
     (head,) = check_heads([HEAD if head is None else head], config.num_attention_heads)
     encoder = load(ErnieRnaModel, getattr(source, "ernie_rna", source), config=config, **loading)
     return ScoreMaps(encoder, pairing_scores, number, head)
+
+
+def shift_maps(maps: Tensor, log_odds: Iterable[np.ndarray], slope: float) -> Tensor:
+    """Maps (batch, length, length), in float32, with what probing says of both bases of each pair.
+
+    Args:
+        log_odds: of each sequence, (its length,), see `reactivities.Probing`.
+        slope: from the numbers of the maps to log-odds.
+    """
+    shifted = maps.float().clone()
+    for row, of_one in zip(shifted, log_odds, strict=True):
+        inside = slice(len(of_one))
+        shift = torch.from_numpy(of_one).to(row) / slope
+        row[inside, inside] += shift[:, None] + shift
+    return shifted
 
 
 def head_maps(

@@ -22,12 +22,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ernie_rna.options import ProbingOptions
-from ernie_rna.sequences.fasta import FilePath, InputError, split_header
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header
 from ernie_rna.sequences.tables import find_separator, read_rows
 from ernie_rna.structures.formats.lines import numbered_lines, parse_reactivity, uncompressed
 from ernie_rna.structures.formats.rdat import read_rdat
@@ -39,7 +39,6 @@ _RT = 0.0019872 * 310.15  # kcal/mol
 # RNAstructure's bound: lower values, -999 as a rule, stand for no data.
 _NO_DATA = -500.0
 _TABLES, _BY_FILE = (".tsv", ".csv"), (".shape", ".map", ".rdat")
-
 
 
 class Profile(NamedTuple):
@@ -57,12 +56,7 @@ class Profile(NamedTuple):
 Reactivities = Mapping[str, Profile | Sequence[float] | np.ndarray]
 
 
-class _Sequence(Protocol):
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def sequence(self) -> str: ...
+Record = TypeVar("Record", FastaRecord, Structure)
 
 
 class Probing:
@@ -104,10 +98,11 @@ class Probing:
             digest.update(f"{id} {len(values)}\n".encode() + values.tobytes())
         return digest.hexdigest()
 
-    def check(self, records: Iterable[_Sequence]) -> None:
-        """Raise ValueError unless each record has a reactivity a base, and the bases of its file."""
+    def check(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Pass records on; ValueError unless each has a reactivity a base, and the file's bases."""
         absent = []
         for record in records:
+            yield record
             if record.id not in self._profiles:
                 absent.append(record.id)
                 continue
@@ -130,18 +125,18 @@ class Probing:
                 "input, or give them lines of -999"
             )
 
-    def of(self, record: _Sequence) -> np.ndarray:
+    def of(self, record: Record) -> np.ndarray:
         """The reactivities of a record, (length,), NaN where there is no data.
 
         Raises:
             ValueError: there are none of it, or not as many as it has bases.
         """
-        self.check([record])
+        list(self.check([record]))
         bases = record.sequence.upper().replace("T", "U")
         told = [base in _PROBES[self._options.probe] for base in bases]
         return np.where(told, self._profiles[record.id].values, np.nan)
 
-    def log_odds(self, record: _Sequence) -> np.ndarray:
+    def log_odds(self, record: FastaRecord | Structure) -> np.ndarray:
         """By how much each base raises the log-odds of its pairs: (length,), 0 without data.
 
         >>> probing = Probing({"tiny": [0.0, 1.0, -999]})
@@ -151,6 +146,10 @@ class Probing:
         slope, intercept = self._options.reactivity_slope, self._options.reactivity_intercept
         energies = slope * np.log1p(np.maximum(self.of(record), 0.0)) + intercept
         return np.nan_to_num(-energies / _RT)
+
+    def fits(self, structures: Sequence[Structure]) -> list[float]:
+        """How well each structure fits, see `unpaired_auc`; ValueError as `check`."""
+        return [unpaired_auc(one, self.of(one)) for one in list(self.check(structures))]
 
 
 def unpaired_auc(structure: Structure, reactivities: np.ndarray) -> float:
