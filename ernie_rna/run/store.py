@@ -182,7 +182,7 @@ class Store:
         if not self._force:
             raise OutputError(
                 f"{self.folder} has results of an unfinished run that differs: "
-                f"{_differences(before, manifest)}. Run it as before to resume it, or drop its "
+                f"{differences(before, manifest)}. Run it as before to resume it, or drop its "
                 "results by --force"
             )
         if self._others(begun=True):
@@ -327,7 +327,7 @@ def _as_array(name: str, values: np.ndarray | Sequence[str]) -> np.ndarray:
     return np.frombuffer("".join(f"{text}\n" for text in values).encode(), np.uint8)
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What two nested mappings disagree in, in words."""
     old, new = dict(_flatten(before)), dict(_flatten(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
