@@ -54,6 +54,7 @@ def option(
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
     flag: tuple[str, Any, str] | None = None,
+    many: bool = False,
     group: str | None = None,
     recorded: bool = False,
 ) -> Any:
@@ -68,11 +69,12 @@ def option(
             says what the word must be.
         metavar: stands for the value in help.
         flag: name, value and help, for an option of the command line that takes no value.
+        many: whether the command line takes several values, for a tuple.
         group: heading in the help of a command; None is that of the command itself.
         recorded: whether results depend on it.
     """
     given = locals()
-    names = ("help", "check", "choices", "parse", "metavar", "flag", "group", "recorded")
+    names = ("help", "check", "choices", "parse", "metavar", "flag", "many", "group", "recorded")
     return field(default=default, metadata={name: given[name] for name in names})
 
 

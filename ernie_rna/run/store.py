@@ -9,6 +9,7 @@ lock                 held by the processes that work here: shared, or alone to b
 lock-I-of-N          held by the process that computes the I-th of N shares
 input.fasta          the input, if it can be read only once (standard input, a generator)
 part-N.safetensors   the results of chunk N
+checkpoint-N/        of fine-tuning, the state of training after step N
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +31,9 @@ from safetensors.numpy import save_file
 from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError, replacing
 
-# What may be in the folder, and be deleted with it.
-_OURS = ("manifest.json*", "part-*", "input.fasta*", "lock-*", "lock")
+# Results, and all that may be in the folder and is deleted with it.
+_RESULTS = ("part-*", "checkpoint-*")
+_OURS = ("manifest.json*", *_RESULTS, "input.fasta*", "lock-*", "lock")
 # The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
 # the checksum.
 METADATA = "ernie_rna"
@@ -177,7 +180,7 @@ class Store:
         """
         before = self._read_manifest()
         if before == manifest:
-            return any(self.folder.glob("part-*"))
+            return any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
         if before is not None and not self._force:
             raise OutputError(
                 f"{self.folder} has results of an unfinished run that differs: "
@@ -188,8 +191,7 @@ class Store:
             now = self._read_manifest()
             if now is not None and now != before:  # Another process was faster.
                 return self.begin(manifest)
-            self.invalidate()  # First, since without it the rest counts for nothing.
-            self._delete("part-*")
+            self.drop()
             text = json.dumps(manifest, indent=1)
             with replacing(self._manifest_path) as path:
                 path.write_text(text, encoding="utf-8")
@@ -240,6 +242,11 @@ class Store:
         with contextlib.suppress(OSError):  # not empty
             self.folder.rmdir()
 
+    def drop(self) -> None:
+        """Delete results, and what says what they are."""
+        self.invalidate()  # First, since without it the rest counts for nothing.
+        self._delete(*_RESULTS)
+
     def _read_manifest(self) -> Any:
         if not self.begun:
             return None
@@ -253,7 +260,10 @@ class Store:
     def _delete(self, *patterns: str) -> None:
         for pattern in patterns:
             for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
