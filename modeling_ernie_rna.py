@@ -143,14 +143,10 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
     ]
     # The losses divide by num_items_in_batch themselves.
     accepts_loss_kwargs = True
-    # Outputs that the Trainer does not hand to metrics.
-    _keys_to_ignore_at_inference: tuple[str, ...] = ()
 
     def __init__(self, config: ErnieRnaConfig, *args, **kwargs):
         config.check_values()  # transformers also sets values behind the constructor's back.
         super().__init__(config, *args, **kwargs)
-        # The Trainer looks for them in the configuration.
-        self.config.keys_to_ignore_at_inference = list(self._keys_to_ignore_at_inference)
 
     @classmethod
     def _from_config(cls, config: ErnieRnaConfig, **kwargs):  # what `AutoModel.from_config` calls
@@ -466,6 +462,12 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
 
     ernie_rna: ErnieRnaModel
     _reads_scores = False
+    # Outputs that the Trainer does not hand to metrics; it looks for them in the configuration.
+    _keys_to_ignore_at_inference: tuple[str, ...] = ()
+
+    def post_init(self) -> None:
+        super().post_init()
+        self.config.keys_to_ignore_at_inference = list(self._keys_to_ignore_at_inference)
 
     def _logits(self, outputs: ErnieRnaModelOutput, mask: torch.Tensor) -> torch.Tensor:
         """The head on the encoder's outputs; `mask` (batch, seq) is True at real tokens."""

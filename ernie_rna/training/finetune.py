@@ -18,6 +18,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ from ernie_rna.training.rows import Rows, read_splits
 from ernie_rna.training.tasks import TASKS, Example, Task
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
+# What a folder has in it that may be replaced.
+_OURS = (
+    *("config.json", "model*.safetensors", "model.safetensors.index.json", "*_ernie_rna.py"),
+    *("tokenizer*.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
+    *("README.md", "metrics.json", "log.jsonl", "curve.svg", "__pycache__"),
+)
 _AUTO_CLASSES = {
     "ErnieRnaForMaskedLM": "AutoModelForMaskedLM",
     "ErnieRnaForSequenceClassification": "AutoModelForSequenceClassification",
@@ -104,14 +111,15 @@ def finetune(
     """
     target = Path(os.path.abspath(output))
     _check_target(target, options.force)
-    with _alone(target, options.force) as store, _followers_silent():
+    with _alone(target, options.force) as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
+        from ernie_rna.run.loading import without_report
         from ernie_rna.run.threads import use_threads
 
         for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
             import_extra(extra, "train", "fine-tuning")
-        with use_threads(options.threads):
+        with use_threads(options.threads), without_report():
             run.train(source, store)
             try:
                 run.evaluate()
@@ -130,13 +138,15 @@ def leads() -> bool:
 
 
 def _check_target(target: Path, force: bool) -> None:
-    """Raise OutputError where the folder cannot be made, or has more in it than a model."""
+    """Raise OutputError where the folder cannot be made, or has in it what is not ours."""
     if target.is_symlink() or target.is_file():
         raise OutputError(f"{target}: a file or link; name a folder")
-    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if names and force and "config.json" not in names:
+    names = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+    others = [name for name in names if not any(fnmatch(name, ours) for ours in _OURS)]
+    if others:
         raise OutputError(
-            f"{target}: not empty, and no folder of a model, which alone --force replaces"
+            f"{target}: not empty, and {others[0]} is nothing that finetune writes: name another "
+            "folder"
         )
     if names and not force:
         raise OutputError(f"{target}: not empty; --force replaces it")
@@ -145,21 +155,14 @@ def _check_target(target: Path, force: bool) -> None:
 
 @contextlib.contextmanager
 def _alone(target: Path, force: bool) -> Iterator[Store | None]:
-    """What the leading process keeps beside the folder, locked; None in the others."""
-    if not leads():
-        yield None
+    """What the leading process keeps beside the folder, locked; the others are silent."""
+    if leads():
+        with Store(target, Share(), force) as store:
+            yield store
         return
-    with Store(target, Share(), force) as store:
-        yield store
-
-
-@contextlib.contextmanager
-def _followers_silent() -> Iterator[None]:
-    """Without warnings where the leading process gives the same."""
     with warnings.catch_warnings():
-        if not leads():
-            warnings.simplefilter("ignore")
-        yield
+        warnings.simplefilter("ignore")
+        yield None
 
 
 class _Run:
@@ -255,13 +258,12 @@ class _Run:
     def _save(self) -> None:
         """The folder, whole; it loads by `trust_remote_code`, code included."""
         from ernie_rna.model.configuration_ernie_rna import AUTO_MAP
-        from ernie_rna.run.loading import without_report
 
         model, log = self.trainer.model, self.trainer.state.log_history
         # A model from the Hub has its name in front of each entry.
         model.config.auto_map = dict(AUTO_MAP)
         model.config.weights_origin = "fine-tuned"
-        with without_report(), replacing_folder(self.target) as folder:
+        with replacing_folder(self.target) as folder:
             model.save_pretrained(folder)
             # Some versions of safetensors write 0600.
             shutil.copymode(folder / "config.json", folder / "model.safetensors")
@@ -307,7 +309,7 @@ def leakage(splits: Mapping[str, Rows], labels: Mapping[str, Sequence[Any]]) -> 
     """What makes metrics look better than they are, or labels contradict one another."""
     known: dict[str, list[Any]] = defaultdict(list)
     for sequence, label in zip(_folded(splits["train"]), labels["train"], strict=True):
-        known[sequence].append(label)
+        known[sequence].append(getattr(label, "pairs", label))
     twice = [own for own in known.values() if any(label != own[0] for label in own)]
     if twice:
         yield f"{len(twice)} training sequences stand there twice, with different labels"

@@ -143,14 +143,6 @@ def odd_classes(labels: Sequence[str]) -> Iterator[str]:
     single = class_names([name for name, count in counts.items() if count == 1])
     if single:
         yield f"one training row alone has the class {some(single)}"
-    try:
-        values = Counter(float(name) for name in counts)
-    except ValueError:
-        return
-    equal = [value for value, count in values.items() if count > 1]
-    if equal:
-        same = class_names([name for name in counts if float(name) == equal[0]])
-        yield f"{' and '.join(same)} are different classes, though equal as numbers"
 
 
 def other_separator(cells: Sequence[str], separator: str) -> Iterator[str]:

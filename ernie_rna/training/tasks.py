@@ -8,7 +8,7 @@ Shapes: batch sequences, seq tokens, labels.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.rows import Rows
 
 Example = dict[str, Any]
-Collator = Callable[[list[Any]], dict[str, Any]]
 
 
 class Task:
@@ -90,11 +89,10 @@ class Task:
     def encode(self, input_ids: list[int], label: Any) -> Example:
         return {"input_ids": input_ids, "labels": label}
 
-    def collator(self, tokenizer: Any, config: Any) -> Collator:
+    def collator(self, tokenizer: Any, config: Any) -> Any:
         from transformers import DataCollatorWithPadding
 
-        collator: Collator = DataCollatorWithPadding(tokenizer)
-        return collator
+        return DataCollatorWithPadding(tokenizer)
 
     def config(self, kept: bool) -> dict[str, Any]:
         """What the saved config.json says of the labels, all that a prediction needs.
@@ -247,13 +245,10 @@ class TokenClassification(Task):
         bases = len(input_ids) - 2  # fewer than labels if the sequence was cut
         return super().encode(input_ids, [NO_LABEL, *label[:bases], NO_LABEL])
 
-    def collator(self, tokenizer: Any, config: Any) -> Collator:
+    def collator(self, tokenizer: Any, config: Any) -> Any:
         from transformers import DataCollatorForTokenClassification
 
-        collator: Collator = DataCollatorForTokenClassification(
-            tokenizer, label_pad_token_id=NO_LABEL
-        )
-        return collator
+        return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=NO_LABEL)
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
         real = labels != NO_LABEL
@@ -282,7 +277,7 @@ class MaskedLM(Task):
     def encode(self, input_ids: list[int], label: Any) -> Example:
         return {"input_ids": input_ids}
 
-    def collator(self, tokenizer: Any, config: Any) -> Collator:
+    def collator(self, tokenizer: Any, config: Any) -> Any:
         from ernie_rna.scoring.masking import MaskingCollator
 
         options = self.options
@@ -339,7 +334,7 @@ class SecondaryStructure(Task):
             "structure": Structure(label.id, label.sequence[:bases], pairs),
         }
 
-    def collator(self, tokenizer: Any, config: Any) -> Collator:
+    def collator(self, tokenizer: Any, config: Any) -> Any:
         from ernie_rna.training.pairs import PairCollator
 
         return PairCollator(tokenizer)

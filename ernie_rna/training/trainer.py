@@ -31,7 +31,7 @@ from ernie_rna.training.labels import NO_LABEL
 from ernie_rna.training.metrics import Metrics, greater_is_better
 from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.rows import some
-from ernie_rna.training.tasks import Collator, Example, Task
+from ernie_rna.training.tasks import Example, Task
 
 # What LoRA adapts: every linear map of the layers.
 _LORA_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -184,7 +184,7 @@ def fit(trainer: FinetuneTrainer) -> None:
     trainer.train(resume_from_checkpoint=_newest_checkpoint(Path(str(trainer.args.output_dir))))
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is None:
         metric = trainer.args.metric_for_best_model
-        raise TrainingError(f"no evaluation gave a {metric} that is a number; nothing was saved")
+        warnings.warn(f"{metric} was never a number: the last state is saved", stacklevel=2)
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
@@ -205,7 +205,7 @@ def _newest_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def _collate(collator: Collator, examples: Sequence[Example]) -> dict[str, Any]:
+def _collate(collator: Any, examples: Sequence[Example]) -> dict[str, Any]:
     """What a collator makes, and the rows of examples that have one."""
     taken = ("input_ids", "labels")
     batch = dict(collator([{name: one[name] for name in taken if name in one} for one in examples]))
