@@ -150,7 +150,7 @@ def _check_target(target: Path, force: bool) -> None:
         )
     if names and not force:
         raise OutputError(f"{target}: not empty; --force replaces it")
-    check_place(target, [], force)
+    check_place(target)
 
 
 @contextlib.contextmanager
@@ -213,7 +213,8 @@ class _Run:
         }
         if store is not None:
             self._save()
-            store.remove()
+            store.finish_share()
+            store.finish()
 
     def _encode(self, tokens: int) -> dict[str, list[Example]]:
         """Sequences, cut if that is asked for, and labels as examples."""
@@ -292,7 +293,7 @@ def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> 
     """Have the state of training kept, or resumed if it is of the same run."""
     if options.resume:
         store.begin(json.loads(json.dumps(manifest)))
-    elif store.begun and not options.force:
+    elif store.begun and not store.done and not options.force:
         raise OutputError(
             f"{store.folder} has the state of a run that was cut off: --resume resumes it, --force "
             "drops it"
