@@ -19,7 +19,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -534,10 +534,41 @@ class HeadOptions(RunOptions):
 
 
 _READ_OFF = "what structures are read off"
+_PROBING = "chemical probing"
+_UNLESS_GIVEN: dict[str, Any] = {"min_loop": 3, "min_stem": 2}
+_AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0, "min_stem": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldOptions(WindowOptions):
+class ProbingOptions(Options):
+    """What reactivities of chemical probing say of bases, see `structures.reactivities`."""
+
+    probe: str = option(
+        "shape",
+        "the reagent: shape tells of every base, dms of A and C alone",
+        choices=("shape", "dms"),
+        group=_PROBING,
+    )
+    reactivity_slope: float = option(
+        2.6,
+        "slope of the pseudo-energy of a paired base, in kcal/mol",
+        check=number(),
+        parse=parse_number,
+        metavar="E",
+        group=_PROBING,
+    )
+    reactivity_intercept: float = option(
+        -0.8,
+        "intercept of the pseudo-energy, in kcal/mol",
+        check=number(),
+        parse=parse_number,
+        metavar="E",
+        group=_PROBING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOptions(WindowOptions, ProbingOptions):
     """Of `structures.fold`: what structures are read off, and how."""
 
     layer: int | None = option(
@@ -598,6 +629,23 @@ class FoldOptions(WindowOptions):
         "of an .npz output, contacts by default",
         choices=("contacts", "scores", "probabilities"),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in _AS_AUTHORS.items() if self.as_authors else ():
+            if getattr(self, name) not in (None, value):
+                raise OptionError(
+                    "as_authors",
+                    f"sets {name} to {value}; got {name} {getattr(self, name)}: leave out one of "
+                    "the two",
+                )
+
+    def resolved(self) -> FoldOptions:
+        """The same without `as_authors`, what it sets or the defaults in place of None."""
+        if self.as_authors:
+            return replace(self, as_authors=False, **_AS_AUTHORS)
+        left_open = {n: value for n, value in _UNLESS_GIVEN.items() if getattr(self, n) is None}
+        return replace(self, **left_open)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,11 +109,13 @@ class Task(ABC, Generic[Result]):
         options: as given.
         model: what `load` has made.
         plan: how the input is cut.
+        source: what of the model the results come from, in words; "" where that needs none.
     """
 
     name: ClassVar[str]
     model: Any
     plan: Plan
+    source: str = ""
 
     def __init__(self, options: RunOptions):
         self.options = options
@@ -260,6 +262,7 @@ class RunSummary:
         problems: what could not be computed or written, a sentence each.
         resumed: whether an earlier run, or another process, had done a part of it.
         share: what this process computed.
+        source: of the task.
         metrics: how well results agree with labels that the input has, by name.
     """
 
@@ -272,20 +275,22 @@ class RunSummary:
     problems: list[str] = field(default_factory=list)
     resumed: bool = False
     share: Share = field(default_factory=Share)
+    source: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """A line that says it."""
+        """A line that says it, and one of where the results come from, if that is to be said."""
         files = describe([str(file) for file in self.files])
-        if len(self.files) > 3:
-            files = f"{self.files[-1]} and {len(self.files) - 1} shards"
+        if len(self.files) > 8:
+            files = f"{self.files[-1]} and {len(self.files) - 1} more files"
         if not self.files:
             files = f"{self.share.text}, done; the output follows when all parts are"
         resumed = ", of which a part was there already" if self.resumed else ""
         noun = "sequence" if self.records == 1 else "sequences"
         return (
-            f"{files}: {self.records} {noun}, {self.nucleotides} nt{resumed}; "
+            f"{self.source}\n" * bool(self.source) + f"{files}: {self.records} {noun}, "
+            f"{self.nucleotides} nt{resumed}; "
             f"{self.seconds:.1f} s, {self.sequences_per_second:.1f} sequences a second, "
             f"{100 * self.padding:.1f} % padding"
         )
@@ -385,7 +390,7 @@ def _stream(
         found = survey(twice.read())
         bar = _load(task, found, model)
         files, problems = task.write(task.join(_results(task, twice, bar)), outputs)
-    return _summary(bar, found, files, problems)
+    return _summary(bar, found, files, problems, source=task.source)
 
 
 def _summary(
@@ -435,7 +440,8 @@ class _Run(Generic[Result]):
             resumed = self._begin()
             count = 0 if self.store.done else self._compute()
             files, problems = self._assemble(count)
-        return _summary(self.bar, self.found, files, problems, resumed=resumed, share=self.share)
+        more = {"resumed": resumed, "share": self.share, "source": self.task.source}
+        return _summary(self.bar, self.found, files, problems, **more)
 
     def _begin(self) -> bool:
         from ernie_rna.run.provenance import describe_machine

@@ -47,6 +47,8 @@ _MAX_PADDING = 0.05
 SCORES_FROM = 1024
 # Of a pair head, channels * length² values do so.
 MAPS_FROM = 256
+# Tokens of a chunk whose results are maps, which wait in memory: of 1022 nt each, 270 MB.
+TOKENS_OF_MAPS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ cells, and rows of which all cells are empty, are left out.
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -89,6 +90,17 @@ def parse_decimal(text: str, comma: bool = False) -> float:
         return float(plain)
     except ValueError:
         raise ValueError(f"{text[:40]!r} is no number") from None
+
+
+def format_row(*cells: object) -> str:
+    r"""A line of a table with tabs, its cells quoted where need be; the inverse of `read_rows`.
+
+    >>> format_row("rna7", 5, '5" end')
+    'rna7\t5\t"5"" end"\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, delimiter=_TAB, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
 def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
