@@ -195,6 +195,8 @@ class Store:
             return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
     def _check_may_drop(self, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        if not self._force and self.done:
+            raise OutputError(f"{self.output} exists already; --force replaces it")
         if not self._force:
             raise OutputError(
                 f"{self.folder} has results of an unfinished run that differs: "
