@@ -58,6 +58,7 @@ def option(
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
     flag: tuple[str, Any, str] | None = None,
+    many: bool = False,
     group: str | None = None,
     recorded: bool = False,
 ) -> Any:
@@ -72,11 +73,12 @@ def option(
             says what the word must be.
         metavar: stands for the value in help.
         flag: name, value and help, for an option of the command line that takes no value.
+        many: whether the command line takes several values, for a tuple.
         group: heading in the help of a command; None is that of the command itself.
         recorded: whether results depend on it.
     """
     given = locals()
-    names = ("help", "check", "choices", "parse", "metavar", "flag", "group", "recorded")
+    names = ("help", "check", "choices", "parse", "metavar", "flag", "many", "group", "recorded")
     return field(default=default, metadata={name: given[name] for name in names})
 
 
@@ -685,3 +687,32 @@ class MutateOptions(RunOptions):
             raise OptionError(
                 "mask_pairing", f"is {self.mask_pairing!r}, but nothing is masked: leave one out"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(HeadOptions):
+    """Of `scoring.predict`; those of tables are as for fine-tuning."""
+
+    sequence_column: str = option(
+        "sequence", "column of a table for the sequences", metavar="NAME", group="a table"
+    )
+    label_column: Sequence[str] = option(
+        (),
+        "column of a table for labels, with which predictions are compared; several for several "
+        "numbers, or for several labels in columns of 0 and 1",
+        metavar="NAME",
+        many=True,
+        group="a table",
+    )
+    label_separator: str = option(
+        ";", "text between several labels in a cell", metavar="TEXT", group="a table"
+    )
+    ignore_label: str | None = option(
+        None, "label of bases that have none", metavar="LABEL", group="a table"
+    )
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """`label_column`, of which Python may give one as it is."""
+        given = self.label_column
+        return (given,) if isinstance(given, str) else tuple(given)

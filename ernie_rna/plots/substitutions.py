@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ernie_rna.plots.figures import BLACK, new_figure, saved
-from ernie_rna.scoring.masked_lm import NUCLEOTIDES
+from ernie_rna.scoring.letter_scores import NUCLEOTIDES
 from ernie_rna.scoring.mutate import LetterScores
 from ernie_rna.structures.formats.structure import FilePath
 

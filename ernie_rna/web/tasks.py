@@ -25,7 +25,7 @@ from ernie_rna.plots.maps import plot_all_heads, plot_pairing_map
 from ernie_rna.plots.substitutions import plot_effects
 from ernie_rna.plots.vectors import plot_components
 from ernie_rna.run.loading import load_masked_lm, resolve_device
-from ernie_rna.scoring.masked_lm import NUCLEOTIDES
+from ernie_rna.scoring.letter_scores import NUCLEOTIDES
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.long import nucleotide_limit
