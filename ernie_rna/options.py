@@ -19,7 +19,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ MOST_THREADS = 1024  # torch dies of more than a system can start
 MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 POOLINGS = ("token", "cls", "mean")
+MASK_PAIRINGS = ("inference", "pretraining")
 
 
 class OptionError(ValueError):
@@ -41,8 +42,11 @@ class OptionError(ValueError):
     """
 
     def __init__(self, option: str, problem: str):
-        super().__init__(f"{option} {problem}")
+        super().__init__(option, problem)
         self.option, self.problem = option, problem
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.problem}"
 
 
 def option(
@@ -528,10 +532,41 @@ class HeadOptions(RunOptions):
 
 
 _READ_OFF = "what structures are read off"
+_PROBING = "chemical probing"
+_UNLESS_GIVEN: dict[str, Any] = {"min_loop": 3, "min_stem": 2}
+_AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0, "min_stem": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldOptions(WindowOptions):
+class ProbingOptions(Options):
+    """What reactivities of chemical probing say of bases, see `structures.reactivities`."""
+
+    probe: str = option(
+        "shape",
+        "the reagent: shape tells of every base, dms of A and C alone",
+        choices=("shape", "dms"),
+        group=_PROBING,
+    )
+    reactivity_slope: float = option(
+        2.6,
+        "slope of the pseudo-energy of a paired base, in kcal/mol",
+        check=number(),
+        parse=parse_number,
+        metavar="E",
+        group=_PROBING,
+    )
+    reactivity_intercept: float = option(
+        -0.8,
+        "intercept of the pseudo-energy, in kcal/mol",
+        check=number(),
+        parse=parse_number,
+        metavar="E",
+        group=_PROBING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOptions(WindowOptions, ProbingOptions):
     """Of `structures.fold`: what structures are read off, and how."""
 
     layer: int | None = option(
@@ -593,6 +628,23 @@ class FoldOptions(WindowOptions):
         choices=("contacts", "scores", "probabilities"),
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in _AS_AUTHORS.items() if self.as_authors else ():
+            if getattr(self, name) not in (None, value):
+                raise OptionError(
+                    "as_authors",
+                    f"sets {name} to {value}; got {name} {getattr(self, name)}: leave out one of "
+                    "the two",
+                )
+
+    def resolved(self) -> FoldOptions:
+        """The same without `as_authors`, what it sets or the defaults in place of None."""
+        if self.as_authors:
+            return replace(self, as_authors=False, **_AS_AUTHORS)
+        left_open = {n: value for n, value in _UNLESS_GIVEN.items() if getattr(self, n) is None}
+        return replace(self, **left_open)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MutateOptions(RunOptions):
@@ -603,7 +655,7 @@ class MutateOptions(RunOptions):
         "how <mask> pairs in the first layer: inference, with nothing (score 0), as when the "
         "authors run the trained model; pretraining, with score -1 on its row and column, the "
         "others read off the unmasked sequence",
-        choices=("inference", "pretraining"),
+        choices=MASK_PAIRINGS,
         recorded=True,
     )
     vocabulary: str = option(

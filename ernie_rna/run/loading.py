@@ -141,9 +141,13 @@ def read_config(source: Any, revision: str | None = None) -> ErnieRnaConfig:
 
     Raises:
         ValueError: it is another model's, or damaged.
+        TypeError: it is no model.
         OSError: there is none.
     """
     if not isinstance(source, str):
+        if not hasattr(source, "config"):
+            what = "a folder, a Hub id or an ErnieRnaModel"
+            raise TypeError(f"expected {what}; got {type(source)}")
         own: ErnieRnaConfig = source.config
         return own
     with _named(source):

@@ -52,7 +52,7 @@ class Progress:
         longest = pieces[0].tokens
         self.tokens += longest * len(pieces)
         self.padding += sum(longest - piece.tokens for piece in pieces)
-        done = sum(piece.owned / len(chunk.records[piece.record].sequence) for piece in pieces)
+        done = chunk.share(pieces)
         self.done += done
         self._draw(done, self._plan.work(pieces))
 
@@ -61,7 +61,7 @@ class Progress:
         amount = self._plan.work(chunk.pieces)
         if not self._bar.disable:  # A bar that is not shown has no such field.
             self._bar.initial += amount
-        self._draw(len(chunk.records), amount)
+        self._draw(chunk.share(chunk.pieces), amount)
 
     def _draw(self, records: float, amount: float) -> None:
         self._seen += records

@@ -15,9 +15,9 @@ been found fit.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
-import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -105,11 +105,13 @@ class Task(ABC, Generic[Result]):
         options: as given.
         model: what `load` has made.
         plan: how the input is cut.
+        source: what of the model the results come from, in words; "" where that needs none.
     """
 
     name: ClassVar[str]
     model: Any
     plan: Plan
+    source: str = ""
 
     def __init__(self, options: RunOptions):
         self.options = options
@@ -128,7 +130,7 @@ class Task(ABC, Generic[Result]):
 
     @abstractmethod
     def compute(self, chunk: Chunk, step: Step) -> list[Result]:
-        """The results of the records of a chunk, in their order.
+        """The results of the records of a chunk, or of its pieces of them, in their order.
 
         Raises:
             EncodingError: memory does not suffice, or a result is not finite.
@@ -141,6 +143,10 @@ class Task(ABC, Generic[Result]):
     @abstractmethod
     def unpack(self, part: Part) -> Iterator[Result]:
         """The inverse of `pack`."""
+
+    def join(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Results of chunks as results of records, where the plan divides records."""
+        yield from results
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
         """Pass records on; InputError for one that this task cannot take. No torch."""
@@ -185,9 +191,10 @@ class Task(ABC, Generic[Result]):
             return
         for path, write in writers.items():
             try:
-                write(result)
+                with full_disk_explained(describe([path]), _MAKE_ROOM):
+                    write(result)
             except ValueError as error:
-                yield f"{self.id_of(result)} is not in {path}: {error}"
+                yield f"{self.id_of(result)} is not in {describe([path])}: {error}"
 
     def problem(self, result: Result) -> str | None:
         """Why there is nothing to write of a result, in a sentence; None where there is."""
@@ -202,7 +209,7 @@ class Task(ABC, Generic[Result]):
     ) -> tuple[list[Path], list[str]]:
         """Make the outputs of the parts, in their order; returns as `write`."""
         results = (result for part in parts for result in self.unpack(part))
-        return self.write(results, outputs)
+        return self.write(self.join(results), outputs)
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
         """All that the results depend on, but the machine."""
@@ -245,36 +252,39 @@ class RunSummary:
     Attributes:
         files: the outputs; none while parts of other processes are missing.
         records, nucleotides: of the whole input.
-        resumed: whether an earlier run had done a part of it.
         seconds: what this run took.
         sequences_per_second: of this process, in this run.
         padding: share of the tokens computed in this run that was padding.
         problems: what could not be computed or written, a sentence each.
+        resumed: whether an earlier run, or another process, had done a part of it.
         share: what this process computed.
+        source: of the task.
     """
 
     files: list[Path]
     records: int
     nucleotides: int
-    resumed: bool
     seconds: float
     sequences_per_second: float
     padding: float
     problems: list[str] = field(default_factory=list)
+    resumed: bool = False
     share: Share = field(default_factory=Share)
+    source: str = ""
 
     @property
     def text(self) -> str:
-        """A line that says it."""
+        """A line that says it, and one of where the results come from, if that is to be said."""
         files = describe([str(file) for file in self.files])
-        if len(self.files) > 3:
-            files = f"{self.files[-1]} and {len(self.files) - 1} shards"
+        if len(self.files) > 8:
+            files = f"{self.files[-1]} and {len(self.files) - 1} more files"
         if not self.files:
             files = f"{self.share.text}, done; the output follows when all parts are"
-        resumed = ", of which an earlier run had done a part" if self.resumed else ""
+        resumed = ", of which a part was there already" if self.resumed else ""
         noun = "sequence" if self.records == 1 else "sequences"
         return (
-            f"{files}: {self.records} {noun}, {self.nucleotides} nt{resumed}; "
+            f"{self.source}\n" * bool(self.source) + f"{files}: {self.records} {noun}, "
+            f"{self.nucleotides} nt{resumed}; "
             f"{self.seconds:.1f} s, {self.sequences_per_second:.1f} sequences a second, "
             f"{100 * self.padding:.1f} % padding"
         )
@@ -295,17 +305,27 @@ def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Re
     """
     source = _checked(task, as_source(sequences, task.options.unknown))
     found = None if source.once else survey(source.read())
-    task.load(find_model(model, task.options.revision), task.options.device)
-    choices = _long_choices(task)
+    return task.join(_results(task, source, _load(task, found, model)))
+
+
+def _load(task: Task[Any], found: Survey | None, model: Any, device: str | None = None) -> Progress:
+    """Load the model of a task, and check that it can take the input.
+
+    Args:
+        found: in the input; None if it can be read only once.
+        device: in place of that of the options.
+    """
+    task.load(find_model(model, task.options.revision), device or task.options.device)
     if found is not None:
-        check_lengths(found, task.model.config, task.options.long, choices)
-    records = short_enough(source.read(), task.model.config, task.options.long, choices)
-    return _results(task, records, Progress(task.options.progress, task.plan, found))
+        check_lengths(found, task.model.config, task.options.long, _long_choices(task))
+    return Progress(task.options.progress, task.plan, found)
 
 
-def _results(task: Task[Result], records: Iterable[FastaRecord], bar: Progress) -> Iterator[Result]:
+def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Result]:
     from ernie_rna.run.threads import use_threads
 
+    choices = _long_choices(task)
+    records = short_enough(source.read(), task.model.config, task.options.long, choices)
     with contextlib.closing(bar):
         for chunk in task.plan.chunks(records):
             with use_threads(task.options.threads):
@@ -346,10 +366,10 @@ def run(
         return _stream(task, source, model, outputs)
     place = behind_link(Path(files[0].path))
     share = own_share(task.options.part)
-    check_place(place, task.existing(files), task.options.force)
+    check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, task.options.force) as store:
         existing = task.existing(files)
-        if existing and not store.begun and not task.options.force:  # finished meanwhile
+        if existing and not store.begun and not task.options.force:
             raise OutputError(f"{existing[0]} exists already; --force replaces it")
         return _Run(task, source, model, outputs, store, share).finish()
 
@@ -358,15 +378,28 @@ def _stream(
     task: Task[Result], source: Source, model: Any, outputs: Sequence[Output[Result]]
 ) -> RunSummary:
     """Write to standard output as results come; nothing is kept."""
-    start = time.monotonic()
     if sys.stdout.isatty():  # A bar would be drawn between the lines.
         task.options = replace(task.options, progress=False)
     with source.readable_twice() as twice:
         found = survey(twice.read())
-        files, problems = task.write(iterate(task, twice, model), outputs)
-    seconds = time.monotonic() - start
-    rate = found.records / seconds
-    return RunSummary(files, found.records, found.nucleotides, False, seconds, rate, 0.0, problems)
+        bar = _load(task, found, model)
+        files, problems = task.write(task.join(_results(task, twice, bar)), outputs)
+    return _summary(bar, found, files, problems, source=task.source)
+
+
+def _summary(
+    bar: Progress, found: Survey, files: list[Path], problems: list[str], **more: Any
+) -> RunSummary:
+    return RunSummary(
+        files=files,
+        records=found.records,
+        nucleotides=found.nucleotides,
+        seconds=bar.seconds,
+        sequences_per_second=bar.done / bar.seconds,
+        padding=bar.padding / max(bar.tokens, 1),
+        problems=problems,
+        **more,
+    )
 
 
 class _Run(Generic[Result]):
@@ -391,37 +424,32 @@ class _Run(Generic[Result]):
         self.task, self.source, self.outputs = task, source, outputs
         self.store, self.share = store, share
         self.found = survey(source.read())
-        task.load(find_model(model, task.options.revision), _own_device(task, share))
-        check_lengths(self.found, task.model.config, task.options.long, _long_choices(task))
+        self.bar = _load(task, self.found, model, _own_device(task, share))
         self.metadata = task.metadata(self.found, model)
-        self.bar = Progress(task.options.progress, task.plan, self.found)
 
     def finish(self) -> RunSummary:
         from ernie_rna.run.threads import use_threads
 
         with use_threads(self.task.options.threads), contextlib.closing(self.bar):
             resumed = self._begin()
-            count = self._compute()
+            count = 0 if self.store.done else self._compute()
             files, problems = self._assemble(count)
-        seconds = self.bar.seconds
-        return RunSummary(
-            files=files,
-            records=self.found.records,
-            nucleotides=self.found.nucleotides,
-            resumed=resumed,
-            seconds=seconds,
-            sequences_per_second=self.bar.done / seconds,
-            padding=self.bar.padding / max(self.bar.tokens, 1),
-            problems=problems,
-            share=self.share,
-        )
+        more = {"resumed": resumed, "share": self.share, "source": self.task.source}
+        return _summary(self.bar, self.found, files, problems, **more)
 
     def _begin(self) -> bool:
         from ernie_rna.run.provenance import describe_machine
 
-        machine = describe_machine(self.task.model.device)
-        manifest = {**self.metadata, "chunk_tokens": self.task.plan.limit, "machine": machine}
-        resumed = self.store.begin(manifest)
+        manifest = {
+            **self.metadata,
+            "chunk_tokens": self.task.plan.limit,
+            "machine": describe_machine(self.task.model.device),
+            # Those that exist are replaced when a run is resumed, so they must be the same ones.
+            "outputs": [self._relative(output.path) for output in self.outputs],
+        }
+        files = [output for output in self.outputs if output.path != STANDARD_OUTPUT]
+        whole = all(self.task.existing([output]) for output in files)
+        resumed = self.store.begin(manifest, whole)
         there = sum(path.stat().st_size for path in self.store.folder.glob("part-*"))
         free = shutil.disk_usage(self.store.folder).free
         expected = 2 * self.task.nbytes(self.found)
@@ -433,6 +461,12 @@ class _Run(Generic[Result]):
             )
         return resumed
 
+    def _relative(self, output: str) -> str:
+        """An output as seen from the folder of the first one, which may be moved."""
+        if output == STANDARD_OUTPUT:
+            return output
+        return os.path.relpath(behind_link(Path(output)), self.store.output.parent)
+
     def _compute(self) -> int:
         """Compute the chunks that are this process's; return how many there are in all."""
         digest = Digest()
@@ -441,7 +475,7 @@ class _Run(Generic[Result]):
         for chunk in self.task.plan.chunks(digest.watch(self.source.read())):
             count += 1
             own = chunk.number % self.share.count == self.share.index
-            if not own or self.store.part(chunk.number).is_whole():
+            if not own or self.store.done or self.store.part(chunk.number).is_whole():
                 self.bar.skip(chunk)
             else:
                 results = self.task.compute(chunk, partial(self.bar.advance, chunk))
@@ -454,13 +488,21 @@ class _Run(Generic[Result]):
     def _assemble(self, count: int) -> tuple[list[Path], list[str]]:
         """Put the outputs together, if all parts are there and nobody else has done it."""
         with self.store.assembling():
-            if not self.store.begun:
-                return self.task.existing(self.outputs), []
-            parts = [self.store.part(number) for number in range(count)]
-            if not all(part.path.exists() for part in parts):
-                return [], []
-            made = self.task.assemble(parts, self.outputs, self.metadata)
-            self.store.remove()
+            if self.store.done:
+                made: tuple[list[Path], list[str]] = self.task.existing(self.outputs), []
+            elif not self.store.begun:
+                raise OutputError(
+                    f"another process has dropped the unfinished results of {self.store.output}; "
+                    "run it again"
+                )
+            else:
+                parts = [self.store.part(number) for number in range(count)]
+                if not all(part.path.exists() for part in parts):
+                    self.store.finish_share()
+                    return [], []
+                made = self.task.assemble(parts, self.outputs, self.metadata)
+                self.store.finish()
+            self.store.finish_share()
             return made
 
 

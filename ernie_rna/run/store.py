@@ -5,10 +5,15 @@ part, a safetensors file that is whole and on the disk or not there. Beside the 
 folder OUT.partial until the output is complete:
 
 manifest.json        what the results depend on; a run that resumes must agree with it
-lock                 held by the processes that work here: shared, or alone to begin and to end
-lock-I-of-N          held by the process that computes the I-th of N shares
-input.fasta          the input, if it can be read only once (standard input, a generator)
 part-N.safetensors   the results of chunk N
+input.fasta          the input, if it can be read only once (standard input, a generator)
+lock-I-of-N          held by the process that computes the I-th of N shares; not empty once that
+                     process has agreed with the manifest
+done-I-of-N          the I-th of N processes has done its share
+done                 the output is whole, and the parts are deleted
+
+Whoever leaves last deletes the folder: when the output is whole and all N processes have done their
+shares, so that one that comes late finds nothing left to do, or when nothing has been begun.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError, replacing
 
 # What may be in the folder, and be deleted with it.
-_OURS = ("manifest.json*", "part-*", "input.fasta*", "lock-*", "lock")
+_OURS = ("manifest.json*", "part-*", "input.fasta*", "done*", "lock*")
 # The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
 # the checksum.
 METADATA = "ernie_rna"
@@ -61,6 +66,12 @@ class Part:
         """A list of texts, as it was put."""
         return self.get(name).tobytes().decode().split("\n")[:-1]
 
+    def ragged(self, name: str) -> list[np.ndarray]:
+        """Arrays of several shapes, as `pack_ragged` was given them."""
+        shapes = self.get(f"{name}_shapes")
+        pieces = np.split(self.get(name), np.cumsum(shapes.prod(axis=1))[:-1])
+        return [one.reshape(shape) for one, shape in zip(pieces, shapes.tolist(), strict=True)]
+
     def is_whole(self) -> bool:
         """Whether the results are there, and not damaged."""
         try:
@@ -72,18 +83,21 @@ class Part:
         return checksum == _checksum(arrays)
 
 
+def pack_ragged(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of one type and number of dimensions, but of several shapes, as results."""
+    return {
+        name: np.concatenate([array.ravel() for array in arrays]),
+        f"{name}_shapes": np.array([array.shape for array in arrays], np.int64),
+    }
+
+
 def partial_folder(output: Path) -> Path:
     """Where the results of an output are kept until it is whole."""
     return output.with_name(f"{output.name}.partial")
 
 
-def check_place(output: Path, existing: Sequence[Path], force: bool) -> None:
-    """Raise OutputError where no run can begin, or be resumed, to write an output.
-
-    Args:
-        existing: files that make up an output that is there already.
-        force: whether they may be replaced.
-    """
+def check_place(output: Path) -> None:
+    """Raise OutputError where no run can begin, or be resumed, to write an output."""
     folder = partial_folder(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
@@ -91,13 +105,10 @@ def check_place(output: Path, existing: Sequence[Path], force: bool) -> None:
         raise OutputError(
             f"cannot write {output}: {folder}, where unfinished results are kept, is a file"
         )
-    # A run that was killed while it cleared up has left a folder without a manifest.
-    if existing and not force and not (folder / "manifest.json").exists():
-        raise OutputError(f"{existing[0]} exists already; --force replaces it")
 
 
 class Store:
-    """The folder beside an output. As a context, it releases its locks at the end.
+    """The folder beside an output. As a context, it leaves the folder at the end.
 
     Args:
         output: the file to be.
@@ -112,17 +123,14 @@ class Store:
     def __init__(self, output: Path, share: Share, force: bool = False):
         self.output = output
         self.folder = partial_folder(output)
-        self._force = force
-        self._locks = contextlib.ExitStack()
-        busy = OutputError(f"another process is working on {output}")
-        with contextlib.ExitStack() as stack:
-            self._shared = stack.enter_context(_lock(self.folder / "lock", shared=True))
-            if self._shared is None:
-                raise busy
-            name = f"lock-{share.index + 1}-of-{share.count}"
-            if stack.enter_context(_lock(self.folder / name)) is None:
-                raise busy
-            self._locks = stack.pop_all()
+        self._force, self._share = force, share
+        self._held = contextlib.ExitStack()
+        with self._guarded():
+            lock = self._held.enter_context(_lock(self._lock_path))
+            if lock is None:
+                raise self._busy()
+            lock.truncate(0)
+            self._own = lock
 
     @property
     def input_path(self) -> Path:
@@ -131,79 +139,68 @@ class Store:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a manifest; it goes first when the output is complete."""
+        """Whether there is a manifest."""
         return self._manifest_path.exists()
+
+    @property
+    def done(self) -> bool:
+        """Whether a process has said that the output is whole."""
+        return (self.folder / "done").exists()
 
     @property
     def _manifest_path(self) -> Path:
         return self.folder / "manifest.json"
 
+    @property
+    def _lock_path(self) -> Path:
+        return self.folder / f"lock-{self._share.index + 1}-of-{self._share.count}"
+
+    def _done_path(self, index: int) -> Path:
+        return self.folder / f"done-{index + 1}-of-{self._share.count}"
+
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Nothing has been computed, and the folder is not another run's by now.
-        if not self.begun and _is_at(self._shared, self.folder / "lock"):
-            with contextlib.suppress(OutputError), self.alone():
-                self.remove()
-        self._locks.close()
+        with self._guarded():
+            shares = range(self._share.count)
+            finished = self.done and all(self._done_path(index).exists() for index in shares)
+            if (finished or not self.begun) and not self._others():
+                self._remove()
+        self._held.close()
 
-    @contextlib.contextmanager
-    def alone(self, wait: bool = False) -> Iterator[None]:
-        """Hold the folder alone, as long as this lasts.
-
-        Args:
-            wait: whether to wait for the others, or to raise.
-
-        Raises:
-            OutputError: other processes work here.
-        """
-        if not _change(self._shared, shared=False, wait=wait):
-            _change(self._shared, shared=True, wait=True)
-            raise OutputError(f"another process is working on {self.output}")
-        try:
-            yield
-        finally:
-            _change(self._shared, shared=True, wait=True)
-
-    def begin(self, manifest: Mapping[str, Any]) -> bool:
+    def begin(self, manifest: Mapping[str, Any], whole: bool = False) -> bool:
         """Say what is computed here; return whether results of an earlier run are there.
 
         Args:
             manifest: all that the results depend on, as JSON gives it back.
+            whole: whether all outputs are there.
 
         Raises:
             OutputError: the folder has results of other settings, model or input.
         """
-        before = self._read_manifest()
-        if before == manifest:
-            return any(self.folder.glob("part-*"))
-        if before is not None and not self._force:
+        with self._guarded():
+            before = self._read_manifest()
+            if before != manifest or (self.done and not whole):
+                if before not in (None, manifest):
+                    self._check_may_drop(before, manifest)
+                self.invalidate()  # First, since without it the rest counts for nothing.
+                self._delete("part-*", "done*")
+                with replacing(self._manifest_path) as path:
+                    path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            self._own.write(b"+")
+            self._own.flush()
+            return self.done or any(self.folder.glob("part-*"))
+
+    def _check_may_drop(self, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        if not self._force:
             raise OutputError(
                 f"{self.folder} has results of an unfinished run that differs: "
                 f"{_differences(before, manifest)}. Run it as before to resume it, or drop its "
                 "results by --force"
             )
-        with self._first_of_all():
-            now = self._read_manifest()
-            if now is not None and now != before:  # Another process was faster.
-                return self.begin(manifest)
-            self.invalidate()  # First, since without it the rest counts for nothing.
-            self._delete("part-*")
-            text = json.dumps(manifest, indent=1)
-            with replacing(self._manifest_path) as path:
-                path.write_text(text, encoding="utf-8")
-        return False
-
-    @contextlib.contextmanager
-    def _first_of_all(self) -> Iterator[None]:
-        """Alone in writing the manifest; to drop results, alone in the folder."""
-        if self.begun:
-            with self.alone():
-                yield
-        else:
-            with _lock(self.folder / "lock-manifest", wait=True):
-                yield
+        if self._others(begun=True):
+            raise self._busy()
 
     def invalidate(self) -> None:
         """Have the next run compute everything anew."""
@@ -233,7 +230,32 @@ class Store:
         with _lock(self.folder / "lock-output", wait=True):
             yield
 
-    def remove(self) -> None:
+    def finish_share(self) -> None:
+        """Say that this process has done its share."""
+        self._done_path(self._share.index).touch()
+
+    def finish(self) -> None:
+        """Say that the output is whole."""
+        (self.folder / "done").touch()
+        self._delete("part-*")
+
+    def _guarded(self) -> contextlib.AbstractContextManager[Any]:
+        """Alone in looking at who is here and in changing what that decides: for a moment."""
+        return _lock(self.folder / "lock", wait=True)
+
+    def _others(self, begun: bool = False) -> bool:
+        """Whether other processes are here, or are here and have agreed with the manifest."""
+        for path in self.folder.glob("lock-*-of-*"):
+            if path != self._lock_path and (path.stat().st_size or not begun):
+                with _lock(path) as lock:
+                    if lock is None:
+                        return True
+        return False
+
+    def _busy(self) -> OutputError:
+        return OutputError(f"another process is working on {self.output}")
+
+    def _remove(self) -> None:
         """Delete the folder; files that are not ours keep it."""
         self.invalidate()
         self._delete(*_OURS)
@@ -246,8 +268,10 @@ class Store:
         try:
             return dict(json.loads(self._manifest_path.read_bytes()))
         except (ValueError, TypeError, RecursionError) as error:
+            if self._force:
+                return {}
             raise OutputError(
-                f"{self._manifest_path} is damaged; delete {self.folder} and start anew"
+                f"{self._manifest_path} is damaged; --force drops the unfinished results"
             ) from error
 
     def _delete(self, *patterns: str) -> None:
@@ -257,7 +281,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[IO[bytes] | None]:
+def _lock(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
     """A file that is locked as long as this lasts; None where another process holds it.
 
     Its folder is made if need be. A process that ends deletes lock and folder while it holds the
@@ -270,7 +294,7 @@ def _lock(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[I
         except FileNotFoundError:  # The folder has just been deleted.
             continue
         with file:
-            if not _change(file, shared=shared, wait=wait):
+            if not _acquire(file, wait):
                 yield None
                 return
             if _is_at(file, path):
@@ -278,25 +302,22 @@ def _lock(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[I
                 return
 
 
-def _is_at(file: IO[bytes] | None, path: Path) -> bool:
+def _is_at(file: IO[bytes], path: Path) -> bool:
     """Whether an open file is the one that is there now."""
-    assert file is not None
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
 
 
-def _change(file: IO[bytes] | None, *, shared: bool, wait: bool) -> bool:
-    """Lock a file, or change its lock; whether that has succeeded."""
+def _acquire(file: IO[bytes], wait: bool) -> bool:
+    """Lock a file, if no other process holds it or this one waits; whether that has succeeded."""
     try:
         import fcntl
     except ImportError:  # Windows
         return True
-    assert file is not None
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -15,19 +15,10 @@ from torch import Tensor
 
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
+from ernie_rna.scoring.letter_scores import NUCLEOTIDES
 from ernie_rna.scoring.masking import check_mask_pairing, masked_pairing_scores
 
-# The order of the letters in everything that has a value for each of them.
-NUCLEOTIDES = "ACGU"
 _NUCLEOTIDE_IDS = [VOCABULARY.index(letter) for letter in NUCLEOTIDES]
-# What a probability may be normalised over.
-VOCABULARIES = ("nucleotides", "all")
-
-
-def check_vocabulary(vocabulary: str) -> str:
-    if vocabulary not in VOCABULARIES:
-        raise ValueError(f"vocabulary must be {' or '.join(VOCABULARIES)}; got {vocabulary!r}")
-    return vocabulary
 
 
 def mask_tokens(
@@ -78,7 +69,7 @@ def nucleotide_log_probabilities(
         input_ids=input_ids, attention_mask=attention_mask, pairing_scores=pairing_scores
     )
     logits = model.lm_head(output.last_hidden_state[wanted])  # (positions, vocab)
-    if check_vocabulary(vocabulary) == "nucleotides":
+    if vocabulary == "nucleotides":
         return logits[:, _NUCLEOTIDE_IDS].float().log_softmax(dim=-1)
     log_probabilities: Tensor = logits.float().log_softmax(dim=-1)
     return log_probabilities[:, _NUCLEOTIDE_IDS]

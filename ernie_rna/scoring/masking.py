@@ -19,8 +19,7 @@ from transformers import DataCollatorForLanguageModeling
 
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.layers_ernie_rna import pairing_table
-
-PAIRINGS = ("inference", "pretraining")
+from ernie_rna.options import MASK_PAIRINGS
 
 # Of a position that is to be predicted; the authors' number.
 MASKED_PAIRING_SCORE = -1.0
@@ -29,8 +28,8 @@ NO_LABEL = -100
 
 
 def check_mask_pairing(mask_pairing: str) -> str:
-    if mask_pairing not in PAIRINGS:
-        raise ValueError(f"mask_pairing must be {' or '.join(PAIRINGS)}; got {mask_pairing!r}")
+    if mask_pairing not in MASK_PAIRINGS:
+        raise ValueError(f"mask_pairing must be {' or '.join(MASK_PAIRINGS)}; got {mask_pairing!r}")
     return mask_pairing
 
 

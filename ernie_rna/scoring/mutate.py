@@ -24,234 +24,189 @@ mean.
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from os import PathLike
-from string import ascii_lowercase
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-from ernie_rna.run.loading import load_masked_lm, memory_explained, not_finite, tokenize
-from ernie_rna.run.progress import Progress
-from ernie_rna.scoring.masked_lm import (
+from ernie_rna.options import MutateOptions, takes
+from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.runner import RunSummary, Step, Task, iterate, run, text_output
+from ernie_rna.run.store import Part, Results
+from ernie_rna.scoring.letter_scores import (
+    EFFECTS_HEADER,
     NUCLEOTIDES,
-    check_vocabulary,
-    mask_tokens,
-    nucleotide_log_probabilities,
+    POSITIONS_HEADER,
+    SUMMARY_HEADER,
+    LetterScores,
+    as_rna,
+    effect_lines,
+    position_lines,
+    summary_line,
 )
-from ernie_rna.scoring.masking import check_mask_pairing
-from ernie_rna.sequences.batches import Window, plan_batches, resolve_batch_tokens, work
-from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.long import Piece
-from ernie_rna.sequences.sources import Intake, Sequences
+from ernie_rna.sequences.chunks import Chunk, Piece, Plan, resolve_batch_tokens, whole
+from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.sources import Sequences, Survey
 
-# A window ends at this many batches' worth of tokens: long enough to fill its batches.
-_WINDOW_BATCHES = 64
+if TYPE_CHECKING:
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
-_TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
+__all__ = ["LetterScores", "RunSummary", "mutate"]
 
-
-@dataclass(frozen=True)
-class LetterScores:
-    """What the model expects at each position of a sequence.
-
-    Attributes:
-        id: of the sequence.
-        sequence: upper case, U for T.
-        log_probabilities: (length, 4), of A, C, G and U; NaN in rows without scores.
-    """
-
-    id: str
-    sequence: str
-    log_probabilities: np.ndarray
-
-    @cached_property
-    def scored(self) -> np.ndarray:
-        """(length,), False at N and the IUPAC codes."""
-        return np.array([letter in NUCLEOTIDES for letter in self.sequence], dtype=bool)
-
-    @cached_property
-    def log_likelihoods(self) -> np.ndarray:
-        """(length,), of the letters that are there; NaN where there are no scores."""
-        columns = [max(NUCLEOTIDES.find(letter), 0) for letter in self.sequence]
-        values: np.ndarray = self.log_probabilities[np.arange(len(columns)), columns]
-        return values
-
-    @cached_property
-    def effects(self) -> np.ndarray:
-        """(length, 4), of each letter in place of that which is there; 0 for that one itself."""
-        return self.log_probabilities - self.log_likelihoods[:, None]
-
-    @property
-    def pseudo_log_likelihood(self) -> float:
-        """Over the positions with scores; 0 where there is none."""
-        return float(self.log_likelihoods[self.scored].sum(dtype=np.float64))
-
-    @property
-    def pseudo_perplexity(self) -> float:
-        """Over the positions with scores; NaN where there is none."""
-        count = int(self.scored.sum())
-        return math.exp(-self.pseudo_log_likelihood / count) if count else math.nan
+_LINE_BYTES = 30
 
 
+@takes(MutateOptions)
 def mutate(
     sequences: Sequences,
     model: str | PathLike[str] | ErnieRnaForMaskedLM,
+    output: FilePath | None = None,
+    positions: FilePath | None = None,
+    summary: FilePath | None = None,
     *,
-    masked: bool = True,
-    mask_pairing: str = "inference",
-    vocabulary: str = "nucleotides",
-    long: str = "error",
-    unknown: str = "error",
-    batch_tokens: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    attention: str | None = None,
-    revision: str | None = None,
-    progress: bool | None = False,
-) -> Iterator[LetterScores]:
+    options: MutateOptions,
+) -> Iterator[LetterScores] | RunSummary:
     """Score every letter, and every other in its place, of each sequence, in input order.
+
+    What is written resumes where it stopped if the process is killed and the same call made again,
+    in the middle of a sequence as well, and can be shared by several processes; see `run.runner`.
 
     Args:
         sequences: as for `embed.embed`.
-        model: folder, Hub id or an `ErnieRnaForMaskedLM`.
-        masked: whether each position is masked when it is asked about, which takes as many passes
-            as there are nucleotides; False asks about all positions in one.
-        mask_pairing: how `<mask>` pairs, "inference" or "pretraining", see `masked_lm`.
-        vocabulary: what probabilities are normalised over: "nucleotides", A, C, G and U, or "all".
-        long: what to do with a sequence longer than the model was trained on: "error" or
-            "full" (computed whole).
-
-    The other arguments are those of `embed.embed`.
+        model: folder, Hub id, "mini" or an `ErnieRnaForMaskedLM`.
+        output, positions, summary: .tsv files, or "-" for standard output, with the effects of
+            all substitutions, the log-probabilities at each position and a line for each
+            sequence; without any of them the scores are yielded.
 
     Raises:
         InputError: a sequence is unfit or too long; before any of it is computed, unless the
-            input can be read only once.
-        ValueError: an argument is off, or the model has no language-model head.
-        EncodingError: memory does not suffice.
+            input can be read only once and nothing is written.
+        ValueError: an option is off, or the model has no language-model head.
+        EncodingError: a result is not finite, or memory does not suffice.
+        OutputError: an output exists, is being written, or the disk is full.
     """
-    check_mask_pairing(mask_pairing)
-    check_vocabulary(vocabulary)
-    if not masked and mask_pairing != "inference":
-        raise ValueError(f"mask_pairing={mask_pairing!r} with masked=False: there is no mask")
-    intake = Intake(sequences, long, unknown)
-    loaded = load_masked_lm(
-        model, revision=revision, dtype=dtype, device=device, attention=attention
+    task = MutateTask(options)
+    tables = (
+        (output, EFFECTS_HEADER, effect_lines),
+        (positions, POSITIONS_HEADER, position_lines),
+        (summary, SUMMARY_HEADER, summary_line),
     )
-    records = intake.records(loaded.config)
-    tokens = resolve_batch_tokens(batch_tokens, loaded.device)
-    windows = _windows(records, tokens, masked)
-    hidden = loaded.config.hidden_size
-
-    def cost(length: int) -> float:
-        return (length if masked else 1) * work(length + 2, hidden)
-
-    bar = Progress(progress, hidden, intake.found, cost)
-    how = _How(mask_pairing if masked else None, vocabulary)
-    return _scores(loaded, windows, how, bar)
+    outputs = [text_output(fspath(path), *how) for path, *how in tables if path is not None]
+    if not outputs:
+        return iterate(task, sequences, model)
+    # Whether files may be replaced is for `run` to see, which knows of unfinished runs.
+    check_output_files([one.path for one in outputs], force=True, extensions=(".tsv",))
+    return run(task, sequences, model, outputs)
 
 
-@dataclass(frozen=True)
-class _How:
-    """How `<mask>` pairs, None where nothing is masked, and what a softmax is over."""
+class MutateTask(Task[LetterScores]):
+    """Passes over sequences, one for each position that is asked about.
 
-    mask_pairing: str | None
-    vocabulary: str
-
-
-def _scores(
-    model: ErnieRnaForMaskedLM, windows: Iterable[Window], how: _How, bar: Progress
-) -> Iterator[LetterScores]:
-    with contextlib.closing(bar):
-        for window in windows:
-            results = [_without_scores(record) for record in window.records]
-            for number, batch in enumerate(window.batches):
-                pieces = [window.pieces[index] for index in batch]
-                with memory_explained([window.records[piece.record] for piece in pieces]):
-                    for piece, values in _score_batch(model, window.records, pieces, how):
-                        array = results[piece.record].log_probabilities
-                        array[piece.own_start : piece.own_stop] = values
-                bar.advance(window, number)
-            for scores in results:
-                scores.log_probabilities[~scores.scored] = np.nan
-                yield scores
-
-
-def _without_scores(record: FastaRecord) -> LetterScores:
-    sequence = record.sequence.translate(_TO_RNA)
-    nothing = np.full((len(sequence), len(NUCLEOTIDES)), np.nan, dtype=np.float32)
-    return LetterScores(record.id, sequence, nothing)
-
-
-def _windows(records: Iterable[FastaRecord], batch_tokens: int, masked: bool) -> Iterator[Window]:
-    """Cut records into windows of passes: pieces that see all of a sequence.
-
-    With `masked` there is one for each position with scores, which is what it owns.
+    A chunk may have some of the passes of a sequence; its scores are then NaN elsewhere.
     """
-    taken: list[FastaRecord] = []
-    pieces: list[Piece] = []
-    number = tokens = 0
-    for record in records:
-        cost = (len(record.sequence) + 2) * (len(record.sequence) if masked else 1)
-        if taken and tokens + cost > batch_tokens * _WINDOW_BATCHES:
-            yield _window(number, taken, pieces, batch_tokens)
-            number, tokens, taken, pieces = number + 1, 0, [], []
-        pieces += _passes(len(taken), record.sequence, masked)
-        taken.append(record)
-        tokens += cost
-    if taken:
-        yield _window(number, taken, pieces, batch_tokens)
+
+    name = "letter scores"
+    options: MutateOptions
+
+    def load(self, source: Any, device: str | None) -> None:
+        from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
+        from ernie_rna.run.loading import load
+
+        options = self.options
+        self.model = load(ErnieRnaForMaskedLM, source, **{**options.loading, "device": device})
+        tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
+        hidden = self.model.config.hidden_size
+        split = _passes if options.masked else whole
+        self.plan = Plan(tokens, hidden, split, divides=options.masked)
+
+    def compute(self, chunk: Chunk, step: Step) -> list[LetterScores]:
+        from ernie_rna.run.loading import memory_explained
+
+        results = [_without_scores(one.id, as_rna(one.sequence)) for one in chunk.records]
+        for number in range(len(chunk.batches)):
+            pieces = chunk.batch(number)
+            with memory_explained([chunk.records[piece.record] for piece in pieces]):
+                for piece, values in self._score(chunk, pieces):
+                    array = results[piece.record].log_probabilities
+                    array[piece.own_start : piece.own_stop] = values
+            step(number)
+        for scores in results:
+            scores.log_probabilities[~scores.scored] = np.nan
+        return results
+
+    def _score(self, chunk: Chunk, pieces: list[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
+        """Run some passes; yield, for each, the log-probabilities where it owns, (owned, 4)."""
+        import torch
+
+        from ernie_rna.run.loading import not_finite, tokenize
+        from ernie_rna.scoring.masked_lm import mask_tokens, nucleotide_log_probabilities
+
+        chosen = sorted({piece.record for piece in pieces})
+        rows = [chosen.index(piece.record) for piece in pieces]
+        texts = [chunk.records[record].sequence for record in chosen]
+        input_ids, mask = (batch[rows] for batch in tokenize(texts, self.model.device))
+        owned = torch.zeros(input_ids.shape, dtype=torch.bool)  # (batch, seq), a row a pass
+        for row, piece in zip(owned, pieces, strict=True):
+            row[1 + piece.own_start : 1 + piece.own_stop] = True
+        owned, scores = owned.to(self.model.device), None
+        if self.options.masked:
+            how = self.options.mask_pairing
+            input_ids, scores = mask_tokens(input_ids, owned, self.model.config, how)
+        values = nucleotide_log_probabilities(
+            self.model, input_ids, mask, owned, scores, self.options.vocabulary
+        )
+        parts = values.cpu().split([piece.owned for piece in pieces])
+        for piece, part in zip(pieces, parts, strict=True):
+            if not part.isfinite().all():
+                name = chunk.records[piece.record].id
+                raise not_finite(f"{name}: a log-probability", self.model)
+            yield piece, part.numpy()
+
+    def join(self, results: Iterable[LetterScores]) -> Iterator[LetterScores]:
+        for _, same in groupby(results, attrgetter("id")):
+            first, *others = same
+            for other in others:
+                there = ~np.isnan(other.log_probabilities)
+                first.log_probabilities[there] = other.log_probabilities[there]
+            yield first
+
+    def pack(self, results: list[LetterScores]) -> Results:
+        """The rows with scores, and for each sequence how many and which they are."""
+        rows = [np.flatnonzero(~np.isnan(one.log_probabilities[:, 0])) for one in results]
+        values = [one.log_probabilities[own] for one, own in zip(results, rows, strict=True)]
+        return {
+            "ids": [one.id for one in results],
+            "sequences": [one.sequence for one in results],
+            "counts": np.array([len(own) for own in rows]),
+            "rows": np.concatenate(rows),
+            "log_probabilities": np.concatenate(values),
+        }
+
+    def unpack(self, part: Part) -> Iterator[LetterScores]:
+        counts, rows, values = (part.get(n) for n in ("counts", "rows", "log_probabilities"))
+        bounds = np.cumsum(counts)[:-1]
+        parts = zip(np.split(rows, bounds), np.split(values, bounds), strict=True)
+        named = zip(part.texts("ids"), part.texts("sequences"), parts, strict=True)
+        for id, sequence, (own, of_own) in named:
+            scores = _without_scores(id, sequence)
+            scores.log_probabilities[own] = of_own
+            yield scores
+
+    def nbytes(self, found: Survey) -> int:
+        return 3 * _LINE_BYTES * found.nucleotides
 
 
-def _passes(record: int, sequence: str, masked: bool) -> list[Piece]:
-    length = len(sequence)
-    if not masked:
-        return [Piece(record, 0, length, 0, length)]
+def _without_scores(id: str, sequence: str) -> LetterScores:
+    return LetterScores(id, sequence, np.full((len(sequence), 4), np.nan, dtype=np.float32))
+
+
+def _passes(record: int, sequence: str) -> list[Piece]:
+    """A piece that sees all of a sequence for each position with scores, which is what it owns."""
     return [
-        Piece(record, 0, length, position, position + 1)
-        for position, letter in enumerate(sequence.translate(_TO_RNA))
+        Piece(record, 0, len(sequence), position, position + 1)
+        for position, letter in enumerate(as_rna(sequence))
         if letter in NUCLEOTIDES
     ]
-
-
-def _window(
-    number: int, records: list[FastaRecord], pieces: list[Piece], batch_tokens: int
-) -> Window:
-    batches = plan_batches([piece.tokens for piece in pieces], batch_tokens)
-    return Window(number, records, pieces, batches)
-
-
-def _score_batch(
-    model: ErnieRnaForMaskedLM,
-    records: list[FastaRecord],
-    pieces: list[Piece],
-    how: _How,
-) -> Iterator[tuple[Piece, np.ndarray]]:
-    """Run some passes; yield, for each, the log-probabilities where it owns, (owned, 4)."""
-    chosen = sorted({piece.record for piece in pieces})
-    row_of = {record: row for row, record in enumerate(chosen)}
-    rows = [row_of[piece.record] for piece in pieces]
-    input_ids, mask = tokenize([records[record].sequence for record in chosen], model.device)
-    input_ids, mask = input_ids[rows], mask[rows]  # (batch, seq), a row a pass
-    owned = torch.zeros(input_ids.shape, dtype=torch.bool)
-    for row, piece in zip(owned, pieces, strict=True):
-        row[1 + piece.own_start : 1 + piece.own_stop] = True
-    owned = owned.to(model.device)
-    config: Any = model.config
-    pairing_scores = None
-    if how.mask_pairing is not None:
-        input_ids, pairing_scores = mask_tokens(input_ids, owned, config, how.mask_pairing)
-    values = nucleotide_log_probabilities(
-        model, input_ids, mask, owned, pairing_scores, how.vocabulary
-    ).cpu()
-    parts = values.split([piece.owned for piece in pieces])
-    for piece, part in zip(pieces, parts, strict=True):
-        if not part.isfinite().all():
-            raise not_finite(f"{records[piece.record].id}: a log-probability", model)
-        yield piece, part.numpy()

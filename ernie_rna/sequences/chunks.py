@@ -21,7 +21,7 @@ Positions are nucleotides counted from 0; special tokens do not count. Lengths i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ _MAX_PADDING = 0.05
 SCORES_FROM = 1024
 # Of a pair head, channels * length² values do so.
 MAPS_FROM = 256
+# Tokens of a chunk whose results are maps, which wait in memory: of 1022 nt each, 270 MB.
+TOKENS_OF_MAPS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,10 @@ class Chunk:
         """What the model sees of a piece."""
         return self.records[piece.record].sequence[piece.start : piece.stop]
 
+    def share(self, pieces: Iterable[Piece]) -> float:
+        """How many sequences pieces are, by what they keep of each."""
+        return sum(piece.owned / len(self.records[piece.record].sequence) for piece in pieces)
+
 
 def whole(record: int, sequence: str) -> list[Piece]:
     """A sequence as one piece."""
@@ -122,6 +128,7 @@ class Plan:
         split: the pieces of a sequence, of its place and its letters.
         chunk_tokens: tokens after which a chunk ends; None is `CHUNK_BATCHES` batches.
         squared_from: as for `plan_batches`.
+        divides: whether the pieces of a sequence may be divided among several chunks.
     """
 
     batch_tokens: int
@@ -129,6 +136,7 @@ class Plan:
     split: Callable[[int, str], list[Piece]] = whole
     chunk_tokens: int | None = None
     squared_from: int = SCORES_FROM
+    divides: bool = False
 
     @property
     def limit(self) -> int:
@@ -141,17 +149,24 @@ class Plan:
         pieces: list[Piece] = []
         number = tokens = 0
         for record in records:
-            more = self.split(len(taken), record.sequence)
-            size = sum(piece.tokens for piece in more) or len(record.sequence)
-            if taken and (len(taken) >= CHUNK_RECORDS or tokens + size > self.limit):
-                yield self._chunk(number, taken, pieces)
-                number, tokens, taken, pieces = number + 1, 0, [], []
-                more = self.split(0, record.sequence)
-            taken.append(record)
-            pieces += more
-            tokens += size
+            for portion in self._portions(record.sequence):
+                size = sum(piece.tokens for piece in portion) or len(record.sequence)
+                if taken and (len(taken) >= CHUNK_RECORDS or tokens + size > self.limit):
+                    yield self._chunk(number, taken, pieces)
+                    number, tokens, taken, pieces = number + 1, 0, [], []
+                pieces += [replace(piece, record=len(taken)) for piece in portion]
+                taken.append(record)
+                tokens += size
         if taken:
             yield self._chunk(number, taken, pieces)
+
+    def _portions(self, sequence: str) -> list[list[Piece]]:
+        """The pieces of a sequence; if they may be divided, as many at once as a chunk takes."""
+        pieces = self.split(0, sequence)
+        if not self.divides or not pieces:
+            return [pieces]
+        most = max(1, self.limit // max(piece.tokens for piece in pieces))
+        return [pieces[first : first + most] for first in range(0, len(pieces), most)]
 
     def _chunk(self, number: int, records: list[FastaRecord], pieces: list[Piece]) -> Chunk:
         tokens = [piece.tokens for piece in pieces]

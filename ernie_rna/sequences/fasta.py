@@ -48,6 +48,11 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 class InputError(ValueError):
     """The input cannot be computed; the message names the file and the record or line."""
 
+    @classmethod
+    def at(cls, name: FilePath, line: int, problem: str) -> InputError:
+        """What to raise for a line of a file."""
+        return cls(f"{fspath(name)}: line {line}: {problem}")
+
 
 @dataclass(frozen=True, slots=True)
 class FastaRecord:
@@ -156,7 +161,7 @@ def _problem(record: FastaRecord, allowed: bytes) -> str | None:
 def _parse(path: FilePath | IO[bytes], name: str) -> Iterator[FastaRecord]:
     header: str | None = None
     lines: list[str] = []
-    for number, line in _read_lines(path, name):
+    for number, line in read_lines(path, name):
         if line.startswith(">"):
             if header is not None:
                 yield _record(header, lines)
@@ -172,13 +177,36 @@ def _parse(path: FilePath | IO[bytes], name: str) -> Iterator[FastaRecord]:
 
 
 def _record(header: str, lines: list[str]) -> FastaRecord:
-    id, description = [*header.split(None, 1), "", ""][:2]
+    id, description = split_header(header)
     sequence = "".join(line.strip() for line in lines if not line.startswith("#"))
     return FastaRecord(id, sequence, description)
 
 
-def _read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """The lines of a text, without their ends, and their numbers from 1."""
+def split_header(text: str) -> tuple[str, str]:
+    """Id and description, in FASTA and every other format: the first word, and the rest.
+
+    >>> split_header(" rna7  Bacillus subtilis, partial ")
+    ('rna7', 'Bacillus subtilis, partial')
+    """
+    id, description = [*text.split(None, 1), "", ""][:2]
+    return id, description.rstrip()
+
+
+# ---------------------------------------------------------------------------------------------
+# Lines of text
+
+
+def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text, without their ends, and their numbers from 1.
+
+    Args:
+        path: as for `read_fasta`.
+        name: what to call it in messages.
+
+    Raises:
+        InputError: a line is not UTF-8 or has a control character, or a compressed file is damaged.
+        OSError: the file cannot be opened.
+    """
     with _open_bytes(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig")
         number = 0
@@ -188,14 +216,13 @@ def _read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, st
                 if control is not None:
                     code = ord(control[0])
                     hint = "" if code else "; is it UTF-16 or binary?"
-                    what = f"control character {code:#04x}{hint}"
-                    raise InputError(f"{name}: line {number}: {what}")
+                    raise InputError.at(name, number, f"control character {code:#04x}{hint}")
                 yield number, line.rstrip("\n")
         except UnicodeDecodeError as error:
             # All lines before those that are being decoded have been read.
             before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             line_number = number + 1 + before.count(b"\n")
-            raise InputError(f"{name}: line {line_number}: text that is not UTF-8") from error
+            raise InputError.at(name, line_number, "text that is not UTF-8") from error
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{name}: damaged or cut off: {error}") from error
         finally:

@@ -7,25 +7,26 @@ in the model's config.json as `pair_calibration`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ernie_rna.extras import import_extra
+
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationLine:
     """log-odds = slope * logit + offset."""
 
     slope: float
     offset: float
 
 
-UNCALIBRATED = Calibration(1.0, 0.0)
+UNCALIBRATED = CalibrationLine(1.0, 0.0)
 
 
-def read_calibration(config: Any) -> Calibration:
+def read_calibration(config: Any) -> CalibrationLine:
     """What a model's configuration says; `UNCALIBRATED` where it says nothing.
 
     Raises:
@@ -40,56 +41,35 @@ def read_calibration(config: Any) -> Calibration:
         slope = offset = float("nan")
     if not (slope > 0 and np.isfinite([slope, offset]).all()):
         raise ValueError(f"pair_calibration must be a slope above 0 and an offset; got {values!r}")
-    return Calibration(slope, offset)
+    return CalibrationLine(slope, offset)
 
 
-def fit_calibration(logits: np.ndarray, known: np.ndarray, steps: int = 50) -> Calibration:
-    """The line that makes known pairs likeliest, by Newton's method.
+def fit_calibration(logits: np.ndarray, known: np.ndarray) -> CalibrationLine:
+    """The line that makes known pairs likeliest.
 
     Args:
         logits: (pairs,).
         known: (pairs,), whether each is in the known structure.
-        steps: at most; the method stops once the numbers move by less than 1e-6.
 
     Raises:
-        ValueError: all of the pairs are known or none is; the logits sort them out perfectly, so
+        ValueError: all of the pairs are known or none is; the logits tell them apart perfectly, so
             that no line is the best; or known pairs do not have the higher ones.
+        ImportError: scikit-learn is not installed.
     """
-    known = known.astype(np.float64)
-    if known.min() == known.max():
+    linear = import_extra("sklearn.linear_model", "train", "calibration")
+    known = known.astype(bool)
+    if known.all() or not known.any():
         raise ValueError(f"calibration needs known and other pairs; of {len(known)} all are alike")
-    design = np.stack([logits.astype(np.float64), np.ones(len(logits))])  # (2, pairs)
-    # From a line that is flat Newton's steps go astray less than from a steep one.
-    line = np.array([0.0, np.log(known.mean() / (1 - known.mean()))])
-    for _ in range(steps):
-        probabilities = 1 / (1 + np.exp(-np.clip(line @ design, -500, 500)))
-        curvature = (design * probabilities * (1 - probabilities)) @ design.T
-        change = np.linalg.solve(curvature + 1e-9 * np.eye(2), design @ (known - probabilities))
-        line = _best_step(design, known, line, change)
-        if np.abs(change).max() < 1e-6:
-            if line[0] <= 0:
-                raise ValueError(
-                    f"known pairs do not have higher logits: the slope is {line[0]:.3f}"
-                )
-            return Calibration(*line.tolist())
-    raise ValueError(f"calibration found no best line in {steps} steps; it came to {line}")
-
-
-def _best_step(
-    design: np.ndarray, known: np.ndarray, line: np.ndarray, change: np.ndarray
-) -> np.ndarray:
-    """The line moved by the change, halved until it is no less likely than before."""
-    for _ in range(30):
-        if _loss(design, known, line + change) <= _loss(design, known, line):
-            return line + change
-        change = change / 2
-    return line
-
-
-def _loss(design: np.ndarray, known: np.ndarray, line: np.ndarray) -> float:
-    log_odds = line @ design
-    loss: float = (np.logaddexp(0, log_odds) - known * log_odds).sum()
-    return loss
+    if logits[known].min() >= logits[~known].max() or logits[known].max() <= logits[~known].min():
+        raise ValueError(
+            "calibration has no best line: the logits tell known pairs from the others"
+        )
+    fitted = linear.LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
+    fitted.fit(logits[:, None].astype(np.float64), known)
+    slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0:
+        raise ValueError(f"known pairs do not have higher logits: the slope is {slope:.3f}")
+    return CalibrationLine(slope, offset)
 
 
 @dataclass(frozen=True)
@@ -115,17 +95,13 @@ def reliability(probabilities: np.ndarray, known: np.ndarray, bins: int = 10) ->
     Args:
         probabilities, known: (pairs,) each.
     """
-    return list(_bins(probabilities, known.astype(np.float64), np.linspace(0, 1, bins + 1)))
-
-
-def _bins(probabilities: np.ndarray, known: np.ndarray, edges: np.ndarray) -> Iterator[Bin]:
-    number = np.clip(np.digitize(probabilities, edges) - 1, 0, len(edges) - 2)
-    for index in range(len(edges) - 1):
-        mine = number == index
-        if mine.any():
-            low, high = float(edges[index]), float(edges[index + 1])
-            means = float(probabilities[mine].mean()), float(known[mine].mean())
-            yield Bin(low, high, int(mine.sum()), *means)
+    edges = np.linspace(0, 1, bins + 1)
+    counts, predicted, hits = (
+        np.histogram(probabilities, edges, weights=weights)[0].tolist()
+        for weights in (None, probabilities, known.astype(np.float64))
+    )
+    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts, predicted, hits, strict=True)
+    return [Bin(low, high, n, p / n, k / n) for low, high, n, p, k in rows if n]
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:

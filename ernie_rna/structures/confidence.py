@@ -3,23 +3,18 @@
 A model with a head for structures gives every two bases a logit, and by the calibration in its
 configuration (see `calibration`) a probability; without one the logit is taken as it is, and the
 probabilities are as true as that. A model without such a head has only the contacts of the
-optimisation, in the same range but no probabilities: they rank the pairs.
-
-Positions count from 0 here and from 1 in the tables.
+optimisation, in the same range but no probabilities: they rank the pairs. Positions count from 0.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rna.structures.calibration import UNCALIBRATED, Calibration
+from ernie_rna.structures.calibration import UNCALIBRATED, CalibrationLine
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.formats.structure import Structure
-
-PAIRS_HEADER = "id\ti\tj\tbase_i\tbase_j\tprobability\n"
-BASES_HEADER = "id\tposition\tbase\tpartner\treliability\n"
 
 
 def pair_probabilities(
@@ -27,7 +22,7 @@ def pair_probabilities(
     sequences: Sequence[Sequence[str]],
     *,
     min_loop: int = 0,
-    calibration: Calibration = UNCALIBRATED,
+    calibration: CalibrationLine = UNCALIBRATED,
 ) -> Tensor:
     """The probability of each pair of bases, by the logits of a head.
 
@@ -44,14 +39,6 @@ def pair_probabilities(
     allowed = allowed_pairs(sequences, length, min_loop=min_loop, device=logits.device)
     log_odds = calibration.slope * logits.float() + calibration.offset
     return torch.sigmoid(log_odds).masked_fill(~allowed, 0.0)
-
-
-def contact_strengths(contacts: Tensor) -> Tensor:
-    """Contacts of the optimisation in the range of probabilities: (…, length, length), at most 1.
-
-    A base keeps to about one partner there, not exactly, so that a contact may pass 1.
-    """
-    return contacts.float().clamp(max=1.0)
 
 
 def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.ndarray:
@@ -83,22 +70,3 @@ def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.nd
     for i, j in structure.pairs:
         reliabilities[[i, j]] = probabilities[i, j]
     return reliabilities
-
-
-def pair_lines(structure: Structure, probabilities: np.ndarray) -> Iterator[str]:
-    """A line below `PAIRS_HEADER` for each pair of a structure."""
-    for i, j in structure.pairs:
-        bases = f"{structure.sequence[i]}\t{structure.sequence[j]}"
-        yield f"{structure.id}\t{i + 1}\t{j + 1}\t{bases}\t{probabilities[i, j]:.4f}\n"
-
-
-def base_lines(structure: Structure, probabilities: np.ndarray) -> Iterator[str]:
-    """A line below `BASES_HEADER` for each base; partner 0 is unpaired."""
-    rows = zip(
-        structure.sequence,
-        structure.partners,
-        base_reliabilities(probabilities, structure).tolist(),
-        strict=True,
-    )
-    for position, (base, partner, reliability) in enumerate(rows, 1):
-        yield f"{structure.id}\t{position}\t{base}\t{partner}\t{reliability:.4f}\n"

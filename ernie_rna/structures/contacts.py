@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ernie_rna.model.heads_ernie_rna import bases_of_scores
+
 # A bit for each base and the bits of its canonical partners: A-U, C-G and the wobble pair G-U.
 _BASE_BITS = {"A": 1, "C": 2, "G": 4, "U": 8, "T": 8}
 _PARTNER_BITS = {"A": 8, "C": 4, "G": 2 | 8, "U": 1 | 4, "T": 1 | 4}
@@ -28,9 +30,8 @@ _PARTNER_BITS = {"A": 8, "C": 4, "G": 2 | 8, "U": 1 | 4, "T": 1 | 4}
 # Entries that shrank to 0 stay 0; dropping them now and then keeps the later steps short.
 _STEPS_BETWEEN_COMPACTIONS = 8
 
-
-class NoSolutionError(ValueError):
-    """A sequence has no contacts; the message says why."""
+_INFINITE = "the map has a score that is not finite"
+_DIVERGED = "the optimisation diverged; are its scores in the hundreds?"
 
 
 def symmetrize(scores: Tensor) -> Tensor:
@@ -63,31 +64,20 @@ def extract_pairing_map(
     Raises:
         ValueError: a row of the mask has a gap, or fewer than the two tokens ``<cls>``, ``<eos>``.
     """
-    scores: Tensor = attention_biases[layer][:, head]  # (batch, seq, seq)
-    first, lengths = _base_spans(attention_mask.to(scores.device))
-    offsets = torch.arange(int(lengths.max()), device=scores.device)
-    inside = offsets < lengths[:, None]  # (batch, length)
-    # Where a sequence has ended any index will do: the entry is overwritten below.
-    columns = (first[:, None] + offsets).clamp(max=scores.shape[-1] - 1)
-    rows = torch.arange(len(scores), device=scores.device)[:, None, None]
-    bases = scores[rows, columns[:, :, None], columns[:, None, :]]  # (batch, length, length)
-    return symmetrize(bases.masked_fill(~(inside[:, :, None] & inside[:, None, :]), 0.0))
-
-
-def _base_spans(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The token index of each sequence's first base and its number of bases, both (batch,)."""
-    real = attention_mask.bool()
-    start = real.int().argmax(dim=-1)
-    count = real.sum(dim=-1)
-    index = torch.arange(real.shape[-1], device=real.device)
-    together = (index >= start[:, None]) & (index < (start + count)[:, None])  # (batch, seq)
-    broken = (together != real).any(dim=-1) | (count < 2)
+    scores: Tensor = attention_biases[layer]  # (batch, heads, seq, seq)
+    mask = attention_mask.to(scores.device).bool()
+    lengths = mask.sum(dim=-1) - 2
+    # Real tokens stand together if they begin once.
+    begins = mask.diff(dim=-1, prepend=torch.zeros_like(mask[:, :1])) & mask
+    broken = (begins.sum(dim=-1) != 1) | (lengths < 0)
     if broken.any():
         raise ValueError(
             f"attention_mask of sequence {int(broken.nonzero()[0])}: expected <cls>, the bases and "
             "<eos> together, and padding before or after them"
         )
-    return start + 1, count - 2
+    bases, _ = bases_of_scores(scores, mask, [head])
+    inside = slice(int(lengths.max()))
+    return symmetrize(bases[:, 0, inside, inside])
 
 
 def allowed_pairs(
@@ -129,7 +119,7 @@ def allowed_pairs(
 
 
 @torch.no_grad()
-def solve_contacts(
+def solve_each(
     pairing_map: Tensor,
     sequences: Sequence[Sequence[str]],
     *,
@@ -140,7 +130,7 @@ def solve_contacts(
     threshold: float = 1.5,
     sparsity: float = 1.6,
     min_loop: int = 0,
-) -> Tensor:
+) -> list[Tensor | str]:
     """Contacts that agree with a pairing map while each base keeps to about one partner.
 
     With u the map, soft-thresholded, and the contacts A = a**2 on the allowed pairs, this maximises
@@ -171,12 +161,12 @@ def solve_contacts(
         min_loop: fewest bases between partners; the authors ask for none.
 
     Returns:
-        Contacts (batch, length, length), symmetric, at least 0, 0 where no pair is allowed; float64
-        for a float64 map and float32, the authors' precision, for any other.
+        Of each sequence the contacts (length, length), symmetric, at least 0, 0 where no pair is
+        allowed; float64 for a float64 map and float32, the authors' precision, for any other. Or
+        why it has none: the score of an allowed pair is not finite, or the optimisation diverges.
 
     Raises:
         ValueError: shapes disagree.
-        NoSolutionError: the score of an allowed pair is not finite, or the optimisation diverges.
     """
     shape = tuple(pairing_map.shape)
     if len(shape) != 3 or shape[1] != shape[2]:
@@ -184,55 +174,15 @@ def solve_contacts(
     if shape[0] != len(sequences):
         raise ValueError(f"pairing_map holds {shape[0]} maps for {len(sequences)} sequences")
     dtype = torch.float64 if pairing_map.dtype == torch.float64 else torch.float32
-    length = pairing_map.shape[-1]
-    allowed = allowed_pairs(sequences, length, min_loop=min_loop, device=pairing_map.device)
+    allowed = allowed_pairs(sequences, shape[1], min_loop=min_loop, device=pairing_map.device)
     row, i, j = allowed.triu(1).nonzero(as_tuple=True)  # (entries,) each
     scores = (pairing_map[row, i, j].to(dtype) + pairing_map[row, j, i].to(dtype)) / 2
-    _check_finite(scores, row, "the map has a score that is not finite")
+    infinite = set(row[~torch.isfinite(scores)].tolist())
 
-    values, kept = _optimise(
-        torch.sigmoid(2 * (scores - threshold)) * scores,
-        torch.stack([row * length + i, row * length + j]),
-        len(sequences) * length,
-        steps=steps,
-        primal_lr=primal_lr,
-        dual_lr=dual_lr,
-        lr_decay=lr_decay,
-        threshold=threshold,
-        sparsity=sparsity,
-    )
-    row, i, j = row[kept], i[kept], j[kept]
-    _check_finite(values, row, "the optimisation diverged; are its scores in the hundreds?")
-    contacts = pairing_map.new_zeros(pairing_map.shape, dtype=dtype)
-    contacts[row, i, j] = contacts[row, j, i] = values * values
-    return contacts
-
-
-def _optimise(
-    scores: Tensor,
-    bases: Tensor,
-    num_bases: int,
-    *,
-    steps: int,
-    primal_lr: float,
-    dual_lr: float,
-    lr_decay: float,
-    threshold: float,
-    sparsity: float,
-) -> tuple[Tensor, Tensor]:
-    """The optimisation of :func:`solve_contacts`, over the bases of all sequences in one row.
-
-    Args:
-        scores: (entries,), u of the formula.
-        bases: (2, entries), the two bases of each entry.
-        num_bases: batch * length.
-
-    Returns:
-        a of the entries that are left, and their indices among the entries given.
-    """
-    values = torch.sigmoid(scores) * torch.sigmoid(2 * (scores - threshold))
-    kept = torch.arange(len(values), device=values.device)
-    excess = _excess(values, bases, num_bases)
+    bases = torch.stack([row, row]) * shape[1] + torch.stack([i, j])  # (2, entries), in one row
+    scores = torch.sigmoid(2 * (scores - threshold)) * scores  # u of the formula
+    values = torch.sigmoid(scores) * torch.sigmoid(2 * (scores - threshold))  # a of the formula
+    excess = _excess(values, bases, shape[0] * shape[1])
     multipliers = excess.relu()
     for step in range(steps):
         force = multipliers * torch.sigmoid(2 * excess)
@@ -241,43 +191,45 @@ def _optimise(
         values = (values.abs() - sparsity * primal_lr).relu()
         if step % _STEPS_BETWEEN_COMPACTIONS == 1:
             alive = values != 0
-            values, scores, bases, kept = values[alive], scores[alive], bases[:, alive], kept[alive]
-        excess = _excess(values, bases, num_bases)
+            values, scores, bases = values[alive], scores[alive], bases[:, alive]
+        excess = _excess(values, bases, shape[0] * shape[1])
         multipliers = multipliers + dual_lr * excess.relu()
         dual_lr *= lr_decay
-    return values, kept
+
+    row = bases[0] // shape[1]
+    diverged = set(row[~torch.isfinite(values)].tolist())
+    contacts = pairing_map.new_zeros(shape, dtype=dtype)
+    i, j = bases % shape[1]
+    contacts[row, i, j] = contacts[row, j, i] = values * values
+    solved: list[Tensor | str] = list(contacts)
+    for place in diverged | infinite:
+        solved[place] = _INFINITE if place in infinite else _DIVERGED
+    return solved
 
 
 def _excess(values: Tensor, bases: Tensor, num_bases: int) -> Tensor:
-    """By how much the contacts of each base exceed one partner: (num_bases,)."""
+    """By how much the contacts of each base exceed one partner: (num_bases,).
+
+    Args:
+        values: (entries,), a of the formula.
+        bases: (2, entries), the two bases of each entry, those of all sequences in one row.
+    """
     contacts = values * values
     sums = contacts.new_zeros(num_bases)
     return sums.index_add_(0, bases[0], contacts).index_add_(0, bases[1], contacts) - 1
 
 
-def _check_finite(values: Tensor, row: Tensor, problem: str) -> None:
-    """Raise for the first sequence with a value that is not finite; both are (entries,)."""
-    broken = ~torch.isfinite(values)
-    if broken.any():
-        raise NoSolutionError(f"sequence {int(row[broken][0])}: {problem}")
-
-
-def solve_each(
+def solve_contacts(
     pairing_map: Tensor, sequences: Sequence[Sequence[str]], **settings: Any
-) -> list[Tensor | str]:
-    """The contacts of each sequence, (length, length), or why it has none.
-
-    Args:
-        pairing_map, sequences, settings: as for :func:`solve_contacts`.
+) -> Tensor:
+    """As :func:`solve_each`, (batch, length, length).
 
     Raises:
-        ValueError: shapes disagree.
+        ValueError: shapes disagree, or a sequence has no contacts.
     """
-    try:
-        return list(solve_contacts(pairing_map, sequences, **settings))
-    except NoSolutionError as error:
-        if len(sequences) == 1:
-            return [str(error).removeprefix("sequence 0: ")]
-    # One of them has no solution, and the others shall not suffer.
-    rows = zip(pairing_map, sequences, strict=True)
-    return [each for one, row in rows for each in solve_each(one[None], [row], **settings)]
+    solved = solve_each(pairing_map, sequences, **settings)
+    for row, contacts in enumerate(solved):
+        if isinstance(contacts, str):
+            raise ValueError(f"sequence {row}: {contacts}")
+    found: Any = solved
+    return torch.stack(found) if found else pairing_map

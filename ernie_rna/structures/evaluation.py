@@ -7,18 +7,20 @@ shifted by one base at one end, as a comparison of dynamic structures should (Ma
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from os import PathLike
 
 import numpy as np
 
 from ernie_rna.extras import import_extra
+from ernie_rna.sequences.fasta import FilePath
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
-from ernie_rna.structures.formats.structure import FilePath, Structure
+from ernie_rna.structures.formats.structure import Structure, differing_base
 
 MISSING = ("error", "skip", "unpaired")
+MEASURES = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -92,22 +94,16 @@ class Evaluation:
     def mean_shifted(self) -> PairScore:
         return mean_score(self.shifted)
 
-    def rows(self) -> list[list[str]]:
-        """A header, and a row for each sequence: its id and its scores, exact and shifted."""
-        measures = ["precision", "recall", "f1"]
-        rows = [["id", *measures, *(f"{measure}_shifted" for measure in measures)]]
-        for name, exact, shifted in zip(self.ids, self.exact, self.shifted, strict=True):
-            values = [getattr(score, measure) for score in (exact, shifted) for measure in measures]
-            rows.append([name, *(f"{value:.6f}" for value in values)])
-        return rows
+    def columns(self) -> dict[str, list[float]]:
+        """By name, a number for each sequence: the measures of exact and of shifted pairs."""
+        rows = [astuple(a) + astuple(b) for a, b in zip(self.exact, self.shifted, strict=True)]
+        names = [*MEASURES, *(f"{measure}_shifted" for measure in MEASURES)]
+        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def mean_score(scores: Sequence[PairScore]) -> PairScore:
     """The mean of each measure over some sequences."""
-    values = np.array(
-        [(score.precision, score.recall, score.f1) for score in scores], dtype=np.float64
-    )
-    return PairScore(*values.mean(axis=0).tolist())
+    return PairScore(*np.mean([astuple(score) for score in scores], axis=0).tolist())
 
 
 def evaluate(
@@ -134,17 +130,23 @@ def evaluate(
     predictions, references = _by_id(predicted, "predicted"), _by_id(reference, "reference")
     if not references:
         raise ValueError("there is no reference structure to compare with")
-    absent = [name for name in references if name not in predictions]
+    absent = [id for id in references if id not in predictions]
     if absent:
         _report_missing(absent, len(references), missing)
-    for name in absent:
-        if missing == "unpaired":
-            predictions[name] = replace(references[name], pairs=[])
-        else:
-            del references[name]
-    if not references:
+    scored = Evaluation([], [], [])
+    both_empty = 0
+    for id, known in references.items():
+        if id not in predictions and missing == "skip":
+            continue
+        own = predictions.get(id, replace(known, pairs=[]))
+        _check_same_sequence(own, known)
+        scored.ids.append(id)
+        scored.exact.append(score_pairs(own.pairs, known.pairs))
+        scored.shifted.append(score_pairs(own.pairs, known.pairs, shift=1))
+        both_empty += not own.pairs and not known.pairs
+    if not scored.ids:
         raise ValueError("no reference structure has a prediction; do the ids agree?")
-    return _evaluate(predictions, references)
+    return replace(scored, both_empty=both_empty)
 
 
 def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
@@ -160,40 +162,28 @@ def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
     warnings.warn(f"{problem} and are {done}: {shown}", stacklevel=3)
 
 
-def _evaluate(
-    predictions: Mapping[str, Structure], references: Mapping[str, Structure]
-) -> Evaluation:
-    exact, shifted, both_empty = [], [], 0
-    for name, known in references.items():
-        _check_same_sequence(predictions[name], known)
-        exact.append(score_pairs(predictions[name].pairs, known.pairs))
-        shifted.append(score_pairs(predictions[name].pairs, known.pairs, shift=1))
-        both_empty += not predictions[name].pairs and not known.pairs
-    return Evaluation(list(references), exact, shifted, both_empty)
-
-
 def _by_id(structures: FilePath | Iterable[Structure], which: str) -> dict[str, Structure]:
     if isinstance(structures, (str, PathLike)):
         structures = read_structures(structures)
     by_id: dict[str, Structure] = {}
     for structure in structures:
-        if structure.id in by_id:
+        if by_id.setdefault(structure.id, structure) is not structure:
             raise ValueError(f"two {which} structures have the id {structure.id!r}")
-        by_id[structure.id] = structure
     return by_id
 
 
 def _check_same_sequence(predicted: Structure, known: Structure) -> None:
-    mine, theirs = (s.sequence.upper().replace("T", "U") for s in (predicted, known))
+    mine, theirs = predicted.sequence, known.sequence
     if len(mine) != len(theirs):
         raise ValueError(
             f"{known.id!r} has {len(mine)} bases in the prediction, {len(theirs)} as known"
         )
-    for index, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-        if a != b and "N" not in (a, b):
-            raise ValueError(
-                f"base {index + 1} of {known.id!r} is {a} in the prediction, {b} as known"
-            )
+    place = differing_base(mine, theirs)
+    if place is not None:
+        raise ValueError(
+            f"base {place + 1} of {known.id!r} is {mine[place]} in the prediction, {theirs[place]} "
+            "as known"
+        )
 
 
 def mfe_structure(sequence: str, name: str = "") -> Structure:

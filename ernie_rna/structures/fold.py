@@ -9,42 +9,54 @@ If the folder has a secondary-structure head, its logits are the map that pairs 
 Without one that is the last layer's scores of head 5, without the special tokens, made symmetric.
 Either map is handed to `contacts.solve_contacts` and `pairs.predict_pairs`. The authors' script
 runs with pairing scores of zero everywhere (it hands an array of another form to the function that
-makes them), with no shortest loop and no shortest stem: `pairing_scores="zero", min_loop=0,
-min_stem=1` does the same. The defaults take the encoder as it was pretrained, the shortest loop
-that a real RNA has, and no pair that stacks on no other.
+makes them), with no shortest loop and no shortest stem: `as_authors=True` does the same. The
+defaults take the encoder as it was pretrained, the shortest loop that a real RNA has, and no pair
+that stacks on no other.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
-from typing import Any
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ernie_rna.run.by_window import compute_windows
-from ernie_rna.run.loading import tokenize
-from ernie_rna.run.progress import Progress
-from ernie_rna.sequences.batches import Plan, resolve_batch_tokens
-from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.long import LONG, check_long, nucleotide_limit
-from ernie_rna.sequences.sources import Intake, Sequences, as_source
-from ernie_rna.sequences.survey import Survey
-from ernie_rna.structures.contacts import solve_each
+from ernie_rna.options import FoldOptions, OptionError, takes
+from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run
+from ernie_rna.run.store import Part, Results, pack_ragged
+from ernie_rna.sequences.chunks import (
+    CHUNK_BATCHES,
+    TOKENS_OF_MAPS,
+    Chunk,
+    Plan,
+    check_overlap,
+    nucleotide_limit,
+    resolve_batch_tokens,
+)
+from ernie_rna.sequences.fasta import FastaRecord, FilePath
+from ernie_rna.sequences.sources import Sequences, Survey
+from ernie_rna.structures.formats.output import (
+    MATRICES,
+    bases_output,
+    check_outputs,
+    fold_output,
+    pairs_output,
+    suffix_of,
+)
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.structures.pairing_maps import FoldingModel, PairingMaps, load_maps
-from ernie_rna.structures.pairs import predict_pairs
-from ernie_rna.structures.reactivities import Probing
-from ernie_rna.structures.windows import windowed_map
+from ernie_rna.structures.reactivities import Probing, Reactivities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ernie_rna.structures.pairing_maps import FoldingModel
 
 # Of memory, for each two bases of a long sequence; 18.7 and 24.5 were measured at 6000 and 3000 nt.
 _BYTES_A_PAIR = 20
-MATRICES = ("contacts", "scores", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -55,196 +67,237 @@ class Fold:
         structure: id, sequence (its letters as they came) and base pairs.
         matrix: (length, length) in float32, if one was asked for, else None.
         problem: why there is no structure; None where there is one. The structure then has no
-            pairs, and `matrix` is None.
+            pairs, and the arrays are None.
+        reliabilities: (length,) in float32, see `confidence.base_reliabilities`.
     """
 
     structure: Structure
     matrix: np.ndarray | None = None
     problem: str | None = None
+    reliabilities: np.ndarray | None = None
 
 
+@overload
+def fold(
+    sequences: Sequences, model: FoldingModel, output: None = None, **options: Any
+) -> Iterator[Fold]: ...
+
+
+@overload
+def fold(
+    sequences: Sequences, model: FoldingModel, output: FilePath | Sequence[FilePath], **options: Any
+) -> RunSummary: ...
+
+
+@takes(FoldOptions)
 def fold(
     sequences: Sequences,
     model: FoldingModel,
+    output: FilePath | Sequence[FilePath] | None = None,
     *,
-    layer: int | None = None,
-    head: int | None = None,
-    pairing_scores: str | None = None,
-    min_loop: int = 3,
-    min_stem: int = 2,
-    matrix: str | None = None,
-    long: str = "error",
-    overlap: int = 256,
-    reactivities: Probing | Mapping[str, Sequence[float]] | None = None,
-    unknown: str = "error",
-    batch_tokens: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    attention: str | None = None,
-    revision: str | None = None,
-    progress: bool | None = False,
-) -> Iterator[Fold]:
-    """Predict secondary structures, in input order, batched by length.
+    pairs: FilePath | None = None,
+    bases: FilePath | None = None,
+    reactivities: Reactivities | FilePath | None = None,
+    options: FoldOptions,
+) -> Iterator[Fold] | RunSummary:
+    """Predict secondary structures and yield them, or write them to files.
 
-    A batch gives what each sequence gives alone (contacts to 1e-6). Only A-U, G-C and G-U pair;
-    T is U, and N and the other letters stay unpaired.
+    Both give the sequences in input order, batched by length. What is written is resumed if the
+    process is killed and the same call made again, and can be shared by several processes; see
+    `run.runner`. A batch gives what each sequence gives alone (contacts to 1e-6). Only A-U, G-C and
+    G-U pair; T is U, and N and the other letters stay unpaired.
 
     Args:
-        sequences: path of a FASTA file or "-" for standard input; a mapping of ids to sequences;
-            or an iterable of records, (id, sequence) pairs or sequences.
-        model: folder, Hub id, an `ErnieRnaForSecondaryStructure` or an `ErnieRnaModel`.
-        layer: whose scores: 0, the projected pairing scores, to the number of layers; None is
-            the last one, or a head that was trained on structures where there is one.
-        head: whose scores, counted from 0; None is 5, the authors' choice, or the trained head.
-        pairing_scores: "sequence", or "zero" as in the authors' script; None is what the
-            model's configuration says, "sequence" unless it was made otherwise.
-        min_loop: fewest bases between partners; 3 is the shortest hairpin loop of a real RNA, the
-            authors ask for none (0).
-        min_stem: fewest pairs that stack on one another; the authors take single ones too (1).
-        matrix: "contacts", those of `contacts.solve_contacts`, or "scores", the symmetric map
-            that they come from (of a trained head, its logits), or "probabilities", see
-            `confidence`; None for none of them.
-        long: what to do with a sequence longer than the model was trained on: "error", "window"
-            (overlapping windows, merged as `windows` says) or "full" (computed whole).
-        overlap: bases that neighbouring windows share at least.
-        reactivities: of chemical probing, by id, which shift the map as `reactivities` says; a
-            mapping is taken for SHAPE.
-        unknown: "error" or "unk", see `fasta`.
-        batch_tokens: tokens in a batch; None is 2048 on a CPU, else 16384.
-        dtype: "float32", "bfloat16" or "float16"; None is "float32", or the type of a model
-            that is given itself.
-        device: of torch; None, or "auto", is CUDA where there is one, else the CPU.
-        attention: "sdpa" or "eager"; None is "sdpa".
-        revision: branch, tag or commit of a model on the Hub.
-        progress: whether to show a bar; None shows it on a terminal.
+        sequences: as for `embeddings.embed.embed`.
+        model: folder, Hub id, "mini", an `ErnieRnaForSecondaryStructure` or an `ErnieRnaModel`.
+        output: file or folder, or several, whose extensions name the formats, see
+            `formats.output`; "-" is standard output.
+        pairs: table with a line for each pair and how likely it is; yields without any output.
+        bases: table with a line for each base, its partner and how likely that is.
+        reactivities: of chemical probing, which shift the map as `reactivities` says: a file or
+            folder, or by id a number for each base.
 
     Yields:
-        A `Fold` for every sequence. One whose optimisation diverges or whose scores are not
-        finite has a `problem`; the others are not affected.
+        A `Fold` for every sequence. One whose optimisation diverges or whose scores are not finite
+        has a `problem`; the others are not affected.
 
     Raises:
-        InputError: a sequence is unfit or too long; before any of it is computed, unless the
-            input can be read only once.
-        ValueError: an argument is off.
+        InputError: a sequence is unfit, too long or without reactivities; before any of it is
+            computed, unless the input can be read only once and nothing is written.
+        ValueError: an option is off.
+        EncodingError: memory does not suffice; a sequence is named.
+        OutputError: an output exists, is being written, or the disk is full.
     """
-    _check(min_loop, min_stem, matrix)
-    intake = Intake(sequences, long, unknown, choices=LONG)
-    probing = Probing(reactivities) if isinstance(reactivities, Mapping) else reactivities
-    if probing is not None and intake.found is not None:
-        probing.check(as_source(sequences, unknown).read())
-    maps = load_maps(
-        model,
-        layer,
-        head,
-        pairing_scores,
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        attention=attention,
-    )
-    config, width = maps.model.config, maps.width
-    records = intake.records(config)
-    tokens = resolve_batch_tokens(batch_tokens, maps.model.device)
-    limit = nucleotide_limit(config)
-    check_long(long, limit, overlap)
-    window = (limit, overlap) if long == "window" else None
-    if window and intake.found is not None:
-        _warn_of_memory(intake.found)
-    # A batch has whole sequences; each is cut where its map is computed.
-    whole = "full" if window else long
-    plan = Plan(tokens, limit, long=whole, squared_from=maps.squared_from)
-    bar = Progress(progress, width, intake.found, lambda length: plan.cost(length, width))
-    windows = compute_windows(
-        plan.windows(records),
-        partial(_fold_batch, maps, min_loop, min_stem, matrix, window, probing),
-        bar,
-    )
-    return chain.from_iterable(windows)
+    given = [output] if isinstance(output, (str, PathLike)) else output or []
+    outputs = [fold_output(fspath(path)) for path in given]
+    tables = [pairs_output(fspath(pairs))] if pairs is not None else []
+    tables += [bases_output(fspath(bases))] if bases is not None else []
+    check_outputs([one.path for one in outputs], [one.path for one in tables])
+    if outputs or tables:
+        with_matrix = any(suffix_of(one.path) == MATRICES for one in outputs)
+        if options.matrix and not with_matrix:
+            raise OptionError("matrix", f"{options.matrix} is for an .npz output: name one")
+        options = replace(options, matrix=(options.matrix or "contacts") if with_matrix else None)
+    probing = None if reactivities is None else Probing(reactivities, options)
+    task = FoldTask(options, probing, bool(tables))
+    if not outputs and not tables:
+        return iterate(task, sequences, model)
+    return run(task, sequences, model, [*outputs, *tables])
 
 
-def _warn_of_memory(found: Survey) -> None:
-    """Say what the map and the optimisation of the longest sequence take, from 1 GB on."""
-    length, id = found.longest[0]
-    gigabytes = _BYTES_A_PAIR * length**2 / 1e9
-    if gigabytes >= 1:
-        warnings.warn(
-            f"{id} has {length} nt: its map, put together from windows, and what is read off it "
-            f"take {gigabytes:.1f} GB of memory",
-            stacklevel=3,
-        )
-
-
-def _check(min_loop: int, min_stem: int, matrix: str | None) -> None:
-    if min_loop < 0:
-        raise ValueError(f"min_loop must be at least 0; got {min_loop}")
-    if min_stem < 1:
-        raise ValueError(f"min_stem must be at least 1; got {min_stem}")
-    if matrix not in (None, *MATRICES):
-        raise ValueError(f"matrix must be None or one of {', '.join(MATRICES)}; got {matrix!r}")
-
-
-def _fold_batch(
-    maps: PairingMaps,
-    min_loop: int,
-    min_stem: int,
-    matrix: str | None,
-    window: tuple[int, int] | None,
-    probing: Probing | None,
-    records: list[FastaRecord],
-) -> Iterator[Fold]:
-    texts = [record.sequence for record in records]
-    pairing_map = _pairing_map(maps, texts, window)  # (batch, length, length)
-    if probing is not None:
-        pairing_map = _shifted(pairing_map, records, probing, maps.slope)
-    solved = solve_each(pairing_map, texts, min_loop=min_loop, threshold=maps.threshold)
-    for record, scores, contacts in zip(records, pairing_map, solved, strict=True):
-        structure = Structure(record.id, record.sequence, [])
-        if isinstance(contacts, str):
-            yield Fold(structure, problem=contacts)
-            continue
-        pairs = predict_pairs(contacts[None], min_stem=min_stem)[0]
-        inside = slice(len(record.sequence))  # without the padding
-        made = {"contacts": contacts[inside, inside], "scores": scores[inside, inside]}
-        if matrix == "probabilities":
-            maps_of_one = made["scores"], made["contacts"]
-            made[matrix] = maps.probabilities(*maps_of_one, record.sequence, min_loop)
-        yield Fold(replace(structure, pairs=pairs), _copy(made.get(matrix or "")))
-
-
-def _pairing_map(maps: PairingMaps, texts: Sequence[str], window: tuple[int, int] | None) -> Tensor:
-    """The maps of a batch, (batch, length, length), by windows where a sequence is too long.
+class FoldTask(Task[Fold]):
+    """Structures, by the options.
 
     Args:
-        window: the limit and the overlap; None for whole sequences.
+        probing: the reactivities, if there are any.
+        with_reliabilities: whether those are wanted of each base.
     """
 
-    def compute(*some: str) -> Tensor:
-        return maps.compute(*tokenize(list(some), maps.model.device))
+    name = "structures"
+    options: FoldOptions
 
-    longest = max(map(len, texts))
-    if window is None or longest <= window[0]:
-        return compute(*texts)
-    batch = torch.zeros(len(texts), longest, longest)
-    for row, text in zip(batch, texts, strict=True):
-        inside = slice(len(text))
-        row[inside, inside] = windowed_map(lambda part: compute(part)[0], text, *window)
-    return batch
+    def __init__(self, options: FoldOptions, probing: Probing | None, with_reliabilities: bool):
+        super().__init__(options.resolved())
+        self.probing, self.with_reliabilities = probing, with_reliabilities
 
+    def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
+        longest = FastaRecord("", "")
+        for record in records if self.probing is None else self.probing.check(records):
+            longest = max(longest, record, key=lambda one: len(one.sequence))
+            yield record
+        gigabytes = _BYTES_A_PAIR * len(longest.sequence) ** 2 / 1e9
+        if self.options.long == "window" and gigabytes >= 1:
+            warnings.warn(
+                f"{longest.id} has {len(longest.sequence)} nt: its map, put together from windows, "
+                f"and what is read off it take {gigabytes:.1f} GB of memory",
+                stacklevel=2,
+            )
 
-def _shifted(
-    pairing_map: Tensor, records: Sequence[FastaRecord], probing: Probing, slope: float
-) -> Tensor:
-    """Maps with what probing says of both bases of each pair, (batch, length, length)."""
-    shifted = pairing_map.float().clone()
-    for row, record in zip(shifted, records, strict=True):
-        inside = slice(len(record.sequence))
-        shift = torch.from_numpy(probing.log_odds(record)).to(row) / slope
-        row[inside, inside] += shift[:, None] + shift
-    return shifted
+    def load(self, source: Any, device: str | None) -> None:
+        from ernie_rna.structures.pairing_maps import load_maps
 
+        options = self.options
+        how = options.layer, options.head, options.pairing_scores
+        self.maps = load_maps(source, *how, **{**options.loading, "device": device})
+        self.model, self.source = self.maps.model, self.maps.origin
+        limit = nucleotide_limit(self.model.config)
+        self.window = (limit, options.overlap) if options.long == "window" else None
+        if self.window:
+            check_overlap(options.overlap, limit)
+        tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
+        most = min(TOKENS_OF_MAPS, CHUNK_BATCHES * tokens) if options.matrix else None
+        self.plan = Plan(
+            tokens, self.maps.cost, chunk_tokens=most, squared_from=self.maps.squared_from
+        )
 
-def _copy(matrix: Tensor | None) -> np.ndarray | None:
-    if matrix is None:
-        return None
-    array: Any = matrix.to("cpu", torch.float32).numpy()
-    return np.array(array)
+    def compute(self, chunk: Chunk, step: Step) -> list[Fold]:
+        return self.compute_whole(chunk, step, self._fold)
+
+    def _fold(self, records: list[FastaRecord]) -> Iterator[Fold]:
+        from ernie_rna.structures.contacts import solve_each
+        from ernie_rna.structures.pairing_maps import shift_maps
+
+        texts = [record.sequence for record in records]
+        pairing_map = self.maps.of(texts, self.window)  # (batch, length, length)
+        if self.probing is not None:
+            shifts = map(self.probing.log_odds, records)
+            pairing_map = shift_maps(pairing_map, shifts, self.maps.slope)
+        how: Any = {"min_loop": self.options.min_loop, "threshold": self.maps.threshold}
+        solved = solve_each(pairing_map, texts, **how)
+        for record, scores, contacts in zip(records, pairing_map, solved, strict=True):
+            structure = Structure(record.id, record.sequence, [], record.description)
+            if isinstance(contacts, str):
+                yield Fold(structure, problem=contacts)
+            else:
+                inside = slice(len(record.sequence))  # without the padding
+                yield self._read_off(structure, scores[inside, inside], contacts[inside, inside])
+
+    def _read_off(self, structure: Structure, scores: Tensor, contacts: Tensor) -> Fold:
+        """What is wanted of a sequence, by its map and contacts, (length, length) each."""
+        from ernie_rna.structures.confidence import base_reliabilities
+        from ernie_rna.structures.pairs import predict_pairs
+
+        options: Any = self.options
+        (pairs,) = predict_pairs(contacts[None], min_stem=options.min_stem)
+        structure = replace(structure, pairs=pairs)
+        made = {"scores": scores, "contacts": contacts}
+        if self.with_reliabilities or options.matrix == "probabilities":
+            made["probabilities"] = self.maps.probabilities(
+                scores, contacts, structure.sequence, options.min_loop
+            )
+        arrays = {name: one.to("cpu").float().numpy() for name, one in made.items()}
+        reliabilities = None
+        if self.with_reliabilities:
+            reliabilities = base_reliabilities(arrays["probabilities"], structure)
+        matrix = arrays[options.matrix].copy() if options.matrix else None
+        return Fold(structure, matrix, reliabilities=reliabilities)
+
+    def pack(self, results: list[Fold]) -> Results:
+        structures = [one.structure for one in results]
+        no_matrix, nothing = np.empty((0, 0), np.float32), np.empty(0, np.float32)
+        pairs = [np.array(one.pairs, np.int64).reshape(-1, 2) for one in structures]
+        matrices = [no_matrix if one.matrix is None else one.matrix for one in results]
+        sure = [nothing if one.reliabilities is None else one.reliabilities for one in results]
+        return {
+            "ids": [one.id for one in structures],
+            "sequences": [one.sequence for one in structures],
+            "descriptions": [one.description for one in structures],
+            "problems": [one.problem or "" for one in results],
+            **pack_ragged("pairs", pairs),
+            **pack_ragged("matrices", matrices),
+            **pack_ragged("reliabilities", sure),
+        }
+
+    def unpack(self, part: Part) -> Iterator[Fold]:
+        texts = map(part.texts, ("ids", "sequences", "descriptions", "problems"))
+        arrays = map(part.ragged, ("pairs", "matrices", "reliabilities"))
+        for id, sequence, description, problem, pairs, matrix, sure in zip(
+            *texts, *arrays, strict=True
+        ):
+            yield Fold(
+                Structure(id, sequence, pairs.tolist(), description),
+                matrix if matrix.size else None,
+                problem or None,
+                sure if sure.size else None,
+            )
+
+    def write(
+        self, results: Iterable[Fold], outputs: Sequence[Output[Fold]]
+    ) -> tuple[list[Path], list[str]]:
+        paired = False
+
+        def watched() -> Iterator[Fold]:
+            nonlocal paired
+            for one in results:
+                paired = paired or bool(one.structure.pairs)
+                yield one
+
+        made = super().write(watched(), outputs)
+        if not paired:
+            warnings.warn("no structure has any pair", stacklevel=2)
+        return made
+
+    def problem(self, result: Fold) -> str | None:
+        found = result.problem
+        return None if found is None else f"{result.structure.id} has no structure: {found}"
+
+    def id_of(self, result: Fold) -> str:
+        return result.structure.id
+
+    def nbytes(self, found: Survey) -> int:
+        squares = sum(length**2 * count for length, count in found.lengths.items())
+        return 4 * squares if self.options.matrix else 4 * found.nucleotides
+
+    def describe_settings(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "source": self.maps.source,
+            "threshold": self.maps.threshold,
+            "pairing_scores": options.pairing_scores or self.model.config.pairing_scores,
+            "min_loop": options.min_loop,
+            "min_stem": options.min_stem,
+            "matrix": options.matrix,
+            "reliabilities": self.with_reliabilities,
+            "overlap": options.overlap if self.window else None,
+            "reactivities": self.probing.digest if self.probing else None,
+        }

@@ -1,217 +1,205 @@
 """The maps that structures are read off: attention scores, or the logits of a trained head.
 
+The map of a sequence that is longer than the model's limit is put together from windows, those of
+`sequences.chunks`. Two bases that share several windows get the score of the one in which the
+nearer of the two to an edge is farthest from it; an end of the sequence is no edge. Two bases that
+share no window cannot pair: those farther apart than the limit, and some that are not much nearer.
+
 Shapes: batch sequences, seq tokens, length bases of the longest sequence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
-from ernie_rna.run.attention_scores import (
-    attention_scores,
-    check_heads,
-    check_pairing_scores,
-)
-from ernie_rna.run.loading import (
-    class_names,
-    load_head,
-    load_model,
-    map_width,
-    resolve_layer,
-    run_on_tokens,
-    tokenize,
-)
-from ernie_rna.sequences.batches import MAPS_FROM, SCORES_FROM
+from ernie_rna.run.attention_scores import attention_scores, check_heads, run_head
+from ernie_rna.run.loading import has_head, load, read_config, resolve_layer, tokenize
+from ernie_rna.sequences.chunks import MAPS_FROM, SCORES_FROM, pair_head_cost, windows
 from ernie_rna.structures.calibration import read_calibration
-from ernie_rna.structures.confidence import contact_strengths, pair_probabilities
+from ernie_rna.structures.confidence import pair_probabilities
 from ernie_rna.structures.contacts import extract_pairing_map, symmetrize
 
 # The authors' choice for structures without training, and the constant of their optimisation.
 LAYER, HEAD, THRESHOLD = -1, 5, 1.5
 # Classes whose folders hold a head for structures.
-_WITH_HEAD = ("ErnieRnaForSecondaryStructure", "ErnieRnaForPreTraining")
+WITH_HEAD = ("ErnieRnaForSecondaryStructure", "ErnieRnaForPreTraining")
+# Of bases that share no window: so far below any threshold that no contact starts from it.
+NOT_SEEN = -100.0
 
 FoldingModel = str | PathLike[str] | ErnieRnaModel | ErnieRnaForSecondaryStructure
 
 
-class PairingMaps(Protocol):
+class PairingMaps(ABC):
     """A loaded model as a source of maps.
 
-    Attributes:
+    Args:
         model: what computes them.
+        pairing_scores: as for `attention_scores.use_pairing_scores`.
+
+    Attributes:
         threshold: the score around which `contacts.solve_contacts` weights them.
-        width: for `batches.work`.
-        squared_from: for `batches.plan_batches`.
-        source: what the maps are, in a few words.
-        label: what their numbers are.
         slope: from their numbers to log-odds of pairs.
+        cost, squared_from: for `chunks.Plan`.
+        source, origin: what the maps are, in a few words, and what of structures.
+        label: what their numbers are.
         certainty: what `probabilities` are.
     """
 
-    @property
-    def model(self) -> Any: ...
+    threshold: float = THRESHOLD
+    slope: float = 1.0
+    cost: float
+    squared_from: int
+    source: str
+    origin: str
+    label: str
+    certainty: str
 
-    @property
-    def threshold(self) -> float: ...
+    def __init__(self, model: Any, pairing_scores: str | None):
+        self.model, self.pairing_scores = model, pairing_scores
 
-    @property
-    def width(self) -> float: ...
-
-    @property
-    def squared_from(self) -> int: ...
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def slope(self) -> float: ...
-
-    @property
-    def certainty(self) -> str: ...
-
+    @abstractmethod
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, seq) each -> symmetric maps (batch, length, length)."""
 
+    @abstractmethod
     def probabilities(
         self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
     ) -> Tensor:
         """How likely each pair is, by the map and the contacts of a sequence: all (length, length),
         see `confidence`."""
 
+    def of(self, texts: Sequence[str], window: tuple[int, int] | None = None) -> Tensor:
+        """The maps of sequences, (batch, length, length).
 
-@dataclass(frozen=True)
-class ScoreMaps:
+        Args:
+            window: the limit, beyond which a map is put together from windows, and their overlap;
+                None computes all sequences whole.
+        """
+
+        def compute(*some: str) -> Tensor:
+            return self.compute(*tokenize(list(some), self.model.device))
+
+        longest = max(map(len, texts))
+        if window is None or longest <= window[0]:
+            return compute(*texts)
+        batch = torch.zeros(len(texts), longest, longest)
+        for row, text in zip(batch, texts, strict=True):
+            inside = slice(len(text))
+            row[inside, inside] = windowed_map(lambda part: compute(part)[0], text, *window)
+        return batch
+
+
+class ScoreMaps(PairingMaps):
     """The attention scores of one layer and head, made symmetric: no training on structures.
 
-    Attributes:
+    Args:
         layer: counted from 0, the projected pairing scores.
     """
 
-    model: ErnieRnaModel
-    layer: int
-    head: int
-    pairing_scores: str | None
-    threshold: float = THRESHOLD
-    squared_from: int = SCORES_FROM
-    slope: float = 1.0
-    certainty: str = "contact"
+    squared_from = SCORES_FROM
+    certainty = "contact"
 
-    @property
-    def width(self) -> float:
-        config: Any = self.model.config
-        return float(config.hidden_size)
-
-    @property
-    def source(self) -> str:
-        return f"layer {self.layer}, head {self.head}"
-
-    @property
-    def label(self) -> str:
-        return "attention score" if self.layer else "projected pairing score"
+    def __init__(self, model: ErnieRnaModel, pairing_scores: str | None, layer: int, head: int):
+        super().__init__(model, pairing_scores)
+        self.layer, self.head = layer, head
+        self.cost = self.model.config.hidden_size
+        self.source = f"layer {layer}, head {head}"
+        self.origin = f"structures without training, by the attention scores of {self.source}"
+        self.label = "attention score" if layer else "projected pairing score"
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        scores = attention_scores(
-            self.model,
-            input_ids,
-            attention_mask,
-            layer=self.layer,
-            heads=[self.head],
-            pairing_scores=self.pairing_scores,
-        )
+        how: Any = {"heads": [self.head], "pairing_scores": self.pairing_scores}
+        scores = attention_scores(self.model, input_ids, attention_mask, layer=self.layer, **how)
         return extract_pairing_map([scores], attention_mask, layer=0, head=0)
 
     def probabilities(
         self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
     ) -> Tensor:
-        return contact_strengths(contacts)
+        # A base keeps to about one partner, not exactly, so that a contact may pass 1.
+        return contacts.float().clamp(max=1.0)
 
 
-@dataclass(frozen=True)
-class HeadMaps:
+class HeadMaps(PairingMaps):
     """The logits of a head that was trained on structures."""
 
-    model: ErnieRnaForSecondaryStructure
-    pairing_scores: str | None
-    squared_from: int = MAPS_FROM
-    source: str = "secondary-structure head"
-    label: str = "logit"
-    certainty: str = "probability"
+    squared_from = MAPS_FROM
+    source = "secondary-structure head"
+    origin = "structures by the model's secondary-structure head"
+    label = "logit"
+    certainty = "probability"
 
-    @property
-    def slope(self) -> float:
-        return read_calibration(self.model.config).slope
-
-    @property
-    def threshold(self) -> float:
-        config: Any = self.model.config
-        return float(config.pair_threshold)
-
-    @property
-    def width(self) -> float:
-        return map_width(self.model.config)
+    def __init__(self, model: ErnieRnaForSecondaryStructure, pairing_scores: str | None):
+        super().__init__(model, pairing_scores)
+        self.calibration = read_calibration(self.model.config)
+        self.slope = self.calibration.slope
+        self.threshold = float(self.model.config.pair_threshold)
+        self.cost = pair_head_cost(self.model.config)
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        outputs = run_on_tokens(self.model, input_ids, attention_mask, self.pairing_scores)
+        outputs = run_head(self.model, input_ids, attention_mask, self.pairing_scores)
         logits: Tensor = outputs.logits
         return logits
 
     def probabilities(
         self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
     ) -> Tensor:
-        line = read_calibration(self.model.config)
-        return pair_probabilities(scores[None], [sequence], min_loop=min_loop, calibration=line)[0]
-
-
-def reads_head(
-    model: FoldingModel, layer: int | None, head: int | None, revision: str | None = None
-) -> bool:
-    """Whether structures come from a trained head: there is one, and no scores are asked for.
-
-    Raises:
-        OSError: there is no such model.
-    """
-    if layer is not None or head is not None:
-        return False
-    return any(name in _WITH_HEAD for name in class_names(model, revision))
+        (found,) = pair_probabilities(
+            scores[None], [sequence], min_loop=min_loop, calibration=self.calibration
+        )
+        return found
 
 
 def load_maps(
-    model: FoldingModel,
-    layer: int | None,
-    head: int | None,
-    pairing_scores: str | None,
+    source: Any,
+    layer: int | None = None,
+    head: int | None = None,
+    pairing_scores: str | None = None,
     **loading: Any,
 ) -> PairingMaps:
     """Load the source of maps that a folder, or a model, has.
 
     Args:
+        source: what `find_model` returns.
         layer, head: of the attention scores, see `fold.fold`; both None takes the trained head
             if there is one.
         pairing_scores: as for `attention_scores.use_pairing_scores`.
         loading: arguments of `loading.load_model`.
 
     Raises:
-        ValueError: there is no such layer, head or kind of pairing scores; or as `load_model`.
+        ValueError: there is no such layer or head; or as `load_model`.
         OSError: there is no such model.
     """
-    check_pairing_scores(pairing_scores)
-    if reads_head(model, layer, head, loading.get("revision")):
-        chosen: Any = model
-        return HeadMaps(load_head(ErnieRnaForSecondaryStructure, chosen, **loading), pairing_scores)
-    encoder: Any = getattr(model, "ernie_rna", model)
-    loaded = load_model(encoder, **loading)
-    number = resolve_layer(LAYER if layer is None else layer, loaded.config.num_hidden_layers)
-    head = HEAD if head is None else head
-    check_heads([head], loaded.config.num_attention_heads)
-    return ScoreMaps(loaded, number, head, pairing_scores)
+    config = read_config(source, loading.get("revision"))
+    if layer is None and head is None and has_head(source, config, *WITH_HEAD):
+        model = load(ErnieRnaForSecondaryStructure, source, config=config, **loading)
+        return HeadMaps(model, pairing_scores)
+    number = resolve_layer(LAYER if layer is None else layer, config.num_hidden_layers)
+    (head,) = check_heads([HEAD if head is None else head], config.num_attention_heads)
+    encoder = load(ErnieRnaModel, getattr(source, "ernie_rna", source), config=config, **loading)
+    return ScoreMaps(encoder, pairing_scores, number, head)
+
+
+def shift_maps(maps: Tensor, log_odds: Iterable[np.ndarray], slope: float) -> Tensor:
+    """Maps (batch, length, length), in float32, with what probing says of both bases of each pair.
+
+    Args:
+        log_odds: of each sequence, (its length,), see `reactivities.Probing`.
+        slope: from the numbers of the maps to log-odds.
+    """
+    shifted = maps.float().clone()
+    for row, of_one in zip(shifted, log_odds, strict=True):
+        inside = slice(len(of_one))
+        shift = torch.from_numpy(of_one).to(row) / slope
+        row[inside, inside] += shift[:, None] + shift
+    return shifted
 
 
 def head_maps(
@@ -221,3 +209,40 @@ def head_maps(
     input_ids, mask = tokenize([sequence], model.device)
     scores = attention_scores(model, input_ids, mask, layer=layer, pairing_scores=pairing_scores)
     return symmetrize(scores[0, :, 1:-1, 1:-1])  # without <cls> and <eos>
+
+
+def windowed_map(
+    compute: Callable[[str], Tensor], sequence: str, limit: int, overlap: int
+) -> Tensor:
+    """The symmetric map of a whole sequence.
+
+    Args:
+        compute: the map (length, length) of a sequence of at most ``limit`` bases.
+        sequence: its bases.
+        limit: bases in a window.
+        overlap: bases that neighbouring windows share at least; below ``limit``.
+
+    Returns:
+        (length, length), `NOT_SEEN` where two bases share no window.
+    """
+    length = len(sequence)
+    merged = torch.full((length, length), NOT_SEEN)
+    margins = torch.full((length, length), -1)
+    for piece in windows(0, length, limit, overlap):
+        block = slice(piece.start, piece.stop)
+        scores = compute(sequence[block]).to(merged)  # (window, window)
+        margin = _margins(piece.start, piece.stop, length)
+        pair_margins = torch.minimum(margin[:, None], margin)
+        better = pair_margins > margins[block, block]
+        merged[block, block] = torch.where(better, scores, merged[block, block])
+        margins[block, block] = torch.where(better, pair_margins, margins[block, block])
+    return merged
+
+
+def _margins(start: int, stop: int, length: int) -> Tensor:
+    """Of each base of a window, how many bases lie between it and the nearest edge: (window,)."""
+    index = torch.arange(stop - start)
+    far = torch.full_like(index, length)
+    left = index if start else far
+    right = index.flip(0) if stop < length else far
+    return torch.minimum(left, right)

@@ -18,77 +18,105 @@ of pairs, which counts the pairs inside of a stem twice; here each counts once.
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ernie_rna.structures.formats.lines import numbered_lines, parse_number, table_rows
+from ernie_rna.options import ProbingOptions
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header
+from ernie_rna.sequences.tables import find_separator, read_rows
+from ernie_rna.structures.formats.lines import numbered_lines, parse_reactivity, uncompressed
 from ernie_rna.structures.formats.rdat import read_rdat
-from ernie_rna.structures.formats.structure import FilePath, Structure, StructureFormatError
+from ernie_rna.structures.formats.structure import Structure, differing_base
 
 # The bases that a reagent tells of.
-PROBES = {"shape": "ACGU", "dms": "AC"}
-SLOPE, INTERCEPT = 2.6, -0.8  # kcal/mol
+_PROBES = {"shape": "ACGU", "dms": "AC"}
 _RT = 0.0019872 * 310.15  # kcal/mol
 # RNAstructure's bound: lower values, -999 as a rule, stand for no data.
 _NO_DATA = -500.0
-_POSITION = re.compile(r"[0-9]{1,9}")
-_COLUMNS = ("id", "position", "reactivity")
-_BY_FILE = (".shape", ".map", ".rdat")
+_TABLES, _BY_FILE = (".tsv", ".csv"), (".shape", ".map", ".rdat")
 
 
-class _Sequence(Protocol):
-    @property
-    def id(self) -> str: ...
+class Profile(NamedTuple):
+    """The reactivities of one RNA as a file has them.
 
-    @property
-    def sequence(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Probing:
-    """The reactivities of some RNAs.
-
-    Args:
-        reactivities: by id, a number for each base; NaN and numbers up to -500 are no data, and
-            other negative ones count as 0.
-        probe: a key of `PROBES`.
-        slope, intercept: of the pseudo-energy, in kcal/mol.
-
-    Raises:
-        ValueError: there is no such probe, or a reactivity is infinite.
+    Attributes:
+        values: (length,), a number for each base; NaN and numbers up to -500 are no data.
+        bases: a letter for each base, N where the file names none; "" where it never does.
     """
 
-    reactivities: Mapping[str, Sequence[float] | np.ndarray]
-    probe: str = "shape"
-    slope: float = SLOPE
-    intercept: float = INTERCEPT
-    _values: dict[str, np.ndarray] = field(init=False, repr=False, default_factory=dict)
+    values: np.ndarray
+    bases: str = ""
 
-    def __post_init__(self) -> None:
-        if self.probe not in PROBES:
-            raise ValueError(f"probe must be one of {', '.join(PROBES)}; got {self.probe!r}")
-        for id, given in self.reactivities.items():
-            values = np.array(given, dtype=np.float64)
-            if np.isinf(values).any():
+
+Reactivities = Mapping[str, Profile | Sequence[float] | np.ndarray]
+
+
+Record = TypeVar("Record", FastaRecord, Structure)
+
+
+class Probing:
+    """The reactivities of some RNAs, and what they say of bases.
+
+    Args:
+        reactivities: by id, a profile or a number for each base; negative ones count as 0 where
+            they are data. Or a file or folder, as `read_reactivities` takes it.
+        options: reagent and constants.
+
+    Raises:
+        ValueError: a reactivity is infinite, or as `read_reactivities`.
+    """
+
+    def __init__(
+        self,
+        reactivities: Reactivities | FilePath,
+        options: ProbingOptions = ProbingOptions(),  # noqa: B008  # It is frozen.
+    ):
+        if isinstance(reactivities, (str, PathLike)):
+            reactivities = read_reactivities(reactivities)
+        self._options = options
+        self._profiles: dict[str, Profile] = {}
+        for id, given in reactivities.items():
+            profile = given if isinstance(given, Profile) else Profile(np.array(given, np.float64))
+            if np.isinf(profile.values).any():
                 raise ValueError(f"{id}: a reactivity is infinite; NaN or -999 stands for no data")
-            self._values[id] = np.where(values <= _NO_DATA, np.nan, values)
+            values = np.where(profile.values <= _NO_DATA, np.nan, profile.values)
+            self._profiles[id] = profile._replace(values=values)
 
-    def check(self, records: Iterable[_Sequence]) -> None:
-        """Raise ValueError unless each record has a reactivity a base."""
+    @property
+    def digest(self) -> str:
+        """The sha256 of all that the results depend on."""
+        options = self._options
+        digest = hashlib.sha256(
+            f"{options.probe} {options.reactivity_slope} {options.reactivity_intercept}".encode()
+        )
+        for id, (values, _) in sorted(self._profiles.items()):
+            digest.update(f"{id} {len(values)}\n".encode() + values.tobytes())
+        return digest.hexdigest()
+
+    def check(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Pass records on; ValueError unless each has a reactivity a base, and the file's bases."""
         absent = []
         for record in records:
-            if record.id not in self._values:
+            yield record
+            if record.id not in self._profiles:
                 absent.append(record.id)
-            elif len(self._values[record.id]) != len(record.sequence):
-                count = len(self._values[record.id])
+                continue
+            values, bases = self._profiles[record.id]
+            if len(values) != len(record.sequence):
                 raise ValueError(
-                    f"{record.id} has {len(record.sequence)} nt and {count} reactivities; write "
-                    "-999 where there is no data"
+                    f"{record.id} has {len(record.sequence)} nt and {len(values)} reactivities; "
+                    "write -999 where there is no data"
+                )
+            place = differing_base(bases, record.sequence)
+            if place is not None:
+                raise ValueError(
+                    f"base {place + 1} of {record.id} is {record.sequence[place]}, and "
+                    f"{bases[place]} in its reactivities"
                 )
         if absent:
             shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
@@ -97,25 +125,31 @@ class Probing:
                 "input, or give them lines of -999"
             )
 
-    def of(self, record: _Sequence) -> np.ndarray:
+    def of(self, record: Record) -> np.ndarray:
         """The reactivities of a record, (length,), NaN where there is no data.
 
         Raises:
             ValueError: there are none of it, or not as many as it has bases.
         """
-        self.check([record])
-        told = [base in PROBES[self.probe] for base in record.sequence.upper().replace("T", "U")]
-        return np.where(told, self._values[record.id], np.nan)
+        list(self.check([record]))
+        bases = record.sequence.upper().replace("T", "U")
+        told = [base in _PROBES[self._options.probe] for base in bases]
+        return np.where(told, self._profiles[record.id].values, np.nan)
 
-    def log_odds(self, record: _Sequence) -> np.ndarray:
+    def log_odds(self, record: FastaRecord | Structure) -> np.ndarray:
         """By how much each base raises the log-odds of its pairs: (length,), 0 without data.
 
         >>> probing = Probing({"tiny": [0.0, 1.0, -999]})
         >>> probing.log_odds(Structure("tiny", "GGG", [])).round(2).tolist()
         [1.3, -1.63, 0.0]
         """
-        energies = self.slope * np.log1p(np.maximum(self.of(record), 0.0)) + self.intercept
+        slope, intercept = self._options.reactivity_slope, self._options.reactivity_intercept
+        energies = slope * np.log1p(np.maximum(self.of(record), 0.0)) + intercept
         return np.nan_to_num(-energies / _RT)
+
+    def fits(self, structures: Sequence[Structure]) -> list[float]:
+        """How well each structure fits, see `unpaired_auc`; ValueError as `check`."""
+        return [unpaired_auc(one, self.of(one)) for one in list(self.check(structures))]
 
 
 def unpaired_auc(structure: Structure, reactivities: np.ndarray) -> float:
@@ -137,91 +171,87 @@ def unpaired_auc(structure: Structure, reactivities: np.ndarray) -> float:
     """
     paired = np.array(structure.partners) > 0
     known = ~np.isnan(reactivities)
-    unpaired, others = reactivities[known & ~paired], reactivities[known & paired]
+    unpaired, others = reactivities[known & ~paired], np.sort(reactivities[known & paired])
     if not (len(unpaired) and len(others)):
         return float("nan")
-    higher = (unpaired[:, None] > others).mean() + (unpaired[:, None] == others).mean() / 2
-    return float(higher)
+    lower, not_higher = (np.searchsorted(others, unpaired, side) for side in ("left", "right"))
+    return float(((lower + not_higher) / 2).mean() / len(others))
 
 
-def read_reactivities(path: FilePath) -> dict[str, np.ndarray]:
-    """Reactivities by id, from a file or a folder.
+def read_reactivities(path: FilePath) -> dict[str, Profile]:
+    """Reactivities by id, from a file or a folder; positions left out have no data.
 
     Args:
-        path: a .tsv with the columns id, position (from 1) and reactivity; or a .shape or .map file
-            as RNAstructure and ShapeMapper write them, whose lines begin with position and
-            reactivity, of the RNA that the file is called after; or a .rdat file of the RNA Mapping
-            Database, see :func:`~ernie_rna.structures.formats.rdat.read_rdat`; or a folder of files
-            of these three kinds.
-
-    Returns:
-        For each id a number for each base, as in the file.
+        path: a .tsv or .csv with the columns id, position (from 1) and reactivity; or a .shape or
+            .map file as RNAstructure, ShapeMapper and ViennaRNA write them, whose lines begin with
+            position and reactivity, or position, base and reactivity, of the RNA that the file is
+            called after; or a .rdat file of the RNA Mapping Database, see
+            :func:`~ernie_rna.structures.formats.rdat.read_rdat`; or a folder of files of the last
+            three kinds.
 
     Raises:
         ValueError: the extension is none of these, or the folder has no such file, or two of the
             same id.
-        StructureFormatError: a line has no position or no number, or a position is missing or
-            there twice; or what `read_rdat` says.
+        InputError: a line has no position or no number, or a position is there twice; or what the
+            readers of tables and of .rdat say.
     """
     path = Path(path)
+    suffix = uncompressed(path).suffix.lower()
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix.lower() not in (".tsv", *_BY_FILE):
+    if suffix not in (*_TABLES, *_BY_FILE):
         raise ValueError(f"{path}: the extension must be one of .tsv, {', '.join(_BY_FILE)}")
-    if path.suffix.lower() == ".rdat":
-        return read_rdat(path)
-    rows = _table_rows(path) if path.suffix.lower() == ".tsv" else _file_rows(path)
-    found: dict[str, dict[int, float]] = {}
-    for line, id, position, reactivity in rows:
-        values = found.setdefault(id, {})
-        place = _position(path, line, position)
-        if place in values:
-            raise StructureFormatError(path, line, f"position {place} of {id} is there already")
-        values[place] = parse_number(path, line, reactivity)
+    if suffix == ".rdat":
+        return {id: Profile(values) for id, values in read_rdat(path).items()}
+    found: dict[str, dict[int, tuple[str, float]]] = {}
+    for line, id, position, base, reactivity in _rows(path, suffix in _TABLES):
+        own = found.setdefault(id, {})
+        place = _place(path, line, position)
+        if place in own:
+            raise InputError.at(path, line, f"position {place} of {id} is there already")
+        own[place] = base, reactivity
     if not found:
-        raise StructureFormatError(path, 1, "no reactivities in this file")
-    return {id: _in_order(path, id, values) for id, values in found.items()}
+        raise InputError.at(path, 1, "no reactivities in this file")
+    return {id: _profile(own) for id, own in found.items()}
 
 
-def _read_folder(path: Path) -> dict[str, np.ndarray]:
-    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _BY_FILE]
+def _read_folder(path: Path) -> dict[str, Profile]:
+    files = [one for one in sorted(path.iterdir()) if uncompressed(one).suffix.lower() in _BY_FILE]
     if not files:
         raise ValueError(f"{path}: no file of reactivities in it ({', '.join(_BY_FILE)})")
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Profile] = {}
     for file in files:
-        for id, values in read_reactivities(file).items():
+        for id, profile in read_reactivities(file).items():
             if id in found:
                 raise ValueError(f"{file}: another file of {path} has reactivities of {id}")
-            found[id] = values
+            found[id] = profile
     return found
 
 
-_Row = tuple[int, str, str, str]
-
-
-def _table_rows(path: Path) -> Iterator[_Row]:
-    for line, row in table_rows(path, _COLUMNS):
-        id, position, reactivity = (row[name] or "" for name in _COLUMNS)
-        yield line, id, position, reactivity
-
-
-def _file_rows(path: Path) -> Iterator[_Row]:
+def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, float]]:
+    """Line, id, position, base ("N" where none is named) and reactivity."""
+    if is_table:
+        comma = find_separator(path) == ";"
+        for line, row in read_rows(path, ("id", "position", "reactivity")):
+            value = parse_reactivity(path, line, row["reactivity"], comma)
+            yield line, split_header(row["id"])[0], row["position"], "N", value
+        return
     for line, text in numbered_lines(path):
-        position, reactivity, *_ = [*text.split(), "", ""]
-        yield line, path.stem, position, reactivity
+        position, *cells = text.split()
+        base = cells.pop(0) if cells and len(cells[0]) == 1 and cells[0].isalpha() else "N"
+        value = parse_reactivity(path, line, cells[0] if cells else "")
+        yield line, uncompressed(path).stem, position, base, value
 
 
-def _position(path: Path, line: int, text: str) -> int:
-    digits = text.strip()
-    if not _POSITION.fullmatch(digits) or int(digits) < 1:
-        raise StructureFormatError(path, line, f"{text[:40]!r} is no position, which count from 1")
-    return int(digits)
+def _place(path: Path, line: int, text: str) -> int:
+    # Longer ones than this, of what is no RNA, would be filled up in memory.
+    if not (text.isdecimal() and len(text) <= 6 and int(text) >= 1):
+        problem = f"{text[:40]!r} is no position, which count from 1 to 999999"
+        raise InputError.at(path, line, problem)
+    return int(text)
 
 
-def _in_order(path: Path, id: str, values: dict[int, float]) -> np.ndarray:
-    for place in range(1, len(values) + 1):
-        if place not in values:
-            raise StructureFormatError(
-                path, 1, f"position {place} of {id} is missing; write -999 where there is no data"
-            )
-    return np.array([values[place] for place in range(1, len(values) + 1)])
+def _profile(own: Mapping[int, tuple[str, float]]) -> Profile:
+    places = range(1, max(own) + 1)
+    bases, values = zip(*(own.get(place, ("N", np.nan)) for place in places), strict=True)
+    return Profile(np.array(values), "".join(bases))

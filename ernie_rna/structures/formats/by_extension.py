@@ -1,16 +1,19 @@
 """Files of secondary structures by their extension: .ct, .bpseq, .dbn and tables.
 
 Every ``format_*`` gives the text of one structure, and every ``read_*`` is its inverse that also
-takes what other programs write. What is wrong with a file is raised as a
-:class:`StructureFormatError`, with the file and the line.
+takes what other programs write, compressed or not. The id is the first word of a header, or the
+file's name, and the rest a description. What is wrong with a file is raised as an `InputError`,
+with the file and the line.
 """
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ernie_rna.sequences.fasta import FilePath
 from ernie_rna.structures.formats.ct import format_bpseq, format_ct, read_bpseq, read_ct
 from ernie_rna.structures.formats.dbn import TSV_HEADER, format_dbn, format_tsv, read_dbn, read_tsv
-from ernie_rna.structures.formats.structure import FilePath, Structure
+from ernie_rna.structures.formats.lines import uncompressed
+from ernie_rna.structures.formats.structure import Structure
 
 # The text of a structure in each format; a table has `TSV_HEADER` above it.
 FORMATTERS: dict[str, Callable[[Structure], str]] = {
@@ -20,6 +23,7 @@ FORMATTERS: dict[str, Callable[[Structure], str]] = {
     ".ct": format_ct,
     ".bpseq": format_bpseq,
 }
+TABLES = (".tsv", ".csv")
 _READERS: dict[str, Callable[[FilePath], list[Structure]]] = {
     ".ct": read_ct,
     ".nopct": read_ct,
@@ -33,8 +37,8 @@ def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structu
     """Read structures from a file by its extension, or from all such files of a folder.
 
     Args:
-        path: a .tsv, .ct, .nopct, .bpseq, .dbn or .db file; or a folder, whose files with another
-            extension, and whose subfolders, are passed over.
+        path: a .tsv, .csv, .ct, .nopct, .bpseq, .dbn or .db file; or a folder, whose files with
+            another extension or .csv, and whose subfolders, are passed over.
         column: for tables, the column with the structures.
 
     Returns:
@@ -42,25 +46,25 @@ def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structu
 
     Raises:
         ValueError: the extension is unknown, or the folder has no file with a known one.
-        StructureFormatError: see the reader of the format.
+        InputError: see the reader of the format.
     """
     path = Path(path)
+    suffix = uncompressed(path).suffix.lower()
     if path.is_dir():
-        files = [
-            file for file in sorted(path.iterdir()) if file.suffix.lower() in {".tsv", *_READERS}
-        ]
+        known = {".tsv", *_READERS}
+        files = [one for one in sorted(path.iterdir()) if uncompressed(one).suffix.lower() in known]
         if not files:
             raise ValueError(
                 f"{path}: no structure file in this folder ({', '.join(_READERS)}, .tsv)"
             )
         return [structure for file in files for structure in read_structures(file, column)]
-    if path.suffix.lower() == ".tsv":
+    if suffix in TABLES:
         return read_tsv(path, column)
-    if path.suffix.lower() not in _READERS:
+    if suffix not in _READERS:
         raise ValueError(
             f"{path}: unknown extension; expected .tsv or one of {', '.join(_READERS)}"
         )
-    return _READERS[path.suffix.lower()](path)
+    return _READERS[suffix](path)
 
 
 def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:

@@ -2,7 +2,8 @@
 
 In memory a structure is a sorted list of pairs ``(i, j)`` with ``i < j``, counted from 0. In the
 text a pair is a bracket at ``i`` and its counterpart at ``j``; pairs that cross take another kind
-of bracket, first ``()``, then ``[]``, ``{}``, ``<>``, ``Aa`` to ``Zz``, 30 kinds in all.
+of bracket, first ``()``, then ``[]``, ``{}``, ``<>``, ``Aa`` to ``Zz``, 30 kinds in all. Other
+programs have lower-case letters open and capitals close, which is read as well.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,8 @@ CLOSING_BRACKETS = ")]}>" + ascii_lowercase
 # Rfam's WUSS notation writes unpaired bases by the kind of loop they stand in.
 UNPAIRED = ".-_,:~"
 
-_OPENING_OF = dict(zip(CLOSING_BRACKETS, OPENING_BRACKETS, strict=True))
+# Of each bracket its kind, which is called by the one that opens.
+_KINDS = dict(zip(OPENING_BRACKETS + CLOSING_BRACKETS, 2 * OPENING_BRACKETS, strict=True))
 
 
 def sorted_pairs(pairs: Iterable[Iterable[int]], length: int) -> list[BasePair]:
@@ -110,24 +112,27 @@ def from_dot_bracket(text: str) -> list[BasePair]:
     Traceback (most recent call last):
     ValueError: '(' at index 0 (counted from 0) is never closed
     """
-    open_at: dict[str, list[int]] = {opening: [] for opening in OPENING_BRACKETS}
+    opens = dict(zip("([{<", "([{<", strict=True))  # of letters, the case that occurs first
+    open_at: dict[str, list[int]] = {kind: [] for kind in OPENING_BRACKETS}
     pairs = []
     for index, character in enumerate(text):
         if character in UNPAIRED:
             continue
-        if character in open_at:
-            open_at[character].append(index)
-        elif character not in _OPENING_OF:
+        if character not in _KINDS:
             raise ValueError(f"unknown character {character!r} at index {index} (counted from 0)")
-        elif not open_at[_OPENING_OF[character]]:
+        kind = _KINDS[character]
+        if opens.setdefault(kind, character) == character:
+            open_at[kind].append(index)
+        elif open_at[kind]:
+            pairs.append((open_at[kind].pop(), index))
+        else:
             raise ValueError(
                 f"{character!r} at index {index} (counted from 0) closes a bracket that is not open"
             )
-        else:
-            pairs.append((open_at[_OPENING_OF[character]].pop(), index))
-    for opening, indices in open_at.items():
+    for kind, indices in open_at.items():
         if indices:
-            raise ValueError(f"{opening!r} at index {indices[-1]} (counted from 0) is never closed")
+            where = f"{opens[kind]!r} at index {indices[-1]} (counted from 0)"
+            raise ValueError(f"{where} is never closed")
     return sorted(pairs)
 
 

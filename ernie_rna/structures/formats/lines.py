@@ -1,47 +1,44 @@
-"""Lines of the structure files that other programs write."""
+"""Lines of the files that other programs write, and the names in them."""
 
-import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from os import fspath
+from pathlib import Path
 
-from ernie_rna.structures.formats.structure import FilePath, StructureFormatError
+from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, split_header
+from ernie_rna.sequences.tables import parse_decimal
 
-# What mfold, UNAfold and RNAstructure write before the name in the header of a .ct or .dbn file.
-ENERGY_BEFORE_NAME = re.compile(r"^(ENERGY|dG)\s*=\s*\S+(\s+\[initially[^]]*\])?\s*", re.IGNORECASE)
+# What RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
+ENERGY = re.compile(
+    r"^(ENERGY|dG)\s*[=:]\s*\S+(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*", re.IGNORECASE
+)
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
+
+
+def uncompressed(path: FilePath) -> Path:
+    """The name that a file has without its compression."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2", ".xz") else path
 
 
 def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are not blank, and not comments (#) unless asked for."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line, text in enumerate(file, 1):
-            text = text.strip()
-            if text and (comments or not text.startswith("#")):
-                yield line, text
+    for line, text in read_lines(path, fspath(path)):
+        text = text.strip()
+        if text and (comments or not text.startswith("#")):
+            yield line, text
 
 
-def table_rows(
-    path: FilePath, needed: Sequence[str]
-) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Line number and cells by column of a table whose first line names its columns.
+def read_header(path: FilePath, text: str) -> tuple[str, str]:
+    """Id and description in a header, with an energy before them or not.
 
-    Cells are separated by tabs and never quoted; those that a line lacks are None.
+    A header without an id gives the name of the file.
 
-    Raises:
-        StructureFormatError: a needed column is missing, or a cell is too long.
+    >>> read_header("tiny.dbn", "ENERGY = -1.2  rna7 Bacillus subtilis")
+    ('rna7', 'Bacillus subtilis')
     """
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        try:
-            columns = table.fieldnames or []
-            absent = [name for name in needed if name not in columns]
-            if absent:
-                problem = f"no column {', '.join(absent)} among {list(columns)}"
-                raise StructureFormatError(path, 1, problem)
-            for row in table:
-                yield table.line_num, row
-        except csv.Error as error:  # a cell of more than 131,072 characters
-            raise StructureFormatError(path, table.line_num + 1, str(error)) from error
+    id, description = split_header(ENERGY.sub("", text.strip()))
+    return id or uncompressed(path).stem, description
 
 
 def name_in_comment(text: str) -> str | None:
@@ -54,11 +51,14 @@ def name_in_comment(text: str) -> str | None:
     return (match[1] or match[2]) if match else None
 
 
-def parse_number(path: FilePath, line: int, text: str) -> float:
-    """A number of a file of reactivities; nothing, and NA, are NaN."""
+def parse_reactivity(path: FilePath, line: int, text: str, comma: bool = False) -> float:
+    """A number of a file of reactivities; nothing, and NA, are NaN.
+
+    Args:
+        comma: as for `parse_decimal`.
+    """
     try:
-        return float("nan") if text.strip().upper() in ("NA", "") else float(text)
-    except ValueError:
-        raise StructureFormatError(
-            path, line, f"{text[:40]!r} is no number; NaN or -999 stands for no data"
-        ) from None
+        return float("nan") if text.strip().upper() in ("NA", "") else parse_decimal(text, comma)
+    except ValueError as error:
+        problem = f"{error}; NaN or -999 stands for no data"
+        raise InputError.at(path, line, problem) from None

@@ -1,18 +1,8 @@
-"""A structure in memory, and the error of a file that should hold one."""
+"""A structure in memory."""
 
 from dataclasses import dataclass
-from os import PathLike
 
 from ernie_rna.structures.formats.dot_bracket import BasePair, sorted_pairs, to_dot_bracket
-
-FilePath = str | PathLike[str]
-
-
-class StructureFormatError(ValueError):
-    """A structure file cannot be understood; the message begins with ``path:line:``."""
-
-    def __init__(self, path: FilePath, line: int, problem: str) -> None:
-        super().__init__(f"{path}:{line}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -20,14 +10,15 @@ class Structure:
     """A sequence and its base pairs.
 
     Args:
-        id: name of the sequence.
+        id: name of the sequence, one word.
         sequence: its bases, kept as they are.
         pairs: pairs of positions counted from 0, in any order; stored sorted, with i < j.
+        description: what the header of a file says behind the id.
 
     Raises:
         ValueError: the pairs are not a structure of this sequence, see
-            :func:`~ernie_rna.structures.formats.dot_bracket.sorted_pairs`; or the id has a line
-            break.
+            :func:`~ernie_rna.structures.formats.dot_bracket.sorted_pairs`; or the id has a blank,
+            or the description a line break.
 
     >>> hairpin = Structure("hairpin", "GGGAAAACCC", [(2, 7), (1, 8), (9, 0)])
     >>> hairpin.pairs
@@ -39,11 +30,18 @@ class Structure:
     id: str
     sequence: str
     pairs: list[BasePair]
+    description: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.id.splitlines()) > 1:
-            raise ValueError(f"an id is on one line, not {self.id!r}")
+        if self.id.split() not in ([], [self.id]) or set("\r\n") & set(self.description):
+            what = f"{self.id!r}, {self.description!r}"
+            raise ValueError(f"an id is one word and a description on one line; got {what}")
         object.__setattr__(self, "pairs", sorted_pairs(self.pairs, len(self.sequence)))
+
+    @property
+    def header(self) -> str:
+        """Id and description, as they stand in files."""
+        return f"{self.id} {self.description}".rstrip()
 
     @property
     def dot_bracket(self) -> str:
@@ -56,3 +54,15 @@ class Structure:
         for i, j in self.pairs:
             partners[i], partners[j] = j + 1, i + 1
         return partners
+
+
+def differing_base(one: str, other: str) -> int | None:
+    """Where two sequences first differ, up to the end of the shorter, counted from 0.
+
+    T is U, case does not matter, and N stands for any base.
+
+    >>> differing_base("gATN", "GAUCC"), differing_base("GA", "GC")
+    (None, 1)
+    """
+    pairs = zip(one.upper().replace("T", "U"), other.upper().replace("T", "U"), strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b and "N" not in (a, b)), None)

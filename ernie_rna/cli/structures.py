@@ -1,0 +1,375 @@
+"""`ernie-rna fold`, `closeness` and `evaluate`: structures, and how right they are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.cli.arguments import (
+    RESUMES,
+    add_command,
+    add_fasta,
+    add_model,
+    add_options,
+    read_options,
+    report,
+)
+from ernie_rna.options import FoldOptions, HeadOptions, ProbingOptions
+
+if TYPE_CHECKING:
+    from ernie_rna.structures.evaluation import Evaluation
+    from ernie_rna.structures.formats.structure import Structure
+    from ernie_rna.structures.score_groups import Group
+
+_FOLD = """\
+Predict the secondary structures of the sequences of a FASTA file. If the model has a head that was
+trained on structures, its logits are read; without one, the last layer's scores of one attention
+head, which no structure was needed for. The authors' optimisation turns either into contacts, of
+which the strongest are taken, one partner a base. The summary says which of the two it was.
+
+output formats, by extension; -o may be given more than once:
+  .dbn .db      FASTA with a dot-bracket line, ([{<Aa...Zz where pairs cross; - is stdout
+  .tsv          the columns id, sequence, dot_bracket and description
+  .ct           all structures in one file; OUT.ct/ is a folder with a file for each
+  .bpseq        a folder with a file for each
+  .npz          the matrix of each sequence, under its id: see --matrix
+
+--pairs and --bases tell how sure the model is. By a head for structures these are probabilities, as
+true as the model's card says its calibration is; without one they only rank.
+
+--reactivity takes SHAPE or DMS data: a base of reactivity r changes the logit of its pairs by
+-(2.6 ln(r + 1) - 0.8) / 0.616, the pseudo-energy of Deigan et al. (2009) in units of RT at 37
+degrees, divided by the slope of the model's calibration. Bases without data change nothing.
+
+Only A-U, G-C and G-U pair. T is U; N and the other IUPAC codes stay unpaired. The id of a sequence
+is the first word of its header; the rest, its description, is written to the outputs as well.
+
+A sequence for which the optimisation diverges, or whose scores are not finite, is in no output;
+one whose pairs need more than 30 kinds of bracket is in no dot-bracket (.ct and .bpseq hold it).
+Each is named at the end with the reason, the others are written, and the exit code is 1.
+
+A run that was killed is resumed by the same command, and the outputs are the same. Until they are
+complete, what has been computed is in OUT.partial.
+"""
+_FOLD_EXAMPLES = """\
+  ernie-rna fold rna.fasta -m MODEL
+  ernie-rna fold rna.fasta -m MODEL -o rna.dbn -o rna.npz --matrix contacts
+  ernie-rna fold rna.fasta -m MODEL -o rna.dbn --pairs pairs.tsv --bases bases.tsv
+  ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --as-authors    as the authors' script
+  ernie-rna fold rna.fasta -m MODEL --reactivity rna.shape.tsv
+  ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
+"""
+_CLOSENESS = """\
+Predict which bases of each sequence of a FASTA file are near one another in space, by a model with
+a head for that (`ernie-rna convert` makes one of the authors' fine-tuned checkpoint).
+
+OUT.npz has the map of each sequence under its id: (length, length) in float32, symmetric, a
+probability for every two bases. `ernie-rna plot --what closeness` draws one.
+
+A run that was killed is resumed by the same command, and the output is the same. Until it is
+complete, what has been computed is in OUT.npz.partial.
+"""
+_CLOSENESS_EXAMPLES = """\
+  ernie-rna closeness rna.fasta -m MODEL -o maps.npz
+  ernie-rna plot rna.fasta -m MODEL --id tRNA --what closeness -o tRNA.png
+"""
+_EVALUATE = """\
+Score predicted structures against the known ones with the same id.
+
+PRED and REF are each a .tsv, .csv, .ct, .bpseq, .dbn or .db file, or a folder of such files. Every
+id of REF needs a prediction of the same sequence (T is U, N stands for any base), unless --missing
+says otherwise; other ids of PRED are left out. An id is the first word of a header.
+
+Pairs count as exact positions, pseudoknots included. precision is the part of the predicted pairs
+that is known, recall the part of the known ones that is predicted, f1 = 2 |R and P| / (|R| + |P|);
+all three are 1 where neither structure has a pair (the summary counts these), 0 where just one
+has none. In the *_shifted columns a pair (i, j) is also found at (i+-1, j) and (i, j+-1). Means
+are over sequences: of all, and by length; where REF is a table with a column family, by that as
+well.
+
+--reactivity compares with chemical probing: the AUC is the probability that of an unpaired and a
+paired base of the structure the unpaired one is the more reactive (0.5 is chance), of PRED and, as
+what can be hoped for, of REF.
+"""
+_EVALUATE_EXAMPLES = """\
+  ernie-rna evaluate predicted.dbn known/ -o scores.tsv
+  ernie-rna evaluate predicted.tsv known.tsv --with-mfe -o scores.tsv
+  ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
+  ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
+"""
+_MEASURES = ("precision", "recall", "f1")
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add the commands to `ernie-rna`."""
+    resumes: Any = {"interrupted": RESUMES, "shares_work": True}
+    summary = "secondary structures, by a trained head or without"
+    fold = add_command(subparsers, "fold", _fold, summary, _FOLD, _FOLD_EXAMPLES, **resumes)
+    add_fasta(fold)
+    add_model(fold)
+    add = fold.add_argument
+    help = "file or folder to write, see above; without it, dot-bracket to stdout"
+    add("-o", "--output", action="append", metavar="OUT", help=help)
+    help = "a line for each pair: id, i, j, base_i, base_j and how likely it is; - is stdout"
+    add("--pairs", metavar="OUT.tsv", help=help)
+    add(
+        "--bases",
+        metavar="OUT.tsv",
+        help="a line for each base: id, position, base, partner (0: unpaired) and its "
+        "reliability, which is the probability of its pair or of having none; - is stdout",
+    )
+    _add_reactivity(fold, "shift the map by what probing says of the bases")
+    add_options(fold, FoldOptions)
+
+    summary = "which bases are near one another in space"
+    closeness = add_command(
+        subparsers, "closeness", _closeness, summary, _CLOSENESS, _CLOSENESS_EXAMPLES, **resumes
+    )
+    add_fasta(closeness)
+    add_model(closeness)
+    add = closeness.add_argument
+    add("-o", "--output", required=True, metavar="OUT.npz", help="file to write")
+    add_options(closeness, HeadOptions)
+
+    summary = "F1, precision and recall of structures against known ones"
+    evaluate = add_command(
+        subparsers, "evaluate", _evaluate, summary, _EVALUATE, _EVALUATE_EXAMPLES
+    )
+    _add_evaluating(evaluate)
+    _add_reactivity(evaluate, "compare the structures with what probing says of the bases")
+    add_options(evaluate, ProbingOptions, leave_out=("reactivity_slope", "reactivity_intercept"))
+
+
+def _add_reactivity(parser: argparse.ArgumentParser, use: str) -> None:
+    parser.add_argument(
+        "--reactivity",
+        metavar="FILE",
+        help=f"{use}. A .tsv with the columns id, position and reactivity; ID.shape or ID.map with "
+        "position and reactivity, or position, base and reactivity; ID.rdat; or a folder of such "
+        "files. NaN, -999 and positions left out are no data",
+    )
+
+
+def _add_evaluating(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("predicted", metavar="PRED", help="predicted structures")
+    help = "known structures; not needed with --reactivity"
+    add("reference", nargs="?", metavar="REF", help=help)
+    help = "a table with a line for each sequence; - is stdout"
+    add("-o", "--output", metavar="OUT.tsv", help=help)
+    add(
+        "--by",
+        action="append",
+        metavar="COLUMN",
+        help="means by this column of REF, a table, in place of family; more than once for several",
+    )
+    add("--groups", metavar="OUT.tsv", help="the means by length and column, a line for each")
+    add("--force", action="store_true", help="replace outputs that exist")
+    add(
+        "--with-mfe",
+        action="store_true",
+        help="score ViennaRNA's structures of minimum free energy, of the sequences in REF, as "
+        'well (pip install "ernie-rna[vienna]"); about 80 sequences a second',
+    )
+    add(
+        "--missing",
+        choices=("error", "skip", "unpaired"),
+        default="error",
+        help="ids of REF without a prediction: refuse them (the default), leave them out, or score "
+        "them as structures without pairs",
+    )
+    for name, metavar in (("predicted", "PRED"), ("reference", "REF")):
+        help = f"column with the structures, where {metavar} is a table (dot_bracket)"
+        add(f"--{name}-column", default="dot_bracket", metavar="NAME", help=help)
+
+
+def _fold(args: argparse.Namespace) -> int:
+    from ernie_rna.structures.fold import fold
+
+    options = read_options(FoldOptions, args)
+    to_stdout = ["-"] if "-" not in (args.pairs, args.bases) else []
+    summary = fold(
+        args.input,
+        args.model,
+        args.output or to_stdout,
+        pairs=args.pairs,
+        bases=args.bases,
+        reactivities=args.reactivity,
+        options=options,
+    )
+    return report(summary, options.progress is False)
+
+
+def _closeness(args: argparse.Namespace) -> int:
+    from ernie_rna.structures.closeness import closeness
+
+    options = read_options(HeadOptions, args)
+    summary = closeness(args.input, args.model, args.output, options=options)
+    return report(summary, options.progress is False)
+
+
+# ---------------------------------------------------------------------------------------------
+# evaluate
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from ernie_rna.run.outputs import check_output_files
+    from ernie_rna.structures.evaluation import evaluate
+    from ernie_rna.structures.formats.by_extension import read_structures
+    from ernie_rna.structures.reactivities import Probing
+
+    outputs = [path for path in (args.output, args.groups) if path]
+    check_output_files(outputs, args.force, extensions=[".tsv"])
+    options = read_options(ProbingOptions, args)
+    probing = None if args.reactivity is None else Probing(args.reactivity, options)
+    if args.reference is None:
+        _check_without_reference(args)
+    predicted = read_structures(args.predicted, args.predicted_column)
+    evaluations: dict[str, Evaluation] = {}
+    groups: list[Group] = []
+    compared = {"predicted": predicted}
+    if args.reference is not None:
+        reference = read_structures(args.reference, args.reference_column)
+        evaluations["predicted"] = evaluate(predicted, reference, args.missing)
+        compared = _paired(predicted, reference, evaluations["predicted"].ids)
+        if args.with_mfe:
+            evaluations["mfe"] = evaluate(_minimum_free_energy(**compared), compared["known"])
+        groups = _groups(evaluations, reference, args)
+    fits = {} if probing is None else {name: probing.fits(all) for name, all in compared.items()}
+    if args.output:
+        columns = {
+            f"{name}_{column}".removeprefix("predicted_"): values
+            for name, evaluation in evaluations.items()
+            for column, values in evaluation.columns().items()
+        } | {f"{name}_reactivity_auc": values for name, values in fits.items()}
+        ids = [one.id for one in compared["predicted"]]
+        rows = zip(ids, *([f"{x:.6f}" for x in one] for one in columns.values()), strict=True)
+        _write(args.output, [["id", *columns], *rows])
+    if args.groups:
+        _write(args.groups, _group_rows(groups))
+    # With a table on stdout, the means are for whoever looks on.
+    for line in [*_describe_groups(groups), *_describe_means(evaluations), *_describe_fits(fits)]:
+        print(line, file=sys.stderr if "-" in outputs else sys.stdout)
+    return 0
+
+
+def _check_without_reference(args: argparse.Namespace) -> None:
+    if args.reactivity is None:
+        raise ValueError("nothing to compare with: name REF, the known structures, or --reactivity")
+    for name in ("with_mfe", "by", "groups"):
+        if getattr(args, name):
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} scores against known structures: name them as REF")
+
+
+def _paired(
+    predicted: Sequence[Structure], reference: Sequence[Structure], ids: Sequence[str]
+) -> dict[str, list[Structure]]:
+    """What is predicted and known of some ids, in their order."""
+    own, known = ({one.id: one for one in all} for all in (predicted, reference))
+    return {
+        "predicted": [own.get(id, replace(known[id], pairs=[])) for id in ids],
+        "known": [known[id] for id in ids],
+    }
+
+
+def _minimum_free_energy(
+    predicted: Sequence[Structure], known: Sequence[Structure]
+) -> Iterator[Structure]:
+    """ViennaRNA's structures of the known sequences.
+
+    A table without sequences makes them all N; then those of the prediction are taken.
+
+    Raises:
+        ValueError: a sequence has no known base in either.
+        ImportError: ViennaRNA is not installed.
+    """
+    from ernie_rna.structures.evaluation import mfe_structure
+
+    for mine, theirs in zip(predicted, known, strict=True):
+        texts = (text for text in (theirs.sequence, mine.sequence) if set(text) - set("Nn"))
+        sequence = next(texts, None)
+        if sequence is None:
+            raise ValueError(f"--with-mfe folds sequences, and that of {theirs.id} is not given")
+        yield mfe_structure(sequence, theirs.id)
+
+
+def _groups(
+    evaluations: Mapping[str, Evaluation], reference: list[Structure], args: argparse.Namespace
+) -> list[Group]:
+    """The means by length, and by columns of the reference: family, if none are asked for."""
+    from ernie_rna.structures.score_groups import by_label, by_length, read_labels
+
+    groups = by_length(evaluations, reference)
+    for column in args.by or ["family"]:
+        labels = read_labels(args.reference, column)
+        if labels is not None:
+            groups += by_label(evaluations, labels, column)
+        elif args.by:
+            raise ValueError(f"{args.reference} is no table with a column {column!r}")
+    return groups
+
+
+def _write(path: str, rows: Iterable[Iterable[object]]) -> None:
+    from ernie_rna.run.outputs import open_text
+    from ernie_rna.sequences.tables import format_row
+
+    with open_text(path) as file:
+        file.writelines(format_row(*row) for row in rows)
+
+
+def _group_rows(groups: Iterable[Group]) -> Iterator[list[object]]:
+    yield ["by", "group", "evaluation", "sequences", *_MEASURES]
+    for group in groups:
+        for which, score in group.scores.items():
+            numbers = [f"{getattr(score, measure):.6f}" for measure in _MEASURES]
+            yield [group.by, group.name, which, group.count, *numbers]
+
+
+def _describe_groups(groups: Iterable[Group]) -> Iterator[str]:
+    """The means by group, in a table for each way to group."""
+    for by, alike in groupby(groups, key=lambda group: group.by):
+        rows: list[list[str]] = []
+        for group in alike:
+            if not rows:
+                names = [f"{which} {measure}" for which in group.scores for measure in _MEASURES]
+                rows.append([f"by {by}", "sequences", *names])
+            numbers = [f"{x:.4f}" for score in group.scores.values() for x in astuple(score)]
+            rows.append([group.name, str(group.count), *numbers])
+        yield from (*_aligned(rows), "")
+
+
+def _describe_means(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    if not evaluations:
+        return []
+    empty = {name: one.both_empty for name, one in evaluations.items() if one.both_empty}
+    counts = ", ".join(f"{count} ({name})" for name, count in empty.items())
+    remark = f"; without a pair on either side, which scores 1: {counts}" if counts else ""
+    columns = {name: one.columns() for name, one in evaluations.items()}
+    rows = [["", *columns["predicted"]]]
+    for name, own in columns.items():
+        rows.append([name, *(f"{sum(values) / len(values):.4f}" for values in own.values())])
+    return [f"means over {len(evaluations['predicted'].ids)} sequences{remark}", *_aligned(rows)]
+
+
+def _describe_fits(fits: Mapping[str, Sequence[float]]) -> list[str]:
+    parts = []
+    for name, values in fits.items():
+        known = [value for value in values if value == value]  # NaN is not
+        mean = f"{sum(known) / len(known):.4f}" if known else "none"
+        parts.append(f"{name} {mean} ({len(known)} of {len(values)} sequences)")
+    if not parts:
+        return []
+    return [f"mean AUC of reactivities, unpaired against paired bases: {', '.join(parts)}"]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of cells below one another: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *cells in rows:
+        rest = zip(cells, widths[1:], strict=True)
+        yield first.ljust(widths[0]) + "".join(cell.rjust(width + 2) for cell, width in rest)

@@ -1,0 +1,126 @@
+"""Tables as programs and spreadsheets write them, and what of them is refused."""
+
+import bz2
+import doctest
+import gzip
+import lzma
+
+import pytest
+
+from ernie_rna.sequences import tables
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.sequences.tables import find_separator, parse_decimal, read_rows
+
+ROWS = [(2, {"id": "a", "value": "4.5"}), (3, {"id": "b", "value": "x y"})]
+PLAIN = b"id,value\na,4.5\nb,x y\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(content, *arguments, name="in.csv"):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return list(read_rows(tmp_path / name, *arguments))
+
+    return read
+
+
+def test_doctests():
+    assert doctest.testmod(tables).failed == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(PLAIN, id="commas"),
+        pytest.param(PLAIN.replace(b",", b"\t"), id="tabs"),
+        pytest.param(PLAIN.replace(b"\n", b"\r\n"), id="Windows"),
+        pytest.param(PLAIN.replace(b"\n", b"\r"), id="old Mac"),
+        pytest.param(b"\xef\xbb\xbf" + PLAIN, id="byte order mark"),
+        pytest.param(PLAIN.rstrip(), id="no line end at the end"),
+        pytest.param(b'"id","value"\n"a",4.5\nb,"x y"\n', id="quoted"),
+        pytest.param(b" id , value\na,4.5 \nb, x y\n", id="blanks"),
+        pytest.param(PLAIN + b"\n,\n ,\n", id="empty rows at the end"),
+        pytest.param(b",id,value\n0,a,4.5\n1,b,x y\n", id="a column without a name"),
+        pytest.param(gzip.compress(PLAIN), id="gzip"),
+        pytest.param(bz2.compress(PLAIN), id="bzip2"),
+        pytest.param(lzma.compress(PLAIN), id="xz"),
+    ],
+)
+def test_reads(read, content):
+    assert read(content, ["id"]) == ROWS
+
+
+def test_semicolons_are_read_and_named(read):
+    with pytest.warns(UserWarning, match="in.csv: semicolons separate .* decimal point"):
+        assert read(PLAIN.replace(b",", b";")) == ROWS
+    assert read(PLAIN.replace(b",", b";"), (), ";") == ROWS
+
+
+def test_cells_may_have_separators_quotation_marks_and_lines(read):
+    rows = read('id\tnote\na\t"1\t2"\nb\t"say ""so""\nagain"\n\nc\t5\' or 3"\n')
+    assert rows == [
+        (2, {"id": "a", "note": "1\t2"}),
+        (3, {"id": "b", "note": 'say "so"\nagain'}),
+        (6, {"id": "c", "note": "5' or 3\""}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [
+        ("id,a;b,c", ","),
+        ("id;a,b;c", ";"),
+        ("a, b, c\td", "\t"),
+        ('"a;b;c;d",e', ","),
+        ("alone", ","),
+        ("\n\nid;b", ";"),
+        ("", ","),
+    ],
+)
+def test_the_first_line_says_what_separates(tmp_path, header, separator):
+    (tmp_path / "in.csv").write_text(header)
+    assert find_separator(tmp_path / "in.csv") == separator
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "in.csv: it is empty"),
+        (b"\n \n", "in.csv: it is empty"),
+        (b"\nid,id\n", "in.csv: line 2: two columns are called 'id'"),
+        (b"ID,value\n", "in.csv: line 1: no column id; it has ID, value"),
+        (b"id,value\na,1\n\nb\n", "in.csv: line 4: 1 cells, and the header has 2"),
+        (b"id,value\na,1\nb,1,2\n", "in.csv: line 3: 3 cells"),
+        (b'id,value\na,"1\nb,2\nc,3\n', "in.csv: line 2: a quotation mark without"),
+        (b'id,value\na,"1"2\n', "in.csv: line 2: a quotation mark without"),
+        (b"id,value\na," + b"." * 200_000, "in.csv: line 2: .*field larger"),
+        (b"id,value\na,\xff\n", "in.csv: line 2: text that is not UTF-8"),
+        (b"id,value\na,\x00\n", "in.csv: line 2: control character 0x00"),
+        (gzip.compress(PLAIN)[:-9], "in.csv: damaged or cut off"),
+    ],
+)
+def test_what_is_refused(read, content, message):
+    with pytest.raises(InputError, match=message):
+        read(content, ["id"])
+
+
+def test_rows_come_one_by_one(tmp_path):
+    (tmp_path / "in.tsv").write_text("id\na\n\nb\tc\n")
+    rows = read_rows(tmp_path / "in.tsv")
+    assert next(rows) == (2, {"id": "a"})
+
+
+@pytest.mark.parametrize(
+    ("text", "comma", "value"),
+    [("-2e3", False, -2000), ("4,5", True, 4.5), ("-0,5e1", True, -5), (" 7 ", False, 7)],
+)
+def test_numbers(text, comma, value):
+    assert parse_decimal(text, comma) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "comma"), [("4,5", False), ("1.234,5", True), ("1,2,3", True), ("1_0", True), ("", 0)]
+)
+def test_what_is_no_number(text, comma):
+    with pytest.raises(ValueError, match=f"'{text}' is no number"):
+        parse_decimal(text, comma)
