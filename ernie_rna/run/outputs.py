@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import sys
@@ -59,6 +60,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def clear_unfinished(path: Path) -> None:
+    """Delete what a process that was killed has left of `path`; nobody may be writing it now."""
+    path = behind_link(path)
+    for name in (path.name, f".{path.name}", f"{path.name}.index.json"):
+        for left in path.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 def replace_folder(folder: Path, target: Path) -> None:
