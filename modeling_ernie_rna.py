@@ -40,6 +40,7 @@ from .heads_ernie_rna import (
 from .layers_ernie_rna import (
     ErnieRnaLayer,
     ErnieRnaLMHead,
+    ErnieRnaPairingMap,
     ErnieRnaPairingProjection,
     ErnieRnaPooler,
     pairing_table,
@@ -156,9 +157,9 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # nn.init respects what is loaded already; module.weight.data would overwrite it.
-        if isinstance(module, (nn.Linear, nn.Embedding)):
+        if isinstance(module, (nn.Linear, nn.Embedding, ErnieRnaPairingMap)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, (nn.Linear, ErnieRnaPairingMap)) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, (nn.LayerNorm, MaskedBatchNorm)):
             nn.init.ones_(module.weight)
@@ -343,7 +344,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         padding = self.config.pad_token_id
         if position_ids is None:
-            position_ids = mask.cumsum(dim=1) * mask + padding
+            position_ids = mask.long().cumsum(dim=1) * mask + padding
         hidden = self.config.hidden_size
         positions = sinusoidal_positions(position_ids, hidden, padding).to(inputs_embeds.dtype)
         return self.dropout(self.emb_layer_norm(inputs_embeds + positions)) * mask[..., None]

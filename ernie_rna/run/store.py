@@ -195,10 +195,12 @@ class Store:
             return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
     def _check_may_drop(self, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        if not self._force and self.done:
+            raise OutputError(f"{self.output} exists already; --force replaces it")
         if not self._force:
             raise OutputError(
                 f"{self.folder} has results of an unfinished run that differs: "
-                f"{_differences(before, manifest)}. Run it as before to resume it, or drop its "
+                f"{differences(before, manifest)}. Run it as before to resume it, or drop its "
                 "results by --force"
             )
         if self._others(begun=True):
@@ -351,7 +353,7 @@ def _as_array(name: str, values: np.ndarray | Sequence[str]) -> np.ndarray:
     return np.frombuffer("".join(f"{text}\n" for text in values).encode(), np.uint8)
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What two nested mappings disagree in, in words."""
     old, new = dict(_flatten(before)), dict(_flatten(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]

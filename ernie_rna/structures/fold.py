@@ -39,14 +39,7 @@ from ernie_rna.sequences.chunks import (
 )
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
-from ernie_rna.structures.formats.output import (
-    MATRICES,
-    bases_output,
-    check_outputs,
-    fold_output,
-    pairs_output,
-    suffix_of,
-)
+from ernie_rna.structures.formats.output import MATRICES, fold_outputs, suffix_of
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.reactivities import Probing, Reactivities
 
@@ -129,20 +122,17 @@ def fold(
         OutputError: an output exists, is being written, or the disk is full.
     """
     given = [output] if isinstance(output, (str, PathLike)) else output or []
-    outputs = [fold_output(fspath(path)) for path in given]
-    tables = [pairs_output(fspath(pairs))] if pairs is not None else []
-    tables += [bases_output(fspath(bases))] if bases is not None else []
-    check_outputs([one.path for one in outputs], [one.path for one in tables])
-    if outputs or tables:
-        with_matrix = any(suffix_of(one.path) == MATRICES for one in outputs)
+    paths = [fspath(path) for path in given]
+    tables = [None if path is None else fspath(path) for path in (pairs, bases)]
+    outputs = fold_outputs(paths, *tables)
+    if outputs:
+        with_matrix = any(suffix_of(path) == MATRICES for path in paths)
         if options.matrix and not with_matrix:
             raise OptionError("matrix", f"{options.matrix} is for an .npz output: name one")
         options = replace(options, matrix=(options.matrix or "contacts") if with_matrix else None)
     probing = None if reactivities is None else Probing(reactivities, options)
-    task = FoldTask(options, probing, bool(tables))
-    if not outputs and not tables:
-        return iterate(task, sequences, model)
-    return run(task, sequences, model, [*outputs, *tables])
+    task = FoldTask(options, probing, with_reliabilities=any(tables))
+    return run(task, sequences, model, outputs) if outputs else iterate(task, sequences, model)
 
 
 class FoldTask(Task[Fold]):
