@@ -647,6 +647,24 @@ class FoldOptions(WindowOptions, ProbingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    """Of `structures.evaluation.evaluate`."""
+
+    missing: str = option(
+        "error",
+        "known structures without a prediction: error refuses them, skip leaves them out, unpaired "
+        "scores them as structures without pairs",
+        choices=("error", "skip", "unpaired"),
+    )
+    predicted_column: str = option(
+        "dot_bracket", "column with the structures, where PRED is a table", metavar="NAME"
+    )
+    reference_column: str = option(
+        "dot_bracket", "column with the structures, where REF is a table", metavar="NAME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MutateOptions(RunOptions):
     """Of `scoring.mutate`."""
 
