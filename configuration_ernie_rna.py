@@ -73,6 +73,8 @@ class ErnieRnaConfig(PretrainedConfig):
         pair_positive_weight: weight of a pair in the pair loss; an entry without one has 1.
         pair_threshold: logit around which structure prediction weights the pair head's scores;
             the default is the authors'.
+        pair_calibration: slope above 0 and offset of the line from the pair head's logits to
+            log-odds, fitted to known structures; None where nobody fitted one.
         loading_channels: channels of the ribosome loading head's convolutions.
         loading_reduced_size: width that it brings the hidden states to first.
         loading_blocks: how many residual blocks it has.
@@ -125,6 +127,7 @@ class ErnieRnaConfig(PretrainedConfig):
         pair_block_dropout: float = 0.4,
         pair_positive_weight: float = 1.0,
         pair_threshold: float = 1.5,
+        pair_calibration: list[float] | None = None,
         loading_channels: int = 64,
         loading_reduced_size: int = 32,
         loading_blocks: int = 6,
@@ -165,6 +168,7 @@ class ErnieRnaConfig(PretrainedConfig):
         self.pair_block_dropout = pair_block_dropout
         self.pair_positive_weight = pair_positive_weight
         self.pair_threshold = pair_threshold
+        self.pair_calibration = pair_calibration
         self.loading_channels = loading_channels
         self.loading_reduced_size = loading_reduced_size
         self.loading_blocks = loading_blocks
@@ -183,6 +187,12 @@ class ErnieRnaConfig(PretrainedConfig):
         # Not in the constructor: a folder without code, whose map is empty, stays without.
         self.auto_map = {**AUTO_MAP, **(getattr(self, "auto_map", None) or {})}
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def to_dict(self):
+        """The values by name, without what a model has set for the Trainer."""
+        values = super().to_dict()
+        values.pop("keys_to_ignore_at_inference", None)
+        return values
 
     def check_values(self) -> None:
         """Raise ValueError for values that no model can be built from, naming them."""
@@ -229,6 +239,14 @@ class ErnieRnaConfig(PretrainedConfig):
         _require(named, self, "None or a list of heads", "pair_heads", "num_attention_heads")
         fits = self.pair_channels > (all_heads if heads is None else len(heads))
         _require(fits, self, "more than the maps that come in", "pair_channels", "pair_heads")
+        line = self.pair_calibration
+        fitted = line is None or (
+            isinstance(line, (list, tuple))
+            and len(line) == 2
+            and all(_is_number(value) for value in line)
+            and line[0] > 0
+        )
+        _require(fitted, self, "None, or a slope above 0 and an offset", "pair_calibration")
 
 
 _SIZES = (

@@ -287,4 +287,9 @@ def pair_loss(logits, labels, positive_weight: float, num_items=None) -> torch.T
     entries = F.binary_cross_entropy_with_logits(
         logits.float(), targets, weight=weights, reduction="sum"
     )
-    return entries / (admitted.sum().clamp(min=1) if num_items is None else num_items)
+    return entries / at_least_one(admitted.sum() if num_items is None else num_items)
+
+
+def at_least_one(count):
+    """A number of labels as a divisor; the sum over none of them is 0, and not 0 / 0."""
+    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)

@@ -32,6 +32,7 @@ from .heads_ernie_rna import (
     MaskedBatchNorm,
     PairHead,
     RibosomeLoadingHead,
+    at_least_one,
     bases_of_scores,
     bases_of_states,
     pair_loss,
@@ -39,6 +40,7 @@ from .heads_ernie_rna import (
 from .layers_ernie_rna import (
     ErnieRnaLayer,
     ErnieRnaLMHead,
+    ErnieRnaPairingMap,
     ErnieRnaPairingProjection,
     ErnieRnaPooler,
     pairing_table,
@@ -155,9 +157,9 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # nn.init respects what is loaded already; module.weight.data would overwrite it.
-        if isinstance(module, (nn.Linear, nn.Embedding)):
+        if isinstance(module, (nn.Linear, nn.Embedding, ErnieRnaPairingMap)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, (nn.Linear, ErnieRnaPairingMap)) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, (nn.LayerNorm, MaskedBatchNorm)):
             nn.init.ones_(module.weight)
@@ -342,7 +344,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         padding = self.config.pad_token_id
         if position_ids is None:
-            position_ids = mask.cumsum(dim=1) * mask + padding
+            position_ids = mask.long().cumsum(dim=1) * mask + padding
         hidden = self.config.hidden_size
         positions = sinusoidal_positions(position_ids, hidden, padding).to(inputs_embeds.dtype)
         return self.dropout(self.emb_layer_norm(inputs_embeds + positions)) * mask[..., None]
@@ -461,6 +463,12 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
 
     ernie_rna: ErnieRnaModel
     _reads_scores = False
+    # Outputs that the Trainer does not hand to metrics; it looks for them in the configuration.
+    _keys_to_ignore_at_inference: tuple[str, ...] = ()
+
+    def post_init(self) -> None:
+        super().post_init()
+        self.config.keys_to_ignore_at_inference = list(self._keys_to_ignore_at_inference)
 
     def _logits(self, outputs: ErnieRnaModelOutput, mask: torch.Tensor) -> torch.Tensor:
         """The head on the encoder's outputs; `mask` (batch, seq) is True at real tokens."""
@@ -525,17 +533,27 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
         return ErnieRnaHeadOutput(**parts)
 
 
-def _mean_loss(loss, logits, labels, num_items) -> torch.Tensor:
-    """`loss` as a mean, over `num_items` if that is given."""
-    if num_items is None:
-        return loss(logits, labels)
-    return loss(logits, labels, reduction="sum") / num_items
-
-
-def _token_loss(logits, labels, num_items) -> torch.Tensor:
-    """Cross entropy of (batch, seq, classes)."""
+def _class_loss(logits, labels, num_items) -> torch.Tensor:
+    """Cross entropy of (..., classes) over labels that are not -100, 0 if all are; see `forward`."""
     _check_range("labels", labels, logits.shape[-1])
-    return _mean_loss(F.cross_entropy, logits.flatten(0, 1), labels.flatten(), num_items)
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    if num_items is None:
+        num_items = (labels != -100).sum()
+    return F.cross_entropy(logits, labels, reduction="sum") / at_least_one(num_items)
+
+
+def _squared_loss(values, targets, labels, num_items) -> torch.Tensor:
+    """Mean squared error of numbers, none of which is left out.
+
+    Args:
+        values, targets: to be compared, of one shape.
+        labels: as they were given: the Trainer does not count those that are exactly -100.
+        num_items: see `forward`.
+    """
+    if num_items is None:
+        return F.mse_loss(values, targets)
+    left_out = (labels == -100).sum()
+    return F.mse_loss(values, targets, reduction="sum") / at_least_one(num_items + left_out)
 
 
 class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
@@ -567,7 +585,7 @@ class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
         return self.lm_head(outputs.last_hidden_state)
 
     def _loss(self, logits, labels, num_items):
-        return _token_loss(logits, labels, num_items)
+        return _class_loss(logits, labels, num_items)
 
 
 class ErnieRnaForTokenClassification(_ErnieRnaHeadModel):
@@ -584,7 +602,7 @@ class ErnieRnaForTokenClassification(_ErnieRnaHeadModel):
         return self.classifier(self.dropout(outputs.last_hidden_state))
 
     def _loss(self, logits, labels, num_items):
-        return _token_loss(logits, labels, num_items)
+        return _class_loss(logits, labels, num_items)
 
 
 class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
@@ -594,8 +612,8 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
     - "single_label_classification": (batch,) class ids; cross entropy.
     - "multi_label_classification": (batch, num_labels) of 0 and 1; binary cross entropy.
 
-    None takes regression for one label, else the single- or multi-label form by the dtype of
-    the labels: integers or floats.
+    None takes regression for one label, else the multi-label form for floats and for labels of
+    (batch, num_labels), the single-label form for other integers.
     """
 
     def __init__(self, config: ErnieRnaConfig):
@@ -605,29 +623,40 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the Trainer counts labels for the loss; a number of -100 it would not count."""
+        return self._problem_type(None) != "regression"
+
     def _logits(self, outputs, mask):
         return self.classifier(self.dropout(cls_embedding(outputs.last_hidden_state, mask)))
 
     def _loss(self, logits, labels, num_items):
-        problem = self.config.problem_type or self._problem_type(labels)
+        problem = self._problem_type(labels)
         if problem == "single_label_classification":
-            _check_range("labels", labels, logits.shape[-1])
-            return _mean_loss(F.cross_entropy, logits, labels.flatten(), num_items)
+            return _class_loss(logits, labels, num_items)
         if labels.numel() != logits.numel():
             raise ValueError(
                 f"labels of {problem} must be (batch, num_labels) = {tuple(logits.shape)}; "
                 f"got {tuple(labels.shape)}"
             )
-        loss = F.binary_cross_entropy_with_logits
+        labels = labels.view_as(logits).float()
         if problem == "regression":
-            loss = F.mse_loss
-        return _mean_loss(loss, logits, labels.view_as(logits).float(), num_items)
+            return _squared_loss(logits, labels, labels, num_items)
+        if num_items is None:
+            num_items = labels.numel()
+        entries = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+        return entries / at_least_one(num_items)
 
-    def _problem_type(self, labels: torch.Tensor) -> str:
-        if self.config.num_labels == 1:
+    def _problem_type(self, labels: torch.Tensor | None) -> str | None:
+        """What the config says, or what the labels are; None without either."""
+        count = self.config.num_labels
+        if self.config.problem_type is not None or labels is None:
+            return self.config.problem_type or ("regression" if count == 1 else None)
+        if count == 1:
             return "regression"
-        kind = "multi" if labels.is_floating_point() else "single"
-        return f"{kind}_label_classification"
+        several = labels.is_floating_point() or labels.shape[1:] == (count,)
+        return f"{'multi' if several else 'single'}_label_classification"
 
 
 def _classifier_dropout(config: ErnieRnaConfig) -> float:
@@ -681,8 +710,12 @@ class ErnieRnaForCloseness(_ErnieRnaPairModel):
 class ErnieRnaForRibosomeLoading(_ErnieRnaHeadModel):
     """Predicts mean ribosome loading; `labels` are (batch,), in its units.
 
-    The loss is the mean squared error of (label - mean) / scale, with the config's numbers.
+    The loss is the mean squared error of (label - mean) / scale, with the config's numbers. The
+    Trainer gets the predictions alone.
     """
+
+    accepts_loss_kwargs = False  # The Trainer would not count a number of -100.
+    _keys_to_ignore_at_inference = ("logits",)
 
     def __init__(self, config: ErnieRnaConfig):
         super().__init__(config)
@@ -705,8 +738,8 @@ class ErnieRnaForRibosomeLoading(_ErnieRnaHeadModel):
                 f"labels must be (batch,) = {tuple(logits.shape)}; got {tuple(labels.shape)}"
             )
         labels = labels.view_as(logits).float()
-        labels = (labels - self.config.loading_mean) / self.config.loading_scale
-        return _mean_loss(F.mse_loss, logits, labels, num_items)
+        standardised = (labels - self.config.loading_mean) / self.config.loading_scale
+        return _squared_loss(logits, standardised, labels, num_items)
 
     def _output(self, **parts):
         logits = parts["logits"].float()

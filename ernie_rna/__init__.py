@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ernie_rna.convert.export import convert
     from ernie_rna.data import examples, mini
     from ernie_rna.embeddings.embed import embed
-    from ernie_rna.embeddings.readers import read_embeddings
+    from ernie_rna.embeddings.formats import read_embeddings
     from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
     from ernie_rna.model.modeling_ernie_rna import (
         ErnieRnaForCloseness,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
     from ernie_rna.run.loading import load_masked_lm, load_model
     from ernie_rna.scoring.mutate import mutate
-    from ernie_rna.scoring.ribosome_loading import ribosome_loading
+    from ernie_rna.scoring.predict import predict
     from ernie_rna.structures.closeness import closeness
     from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.fold import fold
@@ -57,8 +57,8 @@ _HOMES = {
     "load_model": "ernie_rna.run.loading",
     "mini": "ernie_rna.data",
     "mutate": "ernie_rna.scoring.mutate",
-    "read_embeddings": "ernie_rna.embeddings.readers",
-    "ribosome_loading": "ernie_rna.scoring.ribosome_loading",
+    "predict": "ernie_rna.scoring.predict",
+    "read_embeddings": "ernie_rna.embeddings.formats",
 }
 
 __all__ = [
@@ -82,8 +82,8 @@ __all__ = [
     "load_model",
     "mini",
     "mutate",
+    "predict",
     "read_embeddings",
-    "ribosome_loading",
 ]
 
 

@@ -58,6 +58,7 @@ def option(
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
     flag: tuple[str, Any, str] | None = None,
+    many: bool = False,
     group: str | None = None,
     recorded: bool = False,
 ) -> Any:
@@ -72,11 +73,12 @@ def option(
             says what the word must be.
         metavar: stands for the value in help.
         flag: name, value and help, for an option of the command line that takes no value.
+        many: whether the command line takes several values, for a tuple.
         group: heading in the help of a command; None is that of the command itself.
         recorded: whether results depend on it.
     """
     given = locals()
-    names = ("help", "check", "choices", "parse", "metavar", "flag", "group", "recorded")
+    names = ("help", "check", "choices", "parse", "metavar", "flag", "many", "group", "recorded")
     return field(default=default, metadata={name: given[name] for name in names})
 
 
@@ -703,3 +705,126 @@ class MutateOptions(RunOptions):
             raise OptionError(
                 "mask_pairing", f"is {self.mask_pairing!r}, but nothing is masked: leave one out"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(HeadOptions):
+    """Of `scoring.predict`; those of tables are as for fine-tuning."""
+
+    sequence_column: str = option(
+        "sequence", "column of a table for the sequences", metavar="NAME", group="a table"
+    )
+    label_column: Sequence[str] = option(
+        (),
+        "column of a table for labels, with which predictions are compared; several for several "
+        "numbers, or for several labels in columns of 0 and 1",
+        metavar="NAME",
+        many=True,
+        group="a table",
+    )
+    label_separator: str = option(
+        ";", "text between several labels in a cell", metavar="TEXT", group="a table"
+    )
+    ignore_label: str | None = option(
+        None, "label of bases that have none", metavar="LABEL", group="a table"
+    )
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """`label_column`, of which Python may give one as it is."""
+        given = self.label_column
+        return (given,) if isinstance(given, str) else tuple(given)
+
+
+# ---------------------------------------------------------------------------------------------
+# Pictures and the page
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
+    """Of `plots.pictures.plot`, and of what computes that which it draws."""
+
+    what: str = option(
+        "map",
+        "what is drawn, as the description says",
+        choices=("map", "heads", "arcs", "layout", "closeness", "substitutions"),
+    )
+    id: str | None = option(None, "which sequence; may be left out where there is just one")
+    reference: str | None = option(
+        None,
+        "known structures (.tsv, .ct, .bpseq, .dbn or a folder); that with the same id is drawn "
+        "below the predicted one (arcs), or marked beside it (map)",
+        metavar="FILE",
+    )
+    confidence: bool = option(
+        False,
+        "whether colours say how sure the model is of each predicted pair (arcs) or of all (map)",
+        flag=(
+            "--confidence",
+            True,
+            "colours say how sure the model is, of each predicted pair (arcs) or of all (map): "
+            "the numbers of `ernie-rna fold --pairs`",
+        ),
+    )
+    title: str | None = option(None, "line above the picture; by default what it shows")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_pairs = {"reference": self.reference is not None, "confidence": self.confidence}
+        for name, is_given in of_pairs.items():
+            if is_given and self.what not in ("map", "arcs"):
+                raise OptionError(name, f"is for --what map and arcs, not for {self.what}")
+        if self.long == "window" and self.what not in ("map", "arcs", "layout"):
+            raise OptionError("long", f"window is for map, arcs and layout, not for {self.what}")
+
+
+_LIMITS = "what a request may take"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(ModelOptions):
+    """Of `web.server.serve`."""
+
+    host: str = option(
+        "127.0.0.1",
+        "address to listen at; 127.0.0.1 is for this machine alone, 0.0.0.0 for all who reach it",
+        metavar="ADDRESS",
+    )
+    port: int = option(
+        7860, "port to listen at", check=whole(1, 65535), parse=parse_whole, metavar="N"
+    )
+    workers: int = option(
+        1, "requests computed at once", check=whole(1), parse=parse_whole, metavar="N"
+    )
+    progress: bool | None = option(
+        None,
+        "whether to print where the page is",
+        flag=("--quiet", False, "do not print where the page is"),
+    )
+    seconds: float = option(
+        60.0,
+        "time to compute",
+        check=number(above=0),
+        parse=parse_number,
+        metavar="S",
+        group=_LIMITS,
+    )
+    gigabytes: float = option(
+        4.0,
+        "memory of a process that computes, on a CPU under Linux",
+        check=number(above=0),
+        parse=parse_number,
+        metavar="GB",
+        group=_LIMITS,
+    )
+    sequences: int = option(
+        50, "sequences", check=whole(1), parse=parse_whole, metavar="N", group=_LIMITS
+    )
+    nucleotides: int = option(
+        5000,
+        "length of all sequences together; one has at most what the model is made for",
+        check=whole(1),
+        parse=parse_whole,
+        metavar="NT",
+        group=_LIMITS,
+    )

@@ -82,7 +82,17 @@ def add_options(
                 default=one.default,
                 metavar=known["metavar"] or (None if known["choices"] else "VALUE"),
                 help=_help(known["help"], one.default),
+                **({"nargs": "+", "action": _Several} if known["many"] else {}),
             )
+
+
+class _Several(argparse.Action):
+    """Collects the values of an option that may be given several times, in a tuple."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, *rest: Any) -> None:
+        before = getattr(namespace, self.dest)
+        before = () if before is self.default else before
+        setattr(namespace, self.dest, (*before, *values))
 
 
 def _help(text: str, default: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from ernie_rna.cli.arguments import (
@@ -14,7 +15,8 @@ from ernie_rna.cli.arguments import (
     read_options,
     report,
 )
-from ernie_rna.options import MutateOptions
+from ernie_rna.options import MutateOptions, PredictOptions
+from ernie_rna.run.outputs import STANDARD_OUTPUT
 
 _MUTATE = """\
 Score the nucleotides of each sequence, and every single substitution, by the masked language
@@ -41,10 +43,35 @@ _MUTATE_EXAMPLES = """\
   ernie-rna mutate rna.fasta -m MODEL --summary perplexity.tsv
   ernie-rna mutate rna.fasta -m MODEL -o effects.tsv --unmasked        one pass a sequence
 """
+_PREDICT = """\
+Predict by a model with a head of sequences or of bases: one that `ernie-rna finetune` trained, or
+the authors' for mean ribosome loading.
+
+IN is FASTA, or a table (.csv, .tsv) with a column of sequences. OUT.tsv has a row a sequence, or a
+row a base: id and length (position and base), or the columns of the table; then `predicted` and
+the probability p_NAME of each class or label, or each number as predicted_NAME in its unit (the
+authors' mrl: ribosomes a transcript, for regions of 25 to 100 nt). Of bases, the columns of
+sequences and labels are left out. .npz, .h5, .safetensors and .parquet have the ids and an array
+of probabilities or numbers, as for `ernie-rna embed`.
+
+With --label-column, how well the predictions agree with the labels is printed, by the metrics of
+`ernie-rna finetune`. A run that was killed is resumed by the same command. Until it is complete,
+what has been computed is in OUT.partial.
+"""
+_PREDICT_EXAMPLES = """\
+  ernie-rna predict utrs.fasta -m MODEL -o loading.tsv
+  ernie-rna predict rnas.csv -m MODEL --label-column family -o families.tsv
+  ernie-rna predict rnas.tsv -m MODEL -o - | sort -t "$(printf '\\t')" -k4,4gr | head
+"""
 
 
 def add_commands(subparsers: Any) -> None:
     """Add the commands to `ernie-rna`."""
+    _add_mutate(subparsers)
+    _add_predict(subparsers)
+
+
+def _add_mutate(subparsers: Any) -> None:
     parser = add_command(
         subparsers,
         "mutate",
@@ -64,6 +91,23 @@ def add_commands(subparsers: Any) -> None:
     add_options(parser, MutateOptions)
 
 
+def _add_predict(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "predict",
+        _predict,
+        "classes, labels or numbers by a fine-tuned model",
+        _PREDICT,
+        _PREDICT_EXAMPLES,
+        interrupted=RESUMES,
+        shares_work=True,
+    )
+    parser.add_argument("input", metavar="IN", help="FASTA or table, or - for FASTA from stdin")
+    add_model(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="- is stdout, as TSV")
+    add_options(parser, PredictOptions)
+
+
 def _mutate(args: argparse.Namespace) -> int:
     from ernie_rna.scoring.mutate import mutate
 
@@ -73,4 +117,17 @@ def _mutate(args: argparse.Namespace) -> int:
     summary = mutate(
         args.input, args.model, args.output, args.positions, args.summary, options=options
     )
+    return report(summary, options.progress is False)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from ernie_rna.scoring.predict import predict
+
+    options = read_options(PredictOptions, args)
+    summary = predict(args.input, args.model, args.output, options=options)
+    if summary.metrics:
+        from ernie_rna.training.metrics import format_metrics
+
+        file = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
+        print(format_metrics({"predicted": summary.metrics}), file=file)
     return report(summary, options.progress is False)

@@ -5,7 +5,7 @@
 .h5, .hdf5     HDF5 (extra `hdf5`): a contiguous dataset for each name
 .npz           NumPy: uncompressed, read by `numpy.load`
 .parquet       Parquet (extra `parquet`): a row a sequence, columns id, length and one for each
-               vector; no token columns
+               vector, or for the list of the vectors of its nucleotides
 
 Every format has, under the same names:
 
@@ -29,7 +29,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,18 @@ EXTENSIONS = (SAFETENSORS, *HDF5, NPZ, PARQUET)
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # The earliest time that a zip file can state.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-# Sequences whose ids and lengths are read at once.
-_AT_ONCE = 1024
 
 
-def check_format(output: str, pooling: Sequence[str]) -> None:
+def check_format(output: str) -> None:
     """Raise before any work what would keep the output from being written.
 
     Raises:
-        ValueError: the extension names no format, or the format has no place for the pooling.
+        ValueError: the extension names no format.
         ImportError: the extra of the format is not installed.
     """
     suffix = _suffix(Path(output))
     if suffix == PARQUET:
         import_extra("pyarrow.parquet", "parquet", "writing Parquet")
-        if "token" in pooling:
-            raise ValueError(
-                f"{output}: Parquet holds a row a sequence, so no token vectors; write .h5, "
-                ".safetensors or .npz"
-            )
     if suffix in HDF5:
         import_extra("h5py", "hdf5", "writing HDF5")
 
@@ -237,9 +230,13 @@ def _write_parquet(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any
             columns = {"id": pa.array(part.texts("ids")), "length": pa.array(part.get("lengths"))}
             for name in metadata["columns"]:
                 values = part.get(name)
-                columns[name] = pa.FixedSizeListArray.from_arrays(
+                vectors = pa.FixedSizeListArray.from_arrays(
                     pa.array(values.ravel()), values.shape[1]
                 )
+                if is_per_token(name):
+                    offsets = pa.array(part.get("offsets"), pa.int32())
+                    vectors = pa.ListArray.from_arrays(offsets, vectors)
+                columns[name] = vectors
             table = pa.table(columns, metadata={METADATA: _json(metadata)})
             if writer is None:
                 # Neither compression nor a dictionary makes such numbers smaller.
@@ -294,11 +291,17 @@ def read_metadata(path: FilePath) -> dict[str, Any]:
 _Block = tuple[list[str], list[int], dict[str, np.ndarray]]
 
 
+def _at_once(names: Iterable[str]) -> int:
+    """Sequences that are read at once; a vector a nucleotide takes much memory."""
+    return 8 if any(map(is_per_token, names)) else 1024
+
+
 def _blocks(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Iterator[_Block]:
     """The content of files of arrays, some sequences at a time."""
     names, count, token = metadata["columns"], len(arrays["lengths"]), 0
-    for start in range(0, count, _AT_ONCE):
-        rows = slice(start, min(start + _AT_ONCE, count))
+    most = _at_once(names)
+    for start in range(0, count, most):
+        rows = slice(start, min(start + most, count))
         lengths = arrays["lengths"][rows].tolist()
         if any(length < 1 for length in lengths):
             raise ValueError(f"a sequence of {min(lengths)} nucleotides")
@@ -416,15 +419,21 @@ def _open_parquet(path: Path) -> _Opened:
     with pq.ParquetFile(path) as file:
         metadata = json.loads(file.schema_arrow.metadata[METADATA.encode()])
 
+        names = metadata["columns"]
+
         def blocks() -> Iterator[_Block]:
-            for batch in file.iter_batches(batch_size=_AT_ONCE):
-                columns = {
-                    name: batch.column(name).flatten().to_numpy().reshape(len(batch), -1)
-                    for name in metadata["columns"]
-                }
+            for batch in file.iter_batches(batch_size=_at_once(names)):
+                columns = {name: _vectors(batch.column(name), is_per_token(name)) for name in names}
                 yield batch.column("id").to_pylist(), batch.column("length").to_pylist(), columns
 
         yield metadata, blocks
+
+
+def _vectors(column: Any, per_token: bool) -> np.ndarray:
+    """A column of vectors, or of lists of vectors, as one array of rows."""
+    vectors = column.flatten() if per_token else column
+    rows: np.ndarray = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
+    return rows
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {

@@ -1,25 +1,29 @@
 """Any task over many files on many machines, by Ray (extra `ray`).
 
-    on_ray(embed, ["a.fasta", "b.fasta"], "vectors", "mini", format=".parquet", actors=8)
+    on_ray(embed, ["a.fasta", "b.fasta"], "vectors", "mini", format=".parquet", parts=8)
 
-Each file is cut into parts, which actors compute as processes that share a run do, see
-`run.runner`. So outputs and options are those of the function, a machine that dies has its part
-computed again from what is kept, and where the process that calls this dies, the same call resumes.
-Every machine must see the paths.
+Each file is cut into parts, which Ray's tasks compute as processes that share a run do, see
+`run.runner`. So outputs and options are those of the function, the part of a machine that dies is
+resumed by another, and where the process that calls this dies, the same call resumes. Every machine
+must see the paths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from os import PathLike, fspath
+import json
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ernie_rna.extras import import_extra
 from ernie_rna.run.find_model import find_model
-from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.outputs import OutputError, replacing
 from ernie_rna.run.runner import RunSummary
+from ernie_rna.run.store import differences, partial_folder
 from ernie_rna.sequences.fasta import FilePath
+
+_COMPRESSED = (".gz", ".bz2", ".xz")
 
 
 def on_ray(
@@ -29,30 +33,31 @@ def on_ray(
     model: str | PathLike[str],
     *,
     format: str,
-    actors: int = 2,
-    cpus_per_actor: float = 1,
-    gpus_per_actor: float = 0,
+    parts: int = 2,
+    cpus_per_part: float = 1,
+    gpus_per_part: float = 0,
     **options: Any,
-) -> list[RunSummary]:
+) -> list[RunSummary | None]:
     """Call a function of this package on every input file.
 
-    Ray is started on this machine unless `ray.init` has been called.
+    Ray is started on this machine unless `ray.init` has been called. The folder is for one call:
+    on_ray.json in it, written before anything else, says which, and an output beside it is finished.
 
     Args:
-        function: `embed`, `fold`, `closeness`, `mutate` or `predict`, or another that takes
+        function: `embed`, `fold`, `closeness`, `mutate`, `predict`, or another that takes
             sequences, a model, an output and `part`.
-        inputs: FASTA files, no two of one name.
+        inputs: files, no two of one name.
         output: folder for a file for each input, called as it is, with the extension `format`.
         model: folder, Hub id or "mini".
-        actors: how many processes compute; each file is cut into so many parts.
-        cpus_per_actor, gpus_per_actor: what each of them takes; with a GPU it computes there.
+        parts: how many each file is cut into; as many tasks compute it.
+        cpus_per_part, gpus_per_part: what each task takes; with a GPU it computes there.
         options: of the function.
 
     Returns:
-        What was written of each input, in order.
+        What was written of each input, in order; None where it was finished already.
 
     Raises:
-        OutputError: two inputs would be written to one file, or as the function.
+        OutputError: the folder has the outputs of a call that differs, or as the function.
         ImportError: Ray is not installed.
         And as the function.
     """
@@ -64,45 +69,87 @@ def on_ray(
     twice = next((path for path in outputs if outputs.count(path) > 1), None)
     if twice is not None:
         raise OutputError(f"two inputs would be written to {twice}: give them other names")
-    folder.mkdir(parents=True, exist_ok=True)
-    name = find_model(model, options.get("revision"))
-    source = str(Path(name).absolute()) if Path(name).is_dir() else fspath(name)
-    options = {"device": "cuda" if gpus_per_actor else "cpu", "progress": False, **options}
+    source = find_model(model, options.get("revision"))
+    source = str(Path(source).absolute()) if Path(source).is_dir() else source
+    options = {"device": "cuda" if gpus_per_part else "cpu", **options, "progress": False}
+    _agree(folder, function, paths, outputs, source, options)
 
     if not ray.is_initialized():
         ray.init()
     # A task that dies with its machine is started again, and resumes what is kept.
-    call = ray.remote(num_cpus=cpus_per_actor, num_gpus=gpus_per_actor, max_retries=-1)(_call)
+    call = ray.remote(num_cpus=cpus_per_part, num_gpus=gpus_per_part, max_retries=-1)(_call)
+    shares = [f"{part}/{parts}" for part in range(1, parts + 1)]
     work = [
-        [
-            call.remote(function, str(path), source, str(target), f"{part}/{actors}", options)
-            for part in range(1, actors + 1)
-        ]
+        [call.remote(function, path, source, target, share, options) for share in shares]
         for path, target in zip(paths, outputs, strict=True)
     ]
     try:
-        return [_whole(ray.get(parts)) for parts in work]
+        return [next((one for one in ray.get(tasks) if one), None) for tasks in work]
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
+    finally:
+        for task in (task for tasks in work for task in tasks):
+            ray.cancel(task)  # those that are left after an error
 
 
 def _stem(path: Path) -> str:
-    """The name of a file without the extensions of FASTA and of its compression."""
-    stem = path.stem if path.suffix in (".gz", ".bz2", ".xz") else path.name
-    return Path(stem).stem or stem
+    """The name of a file without its extension and that of its compression."""
+    return Path(path.stem if path.suffix in _COMPRESSED else path.name).stem
+
+
+def _agree(
+    folder: Path,
+    function: Callable[..., Any],
+    inputs: Sequence[Path],
+    outputs: Sequence[Path],
+    model: str,
+    options: dict[str, Any],
+) -> None:
+    """Have the folder say what is computed in it; OutputError if it is of a call that differs."""
+    from ernie_rna.run.provenance import versions
+
+    call = {
+        "function": function.__name__,
+        "inputs": _state(inputs),
+        "model": {"name": model, **_state(Path(model).glob("*"))},
+        "options": {name: value for name, value in options.items() if name != "force"},
+        "versions": versions(),
+    }
+    call = json.loads(json.dumps(call, default=str))
+    record = folder / "on_ray.json"
+    before = json.loads(record.read_bytes()) if record.exists() else None
+    if before is None and any(map(_exists, outputs)):
+        raise OutputError(
+            f"{folder} has outputs already, but no {record.name}: name another folder"
+        )
+    if before not in (None, call):
+        raise OutputError(
+            f"{folder} is of a call that differs: {differences(before, call)}. Name another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(record) as path:
+        path.write_text(json.dumps(call, indent=1), encoding="utf-8")
+
+
+def _state(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Size and time of change of files, by which other content is noticed without reading it."""
+    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+
+
+def _exists(output: Path) -> bool:
+    return output.exists() or output.with_name(f"{output.name}.index.json").exists()
 
 
 def _call(
     function: Callable[..., RunSummary],
-    path: str,
+    path: Path,
     model: str,
-    output: str,
+    output: Path,
     part: str,
     options: dict[str, Any],
-) -> RunSummary:
-    return function(path, model, output, part=part, **options)
-
-
-def _whole(summaries: Sequence[RunSummary]) -> RunSummary:
-    """The summary of the process that has put an output together."""
-    return next(one for one in summaries if one.files)
+) -> RunSummary | None:
+    """The summary of a task that finds the output whole; None if it is not, or was before."""
+    if _exists(output) and not partial_folder(output).exists():
+        return None
+    summary = function(path, model, output, part=part, **options)
+    return summary if summary.files else None

@@ -77,14 +77,18 @@ class Output(Generic[Result]):
 
 
 def text_output(
-    path: str, header: str, lines: Callable[[Result], str | Iterable[str]]
+    path: str, header: str | Callable[[], str], lines: Callable[[Result], str | Iterable[str]]
 ) -> Output[Result]:
-    """A text file of a header and lines for each result, whose line ends are part of them."""
+    """A text file of a header and lines for each result, whose line ends are part of them.
+
+    Args:
+        header: or what gives it once the model is loaded.
+    """
 
     @contextlib.contextmanager
     def opened(path: str) -> Iterator[Write[Result]]:
         with open_text(path) as file:
-            file.write(header)
+            file.write(header if isinstance(header, str) else header())
             yield partial(_write_lines, file, lines)
 
     return Output(path, opened)
@@ -259,6 +263,7 @@ class RunSummary:
         resumed: whether an earlier run, or another process, had done a part of it.
         share: what this process computed.
         source: of the task.
+        metrics: how well results agree with labels that the input has, by name.
     """
 
     files: list[Path]
@@ -271,6 +276,7 @@ class RunSummary:
     resumed: bool = False
     share: Share = field(default_factory=Share)
     source: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def text(self) -> str:

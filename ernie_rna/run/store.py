@@ -6,6 +6,7 @@ folder OUT.partial until the output is complete:
 
 manifest.json        what the results depend on; a run that resumes must agree with it
 part-N.safetensors   the results of chunk N
+checkpoint-N         of fine-tuning, the state of training after step N
 input.fasta          the input, if it can be read only once (standard input, a generator)
 lock-I-of-N          held by the process that computes the I-th of N shares; not empty once that
                      process has agreed with the manifest
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +36,9 @@ from safetensors.numpy import save_file
 from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError, replacing
 
-# What may be in the folder, and be deleted with it.
-_OURS = ("manifest.json*", "part-*", "input.fasta*", "done*", "lock*")
+# Results, and all that may be in the folder and is deleted with it.
+_RESULTS = ("part-*", "checkpoint-*")
+_OURS = ("manifest.json*", *_RESULTS, "input.fasta*", "done*", "lock*")
 # The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
 # the checksum.
 METADATA = "ernie_rna"
@@ -184,19 +187,20 @@ class Store:
             if before != manifest or (self.done and not whole):
                 if before not in (None, manifest):
                     self._check_may_drop(before, manifest)
-                self.invalidate()  # First, since without it the rest counts for nothing.
-                self._delete("part-*", "done*")
+                self.drop()
                 with replacing(self._manifest_path) as path:
                     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             self._own.write(b"+")
             self._own.flush()
-            return self.done or any(self.folder.glob("part-*"))
+            return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
     def _check_may_drop(self, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        if not self._force and self.done:
+            raise OutputError(f"{self.output} exists already; --force replaces it")
         if not self._force:
             raise OutputError(
                 f"{self.folder} has results of an unfinished run that differs: "
-                f"{_differences(before, manifest)}. Run it as before to resume it, or drop its "
+                f"{differences(before, manifest)}. Run it as before to resume it, or drop its "
                 "results by --force"
             )
         if self._others(begun=True):
@@ -205,6 +209,11 @@ class Store:
     def invalidate(self) -> None:
         """Have the next run compute everything anew."""
         self._delete("manifest.json*")
+
+    def drop(self) -> None:
+        """Delete the results, and what says what they are."""
+        self.invalidate()  # First, since without it the rest counts for nothing.
+        self._delete(*_RESULTS, "done*")
 
     def part(self, number: int) -> Part:
         """The results of a chunk, there or not."""
@@ -237,7 +246,7 @@ class Store:
     def finish(self) -> None:
         """Say that the output is whole."""
         (self.folder / "done").touch()
-        self._delete("part-*")
+        self._delete(*_RESULTS)
 
     def _guarded(self) -> contextlib.AbstractContextManager[Any]:
         """Alone in looking at who is here and in changing what that decides: for a moment."""
@@ -277,7 +286,10 @@ class Store:
     def _delete(self, *patterns: str) -> None:
         for pattern in patterns:
             for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -341,7 +353,7 @@ def _as_array(name: str, values: np.ndarray | Sequence[str]) -> np.ndarray:
     return np.frombuffer("".join(f"{text}\n" for text in values).encode(), np.uint8)
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What two nested mappings disagree in, in words."""
     old, new = dict(_flatten(before)), dict(_flatten(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]

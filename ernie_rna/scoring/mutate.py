@@ -125,7 +125,12 @@ class MutateTask(Task[LetterScores]):
     def compute(self, chunk: Chunk, step: Step) -> list[LetterScores]:
         from ernie_rna.run.loading import memory_explained
 
-        results = [_without_scores(one.id, as_rna(one.sequence)) for one in chunk.records]
+        results = [
+            LetterScores(
+                one.id, as_rna(one.sequence), np.full((len(one.sequence), 4), np.nan, "f4")
+            )
+            for one in chunk.records
+        ]
         for number in range(len(chunk.batches)):
             pieces = chunk.batch(number)
             with memory_explained([chunk.records[piece.record] for piece in pieces]):
@@ -142,7 +147,7 @@ class MutateTask(Task[LetterScores]):
         import torch
 
         from ernie_rna.run.loading import not_finite, tokenize
-        from ernie_rna.scoring.masked_lm import mask_tokens, nucleotide_log_probabilities
+        from ernie_rna.scoring.masking import mask_tokens, nucleotide_log_probabilities
 
         chosen = sorted({piece.record for piece in pieces})
         rows = [chosen.index(piece.record) for piece in pieces]
@@ -174,33 +179,20 @@ class MutateTask(Task[LetterScores]):
             yield first
 
     def pack(self, results: list[LetterScores]) -> Results:
-        """The rows with scores, and for each sequence how many and which they are."""
-        rows = [np.flatnonzero(~np.isnan(one.log_probabilities[:, 0])) for one in results]
-        values = [one.log_probabilities[own] for one, own in zip(results, rows, strict=True)]
         return {
             "ids": [one.id for one in results],
             "sequences": [one.sequence for one in results],
-            "counts": np.array([len(own) for own in rows]),
-            "rows": np.concatenate(rows),
-            "log_probabilities": np.concatenate(values),
+            "log_probabilities": np.concatenate([one.log_probabilities for one in results]),
         }
 
     def unpack(self, part: Part) -> Iterator[LetterScores]:
-        counts, rows, values = (part.get(n) for n in ("counts", "rows", "log_probabilities"))
-        bounds = np.cumsum(counts)[:-1]
-        parts = zip(np.split(rows, bounds), np.split(values, bounds), strict=True)
-        named = zip(part.texts("ids"), part.texts("sequences"), parts, strict=True)
-        for id, sequence, (own, of_own) in named:
-            scores = _without_scores(id, sequence)
-            scores.log_probabilities[own] = of_own
-            yield scores
+        sequences = part.texts("sequences")
+        starts = np.cumsum([len(sequence) for sequence in sequences])[:-1]
+        arrays = np.split(part.get("log_probabilities"), starts)
+        return map(LetterScores, part.texts("ids"), sequences, arrays)
 
     def nbytes(self, found: Survey) -> int:
         return 3 * _LINE_BYTES * found.nucleotides
-
-
-def _without_scores(id: str, sequence: str) -> LetterScores:
-    return LetterScores(id, sequence, np.full((len(sequence), 4), np.nan, dtype=np.float32))
 
 
 def _passes(record: int, sequence: str) -> list[Piece]:

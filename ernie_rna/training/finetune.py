@@ -1,243 +1,327 @@
-"""Fine-tunes a model by transformers' Trainer, evaluates it and saves it."""
+"""Fine-tuning from files to a folder: rows checked, a model trained, saved and evaluated.
+
+>>> summary = finetune(  # doctest: +SKIP
+...     "table.tsv", "mini", "OUT", task="regression", label_column="mrl", eval_file="test.tsv"
+... )
+>>> print(summary.metrics["test"]["r2"])  # doctest: +SKIP
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import os
 import shutil
-import sys
-import tempfile
+import time
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
-
 from ernie_rna.extras import import_extra
-from ernie_rna.model.configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from ernie_rna.run.loading import without_report
-from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.metrics import Metrics
-from ernie_rna.training.settings import Settings
-from ernie_rna.training.tables import Table, check_lengths
-from ernie_rna.training.tasks import Example, Task
+from ernie_rna.options import OptionError, Share, takes
+from ernie_rna.run.find_model import find_model
+from ernie_rna.run.outputs import OutputError, replacing, replacing_folder
+from ernie_rna.run.store import Store, check_place, partial_folder
+from ernie_rna.training.card import draw_curve, write_card
+from ernie_rna.training.labels import check_lengths
+from ernie_rna.training.metrics import Metrics, for_json
+from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.rows import Rows, read_splits
+from ernie_rna.training.tasks import TASKS, Example, Task
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
-# What LoRA adapts: every linear map of the layers.
-_LORA_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-_CHECKPOINTS = "checkpoints"
+# What a folder has in it that may be replaced.
+_OURS = (
+    *("config.json", "model*.safetensors", "model.safetensors.index.json", "*_ernie_rna.py"),
+    *("tokenizer*.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
+    *("README.md", "metrics.json", "log.jsonl", "curve.svg", "__pycache__"),
+)
+_AUTO_CLASSES = {
+    "ErnieRnaForMaskedLM": "AutoModelForMaskedLM",
+    "ErnieRnaForSequenceClassification": "AutoModelForSequenceClassification",
+    "ErnieRnaForTokenClassification": "AutoModelForTokenClassification",
+}
 
 
-@dataclass(frozen=True)
-class Split:
-    """Rows that belong together, as the model takes them."""
+@dataclass
+class FinetuneSummary:
+    """What a fine-tuning has made.
 
-    name: str
-    examples: list[Example]
+    Attributes:
+        folder: the model, its tokenizer and code.
+        facts: what was trained on what, and how, for JSON.
+        metrics: of each evaluation, and under "NAME: guess" those of the simplest guess.
+        notes: what to know of the data and the training, a sentence each.
+    """
+
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Metrics] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """A few lines that say it."""
+        facts = self.facts
+        labels = f"labels ({len(facts['labels'])}): {', '.join(facts['labels'][:20])}\n"
+        rows = ", ".join(f"{name} {split['rows']:,}" for name, split in facts["splits"].items())
+        return (
+            f"{rows} rows\n{labels if facts['labels'] else ''}{facts['weights_trained']:,} of "
+            f"{facts['weights']:,} weights were trained, {facts['steps']} steps in "
+            f"{facts['seconds']:.0f} s\nsaved: {self.folder}"
+        )
+
+    def as_json(self) -> str:
+        """All of it, null where a number is not finite."""
+        values = {**self.facts, "metrics": self.metrics, "notes": self.notes}
+        return json.dumps(for_json(values), indent=2)
 
 
-def check_extras(lora: bool = False) -> None:
-    """Raise ImportError, with the way out, unless what training needs is installed."""
-    for module in ("accelerate", "sklearn", "scipy", *(["peft"] if lora else [])):
-        import_extra(module, "train", "fine-tuning")
+@takes(FinetuneOptions)
+def finetune(
+    train: str | PathLike[str],
+    model: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    options: FinetuneOptions,
+) -> FinetuneSummary:
+    """Train a model for a task, save it, evaluate it.
 
-
-def load(task: Task, folder: str | Path, seed: int = 0) -> tuple[Any, ErnieRnaTokenizer]:
-    """The model with the task's head, in float32, and its tokenizer.
+    The folder appears whole, once training has ended well; metrics are added when the evaluation
+    has. Of several processes (torchrun, accelerate launch), the leading one saves.
 
     Args:
-        folder: a converted or saved folder, or a name on the Hub.
-        seed: of the weights of a new head.
+        train: CSV or TSV; for masked-lm FASTA; for structures .ct, .bpseq, .dbn or a folder.
+        model: a converted or saved folder, "mini", or a name on the Hub.
+        output: the folder to write: model, tokenizer, code, card, metrics.json and log.jsonl.
+
+    Returns:
+        What was done, with all metrics.
 
     Raises:
-        InputError: it lacks weights that are not the head's, or its head is of other labels.
-        OSError: there is no such folder.
+        InputError: a file, a row or the model is unfit; before training.
+        OutputError: the folder is there, or a run with other settings is unfinished.
+        TrainingError: a loss or gradient is not finite; nothing was saved.
     """
-    transformers.set_seed(seed)
-    settings = task.config(ErnieRnaConfig.from_pretrained(folder))
-    config = ErnieRnaConfig.from_pretrained(folder, **settings)
-    # The class is our own, so that no code of the folder is run.
-    load_model: Any = task.model_class.from_pretrained  # type: ignore[attr-defined]
-    with without_report():  # That a new head is new need not be warned of.
-        try:
-            model, info = load_model(folder, config=config, output_loading_info=True)
-        except RuntimeError as error:
-            raise InputError(f"{folder}: its head is of other labels: {error}") from error
-    if config.weights_origin == "random":
-        warnings.warn(
-            f"{folder} has random weights, which were never trained: fine-tuning begins with "
-            "nothing learned",
-            stacklevel=2,
+    target = Path(os.path.abspath(output))
+    _check_target(target, options.force)
+    with _alone(target, options.force) as store:
+        run = _Run(train, target, options)
+        source = find_model(model, options.revision)
+        from ernie_rna.run.loading import without_report
+        from ernie_rna.run.threads import use_threads
+
+        for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
+            import_extra(extra, "train", "fine-tuning")
+        with use_threads(options.threads), without_report():
+            run.train(source, store)
+            try:
+                run.evaluate()
+            except BaseException:
+                warnings.warn(
+                    f"the model is saved in {target}, without the metrics of its evaluation",
+                    stacklevel=2,
+                )
+                raise
+    return run.summary
+
+
+def leads() -> bool:
+    """Whether this process leads those that torchrun or accelerate launch started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Raise OutputError where the folder cannot be made, or has in it what is not ours."""
+    if target.is_symlink() or target.is_file():
+        raise OutputError(f"{target}: a file or link; name a folder")
+    names = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+    others = [name for name in names if not any(fnmatch(name, ours) for ours in _OURS)]
+    if others:
+        raise OutputError(
+            f"{target}: not empty, and {others[0]} is nothing that finetune writes: name another "
+            "folder"
         )
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(task.head))
-    if missing:
-        raise InputError(f"{folder}: lacks weights of an ERNIE-RNA: {', '.join(missing[:5])}")
-    return model.float(), ErnieRnaTokenizer.from_pretrained(folder)
-
-
-def longest_sequence(folder: str | Path) -> int:
-    """How many nucleotides the model was made for."""
-    config = ErnieRnaConfig.from_pretrained(folder)
-    return int(config.max_position_embeddings) - _SPECIAL_TOKENS
-
-
-def read_split(
-    task: Task, table: Table, sequence_column: str, unknown: str, longest: int | None
-) -> tuple[list[str], list[Any]]:
-    """The sequences and labels of a table, checked.
-
-    Args:
-        unknown: see `fasta.read_fasta`.
-        longest: nucleotides that a sequence may have; None does not look.
-
-    Raises:
-        InputError: a sequence or label is unfit; the message names the line.
-    """
-    sequences = table.sequences(sequence_column, unknown)
-    if longest is not None:
-        check_lengths(table, sequences, longest)
-    return sequences, task.read_labels(table, sequences)
-
-
-def encode(
-    task: Task, tokenizer: Any, name: str, data: tuple[list[str], list[Any]], longest: int
-) -> Split:
-    """Sequences, cut behind `longest` nucleotides, and labels as examples."""
-    sequences, labels = data
-    length = longest + _SPECIAL_TOKENS
-    ids = tokenizer(sequences, truncation=True, max_length=length)["input_ids"]
-    return Split(name, [task.encode(*pair) for pair in zip(ids, labels, strict=True)])
-
-
-def train(
-    task: Task,
-    model: Any,
-    tokenizer: Any,
-    training: Split,
-    settings: Settings,
-    out_dir: str | Path | None = None,
-) -> transformers.Trainer:
-    """Train a model, which is changed, and return the trainer for `evaluate` and `finished`.
-
-    Args:
-        out_dir: where the state of training is kept, with `settings.resume`.
-    """
-    if settings.frozen:
-        model.ernie_rna.requires_grad_(False)
-    if settings.lora is not None:
-        model = _with_lora(model, settings.lora, task.head)
-    transformers.set_seed(settings.seed)
-    with _state_folder(settings, out_dir) as folder:
-        arguments = _arguments(settings, str(folder), len(training.examples))
-        if task.leaves_weights_unused and not settings.frozen:
-            arguments["ddp_find_unused_parameters"] = True
-        trainer = transformers.Trainer(
-            model=model,
-            args=transformers.TrainingArguments(**arguments),
-            train_dataset=training.examples,
-            data_collator=task.collator(tokenizer, model.config),
-            preprocess_logits_for_metrics=task.reduce,
-        )
-        trainer.remove_callback(transformers.PrinterCallback)
-        if trainer.is_world_process_zero():
-            trainer.add_callback(_Progress())
-        last = get_last_checkpoint(str(folder)) if settings.resume else None
-        trainer.train(resume_from_checkpoint=last)
-    return trainer
-
-
-def _with_lora(model: Any, rank: int, head: str) -> Any:
-    """The model with low-rank updates of the encoder, and its head trained as it is."""
-    peft = import_extra("peft", "train", "LoRA")
-    config = peft.LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        target_modules=_LORA_MODULES,
-        modules_to_save=[head.removesuffix(".")],
-    )
-    return peft.get_peft_model(model, config)
+    if names and not force:
+        raise OutputError(f"{target}: not empty; --force replaces it")
+    check_place(target)
 
 
 @contextlib.contextmanager
-def _state_folder(settings: Settings, out_dir: str | Path | None) -> Iterator[Path]:
-    """Where the Trainer keeps its state."""
-    if settings.resume and out_dir is not None:
-        folder = Path(out_dir) / _CHECKPOINTS
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+def _alone(target: Path, force: bool) -> Iterator[Store | None]:
+    """What the leading process keeps beside the folder, locked; the others are silent."""
+    if leads():
+        with Store(target, Share(), force) as store:
+            yield store
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield None
 
 
-def finished(trainer: transformers.Trainer) -> Any:
-    """The trained model as its own class, LoRA's updates merged into the weights."""
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+class _Run:
+    """One fine-tuning; what is wrong with the data is found before torch is imported."""
+
+    def __init__(self, train: str | PathLike[str], target: Path, options: FinetuneOptions):
+        self.options, self.target = options, target
+        self.task: Task = TASKS[str(options.task)](options)
+        if options.best not in (None, *self.task.metric_names):
+            raise OptionError("best", f"must be {' or '.join(self.task.metric_names)}")
+        self.splits = read_splits(Path(train), options)
+        self.summary = FinetuneSummary(target)
+        self.summary.notes += self.task.learn_names(self.splits["train"])
+        self.labels = {
+            name: self.task.read_labels(rows, rows.sequences) for name, rows in self.splits.items()
+        }
+        self.summary.notes += leakage(self.splits, self.labels)
+
+    def train(self, model: Any, store: Store | None) -> None:
+        """Load a model, train it and, in the leading process, save it."""
+        from ernie_rna.training import trainer as training
+
+        task, options = self.task, self.options
+        loaded, self.tokenizer, kept = training.load(task, model)
+        self.examples = self._encode(loaded.config.max_position_embeddings)
+        if not kept:
+            task.start_head(loaded, self.labels["train"])
+        folder = partial_folder(self.target)
+        arguments = training.make_arguments(options, folder, len(self.examples["train"]))
+        manifest = self._describe(loaded, arguments)
+        with arguments.main_process_first(local=False):
+            if store is not None:
+                _begin(store, manifest, options)
+        self.trainer = training.make_trainer(
+            loaded, self.tokenizer, task, arguments, self.examples, self.splits["train"].lines
+        )
+        weights = [weight.numel() for weight in loaded.parameters() if weight.requires_grad]
+        start = time.monotonic()
+        training.fit(self.trainer)
+        self.summary.facts |= {
+            "model": Path(model).name,
+            "auto_class": _AUTO_CLASSES.get(task.model_name, "AutoModel"),
+            "weights": loaded.num_parameters(),
+            "weights_trained": sum(weights),
+            "steps": self.trainer.state.global_step,
+            "seconds": time.monotonic() - start,
+            **{name: manifest[name] for name in ("options", "labels", "splits", "versions")},
+        }
+        if store is not None:
+            self._save()
+            store.finish_share()
+            store.finish()
+
+    def _encode(self, tokens: int) -> dict[str, list[Example]]:
+        """Sequences, cut if that is asked for, and labels as examples."""
+        limit = self.options.max_length or tokens - _SPECIAL_TOKENS
+        encoded = {}
+        for name, rows in self.splits.items():
+            if not self.options.truncate:
+                check_lengths(rows, rows.sequences, limit)
+            longest = limit + _SPECIAL_TOKENS
+            ids = self.tokenizer(rows.sequences, truncation=True, max_length=longest)["input_ids"]
+            pairs = zip(ids, self.labels[name], strict=True)
+            encoded[name] = [self.task.encode(*pair) for pair in pairs]
+        return encoded
+
+    def _describe(self, model: Any, arguments: Any) -> dict[str, Any]:
+        """What the weights depend on."""
+        from ernie_rna.run.provenance import model_sha256, versions
+
+        splits = {
+            name: {"rows": len(examples), "sha256": _sha256(examples)}
+            for name, examples in self.examples.items()
+        }
+        if (
+            self.task.batch_norms
+            and arguments.gradient_accumulation_steps * arguments.world_size > 1
+        ):
+            self.summary.notes.append(
+                f"the head's batch norms see {self.options.batch_size} rows at a time, those of "
+                "one batch of one process; --accumulate and more processes do not change that"
+            )
+        return {
+            "format": "ernie-rna finetune",
+            "options": self.options.recorded(),
+            "labels": self.task.names,
+            "splits": splits,
+            "model_sha256": model_sha256(model),
+            "processes": arguments.world_size,
+            "device": arguments.device.type,
+            "versions": versions(),
+        }
+
+    def _save(self) -> None:
+        """The folder, whole; it loads by `trust_remote_code`, code included."""
+        from ernie_rna.model.configuration_ernie_rna import AUTO_MAP
+
+        model, log = self.trainer.model, self.trainer.state.log_history
+        # A model from the Hub has its name in front of each entry.
+        model.config.auto_map = dict(AUTO_MAP)
+        model.config.weights_origin = "fine-tuned"
+        with replacing_folder(self.target) as folder:
+            model.save_pretrained(folder)
+            # Some versions of safetensors write 0600.
+            shutil.copymode(folder / "config.json", folder / "model.safetensors")
+            self.tokenizer.save_pretrained(folder)
+            self.tokenizer.save_vocabulary(str(folder))  # transformers 5 leaves it out
+            lines = "".join(f"{json.dumps(for_json(entry))}\n" for entry in log)
+            (folder / "log.jsonl").write_text(lines, encoding="utf-8")
+            draw_curve(log, folder / "curve.svg")
+            write_card(folder, self.summary)
+
+    def evaluate(self) -> None:
+        """Measure what was saved, and add that to the folder."""
+        train, *evaluation = self.examples
+        for name in evaluation:
+            guess = self.task.guess(self.examples[train], self.examples[name]) if leads() else {}
+            if guess:
+                self.summary.metrics[f"{name}: {self.task.guess_name}"] = guess
+            self.summary.metrics[name] = self.trainer.score(self.examples[name])
+        if leads():
+            with replacing(self.target / "metrics.json") as path:
+                path.write_text(self.summary.as_json() + "\n", encoding="utf-8")
+            write_card(self.target, self.summary)
 
 
-def _arguments(settings: Settings, folder: str, examples: int) -> dict[str, Any]:
-    batches = -(-examples // (settings.batch_size * settings.accumulate))
-    steps = settings.steps or max(1, round(settings.epochs * batches))
-    arguments: dict[str, Any] = {
-        "output_dir": folder,
-        "max_steps": steps,
-        "per_device_train_batch_size": settings.batch_size,
-        "per_device_eval_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.accumulate,
-        "learning_rate": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-        "warmup_steps": round(settings.warmup * steps),
-        "bf16": settings.bf16,
-        "use_cpu": settings.cpu,
-        "seed": settings.seed,
-        "logging_steps": max(1, steps // 10),
-        "save_strategy": "steps" if settings.resume else "no",
-        "save_steps": max(1, steps // 10),
-        "save_total_limit": 1,
-        "report_to": [],
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": torch.cuda.is_available() and not settings.cpu,
-    }
-    if settings.gradient_checkpointing:
-        arguments[_checkpointing_name()] = True
-    return arguments
+def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> None:
+    """Have the state of training kept, or resumed if it is of the same run."""
+    if options.resume:
+        store.begin(json.loads(json.dumps(manifest)))
+    elif store.begun and not store.done and not options.force:
+        raise OutputError(
+            f"{store.folder} has the state of a run that was cut off: --resume resumes it, --force "
+            "drops it"
+        )
+    else:
+        store.drop()
 
 
-def _checkpointing_name() -> str:
-    """Newer transformers warn of the old name."""
-    names = {field.name for field in fields(transformers.TrainingArguments)}
-    new = "activation_checkpointing"
-    return new if new in names else "gradient_checkpointing"
+def _sha256(examples: list[Example]) -> str:
+    return hashlib.sha256(json.dumps(examples, default=str).encode()).hexdigest()
 
 
-def evaluate(task: Task, trainer: transformers.Trainer, split: Split, seed: int) -> Metrics:
-    """The task's metrics on a split; the seed fixes which positions are masked."""
-    transformers.set_seed(seed)
-    return task.evaluate(trainer, split.examples)
+def leakage(splits: Mapping[str, Rows], labels: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """What makes metrics look better than they are, or labels contradict one another."""
+    known: dict[str, list[Any]] = defaultdict(list)
+    for sequence, label in zip(_folded(splits["train"]), labels["train"], strict=True):
+        known[sequence].append(getattr(label, "pairs", label))
+    twice = [own for own in known.values() if any(label != own[0] for label in own)]
+    if twice:
+        yield f"{len(twice)} training sequences stand there twice, with different labels"
+    for name, rows in list(splits.items())[1:]:
+        count = sum(sequence in known for sequence in _folded(rows))
+        if count:
+            yield (
+                f"{count} of {len(rows)} sequences of {name} are in training as well: its metrics "
+                "say less of new sequences than they seem to"
+            )
 
 
-def save(model: Any, tokenizer: ErnieRnaTokenizer, out_dir: str | Path) -> None:
-    """Write a folder that loads by `trust_remote_code`, code included."""
-    # A model from the Hub has its name in front of each entry.
-    model.config.auto_map = dict(AUTO_MAP)  # Saving puts a head's class in place of AutoModel's.
-    model.config.weights_origin = "fine-tuned"
-    model.save_pretrained(out_dir)
-    shutil.rmtree(Path(out_dir) / _CHECKPOINTS, ignore_errors=True)
-    tokenizer.save_pretrained(out_dir)
-    tokenizer.save_vocabulary(str(out_dir))  # transformers 5 leaves it out
-
-
-class _Progress(TrainerCallback):
-    """Prints the loss now and then."""
-
-    def on_log(self, args, state, control, logs: Mapping[str, Any] | None = None, **kwargs):
-        if logs and "loss" in logs:
-            step = f"step {state.global_step:>6} of {state.max_steps}"
-            print(f"{step}  loss {float(logs['loss']):.4f}", file=sys.stderr, flush=True)
+def _folded(rows: Rows) -> list[str]:
+    return [sequence.upper().replace("T", "U") for sequence in rows.sequences]

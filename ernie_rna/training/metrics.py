@@ -1,24 +1,32 @@
-"""Metrics of fine-tuning, and what the simplest guess would score."""
+"""Metrics of fine-tuning by scikit-learn, and what the simplest guess would score. No torch."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.scoring.masking import NO_LABEL
+from ernie_rna.training.labels import NO_LABEL
 
 Metrics = dict[str, float]
+
+# Those of which less is better.
+_LESS_IS_BETTER = ("loss", "perplexity", "mse")
+
+
+def greater_is_better(metric: str | None) -> bool:
+    return metric not in _LESS_IS_BETTER
 
 
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     """Accuracy, macro-F1 and Matthews correlation of class ids, (n,) each."""
-    sklearn = _sklearn()
+    sklearn = _sklearn("metrics")
     return {
-        "accuracy": float((predicted == labels).mean()),
+        "accuracy": float(sklearn.accuracy_score(labels, predicted)),
         "macro_f1": float(sklearn.f1_score(labels, predicted, average="macro", zero_division=0)),
         "mcc": float(sklearn.matthews_corrcoef(labels, predicted)),
     }
@@ -26,33 +34,40 @@ def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics
 
 def multi_label_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     """Of 0 and 1 by label, (n, labels) each; `exact_match` is the share of whole rows."""
-    sklearn = _sklearn()
+    f1_score = _sklearn("metrics").f1_score
     return {
         "exact_match": float((predicted == labels).all(axis=1).mean()),
-        "macro_f1": float(sklearn.f1_score(labels, predicted, average="macro", zero_division=0)),
-        "micro_f1": float(sklearn.f1_score(labels, predicted, average="micro", zero_division=0)),
+        **{
+            f"{kind}_f1": float(f1_score(labels, predicted, average=kind, zero_division=0))
+            for kind in ("macro", "micro")
+        },
     }
 
 
 def regression_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
-    """R2, Spearman correlation and mean squared error, (n,) or the mean over (n, targets)."""
-    stats = import_extra("scipy.stats", "train", "measuring a regression")
-    arrays = predicted, labels
-    predicted, labels = (array.reshape(len(array), -1).astype(float) for array in arrays)
-    squared = ((predicted - labels) ** 2).mean(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = 1 - squared / labels.var(axis=0)
-    spearman = [
-        stats.spearmanr(predicted[:, i], labels[:, i]).statistic
-        if np.ptp(predicted[:, i]) and np.ptp(labels[:, i])
-        else math.nan  # a constant has no rank
-        for i in range(labels.shape[1])
-    ]
+    """R2, Spearman correlation and mean squared error, (n,) or the mean over (n, targets).
+
+    NaN where they are not defined: both of a single row, the correlation of a constant.
+    """
+    sklearn = _sklearn("metrics")
+    arrays = (np.asarray(array, float).reshape(len(array), -1) for array in (predicted, labels))
+    predicted, labels = arrays
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single row
+        r2 = sklearn.r2_score(labels, predicted, force_finite=False)
+    columns = zip(predicted.T, labels.T, strict=True)
     return {
-        "r2": float(r2.mean()),
-        "spearman": float(np.mean(spearman)),
-        "mse": float(squared.mean()),
+        "r2": float(r2),
+        "spearman": float(np.mean([_spearman(*column) for column in columns])),
+        "mse": float(sklearn.mean_squared_error(labels, predicted)),
     }
+
+
+def _spearman(predicted: np.ndarray, labels: np.ndarray) -> float:
+    if not np.ptp(predicted) or not np.ptp(labels):
+        return math.nan  # a constant has no rank
+    stats = import_extra("scipy.stats", "train", "measuring a regression")
+    return float(stats.spearmanr(predicted, labels).statistic)
 
 
 def masked_lm_metrics(
@@ -60,29 +75,28 @@ def masked_lm_metrics(
 ) -> Metrics:
     """Perplexity and accuracy over the tokens with a label, (n, seq) each."""
     real = labels != NO_LABEL
-    loss = -log_likelihoods[real].mean()
+    loss = -log_likelihoods[real].mean() if real.any() else math.nan
     return {
         "perplexity": float(np.exp(loss)),
         "loss": float(loss),
-        "accuracy": float((predicted[real] == labels[real]).mean()),
+        "accuracy": float((predicted[real] == labels[real]).mean()) if real.any() else math.nan,
     }
 
 
-def majority_guess(training: np.ndarray, labels: np.ndarray) -> Metrics:
-    """The metrics of always saying training's most frequent class."""
-    classes, counts = np.unique(training, return_counts=True)
-    return classification_metrics(np.full_like(labels, classes[counts.argmax()]), labels)
+def majority_guess(training: np.ndarray, count: int) -> np.ndarray:
+    """Training's most frequent class, or for each label what most rows have, for `count` rows."""
+    guess = _sklearn("dummy").DummyClassifier(strategy="most_frequent")
+    return np.asarray(guess.fit(np.zeros((len(training), 1)), training).predict(_nothing(count)))
 
 
-def common_guess(training: np.ndarray, labels: np.ndarray) -> Metrics:
-    """The metrics of giving every row the labels that most rows of training have."""
-    guess = (training.mean(axis=0) > 0.5).astype(labels.dtype)
-    return multi_label_metrics(np.broadcast_to(guess, labels.shape), labels)
+def mean_guess(training: np.ndarray, count: int) -> np.ndarray:
+    """Training's mean for `count` rows."""
+    guess = _sklearn("dummy").DummyRegressor()
+    return np.asarray(guess.fit(_nothing(len(training)), training).predict(_nothing(count)))
 
 
-def mean_guess(training: np.ndarray, labels: np.ndarray) -> Metrics:
-    """The metrics of always saying training's mean."""
-    return regression_metrics(np.broadcast_to(training.mean(axis=0), labels.shape), labels)
+def _nothing(count: int) -> np.ndarray:
+    return np.zeros((count, 1))
 
 
 def frequency_guess(
@@ -90,10 +104,9 @@ def frequency_guess(
 ) -> Metrics:
     """The metrics of predicting each nucleotide by its frequency in training."""
     flat = np.concatenate([np.asarray(ids) for ids in training])
-    size = 1 + max(flat.max(), max(max(ids) for ids in evaluation))
-    counts = np.bincount(flat, minlength=size) + 1e-9  # one that training lacks is possible
-    log_frequencies = np.log(counts / counts.sum())
     labels = np.concatenate([np.asarray(ids) for ids in evaluation])
+    counts = np.bincount(flat, minlength=1 + max(flat.max(), labels.max()))
+    log_frequencies = np.log((counts + 1e-9) / counts.sum())  # One that training lacks is possible.
     return masked_lm_metrics(np.full_like(labels, counts.argmax()), log_frequencies[labels], labels)
 
 
@@ -105,15 +118,26 @@ def format_metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
     lines = [" " * stub + "".join(f"  {title:>{widths[title]}}" for title in columns)]
     for name in names:
         cells = (
-            f"  {_cell(metrics.get(name)):>{widths[title]}}" for title, metrics in columns.items()
+            f"  {format_value(metrics.get(name)):>{widths[title]}}"
+            for title, metrics in columns.items()
         )
         lines.append(f"{name:<{stub}}" + "".join(cells))
     return "\n".join(lines)
 
 
-def _cell(value: float | None) -> str:
+def format_value(value: float | None) -> str:
+    """Four digits, or a dot where there is none."""
     return "·" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _sklearn() -> Any:
-    return import_extra("sklearn.metrics", "train", "measuring a classification")
+def for_json(values: Any) -> Any:
+    """Values with null where a number is not finite, which JSON does not know."""
+    if isinstance(values, Mapping):
+        return {name: for_json(value) for name, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [for_json(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _sklearn(module: str) -> Any:
+    return import_extra(f"sklearn.{module}", "train", "fine-tuning")

@@ -1,29 +1,26 @@
 """What there is to fine-tune for: labels, the head, batches and metrics of each task.
 
+`Task.config` is what a saved model says of its labels. Torch is imported where a model is.
+
 Shapes: batch sequences, seq tokens, labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
-from ernie_rna.model.modeling_ernie_rna import (
-    ErnieRnaForMaskedLM,
-    ErnieRnaForSequenceClassification,
-    ErnieRnaForTokenClassification,
-)
-from ernie_rna.scoring.masking import NO_LABEL, MaskingCollator
-from ernie_rna.sequences.fasta import InputError
+from ernie_rna.sequences.fasta import FastaRecord, InputError
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket, to_dot_bracket
+from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.training import labels as parsing
+from ernie_rna.training.labels import NO_LABEL
 from ernie_rna.training.metrics import (
     Metrics,
     classification_metrics,
-    common_guess,
     frequency_guess,
     majority_guess,
     masked_lm_metrics,
@@ -31,87 +28,85 @@ from ernie_rna.training.metrics import (
     multi_label_metrics,
     regression_metrics,
 )
-from ernie_rna.training.tables import (
-    Table,
-    base_names,
-    check_bases,
-    class_names,
-    parse_bases,
-    parse_class,
-    parse_classes,
-    parse_number,
-    split_labels,
-)
+from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.rows import Rows
 
 Example = dict[str, Any]
-Collator = Callable[[list[Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class LabelFormat:
-    """How labels stand in a table.
-
-    Attributes:
-        columns: where they are.
-        separator: between the labels of one cell, for several labels a sequence.
-        ignored: the label of bases that have none.
-    """
-
-    columns: tuple[str, ...]
-    separator: str = ";"
-    ignored: str | None = None
-
-    @property
-    def column(self) -> str:
-        """The only column.
-
-        Raises:
-            InputError: there are several, or none.
-        """
-        if len(self.columns) != 1:
-            raise InputError(f"one label column is needed; got {', '.join(self.columns) or 'none'}")
-        return self.columns[0]
 
 
 class Task:
     """Single labels: one class for each sequence. The other tasks change parts of this.
 
-    `head` begins the names of the weights that a pretrained folder lacks, and `guess_name` says
-    what `guess` is.
+    Attributes:
+        model_name: the class of the model.
+        head: how the names of the weights begin that a pretrained folder lacks.
+        also_in: other classes whose folders have the head.
+        adapted: modules that are trained beside LoRA's updates.
+        metric_names: keys of what `metrics` returns.
+        guess_name: what `guess` is.
+        batch_norms: whether the head has any.
+        names: of the labels, in the order of their ids.
     """
 
-    model_class: type = ErnieRnaForSequenceClassification
+    model_name = "ErnieRnaForSequenceClassification"
     head = "classifier."
+    also_in: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ("classifier",)
     problem_type: str | None = "single_label_classification"
+    metric_names: tuple[str, ...] = ("accuracy", "macro_f1", "mcc")
     guess_name = "guess"
-    # Whether the loss does not depend on some weights of the encoder.
-    leaves_weights_unused = False
+    batch_norms = False
 
-    def __init__(self, format: LabelFormat):
-        self.format = format
+    def __init__(self, options: FinetuneOptions):
+        self.options = options
         self.names: list[str] = []
 
-    def learn_names(self, training: Table) -> None:
-        """Fix the names of the labels, which are those of the training rows."""
-        self.names = class_names(training.column(self.format.column))
+    @property
+    def column(self) -> str:
+        """The only column of labels."""
+        columns = self.options.label_columns
+        if len(columns) != 1:
+            raise InputError(f"one label column is needed; got {', '.join(columns)}")
+        return columns[0]
+
+    def cells(self, rows: Rows) -> list[str]:
+        return rows.column(self.column, "--label-column")
+
+    def learn_names(self, training: Rows) -> Iterable[str]:
+        """Fix the names of the labels, which are those of training; return what looks odd."""
+        self.names = parsing.class_names(self.cells(training))
         if len(self.names) < 2:
             raise InputError(
-                f"{training.name}: column {self.format.column!r} has {len(self.names)} different "
+                f"{training.name}: column {self.column!r} has {len(self.names)} different "
                 "labels; a classification needs at least 2"
             )
+        return parsing.odd_classes(self.cells(training))
 
-    def read_labels(self, table: Table, sequences: Sequence[str]) -> list[Any]:
+    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[Any]:
         """A label for each row, as the model takes it."""
-        return table.parse(self.format.column, parse_class(self.names))
+        return rows.parse(self.column, parsing.parse_class(self.names))
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
         return {"input_ids": input_ids, "labels": label}
 
-    def collator(self, tokenizer: Any, config: Any) -> Collator:
+    def collator(self, tokenizer: Any, config: Any) -> Any:
+        from transformers import DataCollatorWithPadding
+
         return DataCollatorWithPadding(tokenizer)
 
-    def config(self, before: Any) -> dict[str, Any]:
-        """What the model's configuration says of the labels; `before` is that of its folder."""
+    def config(self, kept: bool) -> dict[str, Any]:
+        """What the saved config.json says of the labels, all that a prediction needs.
+
+        `architectures` names the class of the model. id2label has the classes, or the columns of
+        several labels or of numbers, by their ids. problem_type of whole sequences is
+        single_label_classification, multi_label_classification (logits above 0 are labels that
+        are there) or regression (logits are numbers in the units of the table); classes of bases
+        and ribosome loading (`loading_mean` + `loading_scale` * logits) have none. The logits of
+        structures are above 0 for pairs; `pair_calibration` is None, since no line was fitted.
+
+        Args:
+            kept: whether the folder has the head already.
+        """
         return {
             "id2label": dict(enumerate(self.names)),
             "label2id": {name: index for index, name in enumerate(self.names)},
@@ -121,7 +116,7 @@ class Task:
     def start_head(self, model: Any, labels: Sequence[Any]) -> None:
         """Set a new head to where training should begin."""
 
-    def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> Any:
+    def reduce(self, logits: Any, labels: Any) -> Any:
         """What of a batch's logits the metrics need."""
         return logits.argmax(dim=-1)
 
@@ -135,162 +130,266 @@ class Task:
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
         """The metrics of the best guess that never looks at the sequence."""
-        return majority_guess(_labels(training), _labels(evaluation))
+        train, test = self.known(training), self.known(evaluation)
+        return self.metrics(majority_guess(train, len(test)).reshape(test.shape), test)
+
+    def known(self, examples: Sequence[Example]) -> np.ndarray:
+        """The labels of examples as an array."""
+        return np.array([example["labels"] for example in examples])
 
 
 class MultiLabel(Task):
     """Any number of classes for each sequence."""
 
     problem_type = "multi_label_classification"
+    metric_names = ("exact_match", "macro_f1", "micro_f1")
 
-    def learn_names(self, training: Table) -> None:
-        if len(self.format.columns) > 1:
-            self.names = list(self.format.columns)
-            return
-        cells = training.column(self.format.column)
-        self.names = class_names([x for c in cells for x in split_labels(c, self.format.separator)])
+    def learn_names(self, training: Rows) -> Iterable[str]:
+        if len(self.options.label_columns) > 1:
+            self.names = list(self.options.label_columns)
+            return ()
+        cells, separator = self.cells(training), self.options.label_separator
+        held = [label for cell in cells for label in parsing.split_labels(cell, separator)]
+        self.names = parsing.class_names(held)
         if not self.names:
-            raise InputError(f"{training.name}: column {self.format.column!r} holds no label")
+            raise InputError(f"{training.name}: column {self.column!r} holds no label")
+        return [*parsing.odd_classes(held), *parsing.other_separator(cells, separator)]
 
-    def read_labels(self, table: Table, sequences: Sequence[str]) -> list[list[float]]:
-        if len(self.format.columns) == 1:
-            return table.parse(self.format.column, parse_classes(self.names, self.format.separator))
-        return _transposed(table.parse(name, _parse_flag) for name in self.format.columns)
+    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[list[float]]:
+        columns = self.options.label_columns
+        if len(columns) > 1:
+            return _transposed(rows.parse(name, parsing.parse_flag) for name in columns)
+        parse = parsing.parse_classes(self.names, self.options.label_separator)
+        return rows.parse(self.column, parse)
 
-    def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def reduce(self, logits: Any, labels: Any) -> Any:
         return (logits > 0).long()
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
         return multi_label_metrics(predicted, labels.astype(int))
-
-    def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        return common_guess(_labels(training).astype(int), _labels(evaluation).astype(int))
 
 
 class Regression(Task):
     """One or several numbers for each sequence."""
 
     problem_type = "regression"
+    metric_names = ("r2", "spearman", "mse")
 
-    def learn_names(self, training: Table) -> None:
-        self.names = list(self.format.columns)
+    def learn_names(self, training: Rows) -> Iterable[str]:
+        self.names = list(self.options.label_columns)
+        return ()
 
-    def read_labels(self, table: Table, sequences: Sequence[str]) -> list[list[float]]:
-        return _transposed(table.parse(name, parse_number) for name in self.format.columns)
+    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[list[float]]:
+        parse = parsing.parse_target(rows.decimal_comma)
+        return _transposed(rows.parse(name, parse) for name in self.options.label_columns)
 
     def start_head(self, model: Any, labels: Sequence[Any]) -> None:
         # The mean of the labels would else be the first thing, and for long the only one, that
         # the bias has to learn.
-        with torch.no_grad():
-            model.classifier.bias.copy_(torch.tensor(labels).mean(dim=0))
+        model.classifier.bias.data.copy_(model.classifier.bias.new_tensor(labels).mean(dim=0))
 
-    def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def reduce(self, logits: Any, labels: Any) -> Any:
         return logits
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
         return regression_metrics(predicted, labels)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        return mean_guess(_labels(training), _labels(evaluation))
+        train, test = self.known(training), self.known(evaluation)
+        return self.metrics(mean_guess(train, len(test)), test)
+
+
+class RibosomeLoading(Regression):
+    """Mean ribosome loading of 5' untranslated regions, in its own units.
+
+    The scaler is that of the training rows, unless the folder has such a head already.
+    """
+
+    model_name = "ErnieRnaForRibosomeLoading"
+    head = "loading_head."
+    adapted = ("loading_head",)
+    problem_type = None
+    batch_norms = True
+
+    def learn_names(self, training: Rows) -> Iterable[str]:
+        self.names = [self.column]
+        return ()
+
+    def start_head(self, model: Any, labels: Sequence[Any]) -> None:
+        values = np.array(labels, dtype=np.float64)
+        model.config.loading_mean = float(values.mean())
+        model.config.loading_scale = float(values.std()) or 1.0
+
+    def encode(self, input_ids: list[int], label: Any) -> Example:
+        return {"input_ids": input_ids, "labels": label[0]}
 
 
 class TokenClassification(Task):
     """A class for each base; `<cls>` and `<eos>` have none."""
 
-    model_class = ErnieRnaForTokenClassification
+    model_name = "ErnieRnaForTokenClassification"
     problem_type = None
 
-    def learn_names(self, training: Table) -> None:
-        cells = training.column(self.format.column)
-        self.names = base_names(cells, self.format.ignored)
+    def learn_names(self, training: Rows) -> Iterable[str]:
+        self.names = parsing.base_names(self.cells(training), self.options.ignore_label)
         if len(self.names) < 2:
             raise InputError(f"{training.name}: the bases need at least 2 different labels")
+        return ()
 
-    def read_labels(self, table: Table, sequences: Sequence[str]) -> list[list[int]]:
-        parse = parse_bases(self.names, self.format.ignored, NO_LABEL)
-        labels = table.parse(self.format.column, parse)
-        check_bases(table, sequences, labels)
+    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[list[int]]:
+        labels = rows.parse(self.column, parsing.parse_bases(self.names, self.options.ignore_label))
+        parsing.check_bases(rows, sequences, labels)
         return labels
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
         bases = len(input_ids) - 2  # fewer than labels if the sequence was cut
         return super().encode(input_ids, [NO_LABEL, *label[:bases], NO_LABEL])
 
-    def collator(self, tokenizer: Any, config: Any) -> Collator:
+    def collator(self, tokenizer: Any, config: Any) -> Any:
+        from transformers import DataCollatorForTokenClassification
+
         return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=NO_LABEL)
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
         real = labels != NO_LABEL
         return classification_metrics(predicted[real], labels[real])
 
-    def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        train, test = (
-            np.array([label for example in examples for label in example["labels"]])
-            for examples in (training, evaluation)
-        )
-        return majority_guess(train[train != NO_LABEL], test[test != NO_LABEL])
+    def known(self, examples: Sequence[Example]) -> np.ndarray:
+        labels = np.concatenate([example["labels"] for example in examples])
+        return labels[labels != NO_LABEL]
 
 
 class MaskedLM(Task):
     """The nucleotides themselves, masked."""
 
-    model_class = ErnieRnaForMaskedLM
+    model_name = "ErnieRnaForMaskedLM"
+    head = "lm_head."
+    also_in = ("ErnieRnaForPreTraining",)
+    adapted = ("lm_head.dense", "lm_head.layer_norm")  # The decoder is tied to the embedding.
+    metric_names = ("perplexity", "loss", "accuracy")
 
-    def __init__(self, mask_pairing: str = "inference", probability: float = 0.15):
-        super().__init__(LabelFormat(()))
-        self._mask_pairing = mask_pairing
-        self._probability = probability
+    def learn_names(self, training: Rows) -> Iterable[str]:
+        return ()
 
-    def learn_names(self, training: Table) -> None:
-        pass
-
-    def read_labels(self, table: Table, sequences: Sequence[str]) -> list[None]:
+    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[None]:
         return [None] * len(sequences)
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
         return {"input_ids": input_ids}
 
-    def collator(self, tokenizer: Any, config: Any) -> Collator:
-        return MaskingCollator(tokenizer, config, self._mask_pairing, self._probability)
+    def collator(self, tokenizer: Any, config: Any) -> Any:
+        from ernie_rna.scoring.masking import MaskingCollator
 
-    def config(self, before: Any) -> dict[str, Any]:
+        options = self.options
+        return MaskingCollator(tokenizer, config, options.mask_pairing, options.mask_probability)
+
+    def config(self, kept: bool) -> dict[str, Any]:
         return {}
 
-    def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> Any:
+    def reduce(self, logits: Any, labels: Any) -> Any:
         likelihoods = logits.float().log_softmax(dim=-1)
         at_labels = likelihoods.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
         return logits.argmax(dim=-1), at_labels  # (batch, seq) each
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
-        ids, log_likelihoods = predicted
-        return masked_lm_metrics(ids, log_likelihoods, labels)
+        return masked_lm_metrics(*predicted, labels)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        train, test = (
-            [example["input_ids"][1:-1] for example in examples]
-            for examples in (training, evaluation)
+        splits = (
+            [one["input_ids"][1:-1] for one in examples] for examples in (training, evaluation)
         )
-        return frequency_guess(train, test)
+        return frequency_guess(*splits)
 
 
+class SecondaryStructure(Task):
+    """Which bases pair.
+
+    Trained on every two bases that can pair (A-U, G-C, G-U) or are known to. Measured by the F1
+    of the structures that `fold` reads off the logits, beside ViennaRNA's where that is installed.
+    """
+
+    model_name = "ErnieRnaForSecondaryStructure"
+    head = "pair_head."
+    also_in = ("ErnieRnaForPreTraining",)
+    adapted = ("pair_head",)
+    metric_names = ("f1", "precision", "recall")
+    guess_name = "ViennaRNA"
+    batch_norms = True
+
+    def learn_names(self, training: Rows) -> Iterable[str]:
+        return ()
+
+    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[Structure]:
+        parsing.check_bases(rows, sequences, self.cells(rows))
+        pairs = rows.parse(self.column, from_dot_bracket)
+        named = enumerate(zip(sequences, pairs, strict=True))
+        return [Structure(str(row), *parts) for row, parts in named]
+
+    def encode(self, input_ids: list[int], label: Structure) -> Example:
+        bases = len(input_ids) - 2  # fewer than in the label if the sequence was cut
+        pairs = [pair for pair in label.pairs if pair[1] < bases]
+        return {
+            "input_ids": input_ids,
+            "labels": to_dot_bracket(pairs, bases),
+            "structure": Structure(label.id, label.sequence[:bases], pairs),
+        }
+
+    def collator(self, tokenizer: Any, config: Any) -> Any:
+        from ernie_rna.training.pairs import PairCollator
+
+        return PairCollator(tokenizer)
+
+    def config(self, kept: bool) -> dict[str, Any]:
+        """The settings of a folder's own head are kept; a new one is like the authors'."""
+        settings: dict[str, Any] = {} if kept else {"pair_heads": [_AUTHORS_HEAD]}
+        if self.options.positive_weight is not None:
+            settings["pair_positive_weight"] = self.options.positive_weight
+        return settings
+
+    def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
+        if not trainer.is_world_process_zero():
+            return {}
+        from ernie_rna.structures.fold import fold
+
+        known = [example["structure"] for example in examples]
+        records = [FastaRecord(one.id, one.sequence) for one in known]
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        results = fold(records, model, unknown="unk", long="full")
+        return _pair_scores([folded.structure for folded in results], known)
+
+    def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
+        """ViennaRNA's structures; nothing where it is not installed."""
+        if importlib.util.find_spec("RNA") is None:
+            return {}
+        from ernie_rna.structures.evaluation import mfe_structure
+
+        known = [example["structure"] for example in evaluation]
+        return _pair_scores([mfe_structure(one.sequence, one.id) for one in known], known)
+
+
+# The head of the scores that the authors read structures off, counted from 0.
+_AUTHORS_HEAD = 5
+
+
+def _pair_scores(predicted: Sequence[Structure], known: Sequence[Structure]) -> Metrics:
+    from ernie_rna.structures.evaluation import evaluate
+
+    mean = evaluate(predicted, known).mean_exact
+    return {"f1": mean.f1, "precision": mean.precision, "recall": mean.recall}
+
+
+# By the values of the option `task`.
 TASKS: Mapping[str, type[Task]] = {
     "classification": Task,
     "multi-label": MultiLabel,
     "regression": Regression,
     "token-classification": TokenClassification,
     "masked-lm": MaskedLM,
+    "structure": SecondaryStructure,
+    "ribosome-loading": RibosomeLoading,
 }
 
 
-def _labels(examples: Sequence[Example]) -> np.ndarray:
-    return np.array([example["labels"] for example in examples])
-
-
-def _transposed(columns: Any) -> list[list[float]]:
+def _transposed(columns: Iterable[list[float]]) -> list[list[float]]:
     return [list(row) for row in zip(*columns, strict=True)]
-
-
-def _parse_flag(cell: str) -> float:
-    if cell not in ("0", "1"):
-        raise ValueError(f"{cell!r} is neither 0 nor 1")
-    return float(cell)

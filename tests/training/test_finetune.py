@@ -1,106 +1,22 @@
 """Fine-tuning: every task from a table to a folder that loads, and what is refused before."""
 
 import json
-import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ernie_rna.convert.folder import MODULES
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForSequenceClassification,
     ErnieRnaForTokenClassification,
 )
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-from ernie_rna.cli import finetune as cli_finetune
-from ernie_rna.convert.folder import MODULES
-from ernie_rna.scoring.masking import NO_LABEL, PAIRINGS
-from ernie_rna.training import finetune as finetuning
-from ernie_rna.training import metrics as training_metrics
-from ernie_rna.training.tasks import TASKS, LabelFormat
-from scripts import finetune
-
-ROWS = 24
-QUICK = ["--steps", "2", "--batch-size", "4", "--cpu"]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = ErnieRnaConfig(**sizes, intermediate_size=32, max_position_embeddings=42)
-    ErnieRnaForMaskedLM(config).save_pretrained(folder)
-    ErnieRnaTokenizer(model_max_length=42).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def rows() -> list[dict[str, str]]:
-    draw = random.Random(0)
-    sequences = ["".join(draw.choices("ACGU", k=draw.randint(8, 40))) for _ in range(ROWS)]
-    return [
-        {
-            "sequence": sequence,
-            "label": ("tRNA", "rRNA", "miRNA")[i % 3],
-            "several": ("short;GC", "", "GC")[i % 3],
-            "number": f"{len(sequence) / 10}",
-            "bases": "".join("S" if base in "GC" else "W" for base in sequence),
-            "split": "train" if i < ROWS - 6 else "test",
-        }
-        for i, sequence in enumerate(sequences)
-    ]
-
-
-@pytest.fixture
-def table(tmp_path, rows):
-    """A function that writes rows as TSV or CSV."""
-
-    def write(name="data.tsv", rows=rows, columns=None) -> str:
-        delimiter = "," if name.endswith(".csv") else "\t"
-        columns = columns or list(rows[0])
-        lines = [columns, *([row[column] for column in columns] for row in rows)]
-        text = "\n".join(delimiter.join(line) for line in lines) + "\n"
-        (tmp_path / name).write_text(text)
-        return str(tmp_path / name)
-
-    return write
-
-
-@pytest.fixture
-def run(model_folder, tmp_path):
-    """A function that runs the script; it returns the metrics of the test split."""
-
-    def finetuned(data, *options, out="out"):
-        argv = [str(model_folder), data, str(tmp_path / out), *QUICK, *options]
-        assert finetune.main(argv) == 0
-        return json.loads((tmp_path / out / "metrics.json").read_text())["metrics"]
-
-    return finetuned
-
-
-@pytest.fixture
-def refusal(model_folder, tmp_path, capsys):
-    """A function that runs the script in vain and returns the message; nothing may be left."""
-
-    def message(data, *options):
-        out_dir = tmp_path / "refused"
-        assert finetune.main([str(model_folder), data, str(out_dir), *QUICK, *options]) == 1
-        assert not out_dir.exists()
-        error = capsys.readouterr().err
-        assert error.startswith("ernie-rna: error: ")
-        return error
-
-    return message
-
-
-TEST = ("--split-column", "split", "--eval-split", "test")
+from tests.training.conftest import QUICK, ROWS, TEST
 
 
 def test_classification(run, table, tmp_path, capsys):
@@ -111,9 +27,9 @@ def test_classification(run, table, tmp_path, capsys):
     assert model.config.id2label == {0: "miRNA", 1: "rRNA", 2: "tRNA"}
     assert model.config.label2id == {"miRNA": 0, "rRNA": 1, "tRNA": 2}
     assert model.config.problem_type == "single_label_classification"
-    printed = capsys.readouterr().out
-    assert "labels (3): miRNA, rRNA, tRNA" in printed
-    assert "accuracy" in printed
+    printed = capsys.readouterr()
+    assert "labels (3): miRNA, rRNA, tRNA" in printed.err
+    assert "accuracy" in printed.out
 
 
 def test_multi_label_in_one_column(run, table, tmp_path):
@@ -174,7 +90,6 @@ def test_masked_lm(run, table, tmp_path, pairing):
 
 
 def test_masked_lm_on_fasta(run, rows, tmp_path):
-    pytest.importorskip("dnaio")
     path = tmp_path / "rnas.fasta"
     path.write_text("".join(f">rna{i}\n{row['sequence']}\n" for i, row in enumerate(rows)))
     metrics = run(str(path), "--task", "masked-lm", "--eval-file", str(path))
@@ -188,12 +103,9 @@ def test_separate_files_and_csv(run, table, rows):
     assert set(metrics) == {"valid", "valid: guess", "test", "test: guess"}
 
 
-def test_training_lowers_the_loss(model_folder, table, tmp_path, capsys):
-    options = ["--task", "token-classification", "--label-column", "bases", "--cpu"]
-    settings = ["--steps", "60", "--learning-rate", "1e-2"]
-    argv = [str(model_folder), table(), str(tmp_path / "out"), *options, *settings, *TEST]
-    assert finetune.main(argv) == 0
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]
+def test_training_lowers_the_loss(run, table):
+    options = ("--task", "token-classification", "--label-column", "bases", *TEST)
+    metrics = run(table(), *options, "--steps", "60", "--learning-rate", "1e-2", "--batch-size", 16)
     # The label is the base itself.
     assert metrics["test"]["accuracy"] > 0.95
 
@@ -218,14 +130,17 @@ def test_long_sequences_are_cut_if_asked(run, table, rows):
     assert run(table(rows=rows), *options, "--truncate")["test"]["accuracy"] >= 0
 
 
-def test_a_saved_model_can_be_trained_on(run, table, tmp_path, capsys):
+def test_a_saved_model_can_be_trained_on(run, refusal, table, rows, tmp_path):
     run(table(), "--task", "classification", *TEST)
-    argv = [str(tmp_path / "out"), table(), str(tmp_path / "next"), *QUICK]
-    assert finetune.main([*argv, "--task", "classification", *TEST]) == 0
-    argv[2] = str(tmp_path / "third")
-    options = ["--task", "multi-label", "--label-column", "several"]
-    assert finetune.main([*argv, *options]) == 1
-    assert "its head is of other labels" in capsys.readouterr().err
+    run(table(), "--task", "classification", *TEST, model=tmp_path / "out", out="next")
+    options = ("--task", "multi-label", "--label-column", "several")
+    message = refusal(table(), *options, model=tmp_path / "out")
+    assert "its head is of other labels: miRNA, rRNA, tRNA; the table has GC, short" in message
+    renamed = [row | {"label": row["label"].replace("miRNA", "piRNA")} for row in rows]
+    message = refusal(
+        table("more.tsv", renamed), "--task", "classification", model=tmp_path / "out"
+    )
+    assert "its head is of other labels" in message
 
 
 def test_the_folder_loads_with_the_auto_classes(run, table, tmp_path):
@@ -307,9 +222,9 @@ def test_sequences_that_are_none(refusal, table, rows):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "empty, or without a header"),
+        ("", "it is empty; its first line must name the columns"),
         ("sequence\tlabel\n", "no row behind the header"),
-        ("sequence\tlabel\nACGU\ta\tb\n", "line 2 has 3 cells, the header 2"),
+        ("sequence\tlabel\nACGU\ta\tb\n", "line 2: 3 cells, and the header has 2"),
         ("sequence\tsequence\nACGU\ta\n", "two columns are called 'sequence'"),
         ("sequence\tlabel\nACGU\ta\nACGU\ta\n", "has 1 different labels"),
     ],
@@ -361,45 +276,3 @@ def test_a_missing_extra_is_named(model_folder, table, tmp_path, monkeypatch, ca
 def test_the_command_knows_every_task_and_pairing():
     assert set(cli_finetune.TASK_NAMES) == {*TASKS, "structure", "ribosome-loading"}
     assert cli_finetune.PAIRINGS == PAIRINGS
-
-
-# ---------------------------------------------------------------------------------------------
-# Parts
-
-
-def test_batches_are_padded(tokenizer):
-    examples = [
-        {"input_ids": [0, 4, 5, 2], "labels": [NO_LABEL, 1, 0, NO_LABEL]},
-        {"input_ids": [0, 4, 2], "labels": [NO_LABEL, 1, NO_LABEL]},
-    ]
-    task = TASKS["token-classification"](LabelFormat(("bases",)))
-    batch = task.collator(tokenizer, None)(examples)
-    assert batch["input_ids"].tolist() == [[0, 4, 5, 2], [0, 4, 2, 1]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
-    assert batch["labels"].tolist() == [[-100, 1, 0, -100], [-100, 1, -100, -100]]
-
-
-def test_metrics_of_a_perfect_and_a_constant_prediction():
-    labels = np.array([0, 1, 2, 1])
-    assert set(training_metrics.classification_metrics(labels, labels).values()) == {1.0}
-    assert training_metrics.majority_guess(labels, labels)["accuracy"] == 0.5
-    numbers = np.array([[1.0], [2.0], [4.0]])
-    perfect = training_metrics.regression_metrics(numbers, numbers)
-    assert (perfect["r2"], perfect["mse"]) == (1.0, 0.0)
-    assert perfect["spearman"] == pytest.approx(1.0)
-    assert training_metrics.mean_guess(numbers, numbers)["r2"] == pytest.approx(0.0)
-
-
-def test_perplexity_is_over_tokens_not_batches():
-    labels = np.array([[NO_LABEL, 4, 5], [NO_LABEL, NO_LABEL, 6]])
-    likelihoods = np.log(np.array([[1.0, 0.5, 0.5], [1.0, 1.0, 0.125]]))
-    predicted = np.array([[0, 4, 4], [0, 0, 6]])
-    metrics = training_metrics.masked_lm_metrics(predicted, likelihoods, labels)
-    assert metrics["perplexity"] == pytest.approx(32 ** (1 / 3))
-    assert metrics["accuracy"] == pytest.approx(2 / 3)
-
-
-def test_gradient_checkpointing_goes_by_the_name_that_is_current(tmp_path, recwarn):
-    settings = finetuning.Settings(steps=1, gradient_checkpointing=True, cpu=True)
-    finetuning._arguments(settings, str(tmp_path), 4)
-    assert not [warning for warning in recwarn if "deprecated" in str(warning.message)]

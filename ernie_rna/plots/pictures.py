@@ -1,0 +1,202 @@
+"""What a model makes of an RNA, drawn: for `ernie-rna plot` and for the web page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from os import fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ernie_rna.extras import import_extra
+from ernie_rna.options import PlotOptions, takes
+from ernie_rna.plots.drawings import (
+    EXTENSIONS,
+    plot_arcs,
+    plot_components,
+    plot_effects,
+    plot_layout,
+    plot_pairing_map,
+    save,
+)
+from ernie_rna.run.find_model import find_model
+from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.runner import iterate
+from ernie_rna.scoring.letter_scores import NUCLEOTIDES
+from ernie_rna.scoring.mutate import mutate
+from ernie_rna.sequences.fasta import FastaRecord, FilePath
+from ernie_rna.sequences.sources import Sequences, as_source, check_lengths, survey
+from ernie_rna.structures.closeness import closeness
+from ernie_rna.structures.fold import FoldTask
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.dot_bracket import BasePair
+from ernie_rna.structures.formats.output import write_matrices
+from ernie_rna.structures.formats.structure import differing_base
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was drawn of a sequence.
+
+    Attributes:
+        figure: of matplotlib.
+        source: what of the model is drawn, in a few words.
+        caption: what is to be seen, in a line.
+        values: what is drawn, by name.
+    """
+
+    figure: Figure
+    source: str
+    caption: str
+    values: dict[str, np.ndarray]
+
+
+@takes(PlotOptions)
+def plot(
+    sequences: Sequences,
+    model: Any,
+    output: FilePath,
+    *,
+    values: FilePath | None = None,
+    known: Sequence[BasePair] | None = None,
+    options: PlotOptions,
+) -> Picture:
+    """Draw what a model makes of one of some sequences, and save the picture.
+
+    Args:
+        sequences, model: as for `embed.embed`.
+        output: .png, .svg or .pdf.
+        values: .npz file for the numbers that are drawn.
+        known: base pairs, counted from 0, to be drawn beside the predicted ones (map, arcs).
+
+    Raises:
+        InputError: the sequence is unfit or too long.
+        ValueError: an option is off, there is no such sequence or reference, the model lacks the
+            head that this needs, or there is no structure.
+        OutputError: an output exists, or the disk is full.
+    """
+    check_output_files([fspath(output)], options.force, extensions=EXTENSIONS)
+    if values is not None:
+        check_output_files([fspath(values)], options.force, extensions=[".npz"])
+    import_extra("matplotlib", "plot", "a plot")
+    if options.what == "layout":
+        import_extra("RNA", "vienna", "a drawing of stems and loops")
+    options = options.resolved()
+    record = _find_record(as_source(sequences, options.unknown).read(), options.id)
+    if options.reference is not None:
+        known = _find_reference(options.reference, record)
+    source = find_model(model, options.revision)
+    picture = _DRAW[options.what](record, source, options, known)
+    if options.title is None:
+        from ernie_rna.run.provenance import model_name
+
+        name = Path(model_name(source)).name
+        zero = ", pairing scores zero" if options.pairing_scores == "zero" else ""
+        title = f"{record.id}, {len(record.sequence)} nt\n{name}, {picture.source}{zero}"
+    add_title(picture.figure, title if options.title is None else options.title)
+    save(picture.figure, output)
+    if values is not None:
+        with write_matrices(values) as write:
+            for name, array in picture.values.items():
+                write(name, array)
+    return picture
+
+
+def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
+    """The record with an id; without one, the only record."""
+    if id is not None:
+        found = next((record for record in records if record.id == id), None)
+        if found is None:
+            raise ValueError(f"no sequence has the id {id!r}; the ids are first words of headers")
+        return found
+    first, *others = islice(records, 2)
+    if others:
+        raise ValueError(f"there are several sequences: name one by --id, such as {first.id}")
+    return first
+
+
+def _find_reference(path: FilePath, record: FastaRecord) -> list[BasePair]:
+    """The pairs of the structure with the id of a record, in a file or folder."""
+    known = next((one for one in read_structures(path) if one.id == record.id), None)
+    if known is None:
+        raise ValueError(f"{path} has no structure with the id {record.id!r}")
+    length, other = len(record.sequence), len(known.sequence)
+    if length != other:
+        raise ValueError(f"{record.id} has {length} nt, {other} in {path}")
+    at = differing_base(record.sequence, known.sequence)
+    if at is not None:
+        raise ValueError(f"{record.id} has another base at position {at + 1} in {path}")
+    return known.pairs
+
+
+def _structure(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
+    is_map, sure = options.what == "map", options.confidence
+    matrix = "scores" if is_map and not sure else "probabilities"
+    task = FoldTask(replace(options, matrix=matrix), None, with_reliabilities=True)
+    (folded,) = iterate(task, [record], model)
+    if folded.problem is not None:
+        raise ValueError(f"{record.id} has no structure: {folded.problem}")
+    maps, sequence, pairs = task.maps, record.sequence, folded.structure.pairs
+    caption = f"{record.id}: {len(pairs)} base pairs"
+    given: Any = {"pairs": pairs, "known": known}
+    if is_map:
+        label, limits = (maps.certainty, (0.0, 1.0)) if sure else (maps.label, None)
+        figure = plot_pairing_map(folded.matrix, sequence, label=label, limits=limits, **given)
+        caption += " are read off this map"
+    elif options.what == "arcs":
+        values = folded.matrix if sure else None
+        figure = plot_arcs(sequence, probabilities=values, label=maps.certainty, **given)
+        caption += "; its known structure is below the arcs" * (known is not None)
+    else:
+        figure = plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
+    return Picture(figure, maps.source, caption, {record.id: folded.matrix})
+
+
+def _heads(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
+    from ernie_rna.run.threads import use_threads
+    from ernie_rna.structures.pairing_maps import HEAD, LAYER, head_maps, load_maps
+
+    layer = LAYER if options.layer is None else options.layer
+    head = HEAD if options.head is None else options.head
+    maps = load_maps(model, layer, head, options.pairing_scores, **options.loading)
+    config = maps.model.config
+    check_lengths(survey([record]), config, options.long, ("error", "full"))
+    with use_threads(options.threads):
+        scores = head_maps(maps.model, record.sequence, layer, options.pairing_scores)
+    values = scores.float().cpu().numpy()  # (heads, length, length)
+    figure = plot_pairing_map(values, record.sequence, highlight=head, label=maps.label)
+    caption = f"{len(values)} heads; structures without training are read off head {HEAD}"
+    return Picture(figure, maps.source.partition(",")[0], caption, {record.id: values})
+
+
+def _closeness(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
+    (close,) = closeness([record], model, options=options)
+    label, values = "probability to be close in space", close.probabilities
+    figure = plot_pairing_map(values, record.sequence, label=label)
+    return Picture(figure, "closeness", f"{record.id}: {label}", {record.id: values})
+
+
+def _substitutions(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
+    (scores,) = mutate([record], model, options=options)
+    perplexity = f"pseudo-perplexity {scores.pseudo_perplexity:.2f} (1 at best, 4 for a guess)"
+    values = {
+        "sequence": np.array(scores.sequence),
+        "letters": np.array(NUCLEOTIDES),
+        "log_probabilities": scores.log_probabilities,
+        "effects": scores.effects,
+    }
+    return Picture(plot_effects(scores), "substitutions", f"{record.id}: {perplexity}", values)
+
+
+_DRAW = {
+    **dict.fromkeys(("map", "arcs", "layout"), _structure),
+    "heads": _heads,
+    "closeness": _closeness,
+    "substitutions": _substitutions,
+}

@@ -1,0 +1,329 @@
+"""Predictions of sequences or of their bases by a fine-tuned model.
+
+>>> for prediction in predict(["GGAGACUUCAGGCAUC"], "folder-or-hub-id"):  # doctest: +SKIP
+...     print(prediction.id, prediction.predicted, prediction.values)
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ernie_rna.embeddings.formats import EXTENSIONS, check_format, write_parts
+from ernie_rna.options import OptionError, PredictOptions, takes
+from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_files
+from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run, text_output
+from ernie_rna.run.store import Part, Results
+from ernie_rna.sequences.chunks import Chunk, Plan, resolve_batch_tokens
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError
+from ernie_rna.sequences.sources import Sequences, Source, Survey
+from ernie_rna.sequences.tables import format_row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ernie_rna.training.rows import Rows
+
+# Those of `training.tasks.TASKS` that predict something of a sequence, or of its bases.
+_OF_BASES, _OF_NUMBERS = ("token-classification",), ("regression", "ribosome-loading")
+_TASKS = ("classification", "multi-label", *_OF_NUMBERS, *_OF_BASES)
+_COMMANDS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of a sequence.
+
+    Attributes:
+        id: of the sequence; of a table the line of its row, as "line 2".
+        sequence: as given.
+        task: what the model was fine-tuned for, as `ernie-rna finetune --task` has it.
+        names: of the classes, or of the numbers.
+        values: (names,), or of bases (length, names): probabilities, or numbers in their units.
+    """
+
+    id: str
+    sequence: str
+    task: str
+    names: tuple[str, ...]
+    values: np.ndarray
+
+    @property
+    def predicted(self) -> Any:
+        """A class; a list of labels, or of the classes of the bases; or numbers by their names."""
+        if self.task == "multi-label":
+            return [self.names[place] for place in np.flatnonzero(self.values > 0.5)]
+        if self.task in _OF_NUMBERS:
+            return dict(zip(self.names, self.values.tolist(), strict=True))
+        places = self.values.argmax(axis=-1).tolist()
+        return self.names[places] if isinstance(places, int) else [self.names[i] for i in places]
+
+
+@takes(PredictOptions)
+def predict(
+    sequences: Sequences,
+    model: str | PathLike[str] | PreTrainedModel,
+    output: FilePath | None = None,
+    *,
+    options: PredictOptions,
+) -> Iterator[Prediction] | RunSummary:
+    """Predict classes, labels or numbers by a fine-tuned model, in input order.
+
+    A batch gives what each sequence gives alone. What is written resumes where it stopped if the
+    process is killed and the same call made again, and can be shared by several processes.
+
+    Args:
+        sequences: as for `embed.embed`; or the path of a table, .csv or .tsv.
+        model: folder, Hub id or a model, with a head of sequences or of bases.
+        output: .tsv, or "-" for standard output, with a row a sequence or a base, in which the
+            columns of a table are kept (for bases, all but sequences and labels); or a file of
+            arrays as `embeddings.formats` has them, of probabilities or numbers (for bases,
+            token_probabilities). None yields.
+
+    Returns:
+        Predictions; or the summary of a run, with metrics if there is a column of labels.
+
+    Raises:
+        ValueError: an option is off, or the model has no such head.
+        InputError: a sequence, a row or a label is unfit, or a sequence too long.
+        And as `embed.embed`.
+    """
+    table = None
+    if isinstance(sequences, (str, PathLike)) and _TABLE.search(fspath(sequences)):
+        from ernie_rna.training.rows import read_file
+
+        table = read_file(fspath(sequences), options.sequence_column, options.unknown)
+        texts = table.column(options.sequence_column, "--sequence-column")
+        named = zip(table.lines, texts, strict=True)
+        records = [FastaRecord(f"line {line}", text) for line, text in named]
+        sequences = Source(lambda: iter(records))  # They are checked.
+    if options.label_columns and (table is None or output is None):
+        raise OptionError("label_column", "needs a table of sequences, and an output")
+    task = PredictTask(options, table)
+    if output is None:
+        return iterate(task, sequences, model)
+    path = fspath(output)
+    # Whether the file may be replaced is for `run` to see, which knows of unfinished runs.
+    check_output_files([path], force=True, extensions=(".tsv", *EXTENSIONS))
+    if not _is_tsv(path):
+        check_format(path)
+    summary = run(task, sequences, model, [text_output(path, task.header, task.lines)])
+    return replace(summary, metrics=task.metrics)
+
+
+_TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
+
+
+def _is_tsv(output: str) -> bool:
+    return output == STANDARD_OUTPUT or Path(output).suffix.lower() == ".tsv"
+
+
+class PredictTask(Task[Prediction]):
+    """What the head of a model gives.
+
+    Args:
+        table: where the sequences come from, if they come from one.
+
+    Attributes:
+        metrics: by name, once predictions that have labels are written.
+    """
+
+    name = "predictions"
+    options: PredictOptions
+
+    def __init__(self, options: PredictOptions, table: Rows | None):
+        super().__init__(options)
+        self._table = table
+        self._rows = iter(() if table is None else table.cells)  # gone through as it is written
+        self.metrics: dict[str, float] = {}
+
+    def load(self, source: Any, device: str | None) -> None:
+        from ernie_rna.model import modeling_ernie_rna as models
+        from ernie_rna.run.loading import load, read_config
+        from ernie_rna.training.options import FinetuneOptions
+        from ernie_rna.training.tasks import TASKS
+
+        options, config = self.options, read_config(source, self.options.revision)
+        self._task = _find_task(source, config)
+        self._of_bases, self._of_numbers = self._task in _OF_BASES, self._task in _OF_NUMBERS
+        self._names = tuple(config.id2label[place] for place in range(config.num_labels))
+        if self._task == "ribosome-loading" and len(self._names) > 1:  # the authors' model
+            self._names = ("mrl",)
+        labels = ("label_column", "label_separator", "ignore_label")
+        given = {name: getattr(options, name) for name in labels}
+        self._trained = TASKS[self._task](FinetuneOptions(task=self._task, **given))
+        self._trained.names = list(self._names)
+        self._kept = self._kept_columns()
+        self._labels = self._read_labels() if options.label_columns else None
+        kind = getattr(models, self._trained.model_name)
+        self.model = load(kind, source, config=config, **{**options.loading, "device": device})
+        tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
+        self.plan = Plan(tokens, config.hidden_size)
+
+    def compute(self, chunk: Chunk, step: Step) -> list[Prediction]:
+        return self.compute_whole(chunk, step, self._compute_batch)
+
+    def _compute_batch(self, records: list[FastaRecord]) -> Iterator[Prediction]:
+        from ernie_rna.run.attention_scores import run_head
+        from ernie_rna.run.loading import not_finite, tokenize
+
+        batch = tokenize([record.sequence for record in records], self.model.device)
+        output = run_head(self.model, *batch, self.options.pairing_scores)
+        values = output.logits.float()
+        if self._task == "ribosome-loading":
+            values = output.predictions[:, None]
+        elif self._task == "multi-label":
+            values = values.sigmoid()
+        elif not self._of_numbers:
+            values = values.softmax(dim=-1)
+        for record, own in zip(records, values.cpu().numpy(), strict=True):
+            if self._of_bases:
+                own = own[1 : 1 + len(record.sequence)]
+            if not np.isfinite(own).all():
+                raise not_finite(f"{record.id}: what is predicted", self.model)
+            yield Prediction(record.id, record.sequence, self._task, self._names, own)
+
+    # -----------------------------------------------------------------------------------------
+    # What is kept and written
+
+    @property
+    def _column(self) -> str:
+        """The name of the values in the store, and in files of arrays."""
+        return "token_" * self._of_bases + ("numbers" if self._of_numbers else "probabilities")
+
+    def pack(self, results: list[Prediction]) -> Results:
+        lengths = np.array([len(one.sequence) for one in results])
+        return {
+            "ids": [one.id for one in results],
+            "sequences": [one.sequence for one in results],
+            "lengths": lengths,
+            "offsets": np.concatenate([[0], np.cumsum(lengths)]),
+            self._column: np.concatenate([np.atleast_2d(one.values) for one in results]),
+        }
+
+    def unpack(self, part: Part) -> Iterator[Prediction]:
+        values, offsets = part.get(self._column), part.get("offsets")
+        split = np.split(values, offsets[1:-1]) if self._of_bases else values
+        for id, sequence, own in zip(
+            part.texts("ids"), part.texts("sequences"), split, strict=True
+        ):
+            yield Prediction(id, sequence, self._task, self._names, own)
+
+    def assemble(
+        self, parts: list[Part], outputs: Sequence[Output[Prediction]], metadata: dict[str, Any]
+    ) -> tuple[list[Path], list[str]]:
+        path = outputs[0].path
+        if _is_tsv(path):
+            return super().assemble(parts, outputs, metadata)
+        self.write((one for part in parts for one in self.unpack(part)), ())  # for the metrics
+        return write_parts(parts, behind_link(Path(path)), metadata, sys.maxsize), []
+
+    def write(
+        self, results: Iterable[Prediction], outputs: Sequence[Output[Prediction]]
+    ) -> tuple[list[Path], list[str]]:
+        if self._labels is None:
+            return super().write(results, outputs)
+        kept: list[np.ndarray] = []
+        # `append` returns None.
+        written = super().write((kept.append(one.values) or one for one in results), outputs)
+        values = np.concatenate([np.atleast_2d(one) for one in kept])
+        if self._task == "multi-label":
+            values = values > 0.5
+        elif not self._of_numbers:
+            values = values.argmax(axis=-1)
+        self.metrics = self._trained.metrics(values, self._labels)
+        return written
+
+    def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
+        about = super().metadata(found, given)
+        return {"columns": [self._column], "names": self._names, "task": self._task, **about}
+
+    def describe_settings(self) -> dict[str, Any]:
+        return {"pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores}
+
+    def header(self) -> str:
+        """The header of a table."""
+        return format_row(*self._kept, *self._own_columns())
+
+    def lines(self, one: Prediction) -> Iterator[str]:
+        """The lines below the header; seven digits tell one float32 from the next."""
+        row = next(self._rows, {"id": one.id, "length": str(len(one.sequence))})
+        kept, predicted = [row[name] for name in self._kept], one.predicted
+        if self._of_bases:
+            bases = zip(one.sequence, predicted, one.values.tolist(), strict=True)
+            for place, (base, name, values) in enumerate(bases, 1):
+                yield format_row(*kept, place, base, name, *map("{:.7g}".format, values))
+            return
+        if self._task == "multi-label":
+            predicted = self.options.label_separator.join(predicted)
+        shown = () if self._of_numbers else (predicted,)
+        yield format_row(*kept, *shown, *map("{:.7g}".format, one.values.tolist()))
+
+    def _own_columns(self) -> list[str]:
+        if self._of_numbers:
+            return [f"predicted_{name}" for name in self._names]
+        where = ["position", "base"] if self._of_bases else []
+        return [*where, "predicted", *(f"p_{name}" for name in self._names)]
+
+    # -----------------------------------------------------------------------------------------
+    # The table that sequences come from
+
+    def _kept_columns(self) -> list[str]:
+        """What stands before `_own_columns`; InputError where both have one name."""
+        if self._table is None:
+            return ["id"] if self._of_bases else ["id", "length"]
+        left_out = [self.options.sequence_column, *self.options.label_columns] * self._of_bases
+        kept = [name for name in self._table.cells[0] if name not in left_out]
+        twice = sorted({*kept} & {*self._own_columns()})
+        if twice:
+            raise InputError(
+                f"{self._table.name}: the output has a column {twice[0]!r} of its own: rename it"
+            )
+        return kept
+
+    def _read_labels(self) -> np.ndarray:
+        """The labels of the table, as in fine-tuning.
+
+        Raises:
+            InputError: a label is none that the model can predict; the message names its line.
+        """
+        options, columns = self.options, self.options.label_columns
+        several = self._of_numbers or (self._task == "multi-label" and len(columns) > 1)
+        if len(columns) != (len(self._names) if several else 1):
+            due = f"{len(self._names)} ({', '.join(self._names)})" if several else "1"
+            raise OptionError("label_column", f"must name {due}; got {', '.join(columns)}")
+        assert self._table is not None
+        sequences = self._table.column(options.sequence_column, "--sequence-column")
+        labels = self._trained.read_labels(self._table, sequences)
+        return np.concatenate(labels) if self._of_bases else np.array(labels)
+
+
+def _find_task(source: Any, config: Any) -> str:
+    """What a model was fine-tuned for; ValueError where it has no such head."""
+    from ernie_rna.run.loading import class_names, has_head
+    from ernie_rna.training.tasks import TASKS
+
+    fitting = [name for name in _TASKS if has_head(source, config, TASKS[name].model_name)]
+    if not fitting:
+        names = config.architectures if isinstance(source, str) else class_names(source)
+        kind = (names or ["unnamed"])[0]
+        other = _COMMANDS.get(kind)
+        way_out = f"`ernie-rna {other}` runs it" if other else "`ernie-rna finetune` trains one"
+        raise ValueError(
+            f"{source if isinstance(source, str) else 'the model'} has no head that predicts "
+            f"something of sequences or of bases: it is {kind}; {way_out}"
+        )
+    of_type = [name for name in fitting if TASKS[name].problem_type == config.problem_type]
+    if of_type or len(fitting) == 1:
+        return (of_type or fitting)[0]
+    task = "regression" if config.num_labels == 1 else "classification"
+    warnings.warn(f"config.json has no problem_type: it is taken for {task}", stacklevel=2)
+    return task

@@ -1,0 +1,102 @@
+"""What a fine-tuned folder says of itself: its model card, and the curve of its training."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.training.metrics import format_value
+
+if TYPE_CHECKING:
+    from ernie_rna.training.finetune import FinetuneSummary
+
+_CARD = """---
+library_name: transformers
+tags:
+- rna
+- biology
+- ernie-rna
+---
+
+# {task} by ERNIE-RNA
+
+{model}, fine-tuned by `ernie-rna finetune`; it holds its own code:
+`AutoTokenizer` and `{auto_class}` load it with `trust_remote_code=True`.
+{labels}
+## Data
+
+| split | rows | sha256 |
+|---|---|---|
+{splits}
+
+## Metrics
+
+{metrics}
+
+## Training
+
+{trained:,} of {weights:,} weights were trained in {steps} steps, with {versions} and
+
+{options}
+
+## Limits
+
+What it gives is known for sequences like those it was measured on. Families that are in training
+and evaluation alike make metrics look better than they are on new ones.
+{notes}
+"""
+
+
+def write_card(folder: Path, summary: FinetuneSummary) -> None:
+    """Write README.md, which the Hub shows, from the facts of a fine-tuning."""
+    facts, options = summary.facts, summary.facts["options"]
+    changed = {name: value for name, value in options.items() if value not in (None, False, {})}
+    text = _CARD.format(
+        task=f"{options['task'].capitalize()}",
+        model=facts["model"],
+        auto_class=facts["auto_class"],
+        labels=f"\nLabels: {', '.join(facts['labels'])}.\n" if facts["labels"] else "",
+        splits=_rows((n, f"{one['rows']:,}", one["sha256"]) for n, one in facts["splits"].items()),
+        metrics=_metrics(summary.metrics),
+        trained=facts["weights_trained"],
+        weights=facts["weights"],
+        steps=facts["steps"],
+        versions=", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        options="\n".join(f"- {name}: {value}" for name, value in changed.items()),
+        notes="".join(f"\n- {note}" for note in summary.notes),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    if not metrics:
+        return "It was not evaluated."
+    names = list(next(iter(metrics.values())))
+    rows = [(title, *(format_value(own.get(n)) for n in names)) for title, own in metrics.items()]
+    return _rows([("", *names), ("---",) * (1 + len(names)), *rows])
+
+
+def _rows(rows: Any) -> str:
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Loss and metrics over steps as SVG, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for entry in log for name in entry))
+    shown = [name for name in names if name == "loss" or name.startswith("eval_")]
+    if not shown:
+        return
+    figure = Figure(figsize=(6, 2 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
+    for axis, name in zip(axes, shown, strict=True):
+        points = [(entry["step"], entry[name]) for entry in log if name in entry]
+        axis.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else "")
+        axis.set_ylabel(name.removeprefix("eval_") if name != "loss" else "training loss")
+    axes[-1].set_xlabel("step")
+    figure.savefig(path)

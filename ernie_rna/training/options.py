@@ -1,0 +1,204 @@
+"""The options of fine-tuning. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from typing import Any
+
+from ernie_rna.options import (
+    ModelOptions,
+    OptionError,
+    OutputOptions,
+    number,
+    option,
+    parse_number,
+    parse_whole,
+    whole,
+)
+
+TASKS = (
+    *("classification", "multi-label", "regression", "token-classification"),
+    *("masked-lm", "structure", "ribosome-loading"),
+)
+_CLASSES = ("classification", "token-classification")
+# Options that mean something for these tasks alone.
+_OF_TASKS = {
+    "positive_weight": ("structure",),
+    "class_weights": _CLASSES,
+    "ignore_label": ("token-classification",),
+}
+
+_DATA, _SPLITS, _TRAINING = "the data", "what is trained and evaluated on", "training"
+
+_name = partial(option, metavar="NAME", group=_DATA)
+_names = partial(option, (), metavar="NAME", many=True)
+_count = partial(
+    option, check=whole(1), parse=parse_whole, metavar="N", group=_TRAINING, recorded=True
+)
+_number = partial(option, parse=parse_number, metavar="X", group=_TRAINING, recorded=True)
+_choice = partial(option, group=_TRAINING, recorded=True)
+
+
+def _flag(name: str, text: str, group: str | None = _TRAINING, recorded: bool = True) -> Any:
+    return option(False, text, flag=(name, True, text), group=group, recorded=recorded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(ModelOptions, OutputOptions):
+    """Of `training.finetune`."""
+
+    task: str | None = _choice(None, "what to train for; must be given", choices=TASKS, group=None)
+    resume: bool = _flag(
+        "--resume",
+        "keep the state of training in OUT.partial and resume from it: the same command again, "
+        "after a kill, comes to the same weights",
+        None,
+        recorded=False,
+    )
+    dtype: str | None = _choice(
+        None,
+        "type that is computed in (autocast); weights stay in float32, the default; float16 needs "
+        "a GPU",
+        choices=("float32", "bfloat16", "float16"),
+        group="how it is computed",
+    )
+
+    sequence_column: str = _name("sequence", "column of the sequences")
+    label_column: Sequence[str] = _names(
+        help="column of the label; by default label, or dot_bracket for structure; several for "
+        "several numbers (regression) or columns of 0 and 1 (multi-label)",
+        group=_DATA,
+    )
+    label_separator: str = _name(";", "text between the labels of a cell (multi-label)")
+    ignore_label: str | None = _name(None, "label of bases that have none")
+    max_length: int | None = _count(
+        None,
+        "nucleotides that a sequence may have; by default what the model was made for",
+        group=_DATA,
+    )
+    truncate: bool = _flag("--truncate", "cut sequences that are longer", _DATA, recorded=False)
+    unknown: str = option(
+        "error",
+        "what to do with letters that are no nucleotide codes: error refuses them, unk reads them "
+        "as <unk>",
+        choices=("error", "unk"),
+        group=_DATA,
+    )
+
+    eval_file: Sequence[str | PathLike[str]] = _names(
+        help="file to evaluate on, under its name", group=_SPLITS
+    )
+    split_column: str | None = _name(None, "says which split a row is of", group=_SPLITS)
+    train_split: str = _name("train", "split to train on", group=_SPLITS)
+    eval_split: Sequence[str] = _names(help="split to evaluate on", group=_SPLITS)
+
+    steps: int | None = _count(None, "optimizer steps, in place of --epochs")
+    epochs: float = _number(3.0, "passes over the training rows", check=number(above=0))
+    batch_size: int = _count(16, "sequences in a batch")
+    accumulate: int = _count(1, "batches in a step")
+    learning_rate: float = _number(1e-4, "the highest learning rate", check=number(above=0))
+    weight_decay: float = _number(0.01, "of matrices; norms have none", check=number(0))
+    warmup: float = _number(0.1, "share of the steps in which it rises", check=number(0, 1))
+    frozen: bool = _flag("--frozen", "train the head alone")
+    lora: int | None = _count(
+        None,
+        "train the head, and updates of the encoder of this rank, merged into it at the end (peft)",
+    )
+    class_weights: str | None = _choice(
+        None, "balanced: each class has the same weight in all", choices=("balanced",)
+    )
+    positive_weight: float | None = _number(
+        None, "of a pair in the loss (structure); by default the model's", check=number(above=0)
+    )
+    mask_pairing: str = _choice(
+        "inference",
+        "pairing scores of masked positions (masked-lm): 0, or as in the authors' pretraining -1 "
+        "on their rows and columns",
+        choices=("inference", "pretraining"),
+    )
+    mask_probability: float = _number(
+        0.15, "share of the nucleotides to predict (masked-lm)", check=number(above=0, high=1)
+    )
+    gradient_checkpointing: bool = _flag(
+        "--gradient-checkpointing", "compute layers twice, to save memory", recorded=False
+    )
+    seed: int = _count(
+        0, "of new weights, the order of rows, dropout and masks", check=whole(0, 2**32 - 1)
+    )
+    eval_steps: int | None = _count(
+        None, "steps between evaluations on the first split; by default a tenth of all for --best"
+    )
+    best: str | None = _name(
+        None, "metric: save the state with its best value", group=_TRAINING, recorded=True
+    )
+    patience: int | None = _count(None, "stop when --best has not improved for N evaluations")
+    trainer: Mapping[str, Any] | Sequence[str] = _names(
+        help="any other field of transformers' TrainingArguments, such as "
+        "lr_scheduler_type=cosine, optim=adafactor or report_to=tensorboard",
+        metavar="NAME=VALUE",
+        group=_TRAINING,
+        recorded=True,
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("label_column", "eval_split", "eval_file"):
+            value = getattr(self, name)
+            words = (value,) if isinstance(value, (str, PathLike)) else tuple(value)
+            object.__setattr__(self, name, words)
+        object.__setattr__(self, "trainer", _parse_fields(self.trainer))
+        super().__post_init__()
+        self._check_task()
+        self._check_splits()
+        if self.lora is not None and self.frozen:
+            raise OptionError("lora", f"{self.lora} and --frozen exclude each other")
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Those given, or what the task has by default."""
+        return tuple(self.label_column) or ("dot_bracket" if self.task == "structure" else "label",)
+
+    @property
+    def watches(self) -> bool:
+        """Whether there are evaluations while it trains."""
+        return self.eval_steps is not None or self.best is not None
+
+    def _check_task(self) -> None:
+        if self.task is None:
+            raise OptionError("task", f"must be given: {', '.join(TASKS)}")
+        for name, tasks in _OF_TASKS.items():
+            if getattr(self, name) is not None and self.task not in tasks:
+                raise OptionError(name, f"is for {', '.join(tasks)}; the task is {self.task}")
+        for name in ("label_column", "eval_split"):
+            twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
+            if twice:
+                raise OptionError(name, f"has {twice[0]!r} twice")
+
+    def _check_splits(self) -> None:
+        if self.eval_split and self.split_column is None:
+            raise OptionError(
+                "eval_split", "needs --split-column, which says what split a row is of"
+            )
+        if self.train_split in self.eval_split:
+            raise OptionError(
+                "eval_split", f"{self.train_split!r} is what is trained on; name another split"
+            )
+        if self.patience is not None and self.best is None:
+            raise OptionError("patience", "needs --best, the metric that is to improve")
+        if self.watches and not (self.eval_file or self.eval_split):
+            name = "best" if self.best is not None else "eval_steps"
+            raise OptionError(name, "needs rows to evaluate on: --eval-file or --eval-split")
+
+
+def _parse_fields(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Names and values of `NAME=VALUE`, or of a mapping as they are."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    words = [given] if isinstance(given, str) else list(given)
+    for word in words:
+        if not word.partition("=")[1]:
+            raise OptionError("trainer", f"must be NAME=VALUE; got {word!r}")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}

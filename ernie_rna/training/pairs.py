@@ -1,0 +1,55 @@
+"""Batches for the heads of pairs: which bases of each sequence pair.
+
+>>> from ernie_rna import ErnieRnaTokenizer
+>>> tokenizer = ErnieRnaTokenizer()
+>>> example = {**tokenizer("GGGAAACCC"), "labels": "(((...)))"}
+>>> {name: tuple(value.shape) for name, value in PairCollator(tokenizer)([example]).items()}
+{'input_ids': (1, 11), 'attention_mask': (1, 11), 'labels': (1, 9, 9)}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from ernie_rna.structures.contacts import allowed_pairs
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.training.labels import NO_LABEL
+
+
+class PairCollator:
+    """Pads sequences on the right and makes labels of their structures, for transformers' Trainer.
+
+    Args:
+        tokenizer: an ERNIE-RNA tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self._padding = tokenizer.pad_token_id
+        tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        self._letters = [token if len(token) == 1 else "N" for token in tokens]
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Examples -> input_ids, attention_mask (batch, seq) and labels (batch, length, length).
+
+        Args:
+            examples: each with `input_ids` of a sequence, <cls> and <eos> included, and `labels`,
+                its structure in dot-bracket notation.
+
+        Returns:
+            Labels are 1 where two bases pair, 0 where they could and do not, and -100 where they
+            cannot (but A-U, G-C and G-U) and at padding.
+        """
+        sequences = [torch.tensor(example["input_ids"]) for example in examples]
+        input_ids = pad_sequence(sequences, batch_first=True, padding_value=self._padding)
+        texts = ["".join(self._letters[id] for id in ids.tolist()[1:-1]) for ids in sequences]
+        allowed = allowed_pairs(texts, input_ids.shape[1] - 2)
+        labels = torch.full(allowed.shape, NO_LABEL, dtype=torch.int8).masked_fill_(allowed, 0)
+        for row, example in zip(labels, examples, strict=True):
+            for i, j in from_dot_bracket(example["labels"]):
+                row[i, j] = row[j, i] = 1
+        mask = (input_ids != self._padding).long()
+        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}

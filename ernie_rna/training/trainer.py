@@ -1,0 +1,389 @@
+"""Trains a model by transformers' Trainer: what is trained of it, how, and what stops it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from tqdm import tqdm
+from transformers import EarlyStoppingCallback, HfArgumentParser, TrainerCallback, TrainingArguments
+
+from ernie_rna.extras import import_extra
+from ernie_rna.model import modeling_ernie_rna
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.heads_ernie_rna import at_least_one
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.options import OptionError
+from ernie_rna.run.loading import has_head, read_config, without_report
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.labels import NO_LABEL
+from ernie_rna.training.metrics import Metrics, greater_is_better
+from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.rows import some
+from ernie_rna.training.tasks import Example, Task
+
+# What LoRA adapts: every linear map of the layers.
+_LORA_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+
+
+class TrainingError(RuntimeError):
+    """A loss, gradient, weight or prediction is not finite; the message says where."""
+
+
+class FinetuneTrainer(transformers.Trainer):
+    """The Trainer, ended by what is not finite, and measuring as the task does.
+
+    Args:
+        task: what the model is trained for.
+        lines: of the training examples in their file, for messages.
+        train, watched: examples to train on, and to evaluate on while it trains.
+        others: arguments of the Trainer.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        lines: Sequence[int],
+        train: Sequence[Example],
+        watched: Sequence[Example],
+        **others: Any,
+    ):
+        self._task, self._lines, self._watched = task, lines, list(watched)
+        numbered = [{**example, "row": row} for row, example in enumerate(train)]
+        super().__init__(train_dataset=numbered, eval_dataset=self._watched, **others)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        rows = inputs.pop("rows")
+        loss = super().training_step(model, inputs, *rest, **more)
+        self._check("loss", loss, rows)
+        if not self.args.fp16:  # whose gradients may overflow; the step is then left out
+            weights = [weight for weight in model.parameters() if weight.grad is not None]
+            self._check("gradient", torch.nn.utils.clip_grad_norm_(weights, math.inf), rows)
+        return loss
+
+    def _check(self, what: str, value: torch.Tensor, rows: torch.Tensor) -> None:
+        if not value.isfinite():
+            lines = ", ".join(str(self._lines[row]) for row in rows.tolist())
+            raise TrainingError(
+                f"the {what} became {value.item()} in step {self.state.global_step + 1}, of the "
+                f"training rows in lines {lines}: nothing was saved; look at their labels, or "
+                f"lower --learning-rate ({self.args.learning_rate:g})"
+            )
+
+    def compute_loss(self, model: Any, *rest: Any, **more: Any) -> Any:
+        if self._task.options.frozen:  # Its dropout would be noise that the head cannot learn from.
+            self.accelerator.unwrap_model(model).ernie_rna.eval()
+        return super().compute_loss(model, *rest, **more)
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Matrices and convolutions; transformers would decay some of our norms."""
+        return [name for name, weight in model.named_parameters() if weight.ndim > 1]
+
+    def score(self, examples: Sequence[Example]) -> Metrics:
+        """The task's metrics, in every process; the seed fixes which bases are masked."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.args.seed)
+            metrics = [self._task.evaluate(self, examples)]
+        if self.args.world_size > 1:
+            from accelerate.utils import broadcast_object_list
+
+            broadcast_object_list(metrics)
+        return metrics[0]
+
+    def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
+        """What the Trainer calls every so many steps."""
+        metrics = {f"eval_{name}": value for name, value in self.score(self._watched).items()}
+        self.log(metrics)
+        callbacks = self.callback_handler
+        self.control = callbacks.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class Progress(TrainerCallback):
+    """Shows steps and loss: a bar on a terminal, else ten lines.
+
+    Args:
+        show: None shows a bar on a terminal only; False shows nothing.
+    """
+
+    def __init__(self, show: bool | None):
+        self._show = show
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        disable = None if self._show is None else not self._show
+        total, done = state.max_steps, state.global_step
+        self._bar: Any = tqdm(total=total, initial=done, unit="step", disable=disable)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._bar.update()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        shown = [name for name in logs if name == "loss" or name.startswith("eval_")]
+        text = ", ".join(f"{name.removeprefix('eval_')} {logs[name]:.4f}" for name in shown)
+        tenth = state.global_step % max(1, state.max_steps // 10) == 0
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text)
+        elif text and self._show is None and (tenth or "loss" not in shown):
+            print(f"step {state.global_step} of {state.max_steps}: {text}", file=sys.stderr)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._bar.close()
+
+
+def make_trainer(
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    arguments: TrainingArguments,
+    examples: Mapping[str, list[Example]],
+    lines: Sequence[int],
+) -> FinetuneTrainer:
+    """What trains a model on the first of the examples, and evaluates it on the second.
+
+    Args:
+        lines: of the training rows, for messages.
+    """
+    train, watched, *_ = *examples.values(), []
+    collator = partial(_collate, task.collator(tokenizer, model.config))
+    if task.options.class_weights:
+        _weigh_classes(model, [example["labels"] for example in train], len(task.names))
+    shortest = min(train, key=lambda example: len(example["input_ids"]))
+    model = _choose_weights(model, task, collator([shortest]))
+    transformers.set_seed(arguments.seed)
+    trainer = FinetuneTrainer(
+        task,
+        lines,
+        train,
+        watched,
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        preprocess_logits_for_metrics=partial(_reduce, task),
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    if trainer.is_world_process_zero():
+        trainer.add_callback(Progress(task.options.progress))
+    if task.options.patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(task.options.patience))
+    return trainer
+
+
+def fit(trainer: FinetuneTrainer) -> None:
+    """Train, or resume; the trainer's model is then of its own class, without LoRA's updates."""
+    trainer.train(resume_from_checkpoint=_newest_checkpoint(Path(str(trainer.args.output_dir))))
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is None:
+        metric = trainer.args.metric_for_best_model
+        warnings.warn(f"{metric} was never a number: the last state is saved", stacklevel=2)
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    trainer.model = trainer.model_wrapped = model
+    bad = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
+    if bad:
+        raise TrainingError(f"weights are not finite after training, among them {bad[0]}")
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """The newest state of training that is whole: the Trainer writes its own state last."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name[11:])):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(path)
+    return None
+
+
+def _collate(collator: Any, examples: Sequence[Example]) -> dict[str, Any]:
+    """What a collator makes, and the rows of examples that have one."""
+    taken = ("input_ids", "labels")
+    batch = dict(collator([{name: one[name] for name in taken if name in one} for one in examples]))
+    rows = [example["row"] for example in examples if "row" in example]
+    return {**batch, "rows": torch.tensor(rows)} if rows else batch
+
+
+def _reduce(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> Any:
+    if not logits.isfinite().all():
+        raise TrainingError("the model's predictions are not finite (NaN or infinity)")
+    return task.reduce(logits, labels)
+
+
+# ---------------------------------------------------------------------------------------------
+# What is trained
+
+
+def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
+    """The model with the task's head, in float32; its tokenizer; and whether it had the head.
+
+    Raises:
+        InputError: it lacks weights that are not the head's, or its head is of other labels.
+        OSError: there is no such folder.
+    """
+    options, revision = task.options, task.options.revision or "main"
+    transformers.set_seed(options.seed)  # of the weights of a new head
+    before = read_config(source, revision)
+    known = list((before.id2label or {}).values())
+    kept = has_head(source, before, task.model_name, *task.also_in)
+    named = known != [f"LABEL_{index}" for index in range(len(known))]
+    if kept and named and task.names and known != task.names:
+        raise InputError(
+            f"{source}: its head is of other labels: {some(known)}; the table has "
+            f"{some(task.names)}: begin with a model without such a head"
+        )
+    # A line that was fitted to another head's logits says nothing about this one's.
+    changes = {"pair_calibration": None, **task.config(kept)}
+    config = ErnieRnaConfig.from_dict({**before.to_dict(), **changes})
+    # The class is our own, so that no code of the folder is run.
+    from_pretrained = getattr(modeling_ernie_rna, task.model_name).from_pretrained
+    more = {"revision": revision, "attn_implementation": options.attention or "sdpa"}
+    with without_report():  # That a new head is new need not be warned of.
+        model, info = from_pretrained(source, config=config, output_loading_info=True, **more)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(task.head))
+    if missing:
+        raise InputError(f"{source}: lacks weights of an ERNIE-RNA: {some(missing)}")
+    if config.weights_origin == "random":
+        warnings.warn(
+            f"{source} has random weights, which were never trained: fine-tuning begins with "
+            "nothing learned",
+            stacklevel=2,
+        )
+    return model.float(), ErnieRnaTokenizer.from_pretrained(source, revision=revision), kept
+
+
+def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> Any:
+    """The model, of which only what is to be trained takes gradients; with LoRA another one.
+
+    Args:
+        batch: on which is seen what the loss depends on: of structures, nothing of the last layer
+            behind its scores. Several processes would wait for such gradients.
+    """
+    options = task.options
+    if options.frozen:
+        model.ernie_rna.requires_grad_(False)
+    if options.lora is not None:
+        peft = import_extra("peft", "train", "LoRA")
+        config = peft.LoraConfig(
+            r=options.lora,
+            lora_alpha=2 * options.lora,
+            target_modules=_LORA_MODULES,
+            modules_to_save=list(task.adapted),
+        )
+        model = peft.get_peft_model(model, config)
+    model.eval()  # so that batch norms stay as they are
+    model(**batch).loss.backward()
+    for weight in model.parameters():
+        weight.requires_grad_(weight.requires_grad and weight.grad is not None)
+        weight.grad = None
+    return model
+
+
+def _weigh_classes(model: Any, labels: Sequence[Any], count: int) -> None:
+    """Have the loss of a model weight classes so that each has the same weight in all."""
+    flat = torch.cat([torch.as_tensor(label).flatten() for label in labels])
+    counts = torch.bincount(flat[flat != NO_LABEL], minlength=count).float()
+    weights = counts.sum() / (count * counts)
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor, num_items: Any) -> torch.Tensor:
+        own = weights.to(logits.device)
+        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), own, reduction="sum")
+        return total / at_least_one((labels != NO_LABEL).sum() if num_items is None else num_items)
+
+    model._loss = loss
+
+
+# ---------------------------------------------------------------------------------------------
+# How
+
+
+def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> TrainingArguments:
+    """The Trainer's arguments.
+
+    Raises:
+        OptionError: `trainer` has a field or value that cannot be, or there is no such device.
+    """
+    batches = -(-examples // (options.batch_size * options.accumulate))
+    steps = options.steps or max(1, round(options.epochs * batches))
+    every = options.eval_steps or max(1, steps // 10)
+    names = [field.name for field in fields(TrainingArguments)]
+    new = "activation_checkpointing"  # Newer transformers warn of the old name.
+    decided: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": options.batch_size,
+        "gradient_accumulation_steps": options.accumulate,
+        "learning_rate": options.learning_rate,
+        "weight_decay": options.weight_decay,
+        "warmup_steps": round(options.warmup * steps),
+        "bf16": options.dtype == "bfloat16",
+        "fp16": options.dtype == "float16",
+        "use_cpu": options.device == "cpu",
+        "seed": options.seed,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if options.watches else "no",
+        "eval_steps": every,
+        "save_strategy": "steps" if options.resume or options.best else "no",
+        "save_steps": every,
+        "load_best_model_at_end": options.best is not None,
+        "metric_for_best_model": options.best,
+        "greater_is_better": greater_is_better(options.best),
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "ddp_find_unused_parameters": False,
+        new if new in names else "gradient_checkpointing": options.gradient_checkpointing,
+    }
+    usual = {
+        "per_device_eval_batch_size": options.batch_size,
+        "logging_steps": max(1, steps // 100),
+        "save_total_limit": 1,
+        "report_to": [],
+        "dataloader_pin_memory": options.device != "cpu" and torch.cuda.is_available(),
+    }
+    others = _parse_fields(options.trainer, names, decided)
+    try:
+        arguments = TrainingArguments(**{**usual, **others, **decided})
+        device = arguments.device
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        name = "trainer" if others else "dtype" if options.dtype else "device"
+        raise OptionError(name, f"is refused by transformers: {error}") from error
+    if options.device not in (None, "auto", device.type):
+        raise OptionError(
+            "device",
+            f"{options.device} cannot be chosen: the Trainer takes {device}; cpu keeps it off a "
+            "GPU, and CUDA_VISIBLE_DEVICES=1 chooses one of several",
+        )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # One process trains on one; torchrun on several.
+    return arguments
+
+
+def _parse_fields(given: Any, names: Sequence[str], decided: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of TrainingArguments by name, texts made what each field has."""
+    parser, values = _Parser(TrainingArguments), {}
+    ours = {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}
+    for name, value in given.items():
+        if name in ours:
+            raise OptionError("trainer", f"cannot set {name}: other options of finetune decide it")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise OptionError("trainer", f"has no field {name!r} of TrainingArguments{hint}")
+        text = isinstance(value, str)
+        values[name] = getattr(parser.parse_args([f"--{name}={value}"]), name) if text else value
+    return values
+
+
+class _Parser(HfArgumentParser):
+    """Raises where it would end the program."""
+
+    def error(self, message: str) -> Any:
+        raise OptionError("trainer", message.removeprefix("argument --"))
