@@ -603,6 +603,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         parse=parse_whole,
         metavar="NT",
         group=_READ_OFF,
+        recorded=True,
     )
     min_stem: int | None = option(
         None,
@@ -611,6 +612,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         parse=parse_whole,
         metavar="PAIRS",
         group=_READ_OFF,
+        recorded=True,
     )
     as_authors: bool = option(
         False,
@@ -628,6 +630,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         "0.5), the symmetric scores or logits that they come from, or the probabilities of pairs; "
         "of an .npz output, contacts by default",
         choices=("contacts", "scores", "probabilities"),
+        recorded=True,
     )
 
     def __post_init__(self) -> None:
