@@ -603,6 +603,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         parse=parse_whole,
         metavar="NT",
         group=_READ_OFF,
+        recorded=True,
     )
     min_stem: int | None = option(
         None,
@@ -611,6 +612,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         parse=parse_whole,
         metavar="PAIRS",
         group=_READ_OFF,
+        recorded=True,
     )
     as_authors: bool = option(
         False,
@@ -628,6 +630,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         "0.5), the symmetric scores or logits that they come from, or the probabilities of pairs; "
         "of an .npz output, contacts by default",
         choices=("contacts", "scores", "probabilities"),
+        recorded=True,
     )
 
     def __post_init__(self) -> None:
@@ -646,6 +649,24 @@ class FoldOptions(WindowOptions, ProbingOptions):
             return replace(self, as_authors=False, **_AS_AUTHORS)
         left_open = {n: value for n, value in _UNLESS_GIVEN.items() if getattr(self, n) is None}
         return replace(self, **left_open)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    """Of `structures.evaluation.evaluate`."""
+
+    missing: str = option(
+        "error",
+        "known structures without a prediction: error refuses them, skip leaves them out, unpaired "
+        "scores them as structures without pairs",
+        choices=("error", "skip", "unpaired"),
+    )
+    predicted_column: str = option(
+        "dot_bracket", "column with the structures, where PRED is a table", metavar="NAME"
+    )
+    reference_column: str = option(
+        "dot_bracket", "column with the structures, where REF is a table", metavar="NAME"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from ernie_rna.plots.drawings import (
     save,
 )
 from ernie_rna.run.find_model import find_model
+from ernie_rna.run.matrices import write_matrices
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import iterate
 from ernie_rna.scoring.letter_scores import NUCLEOTIDES
@@ -33,7 +34,6 @@ from ernie_rna.structures.closeness import closeness
 from ernie_rna.structures.fold import FoldTask
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import BasePair
-from ernie_rna.structures.formats.output import write_matrices
 from ernie_rna.structures.formats.structure import differing_base
 
 if TYPE_CHECKING:

@@ -284,12 +284,15 @@ def test_evaluate_by_length_and_family(structures, capsys):
     Path("known.tsv").write_text(TSV_HEADER.strip() + "\tfamily\n" + "\n".join(lines) + "\n")
     output, _ = run(capsys, "evaluate", "all.dbn", "known.tsv", "--groups", "means.tsv")
     rows = [line.split() for line in output.splitlines()]
-    assert ["1-50", "2", *["0.7500"] * 3] in rows
-    assert ["tRNA", "1", *["0.5000"] * 3] in rows
-    assert len(Path("means.tsv").read_text().splitlines()) == 4
+    assert ["length", "1-50", "predicted", "2", *["0.7500"] * 3] in rows
+    assert ["family", "tRNA", "predicted", "1", *["0.5000"] * 3] in rows
+    header, first, *others = Path("means.tsv").read_text().splitlines()
+    assert header == "by\tgroup\tevaluation\tsequences\tprecision\trecall\tf1"
+    assert first == "length\t1-50\tpredicted\t2" + "\t0.750000" * 3
+    assert len(others) == 2
     output, _ = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "sequence")
-    assert "by sequence" in output
-    assert "by family" not in output
+    ways = [line.split()[0] for line in output.splitlines()[1:4]]
+    assert ways == ["length", "sequence", "sequence"]
     _, errors = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "clan", code=1)
     assert "known.tsv is no table with a column 'clan'" in errors
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
 from safetensors.torch import load_file
 
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
 from ernie_rna.run import attention_scores
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.run.outputs import OutputError

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
-
 from ernie_rna.structures.calibration import CalibrationLine
 from ernie_rna.structures.confidence import base_reliabilities, pair_probabilities
 from ernie_rna.structures.fold import fold

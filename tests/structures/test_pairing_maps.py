@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from safetensors.torch import load_file
 
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from ernie_rna.run.attention_scores import run_head
 from ernie_rna.run.loading import load_model, tokenize
 from ernie_rna.structures.fold import fold

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 
 import ernie_rna
 from ernie_rna.cli import main as cli
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from ernie_rna.options import OptionError, ProbingOptions
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures import reactivities as module

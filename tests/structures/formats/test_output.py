@@ -11,7 +11,7 @@ from ernie_rna.run.outputs import OutputError
 from ernie_rna.structures.fold import Fold
 from ernie_rna.structures.formats import output as module
 from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.structures.formats.output import file_name, fold_outputs, write_matrices
+from ernie_rna.structures.formats.output import file_name, fold_outputs
 from ernie_rna.structures.formats.structure import Structure
 
 
@@ -135,28 +135,3 @@ def test_the_tables_count_from_one(tmp_path):
     assert pairs[1:] == ["a/1é\t1\t9\tG\tC\t0.0000", "a/1é\t2\t8\tG\tC\t0.1250"]
     assert bases[1] == "a/1é\t1\tG\t9\t0.0000"
     assert bases[5] == "a/1é\t5\tA\t0\t0.5000"
-
-
-# ---------------------------------------------------------------------------------------------
-# Matrices
-
-
-def test_matrices_keep_their_names_and_bytes(tmp_path):
-    matrices = {"a": np.eye(3, dtype=np.float32), "b/../c d": np.zeros((0, 0), dtype=np.float16)}
-    for path in (tmp_path / "one.npz", tmp_path / "two.npz"):
-        with write_matrices(path) as write:
-            for name, matrix in matrices.items():
-                write(name, matrix)
-    with np.load(tmp_path / "one.npz") as archive:
-        assert archive.files == list(matrices)
-        for name, matrix in matrices.items():
-            assert archive[name].dtype == matrix.dtype
-            assert np.array_equal(archive[name], matrix)
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-
-
-def test_a_matrix_cannot_be_written_twice(tmp_path):
-    with write_matrices(tmp_path / "twice.npz") as write:
-        write("a", np.eye(2))
-        with pytest.raises(ValueError, match="already has a matrix of 'a'"):
-            write("a", np.eye(2))
