@@ -73,6 +73,8 @@ class ErnieRnaConfig(PretrainedConfig):
         pair_positive_weight: weight of a pair in the pair loss; an entry without one has 1.
         pair_threshold: logit around which structure prediction weights the pair head's scores;
             the default is the authors'.
+        pair_calibration: slope above 0 and offset of the line from the pair head's logits to
+            log-odds, fitted to known structures; None where nobody fitted one.
         loading_channels: channels of the ribosome loading head's convolutions.
         loading_reduced_size: width that it brings the hidden states to first.
         loading_blocks: how many residual blocks it has.
@@ -125,6 +127,7 @@ class ErnieRnaConfig(PretrainedConfig):
         pair_block_dropout: float = 0.4,
         pair_positive_weight: float = 1.0,
         pair_threshold: float = 1.5,
+        pair_calibration: list[float] | None = None,
         loading_channels: int = 64,
         loading_reduced_size: int = 32,
         loading_blocks: int = 6,
@@ -165,6 +168,7 @@ class ErnieRnaConfig(PretrainedConfig):
         self.pair_block_dropout = pair_block_dropout
         self.pair_positive_weight = pair_positive_weight
         self.pair_threshold = pair_threshold
+        self.pair_calibration = pair_calibration
         self.loading_channels = loading_channels
         self.loading_reduced_size = loading_reduced_size
         self.loading_blocks = loading_blocks
@@ -217,9 +221,6 @@ class ErnieRnaConfig(PretrainedConfig):
         _require(divides, self, "a multiple of the heads", "hidden_size", "num_attention_heads")
         # The checkpoint has one matrix for both, and the conversion writes one.
         _require(self.tie_word_embeddings is True, self, "True", "tie_word_embeddings")
-        self._check_pair_head()
-
-    def _check_pair_head(self) -> None:
         heads, all_heads = self.pair_heads, self.num_attention_heads
         named = heads is None or (
             isinstance(heads, (list, tuple))
@@ -227,8 +228,21 @@ class ErnieRnaConfig(PretrainedConfig):
             and all(_is_int(head, 0) and head < all_heads for head in heads)
         )
         _require(named, self, "None or a list of heads", "pair_heads", "num_attention_heads")
-        fits = self.pair_channels > (all_heads if heads is None else len(heads))
-        _require(fits, self, "more than the maps that come in", "pair_channels", "pair_heads")
+        line = self.pair_calibration
+        fitted = line is None or (
+            isinstance(line, (list, tuple))
+            and len(line) == 2
+            and all(_is_number(value) for value in line)
+            and line[0] > 0
+        )
+        _require(fitted, self, "None, or a slope above 0 and an offset", "pair_calibration")
+
+    def check_pair_head(self) -> None:
+        """Raise ValueError if no pair head can be built; most models have none."""
+        maps = self.num_attention_heads if self.pair_heads is None else len(self.pair_heads)
+        names = ("pair_channels", "pair_heads", "num_attention_heads")
+        rule = f"more than the {maps} maps that come in"
+        _require(self.pair_channels > maps, self, rule, *names)
 
 
 _SIZES = (
