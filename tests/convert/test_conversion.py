@@ -8,21 +8,34 @@ from pathlib import Path
 import pytest
 import torch
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from safetensors.torch import load_file, save_file
 
-from ernie_rna.convert.conversion import Conversion, convert_weights, to_fairseq
-from ernie_rna.convert.foreign.names import FAIRSEQ, MULTIMOLECULE, TABLE, expand
-from ernie_rna.convert.foreign.pickles import CheckpointError
-from ernie_rna.convert.foreign.reading import Checkpoint, read_checkpoint
-from ernie_rna.convert.foreign.vocabulary import ORIGIN, VOCABULARIES
+from ernie_rna.convert.checkpoint import Checkpoint, read_checkpoint
+from ernie_rna.convert.conversion import (
+    CHECKPOINT,
+    RANDOM,
+    Conversion,
+    convert_weights,
+    rename,
+    weights_origin,
+)
+from ernie_rna.convert.names import EMBEDDING, FAIRSEQ, LM_BIAS, MULTIMOLECULE, TABLE, Naming
+from ernie_rna.convert.torch_file import CheckpointError
+from ernie_rna.convert.vocabulary import ORIGIN, VOCABULARIES
+from ernie_rna.model import modeling_ernie_rna
 from tests.conftest import assert_as_good
-from tests.golden_folder import GOLDEN
+from tests.golden_folder import GOLDEN, head_checkpoint
 
 pytestmark = pytest.mark.core
 
 ARGS, CFG = GOLDEN / "tiny_fairseq_args.pt", GOLDEN / "tiny_fairseq_cfg.pt"
-EMBEDDING, LM_BIAS = "ernie_rna.embed_tokens.weight", "lm_head.decoder.bias"
+CHECKPOINTS = sorted(GOLDEN.glob("*.pt"))
+TASKS = {
+    "secondary_structure": ("ErnieRnaForSecondaryStructure", [5], 8),
+    "closeness": ("ErnieRnaForCloseness", None, 16),
+    "ribosome_loading": ("ErnieRnaForRibosomeLoading", None, 6),
+}
 
 
 def fairseq(changes: dict | None = None, args: dict | None = None) -> Checkpoint:
@@ -38,6 +51,10 @@ def converted() -> Conversion:
     return convert_weights(read_checkpoint(ARGS))
 
 
+def read(task: str) -> Checkpoint:
+    return read_checkpoint(head_checkpoint(task))
+
+
 def masked_lm(conversion: Conversion) -> ErnieRnaForMaskedLM:
     model = ErnieRnaForMaskedLM(conversion.config).eval()
     result = model.load_state_dict(conversion.state_dict, strict=False)
@@ -46,50 +63,44 @@ def masked_lm(conversion: Conversion) -> ErnieRnaForMaskedLM:
     return model
 
 
+def their_names(
+    state: dict, naming: Naming = FAIRSEQ, prefix: str = "encoder.", blocks: int = 0
+) -> dict:
+    """The inverse of the conversion: weights under the names of a family."""
+    layers = 1 + max(int(n.split(".")[2]) for n in state if n.startswith("ernie_rna.layers."))
+    table = {ours: naming.whole(name, prefix) for name, ours in naming.rows(layers, blocks)}
+    return {rename(ours, table): weight for ours, weight in state.items()}
+
+
 # The table
 
 
-def test_the_table_is_the_model():
-    """Names and shapes of `ErnieRnaForMaskedLM` and of the pooler, and nothing else."""
-    config = ErnieRnaConfig(
-        hidden_size=24,
-        num_attention_heads=4,
-        num_hidden_layers=3,
-        intermediate_size=40,
-        pairing_hidden_size=5,
-    )
-    expected = {
-        **{
-            f"ernie_rna.{name}": weight for name, weight in ErnieRnaModel(config).named_parameters()
-        },
-        **dict(ErnieRnaForMaskedLM(config).named_parameters()),
-    }
-    found = {
-        row.ours: tuple(
-            int(size) if size.isdigit() else getattr(config, size) for size in row.shape
-        )
-        for row in expand(config.num_hidden_layers)
-    }
-    assert found == {name: tuple(weight.shape) for name, weight in expected.items()}
-
-
-@pytest.mark.parametrize("column", ["ours", "fairseq", "multimolecule"])
+@pytest.mark.parametrize("column", [0, 1, 2], ids=["ours", "fairseq", "multimolecule"])
 def test_each_name_stands_once_in_its_column(column):
-    names = [getattr(row, column) for row in TABLE]
+    names = [row[column] for row in TABLE if row[column] != "-"]
     assert len(set(names)) == len(names)
+    assert all(len(row) == 3 for row in TABLE)
 
 
-@pytest.mark.parametrize("naming", [FAIRSEQ, MULTIMOLECULE], ids=lambda naming: naming.column)
-def test_the_table_is_found_by_their_names(naming):
-    for row in expand(12):
-        assert naming.ours(getattr(row, naming.column)) == row.ours
-    assert naming.ours("sentence_encoder.layers.x.fc1.weight") is None
-    assert naming.ours("pooler.dense.kernel") is None
+def test_the_table_is_the_model(converted):
+    """Each module with weights has a row, and each row a module."""
+    states = {"ernie_rna.": converted.state_dict, "lm_head.": converted.state_dict}
+    states |= {
+        "pair_head.": convert_weights(read("closeness")).state_dict,
+        "loading_head.": convert_weights(read("ribosome_loading")).state_dict,
+    }
+    for start, state in states.items():
+        blocks = 16 if start == "pair_head." else 6
+        rows = {ours for _, ours in FAIRSEQ.rows(4, blocks) if ours.startswith(start)}
+        rows = {"lm_head.decoder" if row == LM_BIAS else row for row in rows}
+        modules = {name.rpartition(".")[0] for name in state if name.startswith(start)}
+        # Every other block of the loading head has a shortcut.
+        assert modules == {row for row in rows if row in modules or ".shortcut" not in row}
 
 
 @pytest.mark.parametrize("prefix", FAIRSEQ.prefixes, ids=lambda prefix: prefix or "none")
-def test_to_fairseq_inverts_the_conversion(converted, prefix):
-    state = to_fairseq(converted.state_dict, prefix)
+def test_the_table_is_invertible(converted, prefix):
+    state = their_names(converted.state_dict, prefix=prefix)
     again = convert_weights(replace(read_checkpoint(ARGS), state_dict=state))
     assert again.dropped == {}
     assert list(again.state_dict) == list(converted.state_dict)
@@ -97,19 +108,11 @@ def test_to_fairseq_inverts_the_conversion(converted, prefix):
         assert torch.equal(again.state_dict[name], weight), name
 
 
-def test_to_fairseq_gives_the_authors_file_but_for_what_was_dropped(converted):
+def test_the_inverse_is_the_authors_file_but_for_what_was_dropped(converted):
     original = read_checkpoint(ARGS).state_dict
-    state = to_fairseq(converted.state_dict)
+    state = their_names(converted.state_dict)
     assert state.keys() == original.keys() - converted.dropped.keys()
     assert all(torch.equal(state[name], original[name]) for name in state)
-
-
-@pytest.mark.parametrize("change", [{"more": torch.ones(1)}, {EMBEDDING: None}])
-def test_to_fairseq_is_strict(converted, change):
-    state = {**converted.state_dict, **change}
-    state = {name: weight for name, weight in state.items() if weight is not None}
-    with pytest.raises(CheckpointError, match=next(iter(change))):
-        to_fairseq(state)
 
 
 # What the golden checkpoints become
@@ -197,6 +200,11 @@ def test_weights_are_copies():
 
 # Strict both ways
 
+
+def mismatch(key: str, shape: str, expected: str) -> str:
+    return rf"size mismatch for {key}: .*\(\[{shape}\]\) from checkpoint, .*\(\[{expected}\]\)"
+
+
 FC1 = "encoder.sentence_encoder.layers.2.fc1.weight"
 EMBED = "encoder.sentence_encoder.embed_tokens.weight"
 BIAS = "encoder.lm_output_learned_bias"
@@ -207,7 +215,10 @@ REFUSED = {
         ["unknown: encoder.x, encoder.y$"],
     ),
     "outside the prefix": ({"decoder.x": torch.ones(1)}, ["unknown: decoder.x"]),
-    "a head beside a pretrained model": ({"conv1.weight": torch.ones(1)}, ["unknown: conv1"]),
+    "a head beside a pretrained model": (
+        {"conv1.weight": torch.ones(1)},
+        ['Unexpected key.*"conv1.w'],
+    ),
     "a name without its prefix": ({"layer_norm.weight": torch.ones(48)}, ["unknown: layer_norm"]),
     "an odd layer": (
         {FC1.replace(".2.", ".02."): torch.ones(96, 48)},
@@ -221,28 +232,32 @@ REFUSED = {
         {FC1.replace(".2.", f".{'9' * 5000}."): torch.ones(96, 48)},
         [r"unknown: .*layers\.9999999"],
     ),
-    "missing": ({FC1: None}, [f"missing: {FC1}$"]),
-    "two missing": ({FC1: None, BIAS: None}, ["missing: ", FC1, BIAS]),
+    "missing": ({FC1: None}, [f'^.*: Missing key.*: "{FC1}"[.]$']),
+    "two missing": ({FC1: None, BIAS: None}, ["Missing key", FC1, BIAS]),
     "a layer missing": (
         {
-            f"encoder.sentence_encoder.layers.1.{row.fairseq.split('{layer}.')[1]}": None
+            f"encoder.{row[1].format(n=1)}.{part}": None
             for row in TABLE
-            if "{layer}" in row.fairseq
+            if "layers.{n}" in row[1]
+            for part in ("weight", "bias")
         },
-        [r"missing: .*layers\.1\.self_attn\.q_proj\.weight", r"layers\.1\.final_layer_norm\.bias"],
+        [
+            r"Missing key.*layers\.1\.self_attn\.q_proj\.weight",
+            r"layers\.1\.final_layer_norm\.bias",
+        ],
     ),
-    "misshaped": ({FC1: torch.ones(96, 47)}, [rf"misshaped: {FC1} \(96, 47\) .* \(96, 48\)"]),
-    "transposed": ({FC1: torch.ones(48, 96)}, [rf"misshaped: {FC1} \(48, 96\) .* \(96, 48\)"]),
-    "of other dimensions": ({FC1: torch.ones(96)}, [rf"misshaped: {FC1} \(96,\)"]),
-    "a scalar embedding": ({EMBED: torch.tensor(1.0)}, [rf"misshaped: {EMBED} \(\)"]),
+    "misshaped": ({FC1: torch.ones(96, 47)}, [mismatch(FC1, "96, 47", "96, 48")]),
+    "transposed": ({FC1: torch.ones(48, 96)}, [mismatch(FC1, "48, 96", "96, 48")]),
+    "of other dimensions": ({FC1: torch.ones(96)}, [mismatch(FC1, "96", "96, 48")]),
+    "a scalar embedding": ({EMBED: torch.tensor(1.0)}, [mismatch(EMBED, "", "25, 48")]),
     "another vocabulary": (
         {EMBED: torch.ones(33, 48), BIAS: torch.ones(33)},
-        [f"{EMBED} has 33 tokens, the dictionary 25"],
+        [mismatch(EMBED, "33, 48", "25, 48"), mismatch(BIAS, "33", "25")],
     ),
     "whole numbers": ({FC1: torch.ones(96, 48, dtype=torch.int64)}, [f"{FC1} .torch.int64"]),
     "all at once": (
         {FC1: None, BIAS: torch.ones(24)},
-        [f"missing: {FC1}", rf"misshaped: {BIAS} \(24,\)"],
+        [f'Missing key.*"{FC1}"', mismatch(BIAS, "24", "25")],
     ),
     "two models": (
         {"sentence_encoder.embed_tokens.weight": torch.ones(25, 48)},
@@ -296,6 +311,7 @@ def test_other_models_are_refused(state, message):
         ({"dropout": 1.5}, "hidden_dropout_prob.*1.5"),
         ({"dropout": "high"}, "hidden_dropout_prob.*high"),
         ({"encoder_layers": 1, "encoder_embed_dim": 2}, "encoder_embed_dim=2.*encoder_layers=1"),
+        ({"encoder_layers": 1, "activation_fn": "relu"}, "encoder_layers=1.*activation_fn='relu'"),
     ],
 )
 def test_settings_that_disagree_are_refused(args, message):
@@ -320,16 +336,14 @@ def theirs(conversion: Conversion, size: int = 28, prefix: str = "model.") -> di
     vocabulary = VOCABULARIES[size]
     draw = torch.Generator().manual_seed(1)
     state = {}
-    for row in expand(conversion.config.num_hidden_layers):
-        weight = conversion.state_dict[row.ours]
-        if row.ours in (EMBEDDING, LM_BIAS):
+    for ours, weight in conversion.state_dict.items():
+        if ours in (EMBEDDING, LM_BIAS):
             rows = torch.randn(size, *weight.shape[1:], generator=draw)
             for token, source in ORIGIN.items():  # the last filler stays in the row of <null>
                 rows[vocabulary.index(source)] = weight[VOCABULARY.index(token)]
             weight = rows
-        lm_head = row.multimolecule.startswith("lm_head.")
-        state[row.multimolecule if lm_head else prefix + row.multimolecule] = weight
-    return state
+        state[ours] = weight
+    return their_names(state, MULTIMOLECULE, prefix, conversion.config.pair_blocks)
 
 
 def write_theirs(folder: Path, state: dict, config: dict | None = None, vocabulary=None) -> Path:
@@ -371,7 +385,7 @@ def test_multimolecule_comes_back(tmp_path, converted, size, prefix, projection)
     state = renamed(theirs(converted, size, prefix), projection)
     state[f"{prefix}embeddings.token_type_embeddings.weight"] = torch.zeros(2, 48)
     conversion = convert_weights(read_checkpoint(write_theirs(tmp_path, state)))
-    assert conversion.naming == "multimolecule"
+    assert conversion.naming is MULTIMOLECULE
     assert_came_back(conversion, converted)
     for name in (EMBEDDING, LM_BIAS):
         for token in ("madeupword0000", "madeupword0001"):
@@ -448,10 +462,13 @@ THEIR_REFUSED = {
     "unknown outside": ({"x_head.weight": torch.ones(1)}, "unknown: x_head.weight$"),
     "missing": (
         {"model.encoder.layer.1.output.dense.bias": None},
-        "missing: model.encoder.layer.1.output.dense.bias$",
+        'Missing key.*: "model.encoder.layer.1.output.dense.bias"[.]$',
     ),
-    "half an LM head": ({"lm_head.bias": None}, "missing: lm_head.bias$"),
-    "half a pooler": ({"model.pooler.dense.bias": None}, "missing: model.pooler.dense.bias$"),
+    "half an LM head": ({"lm_head.bias": None}, 'Missing key.*: "lm_head.bias"[.]$'),
+    "half a pooler": (
+        {"model.pooler.dense.bias": None},
+        'Missing key.*: "model.pooler.dense.bias"[.]$',
+    ),
     "another decoder": (
         {"lm_head.decoder.weight": torch.ones(28, 48)},
         "differ but must be equal: lm_head.decoder.weight and model.embeddings.word_emb",
@@ -514,6 +531,148 @@ def test_what_multimolecule_lacks_is_made_by_a_rule_and_named(tmp_path, converte
             assert (weight == 1).all()
         else:
             assert 0.015 < weight.std() < 0.025
+
+
+# The authors' fine-tuned models
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_kind_is_known_by_its_keys(task):
+    conversion = convert_weights(read(task))
+    name, heads, blocks = TASKS[task]
+    assert type(conversion.model).__name__ == conversion.kind.model_class == name
+    assert conversion.config.pair_heads == heads
+    assert getattr(conversion.config, conversion.kind.blocks) == blocks
+    model = getattr(modeling_ernie_rna, name)(conversion.config)
+    model.load_state_dict(conversion.state_dict)  # every weight, and no other
+    assert not conversion.initialised
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_heads_tables_are_invertible(task):
+    state = read(task).state_dict
+    conversion = convert_weights(read(task))
+    blocks = getattr(conversion.config, conversion.kind.blocks)
+    prefix = "module." * next(iter(state)).startswith("module.") + "sentence_encoder."
+    inverse = their_names(conversion.state_dict, prefix=prefix, blocks=blocks)
+    assert all(torch.equal(weight, state[name]) for name, weight in inverse.items())
+    assert set(inverse) | set(conversion.dropped) == set(state)
+    assert not set(inverse) & set(conversion.dropped)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_with_and_without_module_is_the_same(task):
+    checkpoint = read(task)
+    state = {key.removeprefix("module."): w for key, w in checkpoint.state_dict.items()}
+    bare = convert_weights(replace(checkpoint, state_dict=state))
+    state = {f"module.{key}": weight for key, weight in state.items()}
+    module = convert_weights(replace(checkpoint, state_dict=state))
+    assert bare.state_dict.keys() == module.state_dict.keys()
+    assert all(torch.equal(w, module.state_dict[name]) for name, w in bare.state_dict.items())
+    assert bare.kind is module.kind
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("secondary_structure", {"pair_heads": [5], "pair_channels": 24, "pair_blocks": 3}),
+        (
+            "ribosome_loading",
+            {"loading_channels": 16, "loading_reduced_size": 8, "loading_blocks": 2},
+        ),
+    ],
+)
+def test_sizes_of_a_head_come_from_the_weights(task, settings):
+    sizes = {"num_hidden_layers": 4, "hidden_size": 48, "intermediate_size": 96}
+    model = getattr(modeling_ernie_rna, TASKS[task][0])(ErnieRnaConfig(**sizes, **settings))
+    blocks = settings.get("pair_blocks") or settings["loading_blocks"]
+    state = their_names(model.state_dict(), prefix="module.sentence_encoder.", blocks=blocks)
+    found = convert_weights(replace(read(task), state_dict=state)).config
+    assert {key: getattr(found, key) for key in settings} == settings
+
+
+STRUCTURE_REFUSED = {
+    "unknown": ({"module.proj.more": torch.ones(1)}, "unknown: module.proj.more"),
+    "an absurd block": (
+        {"module.proj.resnet.9999.conv2.weight": torch.ones(64, 64, 3, 3)},
+        r"unknown: module\.proj\.resnet\.9999|Missing key",
+    ),
+    "missing": ({"module.proj.final.bias": None}, 'Missing key.*: "module.proj.final.bias"[.]$'),
+    "a block less a norm": (
+        {"module.proj.resnet.3.bn1.running_var": None},
+        'Missing key.*: "module.proj.resnet.3.bn1.running_var"[.]$',
+    ),
+    "misshaped": (
+        {"module.conv2.weight": torch.ones(63, 8, 5, 5)},
+        mismatch("module.conv2.weight", "63, 8, 5, 5", "63, 8, 7, 7"),
+    ),
+    "two maps": (
+        {"module.conv1.weight": torch.ones(8, 2, 7, 7)},
+        mismatch("module.conv1.weight", "8, 2, 7, 7", "8, 12, 7, 7"),
+    ),
+    "as many maps as channels": (
+        {
+            "module.conv1.weight": torch.ones(8, 12, 7, 7),
+            "module.proj.final.weight": torch.ones(1, 12, 3, 3),
+        },
+        "fit no model: pair_channels must be more than the 12 maps .* got pair_channels=12",
+    ),
+    "no encoder layer": (
+        {"module.sentence_encoder.sentence_encoder.layers.1.fc1.weight": None},
+        'Missing key.*: "module.sentence_encoder.sentence_encoder.layers.1.fc1.weight"[.]$',
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), STRUCTURE_REFUSED.values(), ids=STRUCTURE_REFUSED)
+def test_heads_are_read_strictly(change, message):
+    checkpoint = read("secondary_structure")
+    with pytest.raises(CheckpointError, match=message):
+        convert_weights(replace(checkpoint, state_dict=changed(checkpoint.state_dict, change)))
+
+
+def test_multimolecules_structure_weights():
+    """The names are those of `ErnieRnaForSecondaryStructurePrediction` in multimolecule 0.2.2."""
+    ours = convert_weights(read("secondary_structure"))
+    state = theirs(ours, 26)
+    names = ("ss_head.conv1.bias", "ss_head.convnet.blocks.7.norm.num_batches_tracked")
+    assert {*names, "ss_head.convnet.projection.weight"} <= state.keys()
+    checkpoint = replace(read("secondary_structure"), state_dict=state, kind="safetensors")
+    found = convert_weights(checkpoint)
+    assert (found.naming, found.kind) == (MULTIMOLECULE, ours.kind)
+    for name, weight in ours.state_dict.items():
+        assert name == EMBEDDING or torch.equal(found.state_dict[name], weight)
+    assert not any(name.startswith("lm_head") for name in found.state_dict)
+
+
+# Whether weights were ever trained
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+def test_the_golden_checkpoints_are_random(path):
+    assert convert_weights(read_checkpoint(path)).config.weights_origin == RANDOM
+
+
+def test_a_new_model_is_random_until_it_takes_a_step(config):
+    def state() -> dict:
+        return {n: w.detach() for n, w in model.state_dict().items()}
+
+    model = ErnieRnaForMaskedLM(config)
+    assert weights_origin(state()) == RANDOM
+    ids = torch.tensor([[VOCABULARY.index(token) for token in ("<cls>", "A", "U", "<eos>")]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    assert weights_origin(state()) == CHECKPOINT
+
+
+def test_a_digest_is_of_the_letters_alone(converted):
+    """MultiMolecule keeps one filler of three."""
+    embedding = converted.state_dict[EMBEDDING].clone()
+    embedding[VOCABULARY.index("madeupword0000")] += 1
+    assert weights_origin({**converted.state_dict, EMBEDDING: embedding}) == RANDOM
+    embedding[VOCABULARY.index("G")] += 1
+    assert weights_origin({**converted.state_dict, EMBEDDING: embedding}) == CHECKPOINT
 
 
 @pytest.mark.slow  # importing multimolecule alone takes 15 s

@@ -1,6 +1,7 @@
 """Reading checkpoints: every format, every mistake named, and no code run from any of them."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import pickle
 import random
 import subprocess
 import tarfile
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -17,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ernie_rna.convert.foreign.pickles import _GLOBALS, CheckpointError, NamespaceRecord
-from ernie_rna.convert.foreign.reading import read_checkpoint
+from ernie_rna.convert.checkpoint import read_checkpoint
+from ernie_rna.convert.torch_file import _GLOBALS, CheckpointError, NamespaceRecord
 from tests.golden_folder import GOLDEN
 
 pytestmark = pytest.mark.core
@@ -459,8 +461,6 @@ TRICKS = {
     "namespace with arguments": b"\x80\x02cargparse\nNamespace\n]\x85\x81.",
     "extension": b"\x80\x02\x82\x01.",
     "instance": b"\x80\x02(ios\nsystem\n.",
-    "memo": b"\x80\x02}r\xff\xff\xff\x7f.",
-    "memo as text": b"\x80\x02}p4000000000\n.",
     "no persistent tuple": b"\x80\x02NQ.",
     "endless": b"\x80\x02" + b"(" * 1000,
 }
@@ -468,12 +468,36 @@ TRICKS = {
 
 @pytest.mark.parametrize("pickled", TRICKS.values(), ids=TRICKS)
 def test_tricks_are_refused_and_change_nothing(tmp_path, pickled):
-    before = dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord))
-    makers = {key: getattr(value, "_make", value) for key, value in _GLOBALS.items()}
+    before = dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord)), state_of_globals()
     with pytest.raises(CheckpointError):
         read_checkpoint(crafted(tmp_path / "x.pt", pickled))
-    assert (dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord))) == before
-    assert {key: getattr(value, "_make", value) for key, value in _GLOBALS.items()} == makers
+    assert (dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord))) == before[:2]
+    assert state_of_globals() == before[2]
+
+
+def state_of_globals() -> list:
+    """What a pickle is handed, and all that could be set on it."""
+    return [
+        (*item, dict(getattr(item[1], "__dict__", {})), getattr(item[1], "__defaults__", None))
+        for item in _GLOBALS.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo index, in binary
+        b"\x80\x02}p4000000000\n.",  # and as text
+        b"\x80\x05\x96\0\0\0\0\x04\0\0\0.",  # an array of 16 GiB
+    ],
+)
+def test_no_number_in_a_pickle_fills_the_memory(tmp_path, pickled):
+    tracemalloc.start()
+    with contextlib.suppress(CheckpointError):
+        assert read_checkpoint(crafted(tmp_path / "x.pt", pickled)).state_dict == {}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
 
 
 def test_settings_that_hold_themselves_end(tmp_path):
