@@ -750,7 +750,7 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
     what: str = option(
         "map",
         "what is drawn, as the description says",
-        choices=("map", "heads", "arcs", "layout", "closeness", "substitutions"),
+        choices=("map", "heads", "arcs", "layout", "closeness", "substitutions", "embeddings"),
     )
     id: str | None = option(None, "which sequence; may be left out where there is just one")
     reference: str | None = option(
@@ -773,12 +773,16 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        of_pairs = {"reference": self.reference is not None, "confidence": self.confidence}
-        for name, is_given in of_pairs.items():
-            if is_given and self.what not in ("map", "arcs"):
-                raise OptionError(name, f"is for --what map and arcs, not for {self.what}")
-        if self.long == "window" and self.what not in ("map", "arcs", "layout"):
-            raise OptionError("long", f"window is for map, arcs and layout, not for {self.what}")
+        folded = ("map", "arcs", "layout")
+        for name, is_asked, kinds in (
+            ("reference", self.reference is not None, folded[:2]),
+            ("confidence", self.confidence, folded[:2]),
+            ("long", self.long == "window", (*folded, "embeddings")),
+            ("id", self.id is not None, (*folded, "heads", "closeness", "substitutions")),
+        ):
+            if is_asked and self.what not in kinds:
+                problem = f"{getattr(self, name)} is for {', '.join(kinds)}, not for {self.what}"
+                raise OptionError(name, problem)
 
 
 _LIMITS = "what a request may take"

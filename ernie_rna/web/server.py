@@ -58,7 +58,7 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
 
 def _launch(gradio: Any, requests: Requests) -> Any:
     """Start to serve, in a thread; return the page, whose `local_url` is where."""
-    from ernie_rna.web.page import FONTS, STYLE, Page
+    from ernie_rna.web.page import FONTS, Page
 
     page = Page(requests).blocks
     # Of requests that wait; further ones are told to come back.
@@ -73,7 +73,7 @@ def _launch(gradio: Any, requests: Requests) -> Any:
         footer_links=[],
         max_file_size="500kb",
         theme=gradio.themes.Default(**FONTS),
-        css=STYLE,
+        css_paths=Path(__file__).with_name("page.css"),
     )
     return page
 
