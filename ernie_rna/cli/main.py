@@ -75,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the usage is wrong (2), or help or version was asked for (0).
     """
-    args = build_parser().parse_args(argv)
+    return run_program(build_parser(), argv)
+
+
+def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """As `main`, of a parser whose defaults say what to run, see `arguments.program_parser`."""
+    args = parser.parse_args(argv)
     # As contexts, since Python programs may call main as well.
     with warnings.catch_warnings(), _terminated_as_interrupted():
         warnings.showwarning = _show_warning
