@@ -267,11 +267,11 @@ class _Keeper(TrainerCallback):
         for name in ("logging_steps", "eval_steps", "save_steps"):
             setattr(state, name, int(getattr(args, name)))
         # And for a step the rate of the checkpoint's schedule, and for ever its highest.
-        scheduler, rate = kwargs["lr_scheduler"], args.learning_rate
-        scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
-        factors = getattr(scheduler, "lr_lambdas", ())
-        for group, factor in zip(kwargs["optimizer"].param_groups, factors, strict=False):
-            group["lr"] = rate * factor(state.global_step)
+        scheduler, groups = kwargs["lr_scheduler"], kwargs["optimizer"].param_groups
+        scheduler.base_lrs = [args.learning_rate] * len(groups)
+        for group, factor in zip(groups, getattr(scheduler, "lr_lambdas", ()), strict=False):
+            group["lr"] = args.learning_rate * factor(state.global_step)
+        scheduler._last_lr = [group["lr"] for group in groups]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Dropout too is drawn from the seed and the step alone: the Trainer puts no random state

@@ -144,7 +144,9 @@ class TestPretrainingBatches:
         seen = {True: set(), False: set()}
         for batch in self.batches(source, 400, settings):
             if "labels" not in batch:
-                texts = ErnieRnaTokenizer().batch_decode(batch["input_ids"], skip_special_tokens=True)
+                texts = ErnieRnaTokenizer().batch_decode(
+                    batch["input_ids"], skip_special_tokens=True
+                )
                 seen[False].update(text.replace(" ", "") for text in texts)
         assert seen[False] == known
 

@@ -86,7 +86,11 @@ def test_the_average_of_a_checkpoint(tmp_path):
     save_average(average, path)
     found = load_average(path)
     assert isinstance(found, ErnieRnaForPreTraining)
-    assert found.lm_head.decoder.bias.tolist() == average.module.lm_head.decoder.bias.tolist() != [1.0] * 25
+    assert (
+        found.lm_head.decoder.bias.tolist()
+        == average.module.lm_head.decoder.bias.tolist()
+        != [1.0] * 25
+    )
     assert not list(path.glob("*.tmp"))
 
 

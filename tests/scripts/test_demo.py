@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from ernie_rna import data
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.formats.structure import Structure
 from scripts import demo

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ernie_rna import data
 from ernie_rna.cli import main as cli
 from tests.conftest import GOLDEN, ROOT
 from tests.golden_folder import head_checkpoint, write_golden_folder
