@@ -70,19 +70,21 @@ def without_autocast(device: torch.device):
 
 
 def under_transform() -> bool:
-    """Whether torch.func transforms or forward-mode derivatives are at work.
+    """Whether torch.func transforms, forward-mode derivatives or torch.jit.trace are at work.
 
     They pass through plain operations, but neither through our autograd Functions nor through
-    writes in place, which would meet tensors of fewer (hidden) axes than what is written.
+    writes in place, which would meet tensors of fewer (hidden) axes than what is written, and
+    which ONNX files do not hold. A trace would also keep the number of blocks of its example.
     """
     if torch.compiler.is_compiling():  # which looks through transforms by itself
         return False
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    transforms = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return transforms or torch.jit.is_tracing()
 
 
 def may_run_fused(device: torch.device) -> bool:
     """Whether `fused_ernie_rna` is to run; compilers, tracers, transforms see plain operations."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or under_transform():
+    if torch.compiler.is_compiling() or under_transform():
         return False
     return device.type in DEVICE_TYPES
 

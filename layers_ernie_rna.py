@@ -43,27 +43,35 @@ def sinusoidal_positions(position_ids: torch.Tensor, hidden: int, padding: int) 
     return positions * (position_ids != padding)[..., None]
 
 
-class ErnieRnaLinear(nn.Linear):
-    """nn.Linear that calls oneDNN's product in inference on CPUs with AVX-512.
+def product(linear: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """`linear(values)`, by oneDNN's product in inference on CPUs with AVX-512.
 
     PyTorch multiplies float32 by MKL, there (AMD Zen 4) 1.15 to 1.4 times slower, and adds the
     bias of bfloat16 in a step of its own. With AVX2 alone MKL is as fast and stays, and so it does
-    for small matrices and after `torch.backends.mkldnn.enabled = False`.
+    for small matrices and after `torch.backends.mkldnn.enabled = False`. What takes the place of a
+    layer (LoRA, int8, a hook, a parametrisation, a tensor subclass) is called as it is.
     """
+    if runs_onednn(linear, values):
+        return _onednn_linear(values, linear.weight, linear.bias)
+    return linear(values)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.runs_onednn(input):
-            return _onednn_linear(input, self.weight, self.bias)
-        return super().forward(input)
 
-    def runs_onednn(self, input: torch.Tensor) -> bool:
-        """Whether oneDNN multiplies this input, (..., in_features)."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform():
-            return False
-        served = input.dtype == self.weight.dtype and input.dtype in _ONEDNN_DTYPES
-        large = self.weight.numel() >= 2**16
-        on_cpu = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        return on_cpu and served and large and bool(torch.backends.mkldnn.enabled)
+def runs_onednn(linear: nn.Module, values: torch.Tensor) -> bool:
+    """Whether oneDNN multiplies these values, (..., in_features)."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform():
+        return False
+    if not _is_plain(linear):
+        return False
+    weight = linear.weight
+    served = values.dtype == weight.dtype and values.dtype in _ONEDNN_DTYPES
+    on_cpu = values.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return on_cpu and served and weight.numel() >= 2**16 and bool(torch.backends.mkldnn.enabled)
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    """Whether a layer is what torch makes, with nothing put in its place or hooked to it."""
+    hooked = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
+    return type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and not hooked
 
 
 def _onednn_linear(input, weight, bias):
@@ -97,22 +105,33 @@ def _multiplies(dtype: torch.dtype) -> bool:
 _ONEDNN_DTYPES = _onednn_dtypes()
 
 
+class ErnieRnaPairingMap(nn.Module):
+    """A linear map that stays in float32: no nn.Linear, which quantisation and LoRA would take."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(out_features, dtype=torch.float32))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return F.linear(values, self.weight, self.bias)
+
+
 class ErnieRnaPairingProjection(nn.Module):
     """Pairing score -> a bias for each head, in float32 (or float64) whatever the model's dtype."""
 
     def __init__(self, config: ErnieRnaConfig):
         super().__init__()
-        self.linear1 = nn.Linear(1, config.pairing_hidden_size, dtype=torch.float32)
-        self.linear2 = nn.Linear(
-            config.pairing_hidden_size, config.num_attention_heads, dtype=torch.float32
-        )
+        self.linear1 = ErnieRnaPairingMap(1, config.pairing_hidden_size)
+        self.linear2 = ErnieRnaPairingMap(config.pairing_hidden_size, config.num_attention_heads)
 
     def forward(self, pairing_scores: torch.Tensor) -> torch.Tensor:
         """(..., seq, seq) -> (..., heads, seq, seq)."""
         with without_autocast(pairing_scores.device):
             scores = pairing_scores.to(self.linear1.weight.dtype)[..., None]
             bias = self.linear2(F.gelu(self.linear1(scores)))
-        return bias.movedim(-1, -3)
+        return bias.movedim(bias.dim() - 1, bias.dim() - 3)  # ONNX knows no negative axes.
 
     def _apply(self, fn, *args, **kwargs):
         def keep_precision(tensor: torch.Tensor) -> torch.Tensor:
@@ -149,10 +168,10 @@ class ErnieRnaAttention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
-        self.q_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
-        self.k_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
-        self.v_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
-        self.out_proj = ErnieRnaLinear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_states, state, *, carry, in_place, output_attentions):
         """Attend, and hand the scores on.
@@ -166,9 +185,9 @@ class ErnieRnaAttention(nn.Module):
         Returns:
             The new hidden states, the attention weights if asked for, and the next state.
         """
-        query = self._split(self.q_proj(hidden_states) * self.head_dim**-0.5)
-        key = self._split(self.k_proj(hidden_states))
-        value = self._split(self.v_proj(hidden_states))
+        query = self._split(product(self.q_proj, hidden_states) * self.head_dim**-0.5)
+        key = self._split(product(self.k_proj, hidden_states))
+        value = self._split(product(self.v_proj, hidden_states))
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         with without_autocast(hidden_states.device):
             if len(state) > 1:
@@ -180,7 +199,7 @@ class ErnieRnaAttention(nn.Module):
                 context, scores, weights = attend(query, key, value, *state, **options)
                 state = (scores,)
         context = context.transpose(1, 2).flatten(2)  # (batch, seq, hidden)
-        return self.out_proj(context), weights if output_attentions else None, state
+        return product(self.out_proj, context), weights if output_attentions else None, state
 
     def _split(self, projected: torch.Tensor) -> torch.Tensor:
         """(batch, seq, hidden) -> (batch, heads, seq, head_dim)."""
@@ -209,8 +228,8 @@ class ErnieRnaLayer(nn.Module):
         self.norm_first = config.norm_first
         self.self_attn = ErnieRnaAttention(config)
         self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.fc1 = ErnieRnaLinear(config.hidden_size, config.intermediate_size)
-        self.fc2 = ErnieRnaLinear(config.intermediate_size, config.hidden_size)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
@@ -229,10 +248,10 @@ class ErnieRnaLayer(nn.Module):
         return self.final_layer_norm(hidden_states + fed), attentions, *state
 
     def _feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        inner = self.fc1(hidden_states)  # (batch, seq, intermediate)
+        inner = product(self.fc1, hidden_states)  # (batch, seq, intermediate)
         keep = inner.requires_grad or under_transform()
         inner = F.gelu(inner) if keep else torch.ops.aten.gelu_(inner)
-        return self.dropout(self.fc2(self.activation_dropout(inner)))
+        return self.dropout(product(self.fc2, self.activation_dropout(inner)))
 
 
 class ErnieRnaPooler(nn.Module):

@@ -36,10 +36,12 @@ from .heads_ernie_rna import (
     bases_of_scores,
     bases_of_states,
     pair_loss,
+    pairs_in_front,
 )
 from .layers_ernie_rna import (
     ErnieRnaLayer,
     ErnieRnaLMHead,
+    ErnieRnaPairingMap,
     ErnieRnaPairingProjection,
     ErnieRnaPooler,
     pairing_table,
@@ -156,9 +158,9 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # nn.init respects what is loaded already; module.weight.data would overwrite it.
-        if isinstance(module, (nn.Linear, nn.Embedding)):
+        if isinstance(module, (nn.Linear, nn.Embedding, ErnieRnaPairingMap)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, (nn.Linear, ErnieRnaPairingMap)) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, (nn.LayerNorm, MaskedBatchNorm)):
             nn.init.ones_(module.weight)
@@ -343,7 +345,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         padding = self.config.pad_token_id
         if position_ids is None:
-            position_ids = mask.cumsum(dim=1) * mask + padding
+            position_ids = mask.long().cumsum(dim=1) * mask + padding
         hidden = self.config.hidden_size
         positions = sinusoidal_positions(position_ids, hidden, padding).to(inputs_embeds.dtype)
         return self.dropout(self.emb_layer_norm(inputs_embeds + positions)) * mask[..., None]
@@ -679,8 +681,8 @@ class _ErnieRnaPairModel(_ErnieRnaHeadModel):
         self.post_init()
 
     def _logits(self, outputs, mask):
-        scores = outputs.attention_scores
-        return self.pair_head(*bases_of_scores(scores, mask, self.config.pair_heads))
+        scores = bases_of_scores(outputs.attention_scores, mask, self.config.pair_heads)
+        return pairs_in_front(self.pair_head(*scores), mask)
 
     def _loss(self, logits, labels, num_items):
         _check_range("labels", labels, 2)
@@ -689,6 +691,7 @@ class _ErnieRnaPairModel(_ErnieRnaHeadModel):
 
 def _pair_head(config: ErnieRnaConfig) -> nn.Module:
     heads = config.pair_heads
+    config.check_pair_head()
     return PairHead(
         config.num_attention_heads if heads is None else len(heads),
         config.pair_channels,
@@ -797,12 +800,15 @@ class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
         if neither or labels is not None:
             tokens = logits["logits"] = self.lm_head(outputs.last_hidden_state)
             if labels is not None:
+                labels = labels.to(tokens.device)
                 losses.append(self._loss(tokens.float(), labels, num_items_in_batch))
         if neither or pair_labels is not None:
             mask = self.ernie_rna._attention_mask(input_ids, attention_mask, inputs_embeds)
             scores = bases_of_scores(outputs.attention_scores, mask, self.config.pair_heads)
-            pairs = logits["pair_logits"] = self.pair_head(*scores)
+            pairs = self.pair_head(*scores)
+            pairs = logits["pair_logits"] = pairs_in_front(pairs, mask)
             if pair_labels is not None:
+                pair_labels = pair_labels.to(pairs.device)
                 _check_range("pair_labels", pair_labels, 2)
                 losses.append(pair_loss(pairs, pair_labels, self.config.pair_positive_weight))
         output = ErnieRnaPreTrainingOutput(

@@ -16,13 +16,14 @@ _FROM_TOKENIZER_FILE = (
 
 
 def build_tokenizer() -> Tokenizer:
-    """The rules: T is U, case does not matter, any other character is `<unk>`."""
+    """The rules: T is U, case and white space do not matter, any other character is `<unk>`."""
     ids = {token: index for index, token in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     letters = "".join(token for token in VOCABULARY if len(token) == 1)
     lower = [normalizers.Replace(letter.lower(), letter) for letter in letters]
     thymine = [normalizers.Replace(letter, "U") for letter in "Tt"]
-    tokenizer.normalizer = normalizers.Sequence([*lower, *thymine])
+    blanks = normalizers.Replace(Regex(r"\s+"), "")  # such as the line ends of `readlines`
+    tokenizer.normalizer = normalizers.Sequence([blanks, *lower, *thymine])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -35,8 +36,8 @@ def build_tokenizer() -> Tokenizer:
 class ErnieRnaTokenizer(PreTrainedTokenizerFast):
     """Turns RNA (or DNA) sequences into token ids and back.
 
-    `"AUG<mask>AUG"` holds one mask. T is read as U, any case is accepted, IUPAC letters have
-    ids of their own, and every other character, blanks included, becomes `<unk>`.
+    `"AUG<mask>AUG"` holds one mask. T is read as U, any case is accepted, blanks and line ends
+    are dropped, IUPAC letters have ids of their own, and every other character becomes `<unk>`.
 
     Raises:
         ValueError: a second sequence is given; ERNIE-RNA was never trained on pairs.

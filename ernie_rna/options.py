@@ -603,6 +603,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         parse=parse_whole,
         metavar="NT",
         group=_READ_OFF,
+        recorded=True,
     )
     min_stem: int | None = option(
         None,
@@ -611,6 +612,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         parse=parse_whole,
         metavar="PAIRS",
         group=_READ_OFF,
+        recorded=True,
     )
     as_authors: bool = option(
         False,
@@ -628,6 +630,7 @@ class FoldOptions(WindowOptions, ProbingOptions):
         "0.5), the symmetric scores or logits that they come from, or the probabilities of pairs; "
         "of an .npz output, contacts by default",
         choices=("contacts", "scores", "probabilities"),
+        recorded=True,
     )
 
     def __post_init__(self) -> None:
@@ -646,6 +649,24 @@ class FoldOptions(WindowOptions, ProbingOptions):
             return replace(self, as_authors=False, **_AS_AUTHORS)
         left_open = {n: value for n, value in _UNLESS_GIVEN.items() if getattr(self, n) is None}
         return replace(self, **left_open)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    """Of `structures.evaluation.evaluate`."""
+
+    missing: str = option(
+        "error",
+        "known structures without a prediction: error refuses them, skip leaves them out, unpaired "
+        "scores them as structures without pairs",
+        choices=("error", "skip", "unpaired"),
+    )
+    predicted_column: str = option(
+        "dot_bracket", "column with the structures, where PRED is a table", metavar="NAME"
+    )
+    reference_column: str = option(
+        "dot_bracket", "column with the structures, where REF is a table", metavar="NAME"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -716,3 +737,101 @@ class PredictOptions(HeadOptions):
         """`label_column`, of which Python may give one as it is."""
         given = self.label_column
         return (given,) if isinstance(given, str) else tuple(given)
+
+
+# ---------------------------------------------------------------------------------------------
+# Pictures and the page
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
+    """Of `plots.pictures.plot`, and of what computes that which it draws."""
+
+    what: str = option(
+        "map",
+        "what is drawn, as the description says",
+        choices=("map", "heads", "arcs", "layout", "closeness", "substitutions", "embeddings"),
+    )
+    id: str | None = option(None, "which sequence; may be left out where there is just one")
+    reference: str | None = option(
+        None,
+        "known structures (.tsv, .ct, .bpseq, .dbn or a folder); that with the same id is drawn "
+        "below the predicted one (arcs), or marked beside it (map)",
+        metavar="FILE",
+    )
+    confidence: bool = option(
+        False,
+        "whether colours say how sure the model is of each predicted pair (arcs) or of all (map)",
+        flag=(
+            "--confidence",
+            True,
+            "colours say how sure the model is, of each predicted pair (arcs) or of all (map): "
+            "the numbers of `ernie-rna fold --pairs`",
+        ),
+    )
+    title: str | None = option(None, "line above the picture; by default what it shows")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        folded = ("map", "arcs", "layout")
+        for name, is_asked, kinds in (
+            ("reference", self.reference is not None, folded[:2]),
+            ("confidence", self.confidence, folded[:2]),
+            ("long", self.long == "window", (*folded, "embeddings")),
+            ("id", self.id is not None, (*folded, "heads", "closeness", "substitutions")),
+        ):
+            if is_asked and self.what not in kinds:
+                problem = f"{getattr(self, name)} is for {', '.join(kinds)}, not for {self.what}"
+                raise OptionError(name, problem)
+
+
+_LIMITS = "what a request may take"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(ModelOptions):
+    """Of `web.server.serve`."""
+
+    host: str = option(
+        "127.0.0.1",
+        "address to listen at; 127.0.0.1 is for this machine alone, 0.0.0.0 for all who reach it",
+        metavar="ADDRESS",
+    )
+    port: int = option(
+        7860, "port to listen at", check=whole(1, 65535), parse=parse_whole, metavar="N"
+    )
+    workers: int = option(
+        1, "requests computed at once", check=whole(1), parse=parse_whole, metavar="N"
+    )
+    progress: bool | None = option(
+        None,
+        "whether to print where the page is",
+        flag=("--quiet", False, "do not print where the page is"),
+    )
+    seconds: float = option(
+        60.0,
+        "time to compute",
+        check=number(above=0),
+        parse=parse_number,
+        metavar="S",
+        group=_LIMITS,
+    )
+    gigabytes: float = option(
+        4.0,
+        "memory of a process that computes, on a CPU under Linux",
+        check=number(above=0),
+        parse=parse_number,
+        metavar="GB",
+        group=_LIMITS,
+    )
+    sequences: int = option(
+        50, "sequences", check=whole(1), parse=parse_whole, metavar="N", group=_LIMITS
+    )
+    nucleotides: int = option(
+        5000,
+        "length of all sequences together; one has at most what the model is made for",
+        check=whole(1),
+        parse=parse_whole,
+        metavar="NT",
+        group=_LIMITS,
+    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.arguments import (
@@ -18,7 +16,7 @@ from ernie_rna.cli.arguments import (
     read_options,
     report,
 )
-from ernie_rna.options import FoldOptions, HeadOptions, ProbingOptions
+from ernie_rna.options import EvaluateOptions, FoldOptions, HeadOptions, ProbingOptions
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
@@ -101,7 +99,7 @@ _EVALUATE_EXAMPLES = """\
   ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
   ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
 """
-_MEASURES = ("precision", "recall", "f1")
+_SIDES = ("predicted", "known")
 
 
 def add_commands(subparsers: Any) -> None:
@@ -111,12 +109,11 @@ def add_commands(subparsers: Any) -> None:
     fold = add_command(subparsers, "fold", _fold, summary, _FOLD, _FOLD_EXAMPLES, **resumes)
     add_fasta(fold)
     add_model(fold)
-    add = fold.add_argument
-    help = "file or folder to write, see above; without it, dot-bracket to stdout"
-    add("-o", "--output", action="append", metavar="OUT", help=help)
-    help = "a line for each pair: id, i, j, base_i, base_j and how likely it is; - is stdout"
-    add("--pairs", metavar="OUT.tsv", help=help)
-    add(
+    files = "file or folder to write, see above; without it, dot-bracket to stdout"
+    fold.add_argument("-o", "--output", action="append", metavar="OUT", help=files)
+    pairs = "a line for each pair: id, i, j, base_i, base_j and how likely it is; - is stdout"
+    fold.add_argument("--pairs", metavar="OUT.tsv", help=pairs)
+    fold.add_argument(
         "--bases",
         metavar="OUT.tsv",
         help="a line for each base: id, position, base, partner (0: unpaired) and its "
@@ -140,6 +137,7 @@ def add_commands(subparsers: Any) -> None:
         subparsers, "evaluate", _evaluate, summary, _EVALUATE, _EVALUATE_EXAMPLES
     )
     _add_evaluating(evaluate)
+    add_options(evaluate, EvaluateOptions)
     _add_reactivity(evaluate, "compare the structures with what probing says of the bases")
     add_options(evaluate, ProbingOptions, leave_out=("reactivity_slope", "reactivity_intercept"))
 
@@ -157,10 +155,10 @@ def _add_reactivity(parser: argparse.ArgumentParser, use: str) -> None:
 def _add_evaluating(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("predicted", metavar="PRED", help="predicted structures")
-    help = "known structures; not needed with --reactivity"
-    add("reference", nargs="?", metavar="REF", help=help)
-    help = "a table with a line for each sequence; - is stdout"
-    add("-o", "--output", metavar="OUT.tsv", help=help)
+    known = "known structures; not needed with --reactivity"
+    add("reference", nargs="?", metavar="REF", help=known)
+    table = "a table with a line for each sequence; - is stdout"
+    add("-o", "--output", metavar="OUT.tsv", help=table)
     add(
         "--by",
         action="append",
@@ -175,16 +173,6 @@ def _add_evaluating(parser: argparse.ArgumentParser) -> None:
         help="score ViennaRNA's structures of minimum free energy, of the sequences in REF, as "
         'well (pip install "ernie-rna[vienna]"); about 80 sequences a second',
     )
-    add(
-        "--missing",
-        choices=("error", "skip", "unpaired"),
-        default="error",
-        help="ids of REF without a prediction: refuse them (the default), leave them out, or score "
-        "them as structures without pairs",
-    )
-    for name, metavar in (("predicted", "PRED"), ("reference", "REF")):
-        help = f"column with the structures, where {metavar} is a table (dot_bracket)"
-        add(f"--{name}-column", default="dot_bracket", metavar="NAME", help=help)
 
 
 def _fold(args: argparse.Namespace) -> int:
@@ -221,39 +209,38 @@ def _evaluate(args: argparse.Namespace) -> int:
     from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.formats.by_extension import read_structures
     from ernie_rna.structures.reactivities import Probing
+    from ernie_rna.structures.score_groups import group_rows
 
     outputs = [path for path in (args.output, args.groups) if path]
     check_output_files(outputs, args.force, extensions=[".tsv"])
-    options = read_options(ProbingOptions, args)
-    probing = None if args.reactivity is None else Probing(args.reactivity, options)
+    options = read_options(EvaluateOptions, args)
     if args.reference is None:
         _check_without_reference(args)
-    predicted = read_structures(args.predicted, args.predicted_column)
+    probing = None
+    if args.reactivity is not None:
+        probing = Probing(args.reactivity, read_options(ProbingOptions, args))
+    predicted = read_structures(args.predicted, options.predicted_column)
     evaluations: dict[str, Evaluation] = {}
     groups: list[Group] = []
     compared = {"predicted": predicted}
     if args.reference is not None:
-        reference = read_structures(args.reference, args.reference_column)
-        evaluations["predicted"] = evaluate(predicted, reference, args.missing)
-        compared = _paired(predicted, reference, evaluations["predicted"].ids)
+        reference = read_structures(args.reference, options.reference_column)
+        first = evaluate(predicted, reference, options=options)
+        compared = {name: [both[n] for both in first.structures] for n, name in enumerate(_SIDES)}
+        evaluations["predicted"] = first
         if args.with_mfe:
-            evaluations["mfe"] = evaluate(_minimum_free_energy(**compared), compared["known"])
+            evaluations["mfe"] = evaluate(_minimum_free_energy(first), compared["known"])
         groups = _groups(evaluations, reference, args)
     fits = {} if probing is None else {name: probing.fits(all) for name, all in compared.items()}
     if args.output:
-        columns = {
-            f"{name}_{column}".removeprefix("predicted_"): values
-            for name, evaluation in evaluations.items()
-            for column, values in evaluation.columns().items()
-        } | {f"{name}_reactivity_auc": values for name, values in fits.items()}
-        ids = [one.id for one in compared["predicted"]]
-        rows = zip(ids, *([f"{x:.6f}" for x in one] for one in columns.values()), strict=True)
-        _write(args.output, [["id", *columns], *rows])
+        _write(args.output, _score_rows(evaluations, fits, compared["predicted"]))
     if args.groups:
-        _write(args.groups, _group_rows(groups))
+        _write(args.groups, group_rows(groups, decimals=6))
+    lines = [*_describe_means(evaluations), *_describe_fits(fits)]
+    if groups:
+        lines = [*_aligned(group_rows(groups, decimals=4)), "", *lines]
     # With a table on stdout, the means are for whoever looks on.
-    for line in [*_describe_groups(groups), *_describe_means(evaluations), *_describe_fits(fits)]:
-        print(line, file=sys.stderr if "-" in outputs else sys.stdout)
+    print("\n".join(lines), file=sys.stderr if "-" in outputs else sys.stdout)
     return 0
 
 
@@ -266,20 +253,7 @@ def _check_without_reference(args: argparse.Namespace) -> None:
             raise ValueError(f"--{option} scores against known structures: name them as REF")
 
 
-def _paired(
-    predicted: Sequence[Structure], reference: Sequence[Structure], ids: Sequence[str]
-) -> dict[str, list[Structure]]:
-    """What is predicted and known of some ids, in their order."""
-    own, known = ({one.id: one for one in all} for all in (predicted, reference))
-    return {
-        "predicted": [own.get(id, replace(known[id], pairs=[])) for id in ids],
-        "known": [known[id] for id in ids],
-    }
-
-
-def _minimum_free_energy(
-    predicted: Sequence[Structure], known: Sequence[Structure]
-) -> Iterator[Structure]:
+def _minimum_free_energy(evaluation: Evaluation) -> Iterator[Structure]:
     """ViennaRNA's structures of the known sequences.
 
     A table without sequences makes them all N; then those of the prediction are taken.
@@ -290,12 +264,12 @@ def _minimum_free_energy(
     """
     from ernie_rna.structures.evaluation import mfe_structure
 
-    for mine, theirs in zip(predicted, known, strict=True):
-        texts = (text for text in (theirs.sequence, mine.sequence) if set(text) - set("Nn"))
+    for predicted, known in evaluation.structures:
+        texts = (text for text in (known.sequence, predicted.sequence) if set(text) - set("Nn"))
         sequence = next(texts, None)
         if sequence is None:
-            raise ValueError(f"--with-mfe folds sequences, and that of {theirs.id} is not given")
-        yield mfe_structure(sequence, theirs.id)
+            raise ValueError(f"--with-mfe folds sequences, and that of {known.id} is not given")
+        yield mfe_structure(sequence, known.id)
 
 
 def _groups(
@@ -314,33 +288,27 @@ def _groups(
     return groups
 
 
-def _write(path: str, rows: Iterable[Iterable[object]]) -> None:
+def _score_rows(
+    evaluations: Mapping[str, Evaluation],
+    fits: Mapping[str, Sequence[float]],
+    structures: Iterable[Structure],
+) -> Iterator[Sequence[str]]:
+    columns = {
+        f"{name}_{column}".removeprefix("predicted_"): values
+        for name, evaluation in evaluations.items()
+        for column, values in evaluation.columns().items()
+    } | {f"{name}_reactivity_auc": values for name, values in fits.items()}
+    yield ["id", *columns]
+    for one, *values in zip(structures, *columns.values(), strict=True):
+        yield [one.id, *(f"{value:.6f}" for value in values)]
+
+
+def _write(path: str, rows: Iterable[Sequence[str]]) -> None:
     from ernie_rna.run.outputs import open_text
     from ernie_rna.sequences.tables import format_row
 
     with open_text(path) as file:
         file.writelines(format_row(*row) for row in rows)
-
-
-def _group_rows(groups: Iterable[Group]) -> Iterator[list[object]]:
-    yield ["by", "group", "evaluation", "sequences", *_MEASURES]
-    for group in groups:
-        for which, score in group.scores.items():
-            numbers = [f"{getattr(score, measure):.6f}" for measure in _MEASURES]
-            yield [group.by, group.name, which, group.count, *numbers]
-
-
-def _describe_groups(groups: Iterable[Group]) -> Iterator[str]:
-    """The means by group, in a table for each way to group."""
-    for by, alike in groupby(groups, key=lambda group: group.by):
-        rows: list[list[str]] = []
-        for group in alike:
-            if not rows:
-                names = [f"{which} {measure}" for which in group.scores for measure in _MEASURES]
-                rows.append([f"by {by}", "sequences", *names])
-            numbers = [f"{x:.4f}" for score in group.scores.values() for x in astuple(score)]
-            rows.append([group.name, str(group.count), *numbers])
-        yield from (*_aligned(rows), "")
 
 
 def _describe_means(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -349,10 +317,10 @@ def _describe_means(evaluations: Mapping[str, Evaluation]) -> list[str]:
     empty = {name: one.both_empty for name, one in evaluations.items() if one.both_empty}
     counts = ", ".join(f"{count} ({name})" for name, count in empty.items())
     remark = f"; without a pair on either side, which scores 1: {counts}" if counts else ""
-    columns = {name: one.columns() for name, one in evaluations.items()}
-    rows = [["", *columns["predicted"]]]
-    for name, own in columns.items():
-        rows.append([name, *(f"{sum(values) / len(values):.4f}" for values in own.values())])
+    rows = [["", *evaluations["predicted"].columns()]]
+    for name, evaluation in evaluations.items():
+        means = (*evaluation.mean_exact, *evaluation.mean_shifted)
+        rows.append([name, *(f"{mean:.4f}" for mean in means)])
     return [f"means over {len(evaluations['predicted'].ids)} sequences{remark}", *_aligned(rows)]
 
 
@@ -367,9 +335,11 @@ def _describe_fits(fits: Mapping[str, Sequence[float]]) -> list[str]:
     return [f"mean AUC of reactivities, unpaired against paired bases: {', '.join(parts)}"]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of cells below one another: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *cells in rows:
-        rest = zip(cells, widths[1:], strict=True)
-        yield first.ljust(widths[0]) + "".join(cell.rjust(width + 2) for cell, width in rest)
+def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of cells below one another, words to the left and numbers to the right."""
+    columns = []
+    for name, *cells in zip(*rows, strict=True):
+        numbers = all(cell.replace(".", "").isdecimal() for cell in cells)
+        width = max(map(len, (name, *cells)))
+        columns.append([f"{cell:{'>' if numbers else '<'}{width}}" for cell in (name, *cells)])
+    return ["  ".join(cells) for cells in zip(*columns, strict=True)]

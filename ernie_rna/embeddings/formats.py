@@ -35,12 +35,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from ernie_rna.embeddings.embedding import Embedding, is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
-from ernie_rna.run.store import METADATA, Part
+from ernie_rna.run.store import METADATA, Part, save_arrays
 from ernie_rna.sequences.fasta import FilePath, InputError
 
 SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
@@ -139,7 +138,7 @@ def _write_safetensors(
 ) -> list[Path]:
     arrays = {name: _joined(parts, name) for name in _names(metadata)}
     with replacing(output) as path:
-        save_file(arrays, path, metadata={METADATA: _json(metadata)})
+        save_arrays(arrays, path, {METADATA: _json(metadata)})
     return [output]
 
 

@@ -32,6 +32,7 @@ from ernie_rna.run.outputs import (
     STANDARD_OUTPUT,
     OutputError,
     behind_link,
+    clear_unfinished,
     describe,
     full_disk_explained,
     open_text,
@@ -453,8 +454,7 @@ class _Run(Generic[Result]):
             # Those that exist are replaced when a run is resumed, so they must be the same ones.
             "outputs": [self._relative(output.path) for output in self.outputs],
         }
-        files = [output for output in self.outputs if output.path != STANDARD_OUTPUT]
-        whole = all(self.task.existing([output]) for output in files)
+        whole = all(self.task.existing([output]) for output in self._files)
         resumed = self.store.begin(manifest, whole)
         there = sum(path.stat().st_size for path in self.store.folder.glob("part-*"))
         free = shutil.disk_usage(self.store.folder).free
@@ -466,6 +466,10 @@ class _Run(Generic[Result]):
                 stacklevel=2,
             )
         return resumed
+
+    @property
+    def _files(self) -> list[Output[Result]]:
+        return [output for output in self.outputs if output.path != STANDARD_OUTPUT]
 
     def _relative(self, output: str) -> str:
         """An output as seen from the folder of the first one, which may be moved."""
@@ -506,6 +510,8 @@ class _Run(Generic[Result]):
                 if not all(part.path.exists() for part in parts):
                     self.store.finish_share()
                     return [], []
+                for output in self._files:
+                    clear_unfinished(Path(output.path))
                 made = self.task.assemble(parts, self.outputs, self.metadata)
                 self.store.finish()
             self.store.finish_share()

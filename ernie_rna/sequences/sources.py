@@ -17,6 +17,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from ernie_rna.extras import import_extra
 from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import (
     STANDARD_INPUT,
@@ -70,21 +71,23 @@ def as_source(sequences: Sequences, unknown: str = "error") -> Source:
     """Where to get records from.
 
     Args:
-        sequences: path of a FASTA file or a pipe, or "-" for standard input; a mapping of ids to
-            sequences; or any iterable of records, (id, sequence) pairs or sequences, which are
-            called after their places, "0", "1" and so on. A source is left as it is.
+        sequences: path of a FASTA file or a pipe, or "-" for standard input; path of a .parquet
+            file (extra `parquet`) with the columns id and sequence; a mapping of ids to sequences;
+            or any iterable of records, (id, sequence) pairs or sequences, which are called after
+            their places, "0", "1" and so on. A source is left as it is.
         unknown: as for `fasta.read_fasta`.
     """
     if isinstance(sequences, Source):
         return sequences
     if isinstance(sequences, (str, PathLike)):
         path = fspath(sequences)
+        if path.lower().endswith(".parquet"):
+            return Source(lambda: check_records(_read_parquet(path), path, unknown))
         return Source(lambda: read_fasta(path, unknown), once=_is_stream(path))
     items = sequences.items() if isinstance(sequences, Mapping) else sequences
 
     def read() -> Iterator[FastaRecord]:
-        records = (_as_record(index, item) for index, item in enumerate(items))
-        return check_records(records, "sequences", unknown)
+        return check_records(_as_records(items, "sequences"), "sequences", unknown)
 
     return Source(read, once=not isinstance(sequences, (Mapping, Sequence)))
 
@@ -94,26 +97,53 @@ def _is_stream(path: str) -> bool:
     return path == STANDARD_INPUT or Path(path).is_fifo() or Path(path).is_char_device()
 
 
-def _as_record(index: int, item: Item) -> FastaRecord:
+def _read_parquet(path: str) -> Iterator[FastaRecord]:
+    pa = import_extra("pyarrow", "parquet", "reading Parquet")
+    pq = import_extra("pyarrow.parquet", "parquet", "reading Parquet")
+    names = ["id", "sequence"]
+    try:
+        with pq.ParquetFile(path) as file:
+            for name in names:
+                if name not in file.schema_arrow.names:
+                    there = ", ".join(file.schema_arrow.names)
+                    raise InputError(f"{path}: no column {name}; it has {there}")
+            rows = (
+                pair
+                for batch in file.iter_batches(1024, columns=names)
+                for pair in zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+            )
+            yield from _as_records(rows, path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None):  # not of the format: there is no such file
+            raise
+        raise InputError(f"{path}: damaged, or no Parquet: {error}") from error
+
+
+def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
+    for index, item in enumerate(items):
+        yield _as_record(index, item, name)
+
+
+def _as_record(index: int, item: Item, name: str) -> FastaRecord:
     try:
         pair = (str(index), item) if isinstance(item, str) else item
         record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
     except TypeError:
-        raise _no_record(index, repr(item)) from None
+        raise _no_record(index, repr(item), name) from None
     if not isinstance(record.id, str) or not isinstance(record.sequence, str):
-        raise _no_record(index, f"{record.id!r}, {record.sequence!r}")
+        raise _no_record(index, f"{record.id!r}, {record.sequence!r}", name)
     if record.id and record.id.split() != [record.id]:
-        raise InputError(f"sequences: the id {record.id!r} has blanks in it; give a single word")
+        raise InputError(f"{name}: the id {record.id!r} has blanks in it; give a single word")
     text = f"{record.id} {record.description}"
     broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
     if broken:
-        raise InputError(f"sequences: {record.id!r}: {broken[0]!r} is no character of a text")
+        raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is no character of a text")
     return record
 
 
-def _no_record(index: int, found: str) -> InputError:
+def _no_record(index: int, found: str, name: str) -> InputError:
     what = "expected a sequence, or an id and a sequence, as text"
-    return InputError(f"sequences: record {index + 1}: {what}; got {found[:80]}")
+    return InputError(f"{name}: record {index + 1}: {what}; got {found[:80]}")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ernie_rna.options import HeadOptions, takes
+from ernie_rna.run.matrices import MATRICES, check_matrix_id, matrix_output
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import RunSummary, Step, Task, iterate, run
 from ernie_rna.run.store import Part, Results, pack_ragged
@@ -32,7 +33,6 @@ from ernie_rna.sequences.chunks import (
 )
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
-from ernie_rna.structures.formats.output import MATRICES, check_matrix_id, matrix_output
 
 if TYPE_CHECKING:
     from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness

@@ -1,7 +1,7 @@
 """Secondary structure from a pairing map, as the authors of ERNIE-RNA derive it.
 
-    pairing_map = extract_pairing_map(attention_biases, attention_mask)  # (batch, length, length)
-    contacts = solve_contacts(pairing_map, sequences)                    # (batch, length, length)
+    pairing_map = extract_pairing_map(scores, attention_mask)  # (batch, length, length)
+    contacts = solve_contacts(pairing_map, sequences)          # (batch, length, length)
 
 `pairs.predict_pairs` reads base pairs off the contacts. The optimisation is the post-processing of
 E2Efold (Chen et al., "RNA secondary structure prediction by learning unrolled algorithms", ICLR
@@ -40,31 +40,23 @@ def symmetrize(scores: Tensor) -> Tensor:
     return mean
 
 
-def extract_pairing_map(
-    attention_biases: Sequence[Tensor] | Tensor,
-    attention_mask: Tensor,
-    *,
-    layer: int = -1,
-    head: int = 5,
-) -> Tensor:
+def extract_pairing_map(scores: Tensor, attention_mask: Tensor, head: int = 5) -> Tensor:
     """The symmetric map of a layer and head over the bases, without special tokens and padding.
 
     Args:
-        attention_biases: the model's 13 biases, each (batch, heads, seq, seq): bias 0, then each
-            layer's scores before softmax; or one tensor that stacks them.
+        scores: (batch, heads, seq, seq), of a layer before softmax; for structure prediction of the
+            last one, which is the last of the model's biases.
         attention_mask: (batch, seq), non-zero for real tokens, which stand together, with ``<cls>``
             first and ``<eos>`` last; padded on either side.
-        layer: which of the biases; the last one holds the last layer's scores.
         head: which head, counted from 0; 5 is the authors' choice for structure prediction.
 
     Returns:
-        (batch, length, length), in the dtype of the biases; the first base is at 0 whatever the
+        (batch, length, length), in the dtype of the scores; the first base is at 0 whatever the
         side of the padding, and rows and columns past the end of a sequence are 0.
 
     Raises:
         ValueError: a row of the mask has a gap, or fewer than the two tokens ``<cls>``, ``<eos>``.
     """
-    scores: Tensor = attention_biases[layer]  # (batch, heads, seq, seq)
     mask = attention_mask.to(scores.device).bool()
     lengths = mask.sum(dim=-1) - 2
     # Real tokens stand together if they begin once.

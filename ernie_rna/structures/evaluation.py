@@ -8,23 +8,21 @@ shifted by one base at one end, as a comparison of dynamic structures should (Ma
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from os import PathLike
+from typing import NamedTuple
 
 import numpy as np
 
 from ernie_rna.extras import import_extra
+from ernie_rna.options import EvaluateOptions, takes
 from ernie_rna.sequences.fasta import FilePath
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
-MISSING = ("error", "skip", "unpaired")
-MEASURES = ("precision", "recall", "f1")
 
-
-@dataclass(frozen=True)
-class PairScore:
+class PairScore(NamedTuple):
     """Agreement of two sets of pairs, or its mean over sequences; each from 0 to 1."""
 
     precision: float
@@ -75,16 +73,23 @@ class Evaluation:
     """Scores of a set of sequences.
 
     Args:
-        ids: of the sequences, in the order of the reference.
+        structures: what is predicted and what is known of each, in the order of the reference.
         exact: a score for each, over exact pairs.
         shifted: a score for each, with pairs shifted by at most one base at one end.
-        both_empty: how many have no pair in either structure, which scores 1.
     """
 
-    ids: list[str]
+    structures: list[tuple[Structure, Structure]]
     exact: list[PairScore]
     shifted: list[PairScore]
-    both_empty: int = 0
+
+    @property
+    def ids(self) -> list[str]:
+        return [known.id for _, known in self.structures]
+
+    @property
+    def both_empty(self) -> int:
+        """How many have no pair in either structure, which scores 1."""
+        return sum(not predicted.pairs and not known.pairs for predicted, known in self.structures)
 
     @property
     def mean_exact(self) -> PairScore:
@@ -96,20 +101,22 @@ class Evaluation:
 
     def columns(self) -> dict[str, list[float]]:
         """By name, a number for each sequence: the measures of exact and of shifted pairs."""
-        rows = [astuple(a) + astuple(b) for a, b in zip(self.exact, self.shifted, strict=True)]
-        names = [*MEASURES, *(f"{measure}_shifted" for measure in MEASURES)]
+        names = [*PairScore._fields, *(f"{measure}_shifted" for measure in PairScore._fields)]
+        rows = [exact + shifted for exact, shifted in zip(self.exact, self.shifted, strict=True)]
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def mean_score(scores: Sequence[PairScore]) -> PairScore:
     """The mean of each measure over some sequences."""
-    return PairScore(*np.mean([astuple(score) for score in scores], axis=0).tolist())
+    return PairScore(*np.mean(scores, axis=0).tolist())
 
 
+@takes(EvaluateOptions)
 def evaluate(
     predicted: FilePath | Iterable[Structure],
     reference: FilePath | Iterable[Structure],
-    missing: str = "error",
+    *,
+    options: EvaluateOptions,
 ) -> Evaluation:
     """Score predicted structures against the known ones with the same id.
 
@@ -117,36 +124,29 @@ def evaluate(
         predicted: one for each id of the reference; those of other ids are not scored. A file or
             folder, as `formats.by_extension.read_structures` takes it, or structures.
         reference: the known structures, likewise.
-        missing: ids of the reference without a prediction: "error" refuses them, "skip" leaves
-            them out, "unpaired" scores them as structures without pairs; the last two warn.
 
     Raises:
-        ValueError: nothing is left to compare; an id is there twice, or (with "error") in the
-            reference alone; or two structures of an id are of different sequences (T is U, case
-            does not matter, and N stands for any base).
+        ValueError: nothing is left to compare; an id is there twice, or, unless `missing` says
+            otherwise, in the reference alone; or two structures of an id are of different sequences
+            (T is U, case does not matter, and N stands for any base).
     """
-    if missing not in MISSING:
-        raise ValueError(f"missing must be one of {', '.join(MISSING)}; got {missing!r}")
-    predictions, references = _by_id(predicted, "predicted"), _by_id(reference, "reference")
+    predictions = _by_id(predicted, options.predicted_column, "predicted")
+    references = _by_id(reference, options.reference_column, "reference")
     if not references:
         raise ValueError("there is no reference structure to compare with")
     absent = [id for id in references if id not in predictions]
     if absent:
-        _report_missing(absent, len(references), missing)
-    scored = Evaluation([], [], [])
-    both_empty = 0
-    for id, known in references.items():
-        if id not in predictions and missing == "skip":
-            continue
-        own = predictions.get(id, replace(known, pairs=[]))
-        _check_same_sequence(own, known)
-        scored.ids.append(id)
-        scored.exact.append(score_pairs(own.pairs, known.pairs))
-        scored.shifted.append(score_pairs(own.pairs, known.pairs, shift=1))
-        both_empty += not own.pairs and not known.pairs
-    if not scored.ids:
+        _report_missing(absent, len(references), options.missing)
+    if options.missing == "skip":
+        references = {id: one for id, one in references.items() if id in predictions}
+    if not references:
         raise ValueError("no reference structure has a prediction; do the ids agree?")
-    return replace(scored, both_empty=both_empty)
+    both = []
+    for id, known in references.items():
+        both.append((predictions.get(id, replace(known, pairs=[])), known))
+        _check_same_sequence(*both[-1])
+    exact, shifted = ([score_pairs(a.pairs, b.pairs, shift=n) for a, b in both] for n in (0, 1))
+    return Evaluation(both, exact, shifted)
 
 
 def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
@@ -162,9 +162,11 @@ def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
     warnings.warn(f"{problem} and are {done}: {shown}", stacklevel=3)
 
 
-def _by_id(structures: FilePath | Iterable[Structure], which: str) -> dict[str, Structure]:
+def _by_id(
+    structures: FilePath | Iterable[Structure], column: str, which: str
+) -> dict[str, Structure]:
     if isinstance(structures, (str, PathLike)):
-        structures = read_structures(structures)
+        structures = read_structures(structures, column)
     by_id: dict[str, Structure] = {}
     for structure in structures:
         if by_id.setdefault(structure.id, structure) is not structure:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ernie_rna.options import FoldOptions, OptionError, takes
+from ernie_rna.run.matrices import MATRICES
 from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run
 from ernie_rna.run.store import Part, Results, pack_ragged
 from ernie_rna.sequences.chunks import (
@@ -39,14 +40,7 @@ from ernie_rna.sequences.chunks import (
 )
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
-from ernie_rna.structures.formats.output import (
-    MATRICES,
-    bases_output,
-    check_outputs,
-    fold_output,
-    pairs_output,
-    suffix_of,
-)
+from ernie_rna.structures.formats.output import fold_outputs, suffix_of
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.reactivities import Probing, Reactivities
 
@@ -75,6 +69,10 @@ class Fold:
     matrix: np.ndarray | None = None
     problem: str | None = None
     reliabilities: np.ndarray | None = None
+
+    @property
+    def id(self) -> str:
+        return self.structure.id
 
 
 @overload
@@ -129,20 +127,17 @@ def fold(
         OutputError: an output exists, is being written, or the disk is full.
     """
     given = [output] if isinstance(output, (str, PathLike)) else output or []
-    outputs = [fold_output(fspath(path)) for path in given]
-    tables = [pairs_output(fspath(pairs))] if pairs is not None else []
-    tables += [bases_output(fspath(bases))] if bases is not None else []
-    check_outputs([one.path for one in outputs], [one.path for one in tables])
-    if outputs or tables:
-        with_matrix = any(suffix_of(one.path) == MATRICES for one in outputs)
+    paths = [fspath(path) for path in given]
+    tables = [None if path is None else fspath(path) for path in (pairs, bases)]
+    outputs = fold_outputs(paths, *tables)
+    if outputs:
+        with_matrix = any(suffix_of(path) == MATRICES for path in paths)
         if options.matrix and not with_matrix:
             raise OptionError("matrix", f"{options.matrix} is for an .npz output: name one")
         options = replace(options, matrix=(options.matrix or "contacts") if with_matrix else None)
     probing = None if reactivities is None else Probing(reactivities, options)
-    task = FoldTask(options, probing, bool(tables))
-    if not outputs and not tables:
-        return iterate(task, sequences, model)
-    return run(task, sequences, model, [*outputs, *tables])
+    task = FoldTask(options, probing, with_reliabilities=any(tables))
+    return run(task, sequences, model, outputs) if outputs else iterate(task, sequences, model)
 
 
 class FoldTask(Task[Fold]):
@@ -220,17 +215,16 @@ class FoldTask(Task[Fold]):
         options: Any = self.options
         (pairs,) = predict_pairs(contacts[None], min_stem=options.min_stem)
         structure = replace(structure, pairs=pairs)
-        made = {"scores": scores, "contacts": contacts}
+        maps = {"scores": scores, "contacts": contacts}
         if self.with_reliabilities or options.matrix == "probabilities":
-            made["probabilities"] = self.maps.probabilities(
-                scores, contacts, structure.sequence, options.min_loop
-            )
-        arrays = {name: one.to("cpu").float().numpy() for name, one in made.items()}
-        reliabilities = None
+            how = structure.sequence, options.min_loop
+            maps["probabilities"] = self.maps.probabilities(scores, contacts, *how)
+        matrix = sure = None
+        if options.matrix:
+            matrix = maps[options.matrix].to("cpu").float().numpy().copy()
         if self.with_reliabilities:
-            reliabilities = base_reliabilities(arrays["probabilities"], structure)
-        matrix = arrays[options.matrix].copy() if options.matrix else None
-        return Fold(structure, matrix, reliabilities=reliabilities)
+            sure = base_reliabilities(maps["probabilities"].cpu().numpy(), structure)
+        return Fold(structure, matrix, reliabilities=sure)
 
     def pack(self, results: list[Fold]) -> Results:
         structures = [one.structure for one in results]
@@ -264,25 +258,17 @@ class FoldTask(Task[Fold]):
     def write(
         self, results: Iterable[Fold], outputs: Sequence[Output[Fold]]
     ) -> tuple[list[Path], list[str]]:
-        paired = False
-
-        def watched() -> Iterator[Fold]:
-            nonlocal paired
-            for one in results:
-                paired = paired or bool(one.structure.pairs)
-                yield one
-
-        made = super().write(watched(), outputs)
-        if not paired:
+        self._paired = False
+        made = super().write(results, outputs)
+        if not self._paired:
             warnings.warn("no structure has any pair", stacklevel=2)
         return made
 
     def problem(self, result: Fold) -> str | None:
+        # Each result that is written comes by here.
+        self._paired = self._paired or bool(result.structure.pairs)
         found = result.problem
-        return None if found is None else f"{result.structure.id} has no structure: {found}"
-
-    def id_of(self, result: Fold) -> str:
-        return result.structure.id
+        return None if found is None else f"{result.id} has no structure: {found}"
 
     def nbytes(self, found: Survey) -> int:
         squares = sum(length**2 * count for length, count in found.lengths.items())
@@ -294,9 +280,6 @@ class FoldTask(Task[Fold]):
             "source": self.maps.source,
             "threshold": self.maps.threshold,
             "pairing_scores": options.pairing_scores or self.model.config.pairing_scores,
-            "min_loop": options.min_loop,
-            "min_stem": options.min_stem,
-            "matrix": options.matrix,
             "reliabilities": self.with_reliabilities,
             "overlap": options.overlap if self.window else None,
             "reactivities": self.probing.digest if self.probing else None,

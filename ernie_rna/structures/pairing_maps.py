@@ -118,7 +118,7 @@ class ScoreMaps(PairingMaps):
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         how: Any = {"heads": [self.head], "pairing_scores": self.pairing_scores}
         scores = attention_scores(self.model, input_ids, attention_mask, layer=self.layer, **how)
-        return extract_pairing_map([scores], attention_mask, layer=0, head=0)
+        return extract_pairing_map(scores, attention_mask, head=0)
 
     def probabilities(
         self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ernie_rna.sequences.fasta import FilePath, split_header
@@ -101,3 +101,12 @@ def read_labels(path: FilePath, column: str) -> dict[str, str] | None:
     if not all(column in row for row in rows):
         return None
     return {split_header(row["id"])[0]: row[column] for row in rows}
+
+
+def group_rows(groups: Iterable[Group], decimals: int) -> Iterator[list[str]]:
+    """A header, and a row for each group and evaluation."""
+    yield ["by", "group", "evaluation", "sequences", *PairScore._fields]
+    for group in groups:
+        for which, score in group.scores.items():
+            numbers = [f"{value:.{decimals}f}" for value in score]
+            yield [group.by, group.name, which, str(group.count), *numbers]

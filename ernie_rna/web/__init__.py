@@ -1,6 +1,6 @@
 """The web page, by Gradio (extra `web`): what `ernie-rna serve` and a Space on the Hub show.
 
-In: RNAs as text, from anyone. Out: structures, pictures and files. `inputs` checks the text before
-anything is computed; `tasks` are the jobs, which run in processes of their own, limited in time and
-memory (`workers`); `page` is what is seen, and `server` runs it in a temporary folder (`folder`).
+In: RNAs as text, from anyone. Out: structures, pictures and files. `inputs` checks the text,
+`requests` what is asked of it, before anything is computed; `tasks` computes in the processes of a
+`pool`, limited in time and memory; `page` is what is seen, and `server` runs it.
 """

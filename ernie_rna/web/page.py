@@ -1,7 +1,8 @@
-"""What the page shows, and which of its buttons asks the desk for what."""
+"""What the page shows, and which of its buttons asks for what."""
 
 from __future__ import annotations
 
+import base64
 import functools
 import html
 from collections.abc import Callable, Sequence
@@ -9,263 +10,219 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_rna.data import examples
 from ernie_rna.extras import import_extra
-from ernie_rna.sequences.fasta import FastaRecord, InputError, read_fasta
-from ernie_rna.web.requests import ALL_HEADS, AS_FOLDED, Desk, decode
-from ernie_rna.web.style import heads, layers, note, shown
-from ernie_rna.web.workers import TaskError
+from ernie_rna.sequences.fasta import InputError, read_fasta
+from ernie_rna.web.pool import TaskError
+from ernie_rna.web.requests import Requests, decode
 
 if TYPE_CHECKING:
     from ernie_rna.web.tasks import Result
 
-TITLE = "ERNIE-RNA"
 _INTRODUCTION = """\
 # ERNIE-RNA
 
 What a language model that knows which nucleotides can pair makes of your RNA: secondary structures,
 the maps they are read off, the effects of substitutions, and vectors.
 """
-# Ids of the examples -> what their button says.
+_VECTORS = """\
+A point for each RNA: the mean vector of its nucleotides, on the two axes along which yours differ
+most. Colours are by the last word of the headers, if some share it.
+"""
+# Ids of the examples -> what their button says. The page opens with the first.
 _EXAMPLES = {
-    "tRNA-Phe": "tRNA",
     "hammerhead": "Hammerhead",
+    "tRNA-Phe": "tRNA",
     "TLS-PK3": "tRNA-like structure",
     "purine-1": "Purine riboswitch",
 }
+_AS_FOLDED, _ALL_HEADS = "as folded", "all heads"
 _MASKED, _SINGLE = "mask each position in turn", "a single pass (faster, sees the letter itself)"
+# Seconds from one look for old files to the next, and what is old: files are served for an hour.
+CACHE = (300, 3300)
+# Fonts of the visitor's machine: nothing is fetched from elsewhere.
+FONTS = {
+    "font": ["system-ui", "sans-serif"],
+    "font_mono": ["ui-monospace", "Consolas", "monospace"],
+}
 
 
-def build_page(desk: Desk, at_once: int = 1) -> Any:
-    """The page as a `gradio.Blocks`.
-
-    Args:
-        desk: answers its requests.
-        at_once: how many requests are computed at a time; the others wait in a queue.
+class Page:
+    """The page, as a `gradio.Blocks` in `blocks`.
 
     Raises:
         ImportError: Gradio is not installed.
     """
-    return _Page(desk, at_once).blocks
 
+    def __init__(self, requests: Requests):
+        self.gr = gr = import_extra("gradio", "web", "the web page")
+        self.requests = requests
+        # Of events that do not compute.
+        self.quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        blocks = gr.Blocks(title="ERNIE-RNA", analytics_enabled=False, delete_cache=CACHE)
+        with blocks as self.blocks:
+            gr.Markdown(_INTRODUCTION)
+            with gr.Row():
+                with gr.Column(scale=3):
+                    self._text()
+                with gr.Column(scale=1, min_width=260):
+                    self._model()
+            with gr.Tab("Structure"):
+                self._structure()
+            with gr.Tab("Pairing maps"):
+                self._maps()
+            with gr.Tab("Substitutions"):
+                how = gr.Radio([_MASKED, _SINGLE], value=_MASKED, label="How the model is asked")
+                self._tab("Score all substitutions", self._ask_substitutions, [how])
+            with gr.Tab("Embeddings"):
+                gr.Markdown(_VECTORS)
+                self._tab("Plot the vectors", functools.partial(requests.check, "embeddings"))
 
-class _Page:
-    """The parts that several tabs share, and how a button is connected."""
-
-    def __init__(self, desk: Desk, at_once: int):
-        self.gr = import_extra("gradio", "web", "the web page")
-        self.desk, self.at_once = desk, at_once
-        with self.gr.Blocks(title=TITLE, analytics_enabled=False) as self.blocks:
-            self.gr.Markdown(_INTRODUCTION)
-            self._input()
-            with self.gr.Tabs():
-                for name, build in {
-                    "Structure": self._structure,
-                    "Pairing maps": self._maps,
-                    "Substitutions": self._substitutions,
-                    "Embeddings": self._embeddings,
-                }.items():
-                    with self.gr.Tab(name):
-                        build()
-
-    # -----------------------------------------------------------------------------------------
-    # What is above the tabs
-
-    def _input(self) -> None:
-        gr, limits = self.gr, self.desk.limits
-        records = list(read_fasta(examples() / "rna.fasta"))
-        with gr.Row():
-            with gr.Column(scale=3):
-                self.text = gr.Textbox(
-                    label="RNA, as FASTA or a bare sequence",
-                    info=f"up to {limits.sequences} sequences of {limits.nucleotides} nt, "
-                    f"{limits.together} nt together; T is read as U",
-                    placeholder=">name\nGGGGAAAACCCC",
-                    lines=6,
-                    max_lines=12,
-                    elem_classes="rna",
-                )
-                with gr.Row():
-                    for id, label in _EXAMPLES.items():
-                        one = next(record for record in records if record.id == id)
-                        self._example(label, [one])
-                    self._example(f"All {len(records)} examples", records)
-                    file = gr.UploadButton("Load a FASTA file", type="binary", size="sm")
-            with gr.Column(scale=1, min_width=260):
-                names = list(self.desk.models)
-                self.model = gr.Dropdown(
-                    names, value=names[0], label="Model", visible=len(names) > 1
-                )
-                self.note = gr.Markdown(note(names[0], self.desk.models[names[0]]))
-                self.rna = gr.Dropdown(
-                    [],
-                    label="RNA to draw",
-                    info="one of those given",
-                    allow_custom_value=True,
-                )
-        file.upload(self._said(decode), file, self.text, api_visibility="private")
-        self.text.change(
-            self._choices,
-            [self.text, self.rna],
-            self.rna,
-            queue=False,
-            show_progress="hidden",
-            trigger_mode="always_last",
-            api_visibility="private",
+    def _text(self) -> None:
+        gr, limits = self.gr, self.requests.limits
+        known = {
+            one.id: f">{one.id} {one.description}\n{one.sequence}"
+            for one in read_fasta(examples() / "rna.fasta")
+        }
+        texts = {label: known[id] for id, label in _EXAMPLES.items()}
+        texts[f"All {len(known)} examples"] = "\n".join(known.values())
+        self.text = gr.Textbox(
+            next(iter(texts.values())),
+            label="RNA, as FASTA or a bare sequence",
+            info=f"up to {limits.sequences} sequences, {limits.nucleotides} nt together; T is U",
+            placeholder=">name\nGGGGAAAACCCC",
+            lines=6,
+            max_lines=12,
+            elem_classes="rna",
         )
+        with gr.Row():
+            for label, text in texts.items():
+                button = gr.Button(label, size="sm", min_width=120)
+                button.click(lambda text=text: text, None, self.text, **self.quiet)
+            file = gr.UploadButton("Load a FASTA file", type="binary", size="sm")
+        file.upload(self._said(decode), file, self.text, api_visibility="private")
 
-    def _example(self, label: str, records: Sequence[FastaRecord]) -> None:
-        text = "\n".join(f">{one.id} {one.description}\n{one.sequence}" for one in records)
-        button = self.gr.Button(label, size="sm", min_width=120)
-        button.click(lambda: text, None, self.text, queue=False, api_visibility="private")
+    def _model(self) -> None:
+        gr, models = self.gr, self.requests.models
+        names, ids = list(models), self.requests.ids(self.text.value)
+        self.model = gr.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1)
+        gr.Markdown("\n\n".join(model.note for model in models.values()))
+        self.rna = gr.Dropdown(
+            ids, value=ids[0], label="RNA to draw", info="one of yours", allow_custom_value=True
+        )
+        latest = {"trigger_mode": "always_last", **self.quiet}
+        self.text.change(self._choices, [self.text, self.rna], self.rna, **latest)
 
     def _choices(self, text: str, chosen: str | None) -> Any:
-        ids = self.desk.ids(text)
-        value = chosen if chosen in ids else next(iter(ids), None)
-        return self.gr.Dropdown(choices=ids, value=value)
+        ids = self.requests.ids(text)
+        return self.gr.Dropdown(ids, value=chosen if chosen in ids else next(iter(ids), None))
 
     # -----------------------------------------------------------------------------------------
     # The tabs
 
     def _structure(self) -> None:
-        gr = self.gr
-        button = gr.Button("Fold", variant="primary")
-        text = gr.Textbox(
+        ask = functools.partial(self.requests.check, "fold")
+        text, pictures = "", ""
+        try:
+            opening = self.requests.answer(ask(self.text.value, self.model.value))
+            text, pictures = opening.text, _as_html(opening)
+        except (InputError, TaskError):
+            pass  # Whoever presses the button learns why.
+        button = self.gr.Button("Fold", variant="primary")
+        structures = self.gr.Textbox(
+            text,
             label="Structures in dot-bracket",
             lines=3,
             max_lines=12,
             buttons=["copy"],
             elem_classes="dot-bracket",
         )
-        drawing, arcs = gr.HTML(label="Drawing"), gr.HTML(label="Arcs")
-        line = gr.Markdown()
-        with gr.Row():
-            files, pictures = self._downloads("Structures of all"), self._downloads("Drawings")
-        given = [self.text, self.model]
-
-        def fold(text: str, model: str) -> Any:
-            result = self.desk.fold(text, model)
-            return result.text, self._files(result)
-
-        def draw(text: str, model: str, id: str | None) -> Any:
-            result = self.desk.draw(text, model, id)
-            return *shown(result, "loops", "arcs"), result.text, self._files(result)
-
-        drawn = [drawing, arcs, line, pictures]
-        folded = self._on(button, self.desk.records, fold, given, [text, files])
-        self._then(folded, draw, [*given, self.rna], drawn)
-
-        def draw_another(folded: str, *rest: Any) -> Any:
-            return draw(*rest) if folded else [gr.skip()] * len(drawn)
-
-        changed = [text, *given, self.rna]
-        self._work(self.rna.input, draw_another, changed, drawn)
+        outputs = [structures, *self._outputs(pictures)]
+        for listen in (button.click, self.rna.input):
+            self._connect(listen, ask, [self.rna], outputs)
 
     def _maps(self) -> None:
-        gr = self.gr
-        first = next(iter(self.desk.models.values()))
+        gr, models = self.gr, self.requests.models.values()
+        layers = [_AS_FOLDED, *range(max(model.layers for model in models) + 1)]
+        heads = [_ALL_HEADS, *range(max(model.heads for model in models))]
+        info = "whose attention scores; 0 is the projected pairing scores"
         with gr.Row():
-            layer = gr.Dropdown(
-                layers(first), value=AS_FOLDED, label="Layer", info="whose attention scores"
-            )
-            head = gr.Dropdown(heads(first), value=ALL_HEADS, label="Head", info="of that layer")
-        button = gr.Button("Draw the map", variant="primary")
-        outputs = self._outputs("pairing map", self.desk.pairing_map)
-        given = [self.text, self.model, self.rna, layer, head]
-        self._on(button, self._check, outputs[0], given, outputs[1])
+            layer = gr.Dropdown(layers, value=_AS_FOLDED, label="Layer", info=info)
+            head = gr.Dropdown(heads, value=_ALL_HEADS, label="Head", info="of that layer")
+        self._tab("Draw the map", self._ask_map, [layer, head])
 
-        def describe(model: str) -> Any:
-            chosen = self.desk.models[model]
-            return (
-                note(model, chosen),
-                gr.Dropdown(choices=layers(chosen), value=AS_FOLDED),
-                gr.Dropdown(choices=heads(chosen), value=ALL_HEADS),
-            )
+    def _ask_map(self, text: str, model: str, id: str, layer: Any, head: Any) -> dict[str, Any]:
+        if layer == _AS_FOLDED:
+            return self.requests.check("map", text, model, id)
+        if head == _ALL_HEADS:
+            return self.requests.check("heads", text, model, id, layer=layer)
+        return self.requests.check("map", text, model, id, layer=layer, head=head)
 
-        self.model.change(
-            describe, self.model, [self.note, layer, head], queue=False, api_visibility="private"
-        )
+    def _ask_substitutions(self, text: str, model: str, id: str, how: str) -> dict[str, Any]:
+        return self.requests.check("substitutions", text, model, id, masked=how == _MASKED)
 
-    def _check(self, text: str, model: str, *rest: Any) -> None:
-        self.desk.records(text, model)
+    def _tab(self, label: str, ask: Callable[..., Any], choices: Sequence[Any] = ()) -> None:
+        """A button, and what it brings."""
+        button = self.gr.Button(label, variant="primary")
+        self._connect(button.click, ask, [self.rna, *choices], self._outputs())
 
-    def _substitutions(self) -> None:
-        gr, desk = self.gr, self.desk
-        how = gr.Radio([_MASKED, _SINGLE], value=_MASKED, label="How the model is asked")
-        button = gr.Button("Score all substitutions", variant="primary")
-
-        def by_name(function: Any) -> Any:
-            return lambda text, model, id, how: function(text, model, id, how == _MASKED)
-
-        work, parts = self._outputs("substitutions", by_name(desk.substitutions))
-        given = [self.text, self.model, self.rna, how]
-        self._on(button, by_name(desk.check_substitutions), work, given, parts)
-
-    def _embeddings(self) -> None:
-        self.gr.Markdown(
-            "A point for each RNA: the mean vector of its nucleotides, on the two axes along which "
-            "yours differ most. Colours are by the last word of the headers, if some share it."
-        )
-        button = self.gr.Button("Plot the vectors", variant="primary")
-        work, parts = self._outputs("embeddings", self.desk.embeddings)
-        self._on(button, self.desk.check_embeddings, work, [self.text, self.model], parts)
+    def _outputs(self, pictures: str = "") -> list[Any]:
+        kept = {"file_count": "multiple", "interactive": False, "visible": False}
+        return [self.gr.HTML(pictures), self.gr.File(label="Downloads", **kept)]
 
     # -----------------------------------------------------------------------------------------
     # How a button is connected
 
-    def _downloads(self, label: str) -> Any:
-        return self.gr.File(label=label, file_count="multiple", interactive=False, visible=False)
+    def _connect(
+        self, listen: Any, ask: Callable[..., Any], choices: list[Any], outputs: list[Any]
+    ) -> None:
+        """Have an event check what it is given at once, and answer it in its turn.
 
-    def _files(self, result: Result) -> Any:
-        files = [str(file) for file in result.files]
-        return self.gr.File(files, interactive=False, visible=True)
+        What was shown before is cleared where there is no answer.
+        """
+        given = [self.text, self.model, *choices]
 
-    def _outputs(
-        self, what: str, ask: Callable[..., Result]
-    ) -> tuple[Callable[..., Any], list[Any]]:
-        """Parts for a picture, a line and files, and a function that gives their values."""
-        parts = [self.gr.HTML(label=what), self.gr.Markdown(), self._downloads("Downloads")]
+        def check(*given: Any) -> None:
+            ask(*given)
 
-        def work(*given: Any) -> Any:
-            result = ask(*given)
-            return *shown(result, what), result.text, self._files(result)
+        def work(*given: Any) -> list[Any]:
+            result = self.requests.answer(ask(*given))
+            files = [str(file) for file in (*result.captions, *result.files)]
+            shown = [result.text, _as_html(result), self.gr.File(files, visible=True)]
+            return shown[-len(outputs) :]
 
-        return work, parts
+        def clear() -> list[Any]:
+            return ["", "", self.gr.File(None, visible=False)][-len(outputs) :]
 
-    def _on(self, button: Any, check: Any, work: Any, inputs: list[Any], outputs: list[Any]) -> Any:
-        """Have a button check what it is given at once, and then work on it in its turn."""
-        checked = button.click(
-            self._said(lambda *given: check(*given) and None),
-            inputs,
-            None,
-            # Checks wait for nobody's computing, but in the queue, whose errors the page shows.
-            concurrency_limit=None,
-            show_progress="hidden",
-            api_visibility="private",
+        checks = {"show_progress": "hidden", "api_visibility": "private"}
+        # They wait for nobody's computing, but in the queue, whose errors the page shows.
+        checked = listen(self._said(check), given, None, concurrency_limit=None, **checks)
+        in_turn = {"concurrency_id": "models", "concurrency_limit": self.requests.limits.workers}
+        answered = checked.success(
+            self._said(work), given, outputs, api_visibility="private", **in_turn
         )
-        return self._then(checked, work, inputs, outputs)
-
-    def _then(self, event: Any, work: Any, inputs: list[Any], outputs: list[Any]) -> Any:
-        return self._work(event.success, work, inputs, outputs)
-
-    def _work(self, listen: Any, work: Any, inputs: list[Any], outputs: list[Any]) -> Any:
-        """All that computes waits in one queue."""
-        return listen(
-            self._said(work),
-            inputs,
-            outputs,
-            concurrency_id="models",
-            concurrency_limit=self.at_once,
-            api_visibility="private",
-        )
+        for event in (checked, answered):
+            event.failure(clear, None, outputs, **self.quiet)
 
     def _said(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Have our errors shown as what they say, others as nothing but that there was one."""
 
         @functools.wraps(function)
-        def told(*given: Any) -> Any:
+        def said(*given: Any) -> Any:
             try:
                 return function(*given)
             except (InputError, TaskError) as error:
                 message = html.escape(" ".join(str(error).split()), quote=False)
                 raise self.gr.Error(message, duration=20, print_exception=False) from None
 
-        return told
+        return said
+
+
+def _as_html(result: Result) -> str:
+    """The pictures of a result, which need no file, and are reached and moved by the keyboard."""
+    figures = []
+    for picture, caption in result.captions.items():
+        data, text = base64.b64encode(picture.read_bytes()).decode(), html.escape(caption)
+        figures.append(
+            f'<figure class="picture" tabindex="0"><img alt="{picture.stem}: {text}" '
+            f'src="data:image/svg+xml;base64,{data}"><figcaption>{text}</figcaption></figure>'
+        )
+    return "".join(figures)

@@ -1,52 +1,103 @@
-"""Requests of the page: checked, handed to a worker, and answered. It knows nothing of Gradio."""
+"""What visitors ask for: read as on the command line, and checked before it waits."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import secrets
 import shutil
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.sequences.fasta import FastaRecord, InputError
-from ernie_rna.web.inputs import Limits, check_masked, find_record, read_text
-from ernie_rna.web.workers import Workers
+from ernie_rna.options import ServeOptions
+from ernie_rna.sequences.fasta import (
+    UNKNOWN_HINT,
+    FastaRecord,
+    InputError,
+    check_records,
+    read_fasta,
+)
+from ernie_rna.web.pool import Pool
 
 if TYPE_CHECKING:
     from ernie_rna.web.tasks import Description, Result
 
-# In place of a layer: what structures are read off; in place of a head: all of them.
-AS_FOLDED = ALL_HEADS = -1
+# What a sequence without a header is called.
+UNNAMED = "RNA"
+# Nucleotides of a sequence that is masked at each position in turn.
+MASKED = 400
+# Of all files that are served; the oldest go when there are more.
+_BYTES = 1 << 30
+
+
+def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
+    """The records of FASTA text, or one sequence without a header, on one line.
+
+    Raises:
+        InputError: there is nothing in it, a record is unfit, or it is more than the limits allow.
+    """
+    text = text.strip()
+    if not text:
+        raise InputError("there is no RNA yet: paste one, load a file, or take an example")
+    # Headers have some room.
+    _check_size("the input", len(text), limits.nucleotides + 1000 * limits.sequences, "characters")
+    try:
+        if text[0] in ">#":
+            records = list(read_fasta(io.BytesIO(text.encode("utf-8", "replace"))))
+        else:
+            records = list(check_records([_bare(text)], "the input"))
+    except InputError as error:
+        raise InputError(str(error).removesuffix(UNKNOWN_HINT)) from None
+    _check_size("the input", len(records), limits.sequences, "sequences")
+    together = sum(len(record.sequence) for record in records)
+    _check_size("the input", together, limits.nucleotides, "nt together")
+    return records
+
+
+def _bare(text: str) -> FastaRecord:
+    lines = len(text.splitlines())
+    if lines > 1:
+        raise InputError(
+            f"{lines} lines without a header: write a line >name above them if they are one RNA, "
+            "or above each of them if they are several"
+        )
+    return FastaRecord(UNNAMED, "".join(text.split()))
+
+
+def _check_size(what: str, size: int, most: int, unit: str) -> None:
+    if size > most:
+        raise InputError(
+            f"{what} has {size} {unit}; this page takes up to {most} at a time, ernie-rna on a "
+            "machine of your own takes more"
+        )
+
+
+def decode(content: bytes) -> str:
+    """The text of a file that somebody loads; InputError if it is none."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(
+            "this file is no plain text: take a FASTA file as it is, not compressed"
+        ) from None
 
 
 @dataclass(frozen=True)
-class Desk:
-    """What the page can do.
-
-    Every method takes the text of the box and the name of a model, and raises InputError for what
-    cannot be computed and `workers.TaskError` for what could not.
+class Requests:
+    """What is computed for visitors.
 
     Attributes:
-        workers: started.
+        pool: computes it.
+        models: name -> what it is.
         limits: of a request.
-        folder: where results are written, each into a folder of its own.
+        folder: where files are served from; each request has a folder in it.
     """
 
-    workers: Workers
-    limits: Limits
+    pool: Pool
+    models: dict[str, Description]
+    limits: ServeOptions
     folder: Path
-
-    @property
-    def models(self) -> dict[str, Description]:
-        models: dict[str, Description] = self.workers.models
-        return models
-
-    def records(self, text: str, model: str) -> list[FastaRecord]:
-        """The records of a text that this model can take."""
-        if model not in self.models:
-            raise InputError(f"there is no model {model!r} here; choose {', '.join(self.models)}")
-        most = min(self.limits.nucleotides, self.models[model].nucleotides)
-        return read_text(text, replace(self.limits, nucleotides=most))
 
     def ids(self, text: str) -> list[str]:
         """The ids of a text; none if something is wrong with it, which is said when it is used."""
@@ -55,58 +106,61 @@ class Desk:
         except InputError:
             return []
 
-    def fold(self, text: str, model: str) -> Result:
-        return self._run("fold", model=model, records=self.records(text, model))
+    def check(
+        self, what: str, text: str, model: str, id: str | None = None, **choices: Any
+    ) -> dict[str, Any]:
+        """What `answer` takes.
 
-    def draw(self, text: str, model: str, id: str | None) -> Result:
-        return self._run("draw", model=model, record=find_record(self.records(text, model), id))
+        Args:
+            what: "fold", "embeddings", or what is drawn of one sequence, see `options.PlotOptions`.
+            id: of that sequence; of one that is gone, as the text may have changed since, the first
+                takes the place.
+            choices: other options of `options.PlotOptions`.
 
-    def pairing_map(self, text: str, model: str, id: str | None, layer: int, head: int) -> Result:
-        return self._run(
-            "pairing_map",
-            model=model,
-            record=find_record(self.records(text, model), id),
-            layer=None if layer == AS_FOLDED else layer,
-            head=None if ALL_HEADS in (layer, head) else head,
-        )
-
-    def check_substitutions(self, text: str, model: str, id: str | None, masked: bool) -> None:
-        record = find_record(self.records(text, model), id)
-        if masked:
-            check_masked(record, self.limits)
-
-    def substitutions(self, text: str, model: str, id: str | None, masked: bool) -> Result:
-        self.check_substitutions(text, model, id, masked)
-        record = find_record(self.records(text, model), id)
-        return self._run("substitutions", model=model, record=record, masked=masked)
-
-    def check_embeddings(self, text: str, model: str) -> None:
-        if len(self.records(text, model)) < 2:
+        Raises:
+            InputError: it cannot be computed.
+        """
+        if model not in self.models:
+            raise InputError(f"there is no model {model!r} here; choose {', '.join(self.models)}")
+        records = read_text(text, self.limits)
+        for record in records:
+            _check_size(record.id, len(record.sequence), self.models[model].nucleotides, "nt")
+        if what == "embeddings" and len(records) < 2:
             raise InputError("a plot of vectors needs two RNAs or more, in FASTA")
+        drawn = next((record for record in records if record.id == id), records[0])
+        if what == "substitutions" and choices["masked"] and len(drawn.sequence) > MASKED:
+            raise InputError(
+                f"{drawn.id} has {len(drawn.sequence)} nt; masking each position in turn is for up "
+                f"to {MASKED} nt here: choose the single pass"
+            )
+        return {"what": what, "model": model, "records": records, "drawn": drawn, **choices}
 
-    def embeddings(self, text: str, model: str) -> Result:
-        self.check_embeddings(text, model)
-        return self._run("embeddings", model=model, records=self.records(text, model))
+    def answer(self, request: dict[str, Any]) -> Result:
+        """What comes of a request, in files whose folder has a name that nobody can guess.
 
-    def _run(self, task: str, **arguments: Any) -> Result:
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        Raises:
+            TaskError: nothing comes of it.
+        """
+        make_room(self.folder)
+        folder = self.folder / secrets.token_urlsafe(16)
+        folder.mkdir()
         try:
-            result: Result = self.workers.run(task, folder=folder, **arguments)
+            result: Result = self.pool.run("answer", folder=folder, **request)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return result
 
 
-def decode(content: bytes) -> str:
-    """The text of a file that somebody loads.
-
-    Raises:
-        InputError: it is no text.
-    """
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(
-            "this file is no plain text: take a FASTA file as it is, not compressed"
-        ) from None
+def make_room(folder: Path, size: int = _BYTES) -> None:
+    """Remove the oldest files of requests while they take more than so many bytes."""
+    found = []
+    for path in folder.glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    total = sum(bytes for _, bytes, _ in found)
+    for _, bytes, path in sorted(found):
+        if total > size:
+            path.unlink(missing_ok=True)
+            total -= bytes

@@ -1,4 +1,4 @@
-"""The commands convert, verify, info, evaluate and plot, as they are typed."""
+"""The commands convert, verify, info and plot, as they are typed."""
 
 import importlib.util
 import json
@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
-from ernie_rna.structures.formats.by_extension import read_structures, write_structures
-from ernie_rna.structures.formats.dbn import format_tsv
+from ernie_rna.structures.formats.by_extension import write_structures
 from ernie_rna.structures.formats.structure import Structure
 from tests.conftest import ROOT
 from tests.golden_folder import CHECKPOINT, GOLDEN
@@ -150,29 +149,9 @@ def test_info_on_another_model(folder, capsys):
     assert "bert is no ERNIE-RNA" in errors
 
 
-# ---------------------------------------------------------------------------------------------
-# evaluate
-
-
-KNOWN = [Structure("a", "GGAAACC", [(0, 6), (1, 5)]), Structure("b", "GAAAC", [(0, 4)])]
-PREDICTED = [Structure("a", "GGAAACC", [(0, 6), (1, 4)]), Structure("c", "GAAAC", [])]
-
-
-@pytest.fixture
-def structures(tmp_path, monkeypatch):
-    """The working directory, with known and predicted structures."""
-    monkeypatch.chdir(tmp_path)
-    Path("known").mkdir()
-    for structure in KNOWN:
-        write_structures(Path(f"known/{structure.id}.ct"), [structure])
-    write_structures(Path("predicted.dbn"), PREDICTED)
-    write_structures(Path("all.dbn"), [*PREDICTED, Structure("b", "GAAAC", [(0, 4)])])
-
-
 @pytest.mark.parametrize(
     "command",
     [
-        "fold in.fasta -m model -o out.dbn --quiet",
         "embed in.fasta -m model -o out.npz --quiet",
         "mutate in.fasta -m model --summary out.tsv --quiet --unmasked",
         "plot in.fasta -m model --id readme_1 -o out.svg",
@@ -185,9 +164,7 @@ def test_random_weights_are_told_in_one_line(folder, capsys, command):
         "ernie-rna: warning: model has random weights, which were never trained: what follows "
         "means nothing"
     )
-    # Such a model folds this sequence to nothing.
-    folds = command.startswith("fold")
-    assert others == ["ernie-rna: warning: no structure has any pair"] * folds
+    assert others == []
 
 
 def test_a_model_without_the_head_that_is_asked_for(folder, capsys):
@@ -199,72 +176,6 @@ def test_a_model_without_the_head_that_is_asked_for(folder, capsys):
         "ERNIE-RNA_pretrain.pt, or save an ErnieRnaForMaskedLM\n"
     )
     assert not Path("out.tsv").exists()
-
-
-def test_evaluate_prints_means_and_writes_each_score(structures, capsys):
-    output, errors = run(capsys, "evaluate", "all.dbn", "known", "-o", "scores.tsv")
-    assert "means over 2 sequences" in output
-    assert output.splitlines()[-1].split() == ["predicted", *["0.7500"] * 3, *["1.0000"] * 3]
-    assert errors == ""
-    header, a, b = Path("scores.tsv").read_text().splitlines()
-    assert header.split("\t")[0] == "id"
-    assert (a.split("\t")[0], b.split("\t")[0]) == ("a", "b")
-
-
-def test_evaluate_with_the_table_on_standard_output(structures, capsys):
-    output, errors = run(capsys, "evaluate", "all.dbn", "known", "-o", "-")
-    assert [line.split("\t")[0] for line in output.splitlines()] == ["id", "a", "b"]
-    assert "means over 2 sequences" in errors
-
-
-def test_missing_predictions_are_refused_or_count_as_unpaired(structures, capsys):
-    _, errors = run(capsys, "evaluate", "predicted.dbn", "known", code=1)
-    assert "b" in errors
-    arguments = ["predicted.dbn", "known", "--missing", "unpaired"]
-    output, errors = run(capsys, "evaluate", *arguments)
-    assert "warning: 1 of 2 sequences have no prediction" in errors
-    assert output.splitlines()[-1].split()[1:4] == ["0.2500"] * 3
-
-
-def test_missing_predictions_are_left_out_on_request(structures, capsys):
-    _, errors = run(capsys, "evaluate", "predicted.dbn", "known", code=1)
-    assert "--missing skip" in errors
-    output, errors = run(capsys, "evaluate", "predicted.dbn", "known", "--missing", "skip")
-    assert "warning: 1 of 2 sequences have no prediction and are left out: b" in errors
-    assert "means over 1 sequences" in output
-    assert output.splitlines()[-1].split()[1:4] == ["0.5000"] * 3
-
-
-def test_sequences_without_a_pair_on_either_side_are_counted(structures, capsys):
-    write_structures(Path("empty.dbn"), [Structure("c", "GAAAC", [])])
-    output, _ = run(capsys, "evaluate", "predicted.dbn", "empty.dbn")
-    assert "without a pair on either side, which scores 1: 1 (predicted)" in output
-    assert "either side" not in run(capsys, "evaluate", "all.dbn", "known")[0]
-
-
-def test_evaluate_by_length_and_family(structures, capsys):
-    known = [*map(format_tsv, KNOWN)]
-    lines = [
-        line.rstrip("\n") + f"\t{name}" for line, name in zip(known, ("tRNA", "5S"), strict=True)
-    ]
-    Path("known.tsv").write_text("id\tsequence\tdot_bracket\tfamily\n" + "\n".join(lines) + "\n")
-    output, _ = run(capsys, "evaluate", "all.dbn", "known.tsv", "--groups", "means.tsv")
-    rows = [line.split() for line in output.splitlines()]
-    assert ["1-50", "2", *["0.7500"] * 3] in rows
-    assert ["tRNA", "1", *["0.5000"] * 3] in rows
-    assert len(Path("means.tsv").read_text().splitlines()) == 4
-    output, _ = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "sequence")
-    assert "by sequence" in output
-    assert "by family" not in output
-    _, errors = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "clan", code=1)
-    assert "known.tsv is no .tsv with a column 'clan'" in errors
-
-
-@needs_vienna
-def test_evaluate_with_minimum_free_energy(structures, capsys):
-    output, _ = run(capsys, "evaluate", "all.dbn", "known", "--with-mfe", "-o", "scores.tsv")
-    assert output.splitlines()[-1].startswith("mfe ")
-    assert "mfe_f1" in Path("scores.tsv").read_text().splitlines()[0].split("\t")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -312,28 +223,6 @@ def test_what_plot_refuses(folder, capsys, arguments, message):
     errors = run(capsys, "plot", "in.fasta", "-m", "model", *arguments, code=1).err
     assert message in errors
     assert not Path("out.png").exists()
-
-
-TABLES = ("--pairs", "pairs.tsv", "--bases", "bases.tsv")
-
-
-def test_fold_writes_how_sure_it_is(folder, capsys):
-    run(capsys, "fold", "in.fasta", "-m", "model", "-o", "out.dbn", "-o", "out.npz", *TABLES)
-    structures = read_structures("out.dbn")
-    header, *pairs = [line.split("\t") for line in Path("pairs.tsv").read_text().splitlines()]
-    assert header == ["id", "i", "j", "base_i", "base_j", "probability"]
-    expected = [(one.id, i + 1, j + 1) for one in structures for i, j in one.pairs]
-    assert [(id, int(i), int(j)) for id, i, j, *_ in pairs] == expected
-    bases = [line.split("\t") for line in Path("bases.tsv").read_text().splitlines()[1:]]
-    assert "".join(base for _, _, base, _, _ in bases) == "".join(s.sequence for s in structures)
-    partners = [partner for one in structures for partner in one.partners]
-    assert [int(partner) for *_, partner, _ in bases] == partners
-    assert all(0 <= float(reliability) <= 1 for *_, reliability in bases)
-    with np.load("out.npz") as matrices:
-        assert max(matrix.max() for matrix in matrices.values()) <= 1
-    more = ["-o", "b.npz", "--matrix", "scores", "--pairs", "p.tsv"]
-    _, errors = run(capsys, "fold", "in.fasta", "-m", "model", *more, code=1)
-    assert "--matrix scores beside --pairs" in errors
 
 
 def test_the_only_record_needs_no_name():

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from ernie_rna.model.layers_ernie_rna import ErnieRnaLinear, _onednn_dtypes
+from torch import nn
 
 from ernie_rna.model import layers_ernie_rna
+from ernie_rna.model.layers_ernie_rna import _onednn_dtypes, product
 
 pytestmark = pytest.mark.core
 x86 = pytest.mark.skipif(
@@ -24,8 +25,8 @@ def avx512(monkeypatch):
 
 
 @pytest.fixture
-def layer() -> ErnieRnaLinear:
-    return ErnieRnaLinear(300, 300)
+def layer() -> nn.Linear:
+    return nn.Linear(300, 300)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def operators(monkeypatch, **operators):
 def test_the_product_is_as_good_as_pytorchs(layer, calls):
     inputs = torch.randn(2, 50, 300)
     exact = F.linear(inputs.double(), layer.weight.double(), layer.bias.double())
-    ours = (layer(inputs) - exact).abs().max()
+    ours = (product(layer, inputs) - exact).abs().max()
     assert len(calls) == 1
     assert ours <= 2 * (F.linear(inputs, layer.weight, layer.bias) - exact).abs().max() + 1e-6
 
@@ -63,19 +64,54 @@ def test_the_product_is_as_good_as_pytorchs(layer, calls):
 def test_one_switch_gives_pytorchs_bits(layer, calls, monkeypatch):
     inputs = torch.randn(2, 50, 300)
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    assert torch.equal(layer(inputs), F.linear(inputs, layer.weight, layer.bias))
+    assert torch.equal(product(layer, inputs), F.linear(inputs, layer.weight, layer.bias))
     assert not calls
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
-    layer(inputs)
+    product(layer, inputs)
     assert calls
 
 
 @x86
 def test_gradients_small_matrices_and_other_dtypes_stay_with_pytorch(layer, calls):
-    layer(torch.randn(2, 300))
+    product(layer, torch.randn(2, 300))
     with torch.no_grad():
-        ErnieRnaLinear(255, 255)(torch.randn(2, 255))
-        layer.double()(torch.randn(2, 300).double())
+        product(nn.Linear(255, 255), torch.randn(2, 255))
+        product(layer.double(), torch.randn(2, 300).double())
+    assert not calls
+
+
+def hooked(layer):
+    layer.register_forward_hook(lambda module, inputs, output: output + 1)
+    return layer
+
+
+def offloaded(layer):
+    layer.forward = layer.forward  # as accelerate does
+    return layer
+
+
+def parametrized(layer):
+    nn.utils.parametrizations.weight_norm(layer)
+    return layer
+
+
+def quantized(layer):
+    return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
+
+
+class Low(nn.Linear):
+    """As peft's layers."""
+
+
+@x86
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.parametrize("replace", [hooked, offloaded, parametrized, quantized])
+def test_what_takes_the_place_of_a_layer_is_called_as_it_is(layer, calls, replace):
+    inputs = torch.randn(2, 50, 300)
+    replaced = replace(layer)
+    assert torch.equal(product(replaced, inputs), replaced(inputs))
+    product(Low(300, 300), inputs)
     assert not calls
 
 

@@ -3,11 +3,11 @@
 import re
 
 import pytest
+from ernie_rna.sequences.batches import Plan, work
+from ernie_rna.sequences.survey import survey
 
 from ernie_rna.run.progress import Progress
-from ernie_rna.sequences.batches import Plan, work
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.survey import survey
 
 RECORDS = [FastaRecord(str(i), "A" * (10 + 50 * (i % 3))) for i in range(12)]
 FOUND = survey(RECORDS)

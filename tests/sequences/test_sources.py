@@ -1,14 +1,14 @@
-"""Sequences too long for a model, from what can be read once and from what can be read twice."""
+"""Sequences from wherever a caller has them, a look through them, and those that are too long."""
 
+import gzip
 import os
 import threading
 
 import pytest
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
-from ernie_rna.sequences.fasta import FastaRecord, InputError
-from ernie_rna.sequences.long import LONG
-from ernie_rna.sequences.sources import WHOLE, Intake, readable_twice
+from ernie_rna.sequences.fasta import FastaRecord, InputError, read_fasta
+from ernie_rna.sequences.sources import as_source, check_lengths, short_enough, survey
 
 RNAS = {"short": "ACGU", "big": "A" * 1023, "bigger": "A" * 2000}
 CONFIG = ErnieRnaConfig()
@@ -16,23 +16,29 @@ WINDOW = "--long window takes overlapping windows of it, "
 FULL = "--long full computes it whole"
 
 
-@pytest.mark.parametrize(("choices", "ways"), [(LONG, WINDOW + FULL), (WHOLE, FULL)])
+@pytest.mark.parametrize(
+    ("choices", "ways"),
+    [(("error", "window", "full"), WINDOW + FULL), (("error", "full"), FULL)],
+)
 def test_long_sequences_are_named(choices, ways):
+    source = as_source(RNAS)
     found = r"2 of 3 sequences .* 1022 nt .*: bigger \(2000 nt\), big \(1023 nt\)\. "
     with pytest.raises(InputError, match=f"^{found}{ways}$"):
-        Intake(RNAS, "error", "error", choices).records(CONFIG)
-    once = Intake(iter(RNAS.items()), "error", "error", choices).records(CONFIG)
+        check_lengths(survey(source.read()), CONFIG, "error", choices)
+    once = short_enough(source.read(), CONFIG, "error", choices)
     assert next(once).id == "short"
     with pytest.raises(InputError, match=f"^big: 1023 nt, over the limit of 1022. {ways}$"):
         next(once)
 
 
 def test_long_sequences_that_are_wanted():
+    source = as_source(RNAS)
     with pytest.warns(UserWarning, match=r"2 of 3 .* the first take 0.2 GB"):
-        records = Intake(RNAS, "full", "error").records(CONFIG)
-    assert [record.id for record in records] == list(RNAS)
-    records = Intake(iter(RNAS.items()), "window", "error", LONG).records(CONFIG)
-    assert [record.id for record in records] == list(RNAS)
+        check_lengths(survey(source.read()), CONFIG, "full", ())
+    check_lengths(survey(source.read()), CONFIG, "window", ())
+    for long in ("window", "full"):
+        records = short_enough(source.read(), CONFIG, long, ())
+        assert [record.id for record in records] == list(RNAS)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,8 @@ def test_long_sequences_that_are_wanted():
         (("a", b"ACGU"), "record 2: expected .*; got 'a', b'ACGU'"),
         ((7, "ACGU"), "record 2: expected .*; got 7, 'ACGU'"),
         ((" a", "ACGU"), "the id ' a' has blanks in it"),
+        (("tRNA Ala", "ACGU"), "has blanks in it; give a single word"),
+        (("a\nb", "ACGU"), "has blanks in it; give a single word"),
         (("a\0", "ACGU"), r"'a\\x00': '\\x00' is no character of a text"),
         (("a\ud800", "ACGU"), r"'\\ud800' is no character of a text"),
         (("a", "ACGU\ud800"), r"'\\ud800' is no character of a text"),
@@ -52,16 +60,113 @@ def test_long_sequences_that_are_wanted():
 )
 def test_what_is_no_record_is_named(item, message):
     with pytest.raises(InputError, match=f"^sequences: .*{message}"):
-        Intake(["ACGU", item], "error", "unk")
+        survey(as_source(["ACGU", item], "unk").read())
+
+
+@pytest.mark.parametrize(
+    ("sequences", "once"),
+    [
+        pytest.param({"0": "ACGU", "1": "GG"}, False, id="mapping"),
+        pytest.param(["ACGU", "GG"], False, id="list"),
+        pytest.param([("0", "ACGU"), ("1", "GG")], False, id="pairs"),
+        pytest.param(iter([FastaRecord("0", "ACGU"), FastaRecord("1", "GG")]), True, id="iterator"),
+    ],
+)
+def test_takes_sequences_from_anywhere(sequences, once):
+    source = as_source(sequences)
+    assert source.once == once
+    assert as_source(source) is source
+    assert [*source.read()] == [FastaRecord("0", "ACGU"), FastaRecord("1", "GG")]
+
+
+def test_what_can_be_read_once_is_kept(tmp_path):
+    records = [FastaRecord("a", "AC?U", "the first, Ä"), FastaRecord("b", "GG")]
+    source = as_source(iter(records), "unk").kept_in(tmp_path / "kept.fasta")
+    assert [[*source.read()] for _ in range(2)] == [records, records]
+    with as_source(iter(records), "unk").readable_twice() as source:
+        assert [[*source.read()] for _ in range(2)] == [records, records]
+    with as_source(records, "unk").readable_twice() as source:
+        assert [[*source.read()] for _ in range(2)] == [records, records]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are those of Unix")
 def test_a_pipe_is_read_once(tmp_path):
-    pytest.importorskip("dnaio")
     pipe = tmp_path / "rna.fasta"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(">a\nACGU\n>b\nGG\n",))
     writer.start()
-    with readable_twice(pipe, "error") as sequences:
+    with as_source(pipe).readable_twice() as source:
         writer.join()
-        assert Intake(sequences, "error", "error").found.records == 2
+        assert survey(source.read()).records == 2
+
+
+def test_survey(tmp_path):
+    path = tmp_path / "in.fasta"
+    plain = b">one first RNA\nACGU\nacgt\n>two\nNRYN\n"
+
+    def look(content):
+        path.write_bytes(content)
+        return survey(read_fasta(path))
+
+    found = look(plain)
+    assert (found.records, found.nucleotides) == (2, 12)
+    assert found.lengths == {8: 1, 4: 1}
+    assert found.longest == ((8, "one"), (4, "two"))
+    assert look(gzip.compress(plain)).sha256 == found.sha256
+    assert look(plain.replace(b">two", b">three")).sha256 != found.sha256
+    assert look(plain.replace(b"NRYN", b"NRYA")).sha256 != found.sha256
+    many = survey(as_source([(f"r{i:02}", "A" * (i % 9 + 1)) for i in range(90)]).read())
+    assert many.longest == tuple((9, f"r{i}") for i in (89, 80, 71, 62, 53))
+
+
+@pytest.mark.parametrize("rows", [1, 5000])
+def test_parquet(tmp_path, rows):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "in.parquet"
+    columns = {"more": range(rows), "sequence": ["ACGU"] * rows, "id": map(str, range(rows))}
+    table = pa.table({name: list(values) for name, values in columns.items()})
+    parquet.write_table(table, path, row_group_size=1000)
+    assert [*as_source(path).read()] == [FastaRecord(str(i), "ACGU") for i in range(rows)]
+    assert not as_source(path).once
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": ["a", "b"]}, "no column sequence; it has id"),
+        ({"id": ["a", None], "sequence": ["A", "C"]}, "expected a sequence.*; got None, 'C'"),
+        ({"id": ["a", "a"], "sequence": ["A", "C"]}, "record 2: .*id 'a' .* already"),
+        ({"id": ["a", "b"], "sequence": ["A", "E"]}, "looks like a protein"),
+        ({"id": [], "sequence": []}, "no sequences in it"),
+        (b"PAR1", "damaged, or no Parquet"),
+    ],
+)
+def test_parquet_is_checked_as_fasta_is(tmp_path, columns, message):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "in.parquet"
+    if isinstance(columns, bytes):
+        path.write_bytes(columns)
+    else:
+        parquet.write_table(pa.table(columns), path)
+    with pytest.raises(InputError, match=rf"^.*in\.parquet: .*{message}"):
+        survey(as_source(path).read())
+
+
+def test_damaged_parquet_is_an_input_error(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "in.parquet"
+    with pytest.raises(FileNotFoundError):
+        survey(as_source(path).read())
+    parquet.write_table(pa.table({"id": ["a", "b"], "sequence": ["ACGU", "GGGG"]}), path)
+    content = path.read_bytes()
+    refused = 0
+    for at in range(0, len(content), 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        try:
+            survey(as_source(path).read())
+        except InputError:
+            refused += 1
+    assert refused > 20

@@ -1,19 +1,17 @@
 """Maps of closeness: the authors' values in any batch, the file, and what is refused."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
 from safetensors.torch import load_file
 
-from ernie_rna.cli.main import main
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
+from ernie_rna.run import attention_scores
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.structures import closeness as module
-from ernie_rna.structures.closeness import closeness
+from ernie_rna.structures.closeness import ClosenessTask, closeness
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
 
 SHORT = {"a": "GGGAAACCC", "b": "AUGCAUGCAUGC", "c": "G"}
@@ -67,14 +65,18 @@ def test_ids_that_no_npz_file_holds(model, tmp_path, id, message):
 
 def test_threads_are_those_asked_for(model, monkeypatch):
     seen = []
-    run = module.run_head
+    run = attention_scores.run_head
     monkeypatch.setattr(
-        module, "run_head", lambda *args: seen.append(torch.get_num_threads()) or run(*args)
+        attention_scores,
+        "run_head",
+        lambda *args: seen.append(torch.get_num_threads()) or run(*args),
     )
     before = torch.get_num_threads()
     assert len(list(closeness(SHORT, model, threads=1, progress=False))) == 3
     assert (set(seen), torch.get_num_threads()) == ({1}, before)
-    with pytest.raises(ValueError, match="threads must be 1 to 1024; got 100000"):
+    with pytest.raises(
+        ValueError, match="threads must be a whole number from 1 to 1024; got 100000"
+    ):
         list(closeness(SHORT, model, threads=100_000, progress=False))
 
 
@@ -87,26 +89,31 @@ def test_a_folder_is_no_output(model, tmp_path):
         closeness(SHORT, model, tmp_path / "other.npz")
 
 
-def test_a_run_that_was_cut_off_goes_on(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("ernie_rna.sequences.batches.WINDOW_RECORDS", 1)
+def test_a_run_that_was_cut_off_is_resumed(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("ernie_rna.sequences.chunks.CHUNK_RECORDS", 1)
     options = {"batch_tokens": 32, "progress": False}
     closeness(SHORT, model, tmp_path / "whole.npz", **options)
-    compute, calls = module._TASK.compute, []
+    compute, put, computed = ClosenessTask.compute, Store.put, []
 
-    def dies(*args):
-        calls.append(args)
-        if len(calls) == 2:
+    def dies(store, number, *rest):
+        if number == 1 and len(computed) == 2:
             raise KeyboardInterrupt
-        return compute(*args)
+        put(store, number, *rest)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_TASK", replace(module._TASK, compute=dies))
-        with pytest.raises(KeyboardInterrupt):
-            closeness(SHORT, model, tmp_path / "broken.npz", **options)
-        assert (tmp_path / "broken.npz.partial").is_dir()
-        summary = closeness(SHORT, model, tmp_path / "broken.npz", **options)
+    monkeypatch.setattr(Store, "put", dies)
+    monkeypatch.setattr(
+        ClosenessTask,
+        "compute",
+        lambda self, chunk, step: computed.append(chunk.number) or compute(self, chunk, step),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        closeness(SHORT, model, tmp_path / "broken.npz", **options)
+    assert (tmp_path / "broken.npz.partial").is_dir()
+    with pytest.raises(OutputError, match=r"differs: settings\.pairing_scores was 'seq"):
+        closeness(SHORT, model, tmp_path / "broken.npz", pairing_scores="zero", **options)
+    summary = closeness(SHORT, model, tmp_path / "broken.npz", **options)
     assert summary.resumed
-    assert len(calls) == 4  # one window, half of one, and the two that were not there
+    assert computed == [0, 1, 1, 2]
     assert (tmp_path / "broken.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
@@ -135,14 +142,3 @@ def test_a_number_that_is_none_names_the_sequence(model):
             list(closeness(SHORT, model))
     finally:
         model.pair_head.conv_out.bias.data.copy_(before)
-
-
-def test_the_command_and_its_picture(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rna.fasta").write_text(">a\nGGGAAACCC\n")
-    assert main(["closeness", "rna.fasta", "-m", str(folder), "-o", "maps.npz"]) == 0
-    assert "maps.npz: 1 sequences, 9 nt" in capsys.readouterr().err
-    pytest.importorskip("matplotlib")
-    picture = ["plot", "rna.fasta", "-m", str(folder), "--what", "closeness", "-o", "map.svg"]
-    assert main(picture) == 0
-    assert "closeness" in (tmp_path / "map.svg").read_text()

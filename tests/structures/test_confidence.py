@@ -3,21 +3,14 @@
 import numpy as np
 import pytest
 import torch
+
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
-
-from ernie_rna.structures.calibration import Calibration
-from ernie_rna.structures.confidence import (
-    BASES_HEADER,
-    PAIRS_HEADER,
-    base_lines,
-    base_reliabilities,
-    contact_strengths,
-    pair_lines,
-    pair_probabilities,
-)
+from ernie_rna.structures.calibration import CalibrationLine
+from ernie_rna.structures.confidence import base_reliabilities, pair_probabilities
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.structures.pairing_maps import load_maps
 
 RNAS = ["GGGAAAUCC", "GGGGAAAAAACCUCC"]
 HAIRPIN = Structure("hairpin", "GAAAC", [(0, 4)])
@@ -30,15 +23,8 @@ def test_probabilities_are_of_pairs_that_may_be():
     assert probabilities[0, 0, 4] == pytest.approx(1 / (1 + np.exp(-2)))
     assert probabilities.sum() == probabilities[0, 0, 4] + probabilities[0, 4, 0]
     assert pair_probabilities(logits, ["GAAAC", "GU"])[1, 0, 1] == 0.5
-    calibrated = pair_probabilities(logits, ["GAAAC", "GU"], calibration=Calibration(0.5, -1.0))
+    calibrated = pair_probabilities(logits, ["GAAAC", "GU"], calibration=CalibrationLine(0.5, -1.0))
     assert calibrated[0, 0, 4] == 0.5
-
-
-def test_contacts_beyond_one_are_one():
-    assert contact_strengths(torch.tensor([[0.0, 1.3], [0.4, 1.0]])).tolist() == [
-        [0.0, 1.0],
-        [pytest.approx(0.4), 1.0],
-    ]
 
 
 def test_unpaired_bases_are_sure_where_nothing_else_is_likely():
@@ -49,17 +35,6 @@ def test_unpaired_bases_are_sure_where_nothing_else_is_likely():
     assert base_reliabilities(probabilities, HAIRPIN).tolist() == [0.75, 0.4, 1, 0.8, 0.75]
     with pytest.raises(ValueError, match="hairpin has 5 bases"):
         base_reliabilities(probabilities[:4, :4], HAIRPIN)
-
-
-def test_the_tables_count_from_one():
-    probabilities = np.full((5, 5), 0.5)
-    pairs = list(pair_lines(HAIRPIN, probabilities))
-    assert pairs == ["hairpin\t1\t5\tG\tC\t0.5000\n"]
-    bases = list(base_lines(HAIRPIN, probabilities))
-    assert bases[0] == "hairpin\t1\tG\t5\t0.5000\n"
-    assert bases[1] == "hairpin\t2\tA\t0\t0.0312\n"
-    for header, line in ((PAIRS_HEADER, pairs[0]), (BASES_HEADER, bases[0])):
-        assert header.count("\t") == line.count("\t")
 
 
 @pytest.fixture
@@ -80,6 +55,9 @@ def test_a_head_gives_probabilities_by_its_calibration(head):
 
 
 def test_without_a_head_the_contacts_rank(model):
+    maps = load_maps(model.ernie_rna)
+    strengths = maps.probabilities(None, torch.tensor([[0.0, 1.3], [0.4, 1.0]]), "GC", 0)
+    assert strengths.tolist() == [[0.0, 1.0], [pytest.approx(0.4), 1.0]]
     contacts = [folded.matrix for folded in fold(RNAS, model.ernie_rna, matrix="contacts")]
     for made, expected in zip(
         fold(RNAS, model.ernie_rna, matrix="probabilities"), contacts, strict=True

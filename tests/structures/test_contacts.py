@@ -206,12 +206,10 @@ def padded_biases(side):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("stacked", [True, False])
-def test_extracting_the_map_of_a_layer_and_head(side, stacked):
+def test_extracting_the_map_of_a_layer_and_head(side):
     biases, mask, starts = padded_biases(side)
     biases = biases.masked_fill(mask[None, :, None, None, :] == 0, -float("inf"))
-    source = biases if stacked else tuple(biases)
-    maps = extract_pairing_map(source, mask, layer=1, head=4)
+    maps = extract_pairing_map(biases[1], mask, head=4)
     assert maps.shape == (2, 5, 5)
     for row, (start, length) in enumerate(zip(starts, [5, 3], strict=True)):
         inner = slice(start + 1, start + 1 + length)
@@ -224,19 +222,19 @@ def test_extracting_the_map_of_a_layer_and_head(side, stacked):
 def test_extracting_takes_the_last_scores_of_head_5():
     expected = load_file(GOLDEN / "tiny_expected.safetensors")
     biases = expected["readme_1.attention_biases"][:, None]
-    maps = extract_pairing_map(biases, torch.ones(1, 14))
+    maps = extract_pairing_map(biases[-1], torch.ones(1, 14))
     assert torch.equal(maps[0], symmetrize(biases[-1, 0, 5, 1:-1, 1:-1]))
 
 
 def test_extracting_from_a_sequence_without_bases():
-    assert extract_pairing_map(torch.zeros(1, 1, 6, 2, 2), torch.ones(1, 2)).shape == (1, 0, 0)
+    assert extract_pairing_map(torch.zeros(1, 6, 2, 2), torch.ones(1, 2)).shape == (1, 0, 0)
 
 
 @pytest.mark.parametrize("row", [[1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
 def test_masks_that_make_no_sense(row):
     mask = torch.tensor([[1, 1, 1, 1], row])
     with pytest.raises(ValueError, match="attention_mask of sequence 1"):
-        extract_pairing_map(torch.zeros(1, 2, 6, 4, 4), mask)
+        extract_pairing_map(torch.zeros(2, 6, 4, 4), mask)
 
 
 def test_symmetrize():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_rna.options import OptionError
 from ernie_rna.structures import evaluation
 from ernie_rna.structures.evaluation import (
     PairScore,
@@ -68,10 +69,10 @@ def test_evaluation_follows_the_reference():
     assert result.shifted == [PairScore(1, 1, 1), PairScore(1, 0.5, 2 / 3)]
     assert result.mean_exact == PairScore(0.5, 0.25, 1 / 3)
     assert result.mean_shifted.recall == 0.75
-    assert ["\t".join(row) for row in result.rows()[1:]] == [
-        "a\t0.000000\t0.000000\t0.000000\t1.000000\t1.000000\t1.000000",
-        "b\t1.000000\t0.500000\t0.666667\t1.000000\t0.500000\t0.666667",
-    ]
+    assert result.columns() == {
+        **{"precision": [0, 1], "recall": [0, 0.5], "f1": [0, 2 / 3]},
+        **{"precision_shifted": [1, 1], "recall_shifted": [1, 0.5], "f1_shifted": [1, 2 / 3]},
+    }
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,21 @@ def test_sets_that_cannot_be_compared(predicted, reference, message):
         )
 
 
+def test_missing_predictions():
+    known = [Structure("a", "GAAAC", [(0, 4)]), Structure("b", "GAAAC", [(0, 4)])]
+    with pytest.warns(UserWarning, match="1 of 2 sequences have no prediction and are left out: b"):
+        assert evaluate(known[:1], known, missing="skip").mean_exact.f1 == 1
+    with pytest.warns(UserWarning, match="and are scored as without pairs: b"):
+        assert evaluate(known[:1], known, missing="unpaired").mean_exact.f1 == 0.5
+    with (
+        pytest.warns(UserWarning, match="1 of 1 sequences"),
+        pytest.raises(ValueError, match="no reference structure has a prediction; do the ids"),
+    ):
+        evaluate(known[:1], known[1:], missing="skip")
+    with pytest.raises(OptionError, match="missing must be error, skip or unpaired; got 'no'"):
+        evaluate(known, known, missing="no")
+
+
 def test_files_and_folders(tmp_path):
     known = [Structure("a", "GAAAC", [(0, 4)]), Structure("b", "GGAAACC", [(0, 6), (1, 5)])]
     write_structures(tmp_path / "known.dbn", known)
@@ -101,6 +117,9 @@ def test_files_and_folders(tmp_path):
         write_structures(tmp_path / "predicted" / f"{structure.id}.ct", [structure])
     result = evaluate(tmp_path / "predicted", tmp_path / "known.dbn")
     assert result.mean_exact == PairScore(1, 1, 1)
+    (tmp_path / "table.tsv").write_text("id\tmfe\na\t(...)\nb\t((...))\n")
+    columns = {"predicted_column": "mfe", "reference_column": "mfe"}
+    assert evaluate(tmp_path / "table.tsv", tmp_path / "known.dbn", **columns).ids == ["a", "b"]
 
 
 def baseline_f1(name, column):

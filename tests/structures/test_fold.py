@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from safetensors.torch import load_file
 
 import ernie_rna.structures.pairing_maps as maps_module
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import FoldOptions, OptionError, Share
 from ernie_rna.run.attention_scores import attention_scores
 from ernie_rna.run.loading import load_model

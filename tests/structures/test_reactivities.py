@@ -1,18 +1,23 @@
 """Chemical probing: its files, what it changes, and how well structures fit it."""
 
+import doctest
+import gzip
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 
 import ernie_rna
 from ernie_rna.cli import main as cli
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
+from ernie_rna.options import OptionError, ProbingOptions
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.structures import reactivities as module
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.structures.formats.structure import Structure, StructureFormatError
+from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.reactivities import Probing, read_reactivities, unpaired_auc
 from tests.conftest import ROOT
 
@@ -27,19 +32,42 @@ def write(path, text):
     return path
 
 
+def test_doctests():
+    assert doctest.testmod(module).failed == 0
+
+
 class TestFiles:
     def test_table_in_any_order(self, tmp_path):
-        text = "position\tid\treactivity\tnote\n2\ta\t-999\tx\n1\ta\t0.5\t\n1\tb\tNA\t\n"
+        text = "position\tid\treactivity\tnote\n2\ta first\t-999\tx\n1\ta\t0.5\t\n1\tb\tNA\t\n"
         found = read_reactivities(write(tmp_path / "r.tsv", text))
-        assert found["a"].tolist() == [0.5, -999]
-        assert np.isnan(found["b"]).all()
+        assert found["a"].values.tolist() == [0.5, -999]
+        assert np.isnan(found["b"].values).all()
+
+    def test_table_of_a_spreadsheet(self, tmp_path):
+        text = "\ufeffid;position;reactivity\na;1;0,5\na;2;1,25\n"
+        with pytest.warns(UserWarning, match="semicolons"):
+            found = read_reactivities(write(tmp_path / "r.csv", text))
+        assert found["a"].values.tolist() == [0.5, 1.25]
 
     def test_files_are_called_after_their_rna(self, tmp_path):
         write(tmp_path / "a.shape", "# a remark\n1 0.25\n2 nan\n")
         write(tmp_path / "b.map", "1\t0.25\t0.01\tG\n2\t1.5\t0.02\tA\n")
+        (tmp_path / "c.shape.gz").write_bytes(gzip.compress(b"1 0.5\n"))
         found = read_reactivities(tmp_path)
-        assert list(found) == ["a", "b"]
-        assert found["b"].tolist() == [0.25, 1.5]
+        assert list(found) == ["a", "b", "c"]
+        assert found["b"].values.tolist() == [0.25, 1.5]
+
+    def test_positions_left_out_have_no_data(self, tmp_path):
+        found = read_reactivities(write(tmp_path / "a.shape", "2 0.25\n5 1\n"))
+        np.testing.assert_array_equal(found["a"].values, [np.nan, 0.25, np.nan, np.nan, 1])
+
+    def test_bases_of_a_file_are_those_of_the_sequence(self, tmp_path):
+        write(tmp_path / "one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n")
+        probing = Probing(tmp_path / "one.shape")
+        values = probing.of(Structure("one", "gacuc", []))
+        np.testing.assert_array_equal(values, [0.25, np.nan, np.nan, 1.5, 0])
+        with pytest.raises(ValueError, match="base 4 of one is G, and t in its reactivities"):
+            probing.of(Structure("one", "GACGC", []))
 
     def test_two_files_of_an_id(self, tmp_path):
         for name in ("a.map", "a.shape"):
@@ -50,16 +78,17 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("r.tsv", "id\tposition\n", "r.tsv:1: no column reactivity"),
-            ("r.tsv", "id\tposition\treactivity\n", "r.tsv:1: no reactivities"),
-            ("r.shape", "1 0.5\n0 1\n", "r.shape:2: '0' is no position"),
-            ("r.shape", "1 0.5\n2 low\n", "r.shape:2: 'low' is no number; NaN or -999"),
-            ("r.shape", "1 0.5\n1 0.5\n", "r.shape:2: position 1 of r is there already"),
-            ("r.shape", "1 0.5\n3 0.5\n", "position 2 of r is missing; write -999"),
+            ("r.tsv", "id\tposition\n", "r.tsv: line 1: no column reactivity"),
+            ("r.tsv", "id\tposition\treactivity\n", "r.tsv: line 1: no reactivities"),
+            ("r.shape", "1 0.5\n0 1\n", "r.shape: line 2: '0' is no position"),
+            ("r.shape", "1 0.5\n2 low\n", "r.shape: line 2: 'low' is no number; NaN or -999"),
+            ("r.shape", "1 0.5\n1 0.5\n", "r.shape: line 2: position 1 of r is there already"),
+            ("r.shape", "1 0.5\n1000000 0.5\n", "'1000000' is no position, which .* to 999999"),
+            ("r.shape", "G 0.5\n", "r.shape: line 1: 'G' is no position"),
         ],
     )
     def test_what_is_wrong_is_told_with_its_line(self, tmp_path, name, text, message):
-        with pytest.raises(StructureFormatError, match=message):
+        with pytest.raises(InputError, match=message):
             read_reactivities(write(tmp_path / name, text))
 
     def test_other_files(self, tmp_path):
@@ -77,23 +106,30 @@ class TestEnergies:
         assert found == pytest.approx([-ENERGY / kt, 0.8 / kt, 0, 0, 0])
 
     def test_dms_tells_of_a_and_c(self):
-        found = Probing({"one": [2.0] * 4}, probe="dms").log_odds(Structure("one", "acGT", []))
+        probing = Probing({"one": [2.0] * 4}, ProbingOptions(probe="dms"))
+        found = probing.log_odds(Structure("one", "acGT", []))
         assert (found != 0).tolist() == [True, True, False, False]
 
     def test_other_constants(self):
-        probing = Probing({"one": [0.0]}, slope=1.8, intercept=-0.6)
+        options = ProbingOptions(reactivity_slope=1.8, reactivity_intercept=-0.6)
+        probing = Probing({"one": [0.0]}, options)
         assert probing.log_odds(Structure("one", "A", [])) == pytest.approx([0.6 / 0.61634], 1e-4)
 
-    @pytest.mark.parametrize(
-        ("reactivities", "options", "message"),
-        [
-            ({"one": [0.0]}, {"probe": "cmct"}, "probe must be one of shape, dms; got 'cmct'"),
-            ({"one": [float("inf")]}, {}, "one: a reactivity is infinite"),
-        ],
-    )
-    def test_what_cannot_be(self, reactivities, options, message):
-        with pytest.raises(ValueError, match=message):
-            Probing(reactivities, **options)
+    def test_what_cannot_be(self):
+        with pytest.raises(OptionError, match="probe must be shape or dms; got 'cmct'"):
+            ProbingOptions(probe="cmct")
+        with pytest.raises(OptionError, match="reactivity_slope must be a number; got inf"):
+            ProbingOptions(reactivity_slope=float("inf"))
+        with pytest.raises(ValueError, match="one: a reactivity is infinite"):
+            Probing({"one": [float("inf")]})
+
+    def test_the_digest_is_of_all_that_counts(self):
+        digests = {
+            Probing(values, options).digest
+            for values in ({"one": [0.5]}, {"two": [0.5]}, {"one": [0.25]})
+            for options in (ProbingOptions(), ProbingOptions(reactivity_slope=1.0))
+        }
+        assert len(digests) == 6
 
 
 class TestFold:
@@ -139,24 +175,6 @@ class TestFit:
         assert unpaired_auc(structure, np.array([5.0, 1, 2, 3, 4])) == 0.0
         assert unpaired_auc(structure, np.array([1.0, 1, np.nan, 1, 1])) == 0.5
         assert np.isnan(unpaired_auc(structure, np.array([1, np.nan, np.nan, np.nan, 1.0])))
-
-    def test_the_command(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.chdir(tmp_path)
-        write("known.dbn", ">a\nGAAAC\n(...)\n>b\nGAAAC\n(...)\n")
-        write("found.dbn", ">a\nGAAAC\n.....\n>b\nGAAAC\n(...)\n")
-        rows = [f"{id}\t{place}\t{2 * place % 5}\n" for id in "ab" for place in range(1, 6)]
-        write("r.tsv", "id\tposition\treactivity\n" + "".join(rows))
-        command = ["evaluate", "found.dbn", "known.dbn", "--reactivity", "r.tsv", "-o", "out.tsv"]
-        assert cli.main(command) == 0
-        assert (
-            "predicted 0.8333 (1 of 2 sequences), known 0.8333 (2 of 2" in capsys.readouterr().out
-        )
-        header, first, second = Path("out.tsv").read_text().splitlines()
-        assert header.endswith("f1_shifted\tpredicted_reactivity_auc\tknown_reactivity_auc")
-        assert first.endswith("\tnan\t0.833333")
-        assert second.endswith("\t0.833333\t0.833333")
-        assert cli.main(["evaluate", "found.dbn", "--reactivity", "r.tsv", "-o", "-"]) == 0
-        assert capsys.readouterr().out == "id\tpredicted_reactivity_auc\na\tnan\nb\t0.833333\n"
 
 
 def test_unpaired_bases_of_the_crystal_structure_are_the_reactive_ones():

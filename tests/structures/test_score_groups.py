@@ -4,10 +4,11 @@ import doctest
 
 import pytest
 
+from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures import score_groups as module
 from ernie_rna.structures.evaluation import PairScore, evaluate
-from ernie_rna.structures.formats.structure import Structure, StructureFormatError
-from ernie_rna.structures.score_groups import by_label, by_length, group_rows, read_labels
+from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.structures.score_groups import by_label, by_length, read_labels
 
 KNOWN = [
     Structure("a", "G" * 40, [(0, 39), (1, 38)]),
@@ -47,16 +48,15 @@ def test_by_label(evaluations):
     groups = by_label(evaluations, {"a": "x", "b": "y", "c": "y", "d": "y"}, "family")
     assert [(g.by, g.name, g.count) for g in groups] == [("family", "y", 3), ("family", "x", 1)]
     assert groups[1].scores["predicted"].recall == 0.5
-    rows = group_rows(groups)
-    assert rows[0][:4] == ["by", "group", "evaluation", "sequences"]
-    assert [row[2] for row in rows[1:]] == ["predicted", "mfe"] * 2
+    assert [list(group.scores) for group in groups] == [["predicted", "mfe"]] * 2
 
 
 def test_labels_of_a_table(tmp_path):
     path = tmp_path / "known.tsv"
-    path.write_text("id\tfamily\na\tx y\nb\t\n")
+    path.write_text("id\tfamily\na first\tx y\nb\t\n")
     assert read_labels(path, "family") == {"a": "x y", "b": ""}
     assert read_labels(path, "type") is None
+    assert read_labels("known.dbn", "family") is None
     path.write_text("id\tfamily\na\n")
-    with pytest.raises(StructureFormatError, match=r"known\.tsv:2: no id or no family"):
+    with pytest.raises(InputError, match=r"known\.tsv: line 2: 1 cells, and the header has 2"):
         read_labels(path, "family")

@@ -21,8 +21,8 @@ TEST = ("--split-column", "split", "--eval-split", "test")
 def model_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
-    heads = {"pair_channels": 12, "pair_blocks": 2, "loading_channels": 8, "loading_blocks": 2}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 8}
+    heads = {"pair_channels": 16, "pair_blocks": 2, "loading_channels": 8, "loading_blocks": 2}
     config = ErnieRnaConfig(**sizes, **heads, intermediate_size=32, max_position_embeddings=42)
     ErnieRnaForMaskedLM(config).save_pretrained(folder)
     ErnieRnaTokenizer(model_max_length=42).save_pretrained(folder)

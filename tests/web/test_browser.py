@@ -40,7 +40,7 @@ def server(tmp_path_factory):
     """Where `ernie-rna serve` is, started in an empty folder."""
     here, temporary = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("temporary")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "ernie_rna.cli", "serve", "--port", "7899"]
+    command = [sys.executable, "-m", "ernie_rna", "serve", "--port", "7899"]
     process = subprocess.Popen(
         [*command, "--threads", "1", "--seconds", str(SECONDS)],
         cwd=here,
@@ -76,6 +76,7 @@ class Visitor:
     def open(self, address):
         self.driver.get(address)
         self.wait(lambda: self.named("Fold"))
+        self.pictures(2)
 
     def resize(self, width, height):
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
@@ -166,6 +167,14 @@ def visitor(first, server):
     return first
 
 
+def test_it_opens_with_an_example_folded_and_drawn(visitor):
+    loops, arcs = visitor.pictures(2)
+    assert loops.startswith("layout: tRNA-Phe: ")
+    assert "known structure" in arcs
+    assert visitor.folded.startswith(">tRNA-Phe")
+    visitor.screenshot("opening")
+
+
 def take(visitor, example, start):
     visitor.click(example)
     visitor.wait(lambda: start in visitor.box.get_attribute("value"))
@@ -177,12 +186,12 @@ def take(visitor, example, start):
 def test_structures(visitor):
     take(visitor, "Hammerhead", "UCCAGUCG")
     visitor.click("Fold")
-    loops, arcs = visitor.pictures(2)
-    assert loops.startswith("loops: hammerhead: ")
-    assert "known structure" in arcs
-    assert visitor.folded.startswith(">hammerhead\nUCCAGUCG")
+    visitor.wait(lambda: visitor.pictures(2)[0].startswith("layout: hammerhead: "))
+    assert "known structure" in visitor.pictures(2)[1]
+    assert visitor.folded.startswith(">hammerhead ")
+    assert "\nUCCAGUCG" in visitor.folded
     links = [one.get_attribute("href") for one in visitor.all("a[download]")]
-    for name in (".dbn", ".ct", ".npz", "drawing.svg", "arcs.svg"):
+    for name in (".dbn", ".ct", ".npz", "layout.svg", "arcs.svg"):
         assert any(link.endswith(name) for link in links), links
     visitor.screenshot("structure")
 
@@ -217,7 +226,22 @@ def test_bad_input_is_told_without_a_stack(visitor):
     assert "looks like a protein" in visitor.error()
     assert "Traceback" not in visitor.driver.page_source
     assert not visitor.all("img[src='x']")
+    # Nothing of another RNA is left below it.
+    visitor.wait(lambda: not visitor.all(".picture img") and not visitor.folded)
     visitor.screenshot("bad-input")
+
+
+def test_another_rna_is_drawn_when_it_is_chosen(visitor):
+    take(visitor, "All 14 examples", "hammerhead")
+    visitor.click("Fold")
+    visitor.wait(lambda: visitor.folded.count(">") == 14)
+    first = visitor.pictures(2)[0]
+    chosen = visitor.driver.find_element(By.CSS_SELECTOR, "input[aria-label='RNA to draw']")
+    chosen.send_keys(Keys.CONTROL, "a")
+    chosen.send_keys("hammerhead", Keys.ENTER)
+    visitor.wait(lambda: visitor.pictures(2)[0].startswith("layout: hammerhead: "))
+    assert not first.startswith("layout: hammerhead: ")
+    assert visitor.folded.count(">") == 14
 
 
 def test_two_users_at_once(come, visitor):
@@ -226,22 +250,31 @@ def test_two_users_at_once(come, visitor):
     take(other, "Hammerhead", "UCCAGUCG")
     for one in (visitor, other):
         one.click("Fold")
+    other.wait(lambda: "hammerhead" in other.pictures(2)[0])
     assert "tRNA-Phe" in visitor.pictures(2)[0]
-    assert "hammerhead" in other.pictures(2)[0]
     assert visitor.folded.startswith(">tRNA-Phe")
     assert other.folded.startswith(">hammerhead")
 
 
 def test_narrow_screens(visitor):
     visitor.resize(390, 844)
-    take(visitor, "tRNA", "GCGGAUUU")
-    visitor.click("Fold")
-    visitor.pictures(2)
-    visitor.screenshot("narrow")
-    wide, shown = visitor.driver.execute_script(
-        "return [document.documentElement.scrollWidth, innerWidth]"
-    )
-    assert wide <= shown
+    take(visitor, "All 14 examples", "hammerhead")
+    for tab, button, count in (
+        ("Structure", "Fold", 2),
+        ("Pairing maps", "Draw the map", 1),
+        ("Substitutions", "Score all substitutions", 1),
+        ("Embeddings", "Plot the vectors", 1),
+    ):
+        choose_tab(visitor, tab)
+        visitor.click(button)
+        visitor.wait(lambda: visitor.all("a[download]"))
+        visitor.pictures(count)
+        visitor.screenshot(f"narrow-{button.split()[-1]}")
+        wide, shown = visitor.driver.execute_script(
+            "return [document.documentElement.scrollWidth, innerWidth]"
+        )
+        assert wide <= shown
+        visitor.resize(390, 844)
 
 
 def focus(visitor, text):
@@ -255,9 +288,10 @@ def focus(visitor, text):
 
 
 def test_keyboard_alone(visitor):
-    focus(visitor, "tRNA").send_keys(Keys.ENTER)
-    visitor.wait(lambda: "GCGGAUUU" in visitor.box.get_attribute("value"))
+    focus(visitor, "Hammerhead").send_keys(Keys.ENTER)
+    visitor.wait(lambda: "UCCAGUCG" in visitor.box.get_attribute("value"))
     focus(visitor, "Fold").send_keys(Keys.ENTER)
+    visitor.wait(lambda: visitor.folded.startswith(">hammerhead"))
     visitor.pictures(2)
     for tab, button in (
         ("Pairing maps", "Draw the map"),

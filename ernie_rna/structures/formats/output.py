@@ -15,23 +15,19 @@ once it is complete.
 from __future__ import annotations
 
 import contextlib
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import numpy as np
-
+from ernie_rna.run.matrices import MATRICES, matrix_output
 from ernie_rna.run.outputs import (
     STANDARD_OUTPUT,
     OutputError,
     check_output_files,
-    replacing,
     replacing_folder,
 )
 from ernie_rna.run.runner import Output, Write, text_output
-from ernie_rna.sequences.fasta import FilePath, InputError
 from ernie_rna.sequences.tables import format_row
 from ernie_rna.structures.formats.by_extension import FORMATTERS
 from ernie_rna.structures.formats.dbn import TSV_HEADER
@@ -40,105 +36,84 @@ if TYPE_CHECKING:
     from ernie_rna.structures.fold import Fold
 
 _IN_FOLDERS = (".ct", ".bpseq")
-MATRICES = ".npz"
-_MEMBER = ".npy"  # of which a .npz file consists
-_LONGEST_ID = 2**16 - 1 - len(_MEMBER)  # bytes: zip files have names of 16 bits' length
+_PAIRS = "id\ti\tj\tbase_i\tbase_j\tprobability\n"
+_BASES = "id\tposition\tbase\tpartner\treliability\n"
 
 
-def check_outputs(outputs: Sequence[str], tables: Sequence[str] = ()) -> None:
-    """Raise before any work what would keep an output from being written.
+def fold_outputs(
+    paths: Sequence[str], pairs: str | None = None, bases: str | None = None
+) -> list[Output[Fold]]:
+    """Where structures go, checked before any work.
 
     Args:
-        outputs: of structures and matrices.
-        tables: others, which are .tsv files.
+        paths: of structures and matrices.
+        pairs, bases: of the tables.
 
     Raises:
         ValueError: an extension names no format, or an output is named twice.
         OutputError: what is there is nothing that may be replaced, or there is no folder to write
             it to.
     """
-    folders = [output for output in outputs if suffix_of(output) in _IN_FOLDERS]
-    check_output_files([*outputs, *tables], force=True, folders=folders)
-    for output in outputs:
-        suffix = suffix_of(output)
-        if output != STANDARD_OUTPUT and suffix not in (*FORMATTERS, MATRICES):
-            known = ", ".join((*FORMATTERS, MATRICES))
-            raise ValueError(f"{output}: the extension must be one of {known}")
-        if output.endswith("/") and suffix not in _IN_FOLDERS:
-            raise ValueError(f"{output}: a folder takes {' or '.join(_IN_FOLDERS)} files")
-        if Path(output).exists():
-            _check_replaceable(output)
-    for table in tables:
-        if table != STANDARD_OUTPUT and suffix_of(table) != ".tsv":
-            raise ValueError(f"{table}: the extension must be .tsv")
+    tables = [(pairs, _PAIRS, _pair_lines), (bases, _BASES, _base_lines)]
+    outputs = [_output(path) for path in paths]
+    outputs += [text_output(path, *how) for path, *how in tables if path is not None]
+    folders = [path for path in paths if suffix_of(path) in _IN_FOLDERS]
+    check_output_files([one.path for one in outputs], force=True, folders=folders)
+    for path in (pairs, bases):
+        if path not in (None, STANDARD_OUTPUT) and suffix_of(path) != ".tsv":
+            raise ValueError(f"{path}: the extension must be .tsv")
+    return outputs
 
 
-def _check_replaceable(output: str) -> None:
-    """Raise OutputError if what is there is no earlier output of this kind."""
-    path = Path(output)
-    if not _is_folder(output):
-        if path.is_dir():
-            raise OutputError(f"{output} is a folder; write {output}/ for a file each in it")
-        return
-    if not path.is_dir():
-        raise OutputError(f"{output} is to be a folder, but there is a file of that name")
-    others = sorted(file.name for file in path.iterdir() if file.suffix != suffix_of(output))
-    if others:
-        raise OutputError(
-            f"{output} holds {others[0]}, which is none of our files; name another folder"
-        )
-
-
-def suffix_of(output: str) -> str:
+def suffix_of(path: str) -> str:
     """The extension that names the format; standard output takes dot-bracket."""
-    return ".dbn" if output == STANDARD_OUTPUT else Path(output).suffix.lower()
+    return ".dbn" if path == STANDARD_OUTPUT else Path(path).suffix.lower()
 
 
-def _is_folder(output: str) -> bool:
-    return output.endswith("/") or suffix_of(output) == ".bpseq"
-
-
-def fold_output(path: str) -> Output[Fold]:
-    """An output of `fold` that `check_outputs` has passed."""
-    suffix = suffix_of(path)
+def _output(path: str) -> Output[Fold]:
+    suffix, in_folder = suffix_of(path), path.endswith("/")
+    if suffix not in (*FORMATTERS, MATRICES):
+        known = ", ".join((*FORMATTERS, MATRICES))
+        raise ValueError(f"{path}: the extension must be one of {known}")
+    if in_folder and suffix not in _IN_FOLDERS:
+        raise ValueError(f"{path}: a folder takes {' or '.join(_IN_FOLDERS)} files")
+    if in_folder or suffix == ".bpseq":
+        _check_folder(path, suffix)
+        return Output(path, _open_folder)
+    if suffix in _IN_FOLDERS and Path(path).is_dir():
+        raise OutputError(f"{path} is a folder; write {path}/ for a file each in it")
     if suffix == MATRICES:
         return matrix_output(path, lambda folded: (folded.structure.id, folded.matrix))
-    if _is_folder(path):
-        return Output(path, _open_folder)
     header, format_one = TSV_HEADER * (suffix == ".tsv"), FORMATTERS[suffix]
     return text_output(path, header, lambda folded: format_one(folded.structure))
 
 
-def pairs_output(path: str) -> Output[Fold]:
-    """A table with a line for each pair of each structure."""
-    header = format_row("id", "i", "j", "base_i", "base_j", "probability")
-    return text_output(path, header, _pair_lines)
-
-
 def _pair_lines(folded: Fold) -> Iterator[str]:
-    structure, reliabilities = folded.structure, _reliabilities(folded)
+    assert folded.reliabilities is not None
+    structure = folded.structure
     for i, j in structure.pairs:
-        bases = structure.sequence[i], structure.sequence[j]
-        yield format_row(structure.id, i + 1, j + 1, *bases, f"{reliabilities[i]:.4f}")
-
-
-def bases_output(path: str) -> Output[Fold]:
-    """A table with a line for each base of each structure."""
-    header = format_row("id", "position", "base", "partner", "reliability")
-    return text_output(path, header, _base_lines)
+        cells = structure.id, i + 1, j + 1, structure.sequence[i], structure.sequence[j]
+        yield format_row(*cells, f"{folded.reliabilities[i]:.4f}")
 
 
 def _base_lines(folded: Fold) -> Iterator[str]:
-    structure = folded.structure
-    rows = zip(structure.sequence, structure.partners, _reliabilities(folded), strict=True)
+    assert folded.reliabilities is not None
+    structure, sure = folded.structure, folded.reliabilities.tolist()
+    rows = zip(structure.sequence, structure.partners, sure, strict=True)
     for position, (base, partner, reliability) in enumerate(rows, 1):
         yield format_row(structure.id, position, base, partner, f"{reliability:.4f}")
 
 
-def _reliabilities(folded: Fold) -> list[float]:
-    assert folded.reliabilities is not None
-    reliabilities: list[float] = folded.reliabilities.tolist()
-    return reliabilities
+def _check_folder(path: str, suffix: str) -> None:
+    """Raise OutputError if there is something but an earlier folder of ours."""
+    if Path(path).is_file():
+        raise OutputError(f"{path} is to be a folder, but there is a file of that name")
+    if Path(path).is_dir():
+        others = sorted(file.name for file in Path(path).iterdir() if file.suffix != suffix)
+        if others:
+            raise OutputError(
+                f"{path} holds {others[0]}, which is none of our files; name another folder"
+            )
 
 
 @contextlib.contextmanager
@@ -169,68 +144,3 @@ def file_name(id: str, suffix: str) -> str:
     if len(name) > 250:
         raise ValueError("the id is too long for the name of a file; write one .ct, .dbn or .tsv")
     return name
-
-
-# ---------------------------------------------------------------------------------------------
-# Matrices
-
-
-def matrix_output(
-    path: str, matrix_of: Callable[[Any], tuple[str, np.ndarray | None]]
-) -> Output[Any]:
-    """An .npz file with the matrix of each result, (length, length), under its id."""
-
-    @contextlib.contextmanager
-    def opened(path: str) -> Iterator[Write[Any]]:
-        with replacing(Path(path)) as temporary, write_matrices(temporary) as write:
-            yield lambda result: write(*matrix_of(result))
-
-    return Output(path, opened)
-
-
-@contextlib.contextmanager
-def write_matrices(path: FilePath) -> Iterator[Callable[[str, np.ndarray | None], None]]:
-    """Write matrices to an .npz file: gives a function for each id and its matrix, None for none.
-
-    Each matrix goes to the file at once, compressed, so memory does not grow with their number. The
-    same matrices give the same bytes. ``numpy.load(path)[id]`` reads one back. The function raises
-    ValueError for an id that is written twice, or is none by `check_matrix_id`.
-
-    >>> import tempfile, os
-    >>> path = os.path.join(tempfile.mkdtemp(), "contacts.npz")
-    >>> with write_matrices(path) as write:
-    ...     write("tiny", np.eye(2, dtype=np.float32))
-    >>> np.load(path)["tiny"].tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-
-        def write(id: str, matrix: np.ndarray | None) -> None:
-            check_matrix_id(id)
-            if f"{id}{_MEMBER}" in archive.NameToInfo:
-                raise ValueError(f"the file already has a matrix of {id!r}")
-            if matrix is None:
-                return
-            # A ZipInfo has a fixed time, so that the bytes depend on the content alone.
-            info = zipfile.ZipInfo(f"{id}{_MEMBER}")
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(matrix), allow_pickle=False)
-
-        yield write
-
-
-def check_matrix_id(id: str) -> None:
-    """Refuse an id that no .npz file can hold.
-
-    Raises:
-        InputError: it is too long, or ends in .npy, which such files add to all names: of `x` and
-            `x.npy` `numpy.load` would find only one.
-    """
-    if id.endswith(_MEMBER):
-        raise InputError(f"{id}: an .npz file has no ids that end in {_MEMBER}")
-    size = len(id.encode())
-    if size > _LONGEST_ID:
-        raise InputError(
-            f"{id[:40]}...: an id in an .npz file has at most {_LONGEST_ID} bytes, not {size}"
-        )

@@ -72,6 +72,11 @@ def test_letters_follow_the_four_brackets():
     assert from_dot_bracket("([{<AB)]}>ab") == knots
 
 
+@pytest.mark.parametrize("text", ["(aa[A)]A", "(AA[a)]a"])
+def test_a_letter_may_open_in_either_case(text):
+    assert from_dot_bracket(text) == [(0, 5), (1, 7), (2, 4), (3, 6)]
+
+
 def test_more_than_thirty_pages_are_an_error():
     knots = [(n, n + 31) for n in range(31)]
     with pytest.raises(ValueError, match=r"31 kinds of bracket .* \.ct"):
@@ -96,6 +101,8 @@ def test_no_pairs(text):
         ("..)", r"'\)' at index 2 .* closes a bracket that is not open"),
         ("(]", r"'\]' at index 1 .* not open"),
         ("(.A)", r"'A' at index 2 .* is never closed"),
+        ("(.a)", r"'a' at index 2 .* is never closed"),
+        ("aAA", r"'A' at index 2 .* not open"),
         ("(. )", r"unknown character ' ' at index 2"),
         ("(*)", r"unknown character '\*' at index 1"),
     ],

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import ernie_rna
+from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.formats.rdat import read_rdat
-from ernie_rna.structures.formats.structure import StructureFormatError
 from ernie_rna.structures.reactivities import read_reactivities
 
 # The forms are those of RMDB's TRNAPH_SHP_0001 (0.22) and of its page on the format (0.34).
@@ -56,8 +56,8 @@ def test_the_new_form_with_two_rows(tmp_path):
     write(tmp_path / "tiny.rdat", NEW)
     found = read_reactivities(tmp_path)
     assert list(found) == ["tiny.1", "tiny.2"]
-    np.testing.assert_array_equal(found["tiny.1"], [np.nan, 0.1, 0.8, np.nan, np.nan])
-    np.testing.assert_array_equal(found["tiny.2"], [np.nan, 0.2, 0.9, 1.0, np.nan])
+    np.testing.assert_array_equal(found["tiny.1"].values, [np.nan, 0.1, 0.8, np.nan, np.nan])
+    np.testing.assert_array_equal(found["tiny.2"].values, [np.nan, 0.2, 0.9, 1.0, np.nan])
 
 
 @pytest.mark.parametrize("gap", ["1 0.1\t0.8", "1\t0.1\t0.8", " 1\t0.1 0.8", "1  0.1, 0.8"])
@@ -77,7 +77,7 @@ def test_the_example_in_both_formats(tmp_path):
     """What `--reactivity` does with a file depends on its numbers alone."""
     shape = ernie_rna.examples() / "RNase-P.shape"
     sequence = (ernie_rna.examples() / "RNase-P.fasta").read_text().splitlines()[1]
-    (values,) = read_reactivities(shape).values()
+    ((values, _),) = read_reactivities(shape).values()
     known = [index for index, value in enumerate(values) if value > -500]
     lines = [
         "RDAT_VERSION 0.34",
@@ -89,7 +89,7 @@ def test_the_example_in_both_formats(tmp_path):
     ]
     found = read_reactivities(write(tmp_path / "RNase-P.rdat", "\n".join(lines)))
     expected = np.where(values > -500, values, np.nan)
-    np.testing.assert_array_equal(found["RNase-P"], expected)
+    np.testing.assert_array_equal(found["RNase-P"].values, expected)
 
 
 @pytest.mark.parametrize(
@@ -119,5 +119,5 @@ def test_the_example_in_both_formats(tmp_path):
 def test_what_is_wrong_is_told_with_its_line(tmp_path, before, after, message):
     assert before in NEW
     path = write(tmp_path / "tiny.rdat", NEW.replace(before, after))
-    with pytest.raises(StructureFormatError, match=f"tiny.rdat:{message}"):
+    with pytest.raises(InputError, match=f"tiny.rdat: line {message}"):
         read_rdat(path)

@@ -1,0 +1,221 @@
+"""What a model makes of an RNA, drawn: for `ernie-rna plot` and for the web page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from os import fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.extras import import_extra
+from ernie_rna.options import PlotOptions, WindowOptions, takes
+from ernie_rna.plots.drawings import (
+    EXTENSIONS,
+    plot_arcs,
+    plot_components,
+    plot_effects,
+    plot_layout,
+    plot_pairing_map,
+    save,
+)
+from ernie_rna.run.find_model import find_model
+from ernie_rna.run.matrices import write_matrices
+from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.runner import iterate
+from ernie_rna.scoring.letter_scores import NUCLEOTIDES
+from ernie_rna.scoring.mutate import mutate
+from ernie_rna.sequences.fasta import FastaRecord, FilePath
+from ernie_rna.sequences.sources import Sequences, as_source, check_lengths, survey
+from ernie_rna.structures.closeness import closeness
+from ernie_rna.structures.fold import FoldTask
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.dot_bracket import BasePair
+from ernie_rna.structures.formats.structure import differing_base
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was drawn.
+
+    Attributes:
+        figure: of matplotlib.
+        source: what of the model is drawn, in a few words.
+        caption: what is to be seen, in a line.
+        values: what is drawn, by name.
+    """
+
+    figure: Figure
+    source: str
+    caption: str
+    values: dict[str, np.ndarray]
+
+
+@takes(PlotOptions)
+def plot(
+    sequences: Sequences,
+    model: Any,
+    output: FilePath,
+    *,
+    values: FilePath | None = None,
+    known: Sequence[BasePair] | None = None,
+    options: PlotOptions,
+) -> Picture:
+    """Draw what a model makes of one of some sequences, or of all, and save the picture.
+
+    Args:
+        sequences, model: as for `embed.embed`.
+        output: .png, .svg or .pdf.
+        values: .npz file for the numbers that are drawn.
+        known: base pairs, counted from 0, to be drawn beside the predicted ones (map, arcs).
+
+    Raises:
+        InputError: a sequence is unfit or too long.
+        ValueError: an option is off, there is no such sequence or reference, the model lacks the
+            head that this needs, or there is nothing to draw.
+        OutputError: an output exists, or the disk is full.
+    """
+    check_output_files([fspath(output)], options.force, extensions=EXTENSIONS)
+    if values is not None:
+        check_output_files([fspath(values)], options.force, extensions=[".npz"])
+    import_extra("matplotlib", "plot", "a plot")
+    if options.what == "layout":
+        import_extra("RNA", "vienna", "a drawing of stems and loops")
+    options, records = options.resolved(), as_source(sequences, options.unknown).read()
+    if options.what == "embeddings":
+        chosen = list(records)
+        shown = f"{len(chosen)} RNAs"
+    else:
+        chosen = [_find_record(records, options.id)]
+        shown = f"{chosen[0].id}, {len(chosen[0].sequence)} nt"
+    if options.reference is not None:
+        known = _find_reference(options.reference, chosen[0])
+    source = find_model(model, options.revision)
+    picture = _DRAW[options.what](chosen, source, options, known)
+    zero = ", pairing scores zero" if options.pairing_scores == "zero" else ""
+    title = f"{shown}\n{_name(source)}, {picture.source}{zero}"
+    save(picture.figure, output, title if options.title is None else options.title)
+    if values is not None:
+        with write_matrices(values) as write:
+            for name, array in picture.values.items():
+                write(name, array)
+    return picture
+
+
+def _name(source: Any) -> str:
+    from ernie_rna.run.provenance import model_name
+
+    return Path(model_name(source)).name
+
+
+def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
+    """The record with an id; without one, the only record."""
+    if id is not None:
+        found = next((record for record in records if record.id == id), None)
+        if found is None:
+            raise ValueError(f"no sequence has the id {id!r}; the ids are first words of headers")
+        return found
+    first, *others = islice(records, 2)
+    if others:
+        raise ValueError(f"there are several sequences: name one by --id, such as {first.id}")
+    return first
+
+
+def _find_reference(path: FilePath, record: FastaRecord) -> list[BasePair]:
+    """The pairs of the structure with the id of a record, in a file or folder."""
+    known = next((one for one in read_structures(path) if one.id == record.id), None)
+    if known is None:
+        raise ValueError(f"{path} has no structure with the id {record.id!r}")
+    length, other = len(record.sequence), len(known.sequence)
+    if length != other:
+        raise ValueError(f"{record.id} has {length} nt, {other} in {path}")
+    at = differing_base(record.sequence, known.sequence)
+    if at is not None:
+        raise ValueError(f"{record.id} has another base at position {at + 1} in {path}")
+    return known.pairs
+
+
+def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    (record,), is_map, sure = records, options.what == "map", options.confidence
+    matrix = "scores" if is_map and not sure else "probabilities"
+    task = FoldTask(replace(options, matrix=matrix), None, with_reliabilities=True)
+    (folded,) = iterate(task, records, model)
+    if folded.matrix is None or folded.reliabilities is None:
+        raise ValueError(f"{record.id} has no structure: {folded.problem}")
+    maps, sequence, pairs = task.maps, record.sequence, folded.structure.pairs
+    caption = f"{record.id}: {len(pairs)} base pairs"
+    given: Any = {"pairs": pairs, "known": known}
+    if is_map:
+        label, limits = (maps.certainty, (0.0, 1.0)) if sure else (maps.label, None)
+        figure = plot_pairing_map(folded.matrix, sequence, label=label, limits=limits, **given)
+        caption += " are read off this map"
+    elif options.what == "arcs":
+        values = folded.matrix if sure else None
+        figure = plot_arcs(sequence, probabilities=values, label=maps.certainty, **given)
+        caption += "; its known structure is below the arcs" * (known is not None)
+    else:
+        figure = plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
+    return Picture(figure, maps.source, caption, {record.id: folded.matrix})
+
+
+def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    from ernie_rna.run.threads import use_threads
+    from ernie_rna.structures.pairing_maps import HEAD, LAYER, head_maps, load_maps
+
+    (record,) = records
+    layer = LAYER if options.layer is None else options.layer
+    head = HEAD if options.head is None else options.head
+    maps = load_maps(model, layer, head, options.pairing_scores, **options.loading)
+    check_lengths(survey(records), maps.model.config, options.long, ("error", "full"))
+    with use_threads(options.threads):
+        scores = head_maps(maps.model, record.sequence, layer, options.pairing_scores)
+    values = scores.float().cpu().numpy()  # (heads, length, length)
+    figure = plot_pairing_map(values, record.sequence, highlight=head, label=maps.label)
+    caption = f"{len(values)} heads; structures without training are read off head {HEAD}"
+    return Picture(figure, maps.source.partition(",")[0], caption, {record.id: values})
+
+
+def _closeness(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    (close,) = closeness(records, model, options=options)
+    label, values = "probability to be close in space", close.probabilities
+    figure = plot_pairing_map(values, records[0].sequence, label=label)
+    return Picture(figure, "closeness", f"{close.id}: {label}", {close.id: values})
+
+
+def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    (scores,) = mutate(records, model, options=options)
+    perplexity = f"pseudo-perplexity {scores.pseudo_perplexity:.2f} (1 at best, 4 for a guess)"
+    values = {
+        "sequence": np.array(scores.sequence),
+        "letters": np.array(list(NUCLEOTIDES)),
+        "log_probabilities": scores.log_probabilities,
+        "effects": scores.effects,
+    }
+    return Picture(plot_effects(scores), "substitutions", f"{scores.id}: {perplexity}", values)
+
+
+def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    own = {one.name: getattr(options, one.name) for one in fields(WindowOptions)}
+    vectors = {one.id: one["mean"] for one in embed(records, model, **own)}
+    words = [word for record in records for word in record.description.split()[-1:]]
+    are_shared = len(set(words)) < len(words) == len(records)
+    means = np.array(list(vectors.values()))
+    figure = plot_components(means, list(vectors), groups=words if are_shared else None)
+    caption = f"{len(means)} vectors of {means.shape[1]} numbers, in two principal components"
+    return Picture(figure, "mean vectors of the last layer", caption, vectors)
+
+
+_DRAW = {
+    **dict.fromkeys(("map", "arcs", "layout"), _structure),
+    "heads": _heads,
+    "closeness": _closeness,
+    "substitutions": _substitutions,
+    "embeddings": _embeddings,
+}

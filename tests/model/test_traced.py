@@ -1,0 +1,101 @@
+"""Traced models: torch.jit.trace, and ONNX files made by it, in onnxruntime where installed."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ernie_rna
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::UserWarning",
+    "ignore::FutureWarning",
+    "ignore::torch.jit.TracerWarning",
+)
+EXAMPLE = ["GGGGAAAACCCCAUGC", "AUGCAUGC", "GGGAAACCCUU"]
+OTHER = ["GGGGAAAACCCCAUGC" * 5, "AUGC"]  # other sizes than those of the example
+NAMES = ("input_ids", "attention_mask")
+
+
+class HiddenStates(nn.Module):
+    """The encoder with the two inputs that are exported, and one output."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = ernie_rna.ErnieRnaModel.from_pretrained(ernie_rna.mini()).eval()
+
+    def forward(self, input_ids, attention_mask):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+@pytest.fixture(scope="module")
+def encoder() -> HiddenStates:
+    return HiddenStates()
+
+
+def tokens(sequences: list[str]) -> tuple[torch.Tensor, ...]:
+    batch = ernie_rna.ErnieRnaTokenizer()(sequences, return_tensors="pt", padding=True)
+    return tuple(batch[name] for name in NAMES)
+
+
+def largest_difference(encoder, run, sequences) -> float:
+    """Of real tokens, to what the model computes itself."""
+    inputs = tokens(sequences)
+    with torch.no_grad():
+        expected = encoder(*inputs)
+    return (run(*inputs) - expected)[inputs[1].bool()].abs().max().item()
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_trace_is_the_model_at_any_length(encoder, gradients):
+    with torch.set_grad_enabled(gradients):
+        traced = torch.jit.trace(encoder, tokens(EXAMPLE))  # which checks itself
+    for sequences in (EXAMPLE, OTHER):
+        assert largest_difference(encoder, traced, sequences) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def onnx_file(encoder, tmp_path_factory):
+    pytest.importorskip("onnx")
+    path = str(tmp_path_factory.mktemp("onnx") / "model.onnx")
+    axes = {name: {0: "batch", 1: "seq"} for name in (*NAMES, "hidden_states")}
+    torch.onnx.export(
+        encoder,
+        tokens(EXAMPLE),
+        path,
+        dynamo=False,
+        input_names=list(NAMES),
+        output_names=["hidden_states"],
+        dynamic_axes=axes,
+        opset_version=17,
+    )
+    return path
+
+
+def in_onnxruntime(path: str):
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+
+    def run(*inputs):
+        feed = dict(zip(NAMES, (one.numpy() for one in inputs), strict=True))
+        return torch.from_numpy(session.run(None, feed)[0])
+
+    return run
+
+
+def test_an_onnx_file_is_the_model_at_any_length(encoder, onnx_file):
+    run = in_onnxruntime(onnx_file)
+    for sequences in (EXAMPLE, OTHER):
+        assert largest_difference(encoder, run, sequences) < 1e-5  # measured: 2.4e-6
+
+
+def test_an_onnx_file_in_int8(encoder, onnx_file, tmp_path):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    path = str(tmp_path / "int8.onnx")
+    quantization.quantize_dynamic(onnx_file, path)
+    inputs = tokens(OTHER)
+    with torch.no_grad():
+        expected = encoder(*inputs)
+    cosine = torch.cosine_similarity(in_onnxruntime(path)(*inputs), expected, dim=-1)
+    assert cosine[inputs[1].bool()].min() > 0.99
+    assert np.isfinite(cosine.numpy()).all()

@@ -1,0 +1,137 @@
+"""Files and folders of structures, matrices and tables: written, and what keeps them from it."""
+
+import contextlib
+import doctest
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_rna.run.outputs import OutputError
+from ernie_rna.structures.fold import Fold
+from ernie_rna.structures.formats import output as module
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.output import file_name, fold_outputs
+from ernie_rna.structures.formats.structure import Structure
+
+
+def test_doctests():
+    assert doctest.testmod(module).failed == 0
+
+
+@contextlib.contextmanager
+def opened(path):
+    (output,) = fold_outputs([path])
+    with output.open(output.path) as write:
+        yield write
+
+
+HAIRPIN = Fold(
+    Structure("a/1é", "GGGAAACCC", [(0, 8), (1, 7)], "of 1 kind"),
+    np.eye(9, dtype=np.float32),
+    reliabilities=np.linspace(0, 1, 9, dtype=np.float32),
+)
+OTHER = Fold(Structure("b", "gAtN", [(1, 2)]), np.ones((4, 4), dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", ["o.dbn", "o.db", "o.tsv", "o.ct", "o.ct/", "o.bpseq", "O.CT"])
+def test_structures_come_back(tmp_path, name):
+    output = f"{tmp_path}/{name}"
+    with opened(output) as write:
+        write(HAIRPIN)
+        write(OTHER)
+        assert not Path(output).exists()
+    assert read_structures(output) == [HAIRPIN.structure, OTHER.structure]
+    assert [path.name for path in tmp_path.iterdir()] == [Path(name).name]
+
+
+def test_matrices_come_back(tmp_path):
+    output = str(tmp_path / "o.npz")
+    with opened(output) as write:
+        write(HAIRPIN)
+        write(OTHER)
+    with np.load(output) as file:
+        assert {name: file[name].shape for name in file} == {"a/1é": (9, 9), "b": (4, 4)}
+
+
+def test_names_of_files():
+    assert file_name("../x", ".ct") == "..%2Fx.ct"
+    names = [file_name(id, ".ct") for id in ("a/b", "a%2Fb", "a\\b", "a:b", ".", "")]
+    assert len(set(names)) == 6
+    assert not set("".join(names)) & set('/\\:*?"<>|')
+    with pytest.raises(ValueError, match="the id is too long"):
+        file_name("x" * 300, ".ct")
+
+
+def test_thirty_kinds_of_bracket_are_not_enough(tmp_path):
+    """31 pairs that all cross one another."""
+    crossing = Fold(Structure("knot", "G" * 31 + "C" * 31, [(i, i + 31) for i in range(31)]))
+    for extension in (".dbn", ".tsv"):
+        with (
+            opened(str(tmp_path / f"o{extension}")) as write,
+            pytest.raises(ValueError, match=r"31 kinds of bracket .* write \.ct or \.bpseq"),
+        ):
+            write(crossing)
+    with opened(str(tmp_path / "o.ct")) as write:
+        write(crossing)
+    assert read_structures(tmp_path / "o.ct")[0] == crossing.structure
+
+
+@pytest.mark.parametrize("name", ["o.dbn", "o.ct/", "o.npz"])
+def test_a_run_that_fails_leaves_nothing(tmp_path, name):
+    with pytest.raises(KeyError), opened(f"{tmp_path}/{name}") as write:  # noqa: PT012
+        write(HAIRPIN)
+        raise KeyError
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    output = f"{tmp_path}/o.ct/"
+    for one in (HAIRPIN, OTHER):
+        with opened(output) as write:
+            write(one)
+    assert [path.name for path in Path(output).iterdir()] == ["b.ct"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "error", "message"),
+    [
+        (["o.pdb"], ValueError, r"o\.pdb: the extension must be one of \.dbn, "),
+        (["o.dbn/"], ValueError, r"a folder takes \.ct or \.bpseq files"),
+        (["o.ct", "o.ct"], ValueError, r"o\.ct is named for two outputs"),
+        (["-", "-"], ValueError, "standard output is named for two outputs"),
+        (["nowhere/o.ct"], OutputError, "there is no folder nowhere"),
+    ],
+)
+def test_outputs_that_cannot_be(tmp_path, monkeypatch, outputs, error, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        fold_outputs(outputs)
+
+
+def test_force_replaces_our_own_kind_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file.bpseq").touch()
+    Path("folder.ct").mkdir()
+    Path("folder.ct/thesis.doc").touch()
+    fold_outputs(["-"])
+    for output, message in (
+        ("file.bpseq", "to be a folder"),
+        ("folder.ct", r"is a folder; write folder\.ct/"),
+        ("folder.ct/", r"holds thesis\.doc"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            fold_outputs([output])
+
+
+def test_the_tables_count_from_one(tmp_path):
+    paths = [str(tmp_path / "pairs.tsv"), str(tmp_path / "bases.tsv")]
+    for output in fold_outputs([], *paths):
+        with output.open(output.path) as write:
+            write(HAIRPIN)
+    pairs, bases = (Path(path).read_text().splitlines() for path in paths)
+    for lines in (pairs, bases):
+        assert len({line.count("\t") for line in lines}) == 1
+    assert pairs[1:] == ["a/1é\t1\t9\tG\tC\t0.0000", "a/1é\t2\t8\tG\tC\t0.1250"]
+    assert bases[1] == "a/1é\t1\tG\t9\t0.0000"
+    assert bases[5] == "a/1é\t5\tA\t0\t0.5000"

@@ -1,0 +1,107 @@
+"""The README and the pages run as they are written: in one folder, one after the other.
+
+Small models stand for the authors' files, which cannot be had here.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ernie_rna.cli import main as cli
+from tests.conftest import GOLDEN, ROOT
+from tests.golden_folder import head_checkpoint, write_golden_folder
+
+DOCS = ROOT / "docs"
+# In the order in which the README names them. Without examples, or with commands of hours, or a
+# server that would not end: benchmarks, robustness and the web page.
+PAGES = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("for-biologists", "guide"))]
+MORE = [DOCS / f"{name}.md" for name in ("structures", "heads")]
+# Several processes and Ray take minutes.
+SLOW = [DOCS / f"{name}.md" for name in ("for-engineers", "scaling")]
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SCRIPT = re.compile(r"# (\w+\.py)\n")
+# What is there already, needs the network, or is run by tests of its own.
+NOT_HERE = re.compile(r"pip install|make |python scripts/|ernie-rna push .*NAME$|ernie-rna serve")
+# A folder of each of the authors' fine-tuned models, by its name in the pages.
+FINE_TUNED = {"ERNIE-RNA-closeness": "closeness", "ERNIE-RNA-loading": "ribosome_loading"}
+SS_FILE = "ERNIE-RNA_attn-map_ss_prediction_bpRNA-1m_checkpoint.pt"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working directory, with the authors' files."""
+    monkeypatch.chdir(tmp_path)
+    Path("ERNIE-RNA_pretrain.pt").symlink_to(GOLDEN / "tiny_fairseq_cfg.pt")
+    Path(SS_FILE).symlink_to(head_checkpoint("secondary_structure"))
+    for name, task in FINE_TUNED.items():
+        Path(name).mkdir()
+        write_golden_folder(Path(name), head_checkpoint(task))
+    return tmp_path
+
+
+def test_readme_and_pages_run_in_one_folder(folder):
+    for page in [*PAGES, *MORE]:
+        run_page(page)
+
+
+@pytest.mark.slow
+def test_pages_on_processes_and_machines_run(folder):
+    for page in [PAGES[0], *SLOW]:
+        run_page(page)
+
+
+def run_page(page: Path) -> None:
+    namespace: dict = {}
+    ran = 0
+    for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
+        script = SCRIPT.match(code)
+        if script:
+            Path(script[1]).write_text(code, encoding="utf-8")
+        elif language == "python":
+            if "captum" not in code or find_spec("captum"):
+                exec(compile(code, str(page), "exec"), namespace)
+            ran += 1
+        else:
+            ran += sum(run_line(line) for line in code.replace("\\\n", " ").splitlines())
+    assert ran, page
+
+
+def run_line(line: str) -> bool:
+    """Run a line of a shell block; False if it is left out."""
+    if NOT_HERE.match(line):
+        return False
+    words = shlex.split(line, comments=True)
+    if words[0] == "ernie-rna":
+        assert cli.main(words[1:]) == 0, line
+        return True
+    here = Path(sys.executable).parent
+    path = f"{here}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable if words[0] == "python" else here / words[0], *words[1:]],
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    return True
+
+
+def test_pages_are_linked_and_links_lead_somewhere():
+    texts = {
+        page: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *DOCS.glob("*.md")]
+    }
+    linked = set()
+    for page, text in texts.items():
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+                linked.add((page.parent / target).resolve())
+    assert set(texts) - linked <= {ROOT / "README.md"}
+    assert len(list(DOCS.glob("*.md"))) == 9
+    assert len(texts[ROOT / "README.md"].splitlines()) <= 180
