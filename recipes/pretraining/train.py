@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -36,6 +35,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.extras import import_extra
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.run.outputs import replacing
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.batches import PretrainingBatches
@@ -226,6 +226,8 @@ class PretrainingTrainer(transformers.Trainer):
     def __init__(self, settings: Settings, sample: Sequence[Rna], **others: Any):
         super().__init__(eval_dataset=[], callbacks=[_Keeper(self)], **others)
         self.remove_callback(transformers.PrinterCallback)
+        # It would count the labels of all batches of a step, and those of structures have none.
+        self.model_accepts_loss_kwargs = False
         self._settings, self._sample = settings, sample
         # The model is on its device by now.
         moved: Any = self.model
@@ -264,6 +266,12 @@ class _Keeper(TrainerCallback):
         # The Trainer would keep the intervals of the checkpoint.
         for name in ("logging_steps", "eval_steps", "save_steps"):
             setattr(state, name, int(getattr(args, name)))
+        # And for a step the rate of the checkpoint's schedule, and for ever its highest.
+        scheduler, groups = kwargs["lr_scheduler"], kwargs["optimizer"].param_groups
+        scheduler.base_lrs = [args.learning_rate] * len(groups)
+        for group, factor in zip(groups, getattr(scheduler, "lr_lambdas", ()), strict=False):
+            group["lr"] = args.learning_rate * factor(state.global_step)
+        scheduler._last_lr = [group["lr"] for group in groups]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Dropout too is drawn from the seed and the step alone: the Trainer puts no random state

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from torch.utils.data import DataLoader
 
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.batches import (
     PretrainingBatches,
@@ -144,7 +144,9 @@ class TestPretrainingBatches:
         seen = {True: set(), False: set()}
         for batch in self.batches(source, 400, settings):
             if "labels" not in batch:
-                texts = ErnieRnaTokenizer().batch_decode(batch["input_ids"], skip_special_tokens=True)
+                texts = ErnieRnaTokenizer().batch_decode(
+                    batch["input_ids"], skip_special_tokens=True
+                )
                 seen[False].update(text.replace(" ", "") for text in texts)
         assert seen[False] == known
 

@@ -136,7 +136,9 @@ def test_predicted_structures(table, config, tmp_path, capsys):
     made = tmp_path / "predicted.tsv.gz"
     predicted = predict(made)
     assert len(predicted) == 30
-    assert all(rna.sequence[i] + rna.sequence[j] in PAIRS for rna in predicted for i, j in rna.pairs)
+    assert all(
+        rna.sequence[i] + rna.sequence[j] in PAIRS for rna in predicted for i, j in rna.pairs
+    )
     assert predict(tmp_path / "again.tsv") == predicted
 
     run = tmp_path / "run"

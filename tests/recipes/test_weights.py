@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.settings import Settings, read_settings
 from recipes.pretraining.weights import (
@@ -86,7 +86,11 @@ def test_the_average_of_a_checkpoint(tmp_path):
     save_average(average, path)
     found = load_average(path)
     assert isinstance(found, ErnieRnaForPreTraining)
-    assert found.lm_head.decoder.bias.tolist() == average.module.lm_head.decoder.bias.tolist() != [1.0] * 25
+    assert (
+        found.lm_head.decoder.bias.tolist()
+        == average.module.lm_head.decoder.bias.tolist()
+        != [1.0] * 25
+    )
     assert not list(path.glob("*.tmp"))
 
 
