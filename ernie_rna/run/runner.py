@@ -35,6 +35,7 @@ from ernie_rna.run.outputs import (
     describe,
     full_disk_explained,
     open_text,
+    remove_leftovers,
 )
 from ernie_rna.run.progress import Progress
 from ernie_rna.run.store import Part, Results, Store, check_place
@@ -506,6 +507,8 @@ class _Run(Generic[Result]):
                 if not all(part.path.exists() for part in parts):
                     self.store.finish_share()
                     return [], []
+                for output in self.outputs:
+                    remove_leftovers(Path(output.path))
                 made = self.task.assemble(parts, self.outputs, self.metadata)
                 self.store.finish()
             self.store.finish_share()
