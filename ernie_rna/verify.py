@@ -15,7 +15,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from ernie_rna.convert.checkpoint import read_checkpoint
 from ernie_rna.convert.conversion import convert_weights
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.layers_ernie_rna import ErnieRnaLinear
+from ernie_rna.model.layers_ernie_rna import runs_onednn
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.run.loading import tokenize
 
@@ -137,13 +137,13 @@ def measure_full_size(
 
     Returns:
         By what multiplies large matrices, of what runs on this CPU ("PyTorch's", "oneDNN's", see
-        `ErnieRnaLinear`): the largest error, and the root of the mean square.
+        `layers_ernie_rna.product`): the largest error, and the root of the mean square.
     """
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(0)
         model = ErnieRnaModel(config or ErnieRnaConfig(), add_pooling_layer=False).eval()
-        linears = [module for module in model.modules() if isinstance(module, ErnieRnaLinear)]
-        onednn = any(linear.runs_onednn(linear.weight) for linear in linears)
+        linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+        onednn = any(runs_onednn(linear, linear.weight) for linear in linears)
     exact, texts = copy.deepcopy(model).double(), list(sequences)
     expected = [_hidden_states(exact, text) for text in texts]
     found = {}

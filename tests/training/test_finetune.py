@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from ernie_rna.cli.main import main
-from ernie_rna.convert.folder import MODULES
+from ernie_rna.convert.folder import code_files
 from ernie_rna.data import mini
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (
@@ -151,7 +151,7 @@ def test_a_saved_model_can_be_trained_on(run, refusal, table, rows, tmp_path):
 def test_the_folder_loads_with_the_auto_classes(run, table, tmp_path):
     run(table(), "--task", "classification", *TEST)
     folder = tmp_path / "out"
-    assert {f"{module}.py" for module in MODULES} <= {path.name for path in folder.iterdir()}
+    assert {path.name for path in code_files()} <= {path.name for path in folder.iterdir()}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
     assert model(**tokenizer("AUGC", return_tensors="pt")).logits.shape == (1, 3)
