@@ -179,22 +179,22 @@ def _alternatives(choices: Sequence[Any]) -> str:
     return f"{', '.join(some)} or {last}" if some else last
 
 
-F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
-def takes(options: type[Options]) -> Callable[[F], F]:
+def takes(options: type[Options]) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Let a function with a last parameter `options` take its fields as keywords.
 
     The function gets one object, made of the keywords and checked, or given as `options`. Its
     signature and docstring name them all.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
         *own, last = inspect.signature(function).parameters.values()
         assert last.name == "options"
 
         @functools.wraps(function)
-        def call(*args: Any, **keywords: Any) -> Any:
+        def call(*args: Any, **keywords: Any) -> R:
             mine = {one.name: keywords.pop(one.name) for one in own if one.name in keywords}
             if "options" not in keywords:
                 keywords = {"options": make_options(options, keywords, f"{function.__name__}()")}
@@ -213,7 +213,7 @@ def takes(options: type[Options]) -> Callable[[F], F]:
             parameters=[*own, *keyword_only]
         )
         call.__doc__ = _with_options(function.__doc__, options)
-        return call  # type: ignore[return-value]
+        return call
 
     return decorate
 

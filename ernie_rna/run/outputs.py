@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -73,6 +74,21 @@ def replace_folder(folder: Path, target: Path) -> None:
             os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what writers of a file or folder have left beside it when they were killed.
+
+    Nobody may be writing it.
+    """
+    path = behind_link(path)
+    name = re.compile(rf"\.?{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp(\.old)?")
+    for one in path.parent.iterdir():
+        if name.fullmatch(one.name):
+            if one.is_dir():
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

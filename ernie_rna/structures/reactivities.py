@@ -29,7 +29,12 @@ import numpy as np
 from ernie_rna.options import ProbingOptions
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header
 from ernie_rna.sequences.tables import find_separator, read_rows
-from ernie_rna.structures.formats.lines import numbered_lines, parse_reactivity, uncompressed
+from ernie_rna.structures.formats.lines import (
+    files_in,
+    numbered_lines,
+    parse_reactivity,
+    uncompressed,
+)
 from ernie_rna.structures.formats.rdat import read_rdat
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
@@ -99,7 +104,7 @@ class Probing:
         return digest.hexdigest()
 
     def check(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Pass records on; ValueError unless each has a reactivity a base, and the file's bases."""
+        """Pass records on; InputError unless each has a reactivity a base, and the file's bases."""
         absent = []
         for record in records:
             yield record
@@ -108,19 +113,19 @@ class Probing:
                 continue
             values, bases = self._profiles[record.id]
             if len(values) != len(record.sequence):
-                raise ValueError(
+                raise InputError(
                     f"{record.id} has {len(record.sequence)} nt and {len(values)} reactivities; "
                     "write -999 where there is no data"
                 )
             place = differing_base(bases, record.sequence)
             if place is not None:
-                raise ValueError(
+                raise InputError(
                     f"base {place + 1} of {record.id} is {record.sequence[place]}, and "
                     f"{bases[place]} in its reactivities"
                 )
         if absent:
             shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-            raise ValueError(
+            raise InputError(
                 f"no reactivities of {len(absent)} sequences: {shown}; leave these out of the "
                 "input, or give them lines of -999"
             )
@@ -129,14 +134,14 @@ class Probing:
         """The reactivities of a record, (length,), NaN where there is no data.
 
         Raises:
-            ValueError: there are none of it, or not as many as it has bases.
+            InputError: there are none of it, or not as many as it has bases.
         """
         list(self.check([record]))
         bases = record.sequence.upper().replace("T", "U")
         told = [base in _PROBES[self._options.probe] for base in bases]
         return np.where(told, self._profiles[record.id].values, np.nan)
 
-    def log_odds(self, record: FastaRecord | Structure) -> np.ndarray:
+    def log_odds(self, record: Record) -> np.ndarray:
         """By how much each base raises the log-odds of its pairs: (length,), 0 without data.
 
         >>> probing = Probing({"tiny": [0.0, 1.0, -999]})
@@ -148,7 +153,7 @@ class Probing:
         return np.nan_to_num(-energies / _RT)
 
     def fits(self, structures: Sequence[Structure]) -> list[float]:
-        """How well each structure fits, see `unpaired_auc`; ValueError as `check`."""
+        """How well each structure fits, see `unpaired_auc`; InputError as `check`."""
         return [unpaired_auc(one, self.of(one)) for one in list(self.check(structures))]
 
 
@@ -216,11 +221,8 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
 
 
 def _read_folder(path: Path) -> dict[str, Profile]:
-    files = [one for one in sorted(path.iterdir()) if uncompressed(one).suffix.lower() in _BY_FILE]
-    if not files:
-        raise ValueError(f"{path}: no file of reactivities in it ({', '.join(_BY_FILE)})")
     found: dict[str, Profile] = {}
-    for file in files:
+    for file in files_in(path, _BY_FILE, "file of reactivities"):
         for id, profile in read_reactivities(file).items():
             if id in found:
                 raise ValueError(f"{file}: another file of {path} has reactivities of {id}")
