@@ -21,7 +21,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 # A problem with a value, in words that follow its name, or None.
 Check = Callable[[Any], str | None]
@@ -179,19 +179,22 @@ def _alternatives(choices: Sequence[Any]) -> str:
     return f"{', '.join(some)} or {last}" if some else last
 
 
-def takes(options: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+R = TypeVar("R")
+
+
+def takes(options: type[Options]) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Let a function with a last parameter `options` take its fields as keywords.
 
     The function gets one object, made of the keywords and checked, or given as `options`. Its
     signature and docstring name them all.
     """
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
         *own, last = inspect.signature(function).parameters.values()
         assert last.name == "options"
 
         @functools.wraps(function)
-        def call(*args: Any, **keywords: Any) -> Any:
+        def call(*args: Any, **keywords: Any) -> R:
             mine = {one.name: keywords.pop(one.name) for one in own if one.name in keywords}
             if "options" not in keywords:
                 keywords = {"options": make_options(options, keywords, f"{function.__name__}()")}

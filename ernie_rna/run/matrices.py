@@ -29,7 +29,7 @@ def matrix_output(
         with replacing(Path(path)) as temporary, write_matrices(temporary) as write:
             yield lambda result: write(*matrix_of(result))
 
-    return Output(path, opened)
+    return Output(path, opened, check_matrix_id)
 
 
 @contextlib.contextmanager

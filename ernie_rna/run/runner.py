@@ -71,10 +71,12 @@ class Output(Generic[Result]):
         open: given the path, a context that gives a function for each result; the output appears
             once it has ended well. None where the task writes the parts itself, see
             `Task.assemble`.
+        check_id: raises InputError for an id that it cannot hold; before any work.
     """
 
     path: str
     open: Callable[[str], contextlib.AbstractContextManager[Write[Result]]] | None = None
+    check_id: Callable[[str], None] | None = None
 
 
 def text_output(
@@ -342,8 +344,16 @@ def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Resu
             yield from results
 
 
-def _checked(task: Task[Any], source: Source) -> Source:
-    return Source(lambda: task.check(source.read()), source.once)
+def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = ()) -> Source:
+    checks = [output.check_id for output in outputs if output.check_id is not None]
+
+    def read() -> Iterator[FastaRecord]:
+        for record in task.check(source.read()):
+            for check in checks:
+                check(record.id)
+            yield record
+
+    return Source(read, source.once)
 
 
 def _long_choices(task: Task[Any]) -> Sequence[str]:
@@ -369,7 +379,7 @@ def run(
             results beside it are of other settings.
         And as `iterate`.
     """
-    source = _checked(task, as_source(sequences, task.options.unknown))
+    source = _checked(task, as_source(sequences, task.options.unknown), outputs)
     files = [output for output in outputs if output.path != STANDARD_OUTPUT]
     share = own_share(task.options.part)
     if not files and share.count > 1:

@@ -10,15 +10,15 @@ Communications 16:8407, 2025, "RNA 3D closeness prediction").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
 from ernie_rna.options import HeadOptions, takes
-from ernie_rna.run.matrices import MATRICES, check_matrix_id, matrix_output
+from ernie_rna.run.matrices import MATRICES, matrix_output
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import RunSummary, Step, Task, iterate, run
 from ernie_rna.run.store import Part, Results, pack_ragged
@@ -37,7 +37,7 @@ from ernie_rna.sequences.sources import Sequences, Survey
 if TYPE_CHECKING:
     from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
 
-    Model = str | PathLike[str] | ErnieRnaForCloseness
+    Model: TypeAlias = str | PathLike[str] | ErnieRnaForCloseness
 
 
 @dataclass(frozen=True)
@@ -87,33 +87,20 @@ def closeness(
         EncodingError: a result is not finite, or memory does not suffice; named by id.
         OutputError: the output exists, is being written, or the disk is full.
     """
+    task = ClosenessTask(options)
     if output is None:
-        return iterate(ClosenessTask(options), sequences, model)
+        return iterate(task, sequences, model)
     path = fspath(output)
     check_output_files([path], force=True, extensions=[MATRICES])
     to_file = matrix_output(path, lambda result: (result.id, result.probabilities))
-    return run(ClosenessTask(options, into_file=True), sequences, model, [to_file])
+    return run(task, sequences, model, [to_file])
 
 
 class ClosenessTask(Task[Closeness]):
-    """Maps of closeness.
-
-    Args:
-        into_file: whether ids must be such as an .npz file can hold.
-    """
+    """Maps of closeness."""
 
     name = "closeness"
     options: HeadOptions
-
-    def __init__(self, options: HeadOptions, into_file: bool = False):
-        super().__init__(options)
-        self.into_file = into_file
-
-    def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        for record in records:
-            if self.into_file:
-                check_matrix_id(record.id)
-            yield record
 
     def load(self, source: Any, device: str | None) -> None:
         from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness

@@ -29,7 +29,12 @@ import numpy as np
 from ernie_rna.options import ProbingOptions
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header
 from ernie_rna.sequences.tables import find_separator, read_rows
-from ernie_rna.structures.formats.lines import numbered_lines, parse_reactivity, uncompressed
+from ernie_rna.structures.formats.lines import (
+    files_in,
+    numbered_lines,
+    parse_reactivity,
+    uncompressed,
+)
 from ernie_rna.structures.formats.rdat import read_rdat
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
@@ -136,7 +141,7 @@ class Probing:
         told = [base in _PROBES[self._options.probe] for base in bases]
         return np.where(told, self._profiles[record.id].values, np.nan)
 
-    def log_odds(self, record: FastaRecord | Structure) -> np.ndarray:
+    def log_odds(self, record: Record) -> np.ndarray:
         """By how much each base raises the log-odds of its pairs: (length,), 0 without data.
 
         >>> probing = Probing({"tiny": [0.0, 1.0, -999]})
@@ -216,11 +221,8 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
 
 
 def _read_folder(path: Path) -> dict[str, Profile]:
-    files = [one for one in sorted(path.iterdir()) if uncompressed(one).suffix.lower() in _BY_FILE]
-    if not files:
-        raise ValueError(f"{path}: no file of reactivities in it ({', '.join(_BY_FILE)})")
     found: dict[str, Profile] = {}
-    for file in files:
+    for file in files_in(path, _BY_FILE, "file of reactivities"):
         for id, profile in read_reactivities(file).items():
             if id in found:
                 raise ValueError(f"{file}: another file of {path} has reactivities of {id}")

@@ -178,7 +178,7 @@ def test_what_is_plain_is_refused_without_torch(here):
         f"{fold} -o out.xyz": "extension",
         f"{fold} -o there.tsv": "--force",
         f"{fold} -o out.dbn --pairs there.tsv": "there.tsv exists already; --force",
-        f"{fold} -o out.dbn --pairs model --force": "model: it is no file",
+        f"{fold} -o out.dbn --pairs model --force": "model: the extension must be .tsv",
         f"{fold} -o out.dbn --bases out.xlsx": "out.xlsx: the extension must be .tsv",
         f"{fold} -o out.dbn -o out.dbn": "out.dbn is named for two outputs",
         f"{fold} -o out.dbn --matrix scores": "--matrix: scores is for an .npz output",

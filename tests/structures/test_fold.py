@@ -1,6 +1,7 @@
 """Structures from sequences: the authors' values, batches, what fails, and the output files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -384,11 +385,13 @@ def test_a_run_that_was_cut_off_is_resumed(encoder, chunks, tmp_path, monkeypatc
     (tmp_path / "new" / "mine.npz").write_text("precious")
     with pytest.raises(OutputError, match="differs: outputs was"):
         fold(RECORDS, encoder, [outputs[0], str(tmp_path / "new" / "mine.npz")], **options)
+    (tmp_path / "new" / "o.npz.0123abcd.tmp").write_text("of a run that was killed")
     chunks.clear()
     summary = fold(RECORDS, encoder, outputs, **options)
     assert summary.resumed
     assert chunks == [2, 3]
     assert [Path(path).read_bytes() for path in outputs] == whole
+    assert sorted(os.listdir(tmp_path / "new")) == ["mine.npz", "o.npz", "o.tsv"]
 
 
 def test_processes_share_a_run(encoder, chunks, tmp_path):
@@ -432,14 +435,22 @@ def test_tables_say_how_sure_it_is(encoder, tmp_path):
 def test_all_outputs_are_checked_before_any_work(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(FoldTask, "load", None)
     monkeypatch.chdir(tmp_path)
-    Path("folder").mkdir()
+    Path("folder.tsv").mkdir()
     for options, error, message in (
-        ({"pairs": "folder", "force": True}, OutputError, "folder: it is no file"),
+        ({"pairs": "folder.tsv", "force": True}, OutputError, "folder.tsv: it is no file"),
+        ({"pairs": tmp_path}, ValueError, "the extension must be .tsv"),
         ({"pairs": "x.xlsx"}, ValueError, r"x\.xlsx: the extension must be \.tsv"),
         ({"bases": "o.tsv"}, ValueError, r"o\.tsv is named for two outputs"),
     ):
         with pytest.raises(error, match=message):
             fold(RECORDS, encoder, "o.tsv", **options)
+
+
+def test_ids_that_no_npz_file_holds_are_refused_before_any_work(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(FoldTask, "load", None)
+    with pytest.raises(InputError, match=r"x\.npy: an \.npz file has no ids that end in \.npy"):
+        fold({"x.npy": "ACGU"}, encoder, [tmp_path / "o.dbn", tmp_path / "o.npz"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_pair_at_all_is_told(encoder, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from ernie_rna.sequences.fasta import FilePath
 from ernie_rna.structures.formats.ct import format_bpseq, format_ct, read_bpseq, read_ct
 from ernie_rna.structures.formats.dbn import TSV_HEADER, format_dbn, format_tsv, read_dbn, read_tsv
-from ernie_rna.structures.formats.lines import uncompressed
+from ernie_rna.structures.formats.lines import files_in, uncompressed
 from ernie_rna.structures.formats.structure import Structure
 
 # The text of a structure in each format; a table has `TSV_HEADER` above it.
@@ -51,12 +51,7 @@ def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structu
     path = Path(path)
     suffix = uncompressed(path).suffix.lower()
     if path.is_dir():
-        known = {".tsv", *_READERS}
-        files = [one for one in sorted(path.iterdir()) if uncompressed(one).suffix.lower() in known]
-        if not files:
-            raise ValueError(
-                f"{path}: no structure file in this folder ({', '.join(_READERS)}, .tsv)"
-            )
+        files = files_in(path, [*_READERS, ".tsv"], "structure file")
         return [structure for file in files for structure in read_structures(file, column)]
     if suffix in TABLES:
         return read_tsv(path, column)

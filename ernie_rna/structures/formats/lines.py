@@ -1,7 +1,7 @@
 """Lines of the files that other programs write, and the names in them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import fspath
 from pathlib import Path
 
@@ -19,6 +19,19 @@ def uncompressed(path: FilePath) -> Path:
     """The name that a file has without its compression."""
     path = Path(path)
     return path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2", ".xz") else path
+
+
+def files_in(folder: Path, extensions: Iterable[str], what: str) -> list[Path]:
+    """The files of a folder with one of some extensions, compressed or not, by name.
+
+    Raises:
+        ValueError: there is none; `what` says what such files are.
+    """
+    known = list(extensions)
+    files = [one for one in folder.iterdir() if uncompressed(one).suffix.lower() in known]
+    if not files:
+        raise ValueError(f"{folder}: no {what} in this folder ({', '.join(known)})")
+    return sorted(files)
 
 
 def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:

@@ -54,14 +54,13 @@ def fold_outputs(
         OutputError: what is there is nothing that may be replaced, or there is no folder to write
             it to.
     """
-    tables = [(pairs, _PAIRS, _pair_lines), (bases, _BASES, _base_lines)]
     outputs = [_output(path) for path in paths]
-    outputs += [text_output(path, *how) for path, *how in tables if path is not None]
+    for path, header, lines in ((pairs, _PAIRS, _pair_lines), (bases, _BASES, _base_lines)):
+        if path is not None:
+            check_output_files([path], force=True, extensions=[".tsv"])
+            outputs.append(text_output(path, header, lines))
     folders = [path for path in paths if suffix_of(path) in _IN_FOLDERS]
     check_output_files([one.path for one in outputs], force=True, folders=folders)
-    for path in (pairs, bases):
-        if path not in (None, STANDARD_OUTPUT) and suffix_of(path) != ".tsv":
-            raise ValueError(f"{path}: the extension must be .tsv")
     return outputs
 
 
