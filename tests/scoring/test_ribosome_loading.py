@@ -1,10 +1,10 @@
 """Ribosome loading: the authors' values in any batch, the table, and what is refused."""
 
 import pytest
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForRibosomeLoading
 from safetensors.torch import load_file
 
 from ernie_rna.cli.main import main
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForRibosomeLoading
 from ernie_rna.scoring.ribosome_loading import HEADER, ribosome_loading
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
 
