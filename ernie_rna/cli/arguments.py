@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
+_MOST_CHOICES = 60  # letters
 # What Ctrl-C is answered with where a run can be resumed.
 RESUMES = "; run the same command again to resume"
 
@@ -98,8 +99,8 @@ def add_options(
                 type=_word(known["parse"]) if known["parse"] else None,
                 choices=known["choices"],
                 default=one.default,
-                metavar=known["metavar"] or (None if known["choices"] else "VALUE"),
-                help=_help(known["help"], one.default),
+                metavar=known["metavar"] or (None if _fits(known["choices"]) else "VALUE"),
+                help=_help(known, one.default),
                 **({"nargs": "+", "action": _Several} if known["many"] else {}),
             )
 
@@ -113,9 +114,16 @@ class _Several(argparse.Action):
         setattr(namespace, self.dest, (*before, *values))
 
 
-def _help(text: str, default: Any) -> str:
-    """The help with the default behind it, where the text does not say it."""
-    text = text.replace("%", "%%")
+def _fits(choices: Sequence[Any] | None) -> bool:
+    """Whether there are choices, and they have room in the line of an option."""
+    return choices is not None and len(",".join(map(str, choices))) < _MOST_CHOICES
+
+
+def _help(known: Mapping[str, Any], default: Any) -> str:
+    """The help, with the choices and the default where it does not say them."""
+    text, choices = known["help"].replace("%", "%%"), known["choices"]
+    if choices and not _fits(choices):
+        text = f"{text}: {', '.join(map(str, choices))}"
     if default is None or "default" in text or default == ():
         return text
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default

@@ -188,12 +188,13 @@ class Store:
         """Say what is computed here; return whether results of an earlier run are there.
 
         Args:
-            manifest: all that the results depend on, as JSON gives it back.
+            manifest: all that the results depend on, for JSON.
             whole: whether all outputs are there.
 
         Raises:
             OutputError: the folder has results of other settings, model or input.
         """
+        manifest = json.loads(json.dumps(manifest))  # Lists for tuples, as they are read.
         with self._guarded():
             before = self._read_manifest()
             if before != manifest or (self.done and not whole):

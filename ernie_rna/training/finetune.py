@@ -292,7 +292,7 @@ class _Run:
 def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> None:
     """Have the state of training kept, or resumed if it is of the same run."""
     if options.resume:
-        store.begin(json.loads(json.dumps(manifest)))
+        store.begin(manifest)
     elif store.begun and not store.done and not options.force:
         raise OutputError(
             f"{store.folder} has the state of a run that was cut off: --resume resumes it, --force "

@@ -27,6 +27,7 @@ class Some(Options):
     count: int | None = option(None, "how many", parse=parse_whole, metavar="N")
     share: float = option(0.5, "100 % of it", parse=parse_number)
     kind: str = option("a", "which", choices=("a", "b"))
+    task: str | None = option(None, "one of", choices=("a" * 30, "b" * 30))
     names: tuple[str, ...] = option((), "several", many=True, group="others")
     masked: bool = option(True, "whether", flag=("--unmasked", False, "not"), group="others")
 
@@ -60,6 +61,7 @@ def test_help_shows_defaults_and_groups(parser, capsys):
     assert "--count N how many" in text
     assert "--share VALUE 100 % of it (0.5)" in text
     assert "--kind {a,b} which (a)" in text
+    assert f"--task VALUE one of: {'a' * 30}, {'b' * 30}" in text
     assert text.index("others:") < text.index("--unmasked not") < text.index("examples:")
 
 

@@ -40,7 +40,7 @@ def commands():
             ["embed", "i", "-m", "m", "-o", "o", "--pooling", "max"],
             "--pooling: must be among token",
         ),
-        (["mutate", "i", "-m", "m", "--part", "1"], "argument --part: must be I/N"),
+        (["mutate", "i", "-m", "m", "-o", "o.tsv", "--part", "1"], "argument --part: must be I/N"),
     ],
 )
 def test_usage(capsys, arguments, message):

@@ -133,6 +133,14 @@ def test_resumes_if_nothing_has_changed(output):
         assert not store.part(0).is_whole()
 
 
+def test_a_tuple_is_what_it_is_read_as(output):
+    with Store(output, Share()) as store:
+        store.begin({"layers": (0, 1)})
+        store.put(0, {"values": np.zeros(1)}, {})
+        assert store.begin({"layers": (0, 1)})
+        assert store.begin({"layers": [0, 1]})
+
+
 def test_results_that_were_invalidated_are_dropped(output):
     with Store(output, Share()) as store:
         store.begin(SETTINGS)

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from ernie_rna.cli import main as cli
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.options import OptionError
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.scoring.letter_scores import NUCLEOTIDES
 from ernie_rna.scoring.masking import mask_tokens
-from ernie_rna.scoring.mutate import mutate
+from ernie_rna.scoring.mutate import MutateTask, mutate
 from ernie_rna.sequences.fasta import InputError
 
 SEQUENCES = {"hairpin": "GGGGAAAACCCC", "odd": "acgtNRyu", "one": "G", "nothing": "NNN"}
@@ -28,7 +30,7 @@ def model(model):
     """With pairing scores that tell: as initialised, they hardly move the attention."""
     with torch.no_grad():
         for linear in (model.ernie_rna.twod_proj.linear1, model.ernie_rna.twod_proj.linear2):
-            linear.weight *= 30
+            linear.weight *= 60
     return model
 
 
@@ -65,8 +67,6 @@ def test_probabilities_are_over_the_nucleotides_unless_asked_for(model):
     np.testing.assert_allclose(np.exp(four.log_probabilities).sum(-1), 1, rtol=0, atol=1e-6)
     assert (np.exp(all_tokens.log_probabilities).sum(-1) < 0.9).all()
     np.testing.assert_allclose(four.effects, all_tokens.effects, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="vocabulary must be nucleotides or all; got 'none'"):
-        mutate(["ACGU"], model, vocabulary="none")
 
 
 def test_the_pairing_of_masks_matters(model):
@@ -105,8 +105,9 @@ def test_nothing_to_score(model):
 @pytest.mark.parametrize(
     ("sequences", "options", "error", "message"),
     [
-        (["ACGU"], {"mask_pairing": "zero"}, ValueError, "got 'zero'"),
-        (["ACGU"], {"masked": False, "mask_pairing": "pretraining"}, ValueError, "is no mask"),
+        (["ACGU"], {"vocabulary": "none"}, OptionError, "must be nucleotides or all; got 'none'"),
+        (["ACGU"], {"mask_pairing": "zero"}, OptionError, "got 'zero'"),
+        (["ACGU"], {"masked": False, "mask_pairing": "pretraining"}, OptionError, "is masked"),
         (["A" * 300], {}, InputError, "longer than the 254 nt"),
         (["MKVLE"], {}, InputError, "protein"),
     ],
@@ -121,6 +122,88 @@ def test_values_that_are_not_finite_are_errors(model):
         model.lm_head.decoder.bias.fill_(math.nan)
     with pytest.raises(EncodingError, match=r"0: a log-probability is not finite"):
         list(mutate(["ACGU"], model))
+
+
+# ---------------------------------------------------------------------------------------------
+# Runs: a sequence may be divided among chunks, and so among runs and processes
+
+
+LONG = {"short": "ACGU", "long": "ACGUN" * 9, "none": "NN", "last": "GGAUCC"}
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """The ids in each chunk that is computed."""
+    found = []
+    compute = MutateTask.compute
+
+    def watched(self, chunk, step):
+        found.append([record.id for record in chunk.records])
+        return compute(self, chunk, step)
+
+    monkeypatch.setattr(MutateTask, "compute", watched)
+    return found
+
+
+def test_a_long_sequence_takes_several_chunks(model, chunks, monkeypatch):
+    whole = list(mutate(LONG, model))
+    assert chunks == [[*LONG]]
+    found = list(mutate(LONG, model, batch_tokens=20))
+    assert chunks[1:] == [["short", "long"], *[["long"]] * 4, ["long", "none"], ["last"]]
+    for one, other in zip(found, whole, strict=True):
+        assert (one.id, one.sequence) == (other.id, other.sequence)
+        expected = other.log_probabilities
+        np.testing.assert_allclose(one.log_probabilities, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_kill_costs_some_passes_and_not_a_sequence(model, chunks, tmp_path, monkeypatch):
+    outputs = [tmp_path / name for name in ("effects.tsv", "positions.tsv", "summary.tsv")]
+    options = {"batch_tokens": 20, "progress": False}
+    mutate(LONG, model, *outputs, **options)
+    everything, whole = list(chunks), [path.read_bytes() for path in outputs]
+    for path in outputs:
+        path.unlink()
+    chunks.clear()
+    score = MutateTask._score
+    with monkeypatch.context() as patch:
+
+        def stop(self, chunk, pieces):
+            if chunk.number == 4:
+                raise KeyboardInterrupt
+            return score(self, chunk, pieces)
+
+        patch.setattr(MutateTask, "_score", stop)
+        with pytest.raises(KeyboardInterrupt):
+            mutate(LONG, model, *outputs, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["effects.tsv.partial"]
+    summary = mutate(LONG, model, *outputs, **options)
+    assert chunks == [*everything[:5], *everything[4:]]
+    assert summary.resumed
+    assert [path.read_bytes() for path in outputs] == whole
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+def test_processes_share_a_sequence(model, chunks, tmp_path, order):
+    options = {"batch_tokens": 20, "progress": False}
+    mutate(LONG, model, summary=tmp_path / "alone.tsv", **options)
+    everything = sorted(chunks)
+    chunks.clear()
+    for part in order:
+        mutate(LONG, model, summary=tmp_path / "shared.tsv", part=f"{part}/3", **options)
+    assert sorted(chunks) == everything
+    assert (tmp_path / "shared.tsv").read_bytes() == (tmp_path / "alone.tsv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.tsv", "shared.tsv"]
+
+
+@pytest.mark.parametrize("change", [{"masked": False}, {"mask_pairing": "pretraining"}])
+def test_what_results_depend_on(model, tmp_path, monkeypatch, change):
+    with monkeypatch.context() as patch:
+        patch.setattr(MutateTask, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            mutate(LONG, model, tmp_path / "out.tsv")
+    (name,) = change
+    with pytest.raises(RuntimeError, match=f"settings.{name} was .*, is .*--force"):
+        mutate(LONG, model, tmp_path / "out.tsv", **change)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -144,7 +227,8 @@ def table(path):
 def test_the_three_tables(folder, model, capsys):
     outputs = ["-o", "effects.tsv", "--positions", "positions.tsv", "--summary", "summary.tsv"]
     assert cli.main(["mutate", "in.fasta", "-m", "model", *outputs]) == 0
-    assert "3 sequences in" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "effects.tsv, positions.tsv, summary.tsv: 3 sequences, 18 nt; " in errors
     hairpin, odd, _ = mutate(str(folder / "in.fasta"), model)
 
     effects = table(folder / "effects.tsv")
@@ -176,7 +260,19 @@ def test_tables_to_standard_output(folder, capsys):
     output, errors = capsys.readouterr()
     assert output.startswith("id\tlength\tscored\t")
     assert len(output.splitlines()) == 4
-    assert errors == ""
+    assert not errors.replace("Writing model shards", "").strip("\r\n :|/it0123456789%s,.[]█?<")
+
+
+def test_a_model_without_the_head(folder, config, capsys):
+    ErnieRnaModel(config, add_pooling_layer=False).save_pretrained("encoder")
+    capsys.readouterr()
+    assert cli.main(["mutate", "in.fasta", "-m", "encoder", "-o", "out.tsv"]) == 1
+    assert capsys.readouterr().err == (
+        "ernie-rna: error: encoder has no language-model head, which this needs: it is "
+        "ErnieRnaModel; take the pretrained model, as `ernie-rna convert` makes it of "
+        "ERNIE-RNA_pretrain.pt, or save an ErnieRnaForMaskedLM\n"
+    )
+    assert not list(folder.glob("out.tsv*"))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,142 @@
-"""Predictions of a converted head: the authors' values in any batch, the table, what is refused."""
+"""Predictions by every head of sequences and bases: the model's own, in files, beside labels."""
 
+import csv
+import json
+import random
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ernie_rna.cli.main import main
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForRibosomeLoading
-from ernie_rna.scoring.predict import predict
+from ernie_rna.embeddings.formats import read_embeddings, read_metadata
+from ernie_rna.model import modeling_ernie_rna as models
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.options import OptionError
+from ernie_rna.run.loading import EncodingError
+from ernie_rna.run.outputs import OutputError
+from ernie_rna.scoring.predict import PredictTask, predict
+from ernie_rna.sequences import chunks as chunking
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.finetune import finetune
+from tests.conftest import lively
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
+
+SEQUENCES = {"one": "GGGGAAAACCCC", "two": "acgtN", "three": "G"}
+# A sequence in a batch and alone differ by the order of float32 sums.
+TOLERANCE = 2e-6
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_reproducible):
+    torch.set_num_threads(1)
+
+
+def make_model(kind, problem=None, names=("a", "b", "c")):
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "intermediate_size": 96}
+    sizes |= {"max_position_embeddings": 66, "loading_channels": 8, "loading_blocks": 2}
+    labels = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    config = ErnieRnaConfig(**sizes, **labels, problem_type=problem)
+    return lively(getattr(models, kind)(config)).eval()
+
+
+SEQUENCE = "ErnieRnaForSequenceClassification"
+MODELS = {
+    "classification": (SEQUENCE, "single_label_classification"),
+    "multi-label": (SEQUENCE, "multi_label_classification"),
+    "regression": (SEQUENCE, "regression", ("te",)),
+    "token-classification": ("ErnieRnaForTokenClassification",),
+    "ribosome-loading": ("ErnieRnaForRibosomeLoading", None, ("mrl",)),
+}
+
+
+def by_hand(model, tokenizer, sequence, task):
+    """What the model gives for a sequence alone."""
+    with torch.inference_mode():
+        output = model(**tokenizer(sequence, return_tensors="pt"))
+    if task == "ribosome-loading":
+        return output.predictions.numpy()
+    values = output.logits[0]
+    values = {"classification": values.softmax(-1), "multi-label": values.sigmoid()}.get(
+        task, values
+    )
+    return values[1:-1].softmax(-1).numpy() if task == "token-classification" else values.numpy()
+
+
+@pytest.mark.parametrize("task", MODELS)
+@pytest.mark.parametrize("batch_tokens", [1, 64, 2048])
+def test_equals_the_model(tokenizer, task, batch_tokens):
+    model = make_model(*MODELS[task])
+    found = list(predict(SEQUENCES, model, batch_tokens=batch_tokens))
+    assert [(one.id, one.sequence) for one in found] == [*SEQUENCES.items()]
+    for one in found:
+        expected = by_hand(model, tokenizer, one.sequence, task)
+        assert (one.task, one.values.dtype) == (task, np.float32)
+        np.testing.assert_allclose(one.values, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "predicted"),
+    [
+        ("classification", [0.2, 0.5, 0.3], "b"),
+        ("multi-label", [0.51, 0.5, 0.9], ["a", "c"]),
+        ("multi-label", [0.1, 0.1, 0.1], []),
+        ("regression", [1.5, 0.25, 3.0], {"a": 1.5, "b": 0.25, "c": 3.0}),
+        ("token-classification", [[0.2, 0.5, 0.3], [1, 0, 0]], ["b", "a"]),
+    ],
+)
+def test_what_is_predicted(monkeypatch, task, values, predicted):
+    model = make_model(*MODELS[task][:2])
+    (one,) = predict(["GC"], model)
+    assert one.names == ("a", "b", "c")
+    one.__dict__["values"] = np.array(values, np.float32)
+    assert one.predicted == predicted
+
+
+def test_a_model_without_problem_type():
+    for names, task in ((("a", "b"), "classification"), (("te",), "regression")):
+        with pytest.warns(UserWarning, match=f"no problem_type: it is taken for {task}"):
+            (one,) = predict(["ACGU"], make_model(SEQUENCE, None, names))
+        assert one.task == task
+
+
+@pytest.mark.parametrize(
+    ("kind", "way_out"),
+    [
+        ("ErnieRnaForSecondaryStructure", "`ernie-rna fold` runs it"),
+        ("ErnieRnaForCloseness", "`ernie-rna closeness` runs it"),
+        ("ErnieRnaForMaskedLM", "`ernie-rna finetune` trains one"),
+        ("ErnieRnaModel", "`ernie-rna finetune` trains one"),
+    ],
+)
+def test_a_model_without_such_a_head(tmp_path, kind, way_out):
+    model = make_model(kind)
+    model.save_pretrained(tmp_path)
+    for source, name in ((model, "the model"), (tmp_path, str(tmp_path))):
+        with pytest.raises(ValueError, match=f"{name} has no head .*: it is {kind}; {way_out}"):
+            predict(["ACGU"], source)
+
+
+def test_values_that_are_not_finite_are_errors():
+    model = make_model(*MODELS["regression"])
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("inf"))
+    with pytest.raises(EncodingError, match="0: what is predicted is not finite"):
+        list(predict(["ACGU"], model))
+
+
+# ---------------------------------------------------------------------------------------------
+# The authors' mean ribosome loading
+
+
+@pytest.fixture(scope="module")
+def loading_folder(tmp_path_factory):
+    return write_golden_folder(
+        tmp_path_factory.mktemp("loading"), head_checkpoint("ribosome_loading")
+    )
+
 
 UTRS = {
     "utr_50": "GGAGACUUCAGGCAUCCAGUAUCUGACGGAACUUUAGCUAGCCGAUUACG",
@@ -15,58 +145,274 @@ UTRS = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_golden_folder(
-        tmp_path_factory.mktemp("loading"), head_checkpoint("ribosome_loading")
-    )
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return ErnieRnaForRibosomeLoading.from_pretrained(folder).eval()
-
-
 @pytest.mark.parametrize("batch_tokens", [1, 4096])
-def test_the_authors_values_in_any_batch(model, sequences, batch_tokens):
+def test_the_authors_values_in_any_batch(loading_folder, sequences, batch_tokens):
     rnas = {**UTRS, "utr_76": sequences["trna_arg"]}
+    model = models.ErnieRnaForRibosomeLoading.from_pretrained(loading_folder).eval()
     found = {one.id: one for one in predict(rnas, model, batch_tokens=batch_tokens)}
     assert list(found) == list(rnas)
     expected = load_file(GOLDEN / "tiny_heads_expected.safetensors")
     for name in ("utr_50", "utr_76"):
         prediction = expected[f"ribosome_loading.{name}.prediction"].item()
         mrl = 1.3539032306228027 * prediction + 5.269799754058842
-        assert list(found[name].predicted.values()) == [pytest.approx(mrl, abs=2e-5)]
+        assert found[name].predicted["mrl"] == pytest.approx(mrl, abs=2e-5)
+        assert found[name].sequence == rnas[name]
 
 
-def test_the_table(folder, tmp_path, monkeypatch, capsys):
+def test_pairing_scores_of_a_run(loading_folder, tmp_path, monkeypatch):
+    (own,), (zero,) = (
+        predict([UTRS["utr_50"]], loading_folder, pairing_scores=scores)
+        for scores in (None, "zero")
+    )
+    assert abs(own.values - zero.values) > 1e-4
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictTask, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            predict(UTRS, loading_folder, tmp_path / "out.tsv")
+    with pytest.raises(OutputError, match="pairing_scores was 'sequence', is 'zero'"):
+        predict(UTRS, loading_folder, tmp_path / "out.tsv", pairing_scores="zero")
+
+
+# ---------------------------------------------------------------------------------------------
+# The command, and files
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with models by their tasks, a FASTA file and a table."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "utrs.fasta").write_text("".join(f">{id}\n{text}\n" for id, text in UTRS.items()))
-    arguments = ["predict", "utrs.fasta", "-m", str(folder)]
-    assert main([*arguments, "-o", "loading.tsv"]) == 0
-    header, *rows = (tmp_path / "loading.tsv").read_text().splitlines()
-    assert header == "id\tlength\tpredicted_mrl"
-    assert [row.split("\t")[:2] for row in rows] == [[id, str(len(s))] for id, s in UTRS.items()]
+    for task, how in MODELS.items():
+        make_model(*how).save_pretrained(task)
+    Path("in.fasta").write_text("".join(f">{id} RNA\n{rna}\n" for id, rna in SEQUENCES.items()))
+    with open("in.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "note", "sequence", "label", "several", "a", "b", "c", "bases"])
+        cells = [("b", "a;b", 1, 1, 0, "abcabcabcabc"), ("a", "", 0, 0, 0, "abcab")]
+        cells += [("c", "c", 0, 0, 1, "c")]
+        for (id, rna), own in zip(SEQUENCES.items(), cells, strict=True):
+            writer.writerow([id, f'5\' "{id}", end', rna, *own])
+    return tmp_path
+
+
+def run(capsys, *arguments, code=0):
     capsys.readouterr()
-    assert main([*arguments, "-o", "-", "--quiet"]) == 0
-    assert capsys.readouterr().out.splitlines() == [header, *rows]
-    assert main([*arguments, "-o", "loading.xyz"]) == 1
-    assert "the extension must be .tsv" in capsys.readouterr().err
+    assert main(["predict", *arguments]) == code
+    return capsys.readouterr()
 
 
-def test_a_folder_without_a_head_is_refused(tmp_path, capsys):
-    folder = write_golden_folder(tmp_path)
-    (tmp_path / "utrs.fasta").write_text(">a\nGGGAAACCC\n")
-    assert main(["predict", str(tmp_path / "utrs.fasta"), "-m", str(folder), "-o", "-"]) == 1
-    assert "ErnieRnaForMaskedLM" in capsys.readouterr().err
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
 
 
-def test_a_table_keeps_its_columns(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    rows = "".join(f"{id}\t{text}\tx{id}\n" for id, text in UTRS.items())
-    (tmp_path / "utrs.tsv").write_text("name\tsequence\tnote\n" + rows)
-    assert main(["predict", "utrs.tsv", "-m", str(folder), "-o", "loading.tsv"]) == 0
-    header, *lines = (tmp_path / "loading.tsv").read_text().splitlines()
-    assert {"name", "note", "predicted_mrl"} <= set(header.split("\t"))
-    assert len(lines) == len(UTRS)
-    assert all(f"x{id}" in line for id, line in zip(UTRS, lines, strict=True))
+@pytest.mark.parametrize("task", MODELS)
+def test_a_table_of_predictions(folder, capsys, task):
+    assert run(capsys, "in.fasta", "-m", task, "-o", "out.tsv").err.startswith("out.tsv: 3 sequ")
+    rows, predictions = read("out.tsv"), list(predict("in.fasta", task))
+    of_bases = task == "token-classification"
+    assert len(rows) == (sum(map(len, SEQUENCES.values())) if of_bases else 3)
+    shown = iter(rows)
+    for one in predictions:
+        positions = range(1, len(one.sequence) + 1) if of_bases else [None]
+        for position, values in zip(positions, np.atleast_2d(one.values), strict=True):
+            row = next(shown)
+            assert row["id"] == one.id
+            if of_bases:
+                assert (row["position"], row["base"]) == (str(position), one.sequence[position - 1])
+                assert row["predicted"] == one.predicted[position - 1]
+            else:
+                assert row["length"] == str(len(one.sequence))
+            numbers = task in ("regression", "ribosome-loading")
+            names = [f"{'predicted' if numbers else 'p'}_{name}" for name in one.names]
+            found = [float(row[name]) for name in names]
+            np.testing.assert_allclose(found, values, rtol=1e-6)
+    if task == "multi-label":
+        assert rows[0]["predicted"] == ";".join(predictions[0].predicted)
+    assert run(capsys, "in.fasta", "-m", task, "-o", "-", "--quiet").out == (
+        Path("out.tsv").read_text()
+    )
+
+
+def test_the_columns_of_a_table_are_kept(folder, capsys):
+    run(capsys, "in.csv", "-m", "classification", "-o", "out.tsv")
+    with open("in.csv", newline="") as file:
+        given = list(csv.DictReader(file))
+    rows = read("out.tsv")
+    assert [{name: row[name] for name in given[0]} for row in rows] == given
+    assert [*rows[0]][len(given[0]) :] == ["predicted", "p_a", "p_b", "p_c"]
+    run(capsys, "in.csv", "-m", "token-classification", "-o", "b.tsv", "--label-column", "bases")
+    rows = read("b.tsv")
+    assert [*rows[0]][:5] == ["name", "note", "label", "several", "a"]
+    assert [row["base"] for row in rows] == list("".join(SEQUENCES.values()))
+    assert [row["name"] for row in rows] == ["one"] * 12 + ["two"] * 5 + ["three"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".parquet", ".safetensors"])
+@pytest.mark.parametrize("task", ["regression", "token-classification"])
+def test_files_of_arrays(folder, capsys, task, suffix):
+    pytest.importorskip({".h5": "h5py", ".parquet": "pyarrow"}.get(suffix, "numpy"))
+    path = f"out{suffix}"
+    run(capsys, "in.fasta", "-m", task, "-o", path)
+    (column,) = read_metadata(path)["columns"]
+    assert column == ("numbers" if task == "regression" else "token_probabilities")
+    assert read_metadata(path)["names"] == list(MODELS[task][2:3][0] if task[0] == "r" else "abc")
+    for one, other in zip(read_embeddings(path), predict("in.fasta", task), strict=True):
+        assert (one.id, one.length) == (other.id, len(other.sequence))
+        np.testing.assert_array_equal(one.arrays[column], other.values)
+
+
+def test_predictions_beside_labels(folder, capsys):
+    model = ("-m", "multi-label", "--quiet", "--force", "-o")
+    whole = run(capsys, "in.csv", *model, "o.tsv", "--label-column", "several").out
+    assert [line.split()[0] for line in whole.splitlines()] == [
+        *("predicted", "exact_match", "macro_f1", "micro_f1")
+    ]
+    by_columns = ("--label-column", "a", "b", "c")
+    assert run(capsys, "in.csv", *model, "o.npz", *by_columns).out == whole
+    streamed = run(capsys, "in.csv", *model, "-", "--label-column", "several")
+    assert (streamed.out, streamed.err) == (Path("o.tsv").read_text(), whole)
+    summary = predict("in.csv", "multi-label", "p.tsv", label_column="several", progress=False)
+    assert f"{summary.metrics['micro_f1']:.4f}" in whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("in.csv -m classification --label-column label --sequence-column x", 1, "no column 'x'"),
+        ("in.csv -m classification --label-column x", 1, "no column 'x'; it has name, note"),
+        ("in.csv -m classification --label-column name", 1, "line 2: name: 'one' is none of the"),
+        ("in.csv -m regression --label-column name", 1, "line 2: name: 'one' is no number"),
+        ("in.csv -m token-classification --label-column label", 1, "line 2: 1 labels for 12 bases"),
+        (
+            "in.csv -m regression --label-column a b",
+            2,
+            "--label-column: must name 1 (te); got a, b",
+        ),
+        ("in.csv -m multi-label --label-column a b", 2, "must name 3 (a, b, c); got a, b"),
+        ("in.fasta -m regression --label-column a", 2, "needs a table of sequences, and an outp"),
+        ("clash.csv -m classification", 1, "the output has a column 'p_a' of its own: rename it"),
+        ("empty.csv -m classification", 1, "empty.csv: no row behind the header"),
+        ("protein.csv -m classification", 1, "record 1 (line 2): it looks like a protein"),
+        ("short.csv -m classification", 1, "short.csv: line 3: 1 cells, and the header has 2"),
+        ("long.csv -m classification", 1, "line 2 (99 nt). --long full computes it whole"),
+    ],
+)
+def test_what_is_refused(folder, capsys, arguments, code, message):
+    Path("clash.csv").write_text("sequence,p_a\nACGU,1\n")
+    Path("empty.csv").write_text("sequence\n")
+    Path("protein.csv").write_text("sequence\nMKLVFEQ\n")
+    Path("short.csv").write_text("sequence,a\nACGU,1\nACGU\n")
+    Path("long.csv").write_text(f"sequence\n{'A' * 99}\n")
+    before = {path.name for path in folder.iterdir()}
+    if code == 2:
+        with pytest.raises(SystemExit) as leaving:
+            run(capsys, *arguments.split(), "-o", "out.tsv")
+        assert leaving.value.code == 2
+        assert message in capsys.readouterr().err
+    else:
+        assert message in run(capsys, *arguments.split(), "-o", "out.tsv", code=1).err
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_labels_need_an_output(folder):
+    with pytest.raises(OptionError, match="label_column needs a table of sequences, and an output"):
+        predict("in.csv", "classification", label_column="label")
+    assert [one.id for one in predict("in.csv", "classification")] == ["line 2", "line 3", "line 4"]
+
+
+def test_compressed_tables_and_other_separators(folder, capsys):
+    import gzip
+
+    rows = [line.split("\t") for line in ("sequence\tmrl", "ACGU\t1,5", "GGCC\t2,5")]
+    Path("in.tsv.gz").write_bytes(gzip.compress("\n".join(map("\t".join, rows)).encode()))
+    Path("semicolons.csv").write_text("\ufeff" + "\n".join(map(";".join, rows)))
+    run(capsys, "in.tsv.gz", "-m", "regression", "-o", "a.tsv")
+    output, errors = run(
+        capsys, "semicolons.csv", "-m", "regression", "-o", "b.tsv", "--label-column", "mrl"
+    )
+    assert "mse" in output
+    assert errors.count("a comma in a number is read as a decimal point") == 1
+    assert Path("a.tsv").read_bytes() == Path("b.tsv").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".npz"])
+def test_killed_and_resumed_and_shared(folder, monkeypatch, suffix):
+    monkeypatch.setattr(chunking, "CHUNK_RECORDS", 1)
+    options = {"label_column": "label", "progress": False}
+    whole = predict("in.csv", "classification", f"whole{suffix}", **options)
+    computed = []
+    compute = PredictTask._compute_batch
+
+    def counted(self, records):
+        if len(computed) == 2:
+            raise KeyboardInterrupt
+        computed.extend(record.id for record in records)
+        return compute(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictTask, "_compute_batch", counted)
+        with pytest.raises(KeyboardInterrupt):
+            predict("in.csv", "classification", f"out{suffix}", **options)
+    assert computed == ["line 2", "line 3"]
+    summary = predict("in.csv", "classification", f"out{suffix}", **options)
+    assert summary.resumed
+    assert summary.metrics == whole.metrics
+    for part in (2, 1):
+        shared = predict("in.csv", "classification", f"p{suffix}", part=f"{part}/2", **options)
+        assert shared.metrics == ({} if part == 2 else whole.metrics)
+    for path in (f"out{suffix}", f"p{suffix}"):
+        assert Path(path).read_bytes() == Path(f"whole{suffix}").read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------
+# Fine-tuned, then predicted
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a pretrained model, and a table to fine-tune it on and to measure it by."""
+    folder = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": 42}
+    config = ErnieRnaConfig(**sizes, loading_channels=8, loading_blocks=2)
+    models.ErnieRnaForMaskedLM(config).save_pretrained(folder / "model")
+    draw = random.Random(0)
+    lines = ["sequence\tlabel\tseveral\tnumber\tmore\tbases"]
+    for i in range(24):
+        rna = "".join(draw.choices("ACGU", k=draw.randint(8, 40)))
+        bases = "".join("S" if base in "GC" else "W" for base in rna)
+        cells = (("tRNA", "rRNA", "miRNA")[i % 3], ("short;GC", "", "GC")[i % 3], len(rna) / 10, i)
+        lines.append("\t".join(map(str, [rna, *cells, bases])))
+    (folder / "data.tsv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("classification", ("label",)),
+        ("multi-label", ("several",)),
+        ("regression", ("number",)),
+        ("regression", ("number", "more")),
+        ("token-classification", ("bases",)),
+        ("ribosome-loading", ("number",)),
+    ],
+)
+def test_the_figure_of_fine_tuning_again(trained, tmp_path, capsys, task, columns):
+    data, model = str(trained / "data.tsv"), str(tmp_path / "model")
+    how = {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu", "progress": False}
+    labels = {"task": task, "label_column": columns, "eval_file": (data,)}
+    finetune(data, trained / "model", model, **labels, **how)
+    expected = json.loads((tmp_path / "model" / "metrics.json").read_text())["metrics"]["data"]
+    argv = (data, "-m", model, "-o", str(tmp_path / "out.tsv"), "--label-column", *columns)
+    printed = run(capsys, *argv).out
+    for name, value in expected.items():
+        assert f"{value:.4f}" in printed, name
+    summary = predict(data, model, tmp_path / "again.npz", label_column=columns, progress=False)
+    assert summary.metrics == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_protein_is_an_input_error():
+    with pytest.raises(InputError, match="looks like a protein"):
+        predict(["MKLVFEQ"], make_model(*MODELS["regression"]))
