@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ernie_rna.structures.closeness import closeness
     from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.fold import fold
+    from ernie_rna.training.finetune import finetune
+    from ernie_rna.training.pairs import PairCollator
 
 __version__ = "0.1.0"
 
@@ -47,11 +49,13 @@ _HOMES = {
     "ErnieRnaForTokenClassification": "ernie_rna.model.modeling_ernie_rna",
     "ErnieRnaModel": "ernie_rna.model.modeling_ernie_rna",
     "ErnieRnaTokenizer": "ernie_rna.model.tokenization_ernie_rna",
+    "PairCollator": "ernie_rna.training.pairs",
     "closeness": "ernie_rna.structures.closeness",
     "convert": "ernie_rna.convert.export",
     "embed": "ernie_rna.embeddings.embed",
     "evaluate": "ernie_rna.structures.evaluation",
     "examples": "ernie_rna.data",
+    "finetune": "ernie_rna.training.finetune",
     "fold": "ernie_rna.structures.fold",
     "load_masked_lm": "ernie_rna.run.loading",
     "load_model": "ernie_rna.run.loading",
@@ -72,11 +76,13 @@ __all__ = [
     "ErnieRnaForTokenClassification",
     "ErnieRnaModel",
     "ErnieRnaTokenizer",
+    "PairCollator",
     "closeness",
     "convert",
     "embed",
     "evaluate",
     "examples",
+    "finetune",
     "fold",
     "load_masked_lm",
     "load_model",

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from ernie_rna.run.outputs import OutputError, check_output_folder, replacing
+from ernie_rna.run.outputs import replacing
 
 
 def test_of_two_writers_the_last_one_is_there_whole(tmp_path):
@@ -46,16 +46,3 @@ def test_a_link_is_written_through(tmp_path, there):
         path.write_text("after")
     assert link.is_symlink()
     assert target.read_text() == "after"
-
-
-def test_a_folder_may_hold_what_is_named(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    check_output_folder(tmp_path, False, ["checkpoints"])
-    with pytest.raises(OutputError, match="not empty; --force writes into it"):
-        check_output_folder(tmp_path, False)
-    (tmp_path / "thesis").touch()
-    with pytest.raises(OutputError, match="not empty"):
-        check_output_folder(tmp_path, False, ["checkpoints"])
-    check_output_folder(tmp_path, True)
-    with pytest.raises(OutputError, match="a file; name a folder"):
-        check_output_folder(tmp_path / "thesis", True)
