@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.fold import fold
     from ernie_rna.training.finetune import finetune
+    from ernie_rna.training.pairs import PairCollator
 
 __version__ = "0.1.0"
 
@@ -50,6 +51,7 @@ __all__ = [
     "ErnieRnaForTokenClassification",
     "ErnieRnaModel",
     "ErnieRnaTokenizer",
+    "PairCollator",
     "closeness",
     "convert",
     "embed",
@@ -68,6 +70,7 @@ __all__ = [
 
 # The module of each name that does not begin with ErnieRna.
 _HOMES = {
+    "PairCollator": "training.pairs",
     "closeness": "structures.closeness",
     "convert": "convert.export",
     "embed": "embeddings.embed",

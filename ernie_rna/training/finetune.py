@@ -260,7 +260,8 @@ class _Run:
         """The folder, whole; it loads by `trust_remote_code`, code included."""
         from ernie_rna.model.configuration_ernie_rna import AUTO_MAP
 
-        model, log = self.trainer.model, self.trainer.state.log_history
+        model: Any = self.trainer.model
+        log = self.trainer.state.log_history
         # A model from the Hub has its name in front of each entry.
         model.config.auto_map = dict(AUTO_MAP)
         model.config.weights_origin = "fine-tuned"

@@ -172,7 +172,7 @@ class MultiLabel(Task):
 class Regression(Task):
     """One or several numbers for each sequence."""
 
-    problem_type = "regression"
+    problem_type: str | None = "regression"
     metric_names = ("r2", "spearman", "mse")
 
     def learn_names(self, training: Rows) -> Iterable[str]:
@@ -292,7 +292,8 @@ class MaskedLM(Task):
         return logits.argmax(dim=-1), at_labels  # (batch, seq) each
 
     def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
-        return masked_lm_metrics(*predicted, labels)
+        ids, log_likelihoods = predicted
+        return masked_lm_metrics(ids, log_likelihoods, labels)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
         splits = (

@@ -279,7 +279,9 @@ def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> A
             target_modules=_LORA_MODULES,
             modules_to_save=list(task.adapted),
         )
-        model = peft.get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's, of transformers' names
+            model = peft.get_peft_model(model, config)
     model.eval()  # so that batch norms stay as they are
     model(**batch).loss.backward()
     for weight in model.parameters():
@@ -368,7 +370,8 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
 
 def _parse_fields(given: Any, names: Sequence[str], decided: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of TrainingArguments by name, texts made what each field has."""
-    parser, values = _Parser(TrainingArguments), {}
+    kind: Any = TrainingArguments
+    parser, values = _Parser(kind), {}
     ours = {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}
     for name, value in given.items():
         if name in ours:

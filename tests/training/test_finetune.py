@@ -446,7 +446,7 @@ def test_the_card_says_what_it_was_trained_on(run, table, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert facts["splits"]["test"]["sha256"] in card
-    for text in ("miRNA, rRNA, tRNA", "| test: guess |", "- lora: 2", "AutoModelForSequence"):
+    for text in ("miRNA, rRNA, tRNA", "  test: guess  ", "- lora: 2", "AutoModelForSequence"):
         assert text in card
     assert str(tmp_path) not in card
 
