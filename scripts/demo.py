@@ -23,13 +23,12 @@ from ernie_rna.data import MINI, examples, mini
 
 if TYPE_CHECKING:
     import numpy as np
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
     from ernie_rna.structures.formats.structure import Structure
 
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
-GOLDEN_CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"
-GOLDEN_VALUES = GOLDEN / "tiny_expected.safetensors"
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN_CHECKPOINT = ROOT / "tests" / "golden" / "tiny_fairseq_cfg.pt"
 
 # Of these the map and the arcs are drawn; the second has a pseudoknot.
 DRAWN = ("tRNA-Phe", "THF-1")
@@ -284,19 +283,18 @@ def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) ->
 
 def compare_with_the_authors(out_dir: Path) -> bool:
     """Convert the authors' small checkpoint and compare with what their code computed."""
-    from ernie_rna.parity.differences import compare_with_golden
-    from ernie_rna.parity.golden import GOLDEN_THREADS
-    from ernie_rna.parity.models import Models
-    from ernie_rna.parity.table import format_summary
+    sys.path.insert(0, str(ROOT))
     from ernie_rna.run.threads import use_threads
+    from tests.golden import compare
 
     step("Convert a checkpoint of the authors' code, and compare with what that code computed")
     folder = out_dir / "converted"
     command("convert", GOLDEN_CHECKPOINT, folder)
-    with use_threads(GOLDEN_THREADS):
-        differences = compare_with_golden(Models(folder), GOLDEN_VALUES)
+    with use_threads(compare.THREADS):
+        differences = compare.compare_with_authors(compare.Models(folder))
     print("\nLargest absolute difference, float32, of every layer, alone and padded:\n")
-    print(format_summary(differences))
+    print(compare.format_table(compare.summarize(differences)))
+    print("\nAll of it: python scripts/verify_parity.py")
     return not any(difference.missed for difference in differences)
 
 

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import transformers
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import open_text
 from ernie_rna.sequences.tables import format_row

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.scoring.masking import MaskingCollator
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.pairs import PairCollator

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from safetensors.torch import save_file
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.convert.export import write_code_and_tokenizer
 from ernie_rna.convert.folder import check_target
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.run.outputs import replacing_folder
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.evaluation import draw_sample, score_structures
@@ -116,7 +116,6 @@ def export_pretrained(model: Any, folder: Path, card: str, with_pair_head: bool 
     model.config.update(
         {"weights_origin": "pretrained", "has_pooler": False, "architectures": [kind.__name__]}
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(folder) as target:
         write_code_and_tokenizer(model.config, target)
         save_file(state, target / "model.safetensors", metadata={"format": "pt"})

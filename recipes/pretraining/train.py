@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -36,6 +35,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.extras import import_extra
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.run.outputs import replacing
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.batches import PretrainingBatches

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import transformers
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from safetensors.torch import load_model, save_model
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.run.outputs import replacing
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.settings import Settings

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from torch.utils.data import DataLoader
 
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.batches import (
     PretrainingBatches,

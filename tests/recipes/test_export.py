@@ -4,6 +4,9 @@ import json
 
 import pytest
 import torch
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
+
+from ernie_rna.convert.folder import why_no_export
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForPreTraining,
@@ -11,9 +14,6 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaModel,
 )
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
-
-from ernie_rna.convert.folder import why_no_export
 from recipes.pretraining import export
 from recipes.pretraining.export import OFFSETS, THRESHOLDS
 from recipes.pretraining.weights import load_average

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.settings import Settings, read_settings
 from recipes.pretraining.weights import (

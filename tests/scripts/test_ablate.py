@@ -1,8 +1,8 @@
 """What the ablation takes away, seen in the scores of the layers, and its table."""
 
 import torch
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from recipes.pretraining.settings import Settings
 from recipes.pretraining.weights import average_of, new_model
 from scripts import ablate
