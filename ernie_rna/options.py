@@ -21,7 +21,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any
 
 # A problem with a value, in words that follow its name, or None.
 Check = Callable[[Any], str | None]
@@ -179,17 +179,14 @@ def _alternatives(choices: Sequence[Any]) -> str:
     return f"{', '.join(some)} or {last}" if some else last
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def takes(options: type[Options]) -> Callable[[F], F]:
+def takes(options: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let a function with a last parameter `options` take its fields as keywords.
 
     The function gets one object, made of the keywords and checked, or given as `options`. Its
     signature and docstring name them all.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         *own, last = inspect.signature(function).parameters.values()
         assert last.name == "options"
 
@@ -213,7 +210,7 @@ def takes(options: type[Options]) -> Callable[[F], F]:
             parameters=[*own, *keyword_only]
         )
         call.__doc__ = _with_options(function.__doc__, options)
-        return call  # type: ignore[return-value]
+        return call
 
     return decorate
 

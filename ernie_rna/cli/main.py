@@ -59,10 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMANDS:
-        try:
-            importlib.import_module(module).add_commands(subparsers)
-        except ImportError:
-            pass  # TODO while the house is rebuilt
+        importlib.import_module(module).add_commands(subparsers)
     return parser
 
 

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Generic, TypeVar
 
-from ernie_rna.options import RunOptions, Share, own_share
+from ernie_rna.options import OptionError, RunOptions, Share, own_share
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import (
     STANDARD_OUTPUT,
@@ -310,6 +310,8 @@ def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Re
         ValueError: the model cannot be loaded, or an option does not fit it.
         EncodingError: a result is not finite, or memory does not suffice; named by id.
     """
+    if task.options.part is not None:
+        raise OptionError("part", f"needs outputs that are files; got {task.options.part!r}")
     source = _checked(task, as_source(sequences, task.options.unknown))
     found = None if source.once else survey(source.read())
     return task.join(_results(task, source, _load(task, found, model)))
@@ -369,10 +371,12 @@ def run(
     """
     source = _checked(task, as_source(sequences, task.options.unknown))
     files = [output for output in outputs if output.path != STANDARD_OUTPUT]
+    share = own_share(task.options.part)
+    if not files and share.count > 1:
+        raise OptionError("part", f"needs outputs that are files; this is {share.text}")
     if not files:
         return _stream(task, source, model, outputs)
     place = behind_link(Path(files[0].path))
-    share = own_share(task.options.part)
     check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, task.options.force) as store:
         existing = task.existing(files)

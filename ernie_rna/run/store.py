@@ -43,7 +43,7 @@ _OURS = ("manifest.json*", *_RESULTS, "part-*.tmp", "input.fasta*", "done*", "lo
 # The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
 # the checksum.
 METADATA = "ernie_rna"
-_CHECKSUM = "crc32"
+CHECKSUM = "crc32"
 
 # By name, arrays of at least one dimension, or lists of texts without line ends.
 Results = Mapping[str, np.ndarray | Sequence[str]]
@@ -80,7 +80,7 @@ class Part:
         """Whether the results are there, and not damaged."""
         try:
             with safe_open(self.path, framework="np") as file:
-                checksum = json.loads(file.metadata()[METADATA])[_CHECKSUM]
+                checksum = json.loads(file.metadata()[METADATA])[CHECKSUM]
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception:  # A damaged header raises nearly anything.
             return False
@@ -241,7 +241,7 @@ class Store:
             OSError: the disk is full; nothing is left of the part.
         """
         arrays = {name: _as_array(name, values) for name, values in results.items()}
-        about = json.dumps({**metadata, _CHECKSUM: _checksum(arrays)}, sort_keys=True)
+        about = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
         with replacing(self.part(number).path) as path:
             save_arrays(arrays, path, {METADATA: about})
 

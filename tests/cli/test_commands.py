@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from safetensors.torch import load_file, save_file
 
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.structures.formats.by_extension import write_structures
 from ernie_rna.structures.formats.structure import Structure
 from tests.conftest import ROOT

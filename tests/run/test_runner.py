@@ -614,6 +614,18 @@ def test_standard_output_is_streamed(model, tmp_path, capsys, monkeypatch):
     assert names(tmp_path) == ["out.tsv"]
 
 
+def test_what_is_not_written_to_files_is_not_shared(model, capsys, monkeypatch):
+    with pytest.raises(OptionError, match=r"part needs outputs that are files; got '1/2'"):
+        mutate(SOME, model, part="1/2")
+    with pytest.raises(OptionError, match=r"are files; this is part 1/2 \(by --part\)"):
+        mutate(SOME, model, "-", part="1/2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OptionError, match=r"this is part 2/2 \(by RANK and WORLD_SIZE\)"):
+        mutate(SOME, model, "-")
+    assert len(list(mutate(SOME, model, masked=False))) == 2
+
+
 def test_lines_come_as_they_are_computed(model, monkeypatch, capsys):
     monkeypatch.setattr(chunking, "CHUNK_RECORDS", 1)
     compute = runner.Task.join
