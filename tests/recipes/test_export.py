@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
 
-from ernie_rna.convert.folder import why_no_export
+from ernie_rna.convert.folder import why_no_model
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForPreTraining,
@@ -35,7 +35,7 @@ def test_export(table, config, card, tmp_path, capsys):
     out = tmp_path / "model"
     command = [tmp_path / "run", "-o", out, "--card", card, "--structures", table]
     assert run_export(*command) == 0
-    assert why_no_export(out) is None
+    assert why_no_model(out) is None
     assert "threshold" in capsys.readouterr().out
     average = load_average(tmp_path / "run" / "checkpoint-2")
     model, info = ErnieRnaForPreTraining.from_pretrained(out, output_loading_info=True)
@@ -69,7 +69,7 @@ def test_without_structures_there_is_no_pair_head(fasta, config, card, tmp_path,
     assert "was not trained; leave out --structures" in capsys.readouterr().err
     assert run_export(*command) == 0
     assert json.loads((out / "config.json").read_text())["architectures"] == ["ErnieRnaForMaskedLM"]
-    assert why_no_export(out) is None
+    assert why_no_model(out) is None
     model, info = ErnieRnaForMaskedLM.from_pretrained(out, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -90,4 +90,4 @@ def test_it_is_whole_or_not_there(table, config, card, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(export, "save_file", full)
     assert run_export(*command, "--structures", table) == 1
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()
