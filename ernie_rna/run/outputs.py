@@ -8,6 +8,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -172,19 +173,6 @@ def check_output_files(
             raise OutputError(f"cannot write {output}: it is no file; - is standard output")
         if path.exists() and not force:
             raise OutputError(f"{output} exists already; --force replaces it")
-
-
-def check_output_folder(folder: Path, force: bool, may_hold: Sequence[str] = ()) -> None:
-    """Raise OutputError for a file, or a folder that holds something which may be overwritten.
-
-    Args:
-        may_hold: names of what may be there without `force`.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: a file; name a folder")
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names - set(may_hold) and not force:
-        raise OutputError(f"{folder}: not empty; --force writes into it")
 
 
 def describe(outputs: Sequence[str]) -> str:

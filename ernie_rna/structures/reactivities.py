@@ -99,7 +99,7 @@ class Probing:
         return digest.hexdigest()
 
     def check(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Pass records on; ValueError unless each has a reactivity a base, and the file's bases."""
+        """Pass records on; InputError unless each has a reactivity a base, and the file's bases."""
         absent = []
         for record in records:
             yield record
@@ -108,19 +108,19 @@ class Probing:
                 continue
             values, bases = self._profiles[record.id]
             if len(values) != len(record.sequence):
-                raise ValueError(
+                raise InputError(
                     f"{record.id} has {len(record.sequence)} nt and {len(values)} reactivities; "
                     "write -999 where there is no data"
                 )
             place = differing_base(bases, record.sequence)
             if place is not None:
-                raise ValueError(
+                raise InputError(
                     f"base {place + 1} of {record.id} is {record.sequence[place]}, and "
                     f"{bases[place]} in its reactivities"
                 )
         if absent:
             shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-            raise ValueError(
+            raise InputError(
                 f"no reactivities of {len(absent)} sequences: {shown}; leave these out of the "
                 "input, or give them lines of -999"
             )
@@ -129,7 +129,7 @@ class Probing:
         """The reactivities of a record, (length,), NaN where there is no data.
 
         Raises:
-            ValueError: there are none of it, or not as many as it has bases.
+            InputError: there are none of it, or not as many as it has bases.
         """
         list(self.check([record]))
         bases = record.sequence.upper().replace("T", "U")
@@ -148,7 +148,7 @@ class Probing:
         return np.nan_to_num(-energies / _RT)
 
     def fits(self, structures: Sequence[Structure]) -> list[float]:
-        """How well each structure fits, see `unpaired_auc`; ValueError as `check`."""
+        """How well each structure fits, see `unpaired_auc`; InputError as `check`."""
         return [unpaired_auc(one, self.of(one)) for one in list(self.check(structures))]
 
 

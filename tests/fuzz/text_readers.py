@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ernie_rna.sequences.fasta import InputError, read_fasta
 from ernie_rna.structures.formats.by_extension import FORMATTERS, read_structures, write_structures
-from ernie_rna.structures.formats.structure import Structure, StructureFormatError
+from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.reactivities import read_reactivities
 from ernie_rna.training.tables import read_table
 from ernie_rna.training.tasks import TASKS, LabelFormat
@@ -88,7 +88,7 @@ _STRUCTURES = tuple(
         f"in{suffix}",
         partial(_structure_seeds, suffix=suffix),
         _read_structures,
-        (StructureFormatError,),
+        (InputError,),
     )
     for suffix in (".ct", ".bpseq", ".dbn", ".tsv")
 )
@@ -110,7 +110,7 @@ def _reactivity_seeds(folder: Path, suffix: str) -> list[bytes]:
 def _read_reactivities(path: Path) -> object:
     found = read_reactivities(path)
     assert found
-    assert all(values.ndim == 1 and len(values) for values in found.values())
+    assert all(values.ndim == 1 and len(values) for values, _ in found.values())
     return found
 
 
@@ -120,7 +120,7 @@ _REACTIVITIES = tuple(
         f"in{suffix}",
         partial(_reactivity_seeds, suffix=suffix),
         _read_reactivities,
-        (StructureFormatError,),
+        (InputError,),
     )
     for suffix in _PROBED
 )

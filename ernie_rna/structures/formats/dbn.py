@@ -1,7 +1,7 @@
 """The files that write structures as dot-bracket text: .dbn and tables."""
 
 from ernie_rna.sequences.fasta import FilePath, InputError, split_header
-from ernie_rna.sequences.tables import format_row, read_rows
+from ernie_rna.sequences.tables import find_separator, format_row, read_rows
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.lines import name_in_comment, numbered_lines, read_header
 from ernie_rna.structures.formats.structure import Structure
@@ -98,7 +98,7 @@ def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
             not dot-bracket.
     """
     structures = []
-    for line, row in read_rows(path, ("id", column)):
+    for line, row in read_rows(path, ("id", column), find_separator(path)):
         id, description = split_header(row["id"])
         text = row[column]
         sequence = row.get("sequence", "N" * len(text))
