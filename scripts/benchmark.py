@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.peak:
-        print(json.dumps(first_run(*args.peak, train=args.train)))
+        name, case = args.peak
+        print(json.dumps(first_run(name, case, args.train)))
         return 0
     print(f"{processor()}, {args.threads} threads; {versions()}", flush=True)
     names = args.only or ([OURS, "recompute"] if args.long else default_names())

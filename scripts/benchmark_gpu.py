@@ -9,7 +9,6 @@ Weights are random: time does not depend on them.
     python scripts/benchmark_gpu.py                            # inference in bfloat16
     python scripts/benchmark_gpu.py --train --dtype float32
     python scripts/benchmark_gpu.py --longest                  # how long a sequence may be
-    python scripts/benchmark_gpu.py --profile fused 16x1024    # where the time goes
 """
 
 from __future__ import annotations
@@ -82,7 +81,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--train", action="store_true", help="a training step, not inference")
     add("--runs", type=int, default=11, help="counted runs of each (11)")
     add("--longest", action="store_true", help="double the tokens until it fails")
-    add("--profile", nargs=2, metavar=("NAME", "BxT"), help="the kernels that take most time")
     return parser
 
 
@@ -95,9 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = args.only or [
         name for name, one in IMPLEMENTATIONS.items() if not one.peer or is_installed(PEER)
     ]
-    if args.profile:
-        bench.profile(*args.profile)
-    elif args.longest:
+    if args.longest:
         titles = ["implementation", "longest", "seconds", "MiB", "fails at"]
         print_table(titles, map(bench.longest, names))
     else:
@@ -180,18 +176,6 @@ class Bench:
             cells = [str(tokens), f"{taken:.3f}", f"{memory / MIB:.0f}"]
             tokens *= 2
         return [name, *cells, str(tokens) if tokens <= LONGEST else "not tried further"]
-
-    def profile(self, name: str, case: str) -> None:
-        """Print the kernels that take the most of the card's time."""
-        function = self.step(name, case)
-        function()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-            function()
-            torch.cuda.synchronize()
-        averages = profiler.key_averages()
-        print(
-            averages.table(sort_by="self_cuda_time_total", row_limit=15, max_name_column_width=60)
-        )
 
 
 def timed(function: Step) -> float:

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     fitted, others = halves(rnas, args.per_family)
     line = fit_calibration(*collect(args.folder, fitted)[0])
     logits, known = collect(args.folder, others)[1]
+    if not len(logits):
+        raise ValueError("no pair is predicted for the other half, so there is nothing to look at")
     bins = reliability(1 / (1 + np.exp(-(line.slope * logits + line.offset))), known)
     print(
         f"{len(fitted)} and {len(others)} sequences of {args.split}\n"
@@ -134,7 +136,7 @@ def collect(folder: Path, rnas: Sequence[Rna]) -> tuple[Pairs, Pairs]:
 
 
 def _joined(parts: list[np.ndarray]) -> Pairs:
-    logits, known = np.concatenate(parts, axis=1)
+    logits, known = np.concatenate([np.empty((2, 0)), *parts], axis=1)
     return logits, known > 0
 
 

@@ -50,7 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--split", required=True, metavar="VALUE", help="rows of the split column")
     add("--sequences", type=int, metavar="N", help="only so many, evenly spaced")
     add("--random", action="store_true", help="draw the weights anew")
-    add("--scores", metavar="L,H", help="of this layer (0: projected) and head; all tries each")
+    help = "of this layer (0: projected) and head; all tries each"
+    add("--scores", type=parse_scores, metavar="L,H", help=help)
     add("-o", "--output", metavar="FILE", help="scores by sequence, TSV")
     return parser
 
@@ -67,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if args.scores == "all":
             compare_heads(model, rnas)
             return 0
-        layer, head = map(int, args.scores.split(",")) if args.scores else (None, None)
-        scored = score(model, rnas, layer, head)
+        scored = score(model, rnas, *(args.scores or (None, None)))
     for row in means(scored):
         print(format_row(*row), end="")
     if args.output is not None:
@@ -78,6 +78,14 @@ def run(args: argparse.Namespace) -> int:
                 format_row(r.id, r.family, len(r.sequence), *_cells(s)) for r, s in scored
             )
     return 0
+
+
+def parse_scores(text: str) -> str | tuple[int, int]:
+    """Layer and head, or "all"; argparse names the option where it is neither."""
+    if text == "all":
+        return text
+    layer, head = map(int, text.split(","))
+    return layer, head
 
 
 def random_weights(model: str, folder: str) -> str:

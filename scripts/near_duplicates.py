@@ -11,6 +11,7 @@ The ids go to `train --leave-out`.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,8 @@ def near_duplicates(train: Mapping[str, str], test: Iterable[str], identity: flo
         train: sequences by id.
         identity: at least 0.8, for words of 5 bases.
     """
+    if shutil.which("cd-hit-est-2d") is None:
+        raise OSError("CD-HIT is not installed: there is no cd-hit-est-2d (apt-get install cd-hit)")
     with tempfile.TemporaryDirectory() as folder:
         first, second, out = (Path(folder, name) for name in ("test", "train", "kept"))
         _write(first, test)

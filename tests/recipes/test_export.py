@@ -90,4 +90,4 @@ def test_it_is_whole_or_not_there(table, config, card, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(export, "save_file", full)
     assert run_export(*command, "--structures", table) == 1
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()

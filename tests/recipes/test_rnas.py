@@ -84,8 +84,10 @@ def test_parquet_is_tsv(table, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.tsv", True), ("a.TSV.gz", True), ("a.parquet", True), ("a.fasta", False)]
-    + [("tsv.fa.gz", False), ("a.tsv.fasta", False)],
+    [
+        *(("a.tsv", True), ("a.TSV.gz", True), ("a.parquet", True), ("a.fasta", False)),
+        *(("tsv.fa.gz", False), ("a.tsv.fasta", False)),
+    ],
 )
 def test_tables_by_their_names(tmp_path, name, expected):
     assert is_table(tmp_path / name) == expected

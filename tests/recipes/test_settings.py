@@ -40,7 +40,7 @@ def test_what_is_refused(config, changes, message):
 @pytest.mark.parametrize("text", ["[1]", "{", "\xff"])
 def test_what_is_no_object(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match="config.json: "):
+    with pytest.raises(InputError, match=r"config\.json: "):
         read_settings(tmp_path / "config.json")
 
 

@@ -117,8 +117,8 @@ def test_from_another_run(table, config, tmp_path, capsys):
     assert pretrain(config(), table, first, "--steps", 2) == 0
     still = config(training={**TRAINING, "learning_rate": 0.0})
     assert pretrain(still, table, after, "--steps", 2, "--start-from", first) == 0
-    pairs = zip(*(load_average(run / "checkpoint-2").parameters() for run in (first, after)))
-    for before, now in pairs:
+    models = [load_average(run / "checkpoint-2") for run in (first, after)]
+    for before, now in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(now, before)
     assert pretrain(config(), table, tmp_path / "x", "--start-from", tmp_path / "none") == 1
     assert "none: has no whole checkpoint" in capsys.readouterr().err

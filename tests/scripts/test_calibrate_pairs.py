@@ -64,6 +64,14 @@ def test_a_model_without_a_head_is_refused(folder, capsys):
     assert "no head for structures" in capsys.readouterr().err
 
 
+def test_without_a_predicted_pair_it_says_so(folder, monkeypatch, capsys):
+    none = (np.array([1.0, -1.0, 0.5]), np.array([True, False, False])), (np.empty(0), np.empty(0))
+    monkeypatch.setattr(calibrate_pairs, "collect", lambda *arguments: none)
+    monkeypatch.setattr(calibrate_pairs, "fit_calibration", lambda *arguments: None)
+    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 1
+    assert "no pair is predicted for the other half" in capsys.readouterr().err
+
+
 def test_families_are_in_one_half_alone():
     rnas = [Rna(str(n), "ACGU", "", "(..)", f"F{n % 4}") for n in range(20)]
     fitted, others = calibrate_pairs.halves(rnas, 3)

@@ -71,7 +71,7 @@ def test_the_script_prints_a_table(tmp_path, capsys, what, column, title):
     printed = capsys.readouterr().out
     assert title in printed
     assert [line.split(" | ")[0] for line in printed.splitlines() if "weights" in line]
-    assert printed.count("\n| ") == 3
+    assert printed.count("\n| ") == 4
 
 
 def test_a_missing_column_is_named(tmp_path, capsys):
