@@ -2,9 +2,9 @@
 
 import csv
 import gzip
+import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ import pytest
 import ernie_rna
 from ernie_rna import data
 from ernie_rna.cli import main as cli
-from ernie_rna.convert.folder import code_files
+from ernie_rna.convert.folder import why_no_model
+from ernie_rna.run.find_model import find_model
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
@@ -20,8 +21,6 @@ from tests.conftest import ROOT
 from tests.golden_folder import write_golden_folder
 
 RFAM = ROOT.parent / "shared" / "data" / "pretraining" / "rfam_seed.tsv.gz"
-HAS_MINI = (ROOT / "ernie_rna" / "mini" / "model.safetensors").is_file()
-needs_mini = pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")
 
 
 @pytest.fixture
@@ -75,16 +74,6 @@ def _lines(name: str) -> list[str]:
     return (ernie_rna.examples() / name).read_text(encoding="utf-8").splitlines()
 
 
-def test_the_examples_are_copied_once(stand_in, monkeypatch, capsys):
-    monkeypatch.setattr(data, "_HERE", ROOT / "ernie_rna")
-    assert cli.main(["examples"]) == 0
-    assert capsys.readouterr().out.split()[0] == str(Path("examples", "rna.fasta"))
-    assert Path("examples/rna.dbn").read_text() == (ROOT / "examples" / "rna.dbn").read_text()
-    assert cli.main(["examples"]) == 1
-    assert "--force replaces it" in capsys.readouterr().err
-    assert cli.main(["examples", "--force"]) == 0
-
-
 def test_mini_is_named_in_every_command(stand_in, capsys):
     assert ernie_rna.mini() == stand_in
     assert cli.main(["fold", "rna.fasta", "-m", "mini", "-o", "out.dbn"]) == 0
@@ -113,37 +102,29 @@ def test_an_installation_without_mini_says_so(stand_in, capsys):
 
 
 def test_a_folder_called_mini_is_not_taken_for_it(stand_in):
-    from ernie_rna.run.find_model import find_model
-
-    write_golden_folder(Path("mini"))
+    Path("mini").mkdir()
+    Path("mini/config.json").touch()
     with pytest.warns(UserWarning, match="write ./mini"):
         assert find_model("mini") == str(stand_in)
-    assert find_model("./mini") == "./mini"
+    assert find_model(Path("mini").absolute()) == str(Path("mini").absolute())
 
 
-@needs_mini
+# ---------------------------------------------------------------------------------------------
+# mini itself
+
+
+def test_mini_is_a_whole_folder_without_code():
+    assert why_no_model(ernie_rna.mini()) is None
+    assert not list(ernie_rna.mini().glob("*.py"))
+
+
 def test_the_structure_in_the_readme_is_minis():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    header, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].splitlines()
-    id = header.split()[0]
+    id, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].split()
     (folded,) = ernie_rna.fold({id: sequence}, ernie_rna.mini())
     assert folded.structure.dot_bracket == dot_bracket
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_the_examples(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "-q", "-w", str(tmp_path), str(ROOT)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    assert {str(file.relative_to(ROOT)) for file in (ROOT / "ernie_rna").rglob("*.py")} <= names
-    assert {f"ernie_rna/examples/{name}" for name in data.EXAMPLE_FILES} <= names
-    assert {f"ernie_rna/model/{path.name}" for path in code_files()} <= names
-    assert "ernie_rna/mini/model.safetensors" in names
-    assert {name.split("/")[0] for name in names} == {"ernie_rna", "ernie_rna-0.1.0.dist-info"}
-
-
-@needs_mini
 def test_mini_has_all_that_the_encoder_is_made_of():
     model, info = ernie_rna.ErnieRnaModel.from_pretrained(
         ernie_rna.mini(), output_loading_info=True
@@ -151,3 +132,61 @@ def test_mini_has_all_that_the_encoder_is_made_of():
     assert not info["missing_keys"]
     batch = ernie_rna.ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
     assert model(**batch).pooler_output is None
+
+
+# With the package imported, by every Auto class; what is saved of it loads where it is not.
+LOAD_MINI = """
+import sys, warnings
+import transformers
+import ernie_rna
+
+batch = ernie_rna.ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
+names = ("", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
+for name in names:
+    for trust in (False, True):
+        auto = getattr(transformers, f"AutoModel{name}")
+        model = auto.from_pretrained(ernie_rna.mini(), trust_remote_code=trust).eval()
+        assert type(model) is getattr(ernie_rna, f"ErnieRna{name or 'Model'}"), model
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            ernie_rna.mini(), trust_remote_code=trust
+        )
+        config = transformers.AutoConfig.from_pretrained(ernie_rna.mini(), trust_remote_code=trust)
+        assert type(tokenizer) is ernie_rna.ErnieRnaTokenizer and config.auto_map == {}
+    folder = f"{sys.argv[1]}/saved{name}"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    print(name, *[f"{x:.4f}" for x in model(**batch)[0].flatten()[:8].tolist()])
+"""
+LOAD_SAVED = """
+import json, sys
+import transformers
+
+names = ("", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
+for name in names:
+    folder = f"{sys.argv[1]}/saved{name}"
+    config = json.load(open(f"{folder}/config.json"))
+    assert {"AutoConfig", *(f"AutoModel{name}" for name in names)} <= config["auto_map"].keys()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    auto = getattr(transformers, f"AutoModel{name}")
+    model = auto.from_pretrained(folder, trust_remote_code=True)
+    batch = tokenizer(["GGGAAACCC"], return_tensors="pt")
+    print(name, *[f"{x:.4f}" for x in model.eval()(**batch)[0].flatten()[:8].tolist()])
+assert "ernie_rna" not in sys.modules
+"""
+
+
+def test_mini_loads_by_every_auto_class_and_what_is_saved_of_it_elsewhere(tmp_path):
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    environment.pop("PYTHONPATH", None)
+    outputs = []
+    for script, more in ((LOAD_MINI, {"PYTHONPATH": str(ROOT)}), (LOAD_SAVED, {})):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)],
+            env={**environment, **more},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]

@@ -54,7 +54,9 @@ def load(
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     batch = tokenizer(sequences, padding=True, return_tensors="pt")
-    found, digests, problems = dict(batch), {}, []
+    found: dict[str, Any] = dict(batch)
+    digests: dict[str, str] = {}
+    problems: list[str] = []
     for name, prefix in classes.items():
         model, info = getattr(transformers, name).from_pretrained(
             folder, trust_remote_code=True, output_loading_info=True

@@ -107,6 +107,8 @@ class Unpickler(pickle._Unpickler):
     and what an opcode does can be replaced.
     """
 
+    stack: list[Any]
+
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, StorageRecord] = {}
