@@ -535,7 +535,7 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
 
 
 def _class_loss(logits, labels, num_items) -> torch.Tensor:
-    """Cross entropy of (..., classes) over labels that are not -100, 0 if all are; see `forward`."""
+    """Cross entropy of (..., classes) over labels but -100, 0 if all are that; see `forward`."""
     _check_range("labels", labels, logits.shape[-1])
     logits, labels = logits.flatten(0, -2), labels.flatten()
     if num_items is None:

@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 
 import torch
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
 from ernie_rna.embeddings.embed import embed
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from ernie_rna.run import store
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.scoring.mutate import mutate

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from safetensors.torch import load_file, save_file
 
 from ernie_rna import verify
 from ernie_rna.model import layers_ernie_rna
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.verify import (
     SEQUENCES,
     VerifyError,

@@ -41,7 +41,7 @@ def on_ray(
     """Call a function of this package on every input file.
 
     Ray is started on this machine unless `ray.init` has been called. The folder is for one call:
-    on_ray.json in it, written before anything else, says which, and an output beside it is finished.
+    on_ray.json in it, written first, says which, and an output beside it is finished.
 
     Args:
         function: `embed`, `fold`, `closeness`, `mutate`, `predict`, or another that takes

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from safetensors.torch import load_file, save_file
 
 from ernie_rna.convert.checkpoint import Checkpoint, read_checkpoint
@@ -24,6 +22,8 @@ from ernie_rna.convert.names import EMBEDDING, FAIRSEQ, LM_BIAS, MULTIMOLECULE, 
 from ernie_rna.convert.torch_file import CheckpointError
 from ernie_rna.convert.vocabulary import ORIGIN, VOCABULARIES
 from ernie_rna.model import modeling_ernie_rna
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.conftest import assert_as_good
 from tests.golden_folder import GOLDEN, head_checkpoint
 

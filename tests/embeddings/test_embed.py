@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.embedding import Embedding, resolve_columns
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.fasta import InputError

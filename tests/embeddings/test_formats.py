@@ -10,7 +10,6 @@ import warnings
 
 import numpy as np
 import pytest
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from safetensors.numpy import load_file, save_file
 
 from ernie_rna.embeddings.embed import embed
@@ -23,6 +22,7 @@ from ernie_rna.embeddings.formats import (
     read_metadata,
     write_parts,
 )
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError, full_disk_explained
 from ernie_rna.run.store import Store

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from safetensors.torch import save_file
 
 from ernie_rna.convert.conversion import convert_weights, to_fairseq
@@ -19,6 +17,8 @@ from ernie_rna.convert.foreign.pickles import CheckpointError
 from ernie_rna.convert.foreign.reading import read_checkpoint
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.readers import read_embeddings
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from ernie_rna.parity.golden import read_golden
 from ernie_rna.parity.models import ParityError
 from ernie_rna.parity.published import read_cls_embedding

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 from safetensors.torch import load_file
 
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 from ernie_rna.structures.contacts import solve_contacts
 from ernie_rna.structures.formats.ct import format_ct
 from ernie_rna.structures.formats.structure import Structure

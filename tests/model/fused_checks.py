@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from ernie_rna.model.attention_ernie_rna import Dropout, look_up_bias
 from ernie_rna.model.fused_ernie_rna import (
     _jit,

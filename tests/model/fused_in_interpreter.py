@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import triton.language as tl
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from triton.runtime import interpreter
 
 from ernie_rna.model import attention_ernie_rna, fused_ernie_rna
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.conftest import lively
 from tests.model.fused_checks import BATCH, DTYPES, HEADS, check_carried, check_recomputed, drawn
 from tests.model.test_attention import gradient_error, outcome, padded_ids

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,

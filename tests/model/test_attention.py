@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+
+from ernie_rna.model import attention_ernie_rna, layers_ernie_rna, modeling_ernie_rna
 from ernie_rna.model.attention_ernie_rna import (
     Dropout,
     RecomputedAttention,
@@ -13,8 +15,6 @@ from ernie_rna.model.attention_ernie_rna import (
 )
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-
-from ernie_rna.model import attention_ernie_rna, layers_ernie_rna, modeling_ernie_rna
 from tests.conftest import lively
 
 pytestmark = pytest.mark.core

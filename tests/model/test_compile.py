@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
 pytestmark = pytest.mark.core

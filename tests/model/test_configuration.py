@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForCloseness,

@@ -5,6 +5,10 @@ from functools import partial
 
 import pytest
 import torch
+from torch import func
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+
+from ernie_rna.model import attention_ernie_rna
 from ernie_rna.model.attention_ernie_rna import (
     RecomputedAttention,
     eager_attention,
@@ -13,10 +17,6 @@ from ernie_rna.model.attention_ernie_rna import (
 )
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from torch import func
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
-
-from ernie_rna.model import attention_ernie_rna
 from tests.conftest import lively
 
 pytestmark = pytest.mark.core

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
+
+from ernie_rna.model import attention_ernie_rna, fused_ernie_rna
 from ernie_rna.model.attention_ernie_rna import AlignedLookUp, look_up_bias
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.fused_ernie_rna import why_not
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-
-from ernie_rna.model import attention_ernie_rna, fused_ernie_rna
 from tests.conftest import ROOT, lively
 from tests.model.test_attention import DTYPES as MODEL_DTYPES
 from tests.model.test_attention import gradient_error, outcome, padded_ids, variant

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
+
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.heads_ernie_rna import (
     MaskedBatchNorm,
@@ -22,9 +25,6 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForSecondaryStructure,
 )
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from safetensors.torch import load_file
-from torch import nn
-
 from tests.conftest import ROOT
 
 GOLDEN = Path(__file__).parents[1] / "golden"

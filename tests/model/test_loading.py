@@ -9,12 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import (
-    ErnieRnaForMaskedLM,
-    ErnieRnaForSequenceClassification,
-    ErnieRnaForTokenClassification,
-    ErnieRnaModel,
-)
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -25,6 +19,13 @@ from transformers import (
     pipeline,
 )
 from transformers.dynamic_module_utils import get_relative_imports
+
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForMaskedLM,
+    ErnieRnaForSequenceClassification,
+    ErnieRnaForTokenClassification,
+    ErnieRnaModel,
+)
 
 pytestmark = pytest.mark.core
 CODE = sorted(Path(__file__).parents[2].glob("*_ernie_rna.py"))

@@ -2,6 +2,9 @@ import copy
 
 import pytest
 import torch
+
+from ernie_rna.convert.checkpoint import read_checkpoint
+from ernie_rna.convert.conversion import convert_weights
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.layers_ernie_rna import pairing_table, sinusoidal_positions
 from ernie_rna.model.modeling_ernie_rna import (
@@ -10,9 +13,6 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForTokenClassification,
     ErnieRnaModel,
 )
-
-from ernie_rna.convert.checkpoint import read_checkpoint
-from ernie_rna.convert.conversion import convert_weights
 from tests.conftest import GOLDEN, assert_as_good
 
 pytestmark = pytest.mark.core

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+
+from ernie_rna.model import attention_ernie_rna
 from ernie_rna.model.attention_ernie_rna import add_query_key
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-
-from ernie_rna.model import attention_ernie_rna
 
 
 @pytest.fixture

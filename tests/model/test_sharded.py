@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from torch import distributed
 
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.conftest import lively
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
 pytestmark = pytest.mark.core
 

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
 from ernie_rna.embeddings.embed import embed
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from ernie_rna.run.loading import (
     EncodingError,
     has_head,

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.encoder import Encoder
 from ernie_rna.embeddings.formats import read_embeddings, read_metadata
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import OptionError, Share
 from ernie_rna.run import runner
 from ernie_rna.run.outputs import OutputError

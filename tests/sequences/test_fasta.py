@@ -10,8 +10,8 @@ import sys
 import tracemalloc
 
 import pytest
-from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 from ernie_rna.sequences.fasta import (
     LETTERS,
     FastaRecord,

@@ -5,8 +5,8 @@ import os
 import threading
 
 import pytest
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.sequences.fasta import FastaRecord, InputError, read_fasta
 from ernie_rna.sequences.sources import as_source, check_lengths, short_enough, survey
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.options import ServeOptions
 from ernie_rna.web.requests import Requests
 
