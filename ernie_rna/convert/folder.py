@@ -17,7 +17,10 @@ _REQUIRED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_co
 _OF_EXPORTS = {"README.md", "vocab.json"}
 # What some versions of transformers write as well, what Python leaves beside modules, and what
 # fine-tuning has measured.
-_OPTIONAL = {"special_tokens_map.json", "added_tokens.json", "__pycache__", "metrics.json"}
+_OPTIONAL = {
+    *("special_tokens_map.json", "added_tokens.json", "__pycache__"),
+    *("metrics.json", "log.jsonl", "curve.svg"),
+}
 
 
 class ExportError(ValueError):

@@ -12,8 +12,9 @@ from ernie_rna.sequences.fasta import InputError, read_fasta
 from ernie_rna.structures.formats.by_extension import FORMATTERS, read_structures, write_structures
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.reactivities import read_reactivities
-from ernie_rna.training.tables import read_table
-from ernie_rna.training.tasks import TASKS, LabelFormat
+from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.rows import read_file
+from ernie_rna.training.tasks import TASKS
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
 
@@ -145,15 +146,13 @@ def _label_seeds(folder: Path, delimiter: bytes) -> list[bytes]:
 
 
 def _read_labels(path: Path) -> object:
-    table = read_table(path)
-    sequences = table.sequences("sequence")
-    for name, columns in _LABELLED.items():
-        task = TASKS[name](LabelFormat(columns))
-        task.learn_names(table)
-        assert len(task.read_labels(table, sequences)) == len(sequences)
-    flags = TASKS["multi-label"](LabelFormat(("flag_a", "flag_b")))
-    flags.learn_names(table)
-    return flags.read_labels(table.split("split", "train"), sequences)
+    rows = read_file(path, "sequence")
+    sequences = rows.column("sequence", "--sequence-column")
+    for name, columns in [*_LABELLED.items(), ("multi-label", ("flag_a", "flag_b"))]:
+        task = TASKS[name](FinetuneOptions(task=name, label_column=columns))
+        task.names = list(task.learn_names(rows))
+        assert len(task.read_labels(rows, sequences)) == len(sequences)
+    return rows
 
 
 _TABLES = tuple(

@@ -5,7 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.embeddings.readers import read_embeddings
+from ernie_rna.embeddings.formats import read_embeddings
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.run.loading import EncodingError, load_model
 from ernie_rna.run.outputs import OutputError
