@@ -2,12 +2,11 @@
 
 import os
 
-from ernie_rna.web.server import HOST, PORT, name_models, serve
-from ernie_rna.web.workers import Setup
+from ernie_rna.options import ServeOptions
+from ernie_rna.web.server import serve
 
 if __name__ == "__main__":  # The processes that compute import this file.
-    serve(
-        Setup(name_models(["mini"])),
-        host=os.environ.get("GRADIO_SERVER_NAME", HOST),
-        port=int(os.environ.get("GRADIO_SERVER_PORT", PORT)),
-    )
+    default = ServeOptions()
+    host = os.environ.get("GRADIO_SERVER_NAME", default.host)
+    port = int(os.environ.get("GRADIO_SERVER_PORT", default.port))
+    serve(options=ServeOptions(host=host, port=port))

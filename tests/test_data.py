@@ -120,7 +120,8 @@ def test_mini_is_a_whole_folder_without_code():
 
 def test_the_structure_in_the_readme_is_minis():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    id, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].split()
+    header, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].splitlines()
+    id = header.split()[0]
     (folded,) = ernie_rna.fold({id: sequence}, ernie_rna.mini())
     assert folded.structure.dot_bracket == dot_bracket
 

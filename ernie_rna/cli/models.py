@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import filecmp
 import math
 import platform
 import re
@@ -444,9 +445,11 @@ and the pages of the documentation work on.
 
 def _examples(args: argparse.Namespace) -> int:
     source, folder = examples(), Path(args.folder)
-    there = [folder / name for name in EXAMPLE_FILES if (folder / name).exists()]
-    if there and not args.force:
-        raise OutputError(f"{there[0]} exists; --force replaces it")
+    for name in EXAMPLE_FILES:
+        there = folder / name
+        same = not there.exists() or filecmp.cmp(source / name, there, shallow=False)
+        if not same and not args.force:
+            raise OutputError(f"{there} exists and differs from the example; --force replaces it")
     folder.mkdir(parents=True, exist_ok=True)
     for name in EXAMPLE_FILES:
         with replacing(folder / name) as path:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rna.model.heads_ernie_rna import bases_of_scores
+from ernie_rna.model.heads_ernie_rna import bases_of_scores, pairs_in_front
 
 # A bit for each base and the bits of its canonical partners: A-U, C-G and the wobble pair G-U.
 _BASE_BITS = {"A": 1, "C": 2, "G": 4, "U": 8, "T": 8}
@@ -69,7 +69,7 @@ def extract_pairing_map(scores: Tensor, attention_mask: Tensor, head: int = 5) -
         )
     bases, _ = bases_of_scores(scores, mask, [head])
     inside = slice(int(lengths.max()))
-    return symmetrize(bases[:, 0, inside, inside])
+    return pairs_in_front(symmetrize(bases[:, 0]), mask)[:, inside, inside]
 
 
 def allowed_pairs(

@@ -113,6 +113,9 @@ def _answer(
         if is_out_of_memory(error):
             return False, f"not enough memory for this: {_SMALLER}"
         if task == "describe" or isinstance(error, (ValueError, EncodingError)):
-            return False, str(error)
+            message = str(error)
+            for name, source in models:  # Where a model is on the server is nobody's business.
+                message = message.replace(source, name)
+            return False, message
         traceback.print_exc()
         return False, "internal error; the log of the server says more"

@@ -42,7 +42,7 @@ def run(capsys, *arguments, code=0):
     [
         "embed in.fasta -m model -o out.npz --quiet",
         "mutate in.fasta -m model --summary out.tsv --quiet --unmasked",
-        "plot in.fasta -m model --id readme_1 -o out.svg",
+        "plot in.fasta -m model --id readme_1 -o out.svg --quiet",
     ],
 )
 def test_random_weights_are_told_in_one_line(folder, capsys, command):
@@ -57,6 +57,7 @@ def test_random_weights_are_told_in_one_line(folder, capsys, command):
 
 def test_a_model_without_the_head_that_is_asked_for(folder, capsys):
     ErnieRnaModel.from_pretrained("model").save_pretrained("encoder")
+    capsys.readouterr()
     _, errors = run(capsys, "mutate", "in.fasta", "-m", "encoder", "-o", "out.tsv", code=1)
     assert errors == (
         "ernie-rna: error: encoder has no language-model head, which this needs: it is "

@@ -235,8 +235,12 @@ def test_the_examples_are_copied_once(here, capsys):
     output, _ = run(capsys, "examples")
     assert output.split() == [str(Path("examples", name)) for name in data.EXAMPLE_FILES]
     assert Path("examples/rna.dbn").read_text() == (ROOT / "examples" / "rna.dbn").read_text()
+    run(capsys, "examples")  # They are there already, as they should be.
+    Path("examples/rna.fasta").write_text(">mine\nACGU\n")
     assert "--force replaces it" in run(capsys, "examples", code=1).err
+    assert Path("examples/rna.fasta").read_text() == ">mine\nACGU\n"
     run(capsys, "examples", "--force")
+    assert Path("examples/rna.fasta").read_text() != ">mine\nACGU\n"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -243,8 +243,8 @@ def _cut_off_seeds(folder: Path, name: str) -> list[bytes]:
     embed(_RNA, small_encoder(), folder / "whole.npz", progress=False, force=True)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr("ernie_rna.embeddings.embed.write_parts", _interrupt)
-        embed(_RNA, small_encoder(), folder / "cut.npz", progress=False, force=True)
-    return [(folder / "cut.npz.partial" / name).read_bytes()]
+        embed(_RNA, small_encoder(), folder / "again.npz", progress=False, force=True)
+    return [(folder / "again.npz.partial" / name).read_bytes()]
 
 
 def _interrupt(*_: object) -> None:

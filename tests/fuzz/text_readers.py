@@ -131,6 +131,7 @@ id,sequence,class,value,flag_a,flag_b,several,bases,split
 r1,GGGAAACCC,x,1.5,0,1,x;y,(((...))),train
 r2,"ACGU",y,-2e3,1,1,,....,train
 r3,ACGUN,x,0,0,0,y,.(.).,test
+r4,GGAAACC,y,2.25,1,0,x;y,((...)),train
 """
 _LABELLED = {
     "classification": ("class",),
