@@ -244,7 +244,8 @@ def _cut_off_seeds(folder: Path, name: str) -> list[bytes]:
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr("ernie_rna.embeddings.embed.write_parts", _interrupt)
         embed(_RNA, small_encoder(), folder / "again.npz", progress=False, force=True)
-    return [(folder / "again.npz.partial" / name).read_bytes()]
+    (folder / "again.npz.partial").rename(folder / "kept.partial")
+    return [(folder / "kept.partial" / name).read_bytes()]
 
 
 def _interrupt(*_: object) -> None:
@@ -257,7 +258,7 @@ def _go_on(path: Path) -> object:
     partial_folder = path.with_name("again.npz.partial")
     output.unlink(missing_ok=True)
     shutil.rmtree(partial_folder, ignore_errors=True)
-    shutil.copytree(path.with_name("cut.npz.partial"), partial_folder)
+    shutil.copytree(path.with_name("kept.partial"), partial_folder)
     shutil.copy(path, partial_folder / path.name)
     try:
         embed(_RNA, small_encoder(), output, progress=False)

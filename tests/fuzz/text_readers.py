@@ -151,7 +151,7 @@ def _read_labels(path: Path) -> object:
     sequences = rows.column("sequence", "--sequence-column")
     for name, columns in [*_LABELLED.items(), ("multi-label", ("flag_a", "flag_b"))]:
         task = TASKS[name](FinetuneOptions(task=name, label_column=columns))
-        task.names = list(task.learn_names(rows))
+        list(task.learn_names(rows))  # messages
         assert len(task.read_labels(rows, sequences)) == len(sequences)
     return rows
 
