@@ -5,11 +5,13 @@
 # make space                    the web page, on this machine
 # make space-folder             what a Space on the Hub consists of, into build/space
 # make test-browser             the web page in a headless Chromium
+# make types                    mypy, on a copy laid out as a wheel is
 # make check                    ruff, mypy and the default tests
-# make compat                   the core tests over versions of transformers and torch
+# make compat [SESSION=name]    the core tests over versions of transformers and torch
 # make fuzz                     10,000 damaged files for each reader; the table of docs/robustness.md
 # make portability              the same numbers with other threads and instructions, likewise
 # make bench                    the speed and memory tables of the README
+# make mini RFAM=table TS0=table   the model mini, as recipes/pretraining/README.md says; hours
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,10 +19,12 @@ CHECKPOINT ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SEQUENCES ?= 100000
 PROCESSES ?= 2
+SESSION ?= core
+RUNS ?= runs
 # A file of tests is one process's. Threads that wait must not spin: there are more than cores.
 TEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
-.PHONY: demo space space-folder test test-slow test-long test-browser check compat fuzz portability bench clean
+.PHONY: demo space space-folder test test-slow test-long test-browser types check compat fuzz portability bench mini clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -65,14 +69,23 @@ test-browser: $(VENV)/installed
 	command -v chromedriver || (apt-get update && apt-get install -y chromium chromium-driver)
 	$(BIN)/python -m pytest -q -m browser tests/web
 
+# mypy follows no `__path__`, and takes the root files, which import one another relatively, for
+# modules of the top: it sees them where a wheel has them.
+types: $(VENV)/installed
+	rm -rf build/types
+	mkdir -p build/types
+	cp -r pyproject.toml noxfile.py ernie_rna recipes scripts build/types
+	cp *_ernie_rna.py build/types/ernie_rna/model
+	cd build/types && $(CURDIR)/$(BIN)/mypy --cache-dir $(CURDIR)/.mypy_cache
+
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(MAKE) types
 	$(TEST)
 
 compat: $(VENV)/installed
-	$(BIN)/python scripts/check_versions.py
+	$(BIN)/nox --session "$(SESSION)"
 
 fuzz: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m fuzz tests/fuzz
@@ -84,5 +97,8 @@ bench: $(VENV)/installed
 	$(PIP) --quiet -e ".[bench]"
 	$(BIN)/python scripts/benchmark.py
 
+mini: $(VENV)/installed
+	PATH=$(CURDIR)/$(BIN):$$PATH recipes/pretraining/make_mini.sh $(RFAM) $(TS0) $(RUNS)
+
 clean:
-	rm -rf $(VENV) .compat build dist *.egg-info
+	rm -rf $(VENV) .nox build dist *.egg-info

@@ -227,9 +227,6 @@ class ErnieRnaConfig(PretrainedConfig):
         _require(divides, self, "a multiple of the heads", "hidden_size", "num_attention_heads")
         # The checkpoint has one matrix for both, and the conversion writes one.
         _require(self.tie_word_embeddings is True, self, "True", "tie_word_embeddings")
-        self._check_pair_head()
-
-    def _check_pair_head(self) -> None:
         heads, all_heads = self.pair_heads, self.num_attention_heads
         named = heads is None or (
             isinstance(heads, (list, tuple))
@@ -237,8 +234,6 @@ class ErnieRnaConfig(PretrainedConfig):
             and all(_is_int(head, 0) and head < all_heads for head in heads)
         )
         _require(named, self, "None or a list of heads", "pair_heads", "num_attention_heads")
-        fits = self.pair_channels > (all_heads if heads is None else len(heads))
-        _require(fits, self, "more than the maps that come in", "pair_channels", "pair_heads")
         line = self.pair_calibration
         fitted = line is None or (
             isinstance(line, (list, tuple))
@@ -247,6 +242,13 @@ class ErnieRnaConfig(PretrainedConfig):
             and line[0] > 0
         )
         _require(fitted, self, "None, or a slope above 0 and an offset", "pair_calibration")
+
+    def check_pair_head(self) -> None:
+        """Raise ValueError if no pair head can be built; most models have none."""
+        maps = self.num_attention_heads if self.pair_heads is None else len(self.pair_heads)
+        names = ("pair_channels", "pair_heads", "num_attention_heads")
+        rule = f"more than the {maps} maps that come in"
+        _require(self.pair_channels > maps, self, rule, *names)
 
 
 _SIZES = (

@@ -123,7 +123,7 @@ class PairHead(nn.Module):
 
         Args:
             maps: zero at padding.
-            inside: (batch, length), True at bases; they stand first.
+            inside: (batch, length), True at bases.
         """
         both = inside[:, None, :, None] & inside[:, None, None, :]
         mask, count = both.to(maps.dtype), both.sum()
@@ -231,7 +231,7 @@ def base_spans(mask: torch.Tensor):
 
 
 def bases_of_scores(scores: torch.Tensor, mask: torch.Tensor, heads: list[int] | None):
-    """Scores between bases, first base at 0 whatever the side of the padding, and `inside`.
+    """Scores between bases, where they stand between the first token and the last, and `inside`.
 
     Args:
         scores: (batch, all heads, seq, seq).
@@ -239,27 +239,38 @@ def bases_of_scores(scores: torch.Tensor, mask: torch.Tensor, heads: list[int] |
         heads: which of them; None takes all.
 
     Returns:
-        (batch, heads, length, length), zero at padding, and (batch, length).
+        (batch, heads, seq - 2, seq - 2), zero at padding, and (batch, seq - 2), True at bases.
     """
-    first, _, inside = base_spans(mask)
+    first, lengths, _ = base_spans(mask)
+    stop = max(mask.shape[1] - 1, 1)
+    positions = torch.arange(1, stop, device=mask.device)
+    inside = (positions >= first[:, None]) & (positions < (first + lengths)[:, None])
     if heads is not None:
         scores = scores[:, heads]
-    length = inside.shape[1]
-    if bool((first == 1).all()):  # A slice, whose gradient is far cheaper than that of a gather.
-        scores = scores[:, :, 1 : length + 1, 1 : length + 1]
-    else:
-        index = (first[:, None] + torch.arange(length, device=mask.device)).clamp(
-            max=mask.shape[1] - 1
-        )
-        rows = index[:, None, :, None].expand(-1, scores.shape[1], -1, scores.shape[-1])
-        columns = index[:, None, None, :].expand(-1, scores.shape[1], length, -1)
-        scores = scores.gather(2, rows).gather(3, columns)
+    # A slice whatever the side of the padding: its gradient is far cheaper than a gather's, and
+    # nobody waits for a GPU to say where the bases begin. `pairs_in_front` moves what comes of it.
+    scores = scores[:, :, 1:stop, 1:stop]
     both = inside[:, None, :, None] & inside[:, None, None, :]
     return scores.masked_fill(~both, 0.0), inside
 
 
+def pairs_in_front(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Logits (batch, length, length) of `bases_of_scores`, first base at 0, zero at padding.
+
+    Args:
+        mask: (batch, length + 2), as for `base_spans`.
+    """
+    first, _, inside = base_spans(mask)
+    length = inside.shape[1]
+    index = first[:, None] - 1 + torch.arange(length, device=mask.device)
+    index = index.clamp(max=max(length - 1, 0))
+    logits = logits.gather(1, index[:, :, None].expand(-1, -1, length))
+    logits = logits.gather(2, index[:, None, :].expand(-1, length, -1))
+    return logits.masked_fill(~(inside[:, :, None] & inside[:, None, :]), 0.0)
+
+
 def bases_of_states(states: torch.Tensor, mask: torch.Tensor):
-    """As `bases_of_scores` for hidden states: (batch, seq, hidden) -> (batch, length, hidden)."""
+    """Hidden states (batch, seq, hidden) of bases, first base at 0, zero behind, and `inside`."""
     first, _, inside = base_spans(mask)
     index = first[:, None] + torch.arange(inside.shape[1], device=mask.device)
     index = index.clamp(max=mask.shape[1] - 1)

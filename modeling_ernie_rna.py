@@ -36,6 +36,7 @@ from .heads_ernie_rna import (
     bases_of_scores,
     bases_of_states,
     pair_loss,
+    pairs_in_front,
 )
 from .layers_ernie_rna import (
     ErnieRnaLayer,
@@ -680,8 +681,8 @@ class _ErnieRnaPairModel(_ErnieRnaHeadModel):
         self.post_init()
 
     def _logits(self, outputs, mask):
-        scores = outputs.attention_scores
-        return self.pair_head(*bases_of_scores(scores, mask, self.config.pair_heads))
+        scores = bases_of_scores(outputs.attention_scores, mask, self.config.pair_heads)
+        return pairs_in_front(self.pair_head(*scores), mask)
 
     def _loss(self, logits, labels, num_items):
         _check_range("labels", labels, 2)
@@ -690,6 +691,7 @@ class _ErnieRnaPairModel(_ErnieRnaHeadModel):
 
 def _pair_head(config: ErnieRnaConfig) -> nn.Module:
     heads = config.pair_heads
+    config.check_pair_head()
     return PairHead(
         config.num_attention_heads if heads is None else len(heads),
         config.pair_channels,
@@ -798,12 +800,15 @@ class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
         if neither or labels is not None:
             tokens = logits["logits"] = self.lm_head(outputs.last_hidden_state)
             if labels is not None:
+                labels = labels.to(tokens.device)
                 losses.append(self._loss(tokens.float(), labels, num_items_in_batch))
         if neither or pair_labels is not None:
             mask = self.ernie_rna._attention_mask(input_ids, attention_mask, inputs_embeds)
             scores = bases_of_scores(outputs.attention_scores, mask, self.config.pair_heads)
-            pairs = logits["pair_logits"] = self.pair_head(*scores)
+            pairs = self.pair_head(*scores)
+            pairs = logits["pair_logits"] = pairs_in_front(pairs, mask)
             if pair_labels is not None:
+                pair_labels = pair_labels.to(pairs.device)
                 _check_range("pair_labels", pair_labels, 2)
                 losses.append(pair_loss(pairs, pair_labels, self.config.pair_positive_weight))
         output = ErnieRnaPreTrainingOutput(

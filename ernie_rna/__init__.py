@@ -5,6 +5,8 @@ no time. The import makes transformers' Auto classes know the model, see `regist
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna import registration
@@ -27,39 +29,15 @@ if TYPE_CHECKING:
     )
     from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
     from ernie_rna.run.loading import load_masked_lm, load_model
+    from ernie_rna.run.on_ray import on_ray
     from ernie_rna.scoring.mutate import mutate
     from ernie_rna.scoring.predict import predict
     from ernie_rna.structures.closeness import closeness
     from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.fold import fold
+    from ernie_rna.training.finetune import finetune
 
 __version__ = "0.1.0"
-
-# Each name of the API -> the module that defines it.
-_HOMES = {
-    "ErnieRnaConfig": "ernie_rna.model.configuration_ernie_rna",
-    "ErnieRnaForCloseness": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaForMaskedLM": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaForPreTraining": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaForRibosomeLoading": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaForSecondaryStructure": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaForSequenceClassification": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaForTokenClassification": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaModel": "ernie_rna.model.modeling_ernie_rna",
-    "ErnieRnaTokenizer": "ernie_rna.model.tokenization_ernie_rna",
-    "closeness": "ernie_rna.structures.closeness",
-    "convert": "ernie_rna.convert.export",
-    "embed": "ernie_rna.embeddings.embed",
-    "evaluate": "ernie_rna.structures.evaluation",
-    "examples": "ernie_rna.data",
-    "fold": "ernie_rna.structures.fold",
-    "load_masked_lm": "ernie_rna.run.loading",
-    "load_model": "ernie_rna.run.loading",
-    "mini": "ernie_rna.data",
-    "mutate": "ernie_rna.scoring.mutate",
-    "predict": "ernie_rna.scoring.predict",
-    "read_embeddings": "ernie_rna.embeddings.formats",
-}
 
 __all__ = [
     "ErnieRnaConfig",
@@ -77,24 +55,56 @@ __all__ = [
     "embed",
     "evaluate",
     "examples",
+    "finetune",
     "fold",
     "load_masked_lm",
     "load_model",
     "mini",
     "mutate",
+    "on_ray",
     "predict",
     "read_embeddings",
 ]
 
+# The module of each name that does not begin with ErnieRna.
+_HOMES = {
+    "closeness": "structures.closeness",
+    "convert": "convert.export",
+    "embed": "embeddings.embed",
+    "evaluate": "structures.evaluation",
+    "examples": "data",
+    "finetune": "training.finetune",
+    "fold": "structures.fold",
+    "load_masked_lm": "run.loading",
+    "load_model": "run.loading",
+    "mini": "data",
+    "mutate": "scoring.mutate",
+    "on_ray": "run.on_ray",
+    "predict": "scoring.predict",
+    "read_embeddings": "embeddings.formats",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    kind = {"ErnieRnaConfig": "configuration", "ErnieRnaTokenizer": "tokenization"}
+    home = _HOMES.get(name) or f"model.{kind.get(name, 'modeling')}_ernie_rna"
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
 
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
+class _Package(ModuleType):
+    """This package, of which a function keeps its name beside a folder of the same name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What Python does with ernie_rna.convert or ernie_rna.mini once it has imported the folder.
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 registration.register_with_transformers()

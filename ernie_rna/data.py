@@ -47,4 +47,3 @@ def _folder(name: str, files: tuple[str, ...], what: str) -> Path:
     raise FileNotFoundError(
         f"{what} are not in this installation ({_HERE}): install ernie-rna anew"
     )
-

@@ -743,14 +743,32 @@ class PredictOptions(HeadOptions):
 # Pictures and the page
 
 
+# What `plot` draws.
+PLOTS = {
+    "map": "what structures are read off: the logits of the model's head for structures, or, "
+    "without one or with --layer or --head, the symmetric scores of a layer and head; the base "
+    "pairs that `ernie-rna fold` finds in it are circled below the diagonal",
+    "heads": "the symmetric scores of all heads of a layer, with --head framed",
+    "arcs": "the structure that `ernie-rna fold` finds, an arc for each base pair; with "
+    "--reference the known one below it",
+    "layout": "the structure that `ernie-rna fold` finds, with its stems and loops, each base "
+    "coloured by its reliability as `ernie-rna fold --bases` writes it (needs the extra vienna)",
+    "closeness": "the probabilities of two bases to be near one another in space, by a model with "
+    "a head for that, as `ernie-rna closeness` writes them",
+    "substitutions": "the effects of all substitutions, as `ernie-rna mutate` writes them",
+    "embeddings": "all sequences by the first two principal components of their mean vectors, as "
+    "`ernie-rna embed` writes them, coloured by the last word of the headers if some share it",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
     """Of `plots.pictures.plot`, and of what computes that which it draws."""
 
     what: str = option(
         "map",
-        "what is drawn, as the description says",
-        choices=("map", "heads", "arcs", "layout", "closeness", "substitutions"),
+        "what is drawn",
+        choices=tuple(PLOTS),
     )
     id: str | None = option(None, "which sequence; may be left out where there is just one")
     reference: str | None = option(
@@ -773,12 +791,16 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        of_pairs = {"reference": self.reference is not None, "confidence": self.confidence}
-        for name, is_given in of_pairs.items():
-            if is_given and self.what not in ("map", "arcs"):
-                raise OptionError(name, f"is for --what map and arcs, not for {self.what}")
-        if self.long == "window" and self.what not in ("map", "arcs", "layout"):
-            raise OptionError("long", f"window is for map, arcs and layout, not for {self.what}")
+        folded = ("map", "arcs", "layout")
+        for name, is_asked, kinds in (
+            ("reference", self.reference is not None, folded[:2]),
+            ("confidence", self.confidence, folded[:2]),
+            ("long", self.long == "window", (*folded, "embeddings")),
+            ("id", self.id is not None, (*folded, "heads", "closeness", "substitutions")),
+        ):
+            if is_asked and self.what not in kinds:
+                problem = f"{getattr(self, name)} is for {', '.join(kinds)}, not for {self.what}"
+                raise OptionError(name, problem)
 
 
 _LIMITS = "what a request may take"

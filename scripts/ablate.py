@@ -1,30 +1,33 @@
 """What pairing scores and carried scores are worth: the same training without either, or both.
 
-    python scripts/ablate.py configs/ablation.json rfam_seed.tsv.gz runs/ablation --seeds 2
+    python -m recipes.pretraining.ablate ablation rfam_seed.tsv.gz runs/ablation --seeds 2
 
 Four models are trained alike, from the same seeds on the same batches: ERNIE-RNA as it is; with
 pairing scores of zero; with the projected pairing scores in each layer in place of the scores of
-the layer before; and with neither, which is a plain transformer. Prints masked-LM loss and F1 on
-the validation split for each seed. A run that was killed goes on with the same command.
+the layer before; and with neither, which is a plain transformer. Prints masked-LM loss, pair loss
+and F1 on the validation split: means over the seeds, and each. The same command resumes a run that
+was killed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ernie_rna.sequences.fasta import InputError
-from recipes.pretraining.data import read_ids, read_table
-from recipes.pretraining.initial_weights import new_model
-from recipes.pretraining.settings import read_settings
-from recipes.pretraining.trainer import pretrain
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
+from recipes.pretraining.evaluation import choose_sample, evaluate
+from recipes.pretraining.rnas import read_ids, read_table
+from recipes.pretraining.settings import find_config, read_settings
+from recipes.pretraining.train import pretrain
+from recipes.pretraining.weights import new_model
 
 # Name -> whether pairing scores are given, and whether scores are handed from layer to layer.
 VARIANTS = {
@@ -33,53 +36,53 @@ VARIANTS = {
     "not carried": (True, False),
     "neither": (False, False),
 }
-RESULT = "result.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a JSON file of settings")
-    parser.add_argument("rnas", type=Path, metavar="TABLE", help="TSV, may be gzipped, or Parquet")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the runs")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each (default: 2)")
-    parser.add_argument("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
+    parser = program_parser(run, __doc__)
+    add = parser.add_argument
+    add("config", type=find_config, metavar="CONFIG", help="as for train")
+    add("rnas", type=Path, metavar="TABLE", help="TSV or Parquet")
+    add("out", type=Path, metavar="OUT", help="folder for the runs")
+    add("--seeds", type=int, default=2, metavar="N", help="trainings of each (2)")
+    add("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        run(args)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = read_settings(args.config)
+    training = list(read_table(args.rnas, "train", read_ids(args.leave_out)))
+    validation = list(read_table(args.rnas, "validation"))
+    sample = choose_sample(validation, settings)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    for seed in range(args.seeds):
+        chosen = replace(settings, training={**(settings.training or {}), "seed": seed})
+        for name, (pairing, carried) in VARIANTS.items():
+            model = new_model(chosen)
+            take_away(model, pairing, carried)
+            folder = args.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+            trainer = pretrain(chosen, training, validation, folder, model)
+            results[name].append(evaluate(trainer.average.module, sample, chosen))
+    print("variant\tmasked-LM loss\tpair loss\tF1")
+    for name, metrics in results.items():
+        cells = [
+            _cell([one[key] for one in metrics]) for key in ("masked_lm_loss", "pair_loss", "f1")
+        ]
+        print("\t".join([name, *cells]))
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
-    settings = read_settings(args.config)
-    training = read_table(args.rnas, "train", read_ids(args.leave_out))
-    validation = read_table(args.rnas, "validation")
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
-    for seed in range(args.seeds):
-        for name, (pairing, carried) in VARIANTS.items():
-            folder = args.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-            done = folder / RESULT
-            if not done.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                chosen = replace(settings, seed=seed)
-                model = new_model(chosen)
-                take_away(model, pairing, carried)
-                trainer = pretrain(chosen, training, validation, folder, cpu=True, model=model)
-                done.write_text(json.dumps(trainer.evaluate()))
-            results[name].append(json.loads(done.read_text()))
-    report(results)
+def _cell(values: Sequence[float]) -> str:
+    mean = sum(values) / len(values)
+    return f"{mean:.4f} ({', '.join(f'{value:.4f}' for value in values)})"
 
 
 def take_away(model: Any, pairing: bool, carried: bool) -> None:
-    """Make a model do without pairing scores, or without scores from the layer before."""
+    """Make a model, and copies of it, do without pairing scores, or scores of the layer before."""
     encoder = model.ernie_rna
     if not pairing:
         encoder.twod_proj.register_forward_pre_hook(lambda _, args: (torch.zeros_like(args[0]),))
@@ -87,26 +90,14 @@ def take_away(model: Any, pairing: bool, carried: bool) -> None:
         return
     first: list[torch.Tensor] = []
 
-    def give_the_first(layer: Any, args: tuple) -> tuple:
+    def give_the_first(number: int, layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         *others, bias = args
-        if layer is encoder.layers[0]:
+        if number == 0:
             first[:] = [bias]
         return (*others, first[0].clone())  # A layer may write on what it is given.
 
-    for layer in encoder.layers:
-        layer.register_forward_pre_hook(give_the_first)
-
-
-def report(results: dict[str, list[dict[str, float]]]) -> None:
-    """Print a line for each variant: means over the seeds, and the values that they are of."""
-    print("variant\tmasked-LM loss\tpair loss\tF1")
-    for name, runs in results.items():
-        cells = []
-        for metric in ("masked_lm_loss", "pair_loss", "f1"):
-            values = [run[metric] for run in runs]
-            mean = sum(values) / len(values)
-            cells.append(f"{mean:.4f} ({', '.join(f'{value:.4f}' for value in values)})")
-        print("\t".join([name, *cells]))
+    for number, layer in enumerate(encoder.layers):
+        layer.register_forward_pre_hook(partial(give_the_first, number))
 
 
 if __name__ == "__main__":

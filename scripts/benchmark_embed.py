@@ -12,19 +12,31 @@ all with the full-size model (random weights: time does not depend on them):
     python scripts/benchmark_embed.py rna.fasta --sequences 128
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from benchmark import alternate, computes_bfloat16, machine
 
-from ernie_rna import ErnieRnaConfig, ErnieRnaModel, ErnieRnaTokenizer
-from ernie_rna.embeddings.embed import embed
-from ernie_rna.sequences.batches import Plan, count_padding, resolve_batch_tokens
+from ernie_rna import ErnieRnaConfig, ErnieRnaTokenizer, embed
+from ernie_rna.sequences.chunks import Plan, count_padding, nucleotide_limit, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta
-from ernie_rna.sequences.long import nucleotide_limit
+from scripts.measuring import (
+    PEER,
+    Implementation,
+    Step,
+    alternate,
+    computes_bfloat16,
+    evenly,
+    is_installed,
+    print_table,
+    processor,
+    versions,
+)
 
 LIMIT = nucleotide_limit(ErnieRnaConfig())
 OTHERS_BATCH = 8
@@ -34,22 +46,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("fasta", type=Path, metavar="IN.fasta")
-    parser.add_argument(
-        "--sequences", type=int, default=128, metavar="N", help="how many of the file (128)"
-    )
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default 5)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    add = parser.add_argument
+    add("fasta", type=Path, metavar="IN.fasta")
+    add("--sequences", type=int, default=128, metavar="N", help="how many of the file (128)")
+    add("--runs", type=int, default=5, help="counted runs of each (5)")
+    add("--threads", type=int, default=2, help="CPU threads (2)")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     records = [record for record in read_fasta(args.fasta) if len(record.sequence) <= LIMIT]
-    step = max(1, len(records) // args.sequences)
-    sample = records[::step][: args.sequences]
-    print(machine(args.threads))
+    sample = evenly(records, args.sequences)
+    print(f"{processor()}, {args.threads} threads; {versions()}")
     print(
         f"{len(records)} of the file's sequences have at most {LIMIT} nt; padding is "
         f"{padding(records):.1%} of what embed computes for them\n"
@@ -59,75 +69,70 @@ def main(argv: list[str] | None = None) -> int:
         flush=True,
     )
     times = alternate(implementations(sample), args.runs)
-    print("| implementation | s | sequences/s | embed's speed over it |\n|---|--:|--:|--:|")
-    for name, seconds in times.items():
-        ratio = seconds / times["embed"]
-        print(f"| {name} | {seconds:.1f} | {len(sample) / seconds:.2f} | {ratio:.2f}x |")
+    rows = (
+        [name, f"{taken:.1f}", f"{len(sample) / taken:.2f}", f"{taken / times['embed']:.2f}x"]
+        for name, taken in times.items()
+    )
+    print_table(["implementation", "s", "sequences/s", "embed's speed over it"], rows)
     return 0
 
 
-def padding(records: list[FastaRecord]) -> float:
+def padding(records: Iterable[FastaRecord]) -> float:
     """Share of padding in the batches that `embed` makes."""
     total = wasted = 0
-    for window in Plan(resolve_batch_tokens(None, torch.device("cpu")), LIMIT).windows(records):
-        tokens, padded = count_padding([piece.tokens for piece in window.pieces], window.batches)
+    hidden = ErnieRnaConfig().hidden_size
+    for chunk in Plan(resolve_batch_tokens(None, torch.device("cpu")), hidden).chunks(records):
+        tokens, padded = count_padding([piece.tokens for piece in chunk.pieces], chunk.batches)
         total, wasted = total + tokens, wasted + padded
     return wasted / total
 
 
-def others_padding(records: list[FastaRecord]) -> float:
+def others_padding(records: Iterable[FastaRecord]) -> float:
     lengths = [len(record.sequence) + 2 for record in records]
-    total, wasted = count_padding(lengths, chunks(range(len(lengths))))
+    total, wasted = count_padding(lengths, in_batches(range(len(lengths))))
     return wasted / total
 
 
-def chunks(items) -> list:
-    return [items[i : i + OTHERS_BATCH] for i in range(0, len(items), OTHERS_BATCH)]
+def in_batches(items: Sequence[Any], size: int = OTHERS_BATCH) -> list[Any]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def implementations(sample: list[FastaRecord]) -> dict[str, Callable]:
+def implementations(sample: Sequence[FastaRecord]) -> dict[str, Step]:
     """Functions that compute the mean vectors of all sequences."""
-    model = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval()
-    eager = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval()
-    eager.set_attn_implementation("eager")
-    tokenizer = ErnieRnaTokenizer()
-    result: dict[str, Callable] = {
-        "embed": lambda: list(embed(sample, model, progress=False)),
-        "one by one, eager": lambda: [
-            mean_vectors(eager, tokenizer, [record.sequence]) for record in sample
-        ],
+    sequences = [record.sequence for record in sample]
+
+    def embeds(model: Any) -> Step:
+        return lambda: list(embed(sequences, model, progress=False))
+
+    def loops(model: Any, tokenizer: Any, size: int) -> Step:
+        batches = in_batches(sequences, size)
+        return lambda: [mean_vectors(model, tokenizer, batch) for batch in batches]
+
+    result = {
+        "embed": embeds(Implementation().build()),
+        "one by one, eager": loops(Implementation("eager").build(), ErnieRnaTokenizer(), 1),
     }
     if computes_bfloat16():
-        half = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval().to(torch.bfloat16)
-        result["embed, bfloat16"] = lambda: list(embed(sample, half, progress=False))
-    try:
+        result["embed, bfloat16"] = embeds(Implementation(dtype=torch.bfloat16).build())
+    if is_installed(PEER):
         from multimolecule import RnaTokenizer
-        from multimolecule.models import ernierna
-    except ImportError:
-        return result
-    # Its default configuration, and so the attention that a user of it gets.
-    theirs = ernierna.ErnieRnaModel(ernierna.ErnieRnaConfig()).eval()
-    their_config = ernierna.ErnieRnaConfig(attn_implementation="eager")
-    their_eager = ernierna.ErnieRnaModel._from_config(their_config, attn_implementation="eager")
-    their_eager.eval()
-    their_tokenizer = RnaTokenizer()
-    sequences = [record.sequence for record in sample]
-    result[f"multimolecule, batches of {OTHERS_BATCH}"] = lambda: [
-        mean_vectors(theirs, their_tokenizer, batch) for batch in chunks(sequences)
-    ]
-    result["multimolecule, one by one"] = lambda: [
-        mean_vectors(their_eager, their_tokenizer, [sequence]) for sequence in sequences
-    ]
+
+        # The attention that a user of its defaults gets, and eager.
+        sdpa, eager = (Implementation(name, peer=True).build() for name in ("sdpa", "eager"))
+        tokenizer = RnaTokenizer()
+        result[f"{PEER}, batches of {OTHERS_BATCH}"] = loops(sdpa, tokenizer, OTHERS_BATCH)
+        result[f"{PEER}, one by one"] = loops(eager, tokenizer, 1)
     return result
 
 
 @torch.inference_mode()
-def mean_vectors(model, tokenizer, sequences: list[str]) -> torch.Tensor:
+def mean_vectors(model: Any, tokenizer: Any, sequences: list[str]) -> torch.Tensor:
     """The mean over all tokens but padding, (batch, hidden): what a plain loop would do."""
     batch = tokenizer(sequences, return_tensors="pt", padding=True)
     mask = batch["attention_mask"][..., None]
     hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    return (hidden.last_hidden_state * mask).sum(1) / mask.sum(1)
+    means: torch.Tensor = (hidden.last_hidden_state * mask).sum(1) / mask.sum(1)
+    return means
 
 
 if __name__ == "__main__":

@@ -18,19 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_rna.run.outputs import write_atomically
-from ernie_rna.sequences.fasta import InputError
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
+from ernie_rna.run.find_model import find_model
+from ernie_rna.run.loading import has_head, read_config
+from ernie_rna.run.outputs import replacing
 from ernie_rna.structures.calibration import (
-    Bin,
-    Calibration,
     expected_calibration_error,
     fit_calibration,
     reliability,
 )
 from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.pairing_maps import reads_head
-from recipes.pretraining.data import Rna, read_table, with_pairs
+from ernie_rna.structures.pairing_maps import WITH_HEAD
+from recipes.pretraining.rnas import Rna, read_table, with_pairs
+from scripts.measuring import print_table
 
 MIN_LOOP = 3
 
@@ -40,42 +42,56 @@ Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a model with such a head")
-    parser.add_argument("table", type=Path, metavar="TABLE", help="TSV with the known structures")
-    parser.add_argument("--split", default="validation", metavar="VALUE")
-    parser.add_argument("--per-family", type=int, default=5, help="sequences of each family")
-    parser.add_argument("--max-length", type=int, default=200, help="nucleotides")
-    parser.add_argument("--dry-run", action="store_true", help="leave config.json as it is")
+    parser = program_parser(run, __doc__)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="a model with such a head")
+    add("table", type=Path, metavar="TABLE", help="with known structures, as for pretraining")
+    add("--split", default="validation", metavar="VALUE", help="rows of it (validation)")
+    add("--per-family", type=int, default=5, metavar="N", help="sequences of each family (5)")
+    add("--max-length", type=int, default=200, metavar="NT", help="of a sequence (200)")
+    add("--dry-run", action="store_true", help="leave config.json as it is")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        run(args)
-    except (InputError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_program(build_parser(), argv)
 
 
-def run(args: argparse.Namespace) -> None:
-    if not reads_head(args.folder, None, None):
+def run(args: argparse.Namespace) -> int:
+    source = find_model(args.folder)
+    if not has_head(source, read_config(source), *WITH_HEAD):
         raise ValueError(f"{args.folder} has no head for structures, whose logits are calibrated")
-    table = read_table(args.table, args.split)
-    rnas = list(with_pairs(table, f"{args.table}, {args.split}", args.max_length))
+    what = f"{args.table}, {args.split}"
+    rnas = list(with_pairs(read_table(args.table, args.split), what, args.max_length))
     fitted, others = halves(rnas, args.per_family)
-    (logits, known), _ = collect(args.folder, fitted)
-    line = fit_calibration(logits, known)
-    _, (logits, known) = collect(args.folder, others)
+    line = fit_calibration(*collect(args.folder, fitted)[0])
+    logits, known = collect(args.folder, others)[1]
     bins = reliability(1 / (1 + np.exp(-(line.slope * logits + line.offset))), known)
-    print(f"{len(fitted)} and {len(others)} sequences of {args.split}")
-    print(report(line, bins))
+    print(
+        f"{len(fitted)} and {len(others)} sequences of {args.split}\n"
+        f"log-odds = {line.slope:.4f} x logit {line.offset:+.4f}\n"
+        "predicted pairs of the other half, expected calibration error "
+        f"{expected_calibration_error(bins):.3f}:\n"
+    )
+    print_table(
+        ["probability", "pairs", "mean probability", "in the known structure"],
+        (
+            [
+                f"{one.low:.1f} to {one.high:.1f}",
+                one.count,
+                f"{one.predicted:.3f}",
+                f"{one.known:.3f}",
+            ]
+            for one in bins
+        ),
+    )
     if not args.dry_run:
-        write(line, args.folder / "config.json")
+        path = args.folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["pair_calibration"] = [round(line.slope, 6), round(line.offset, 6)]
+        with replacing(path) as new:
+            new.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return 0
 
 
 def halves(rnas: Sequence[Rna], per_family: int) -> tuple[list[Rna], list[Rna]]:
@@ -101,20 +117,18 @@ def halves(rnas: Sequence[Rna], per_family: int) -> tuple[list[Rna], list[Rna]]:
 
 def collect(folder: Path, rnas: Sequence[Rna]) -> tuple[Pairs, Pairs]:
     """The pairs that may be, and those that are predicted, of all sequences."""
-    sequences = {str(number): rna.sequence for number, rna in enumerate(rnas)}
     may_be: list[np.ndarray] = []
     predicted: list[np.ndarray] = []
-    for rna, folded in zip(
-        rnas, fold(sequences, folder, matrix="scores", min_loop=MIN_LOOP), strict=True
-    ):
-        if folded.matrix is None:
+    folded = fold(rnas, folder, matrix="scores", min_loop=MIN_LOOP)
+    for rna, one in zip(rnas, folded, strict=True):
+        if one.matrix is None:
             continue
-        known = np.zeros(folded.matrix.shape, dtype=bool)
+        known = np.zeros(one.matrix.shape, dtype=bool)
         known[tuple(np.array(rna.pairs).T)] = True
-        both = np.stack([folded.matrix, known])  # (2, length, length)
+        both = np.stack([one.matrix, known])  # (2, length, length)
         allowed = allowed_pairs([rna.sequence], min_loop=MIN_LOOP)[0].triu(1).numpy()
         may_be.append(both[:, allowed])
-        chosen = np.array(folded.structure.pairs, dtype=int).reshape(-1, 2).T
+        chosen = np.array(one.structure.pairs, dtype=int).reshape(-1, 2).T
         predicted.append(both[:, chosen[0], chosen[1]])
     return _joined(may_be), _joined(predicted)
 
@@ -122,32 +136,6 @@ def collect(folder: Path, rnas: Sequence[Rna]) -> tuple[Pairs, Pairs]:
 def _joined(parts: list[np.ndarray]) -> Pairs:
     logits, known = np.concatenate(parts, axis=1)
     return logits, known > 0
-
-
-def report(line: Calibration, bins: list[Bin]) -> str:
-    """The line, the error and the reliability diagram as a table."""
-    rows = [
-        f"| {one.low:.1f} to {one.high:.1f} | {one.count} | {one.predicted:.3f} | {one.known:.3f} |"
-        for one in bins
-    ]
-    return "\n".join(
-        [
-            f"log-odds = {line.slope:.4f} x logit {line.offset:+.4f}",
-            "predicted pairs of the other half, expected calibration error "
-            f"{expected_calibration_error(bins):.3f}:",
-            "",
-            "| probability | pairs | mean probability | in the known structure |",
-            "|---|--:|--:|--:|",
-            *rows,
-        ]
-    )
-
-
-def write(line: Calibration, path: Path) -> None:
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["pair_calibration"] = [round(line.slope, 6), round(line.offset, 6)]
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, text.encode("utf-8"))
 
 
 if __name__ == "__main__":

@@ -3,64 +3,52 @@
     python scripts/demo.py                          the model mini, which comes with this package
     python scripts/demo.py ERNIE-RNA_pretrain.pt    the authors' released weights
 
-Lines that begin with `$` are commands of this package, to be run again as they stand.
+Lines that begin with `$` are commands of this package, to be run again as they stand. What mini is
+too small to have learned, to fill in a masked base, is shown of the authors' weights alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.main import main as ernie_rna
-from ernie_rna.data import MINI, examples, resolve_model
+from ernie_rna.data import MINI, examples, mini
 
 if TYPE_CHECKING:
     import numpy as np
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
     from ernie_rna.structures.formats.structure import Structure
 
 ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = ROOT / "tests" / "golden"
-GOLDEN_CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"
-GOLDEN_VALUES = GOLDEN / "tiny_expected.safetensors"
+GOLDEN_CHECKPOINT = ROOT / "tests" / "golden" / "tiny_fairseq_cfg.pt"
 
 # Of these the map and the arcs are drawn; the second has a pseudoknot.
 DRAWN = ("tRNA-Phe", "THF-1")
 # The RNA whose stem is changed, and five pairs of the longest hairpin of its known structure.
 CHANGED, STEM = "THF-1", slice(14, 19)
-BASES = "ACGU"
 
 
 class DemoError(RuntimeError):
-    """The demo did not go as it should; a command has said why."""
+    """The demo did not succeed; a command has said why."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="what `ernie-rna convert` reads, to be shown in place of mini",
-    )
-    parser.add_argument(
-        "--out-dir",
-        type=Path,
-        default=Path("build", "demo"),
-        metavar="DIR",
-        help="where files and pictures go (default: %(default)s)",
-    )
+    add = parser.add_argument
+    help = "what `ernie-rna convert` reads, to be shown in place of mini"
+    add("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help=help)
+    help = "where files and pictures go (build/demo)"
+    add("--out-dir", type=Path, default=Path("build", "demo"), metavar="DIR", help=help)
     return parser
 
 
@@ -75,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw(model, out_dir)
         embed(model, out_dir)
         change_a_stem(model)
+        if arguments.checkpoint is not None:
+            ask_the_language_model(model)
         good = compare_with_the_authors(out_dir)
     except (DemoError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -104,7 +94,7 @@ def shown(path: Path) -> str:
 def name_model(checkpoint: Path | None, out_dir: Path) -> str:
     """What to hand to `-m`: mini, or the folder that a checkpoint was converted into."""
     if checkpoint is None:
-        resolve_model(MINI)  # Raises if it is not here, before anything else is done.
+        mini()  # Raises if it is not here, before anything else is done.
         print("The model is mini, a small ERNIE-RNA of this project, not the authors'.")
         return MINI
     step(f"Convert {checkpoint.name}")
@@ -114,18 +104,28 @@ def name_model(checkpoint: Path | None, out_dir: Path) -> str:
     return str(folder)
 
 
+def known_structures() -> list[Structure]:
+    from ernie_rna.structures.formats.by_extension import read_structures
+
+    return read_structures(examples() / "rna.dbn")
+
+
+def changed_rna() -> Structure:
+    return next(one for one in known_structures() if one.id == CHANGED)
+
+
 def fold(model: str, out_dir: Path) -> None:
     """Fold the examples, and print what is predicted beside what is known."""
+    from ernie_rna.sequences.tables import read_rows
     from ernie_rna.structures.formats.by_extension import read_structures
 
     step("Fold real RNAs with known structures")
     predicted, known, scores = out_dir / "rna.dbn", examples() / "rna.dbn", out_dir / "scores.tsv"
     command("fold", examples() / "rna.fasta", "-m", model, "-o", predicted, "--quiet")
-    with_ids = {structure.id: structure for structure in read_structures(predicted)}
     command("evaluate", predicted, known, "-o", scores)
-    with open(scores, encoding="utf-8", newline="") as file:
-        f1 = {row["id"]: float(row["f1"]) for row in csv.DictReader(file, delimiter="\t")}
-    for structure in read_structures(known):
+    f1 = {row["id"]: float(row["f1"]) for _, row in read_rows(scores)}
+    with_ids = {structure.id: structure for structure in read_structures(predicted)}
+    for structure in known_structures():
         print(f"\n{structure.id}, {len(structure.sequence)} nt, F1 {f1[structure.id]:.2f}")
         print(f"           {structure.sequence}")
         print(f"predicted  {with_ids[structure.id].dot_bracket}")
@@ -143,12 +143,12 @@ def draw(model: str, out_dir: Path) -> None:
 
 def embed(model: str, out_dir: Path) -> None:
     """Print the nearest neighbour of each RNA that has one of its family among the examples."""
-    from ernie_rna.embeddings.readers import read_embeddings
+    from ernie_rna.embeddings.formats import read_embeddings
 
     step("Embed: does the nearest of the other RNAs belong to the same family?")
     vectors = out_dir / "vectors.npz"
     command("embed", examples() / "rna.fasta", "-m", model, "-o", vectors, "--quiet")
-    means = {one.id: next(iter(one.arrays.values())) for one in read_embeddings(vectors)}
+    means = {one.id: one["mean"] for one in read_embeddings(vectors)}
     families = read_families()
     pairs = nearest(means)
     several = [name for name in pairs if list(families.values()).count(families[name]) > 1]
@@ -163,9 +163,9 @@ def embed(model: str, out_dir: Path) -> None:
 
 def read_families() -> dict[str, str]:
     """The Rfam family of each example, the last word of its header."""
-    lines = (examples() / "rna.fasta").read_text(encoding="utf-8").splitlines()
-    words = [line[1:].split() for line in lines if line.startswith(">")]
-    return {name: family for name, _, _, family in words}
+    from ernie_rna.sequences.fasta import read_fasta
+
+    return {r.id: r.description.split()[-1] for r in read_fasta(examples() / "rna.fasta")}
 
 
 def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
@@ -178,36 +178,25 @@ def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -2)
-    return {
-        name: (names[row.argmax()], float(row.max()))
-        for name, row in zip(names, cosines, strict=True)
-    }
+    rows = zip(names, cosines, strict=True)
+    return {name: (names[row.argmax()], float(row.max())) for name, row in rows}
 
 
 def change_a_stem(model: str) -> None:
-    """What breaks the pairs of a known stem, and what makes up for it; and fill a mask."""
-    from ernie_rna.run.loading import load_masked_lm
-    from ernie_rna.structures.formats.by_extension import read_structures
-
-    (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == CHANGED)
+    """Print what breaks the pairs of a known stem, and what makes up for it."""
+    rna = changed_rna()
     step(f"Change a stem of {CHANGED}: one base of a pair, which breaks it, then the other as well")
     print("How likely the stem's five pairs are on the whole, as `fold --pairs` tells:\n")
-    print_changes(rna, fold_changes(model, rna), first="as it is")
-    masked_lm = load_masked_lm(resolve_model(model))
-    print("\nLog-odds of the changed RNA by the language model, the mean of both orders:\n")
-    print_changes(rna, [score_pair(masked_lm, rna.sequence, i, j) for i, j in rna.pairs[STEM]])
-    fill_a_mask(masked_lm, rna)
+    print_changes(rna, fold_changes(model, rna), ["as it is", "broken", "made up for"])
 
 
-def print_changes(rna: Structure, rows: Sequence[Sequence[float]], first: str = "") -> None:
+def print_changes(rna: Structure, rows: Sequence[Sequence[float]], titles: Sequence[str]) -> None:
     """A row for each pair of the stem, and the means."""
-    titles = [first] * bool(first) + ["broken", "made up for"]
-    print(f"{'pair':<10}" + "".join(f"{title:>14}" for title in titles))
-    for (i, j), values in zip(rna.pairs[STEM], rows, strict=True):
-        pair = f"{rna.sequence[i]}{i + 1}-{rna.sequence[j]}{j + 1}"
-        print(f"{pair:<10}" + "".join(f"{value:>14.2f}" for value in values))
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    print(f"{'mean':<10}" + "".join(f"{value:>14.2f}" for value in means))
+    names = [f"{rna.sequence[i]}{i + 1}-{rna.sequence[j]}{j + 1}" for i, j in rna.pairs[STEM]]
+    print(f"{'pair':<10}" + "".join(f"{title:>14}" for title in titles))
+    for name, values in zip([*names, "mean"], [*rows, means], strict=True):
+        print(f"{name:<10}" + "".join(f"{value:>14.2f}" for value in values))
 
 
 def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]:
@@ -224,9 +213,9 @@ def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]
         changes[f"{i}-right"] = replaced(rna.sequence, j, rna.sequence[i])
         changes[f"{i}-both"] = replaced(left, j, rna.sequence[i])
     seen = {}
-    for folded in fold(changes, resolve_model(model), matrix="probabilities"):
-        assert folded.matrix is not None
+    for folded in fold(changes, model, matrix="probabilities", progress=False):
         matrix = folded.matrix
+        assert matrix is not None
         seen[folded.structure.id] = sum(float(matrix[i, j]) for i, j in rna.pairs[STEM]) / 5
     return [
         (seen["as-it-is"], (seen[f"{i}-left"] + seen[f"{i}-right"]) / 2, seen[f"{i}-both"])
@@ -236,6 +225,25 @@ def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]
 
 def replaced(sequence: str, position: int, letter: str) -> str:
     return sequence[:position] + letter + sequence[position + 1 :]
+
+
+def ask_the_language_model(model: str) -> None:
+    """Print what the language model makes of the changes, and of a masked base."""
+    from ernie_rna.run.loading import load_masked_lm
+
+    rna = changed_rna()
+    masked_lm = load_masked_lm(model)
+    step("The same changes by the language model: log-odds, the mean of both orders")
+    rows = [score_pair(masked_lm, rna.sequence, i, j) for i, j in rna.pairs[STEM]]
+    print_changes(rna, rows, ["broken", "made up for"])
+    step(f"Fill a mask of {CHANGED}")
+    i, j = rna.pairs[STEM][0]
+    print(f"{replaced(rna.sequence, i, '<mask>')}\n")
+    print(f"At {i + 1} there was {rna.sequence[i]}, which pairs with {rna.sequence[j]} at {j + 1}.")
+    values = likelihoods(masked_lm, rna.sequence, i)
+    for base in sorted(values, key=lambda base: -values[base]):
+        share = math.exp(values[base])
+        print(f"{base}  {share:6.1%}  {'#' * round(40 * share)}")
 
 
 def score_pair(
@@ -251,60 +259,42 @@ def score_pair(
     for first, second in ((i, j), (j, i)):
         # In place of C-G it breaks the pair to G-G, then makes up for it by G-C.
         new, old = sequence[second], sequence[first]
-        single = log_odds(masked_lm, sequence, first, new)
-        broken.append(single)
-        changed = replaced(sequence, first, new)
-        made_up.append(single + log_odds(masked_lm, changed, second, old))
+        alone = likelihoods(masked_lm, sequence, first)
+        then = likelihoods(masked_lm, replaced(sequence, first, new), second)
+        broken.append(alone[new] - alone[old])
+        made_up.append(broken[-1] + then[old] - then[new])
     return sum(broken) / 2, sum(made_up) / 2
 
 
-def log_odds(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int, letter: str) -> float:
-    """log P(letter) - log P(what is there) at a position (from 0), which is masked."""
-    values = likelihoods(masked_lm, sequence, position)
-    return values[letter] - values[sequence[position]]
-
-
 def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) -> dict[str, float]:
-    """log P of A, C, G and U at a position (from 0), which is masked."""
-    import torch
-    from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+    """log P of each nucleotide at a position (from 0), which is masked."""
+    from ernie_rna.run.loading import tokenize
+    from ernie_rna.scoring.letter_scores import NUCLEOTIDES
+    from ernie_rna.scoring.masking import mask_tokens, nucleotide_log_probabilities
 
-    tokenizer = ErnieRnaTokenizer()
-    text = replaced(sequence, position, str(tokenizer.mask_token))
-    with torch.no_grad():
-        logits = masked_lm(**tokenizer(text, return_tensors="pt")).logits[0, position + 1]
-    values = logits[tokenizer.convert_tokens_to_ids(list(BASES))].log_softmax(dim=-1)
-    return dict(zip(BASES, values.tolist(), strict=True))
-
-
-def fill_a_mask(masked_lm: ErnieRnaForMaskedLM, rna: Structure) -> None:
-    """Print how likely each base is at the place of the stem's first one."""
-    step(f"Fill a mask of {CHANGED}")
-    i, j = rna.pairs[STEM][0]
-    print(f"{replaced(rna.sequence, i, '<mask>')}\n")
-    print(f"At {i + 1} there was {rna.sequence[i]}, which pairs with {rna.sequence[j]} at {j + 1}.")
-    values = likelihoods(masked_lm, rna.sequence, i)
-    for base in sorted(values, key=lambda base: -values[base]):
-        share = math.exp(values[base])
-        print(f"{base}  {share:6.1%}  {'#' * round(40 * share)}")
+    ids, mask = tokenize([sequence], masked_lm.device)
+    wanted = ids < 0
+    wanted[0, position + 1] = True
+    config: Any = masked_lm.config
+    masked, scores = mask_tokens(ids, wanted, config)
+    (values,) = nucleotide_log_probabilities(masked_lm, masked, mask, wanted, scores, "nucleotides")
+    return dict(zip(NUCLEOTIDES, values.tolist(), strict=True))
 
 
 def compare_with_the_authors(out_dir: Path) -> bool:
     """Convert the authors' small checkpoint and compare with what their code computed."""
-    from ernie_rna.parity.differences import compare_with_golden
-    from ernie_rna.parity.golden import GOLDEN_THREADS
-    from ernie_rna.parity.models import Models
-    from ernie_rna.parity.table import format_summary
+    sys.path.insert(0, str(ROOT))
     from ernie_rna.run.threads import use_threads
+    from tests.golden import compare
 
     step("Convert a checkpoint of the authors' code, and compare with what that code computed")
     folder = out_dir / "converted"
     command("convert", GOLDEN_CHECKPOINT, folder)
-    with use_threads(GOLDEN_THREADS):
-        differences = compare_with_golden(Models(folder), GOLDEN_VALUES)
+    with use_threads(compare.THREADS):
+        differences = compare.compare_with_authors(compare.Models(folder))
     print("\nLargest absolute difference, float32, of every layer, alone and padded:\n")
-    print(format_summary(differences))
-    print(f"\nAll of it: ernie-rna verify {folder} --golden {shown(GOLDEN_VALUES)}")
+    print(compare.format_table(compare.summarize(differences)))
+    print("\nAll of it: python scripts/verify_parity.py")
     return not any(difference.missed for difference in differences)
 
 

@@ -4,8 +4,8 @@
     python scripts/evaluate_embeddings.py classes MODEL nrc_13class.tsv --train train --test test
 
 A sequence is its mean vector of the last layer. Beside it stand the same network with random
-weights and counts of k-mers (3 and 4, with the length). Tables are TSV (may be gzipped) or Parquet
-with the columns sequence and split, and family or label.
+weights and counts of k-mers (3 and 4, with the length). Tables have the columns sequence and split,
+and family or label.
 
 families: each sequence's nearest other one by cosine; the share whose neighbour is of its family,
 the mean over families. Families of one sequence are left out, and of the others at most
@@ -20,26 +20,30 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import transformers
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from ernie_rna.data import resolve_model
-from ernie_rna.embeddings.embed import embed
-from ernie_rna.extras import import_extra
-from ernie_rna.run.loading import load_model
+from ernie_rna import ErnieRnaModel, embed, load_model
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
 from ernie_rna.sequences.fasta import InputError
-from recipes.pretraining.data import table_rows
+from recipes.pretraining.rnas import table_rows
+from scripts.measuring import evenly, print_table
 
 # Sequences -> (sequences, features) in float64.
 Features = Callable[[Sequence[str]], np.ndarray]
 
-_KMERS = tuple("".join(letters) for k in (3, 4) for letters in itertools.product("ACGU", repeat=k))
+_KMERS = ["".join(letters) for k in (3, 4) for letters in itertools.product("ACGU", repeat=k)]
 
 
 @dataclass(frozen=True)
@@ -52,47 +56,38 @@ class Row:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("families", "classes"))
-    parser.add_argument("model", metavar="MODEL", help="a folder, or mini")
-    parser.add_argument("table", type=Path, metavar="TABLE.tsv")
-    parser.add_argument("--split", default="validation", help="of the families (validation)")
-    parser.add_argument("--per-family", type=int, default=20, metavar="N")
-    parser.add_argument("--train", default="train", metavar="SPLIT")
-    parser.add_argument("--test", default="test", metavar="SPLIT")
-    parser.add_argument("--most", type=int, metavar="N", help="rows of each split, evenly (all)")
+    parser = program_parser(run, __doc__)
+    add = parser.add_argument
+    add("what", choices=("families", "classes"))
+    add("model", metavar="MODEL", help="a folder, or mini")
+    add("table", type=Path, metavar="TABLE", help="TSV, CSV or Parquet")
+    add("--split", default="validation", help="of the families (validation)")
+    add("--per-family", type=int, default=20, metavar="N", help="at most (20)")
+    add("--train", default="train", metavar="SPLIT", help="of the classes (train)")
+    add("--test", default="test", metavar="SPLIT", help="of the classes (test)")
+    add("--most", type=int, metavar="N", help="rows of each split, evenly (all)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    transformers.logging.set_verbosity_error()
-    try:
-        {"families": print_families, "classes": print_classes}[args.what](args)
-    except (InputError, ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.what == "families":
+        found = choose_families(read_rows(args.table, "family"), args.split, args.per_family)
+        print(f"{len(found)} sequences of {len({row.label for row in found})} families\n")
+        titles = ["features", "nearest neighbour of the same family"]
+        results = ((name, neighbours(f, found)) for name, f in feature_sets(args.model))
+        print_table(titles, ([name, f"{share:.3f}"] for name, share in results))
+    else:
+        rows = read_rows(args.table, "label")
+        train, test = (evenly(split(rows, s), args.most) for s in (args.train, args.test))
+        print(f"{len(train)} training rows, {len(test)} test rows\n")
+        titles = ["features", "accuracy", "without copies of training rows"]
+        probed = ((name, probe(f, train, test)) for name, f in feature_sets(args.model))
+        print_table(titles, ([name, *(f"{x:.3f}" for x in each)] for name, each in probed))
     return 0
-
-
-def print_families(args: argparse.Namespace) -> None:
-    rows = choose_families(read_rows(args.table, "family"), args.split, args.per_family)
-    print(f"{len(rows)} sequences of {len({row.label for row in rows})} families\n")
-    print("| features | nearest neighbour of the same family |\n|---|--:|")
-    for name, features in feature_sets(args.model).items():
-        print(f"| {name} | {neighbours(features, rows):.3f} |", flush=True)
-
-
-def print_classes(args: argparse.Namespace) -> None:
-    rows = read_rows(args.table, "label")
-    train, test = (every(rows, split, args.most) for split in (args.train, args.test))
-    print(f"{len(train)} training rows, {len(test)} test rows\n")
-    print("| features | accuracy | without copies of training rows |\n|---|--:|--:|")
-    for name, features in feature_sets(args.model).items():
-        everything, new = probe(features, train, test)
-        print(f"| {name} | {everything:.3f} | {new:.3f} |", flush=True)
 
 
 def read_rows(path: Path, column: str) -> list[Row]:
@@ -105,38 +100,37 @@ def read_rows(path: Path, column: str) -> list[Row]:
     return [Row(row["sequence"], row[column], row["split"]) for row in rows]
 
 
-def every(rows: Sequence[Row], split: str, most: int | None) -> list[Row]:
-    """The rows of a split, or `most` of them, evenly over the file.
+def split(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows of a split.
 
     Raises:
         InputError: there is none.
     """
-    chosen = [row for row in rows if row.split == split]
+    chosen = [row for row in rows if row.split == name]
     if not chosen:
-        raise InputError(f"no row is of the split {split!r}")
-    step = 1 if most is None else max(1, len(chosen) // most)
-    return chosen[::step][:most]
+        raise InputError(f"no row is of the split {name!r}")
+    return chosen
 
 
-def choose_families(rows: Sequence[Row], split: str, per_family: int) -> list[Row]:
+def choose_families(rows: Sequence[Row], name: str, per_family: int) -> list[Row]:
     """The rows of the families of a split that have at least two different sequences."""
-    families: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in every(rows, split, None):
-        families[row.label][row.sequence] = row
+    families: dict[str, dict[str, Row]] = {}
+    for row in split(rows, name):
+        families.setdefault(row.label, {})[row.sequence] = row
     chosen = [list(family.values()) for family in families.values() if len(family) > 1]
-    return [row for family in chosen for row in every(family, split, per_family)]
+    return [row for family in chosen for row in evenly(family, per_family)]
 
 
-def feature_sets(name: str) -> dict[str, Features]:
-    """The three kinds of features by their titles."""
-    model = load_model(resolve_model(name))
+def feature_sets(name: str) -> list[tuple[str, Features]]:
+    """The three kinds of features with their titles."""
+    model: Any = load_model(name)
     transformers.set_seed(0)
     random = ErnieRnaModel(model.config, add_pooling_layer=False).eval()
-    return {
-        name: lambda sequences: mean_vectors(model, sequences),
-        "the same network, random weights": lambda sequences: mean_vectors(random, sequences),
-        "3-mers, 4-mers, length": count_kmers,
-    }
+    return [
+        (name, lambda sequences: mean_vectors(model, sequences)),
+        ("the same network, random weights", lambda sequences: mean_vectors(random, sequences)),
+        ("3-mers, 4-mers, length", count_kmers),
+    ]
 
 
 def mean_vectors(model: ErnieRnaModel, sequences: Sequence[str]) -> np.ndarray:
@@ -147,15 +141,11 @@ def mean_vectors(model: ErnieRnaModel, sequences: Sequence[str]) -> np.ndarray:
 
 def count_kmers(sequences: Sequence[str]) -> np.ndarray:
     """(sequences, 321): the shares of all 3-mers and 4-mers, and the logarithm of the length."""
-    places = {kmer: index for index, kmer in enumerate(_KMERS)}
-    features = np.zeros((len(sequences), len(places) + 1))
-    for row, sequence in zip(features, sequences, strict=True):
-        for k in (3, 4):
-            found = Counter(sequence[i : i + k] for i in range(len(sequence) - k + 1))
-            for kmer in found.keys() & places.keys():
-                row[places[kmer]] = found[kmer] / len(sequence)
-        row[-1] = np.log(len(sequence))
-    return features
+    counter = CountVectorizer(
+        analyzer="char", ngram_range=(3, 4), vocabulary=_KMERS, lowercase=False
+    )
+    lengths = np.array([[len(sequence)] for sequence in sequences])
+    return np.hstack([counter.transform(sequences).toarray() / lengths, np.log(lengths)])
 
 
 def neighbours(features: Features, rows: Sequence[Row]) -> float:
@@ -165,24 +155,18 @@ def neighbours(features: Features, rows: Sequence[Row]) -> float:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
-    found: dict[str, list[bool]] = defaultdict(list)
+    found: dict[str, list[bool]] = {}
     for row, nearest in zip(rows, similarity.argmax(1), strict=True):
-        found[row.label].append(row.label == rows[nearest].label)
+        found.setdefault(row.label, []).append(row.label == rows[nearest].label)
     return float(np.mean([np.mean(hits) for hits in found.values()]))
 
 
 def probe(features: Features, train: Sequence[Row], test: Sequence[Row]) -> tuple[float, float]:
     """The accuracy of a linear probe on all test rows, and on those that are no training row."""
-    linear_model = import_extra("sklearn.linear_model", "train", "the linear probe")
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    regression = make_pipeline(StandardScaler(), linear_model.LogisticRegression(max_iter=1000))
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     strengths = {"logisticregression__C": [0.01, 0.1, 1.0]}
     classifier = GridSearchCV(regression, strengths, cv=3)
-    labels = [row.label for row in train]
-    classifier.fit(features([row.sequence for row in train]), labels)
+    classifier.fit(features([row.sequence for row in train]), [row.label for row in train])
     predicted = classifier.predict(features([row.sequence for row in test]))
     hits = predicted == np.array([row.label for row in test])
     seen = {row.sequence for row in train}

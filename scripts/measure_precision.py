@@ -8,18 +8,22 @@ over that of the values themselves. The cosine is that of mean vectors of the la
 tokens left out; the least of all sequences.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ernie_rna import ErnieRnaConfig, ErnieRnaModel
 from ernie_rna.run.loading import load_model, tokenize
+from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import read_fasta
-from ernie_rna.sequences.long import nucleotide_limit
+from scripts.measuring import Implementation, evenly, print_table
 
 # Name: the dtype of the model, and whether it runs under autocast to bfloat16.
 PRECISIONS = {
@@ -34,37 +38,36 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("fasta", type=Path, metavar="IN.fasta")
-    parser.add_argument("--model", metavar="FOLDER", help="default: full size, random weights")
+    parser.add_argument("-m", "--model", help="default: full size, random weights")
     parser.add_argument("--sequences", type=int, default=64, metavar="N", help="how many (64)")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    torch.manual_seed(0)
-    model = ErnieRnaModel(ErnieRnaConfig(), add_pooling_layer=False).eval()
-    if args.model:
-        model = load_model(args.model, device="cpu")
+    model = load_model(args.model, device="cpu") if args.model else Implementation().build()
     limit = nucleotide_limit(model.config)
-    sequences = [r.sequence for r in read_fasta(args.fasta) if len(r.sequence) <= limit]
-    sequences = sequences[:: max(1, len(sequences) // args.sequences)][: args.sequences]
+    fitting = [r.sequence for r in read_fasta(args.fasta) if len(r.sequence) <= limit]
+    sequences = evenly(fitting, args.sequences)
     double = copy.deepcopy(model).double()
     exact = [hidden_states(double, sequence) for sequence in sequences]
-    errors, cosines = {}, {}
+    errors, cosines = {}, []
     for name, (dtype, autocast) in PRECISIONS.items():
-        rounded = copy.deepcopy(model).to(dtype)
+        rounded: Any = copy.deepcopy(model)
+        rounded.to(dtype)
         found = [hidden_states(rounded, sequence, autocast) for sequence in sequences]
         errors[name] = layer_errors(found, exact)
-        cosines[name] = min(map(cosine, found, exact))
+        cosines.append(min(map(cosine, found, exact)))
     print(f"{len(sequences)} sequences, {sum(map(len, sequences))} nt\n")
-    print("| layer | " + " | ".join(errors) + " |\n|--:|" + "--:|" * len(errors))
-    for layer, values in enumerate(zip(*errors.values(), strict=True)):
-        print(f"| {layer} | " + " | ".join(f"{value:.1e}" for value in values) + " |")
-    print("| cosine | " + " | ".join(f"{value:.7f}" for value in cosines.values()) + " |")
+    rows: list[list[object]] = [
+        [layer, *(f"{value:.1e}" for value in values)]
+        for layer, values in enumerate(zip(*errors.values(), strict=True))
+    ]
+    print_table(["layer", *errors], [*rows, ["cosine", *(f"{value:.7f}" for value in cosines)]])
     return 0
 
 
-def hidden_states(model, sequence: str, autocast: bool = False) -> torch.Tensor:
+def hidden_states(model: Any, sequence: str, autocast: bool = False) -> torch.Tensor:
     """(layers + 1, seq, hidden) in float64."""
     inputs = tokenize([sequence], torch.device("cpu"))
     under = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
@@ -72,10 +75,11 @@ def hidden_states(model, sequence: str, autocast: bool = False) -> torch.Tensor:
         return torch.cat(model(*inputs, output_hidden_states=True).hidden_states).double()
 
 
-def layer_errors(found: list[torch.Tensor], exact: list[torch.Tensor]) -> list[float]:
+def layer_errors(found: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> list[float]:
     differences = torch.cat([one - two for one, two in zip(found, exact, strict=True)], dim=1)
-    errors = differences.square().mean((1, 2)) / torch.cat(exact, dim=1).square().mean((1, 2))
-    return errors.sqrt().tolist()
+    squares = torch.cat(list(exact), dim=1).square().mean((1, 2))
+    errors: list[float] = (differences.square().mean((1, 2)) / squares).sqrt().tolist()
+    return errors
 
 
 def cosine(found: torch.Tensor, exact: torch.Tensor) -> float:

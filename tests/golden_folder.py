@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ernie_rna.convert.conversion import convert_weights
 from ernie_rna.convert.export import write_folder
-from ernie_rna.convert.foreign.reading import read_checkpoint
+from ernie_rna.convert.checkpoint import read_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"

@@ -1,10 +1,11 @@
-"""Kills runs of `embed` at many moments and goes on with each; a script for test_resume.
+"""Kills runs at many moments and resumes each; a script for tests/run/test_runner.py.
 
     python -m tests.killed_runs FOLDER EXTENSION KILLS
 
-One process forks the runs, so that torch is loaded once. A run dies by SIGKILL at its n-th
-operation on files, in the middle of a write where it is one, or at a random time. Prints, as
-JSON, the names of the outputs that differ from the one that was never interrupted.
+The runs are of `embed`, or, for tsv, of `mutate` with two outputs. One process forks them, so that
+torch is loaded once. A run dies by SIGKILL at its n-th operation on files, in the middle of a write
+where it is one, or at a random time. Prints, as JSON, the names of the outputs that differ from the
+one that was never interrupted.
 """
 
 import contextlib
@@ -19,30 +20,38 @@ from pathlib import Path
 
 import torch
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.run import arrays
+from ernie_rna.run import store
 from ernie_rna.run.outputs import OutputError
-from ernie_rna.sequences import batches as batching
+from ernie_rna.scoring.mutate import mutate
+from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.fasta import FastaRecord
 
-batching.WINDOW_RECORDS = 3
+chunking.CHUNK_RECORDS = 3
 
 
-def records():
+def records(count, longest):
     generator = random.Random(0)
+    lengths = [generator.randint(1, longest) for _ in range(count)]
     return [
-        FastaRecord(f"rna{i}", "".join(generator.choices("ACGUN", k=generator.randint(1, 99))))
-        for i in range(40)
+        FastaRecord(f"rna{i}", "".join(generator.choices("ACGUN", k=length)))
+        for i, length in enumerate(lengths)
     ]
 
 
 def run(folder, extension, model):
-    pooling = ("cls", "mean") if extension == "parquet" else ("token", "cls", "mean")
     output = folder / f"out.{extension}"
-    options = {"pooling": pooling, "batch_tokens": 256, "long": "window", "overlap": 16}
-    embed(records(), model, output, **options, layers=None, progress=False, shard_bytes=10000)
+    if extension == "tsv":
+        positions = folder / "positions.tsv"
+        mutate(records(12, 30), model, output, positions, batch_tokens=16, progress=False)
+        return
+    options = {"batch_tokens": 256, "long": "window", "overlap": 16, "progress": False}
+    pooling = ("token", "cls", "mean")
+    embed(
+        records(40, 99), model, output, **options, pooling=pooling, layers=None, shard_bytes=10000
+    )
 
 
 def fork(task):
@@ -72,22 +81,34 @@ def die_at(operation, do):
 
     for name in ("replace", "fsync", "unlink", "rmdir", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
-    write = arrays.write_all
-    arrays.write_all = counted(write, lambda file, data: write(file, data[: len(data) // 2]))
+    save = store.save_file
+    store.save_file = counted(save, lambda *args: write_half(save, *args))
     do()
     return count
+
+
+def write_half(save, arrays, path, metadata):
+    save(arrays, path, metadata)
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[: len(content) // 2])
 
 
 def content(folder):
     return {path.name: path.is_file() and path.read_bytes() for path in folder.iterdir()}
 
 
-def main(folder, extension, kills):
+def make_model(extension):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "intermediate_size": 96}
     config = ErnieRnaConfig(**sizes, max_position_embeddings=66)
-    model = ErnieRnaModel(config, add_pooling_layer=False).eval()
+    if extension == "tsv":
+        return ErnieRnaForMaskedLM(config).eval()
+    return ErnieRnaModel(config, add_pooling_layer=False).eval()
+
+
+def main(folder, extension, kills):
+    model = make_model(extension)
     whole, broken = folder / "whole", folder / "broken"
     whole.mkdir()
     start = time.monotonic()
@@ -110,13 +131,13 @@ def main(folder, extension, kills):
         else:
             child = fork(lambda at=moment: die_at(at, lambda: run(broken, extension, model)))
         os.waitpid(child, 0)
-        os.waitpid(fork(lambda: go_on(broken, extension, model)), 0)
+        os.waitpid(fork(lambda: resume(broken, extension, model)), 0)
         if content(broken) != expected:
             different.append(f"{moment}: {sorted(content(broken))}")
     print(json.dumps({"operations": operations, "different": different}))
 
 
-def go_on(folder, extension, model):
+def resume(folder, extension, model):
     # A run that dies once its output is complete is refused a second time.
     with contextlib.suppress(OutputError):
         run(folder, extension, model)

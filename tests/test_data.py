@@ -12,11 +12,10 @@ import pytest
 import ernie_rna
 from ernie_rna import data
 from ernie_rna.cli import main as cli
-from ernie_rna.convert.folder import MODULES, why_no_export
+from ernie_rna.convert.folder import code_files
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
-from recipes.pretraining.settings import read_settings
 from tests.conftest import ROOT
 from tests.golden_folder import write_golden_folder
 
@@ -32,15 +31,10 @@ def stand_in(tmp_path, monkeypatch):
     for folder in (package, here):
         folder.mkdir()
     (package / "mini").mkdir()
-    monkeypatch.setattr(shipped, "_HERE", package)
+    monkeypatch.setattr(data, "_HERE", package)
     monkeypatch.chdir(here)
     Path("rna.fasta").write_text(">hairpin\nGGGGAAAACCCC\n")
     return write_golden_folder(package / "mini")
-
-
-@pytest.mark.parametrize("name", data.CONFIGS)
-def test_the_configs_are_settings(name):
-    assert read_settings(data.find_config(name)).steps > 1
 
 
 def test_the_examples_have_structures_of_their_length():
@@ -82,7 +76,7 @@ def _lines(name: str) -> list[str]:
 
 
 def test_the_examples_are_copied_once(stand_in, monkeypatch, capsys):
-    monkeypatch.setattr(shipped, "_HERE", ROOT / "ernie_rna")
+    monkeypatch.setattr(data, "_HERE", ROOT / "ernie_rna")
     assert cli.main(["examples"]) == 0
     assert capsys.readouterr().out.split()[0] == str(Path("examples", "rna.fasta"))
     assert Path("examples/rna.dbn").read_text() == (ROOT / "examples" / "rna.dbn").read_text()
@@ -119,33 +113,21 @@ def test_an_installation_without_mini_says_so(stand_in, capsys):
 
 
 def test_a_folder_called_mini_is_not_taken_for_it(stand_in):
-    Path("mini").mkdir()
+    from ernie_rna.run.find_model import find_model
+
+    write_golden_folder(Path("mini"))
     with pytest.warns(UserWarning, match="write ./mini"):
-        assert data.resolve_model("mini") == str(stand_in)
-    assert data.resolve_model("./mini") == "./mini"
-
-
-@needs_mini
-def test_mini_is_a_whole_folder_with_the_code_of_this_version():
-    assert why_no_export(ernie_rna.mini()) is None
-    for module in MODULES:
-        ours, its = (folder / f"{module}.py" for folder in (ROOT, ernie_rna.mini()))
-        assert its.read_text() == ours.read_text(), f"cp *_ernie_rna.py {ernie_rna.mini()}"
+        assert find_model("mini") == str(stand_in)
+    assert find_model("./mini") == "./mini"
 
 
 @needs_mini
 def test_the_structure_in_the_readme_is_minis():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    id, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].split()
+    header, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].splitlines()
+    id = header.split()[0]
     (folded,) = ernie_rna.fold({id: sequence}, ernie_rna.mini())
     assert folded.structure.dot_bracket == dot_bracket
-
-
-def test_every_package_is_installed():
-    listed = (ROOT / "pyproject.toml").read_text().split("packages = [")[1].split("]")[0]
-    for file in (ROOT / "ernie_rna").rglob("__init__.py"):
-        name = ".".join(file.parent.relative_to(ROOT).parts)
-        assert f'"{name}"' in listed
 
 
 @pytest.mark.slow
@@ -156,10 +138,9 @@ def test_the_wheel_holds_the_examples(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {str(file.relative_to(ROOT)) for file in (ROOT / "ernie_rna").rglob("*.py")} <= names
     assert {f"ernie_rna/examples/{name}" for name in data.EXAMPLE_FILES} <= names
-    assert {f"ernie_rna/configs/{name}.json" for name in data.CONFIGS} <= names
-    if HAS_MINI:
-        assert {f"ernie_rna/mini/{module}.py" for module in MODULES} <= names
-        assert "ernie_rna/mini/model.safetensors" in names
+    assert {f"ernie_rna/model/{path.name}" for path in code_files()} <= names
+    assert "ernie_rna/mini/model.safetensors" in names
+    assert {name.split("/")[0] for name in names} == {"ernie_rna", "ernie_rna-0.1.0.dist-info"}
 
 
 @needs_mini

@@ -50,6 +50,24 @@ def add_command(
     return parser
 
 
+def program_parser(
+    run: Callable[[argparse.Namespace], int], text: str, *, shares_work: bool = False
+) -> argparse.ArgumentParser:
+    """The parser of a script, which `main.run_program` runs.
+
+    Args:
+        run: what the script does with the parsed arguments; returns the exit code.
+        text: what --help says.
+        shares_work: whether several processes may run it at once, each doing a part.
+    """
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run, interrupted="", shares_work=shares_work, parser=parser)
+    parser.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
 def add_fasta(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN.fasta", help="plain, .gz, .bz2 or .xz; - is stdin")
 

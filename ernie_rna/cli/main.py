@@ -59,10 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMANDS:
-        try:
-            importlib.import_module(module).add_commands(subparsers)
-        except ImportError:
-            pass  # TODO while the house is rebuilt
+        importlib.import_module(module).add_commands(subparsers)
     return parser
 
 
@@ -75,7 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the usage is wrong (2), or help or version was asked for (0).
     """
-    args = build_parser().parse_args(argv)
+    return run_program(build_parser(), argv)
+
+
+def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """As `main`, of a parser whose defaults say what to run, see `arguments.program_parser`."""
+    args = parser.parse_args(argv)
     # As contexts, since Python programs may call main as well.
     with warnings.catch_warnings(), _terminated_as_interrupted():
         warnings.showwarning = _show_warning

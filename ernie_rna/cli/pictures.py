@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import textwrap
+from dataclasses import fields
 from typing import Any
 
 from ernie_rna.cli.arguments import add_command, add_fasta, add_model, add_options, read_options
-from ernie_rna.options import MODEL_HELP, PlotOptions, ServeOptions
+from ernie_rna.options import MODEL_HELP, PLOTS, PlotOptions, ProbingOptions, ServeOptions
 
 _PLOT = """\
-Draw what the model makes of a sequence, by matplotlib (pip install "ernie-rna[plot]").
-
-  map     what structures are read off: the logits of the model's head for structures, or, without
-          one or with --layer or --head, the symmetric scores of a layer and head; circles below
-          the diagonal mark the base pairs that `ernie-rna fold` finds in it
-  heads   the symmetric scores of all heads of a layer, with --head framed
-  arcs    the structure that `ernie-rna fold` finds, an arc for each base pair; with --reference
-          the known one below it
-  layout  the structure that `ernie-rna fold` finds, with its stems and loops, each base coloured
-          by its reliability as `ernie-rna fold --bases` writes it (needs the extra vienna as well)
-  closeness      the probabilities of two bases to be near one another in space, by a model with a
-                 head for that, as `ernie-rna closeness` writes them
-  substitutions  the effects of all substitutions, as `ernie-rna mutate` writes them
-
+Draw what the model makes of a sequence, or of all, by matplotlib (pip install "ernie-rna[plot]").
 The extension of OUT names the format: .png, .svg or .pdf. Positions count from 1.
+
 """
 _PLOT_EXAMPLES = """\
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what map -o map.png
@@ -47,14 +38,24 @@ _SERVE_EXAMPLES = """\
 """
 
 
+# They say what is written, computed by many processes or of other inputs.
+_NOT_OF_PLOTS = ("matrix", "part", "vocabulary", *(one.name for one in fields(ProbingOptions)))
+
+
 def add_commands(subparsers: Any) -> None:
     """Add the commands to `ernie-rna`."""
     summary = "pictures of structures, pairing maps and substitutions"
-    plot = add_command(subparsers, "plot", _plot, summary, _PLOT, _PLOT_EXAMPLES)
+    kinds = [
+        textwrap.fill(f"{name:<15}{text}", 96, initial_indent="  ", subsequent_indent=" " * 17)
+        for name, text in PLOTS.items()
+    ]
+    description = _PLOT + "\n".join(kinds)
+    plot = add_command(subparsers, "plot", _plot, summary, description, _PLOT_EXAMPLES)
     add_fasta(plot)
     add_model(plot)
     plot.add_argument("-o", "--output", required=True, metavar="OUT", help="picture to write")
-    add_options(plot, PlotOptions, leave_out=("matrix", "part", "vocabulary"))
+    plot.add_argument("--values", metavar="OUT.npz", help="file for the numbers that are drawn")
+    add_options(plot, PlotOptions, leave_out=_NOT_OF_PLOTS)
     serve = add_command(subparsers, "serve", _serve, "the web page", _SERVE, _SERVE_EXAMPLES)
     models = f"{MODEL_HELP} (the default); may be given more than once"
     serve.add_argument(
@@ -66,7 +67,10 @@ def add_commands(subparsers: Any) -> None:
 def _plot(args: argparse.Namespace) -> int:
     from ernie_rna.plots.pictures import plot
 
-    plot(args.input, args.model, args.output, options=read_options(PlotOptions, args))
+    options = read_options(PlotOptions, args)
+    picture = plot(args.input, args.model, args.output, values=args.values, options=options)
+    if options.progress is not False:
+        print(f"{args.output}: {picture.caption}", file=sys.stderr)
     return 0
 
 

@@ -1,8 +1,8 @@
 """Turns a checkpoint into weights and a configuration of this package.
 
-The names come from the table in `foreign.names`, strict both ways: a key that it does not know, a
-key that is missing and a key of another shape are errors, all of them named at once; a key that
-has no place in the model is dropped with a reason. Sizes come from the weights.
+The names come from the table in `names`, strict both ways: a model on the meta device, with the
+sizes of the weights, says which are unknown, missing or misshaped, all at once and by the names
+that they have in the checkpoint. What has no place in the model is dropped with a reason.
 """
 
 from __future__ import annotations
@@ -10,25 +10,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ernie_rna.convert.foreign.head_names import Kind, loading_rows, pair_rows
-from ernie_rna.convert.foreign.match_keys import Draft, sort_keys
-from ernie_rna.convert.foreign.names import (
-    EMBEDDING,
-    MULTIMOLECULE,
-    SIZES,
-    THEIR_EXTRA_POSITIONS,
-    Row,
-    count_layers,
-    expand,
-)
-from ernie_rna.convert.foreign.pickles import CheckpointError
-from ernie_rna.convert.foreign.reading import Checkpoint
-from ernie_rna.convert.foreign.vocabulary import reorder_tokens
+from ernie_rna.convert import names
+from ernie_rna.convert.checkpoint import Checkpoint
+from ernie_rna.convert.names import EMBEDDING, LM_BIAS, MULTIMOLECULE, Kind, Naming
+from ernie_rna.convert.torch_file import CheckpointError
+from ernie_rna.convert.vocabulary import LOST, ORIGIN, find_vocabulary
+from ernie_rna.model import modeling_ernie_rna
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 
 # For what a checkpoint lacks and transformers would draw anew at each loading.
@@ -40,45 +31,17 @@ _NEW_WEIGHTS = (
 # Parts of the pretrained model that a fine-tuned one does not use.
 _PRETRAINING = ("lm_head.", "ernie_rna.pooler.")
 _UNUSED = "of the pretrained model; the fine-tuned one does not use it"
+_TIED = "lm_head.decoder.weight"  # to the embedding
 
+_LAYER = re.compile(r"\.layers?\.([0-9]{1,6})\.")
+_BLOCK = re.compile(r"(?:resnet|blocks|predictor)\.([0-9]{1,4})\.conv2\.weight$")
 
 # Whether weights were ever trained, in `weights_origin` of the configuration.
 RANDOM = "random"
 CHECKPOINT = "checkpoint"
-
 # Embeddings of the tokens before the fillers, float32, by their SHA-256: that of this project's
 # golden checkpoints, drawn at random for tests, and with LayerNorms other than 1 and 0.
-_RANDOM_EMBEDDINGS = frozenset(
-    ("eefb026cafb61bca6d9a7fb393ce9b83105bbd766608dddede705b7914db9e31",)
-)
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """Weights and configuration of this package, and how they came about.
-
-    Attributes:
-        source: the checkpoint that was converted.
-        naming: whose names its weights had, "fairseq" or "multimolecule".
-        config: sizes from the weights, rates from the settings, `norm_first=False`, and in
-            `weights_origin` whether they were ever trained.
-        kind: of the fine-tuned model; None for the pretrained one.
-        state_dict: our name -> weight, floats in float32: of the fine-tuned model, or
-            `ErnieRnaForMaskedLM` without the tied decoder weight, and the pooler of
-            `ErnieRnaModel`.
-        dropped: key, or key[token], of the checkpoint -> why it has no place here.
-        initialised: our name, or name[token] -> by which rule, for what the checkpoint lacks.
-        notes: what else was done to the values.
-    """
-
-    source: Checkpoint
-    naming: str
-    config: ErnieRnaConfig
-    kind: Kind | None
-    state_dict: dict[str, torch.Tensor]
-    dropped: dict[str, str]
-    initialised: dict[str, str]
-    notes: tuple[str, ...]
+_RANDOM_EMBEDDINGS = ("eefb026cafb61bca6d9a7fb393ce9b83105bbd766608dddede705b7914db9e31",)
 
 
 def convert_weights(checkpoint: Checkpoint, pairing_scores: str = "sequence") -> Conversion:
@@ -92,187 +55,194 @@ def convert_weights(checkpoint: Checkpoint, pairing_scores: str = "sequence") ->
             the weights or ask for another model.
     """
     try:
-        draft = sort_keys(checkpoint.state_dict)
-        draft.raise_problems()
-        if draft.naming is MULTIMOLECULE:
-            dropped, initialised = reorder_tokens(draft.weights, draft.keys, checkpoint)
-            draft.dropped |= dropped
-            draft.initialised |= initialised
-        sizes = _check_table(draft)
-        config = _configure(draft, sizes, checkpoint.args or {}, pairing_scores)
-        if draft.head:
-            _drop_unused(draft)
-        else:
-            _add_optional(draft, config)
-        weights = _as_float32(draft)
-        config.weights_origin = weights_origin(weights)
+        return Conversion(checkpoint, pairing_scores)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
-    return Conversion(
-        source=checkpoint,
-        naming=draft.naming.column,
-        config=config,
-        kind=draft.head.kind if draft.head else None,
-        state_dict={
-            row.ours: weights[row.ours]
-            for row in draft.table(config.num_hidden_layers)
-            if row.ours in weights
-        },
-        dropped=draft.dropped,
-        initialised=draft.initialised,
-        notes=tuple(draft.notes),
-    )
 
 
-def to_fairseq(
-    state_dict: Mapping[str, torch.Tensor], prefix: str = "encoder."
-) -> dict[str, torch.Tensor]:
-    """The inverse of the name tables: our weights under the authors' names.
+class Conversion:
+    """Weights and configuration of this package, and how they came about.
 
-    Args:
-        state_dict: of `convert_weights`; of a fine-tuned model it lacks what that does not use.
-        prefix: before the names of the encoder; `module.` in it stands before the head's as well.
-
-    Raises:
-        CheckpointError: a name that the tables do not know, or one that is missing.
+    Attributes:
+        source: the checkpoint that was converted.
+        naming: whose names its weights had.
+        kind: of the fine-tuned model; None for the pretrained one.
+        config: sizes from the weights, rates from the settings, `norm_first=False`, and in
+            `weights_origin` whether the weights were ever trained.
+        model: the fine-tuned one, or `ErnieRnaForMaskedLM` with the pooler in its encoder.
+        state_dict: its weights, floats in float32, without the tied one of the decoder.
+        dropped: key, or key[token], of the checkpoint -> why it has no place here.
+        initialised: our name, or name[token] -> by which rule, for what the checkpoint lacks.
+        notes: what else was done to the values.
     """
-    blocks = 1 + max(
-        (int(match[1]) for match in map(_OUR_BLOCK.match, state_dict) if match), default=0
-    )
-    heads = {"pair_head.": pair_rows, "loading_head.": loading_rows}
-    found = [rows for start, rows in heads.items() if any(n.startswith(start) for n in state_dict)]
-    names = {row.ours: prefix + row.fairseq for row in expand(count_layers(state_dict))}
-    if found:
-        names = {ours: name for ours, name in names.items() if not ours.startswith(_PRETRAINING)}
-        module = "module." if prefix.startswith("module.") else ""
-        names |= {row.ours: module + row.fairseq for rows in found for row in rows(blocks)}
-    odd = sorted(names.keys() ^ state_dict.keys())
-    if odd:
-        raise CheckpointError(f"unknown or missing: {', '.join(odd)}")
-    return {names[name]: weight for name, weight in state_dict.items()}
 
+    def __init__(self, checkpoint: Checkpoint, pairing_scores: str):
+        self.source, state = checkpoint, checkpoint.state_dict
+        self.naming, self._prefix = _find_naming(state)
+        # With an absurd number in one name, it is that key which is unknown.
+        self._layers = min(1 + _largest(_LAYER, state), len(state))
+        self.kind, blocks = self._find_head()
+        self._blocks = min(blocks, len(state))
+        rows = self.naming.rows(self._layers, self._blocks)
+        self._table = {self._whole(theirs): ours for theirs, ours in rows}
+        self.dropped: dict[str, str] = {}
+        self.initialised: dict[str, str] = {}
+        self._keys = self._sort_keys()
+        self.state_dict = {ours: state[key] for ours, key in self._keys.items()}
+        if self.naming is MULTIMOLECULE:
+            self._reorder_tokens()
+        self.config, self.model = self._configure(pairing_scores)
+        self._add_optional()
+        self.notes = self._note_dtypes()
+        self._load()
+        self.config.weights_origin = weights_origin(self.state_dict)
 
-_OUR_BLOCK = re.compile(r"(?:pair|loading)_head\.blocks\.([0-9]{1,4})\.")
+    def _whole(self, name: str) -> str:
+        return self.naming.whole(name, self._prefix)
 
+    def _find_head(self) -> tuple[Kind | None, int]:
+        """The kind that the first module of a head tells, and the number of its blocks."""
+        state = self.source.state_dict
+        heads = {row[0]: self._whole(row[self.naming.column]) for row in names.TABLE}
+        pair = state.get(heads["pair_head.conv_in"] + ".weight")
+        if pair is not None and pair.dim() == 4:  # (8, maps, 7, 7)
+            kind = names.STRUCTURE if pair.shape[1] == 1 else names.CLOSENESS
+            return kind, _largest(_BLOCK, state) + 1  # They are numbered from 0.
+        loading = heads["loading_head.reduce"] + ".weight" in state
+        return (names.LOADING, max(_largest(_BLOCK, state), 1)) if loading else (None, 0)
 
-def _check_table(draft: Draft) -> dict[str, int]:
-    """The sizes; raise unless the weights are those of the table, and of its shapes."""
-    layers = count_layers(draft.weights)
-    if layers > len(draft.weights):
-        layers = 1  # an absurd number in one name: it is that key which is unknown
-    sizes = {"num_hidden_layers": layers}
-    for size, (ours, axis) in SIZES.items():
-        if ours in draft.weights and draft.weights[ours].dim() > axis:
-            sizes[size] = draft.weights[ours].shape[axis]
-    if draft.head:
-        sizes |= draft.head.sizes
-    lacking = _lacking_groups(draft)
-    table = draft.table(layers)
-    for row in table:
-        if row.ours in draft.weights:
-            _check_shape(draft, row, sizes)
-        elif not row.ours.startswith(lacking):
-            draft.problem("missing", draft.their_name(row))
-    for ours in draft.weights.keys() - {row.ours for row in table}:
-        draft.problem("unknown", draft.keys[ours])
-    if sizes.get("vocab_size", len(VOCABULARY)) != len(VOCABULARY):
-        rows, key = sizes["vocab_size"], draft.keys[EMBEDDING.ours]
-        draft.problem("misshaped", f"{key} has {rows} tokens, the dictionary {len(VOCABULARY)}")
-    draft.raise_problems()
-    return sizes
+    def _sort_keys(self) -> dict[str, str]:
+        """The key of each of our names; the others are dropped."""
+        state, keys, unknown = self.source.state_dict, dict[str, str](), list[str]()
+        aliases = {self._whole(name): ours for name, ours in self.naming.aliases.items()}
+        reasons = {self._whole(name): why for name, why in self.naming.dropped.items()}
+        starts = tuple(name for name in reasons if name.endswith("."))
+        # Aliases last: where both spellings are there, the alias is the copy.
+        for key in sorted(state, key=lambda key: rename(key, self._table) is None):
+            ours = rename(key, self._table) or rename(key, aliases)
+            name = next((start for start in starts if key.startswith(start)), key)
+            if ours is None and name not in reasons:
+                unknown.append(key)
+            elif ours is None:
+                self.dropped[key] = reasons[name]
+            elif self.kind and ours.startswith(_PRETRAINING):
+                self.dropped[key] = _UNUSED
+            elif ours not in keys:
+                keys[ours] = key
+            elif torch.equal(state[keys[ours]], state[key]):
+                self.dropped[key] = f"a copy of {keys[ours]}"
+            else:
+                raise CheckpointError(f"differ but must be equal: {key} and {keys[ours]}")
+        if unknown:
+            raise CheckpointError(f"unknown: {', '.join(sorted(unknown))}")
+        return keys
 
-
-def _check_shape(draft: Draft, row: Row, sizes: Mapping[str, int]) -> None:
-    weight, key = draft.weights[row.ours], draft.keys[row.ours]
-    expected = tuple(int(size) if size.isdigit() else sizes.get(size) for size in row.shape)
-    shape = tuple(weight.shape)
-    fits = len(shape) == len(expected) and all(
-        size in (given, None) for given, size in zip(shape, expected, strict=True)
-    )
-    if not fits:
-        draft.problem("misshaped", f"{key} {shape} instead of {expected}")
-    if weight.is_floating_point() == row.ours.endswith("num_batches_tracked"):
-        draft.problem("numbers of another kind", f"{key} ({weight.dtype})")
-
-
-def _configure(
-    draft: Draft, sizes: Mapping[str, Any], args: Mapping[str, Any], pairing_scores: str
-) -> ErnieRnaConfig:
-    """The configuration; raise where the settings disagree with the weights or the model."""
-    naming = draft.naming
-    for theirs, ours in naming.sizes.items():
-        if theirs in args and args[theirs] != sizes[ours]:
-            draft.problem(
-                "settings that disagree with the weights",
-                f"{theirs}={args[theirs]!r}, by the weights {sizes[ours]}",
+    def _reorder_tokens(self) -> None:
+        """Bring what has a row a token from MultiMolecule's order of tokens to ours."""
+        embedding = self.state_dict[EMBEDDING]
+        rows = len(embedding) if embedding.dim() else 0
+        stated = (self.source.args or {}).get("vocab_size", rows)
+        if stated != rows:
+            raise CheckpointError(
+                f"{self._keys[EMBEDDING]} has {rows} tokens, but its settings vocab_size={stated!r}"
             )
-    for theirs, only in naming.fixed.items():
-        if theirs in args and args[theirs] != only:
-            draft.problem(
-                "settings of another model", f"{theirs}={args[theirs]!r} instead of {only!r}"
-            )
-    draft.raise_problems()
-    values: dict[str, Any] = {
-        ours: args[theirs] for theirs, ours in naming.values.items() if theirs in args
-    }
-    values |= {"norm_first": False, "pairing_scores": pairing_scores}
-    try:
-        if naming is MULTIMOLECULE and "max_position_embeddings" in args:
-            rows = args["max_position_embeddings"]
-            values["max_position_embeddings"] = rows - THEIR_EXTRA_POSITIONS
-        if draft.head:
-            own = {size: sizes[size] for size in ("num_hidden_layers", *SIZES)}
-            return ErnieRnaConfig(**values, **own, **draft.head.config)
-        return ErnieRnaConfig(**values, **sizes)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"sizes or settings that fit no model: {error}") from error
+        theirs = find_vocabulary(rows, self.source.vocabulary)
+        order = torch.tensor([theirs.index(ORIGIN[token]) for token in VOCABULARY])
+        unknown = [token for token in theirs if token not in ORIGIN.values()]
+        for ours in (ours for ours in (EMBEDDING, LM_BIAS) if ours in self.state_dict):
+            key, weight = self._keys[ours], self.state_dict[ours]
+            if weight.dim() == 0 or len(weight) != rows:
+                raise CheckpointError(f"misshaped: {key} {tuple(weight.shape)} for {rows} tokens")
+            self.state_dict[ours] = weight[order]
+            self.dropped |= {f"{key}[{token}]": "no token of ERNIE-RNA" for token in unknown}
+            self.initialised |= {f"{ours}[{token}]": why for token, why in LOST.items()}
+
+    def _configure(self, pairing_scores: str) -> tuple[ErnieRnaConfig, Any]:
+        """Configuration and model; raise where the settings disagree with the weights or it."""
+        naming, args, weights = self.naming, self.source.args or {}, self.state_dict
+        sizes = {"num_hidden_layers": self._layers}
+        for size, (ours, axis) in names.SIZES.items():
+            if ours in weights and weights[ours].dim() > axis:
+                sizes[size] = weights[ours].shape[axis]
+        read = {theirs: sizes[ours] for theirs, ours in naming.sizes.items() if ours in sizes}
+        problems = [
+            f"{theirs}={args[theirs]!r}{which} {value!r}"
+            for which, values in ((", by the weights", read), (" instead of", naming.fixed))
+            for theirs, value in sorted(values.items())
+            if theirs in args and args[theirs] != value
+        ]
+        if problems:
+            raise CheckpointError(f"settings of another model: {', '.join(problems)}")
+        settings = {**naming.values, **naming.sizes}
+        values = {ours: args[theirs] for theirs, ours in settings.items() if theirs in args}
+        values |= {**sizes, "norm_first": False, "pairing_scores": pairing_scores}
+        if self.kind:
+            values |= {**self.kind.config, self.kind.blocks: self._blocks}
+        try:
+            if naming is MULTIMOLECULE and "max_position_embeddings" in args:
+                rows = args["max_position_embeddings"]
+                values["max_position_embeddings"] = rows - names.THEIR_EXTRA_POSITIONS
+            config = ErnieRnaConfig(**values)
+            return config, self._build(config, "meta")
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"sizes or settings that fit no model: {error}") from error
+
+    def _build(self, config: ErnieRnaConfig, device: str) -> Any:
+        """A model with all that there should be weights for."""
+        with torch.device(device):
+            if self.kind:
+                return getattr(modeling_ernie_rna, self.kind.model_class)(config)
+            model: Any = modeling_ernie_rna.ErnieRnaForMaskedLM(config)
+            model.ernie_rna = modeling_ernie_rna.ErnieRnaModel(config)
+        return model
+
+    def _add_optional(self) -> None:
+        """Draw the optional parts of which the checkpoint has no weight at all."""
+        lacking = tuple(
+            start
+            for start in self.naming.optional
+            if not (self.kind or any(ours.startswith(start) for ours in self.state_dict))
+        )
+        if not lacking:
+            return
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(_SEED)
+            new = self._build(self.config, "cpu").state_dict()
+        for ours in new:
+            if ours.startswith(lacking) and ours != _TIED:
+                self.state_dict[ours], self.initialised[ours] = new[ours], _NEW_WEIGHTS
+
+    def _note_dtypes(self) -> list[str]:
+        dtypes = {weight.dtype for weight in self.state_dict.values()}
+        return [
+            f"weights in {dtype} were turned into float32 "
+            f"({'rounded' if dtype == torch.float64 else 'exactly'})"
+            for dtype in sorted(dtypes - {torch.float32, torch.long}, key=str)
+        ]
+
+    def _load(self) -> None:
+        """Give the model its weights, as copies in float32."""
+        expected = self.model.state_dict()
+        theirs = {**{ours: name for name, ours in self._table.items()}, **self._keys}
+        for ours, weight in self.state_dict.items():
+            number = expected.get(ours, weight)
+            if weight.is_floating_point() != number.is_floating_point():
+                raise CheckpointError(f"numbers of another kind: {theirs[ours]} ({weight.dtype})")
+            dtype = torch.float32 if weight.is_floating_point() else torch.long
+            self.state_dict[ours] = torch.empty(weight.shape, dtype=dtype).copy_(weight)
+        tied = {_TIED: self.state_dict[EMBEDDING]} if _TIED in expected else {}
+        try:
+            self.model.eval().load_state_dict({**self.state_dict, **tied}, assign=True)
+        except RuntimeError as error:  # torch's list of all that is unknown, missing or misshaped
+            text = re.sub(r"[\w.]+", lambda name: rename(name[0], theirs) or name[0], str(error))
+            raise CheckpointError(" ".join(text.partition(":")[2].split())) from error
+        self.state_dict = {ours: self.state_dict[ours] for ours in expected if ours != _TIED}
 
 
-def _lacking_groups(draft: Draft) -> tuple[str, ...]:
-    """The optional parts of which the checkpoint has no weight at all."""
-    return tuple(
-        start
-        for start in draft.naming.optional
-        if not any(ours.startswith(start) for ours in draft.weights)
-    )
-
-
-def _drop_unused(draft: Draft) -> None:
-    """Leave out what a fine-tuned model does not use of the pretrained one."""
-    for ours in [ours for ours in draft.weights if ours.startswith(_PRETRAINING)]:
-        del draft.weights[ours]
-        draft.dropped[draft.keys[ours]] = _UNUSED
-    for ours in [ours for ours in draft.initialised if ours.startswith(_PRETRAINING)]:
-        del draft.initialised[ours]
-
-
-def _add_optional(draft: Draft, config: ErnieRnaConfig) -> None:
-    lacking = _lacking_groups(draft)
-    generator = torch.Generator().manual_seed(_SEED)
-    for row in expand(config.num_hidden_layers):
-        if not row.ours.startswith(lacking):
-            continue
-        shape = [getattr(config, size) for size in row.shape]
-        if row.ours.endswith("layer_norm.weight"):
-            weight = torch.ones(shape)
-        elif len(shape) == 1:
-            weight = torch.zeros(shape)
-        else:
-            weight = torch.randn(shape, generator=generator) * config.initializer_range
-        draft.weights[row.ours], draft.initialised[row.ours] = weight, _NEW_WEIGHTS
-
-
-def _as_float32(draft: Draft) -> dict[str, torch.Tensor]:
-    dtypes = {weight.dtype for weight in draft.weights.values()} - {torch.float32, torch.long}
-    for dtype in sorted(dtypes, key=str):
-        how = "rounded" if dtype == torch.float64 else "exactly"
-        draft.notes.append(f"weights in {dtype} were turned into float32 ({how})")
-    return {
-        name: weight.clone()
-        if weight.dtype == torch.long
-        else torch.empty(weight.shape, dtype=torch.float32).copy_(weight)
-        for name, weight in draft.weights.items()
-    }
+def rename(name: str, table: Mapping[str, str]) -> str | None:
+    """The other name of a weight, by a table of modules and weights."""
+    module, _, part = name.rpartition(".")
+    return table.get(name) or (f"{table[module]}.{part}" if module in table else None)
 
 
 def weights_origin(state_dict: Mapping[str, torch.Tensor]) -> str:
@@ -284,10 +254,35 @@ def weights_origin(state_dict: Mapping[str, torch.Tensor]) -> str:
     Args:
         state_dict: by our names, in float32.
     """
-    embedding = state_dict[EMBEDDING.ours][: VOCABULARY.index("madeupword0000")]
+    embedding = state_dict[EMBEDDING][: VOCABULARY.index("madeupword0000")]
     digest = hashlib.sha256(embedding.contiguous().numpy().tobytes()).hexdigest()
-    if digest in _RANDOM_EMBEDDINGS:
-        return RANDOM
     norms = ((name, weight) for name, weight in state_dict.items() if "layer_norm." in name)
     untouched = all(bool((w == float(name.endswith("weight"))).all()) for name, w in norms)
-    return RANDOM if untouched else CHECKPOINT
+    return RANDOM if untouched or digest in _RANDOM_EMBEDDINGS else CHECKPOINT
+
+
+def _find_naming(state: Mapping[str, Any]) -> tuple[Naming, str]:
+    """Whose names these are, and the prefix before them: where the token embedding is found."""
+    embeddings = [names.TABLE[0][naming.column] + ".weight" for naming in names.NAMINGS]
+    found = [
+        (naming, prefix)
+        for naming, embedding in zip(names.NAMINGS, embeddings, strict=True)
+        for prefix in naming.prefixes
+        if prefix + embedding in state
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CheckpointError(f"holds {len(found)} models, under {[prefix for _, prefix in found]}")
+    if EMBEDDING in state:
+        raise CheckpointError("converted already: load its folder with AutoModel.from_pretrained")
+    some = ", ".join(list(state)[:3]) or "none"
+    raise CheckpointError(
+        f"not a model of ERNIE-RNA: no {' (fairseq) or '.join(embeddings)} (MultiMolecule) behind "
+        f"a known prefix among its {len(state)} keys ({some}, …)"
+    )
+
+
+def _largest(number: re.Pattern[str], keys: Mapping[str, Any]) -> int:
+    """The largest number in keys, 0 without any."""
+    return max((int(found[1]) for found in map(number.search, keys) if found), default=0)

@@ -31,16 +31,15 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from ernie_rna.embeddings.embedding import Embedding, is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
-from ernie_rna.run.store import METADATA, Part
+from ernie_rna.run.store import CHECKSUM, METADATA, Part, save_arrays
 from ernie_rna.sequences.fasta import FilePath, InputError
 
 SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
@@ -139,7 +138,7 @@ def _write_safetensors(
 ) -> list[Path]:
     arrays = {name: _joined(parts, name) for name in _names(metadata)}
     with replacing(output) as path:
-        save_file(arrays, path, metadata={METADATA: _json(metadata)})
+        save_arrays(arrays, path, {METADATA: _json(metadata)})
     return [output]
 
 
@@ -178,18 +177,31 @@ def _json(metadata: Mapping[str, Any]) -> str:
 
 
 def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
-    """As `numpy.savez` writes it, without times, and with one array in memory at a time."""
+    """As `numpy.savez` writes it, without times, and with the vectors of a part in memory."""
+    ids = [id for part in parts for id in part.texts("ids")]
+    small = {"metadata": np.array(_json(metadata)), "ids": np.array(ids)}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in ["metadata", *_names(metadata)]:
-            if name == "metadata":
-                array = np.array(_json(metadata))
-            elif name == "ids":
-                array = np.array([id for part in parts for id in part.texts("ids")])
-            else:
-                array = _joined(parts, name)
             entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
             with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+                if name in metadata["columns"]:
+                    _write_array(member, parts, name)
+                else:
+                    array = small[name] if name in small else _joined(parts, name)
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _write_array(file: IO[bytes], parts: Sequence[Part], name: str) -> None:
+    """An array of all parts in NumPy's format, one part behind the other."""
+    shapes = [part.shape(name) for part in parts]
+    header = {
+        "descr": np.lib.format.dtype_to_descr(parts[0].get(name).dtype),
+        "fortran_order": False,
+        "shape": (sum(shape[0] for shape in shapes), *shapes[0][1:]),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    for part in parts:
+        file.write(part.get(name).data)
 
 
 def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
@@ -386,6 +398,7 @@ def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
 def _open_safetensors(path: Path) -> _Opened:
     with safe_open(path, framework="np") as file:
         metadata = json.loads(file.metadata()[METADATA])
+        metadata.pop(CHECKSUM, None)  # of a shard, which was a part
         arrays = {name: file.get_slice(name) for name in metadata["columns"]}
         arrays["ids"] = file.get_tensor("ids").tobytes().decode().split("\n")[:-1]
         arrays["lengths"] = file.get_tensor("lengths")

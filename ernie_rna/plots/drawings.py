@@ -136,8 +136,11 @@ def plot_arcs(
     gap = _LETTER_GAP if size else 0.0
     top, sides = 1.03 * height + gap, 1 if below is None else 2
     figure = _new_figure(width + 0.5, sides * (height + gap) + 1.2)
-    axes = figure.add_subplot(xlabel="position", yticks=[])
+    axes = figure.add_subplot(xlabel="position")
     axes.set(xlim=(0.2, len(sequence) + 0.8), ylim=(-gap if below is None else -top, top))
+    named = {"predicted": top / 2, "known": -top / 2} if below is not None else {}
+    axes.set_yticks([*named.values()], labels=[*named], rotation=90, va="center")
+    axes.tick_params("y", length=0)
     line, rise = float(np.clip(20 * width / len(sequence), 0.5, 1.8)), height / longest
     groups = _by_page(above) if below is None else _by_agreement(above, below)
     if probabilities is not None:
@@ -152,8 +155,15 @@ def plot_arcs(
         axes.plot([], [], color=colour, linewidth=1.6, label=f"{name} ({count})")
     if groups:
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _label_sides(axes, above, below)
-    _draw_sequence(axes, sequence, size)
+    for some, where, va in ((above, "predicted", "top"), (below, "known", "bottom")):
+        if some == []:
+            y = 0.97 if va == "top" else 0.03
+            axes.text(0.5, y, f"no pairs {where}", transform=axes.transAxes, ha="center", va=va)
+    for position, base in enumerate(sequence, 1) if size else ():
+        font: Any = {"fontsize": size, "family": "monospace"}
+        axes.text(position, 0, base, ha="center", va="center", **font)
+    if size is None:
+        axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(_positions(len(sequence), int(2 * width)))
     axes.spines[["left", "right", "top"]].set_visible(False)
     return figure
@@ -190,26 +200,6 @@ def _add_arcs(
         arcs.append(Path.arc(0, 180).transformed(place))
     collection = PathCollection(arcs, facecolors="none", linewidths=line, **colours)
     return axes.add_collection(collection, autolim=False)
-
-
-def _label_sides(axes: Axes, above: list[BasePair], below: list[BasePair] | None) -> None:
-    """Say which side is which, and where there are no pairs."""
-    for pairs, what, y, va in ((above, "predicted", 0.97, "top"), (below, "known", 0.03, "bottom")):
-        if pairs == []:
-            axes.text(0.5, y, f"no pairs {what}", transform=axes.transAxes, ha="center", va=va)
-        if below is not None:
-            style: Any = {"transform": axes.transAxes, "rotation": 90, "va": "center"}
-            axes.text(0, (y + 0.5) / 2, what, ha="right", **style)
-
-
-def _draw_sequence(axes: Axes, sequence: str, size: float | None) -> None:
-    """Draw the letters between the arcs, or a line where there is no room for them."""
-    if size is None:
-        axes.axhline(0, color="black", linewidth=0.8)
-        return
-    for position, base in enumerate(sequence, 1):
-        font: Any = {"fontsize": size, "family": "monospace"}
-        axes.text(position, 0, base, ha="center", va="center", **font)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -418,24 +408,18 @@ def _mark_pairs(
     pairs: Iterable[BasePair] | None,
     known: Iterable[BasePair] | None,
 ) -> None:
-    """Circle pairs, or dot them if a cell, of ``cell`` points, is small."""
+    """Circle pairs whose cells are ``cell`` points wide."""
     from matplotlib.patheffects import withStroke
 
-    style: Any = {
-        "markersize": min(1.2 * cell, 9.0),
-        "markerfacecolor": "none",
-        "markeredgewidth": 0.8,
-        # A white rim keeps the circles visible on dark colours.
-        "path_effects": [withStroke(linewidth=2, foreground="white")],
-    }
-    if cell < 3:
-        style = {"markersize": 2.0, "markeredgewidth": 0.0}
+    size = float(np.clip(1.2 * cell, 1.0, 9.0))
+    # A white rim keeps the circles visible on dark colours.
+    rim: Any = {"path_effects": [withStroke(linewidth=min(2.0, size), foreground="white")]}
     for some, where, what in ((pairs, "below", "predicted"), (known, "above", "known")):
         if some is not None:
             places = np.array(_checked(some, sequence), dtype=int).reshape(-1, 2).T + 1
             x, y = places if where == "below" else places[::-1]
             name = f"{where}: {len(x) or 'no'} pairs {what}"
-            axes.plot(x, y, "ko", label=name, **style)
+            axes.plot(x, y, "ko", mfc="none", mew=0.8, markersize=size, label=name, **rim)
 
 
 # ---------------------------------------------------------------------------------------------

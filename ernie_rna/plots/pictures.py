@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from os import fspath
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
-from ernie_rna.options import PlotOptions, takes
+from ernie_rna.options import PlotOptions, WindowOptions, takes
 from ernie_rna.plots.drawings import (
     EXTENSIONS,
     plot_arcs,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """What was drawn of a sequence.
+    """What was drawn.
 
     Attributes:
         figure: of matplotlib.
@@ -67,7 +68,7 @@ def plot(
     known: Sequence[BasePair] | None = None,
     options: PlotOptions,
 ) -> Picture:
-    """Draw what a model makes of one of some sequences, and save the picture.
+    """Draw what a model makes of one of some sequences, or of all, and save the picture.
 
     Args:
         sequences, model: as for `embed.embed`.
@@ -76,9 +77,9 @@ def plot(
         known: base pairs, counted from 0, to be drawn beside the predicted ones (map, arcs).
 
     Raises:
-        InputError: the sequence is unfit or too long.
+        InputError: a sequence is unfit or too long.
         ValueError: an option is off, there is no such sequence or reference, the model lacks the
-            head that this needs, or there is no structure.
+            head that this needs, or there is nothing to draw.
         OutputError: an output exists, or the disk is full.
     """
     check_output_files([fspath(output)], options.force, extensions=EXTENSIONS)
@@ -87,25 +88,31 @@ def plot(
     import_extra("matplotlib", "plot", "a plot")
     if options.what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")
-    options = options.resolved()
-    record = _find_record(as_source(sequences, options.unknown).read(), options.id)
+    options, records = options.resolved(), as_source(sequences, options.unknown).read()
+    if options.what == "embeddings":
+        chosen = list(records)
+        shown = f"{len(chosen)} RNAs"
+    else:
+        chosen = [_find_record(records, options.id)]
+        shown = f"{chosen[0].id}, {len(chosen[0].sequence)} nt"
     if options.reference is not None:
-        known = _find_reference(options.reference, record)
+        known = _find_reference(options.reference, chosen[0])
     source = find_model(model, options.revision)
-    picture = _DRAW[options.what](record, source, options, known)
-    if options.title is None:
-        from ernie_rna.run.provenance import model_name
-
-        name = Path(model_name(source)).name
-        zero = ", pairing scores zero" if options.pairing_scores == "zero" else ""
-        title = f"{record.id}, {len(record.sequence)} nt\n{name}, {picture.source}{zero}"
-    add_title(picture.figure, title if options.title is None else options.title)
-    save(picture.figure, output)
+    picture = _DRAW[options.what](chosen, source, options, known)
+    zero = ", pairing scores zero" if options.pairing_scores == "zero" else ""
+    title = f"{shown}\n{_name(source)}, {picture.source}{zero}"
+    save(picture.figure, output, title if options.title is None else options.title)
     if values is not None:
         with write_matrices(values) as write:
             for name, array in picture.values.items():
                 write(name, array)
     return picture
+
+
+def _name(source: Any) -> str:
+    from ernie_rna.run.provenance import model_name
+
+    return Path(model_name(source)).name
 
 
 def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
@@ -135,12 +142,12 @@ def _find_reference(path: FilePath, record: FastaRecord) -> list[BasePair]:
     return known.pairs
 
 
-def _structure(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
-    is_map, sure = options.what == "map", options.confidence
+def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    (record,), is_map, sure = records, options.what == "map", options.confidence
     matrix = "scores" if is_map and not sure else "probabilities"
     task = FoldTask(replace(options, matrix=matrix), None, with_reliabilities=True)
-    (folded,) = iterate(task, [record], model)
-    if folded.problem is not None:
+    (folded,) = iterate(task, records, model)
+    if folded.matrix is None or folded.reliabilities is None:
         raise ValueError(f"{record.id} has no structure: {folded.problem}")
     maps, sequence, pairs = task.maps, record.sequence, folded.structure.pairs
     caption = f"{record.id}: {len(pairs)} base pairs"
@@ -158,15 +165,15 @@ def _structure(record: FastaRecord, model: Any, options: Any, known: Any) -> Pic
     return Picture(figure, maps.source, caption, {record.id: folded.matrix})
 
 
-def _heads(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
+def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
     from ernie_rna.run.threads import use_threads
     from ernie_rna.structures.pairing_maps import HEAD, LAYER, head_maps, load_maps
 
+    (record,) = records
     layer = LAYER if options.layer is None else options.layer
     head = HEAD if options.head is None else options.head
     maps = load_maps(model, layer, head, options.pairing_scores, **options.loading)
-    config = maps.model.config
-    check_lengths(survey([record]), config, options.long, ("error", "full"))
+    check_lengths(survey(records), maps.model.config, options.long, ("error", "full"))
     with use_threads(options.threads):
         scores = head_maps(maps.model, record.sequence, layer, options.pairing_scores)
     values = scores.float().cpu().numpy()  # (heads, length, length)
@@ -175,23 +182,34 @@ def _heads(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture
     return Picture(figure, maps.source.partition(",")[0], caption, {record.id: values})
 
 
-def _closeness(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
-    (close,) = closeness([record], model, options=options)
+def _closeness(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    (close,) = closeness(records, model, options=options)
     label, values = "probability to be close in space", close.probabilities
-    figure = plot_pairing_map(values, record.sequence, label=label)
-    return Picture(figure, "closeness", f"{record.id}: {label}", {record.id: values})
+    figure = plot_pairing_map(values, records[0].sequence, label=label)
+    return Picture(figure, "closeness", f"{close.id}: {label}", {close.id: values})
 
 
-def _substitutions(record: FastaRecord, model: Any, options: Any, known: Any) -> Picture:
-    (scores,) = mutate([record], model, options=options)
+def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    (scores,) = mutate(records, model, options=options)
     perplexity = f"pseudo-perplexity {scores.pseudo_perplexity:.2f} (1 at best, 4 for a guess)"
     values = {
         "sequence": np.array(scores.sequence),
-        "letters": np.array(NUCLEOTIDES),
+        "letters": np.array(list(NUCLEOTIDES)),
         "log_probabilities": scores.log_probabilities,
         "effects": scores.effects,
     }
-    return Picture(plot_effects(scores), "substitutions", f"{record.id}: {perplexity}", values)
+    return Picture(plot_effects(scores), "substitutions", f"{scores.id}: {perplexity}", values)
+
+
+def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    own = {one.name: getattr(options, one.name) for one in fields(WindowOptions)}
+    vectors = {one.id: one["mean"] for one in embed(records, model, **own)}
+    words = [word for record in records for word in record.description.split()[-1:]]
+    are_shared = len(set(words)) < len(words) == len(records)
+    means = np.array(list(vectors.values()))
+    figure = plot_components(means, list(vectors), groups=words if are_shared else None)
+    caption = f"{len(means)} vectors of {means.shape[1]} numbers, in two principal components"
+    return Picture(figure, "mean vectors of the last layer", caption, vectors)
 
 
 _DRAW = {
@@ -199,4 +217,5 @@ _DRAW = {
     "heads": _heads,
     "closeness": _closeness,
     "substitutions": _substitutions,
+    "embeddings": _embeddings,
 }

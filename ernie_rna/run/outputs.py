@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
@@ -50,45 +51,55 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `path` once the block has ended well."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        replace_folder(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
+    """A folder to write to, which takes the place of `path` once the block has ended well.
 
+    Until then `path` stays as it was; if the block raises, what it wrote is deleted, and so are
+    the folders above that were made for it.
 
-def replace_folder(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place; what was there stays until that has succeeded."""
-    old = folder.with_name(f"{folder.name}.old")
-    try:
-        if target.exists():
-            os.replace(target, old)
-        os.replace(folder, target)
-    except BaseException:  # also at Ctrl-C
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    Args:
+        force: whether to replace what is there by then, unless that is an empty folder.
 
-
-def remove_leftovers(path: Path) -> None:
-    """Delete what writers of a file or folder have left beside it when they were killed.
-
-    Nobody may be writing it.
+    Raises:
+        OutputError: there is something else, which another process has written meanwhile.
     """
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    # Older transformers (4.41) import a model's code by the folder's name, which may hold no dot.
+    new, old = hidden / "new", hidden / "old"
+    try:
+        new.mkdir(parents=True)
+        yield new
+        _take_place(new, path, old, force)
+    finally:  # also at Ctrl-C
+        shutil.rmtree(hidden, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # It is in use.
+                folder.rmdir()
+
+
+def _take_place(new: Path, path: Path, old: Path, force: bool) -> None:
+    if path.exists():
+        os.replace(path, old)
+    try:
+        if not force and old.exists() and not (old.is_dir() and not any(old.iterdir())):
+            raise OutputError(f"{path} was written by another process meanwhile; it was left alone")
+        os.replace(new, path)
+    except BaseException:
+        if old.exists():
+            os.replace(old, path)
+        raise
+
+
+def clear_unfinished(path: Path) -> None:
+    """Delete what a process that was killed has left of `path`; nobody may be writing it now."""
     path = behind_link(path)
-    name = re.compile(rf"\.?{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp(\.old)?")
-    for one in path.parent.iterdir():
-        if name.fullmatch(one.name):
-            if one.is_dir():
-                shutil.rmtree(one, ignore_errors=True)
+    for name in (path.name, f".{path.name}", f"{path.name}.index.json"):
+        for left in path.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"):
+            if left.is_dir():
+                shutil.rmtree(left)
             else:
-                one.unlink(missing_ok=True)
+                left.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -162,19 +173,6 @@ def check_output_files(
             raise OutputError(f"cannot write {output}: it is no file; - is standard output")
         if path.exists() and not force:
             raise OutputError(f"{output} exists already; --force replaces it")
-
-
-def check_output_folder(folder: Path, force: bool, may_hold: Sequence[str] = ()) -> None:
-    """Raise OutputError for a file, or a folder that holds something which may be overwritten.
-
-    Args:
-        may_hold: names of what may be there without `force`.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: a file; name a folder")
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names - set(may_hold) and not force:
-        raise OutputError(f"{folder}: not empty; --force writes into it")
 
 
 def describe(outputs: Sequence[str]) -> str:

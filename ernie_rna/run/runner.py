@@ -26,16 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Generic, TypeVar
 
-from ernie_rna.options import RunOptions, Share, own_share
+from ernie_rna.options import OptionError, RunOptions, Share, own_share
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import (
     STANDARD_OUTPUT,
     OutputError,
     behind_link,
+    clear_unfinished,
     describe,
     full_disk_explained,
     open_text,
-    remove_leftovers,
 )
 from ernie_rna.run.progress import Progress
 from ernie_rna.run.store import Part, Results, Store, check_place
@@ -312,6 +312,8 @@ def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Re
         ValueError: the model cannot be loaded, or an option does not fit it.
         EncodingError: a result is not finite, or memory does not suffice; named by id.
     """
+    if task.options.part is not None:
+        raise OptionError("part", f"needs outputs that are files; got {task.options.part!r}")
     source = _checked(task, as_source(sequences, task.options.unknown))
     found = None if source.once else survey(source.read())
     return task.join(_results(task, source, _load(task, found, model)))
@@ -379,10 +381,12 @@ def run(
     """
     source = _checked(task, as_source(sequences, task.options.unknown), outputs)
     files = [output for output in outputs if output.path != STANDARD_OUTPUT]
+    share = own_share(task.options.part)
+    if not files and share.count > 1:
+        raise OptionError("part", f"needs outputs that are files; this is {share.text}")
     if not files:
         return _stream(task, source, model, outputs)
     place = behind_link(Path(files[0].path))
-    share = own_share(task.options.part)
     check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, task.options.force) as store:
         existing = task.existing(files)
@@ -464,8 +468,7 @@ class _Run(Generic[Result]):
             # Those that exist are replaced when a run is resumed, so they must be the same ones.
             "outputs": [self._relative(output.path) for output in self.outputs],
         }
-        files = [output for output in self.outputs if output.path != STANDARD_OUTPUT]
-        whole = all(self.task.existing([output]) for output in files)
+        whole = all(self.task.existing([output]) for output in self._files)
         resumed = self.store.begin(manifest, whole)
         there = sum(path.stat().st_size for path in self.store.folder.glob("part-*"))
         free = shutil.disk_usage(self.store.folder).free
@@ -477,6 +480,10 @@ class _Run(Generic[Result]):
                 stacklevel=2,
             )
         return resumed
+
+    @property
+    def _files(self) -> list[Output[Result]]:
+        return [output for output in self.outputs if output.path != STANDARD_OUTPUT]
 
     def _relative(self, output: str) -> str:
         """An output as seen from the folder of the first one, which may be moved."""
@@ -517,8 +524,8 @@ class _Run(Generic[Result]):
                 if not all(part.path.exists() for part in parts):
                     self.store.finish_share()
                     return [], []
-                for output in self.outputs:
-                    remove_leftovers(Path(output.path))
+                for output in self._files:
+                    clear_unfinished(Path(output.path))
                 made = self.task.assemble(parts, self.outputs, self.metadata)
                 self.store.finish()
             self.store.finish_share()

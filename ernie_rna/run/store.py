@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,19 +31,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError, replacing
 
 # Results, and all that may be in the folder and is deleted with it.
-_RESULTS = ("part-*", "checkpoint-*")
-_OURS = ("manifest.json*", *_RESULTS, "input.fasta*", "done*", "lock*")
+_RESULTS = ("part-*.safetensors", "checkpoint-*")
+_OURS = ("manifest.json*", *_RESULTS, "part-*.tmp", "input.fasta*", "done*", "lock*")
 # The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
 # the checksum.
 METADATA = "ernie_rna"
-_CHECKSUM = "crc32"
+CHECKSUM = "crc32"
 
 # By name, arrays of at least one dimension, or lists of texts without line ends.
 Results = Mapping[str, np.ndarray | Sequence[str]]
@@ -79,7 +80,7 @@ class Part:
         """Whether the results are there, and not damaged."""
         try:
             with safe_open(self.path, framework="np") as file:
-                checksum = json.loads(file.metadata()[METADATA])[_CHECKSUM]
+                checksum = json.loads(file.metadata()[METADATA])[CHECKSUM]
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception:  # A damaged header raises nearly anything.
             return False
@@ -92,6 +93,17 @@ def pack_ragged(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray
         name: np.concatenate([array.ravel() for array in arrays]),
         f"{name}_shapes": np.array([array.shape for array in arrays], np.int64),
     }
+
+
+def save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file; where the system refuses, the error is an OSError as elsewhere."""
+    try:
+        save_file(arrays, path, metadata)
+    except SafetensorError as error:
+        code = re.search(r"\(os error ([0-9]+)\)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def partial_folder(output: Path) -> Path:
@@ -229,9 +241,9 @@ class Store:
             OSError: the disk is full; nothing is left of the part.
         """
         arrays = {name: _as_array(name, values) for name, values in results.items()}
-        about = json.dumps({**metadata, _CHECKSUM: _checksum(arrays)}, sort_keys=True)
+        about = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
         with replacing(self.part(number).path) as path:
-            save_file(arrays, path, metadata={METADATA: about})
+            save_arrays(arrays, path, {METADATA: about})
 
     @contextlib.contextmanager
     def assembling(self) -> Iterator[None]:

@@ -226,7 +226,8 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{name}: damaged or cut off: {error}") from error
         finally:
-            text.detach()  # It would close standard input.
+            with contextlib.suppress(ValueError):  # A file of the caller's that is closed already.
+                text.detach()  # It would close standard input.
 
 
 @contextlib.contextmanager

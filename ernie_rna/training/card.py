@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.training.metrics import format_value
+from ernie_rna.training.metrics import format_metrics
 
 if TYPE_CHECKING:
     from ernie_rna.training.finetune import FinetuneSummary
@@ -27,13 +27,13 @@ tags:
 {labels}
 ## Data
 
-| split | rows | sha256 |
-|---|---|---|
 {splits}
 
 ## Metrics
 
+```
 {metrics}
+```
 
 ## Training
 
@@ -53,13 +53,16 @@ def write_card(folder: Path, summary: FinetuneSummary) -> None:
     """Write README.md, which the Hub shows, from the facts of a fine-tuning."""
     facts, options = summary.facts, summary.facts["options"]
     changed = {name: value for name, value in options.items() if value not in (None, False, {})}
+    splits = facts["splits"].items()
     text = _CARD.format(
-        task=f"{options['task'].capitalize()}",
+        task=options["task"].capitalize(),
         model=facts["model"],
         auto_class=facts["auto_class"],
         labels=f"\nLabels: {', '.join(facts['labels'])}.\n" if facts["labels"] else "",
-        splits=_rows((n, f"{one['rows']:,}", one["sha256"]) for n, one in facts["splits"].items()),
-        metrics=_metrics(summary.metrics),
+        splits="\n".join(
+            f"- {n}: {one['rows']:,} rows, sha256 {one['sha256']}" for n, one in splits
+        ),
+        metrics=format_metrics(summary.metrics) if summary.metrics else "It was not evaluated.",
         trained=facts["weights_trained"],
         weights=facts["weights"],
         steps=facts["steps"],
@@ -70,28 +73,14 @@ def write_card(folder: Path, summary: FinetuneSummary) -> None:
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    if not metrics:
-        return "It was not evaluated."
-    names = list(next(iter(metrics.values())))
-    rows = [(title, *(format_value(own.get(n)) for n in names)) for title, own in metrics.items()]
-    return _rows([("", *names), ("---",) * (1 + len(names)), *rows])
-
-
-def _rows(rows: Any) -> str:
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
-
-
 def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Loss and metrics over steps as SVG, where matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(name for entry in log for name in entry))
+    names = dict.fromkeys(name for entry in log for name in entry)
     shown = [name for name in names if name == "loss" or name.startswith("eval_")]
-    if not shown:
-        return
     figure = Figure(figsize=(6, 2 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, shown, strict=True):

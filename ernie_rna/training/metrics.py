@@ -117,16 +117,12 @@ def format_metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
     widths = {title: max(len(title), 9) for title in columns}
     lines = [" " * stub + "".join(f"  {title:>{widths[title]}}" for title in columns)]
     for name in names:
-        cells = (
-            f"  {format_value(metrics.get(name)):>{widths[title]}}"
-            for title, metrics in columns.items()
-        )
+        cells = (f"  {_cell(own.get(name)):>{widths[title]}}" for title, own in columns.items())
         lines.append(f"{name:<{stub}}" + "".join(cells))
     return "\n".join(lines)
 
 
-def format_value(value: float | None) -> str:
-    """Four digits, or a dot where there is none."""
+def _cell(value: float | None) -> str:
     return "·" if value is None or math.isnan(value) else f"{value:.4f}"
 
 

@@ -355,7 +355,7 @@ class SecondaryStructure(Task):
         records = [FastaRecord(one.id, one.sequence) for one in known]
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        results = fold(records, model, unknown="unk", long="full")
+        results = fold(records, model, unknown="unk", long="full", progress=False)
         return _pair_scores([folded.structure for folded in results], known)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:

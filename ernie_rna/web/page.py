@@ -29,8 +29,8 @@ most. Colours are by the last word of the headers, if some share it.
 """
 # Ids of the examples -> what their button says. The page opens with the first.
 _EXAMPLES = {
-    "tRNA-Phe": "tRNA",
     "hammerhead": "Hammerhead",
+    "tRNA-Phe": "tRNA",
     "TLS-PK3": "tRNA-like structure",
     "purine-1": "Purine riboswitch",
 }
@@ -38,14 +38,6 @@ _AS_FOLDED, _ALL_HEADS = "as folded", "all heads"
 _MASKED, _SINGLE = "mask each position in turn", "a single pass (faster, sees the letter itself)"
 # Seconds from one look for old files to the next, and what is old: files are served for an hour.
 CACHE = (300, 3300)
-STYLE = """
-.picture { overflow-x: auto; background: white; color: black; border-radius: 8px; margin: 0;
-  padding: 4px; text-align: center; }
-.picture img { display: block; margin: 0 auto; max-width: max(100%, 560px); height: auto; }
-.picture:focus-visible { outline: 2px solid #0072B2; }
-.rna textarea, .dot-bracket textarea { font-family: ui-monospace, Consolas, monospace; }
-.dot-bracket textarea { white-space: pre; overflow-x: auto; }
-"""
 # Fonts of the visitor's machine: nothing is fetched from elsewhere.
 FONTS = {
     "font": ["system-ui", "sans-serif"],
@@ -143,7 +135,7 @@ class Page:
             buttons=["copy"],
             elem_classes="dot-bracket",
         )
-        outputs = [*self._outputs(pictures), structures]
+        outputs = [structures, *self._outputs(pictures)]
         for listen in (button.click, self.rna.input):
             self._connect(listen, ask, [self.rna], outputs)
 
@@ -173,8 +165,8 @@ class Page:
         self._connect(button.click, ask, [self.rna, *choices], self._outputs())
 
     def _outputs(self, pictures: str = "") -> list[Any]:
-        files = self.gr.File(label="Downloads", file_count="multiple", visible=False)
-        return [self.gr.HTML(pictures), files]
+        kept = {"file_count": "multiple", "interactive": False, "visible": False}
+        return [self.gr.HTML(pictures), self.gr.File(label="Downloads", **kept)]
 
     # -----------------------------------------------------------------------------------------
     # How a button is connected
@@ -194,11 +186,11 @@ class Page:
         def work(*given: Any) -> list[Any]:
             result = self.requests.answer(ask(*given))
             files = [str(file) for file in (*result.captions, *result.files)]
-            shown = [_as_html(result), self.gr.File(files, visible=True), result.text]
-            return shown[: len(outputs)]
+            shown = [result.text, _as_html(result), self.gr.File(files, visible=True)]
+            return shown[-len(outputs) :]
 
         def clear() -> list[Any]:
-            return ["", self.gr.File(None, visible=False), ""][: len(outputs)]
+            return ["", "", self.gr.File(None, visible=False)][-len(outputs) :]
 
         checks = {"show_progress": "hidden", "api_visibility": "private"}
         # They wait for nobody's computing, but in the queue, whose errors the page shows.

@@ -112,7 +112,7 @@ def _answer(
     except Exception as error:
         if is_out_of_memory(error):
             return False, f"not enough memory for this: {_SMALLER}"
-        if task == "describe" or isinstance(error, (ValueError, ImportError, EncodingError)):
+        if task == "describe" or isinstance(error, (ValueError, EncodingError)):
             return False, str(error)
         traceback.print_exc()
         return False, "internal error; the log of the server says more"

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ernie_rna.data import MINI
 from ernie_rna.extras import import_extra
@@ -45,37 +44,30 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
         # Before Gradio is imported, which makes folders of its own there.
         os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False")
         gradio = import_extra("gradio", "web", "the web page")
+        from ernie_rna.web.page import FONTS, Page
+
         with Pool(named, options) as pool:
-            requests = Requests(pool, pool.run("describe"), options, folder)
-            page = _launch(gradio, requests)
+            page = Page(Requests(pool, pool.run("describe"), options, folder)).blocks
+            # Of requests that wait; further ones are told to come back.
+            page.queue(max_size=20, api_open=False)
+            page.launch(
+                server_name=options.host,
+                server_port=options.port,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                footer_links=[],
+                max_file_size="500kb",
+                theme=gradio.themes.Default(**FONTS),
+                css_paths=Path(__file__).with_name("page.css"),
+            )
             if options.progress is not False:
                 print(f"ERNIE-RNA is at {page.local_url} (Ctrl-C ends it)", flush=True)
             try:
                 threading.Event().wait()
             finally:
                 page.close(verbose=False)
-
-
-def _launch(gradio: Any, requests: Requests) -> Any:
-    """Start to serve, in a thread; return the page, whose `local_url` is where."""
-    from ernie_rna.web.page import FONTS, STYLE, Page
-
-    page = Page(requests).blocks
-    # Of requests that wait; further ones are told to come back.
-    page.queue(max_size=20, api_open=False)
-    page.launch(
-        server_name=requests.limits.host,
-        server_port=requests.limits.port,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        ssr_mode=False,
-        footer_links=[],
-        max_file_size="500kb",
-        theme=gradio.themes.Default(**FONTS),
-        css=STYLE,
-    )
-    return page
 
 
 def _name(model: str) -> str:

@@ -94,42 +94,39 @@ class Tasks:
         loaded: Any = self._maps[model].model
         if what == "substitutions":
             loaded = self._masked_lm(model)
+        elif what == "embeddings":
+            loaded = getattr(loaded, "ernie_rna", loaded)
         # Where the folder is on the server is in no file that somebody downloads.
         loaded.config._name_or_path = model
-        files, kinds, text = [folder / f"{what}.npz"], (what,), ""
+        if what == "fold":
+            return _fold(records, drawn, loaded, folder)
+        data, picture = folder / f"{what}.npz", folder / f"{what}.svg"
         if what == "embeddings":
-            loaded = getattr(loaded, "ernie_rna", loaded)
-            embed(records, loaded, files[0], progress=False)
-        elif what == "fold":
-            text, files = _fold(records, loaded, folder)
-            kinds = ("layout", "arcs")
+            embed(records, loaded, data, progress=False)
+            captions = {picture: plot(records, loaded, picture, what=what, progress=False).caption}
         else:
-            choices["values"] = files[0]
-        captions = {}
-        for kind in kinds:
-            path = folder / f"{kind}.svg"
-            picture = plot(
-                records,
-                loaded,
-                path,
-                what=kind,
-                id=drawn.id,
-                known=_known().get(drawn.sequence),
-                progress=False,
-                **choices,
-            )
-            captions[path] = picture.caption
-        return Result(captions, files, text)
+            captions = {picture: _draw(drawn, loaded, picture, what=what, values=data, **choices)}
+        return Result(captions, [data])
 
 
-def _fold(records: list[FastaRecord], loaded: Any, folder: Path) -> tuple[str, list[Path]]:
-    """Structures of all records as text, and in files."""
+def _fold(records: list[FastaRecord], drawn: FastaRecord, loaded: Any, folder: Path) -> Result:
+    """Structures of all records, and pictures of that of one."""
     names = ("structures.dbn", "structures.ct", "probabilities.npz", "pairs.tsv", "bases.tsv")
     *files, pairs, bases = [folder / name for name in names]
     how: Any = {"matrix": "probabilities", "progress": False}
     done = fold(records, loaded, files, pairs=pairs, bases=bases, **how)
-    text = files[0].read_text(encoding="utf-8").rstrip()
-    return "\n".join([text, *done.problems]), [*files, pairs, bases]
+    text = "\n".join([files[0].read_text(encoding="utf-8").rstrip(), *done.problems])
+    captions = {}
+    if not any(problem.startswith(f"{drawn.id} has no") for problem in done.problems):
+        for what in ("layout", "arcs"):
+            picture = folder / f"{what}.svg"
+            captions[picture] = _draw(drawn, loaded, picture, what=what)
+    return Result(captions, [*files, pairs, bases], text)
+
+
+def _draw(drawn: FastaRecord, loaded: Any, picture: Path, **choices: Any) -> str:
+    known = _known().get(drawn.sequence)
+    return plot([drawn], loaded, picture, known=known, progress=False, **choices).caption
 
 
 @cache

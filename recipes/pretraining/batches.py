@@ -1,115 +1,220 @@
-"""Batches of the two kinds that a pretraining alternates: masked sequences, and structures."""
+"""Which RNAs make up each batch of a pretraining, and the tensors of both kinds of batches.
+
+Everything is drawn from the seed and the number of the batch, so that a run can be resumed at any
+batch, and the batches are the same however many processes make them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ernie_rna.scoring.masking import NO_LABEL, MaskingCollator
-from ernie_rna.structures.contacts import allowed_pairs
-from recipes.pretraining.data import Batches, Rna, permute
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.scoring.masking import MaskingCollator
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.pairs import PairCollator
+from recipes.pretraining.rnas import Read, Rna, permute, with_pairs
 from recipes.pretraining.settings import Settings
 
+_TOKENIZER = ErnieRnaTokenizer()
+_PAIRS = PairCollator(_TOKENIZER)
+# Sequences that are sorted by length and cut into batches at a time.
+_POOL = 2048
+
+# Gives the next pool of RNAs, which may be drawn by the generator.
+NextPool = Callable[[np.random.Generator], Sequence[Rna]]
 Batch = dict[str, torch.Tensor]
 
 
-def pair_labels(rnas: Sequence[Rna], length: int) -> torch.Tensor:
-    """(batch, length, length): 1 pairs, 0 none, -100 where the two bases cannot pair."""
-    allowed = allowed_pairs([rna.sequence for rna in rnas], length)
-    labels = torch.full(allowed.shape, NO_LABEL, dtype=torch.int8).masked_fill_(allowed, 0)
-    for row, rna in zip(labels, rnas, strict=True):
-        if rna.pairs:
-            first, second = torch.tensor(rna.pairs).T
-            row[first, second] = row[second, first] = 1
-    return labels
+@dataclass(frozen=True)
+class Source:
+    """An endless sequence of batches of like length, the same each time it is started.
+
+    Attributes:
+        start_pools: starts anew to give pools, each of which is cut into batches.
+        size: of a batch at most, which is longest ** exponent * sequences.
+        exponent: 1 for tokens, 2 for pairs of tokens.
+        longest: a sequence counts as at most this many nucleotides, and <cls> and <eos>.
+        seed: of all draws.
+    """
+
+    start_pools: Callable[[], NextPool]
+    size: int
+    exponent: int
+    longest: int
+    seed: int
+
+    def batches(self, start: int = 0) -> Iterator[list[Rna]]:
+        """The batches from number `start` on; those before it are drawn or read all the same."""
+        return itertools.islice(self._batches(), start, None)
+
+    def _batches(self) -> Iterator[list[Rna]]:
+        next_pool = self.start_pools()
+        for number in itertools.count():
+            generator = np.random.default_rng((self.seed, number))
+            pool = next_pool(generator)
+            batches = list(self._cut(pool))
+            for index in generator.permutation(len(batches)):
+                yield [pool[place] for place in batches[index]]
+
+    def _cut(self, pool: Sequence[Rna]) -> Iterator[list[int]]:
+        """The places of a pool's RNAs, by length, a list for each batch."""
+        tokens = [min(len(rna.sequence), self.longest) + 2 for rna in pool]
+        batch: list[int] = []
+        for place in sorted(range(len(pool)), key=tokens.__getitem__):
+            if batch and (len(batch) + 1) * tokens[place] ** self.exponent > self.size:
+                yield batch
+                batch = []
+            batch.append(place)
+        yield batch
 
 
-def structure_batch(rnas: Sequence[Rna], tokenizer: Any) -> Batch:
-    """Token ids, mask and pair labels of sequences with their pairs, padded at the end."""
-    sequences = [rna.sequence for rna in rnas]
-    batch = dict(tokenizer(sequences, padding=True, padding_side="right", return_tensors="pt"))
-    labels = pair_labels(rnas, batch["input_ids"].shape[1] - 2)
-    return {
-        "input_ids": batch["input_ids"],
-        "attention_mask": batch["attention_mask"],
-        "pair_labels": labels,
-    }
+def drawn(rnas: Sequence[Rna], power: float, predicted: float = 0.0) -> Callable[[], NextPool]:
+    """Pools drawn with replacement from RNAs in memory, families by their size to a power.
+
+    Args:
+        power: 0 draws all families alike, 1 each as often as its sequences.
+        predicted: share of the draws that are of RNAs with predicted pairs, all alike.
+    """
+    if not rnas:
+        raise InputError("there is no sequence to train on")
+    sizes = Counter(rna.family for rna in rnas)
+    weights = np.array([sizes[rna.family] ** (power - 1.0) for rna in rnas])
+    is_predicted = np.array([rna.predicted for rna in rnas])
+    for kind, share in ((is_predicted, predicted), (~is_predicted, 1.0 - predicted)):
+        weights[kind] *= share / max(weights[kind].sum(), 1e-300)
+    cumulative = np.cumsum(weights)
+
+    def next_pool(generator: np.random.Generator) -> list[Rna]:
+        places = np.searchsorted(cumulative, generator.random(_POOL))
+        return [rnas[place] for place in np.minimum(places, len(rnas) - 1)]
+
+    return lambda: next_pool
+
+
+def streamed(read: Read) -> Callable[[], NextPool]:
+    """Pools of RNAs that are read again and again, in the order of their file."""
+
+    def start() -> NextPool:
+        endless = itertools.chain.from_iterable(read() for _ in itertools.count())
+        return lambda _: list(itertools.islice(endless, _POOL))
+
+    return start
+
+
+def structure_batch(rnas: Sequence[Rna]) -> Batch:
+    """Token ids, mask and pair labels of sequences with their structures, padded at the end."""
+    batch = _PAIRS(
+        [{"input_ids": _TOKENIZER(r.sequence)["input_ids"], "labels": r.dot_bracket} for r in rnas]
+    )
+    labels = batch.pop("labels")
+    return {**batch, "pair_labels": labels}
+
+
+def masked_batch(sequences: Iterable[str], config: Any, share: float) -> Batch:
+    """Masked token ids, mask, labels and pairing scores of sequences, as in the paper.
+
+    Args:
+        config: of the model.
+        share: of the nucleotides that are to be predicted.
+    """
+    mask = MaskingCollator(_TOKENIZER, config, "pretraining", share)
+    return mask([{"input_ids": _TOKENIZER(one)["input_ids"]} for one in sequences])
+
+
+@contextlib.contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Have torch draw from a seed, and then go on as if it had not."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 class PretrainingBatches(IterableDataset):
-    """The batches of a run, each drawn from the seed and its number alone.
+    """The batches of a run, of which each process makes its share.
 
-    A run can therefore go on anywhere, and each of several processes takes its share. Workers of
-    a DataLoader make every so many of them, so that it has them in order.
+    Workers of a DataLoader make every so many of them, so that it has them in order.
 
     Args:
-        masked_lm, structure: of each kind; None where the settings have no such batches.
+        rnas: to train on, or what reads them again and again.
         settings: of the run.
-        tokenizer, config: of the model.
-        start: batches of each process that have been trained on.
+        config: of the model.
         rank, world: this process and how many there are.
+        start: batches of each process that have been trained on.
+
+    Raises:
+        InputError: there are no RNAs, or none with pairs, though a run has such batches.
     """
 
     def __init__(
         self,
-        masked_lm: Batches | None,
-        structure: Batches | None,
+        rnas: Sequence[Rna] | Read,
         settings: Settings,
-        tokenizer: Any,
         config: Any,
-        start: int = 0,
         rank: int = 0,
         world: int = 1,
+        start: int = 0,
     ):
-        self._sources = {"masked_lm": masked_lm, "structure": structure}
-        self._settings, self._tokenizer = settings, tokenizer
-        probability = settings.masked_lm.probability
-        self._mask = MaskingCollator(tokenizer, config, "pretraining", probability)
-        self.start, self._rank, self._world = start, rank, world
+        self._settings, self._config = settings, config
+        self._rank, self._world, self.start = rank, world, start
+        self._masked = self._pairs = None
+        longest, seed = settings.pairs_max_length, 2 * settings.seed
+
+        def known(rnas: Iterable[Rna]) -> Iterator[Rna]:
+            return with_pairs(rnas, "the training data", longest)
+
+        if settings.masked > 0:
+            if callable(rnas):
+                pools = streamed(rnas)
+            else:
+                pools = drawn([one for one in rnas if not one.predicted], settings.family_power)
+            limits = settings.masked_tokens, 1, settings.masked_max_length
+            self._masked = Source(pools, *limits, seed)
+        if settings.has_structures:
+            if callable(rnas):
+                pools = streamed(lambda: known(rnas()))
+            else:
+                pools = drawn(list(known(rnas)), settings.family_power, settings.predicted)
+            self._pairs = Source(pools, settings.pairs_squared_tokens, 2, longest, seed + 1)
 
     def __iter__(self) -> Iterator[Batch]:
-        fraction = self._settings.masked_lm.fraction
-        masked = int(self.start * fraction)
-        done = {"masked_lm": masked, "structure": self.start - masked}
-        streams = {
-            kind: source.batches(done[kind] * self._world)
-            for kind, source in self._sources.items()
-            if source is not None
-        }
+        share = self._settings.masked
+        done = int(self.start * share)
+        masked, pairs = (
+            source and source.batches(count * self._world)
+            for source, count in ((self._masked, done), (self._pairs, self.start - done))
+        )
         worker = get_worker_info()
-        mine_to_make, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        first, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in itertools.count(self.start):
             # Spread evenly, and of one kind on all processes, whose gradients are averaged.
-            masked = int((number + 1) * fraction) > int(number * fraction)
-            kind = "masked_lm" if masked else "structure"
-            mine = [next(streams[kind]) for _ in range(self._world)][self._rank]
-            if (number - self.start) % workers != mine_to_make:
-                continue
-            generator = np.random.default_rng((self._settings.seed, number, self._rank))
-            make = self._masked_lm_batch if masked else self._structure_batch
-            yield make(mine, generator)
+            is_masked = int((number + 1) * share) > int(number * share)
+            stream: Any = masked if is_masked else pairs
+            mine = [next(stream) for _ in range(self._world)][self._rank]
+            if (number - self.start) % workers == first:
+                generator = np.random.default_rng((self._settings.seed, number, self._rank))
+                yield (self._masked_batch if is_masked else self._pairs_batch)(mine, generator)
 
-    def _masked_lm_batch(self, rnas: list[Rna], generator: np.random.Generator) -> Batch:
-        longest = self._settings.masked_lm.max_length
+    def _masked_batch(self, rnas: Iterable[Rna], generator: np.random.Generator) -> Batch:
+        longest = self._settings.masked_max_length
         windows = []
         for rna in rnas:
             start = generator.integers(max(1, len(rna.sequence) - longest + 1))
             windows.append(rna.sequence[start : start + longest])
-        examples = [{"input_ids": ids} for ids in self._tokenizer(windows)["input_ids"]]
-        with torch.random.fork_rng(devices=[]):  # What the model draws is left alone.
-            torch.manual_seed(int(generator.integers(2**62)))
-            batch = self._mask(examples)
-        names = ("input_ids", "attention_mask", "labels", "pairing_scores")
-        return {name: batch[name] for name in names}
+        with drawing(int(generator.integers(2**62))):
+            return masked_batch(windows, self._config, self._settings.masked_share)
 
-    def _structure_batch(self, rnas: list[Rna], generator: np.random.Generator) -> Batch:
-        part = self._settings.structure
+    def _pairs_batch(self, rnas: list[Rna], generator: np.random.Generator) -> Batch:
         for index, rna in enumerate(rnas):
-            if not rna.predicted and generator.random() < part.permuted:
-                rnas[index] = permute(rna, generator.random() * part.permuted_rate, generator)
-        return structure_batch(rnas, self._tokenizer)
+            if not rna.predicted and generator.random() < self._settings.permuted:
+                rate = generator.random() * self._settings.permuted_rate
+                rnas[index] = permute(rna, rate, generator)
+        return structure_batch(rnas)

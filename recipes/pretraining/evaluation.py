@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from ernie_rna.scoring.masking import MaskingCollator
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.contacts import solve_each
-from ernie_rna.structures.evaluation import PairScore, score_pairs
-from ernie_rna.structures.formats.dot_bracket import BasePair
+from ernie_rna.structures.evaluation import score_pairs
 from ernie_rna.structures.pairs import predict_pairs
-from recipes.pretraining.batches import structure_batch
-from recipes.pretraining.data import Limit, Rna, Sampler, with_pairs
+from ernie_rna.training.labels import NO_LABEL
+from recipes.pretraining.batches import Source, drawing, drawn, masked_batch, structure_batch
+from recipes.pretraining.rnas import Rna, with_pairs
 from recipes.pretraining.settings import Settings
 
 _MASK_SEED = 1
@@ -24,104 +24,96 @@ _SHORTEST_HAIRPIN = 3  # bases
 _SHORTEST_STEM = 2  # pairs
 
 
-class Evaluator:
-    """Masked-LM loss, pair loss and F1 on a fixed sample, families drawn as in training.
+def choose_sample(rnas: Sequence[Rna], settings: Settings) -> list[Rna]:
+    """What a run is evaluated on: RNAs with pairs after a training with structures, else any.
 
-    A training with structures is evaluated on RNAs with pairs, one without on all.
-
-    Args:
-        rnas: of the validation split.
-        settings: of the run.
-        tokenizer: of the model.
+    Raises:
+        InputError: there are none of a length that is trained on.
     """
-
-    def __init__(self, rnas: Sequence[Rna], settings: Settings, tokenizer: Any):
-        self._settings, self._tokenizer = settings, tokenizer
-        what = "the validation data"
-        if settings.masked_lm.fraction < 1:
-            known = list(with_pairs(rnas, what, settings.structure.max_length))
-        else:
-            longest = settings.masked_lm.max_length
-            known = [rna for rna in rnas if len(rna.sequence) <= longest]
-            if not known:
-                raise InputError(f"{what}: no sequence has at most {longest} nucleotides")
-        self.sample = draw_sample(known, settings.family_power, settings.eval_sequences)
-
-    @torch.no_grad()
-    def __call__(self, model: Any) -> dict[str, float]:
-        training = model.training
-        model.eval()
-        try:
-            metrics = self._masked_lm(model) if self._settings.masked_lm.fraction else {}
-            if self._settings.masked_lm.fraction < 1:
-                metrics |= self._structure(model)
-        finally:
-            model.train(training)
-        return metrics
-
-    def _masked_lm(self, model: Any) -> dict[str, float]:
-        probability = self._settings.masked_lm.probability
-        mask = MaskingCollator(self._tokenizer, model.config, "pretraining", probability)
-        total, count = 0.0, 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_MASK_SEED)
-            for rnas in _by_length(self.sample):
-                ids = self._tokenizer([rna.sequence for rna in rnas])["input_ids"]
-                batch = mask([{"input_ids": each} for each in ids])
-                batch = {name: value.to(model.device) for name, value in batch.items()}
-                drawn = int((batch["labels"] != -100).sum())
-                total += float(model(**batch).loss) * drawn
-                count += drawn
-        return {"masked_lm_loss": total / max(1, count)}
-
-    def _structure(self, model: Any) -> dict[str, float]:
-        losses: list[float] = []
-        thresholds = self._settings.eval_thresholds
-        scores: dict[float, list[float]] = {threshold: [] for threshold in thresholds}
-        for rnas in _by_length(self.sample):
-            batch = structure_batch(rnas, self._tokenizer)
-            output = model(**{name: value.to(model.device) for name, value in batch.items()})
-            losses += [float(output.loss)] * len(rnas)
-            logits = output.pair_logits.float().cpu()
-            for threshold in thresholds:
-                scored = score_structures(rnas, logits + self._settings.eval_offset, threshold)
-                scores[threshold] += [score.f1 for score in scored]
-        means = {threshold: float(np.mean(values)) for threshold, values in scores.items()}
-        metrics = {f"f1_at_{threshold:g}": value for threshold, value in means.items()}
-        return {"pair_loss": float(np.mean(losses)), "f1": max(means.values()), **metrics}
-
-
-def score_structures(
-    rnas: Sequence[Rna], logits: torch.Tensor, threshold: float
-) -> list[PairScore]:
-    """Precision, recall and F1 of each sequence's structure; logits (batch, length, length).
-
-    Where the optimisation has no solution there is no pair, as in `ernie-rna fold`.
-    """
-    sequences = [rna.sequence for rna in rnas]
-    solved = solve_each(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
-    scores = []
-    for rna, contacts in zip(rnas, solved, strict=True):
-        pairs: list[BasePair] = []
-        if not isinstance(contacts, str):
-            (pairs,) = predict_pairs(contacts[None], min_stem=_SHORTEST_STEM)
-        scores.append(score_pairs(pairs, rna.pairs or ()))
-    return scores
+    what, longest = "the validation data", settings.masked_max_length
+    if settings.has_structures:
+        known = list(with_pairs(rnas, what, settings.pairs_max_length))
+    else:
+        known = [rna for rna in rnas if len(rna.sequence) <= longest]
+        if not known:
+            raise InputError(f"{what}: no sequence has at most {longest} nucleotides")
+    return draw_sample(known, settings.family_power, settings.eval_sequences)
 
 
 def draw_sample(rnas: Sequence[Rna], power: float, count: int) -> list[Rna]:
-    """The same `count` of the RNAs each time, or all if they are fewer, without repeats of ids."""
+    """The same `count` of the RNAs each time, or all if they are fewer, families as in training."""
     count = min(count, len({rna.id for rna in rnas}))
-    sampler = Sampler(rnas, power, Limit(1, 1, 1), seed=0)
     chosen: dict[str, Rna] = {}
-    for batch in sampler.batches():
+    for (rna,) in Source(drawn(rnas, power), 1, 1, 1, seed=0).batches():
         if len(chosen) == count:
             break
-        chosen.setdefault(batch[0].id, batch[0])
+        chosen.setdefault(rna.id, rna)
     return list(chosen.values())
+
+
+def evaluate(model: Any, sample: Sequence[Rna], settings: Settings) -> dict[str, float]:
+    """Masked-LM loss, pair loss and F1 of a model in evaluation mode, as far as it is trained."""
+    metrics = {}
+    if settings.masked:
+        metrics["masked_lm_loss"] = masked_lm_loss(model, sample, settings.masked_share)
+    if settings.has_structures:
+        offsets, thresholds = [settings.eval_offset], settings.eval_thresholds
+        metrics["pair_loss"], f1 = score_structures(model, sample, offsets, thresholds)
+        metrics["f1"] = max(f1.values())
+        metrics |= {f"f1_at_{threshold:g}": value for (_, threshold), value in f1.items()}
+    return metrics
+
+
+@torch.no_grad()
+def masked_lm_loss(model: Any, rnas: Sequence[Rna], share: float) -> float:
+    """The mean over the masked nucleotides, the same ones each time."""
+    total, count = 0.0, 0
+    with drawing(_MASK_SEED):
+        for part in _by_length(rnas):
+            batch = masked_batch([rna.sequence for rna in part], model.config, share)
+            masked = int((batch["labels"] != NO_LABEL).sum())
+            total += float(model(**_on_device(batch, model)).loss) * masked
+            count += masked
+    return total / max(1, count)
+
+
+@torch.no_grad()
+def score_structures(
+    model: Any, rnas: Sequence[Rna], offsets: Iterable[float], thresholds: Iterable[float]
+) -> tuple[float, dict[tuple[float, float], float]]:
+    """The mean pair loss, and the mean F1 by offset of the logits and threshold of the prediction.
+
+    Where the optimisation has no solution there is no pair, as in `ernie-rna fold`.
+    """
+    losses: list[float] = []
+    f1: dict[tuple[float, float], list[float]] = {
+        pair: [] for pair in itertools.product(offsets, thresholds)
+    }
+    for part in _by_length(rnas):
+        output = model(**_on_device(structure_batch(part), model))
+        losses += [float(output.loss)] * len(part)
+        logits = output.pair_logits.float().cpu()
+        for offset, threshold in f1:
+            f1[offset, threshold] += _f1(part, logits + offset, threshold)
+    means = {pair: float(np.mean(values)) for pair, values in f1.items()}
+    return float(np.mean(losses)), means
+
+
+def _f1(rnas: Sequence[Rna], logits: torch.Tensor, threshold: float) -> list[float]:
+    sequences = [rna.sequence for rna in rnas]
+    solved = solve_each(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
+    found = [
+        [] if isinstance(one, str) else predict_pairs(one[None], min_stem=_SHORTEST_STEM)[0]
+        for one in solved
+    ]
+    return [score_pairs(pairs, rna.pairs).f1 for pairs, rna in zip(found, rnas, strict=True)]
 
 
 def _by_length(rnas: Sequence[Rna], batch: int = 8) -> Iterator[list[Rna]]:
     rnas = sorted(rnas, key=lambda rna: len(rna.sequence))
     for start in range(0, len(rnas), batch):
         yield list(rnas[start : start + batch])
+
+
+def _on_device(batch: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+    return {name: value.to(model.device) for name, value in batch.items()}

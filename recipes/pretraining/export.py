@@ -1,116 +1,127 @@
-"""A pretrained model as a folder for the Hub, its structure prediction calibrated."""
+"""Make a folder for the Hub of the last checkpoint of a pretraining.
+
+    python -m recipes.pretraining.export runs/mini -o out --card card.md \\
+        --structures rfam_seed.tsv.gz
+    python -m recipes.pretraining.export runs/paper -o out --card card.md
+
+The moving average of the weights is what is exported, in float16. After a training with structures
+the logits are raised by an offset: a loss over all pairs asks for the likelier of pair and no pair,
+F1 wants more pairs than that, and the post-processing sorts out too many. Offset and threshold of
+structure prediction are those with the best mean F1 on RNAs with pairs of the validation split.
+
+A training without structures has not trained the pair head: what is exported is a model for masked
+language modelling, without that head.
+"""
 
 from __future__ import annotations
 
-import copy
-import itertools
+import argparse
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from safetensors.torch import save_file
 
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
 from ernie_rna.convert.export import write_code_and_tokenizer
-from recipes.pretraining.batches import structure_batch
-from recipes.pretraining.data import Rna
-from recipes.pretraining.evaluation import score_structures
+from ernie_rna.convert.folder import check_target
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
+from ernie_rna.run.outputs import replacing_folder
+from ernie_rna.sequences.fasta import InputError
+from recipes.pretraining.evaluation import draw_sample, score_structures
+from recipes.pretraining.rnas import Rna, read_table, with_pairs
+from recipes.pretraining.settings import SETTINGS_FILE, Settings, read_settings
+from recipes.pretraining.weights import find_checkpoint, load_average
 
 # Logits are raised by this much, and weighted around these thresholds, where the best is sought.
 OFFSETS = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0)
 THRESHOLDS = (1.0, 1.5, 2.0, 2.5, 3.0)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What structure prediction works best with, and the F1 that it gives.
-
-    Attributes:
-        offset: added to each logit. A loss over all pairs asks for the likelier of pair and no
-            pair; F1 wants more pairs than that, and the post-processing sorts out too many.
-        threshold: of `structures.contacts.solve_contacts`.
-        f1: mean over the sequences.
-    """
-
-    offset: float
-    threshold: float
-    f1: float
+def build_parser() -> argparse.ArgumentParser:
+    parser = program_parser(run, __doc__)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="RUN", help="folder of the pretraining")
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write")
+    add("--card", type=Path, required=True, metavar="FILE", help="the model card, in Markdown")
+    add("--structures", type=Path, metavar="TABLE", help="table with the validation split")
+    add("--split", default="validation", metavar="VALUE", help="rows of it (validation)")
+    add("--sequences", type=int, default=300, metavar="N", help="of the split (300)")
+    add("--max-length", type=int, default=500, metavar="NT", help="of a sequence (500)")
+    add("--force", action="store_true", help="replace an earlier export")
+    return parser
 
 
-@torch.no_grad()
-def pair_logits(
-    model: ErnieRnaForPreTraining, rnas: Iterable[Rna], tokens: int = 1024
-) -> Iterator[tuple[list[Rna], torch.Tensor]]:
-    """Batches of RNAs, sorted by length, and their logits (batch, length, length)."""
-    tokenizer = ErnieRnaTokenizer()
-    for part in _batches(sorted(rnas, key=lambda rna: len(rna.sequence)), tokens):
-        batch = structure_batch(part, tokenizer)
-        ids = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-        yield part, model(**ids).pair_logits.float().cpu()
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(build_parser(), argv)
 
 
-def _batches(rnas: Sequence[Rna], tokens: int) -> Iterator[list[Rna]]:
-    batch: list[Rna] = []
-    for rna in rnas:
-        if batch and (len(batch) + 1) * (len(rna.sequence) + 2) > tokens:
-            yield batch
-            batch = []
-        batch.append(rna)
-    if batch:
-        yield batch
+def run(args: argparse.Namespace) -> int:
+    checkpoint = find_checkpoint(args.folder)
+    settings = read_settings(args.folder / SETTINGS_FILE)
+    check_target(args.output, args.force)
+    card = args.card.read_text(encoding="utf-8")
+    rnas = _structures(args, settings)
+    model = load_average(checkpoint)
+    if settings.has_structures:
+        _, f1 = score_structures(model, rnas, OFFSETS, THRESHOLDS)
+        offset, threshold = max(f1, key=lambda place: f1[place])
+        print(
+            f"{checkpoint.name}: offset {offset:g}, threshold {threshold:g}: mean F1 "
+            f"{f1[offset, threshold]:.4f} on {len(rnas)} sequences of {args.split}"
+        )
+        raise_logits(model, offset, threshold)
+    export_pretrained(model, args.output, card, with_pair_head=settings.has_structures)
+    return 0
 
 
-def calibrate(
-    model: ErnieRnaForPreTraining,
-    rnas: Iterable[Rna],
-    offsets: Sequence[float] = OFFSETS,
-    thresholds: Sequence[float] = THRESHOLDS,
-) -> Calibration:
-    """The offset and threshold with the highest mean F1 on a validation split."""
-    tried = list(itertools.product(offsets, thresholds))
-    scores: dict[tuple[float, float], list[float]] = {pair: [] for pair in tried}
-    for batch, logits in pair_logits(model, rnas):
-        for offset, threshold in tried:
-            scores[offset, threshold] += [
-                score.f1 for score in score_structures(batch, logits + offset, threshold)
-            ]
-    means = {pair: float(np.mean(values)) for pair, values in scores.items()}
-    best = max(means, key=lambda pair: means[pair])
-    return Calibration(*best, means[best])
+def _structures(args: argparse.Namespace, settings: Settings) -> list[Rna]:
+    """The sample that offset and threshold are chosen by; none after a training without pairs."""
+    if settings.has_structures and args.structures is None:
+        raise InputError(f"{args.folder}: its pair head was trained; name a table by --structures")
+    if not settings.has_structures and args.structures is not None:
+        raise InputError(f"{args.folder}: its pair head was not trained; leave out --structures")
+    if args.structures is None:
+        return []
+    what = f"{args.structures}, {args.split}"
+    rnas = list(with_pairs(read_table(args.structures, args.split), what, args.max_length))
+    return draw_sample(rnas, settings.family_power, args.sequences)
 
 
-def export_pretrained(
-    trained: ErnieRnaForPreTraining, calibration: Calibration, folder: Path, card: str
-) -> None:
-    """Write a complete folder for the Hub, the weights in float16, the calibration in them.
+def raise_logits(model: Any, offset: float, threshold: float) -> None:
+    """Put an offset of the logits and the threshold of structure prediction into a model."""
+    with torch.no_grad():  # A logit is the sum of two outputs.
+        model.pair_head.conv_out.bias += offset / 2
+    model.config.pair_threshold = threshold
+
+
+def export_pretrained(model: Any, folder: Path, card: str, with_pair_head: bool = True) -> None:
+    """Write a complete folder for the Hub, which appears whole or not at all.
 
     Args:
-        folder: where to; made if need be.
         card: the model card, README.md.
+        with_pair_head: False leaves a model for masked language modelling.
     """
-    model: Any = copy.deepcopy(trained)
-    with torch.no_grad():  # A logit is the sum of two outputs.
-        model.pair_head.conv_out.bias += calibration.offset / 2
-    model.config.pair_threshold = calibration.threshold
-    model.config.weights_origin = "pretrained"
-    model.config.has_pooler = False
-    model.config.architectures = [type(model).__name__]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_code_and_tokenizer(model.config, folder)
-    save_file(_halved(model), folder / "model.safetensors", metadata={"format": "pt"})
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _halved(model: Any) -> dict[str, torch.Tensor]:
-    """The state in float16, tied weights once; loading in float32 widens it again."""
-    state = {k: v for k, v in model.state_dict().items() if k != "lm_head.decoder.weight"}
-    return {
+    state = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in state.items()
+        for name, value in model.state_dict().items()
+        if name != "lm_head.decoder.weight"  # tied
+        and (with_pair_head or not name.startswith("pair_head."))
     }
+    kind = type(model) if with_pair_head else ErnieRnaForMaskedLM
+    model.config.update(
+        {"weights_origin": "pretrained", "has_pooler": False, "architectures": [kind.__name__]}
+    )
+    with replacing_folder(folder) as target:
+        write_code_and_tokenizer(model.config, target)
+        save_file(state, target / "model.safetensors", metadata={"format": "pt"})
+        shutil.copymode(target / "config.json", target / "model.safetensors")
+        (target / "README.md").write_text(card, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,136 +1,102 @@
-"""The JSON file that a pretraining run is described by."""
+"""The JSON file that describes a pretraining.
+
+{"_about": "a remark", "model": {"hidden_size": 192}, "training": {"max_steps": 3800},
+ "masked": 0.2, "ema_decay": 0.999}
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ernie_rna.options import Options, make_options, number, option, whole
 from ernie_rna.sequences.fasta import InputError
 
+# The configurations that come along, by name.
+CONFIGS = {path.stem: path for path in (Path(__file__).parent / "configs").glob("*.json")}
 
-@dataclass(frozen=True)
-class MaskedLMPart:
-    """Batches of masked sequences.
+SETTINGS_FILE = "settings.json"  # in the folder of a run
 
-    Attributes:
-        fraction: of all steps; the others are of pairs.
-        tokens: of a batch on each process, padding and special tokens included.
-        max_length: nucleotides; of a longer sequence a window is drawn.
-        probability: share of the nucleotides that are to be predicted.
-    """
-
-    fraction: float = 1.0
-    tokens: int = 16384
-    max_length: int = 1022
-    probability: float = 0.15
+_SHARE = number(0, 1)
 
 
-@dataclass(frozen=True)
-class StructurePart:
-    """Batches of unmasked sequences with their pairs.
-
-    Sequences without pairs are left out, see `data.with_pairs`.
-
-    Attributes:
-        squared_tokens: of a batch on each process, padding included.
-        max_length: nucleotides; longer sequences are left out.
-        permuted: share of the sequences whose pairs, and whose unpaired bases, change places
-            among themselves, so that the structure stays and the sequence is new.
-        permuted_rate: largest share of a sequence's pairs and bases that do.
-        predicted: share of the sequences that come from the table of predicted structures, which
-            are not permuted.
-    """
-
-    squared_tokens: int = 250_000
-    max_length: int = 400
-    permuted: float = 0.0
-    permuted_rate: float = 1.0
-    predicted: float = 0.0
+def _object(value: Any) -> str | None:
+    return None if isinstance(value, Mapping) else "must be an object, names and values"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to pretrain.
-
-    Attributes:
-        model: fields of ErnieRnaConfig that differ from its defaults.
-        family_power: families are drawn by their size to this power: 0 all alike, 1 as they come.
-        steps: optimizer steps.
-        warmup_steps: of which the learning rate rises in the first.
-        decay_steps: of which it falls to 0 in the last, linearly; between the two it is constant.
-        accumulate: batches to a step.
-        pairing_gain: newly drawn weights of the pairing projection are multiplied by this.
-        embedding_gain: and those of the token embedding.
-        residual_gain: and the last maps of attention and feed-forward, or those of the weights that
-            are begun with. Where the residual stream has outgrown what later layers add to it,
-            this brings it back; before the next LayerNorm a scale makes no difference.
-        pair_bias: what the pair head's last bias begins with; a logit has it twice.
-        ema_decay: of the moving average of the weights, which is evaluated and exported; 0 for
-            none.
-        workers: processes beside each training one that make its batches, which stay the same.
-        eval_sequences: of the validation split, with structures, that F1 is computed on.
-        eval_offset: added to the logits there, see `export.Calibration`.
-        eval_thresholds: thresholds of the structure prediction that are tried there.
-    """
-
-    model: Mapping[str, Any] = field(default_factory=dict)
-    masked_lm: MaskedLMPart = MaskedLMPart()
-    structure: StructurePart = StructurePart()
-    family_power: float = 1.0
-    steps: int = 1000
-    warmup_steps: int = 100
-    decay_steps: int = 900
-    accumulate: int = 1
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    adam_betas: tuple[float, float] = (0.9, 0.98)
-    adam_epsilon: float = 1e-6
-    max_grad_norm: float = 1.0
-    pairing_gain: float = 1.0
-    embedding_gain: float = 1.0
-    residual_gain: float = 1.0
-    pair_bias: float = 0.0
-    ema_decay: float = 0.0
-    bf16: bool = False
-    workers: int = 0
-    eval_steps: int = 500
-    eval_sequences: int = 200
-    eval_offset: float = 0.0
-    eval_thresholds: tuple[float, ...] = (1.5,)
-    save_steps: int = 500
-    logging_steps: int = 50
-    seed: int = 0
+def _numbers(values: Any) -> str | None:
+    fits = isinstance(values, tuple) and values and not any(map(number(), values))
+    return None if fits else "must be a list of numbers"
 
 
-def read_settings(path: str | Path) -> Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Options):
+    """How to pretrain. Batches are those of each process; max_length is in nucleotides."""
+
+    model: Mapping[str, Any] | None = option(None, "fields of ErnieRnaConfig", check=_object)
+    training: Mapping[str, Any] | None = option(None, "of TrainingArguments", check=_object)
+    masked: float = option(1.0, "share of masked batches; the others have pairs", check=_SHARE)
+    masked_tokens: int = option(16384, "of a batch, padding included", check=whole(1))
+    masked_max_length: int = option(1022, "of a longer sequence a window is drawn", check=whole(1))
+    masked_share: float = option(0.15, "of the nucleotides, to be predicted", check=_SHARE)
+    pairs_squared_tokens: int = option(250_000, "of a batch, padding included", check=whole(1))
+    pairs_max_length: int = option(400, "longer sequences are left out", check=whole(1))
+    # Pairs, and unpaired bases, change places among themselves: the structure stays, the sequence
+    # is new.
+    permuted: float = option(0.0, "share of the structures whose bases do so", check=_SHARE)
+    permuted_rate: float = option(1.0, "share of the bases at most that do so", check=_SHARE)
+    predicted: float = option(0.0, "share of predicted structures, not permuted", check=_SHARE)
+    family_power: float = option(1.0, "families count by their size to this", check=number())
+    pairing_gain: float = option(1.0, "of new weights for pairing scores", check=number())
+    embedding_gain: float = option(1.0, "of new token embeddings", check=number(above=0))
+    # Where the residual stream has outgrown what later layers add to it, this brings it back;
+    # before the next LayerNorm a scale makes no difference.
+    residual_gain: float = option(1.0, "of attention's and feed-forward's last", check=number())
+    pair_bias: float = option(
+        0.0, "of the pair head at first; a logit has it twice", check=number()
+    )
+    ema_decay: float = option(0.0, "of the average that is evaluated and exported", check=_SHARE)
+    eval_sequences: int = option(200, "how many are evaluated", check=whole(1))
+    eval_offset: float = option(0.0, "added to logits, as `export` does", check=number())
+    eval_thresholds: tuple[float, ...] = option((1.5,), "the best of which counts", check=_numbers)
+
+    @property
+    def has_structures(self) -> bool:
+        """Whether the pair head is trained."""
+        return self.masked < 1
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn; the default is that of TrainingArguments."""
+        return int((self.training or {}).get("seed", 42))
+
+
+def find_config(config: str) -> Path:
+    """The file of a configuration that comes along, by its name, or any file."""
+    return CONFIGS.get(config, Path(config))
+
+
+def read_settings(path: Path) -> Settings:
     """Settings from a JSON file; keys that begin with "_" are remarks.
 
     Raises:
-        InputError: it is no JSON object or has a key that is no setting.
+        InputError: it is no JSON object, or a key or value is none that a setting has.
+        OSError: there is no such file.
     """
     try:
-        values = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: no JSON: {error}") from error
-    parts = {"masked_lm": MaskedLMPart, "structure": StructurePart}
-    values = _known(path, values, Settings)
-    for name, part in parts.items():
-        if name in values:
-            values[name] = part(**_known(path, values[name], part))
-    return Settings(**values)
-
-
-def _known(path: str | Path, values: Any, part: type) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a JSON object is needed; got {values!r}")
-    values = {name: value for name, value in values.items() if not name.startswith("_")}
-    names = {each.name for each in fields(part)}
-    for name in values:
-        if name not in names:
-            raise InputError(f"{path}: {name!r} is none of {', '.join(sorted(names))}")
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
+        given = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(given, dict):
+            raise TypeError(f"must be a JSON object; got {given!r}")
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+            if not name.startswith("_")
+        }
+        made: Any = make_options(Settings, values, "a configuration")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    settings: Settings = made
+    return settings

@@ -1,25 +1,21 @@
 """The commands convert, verify, info and plot, as they are typed."""
 
 import importlib.util
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from safetensors.torch import load_file, save_file
 
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.plot import find_record
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.structures.formats.by_extension import write_structures
 from ernie_rna.structures.formats.structure import Structure
 from tests.conftest import ROOT
-from tests.golden_folder import CHECKPOINT, GOLDEN
+from tests.golden_folder import CHECKPOINT
 
 needs_vienna = pytest.mark.skipif(
     importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
@@ -51,102 +47,6 @@ def run(capsys, *arguments, code=0):
 
 
 # ---------------------------------------------------------------------------------------------
-# convert and verify
-
-
-def test_convert_reports_what_became_of_each_weight(converted, capsys, tmp_path):
-    output, _ = run(capsys, "convert", str(CHECKPOINT), str(tmp_path / "again"))
-    assert f"read      {CHECKPOINT}" in output
-    assert "4 layers, 12 heads, width 48" in output
-    assert "verified in a fresh process: 78 weights equal bit for bit" in output
-    for name in ("config.json", "model.safetensors", "modeling_ernie_rna.py"):
-        assert (tmp_path / "again" / name).read_bytes() == (converted / name).read_bytes()
-
-
-def test_convert_leaves_a_folder_alone_without_force(converted, capsys):
-    before = (converted / "config.json").stat().st_mtime_ns
-    _, errors = run(capsys, "convert", str(CHECKPOINT), str(converted), code=1)
-    assert str(converted) in errors
-    assert "--force" in errors
-    assert (converted / "config.json").stat().st_mtime_ns == before
-
-
-def test_verify_against_the_checkpoint_and_the_authors_values(folder, capsys):
-    golden = str(GOLDEN / "tiny_expected.safetensors")
-    arguments = ["--checkpoint", str(CHECKPOINT), "--golden", golden]
-    output, _ = run(capsys, "verify", "model", *arguments)
-    assert f"the weights of model are those of {CHECKPOINT}" in output
-    assert "logits, masked as in pretraining" in output
-
-
-def test_verify_finds_other_weights(folder, capsys):
-    shutil.copytree("model", "changed")
-    weights = load_file("changed/model.safetensors")
-    name = max(weights, key=lambda key: weights[key].numel())
-    weights[name].view(-1)[0] += 1e-6
-    save_file(weights, "changed/model.safetensors", metadata={"format": "pt"})
-    output, _ = run(capsys, "verify", "changed", "--checkpoint", str(CHECKPOINT), code=1)
-    assert f"the weights of changed differ from those of {CHECKPOINT}" in output
-
-
-def test_verify_finds_other_embeddings(folder, capsys):
-    np.save("cls.npy", np.zeros((2, 4, 48), dtype=np.float32))
-    output, _ = run(capsys, "verify", "model", "--cls-embedding", "cls.npy", code=1)
-    assert "missed: " in output
-
-
-def test_verify_needs_something_to_compare_with(folder, capsys):
-    _, errors = run(capsys, "verify", "model", code=1)
-    assert "nothing to compare: give --checkpoint, --cls-embedding or --golden" in errors
-
-
-# ---------------------------------------------------------------------------------------------
-# info
-
-
-def test_info_without_a_model(capsys):
-    output, _ = run(capsys, "info", "--device", "cpu")
-    assert f"torch                  {torch.__version__}" in output
-    assert "free memory, cpu" in output
-    assert "layers" not in output
-
-
-def test_info_on_a_model(folder, capsys):
-    arguments = ["-m", "model", "--lengths", "100,2000000", "--batch", "2", "--device", "cpu"]
-    output, _ = run(capsys, "info", *arguments)
-    assert "layers, heads          4, 12" in output
-    assert "A-U 2.0, G-C 3.0, G-U 0.8" in output
-    assert "100 nt                 carried; carried they take 0.000999 GB" in output
-    assert "2000000 nt             recomputed" in output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--batch", "0"], "--batch must be at least 1; got 0"),
-        (["--device", "abacus"], "abacus"),
-        (["-m", "nowhere"], "nowhere"),
-    ],
-)
-def test_what_info_refuses(folder, capsys, arguments, message):
-    assert message in run(capsys, "info", *arguments, code=1).err
-
-
-def test_info_and_the_card_count_the_same_parameters(folder, capsys):
-    output, _ = run(capsys, "info", "-m", "model")
-    (line,) = [line for line in output.splitlines() if line.startswith("  parameters")]
-    assert line.split()[1] == "82,057"
-    assert (
-        "| parameters | 82,057 (encoder, pooler and LM head" in Path("model/README.md").read_text()
-    )
-    assert "random, never trained" in output
-
-
-def test_info_on_another_model(folder, capsys):
-    Path("bert").mkdir()
-    Path("bert/config.json").write_text(json.dumps({"model_type": "bert"}))
-    _, errors = run(capsys, "info", "-m", "bert", code=1)
-    assert "bert is no ERNIE-RNA" in errors
 
 
 @pytest.mark.parametrize(

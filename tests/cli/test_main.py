@@ -1,150 +1,30 @@
-"""The command line: what it prints, where, and its exit codes."""
+"""The command line: what an error looks like, exit codes, and what is said without torch."""
 
-import io
+import argparse
 import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
 import ernie_rna
 from ernie_rna.cli import main as cli
-from ernie_rna.embeddings.readers import read_embeddings
-
-pytest.importorskip("dnaio")
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(_reproducible):
-    torch.set_num_threads(1)
+from ernie_rna.cli.arguments import add_command
+from ernie_rna.options import OptionError
+from tests.conftest import ROOT
 
 
-@pytest.fixture
-def folder(config, tmp_path, monkeypatch):
-    """The working directory, with a model and a FASTA file."""
-    monkeypatch.chdir(tmp_path)
-    ErnieRnaModel(config, add_pooling_layer=False).save_pretrained("model")
-    Path("in.fasta").write_text(">one RNA\nACGU\n>two\nGGNCC\n")
-    return tmp_path
-
-
-def embed(*arguments):
-    return cli.main(["embed", "-m", "model", *arguments])
-
-
-def test_embeds(folder, capsys):
-    assert embed("in.fasta", "-o", "out.npz", "--layers=0,-1", "--pooling", "mean,token") == 0
-    output, errors = capsys.readouterr()
-    assert output == ""
-    assert "out.npz: 2 sequences, 9 nt; " in errors
-    one, two = read_embeddings("out.npz")
-    assert (one.id, two.id) == ("one", "two")
-    assert list(two.arrays) == ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
-    np.testing.assert_allclose(two["token_layer3"].mean(0), two["mean_layer3"], atol=1e-6)
-
-
-def test_one_process_for_what_is_not_shared(folder, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for command in ("fold in.fasta -m model -o out.dbn", "ribosome-loading in.fasta -m model"):
-        assert cli.main(command.split()) == 1
-        assert "this command runs in one process, and here are 2" in capsys.readouterr().err
-
-
-def test_too_many_threads(folder, capsys):
-    with pytest.raises(SystemExit):
-        embed("in.fasta", "-o", "out.npz", "--threads", "100000")
-    assert "--threads: 100000 are more than 1024" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("closed", "command", "message"),
-    [
-        ("<&-", "embed - -m model -o out.npz", "standard input is closed"),
-        (">&-", "mutate in.fasta -m model --summary -", "standard output: it is closed"),
-        (">&-", "embed in.fasta -m model -o out.npz --quiet", ""),
-    ],
-)
-def test_closed_streams(folder, closed, command, message):
-    program = f"{sys.executable} -W ignore -m ernie_rna.cli"
-    done = subprocess.run(
-        f"{program} {command} {closed}",
-        shell=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
+def commands():
+    """The names of all commands."""
+    (subparsers,) = (
+        action
+        for action in cli.build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
     )
-    assert done.returncode == bool(message), done.stderr
-    assert message in done.stderr
-    assert "internal" not in done.stderr
-
-
-def test_a_terminated_command_leaves_nothing(folder, config):
-    ErnieRnaForMaskedLM(config).save_pretrained("masked")
-    Path("in.fasta").write_text(">long\n" + "ACGU" * 60 + "\n")
-    command = [sys.executable, "-m", "ernie_rna.cli", "mutate", "in.fasta", "-m", "masked"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.Popen([*command, "-o", "out.tsv", "--quiet"], env=environment)
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("out.tsv.*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    run.terminate()
-    assert run.wait(30) == 143
-    assert not list(folder.glob("out.tsv*"))
-
-
-def test_every_option(folder, capsys):
-    options = ["--layers", "all", "--dtype", "bfloat16", "--device", "cpu", "--threads", "1"]
-    options += ["--attention", "eager", "--long", "window", "--overlap", "9", "--unknown", "unk"]
-    options += ["--batch-tokens", "64", "--quiet", "--force"]
-    assert embed("in.fasta", "-o", "out.npz", *options) == 0
-    assert embed("in.fasta", "-o", "out.npz", *options) == 0
-    assert capsys.readouterr() == ("", "")
-    assert list(next(read_embeddings("out.npz")).arrays) == [f"mean_layer{i}" for i in range(4)]
-
-
-def test_standard_input(folder, monkeypatch):
-    class Input:
-        buffer = io.BufferedReader(io.BytesIO(Path("in.fasta").read_bytes()))
-
-    monkeypatch.setattr(sys, "stdin", Input)
-    assert embed("-", "-o", "out.npz") == 0
-    assert len(list(read_embeddings("out.npz"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere.fasta", "-o", "o.npz"], "nowhere.fasta: no such file"),
-        (["bad.fasta", "-o", "o.npz"], "bad.fasta: record 1 (x): it looks like a protein: 31 %"),
-        (["in.fasta", "-o", "o.csv"], "o.csv: the extension must be one of .safetensors, .h5"),
-        (["in.fasta", "-o", "in.npz"], "in.npz exists already; --force replaces it"),
-        (["in.fasta", "-o", "o.npz", "--layers", "9"], "the model has layers 0 (embeddings) to 3"),
-        (["in.fasta", "-o", "o.npz", "--pooling", "max"], "pooling must be among token, cls, mean"),
-        (["in.fasta", "-o", "o.npz", "--device", "mtia"], "device 'mtia' cannot be used: "),
-        (
-            ["in.fasta", "-o", "o.npz", "-m", "nowhere"],
-            "there is no folder nowhere here, and the Hub",
-        ),
-    ],
-)
-def test_errors_take_one_line(folder, capsys, arguments, message):
-    Path("bad.fasta").write_text(">x\nMKLVFEQPGSWTARNH\n")
-    Path("in.npz").write_text("precious")
-    assert embed(*arguments) == 1
-    output, errors = capsys.readouterr()
-    assert output == ""
-    assert errors.startswith("ernie-rna: error: ")
-    assert message in errors
-    assert errors.count("\n") == 1
-    assert not Path("o.npz.partial").exists()
+    return list(subparsers.choices)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +33,14 @@ def test_errors_take_one_line(folder, capsys, arguments, message):
         ([], "the following arguments are required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
         (["embed", "in.fasta"], "the following arguments are required: -m/--model, -o/--output"),
+        (["predict", "i", "-m", "m"], "the following arguments are required: -o/--output"),
         (["embed", "i", "-m", "m", "-o", "o", "--long", "cut"], "argument --long: invalid choice"),
-        (["embed", "i", "-m", "m", "-o", "o", "--layers", "x"], "'x' is neither all nor numbers"),
+        (["embed", "i", "-m", "m", "-o", "o", "--layers", "x"], "must be all, or numbers with com"),
+        (
+            ["embed", "i", "-m", "m", "-o", "o", "--pooling", "max"],
+            "--pooling: must be among token",
+        ),
+        (["mutate", "i", "-m", "m", "--part", "1"], "argument --part: must be I/N"),
     ],
 )
 def test_usage(capsys, arguments, message):
@@ -171,14 +57,21 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2.")
 
 
-@pytest.mark.parametrize("command", [module.rpartition(".")[2] for module in cli.COMMANDS])
+@pytest.mark.parametrize("command", commands())
 def test_help_of_every_command(capsys, command):
-    name = command.replace("_", "-")
     with pytest.raises(SystemExit):
-        cli.main([name, "--help"])
+        cli.main([command, "--help"])
     text = capsys.readouterr().out
     assert "examples:" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_commands_of_a_model_speak_one_dialect():
+    for command in ("embed", "fold", "closeness", "mutate", "predict", "finetune"):
+        text = cli.build_parser()._subparsers._group_actions[0].choices[command].format_help()
+        for name in ("-m MODEL", "-o ", "--force", "--quiet", "--dtype", "--device", "--threads"):
+            assert name in text, (command, name)
+        assert "--revision" in text, command
 
 
 class Failing:
@@ -189,8 +82,8 @@ class Failing:
         monkeypatch.setattr(cli, "COMMANDS", ("failing",))
         monkeypatch.setitem(sys.modules, "failing", self)
 
-    def add_parser(self, subparsers):
-        subparsers.add_parser("fail").set_defaults(run=self.run)
+    def add_commands(self, subparsers):
+        add_command(subparsers, "fail", self.run, "fails", "", interrupted="; try again")
 
     def run(self, args):
         if self.error is None:
@@ -203,6 +96,7 @@ class Failing:
     ("error", "code", "message"),
     [
         (ValueError("two\n  lines"), 1, "ernie-rna: error: two lines\n"),
+        (ValueError(), 1, "ernie-rna: internal error: ValueError:  (--traceback shows where)\n"),
         (KeyError("x"), 1, "ernie-rna: internal error: KeyError: 'x' (--traceback shows where)\n"),
         (
             FileNotFoundError(2, "No such file or directory", "x.tsv"),
@@ -214,7 +108,7 @@ class Failing:
             1,
             "ernie-rna: error: cannot read x: Permission denied: 'x'\n",
         ),
-        (KeyboardInterrupt(), 130, "ernie-rna: interrupted\n"),
+        (KeyboardInterrupt(), 130, "ernie-rna: interrupted; try again\n"),
         (None, 0, "ernie-rna: warning: take care\n"),
     ],
 )
@@ -224,25 +118,49 @@ def test_outcomes(monkeypatch, capsys, error, code, message):
     assert capsys.readouterr().err == message
 
 
+def test_an_option_that_python_refuses_is_wrong_usage(monkeypatch, capsys):
+    Failing(monkeypatch).error = OptionError("batch_tokens", "must be even; got 3")
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["fail"])
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "fail: error: argument --batch-tokens: must be even; got 3\n"
+    )
+
+
 def test_traceback_on_request(monkeypatch, capsys):
     Failing(monkeypatch).error = ValueError("wrong")
     assert cli.main(["--traceback", "fail"]) == 1
     assert "in run\n" in capsys.readouterr().err
 
 
+def test_one_process_for_what_is_not_shared(monkeypatch, capsys):
+    Failing(monkeypatch)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["fail"]) == 1
+    assert "this command runs in one process, and here are 2" in capsys.readouterr().err
+
+
+def test_sigterm_is_put_back(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    Failing(monkeypatch)
+    cli.main(["fail"])
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 # ---------------------------------------------------------------------------------------------
 # In processes of their own
 
 
-def start(*arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment,
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def python(program, **options):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=ENVIRONMENT,
+        capture_output=True,
         text=True,
-        stderr=subprocess.PIPE,
-        # A shell that starts us in the background has SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 
@@ -251,34 +169,50 @@ def test_a_reader_that_leaves():
     program = """
 import sys, types
 from ernie_rna.cli import main as cli
+from ernie_rna.cli.arguments import add_command
 module = types.ModuleType("talking")
 def run(args):
     while True:
         print("a line")
-module.add_parser = lambda subparsers: subparsers.add_parser("talk").set_defaults(run=run)
+module.add_commands = lambda subparsers: add_command(subparsers, "talk", run, "", "")
 sys.modules["talking"] = module
 cli.COMMANDS = ("talking",)
 sys.exit(cli.main(["talk"]))
 """
-    process = start("-c", program, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdout.readline() == "a line\n"
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 141
 
 
-def test_ctrl_c_says_how_to_go_on(folder):
-    Path("in.fasta").write_text("".join(f">{i}\n{'ACGU' * 50}\n" for i in range(20_000)))
-    arguments = ["-m", "ernie_rna.cli", "embed", "in.fasta", "-m", "model", "-o", "out.npz"]
-    process = start(*arguments)
-    while not list(Path().glob("out.npz.partial/part-*")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    text = process.stderr.read()
-    assert process.wait() == 130
-    assert text.endswith("interrupted; run the same command again: it goes on where it stopped\n")
-    assert "Traceback" not in text
+@pytest.mark.parametrize(
+    ("closed", "command", "message"),
+    [
+        ("<&-", "embed - -m mini -o out.npz", "standard input is closed"),
+        (">&-", "mutate in.fasta -m mini --summary -", "standard output: it is closed"),
+        (">&-", "embed in.fasta -m mini -o out.npz --quiet", ""),
+    ],
+)
+def test_closed_streams(tmp_path, closed, command, message):
+    (tmp_path / "in.fasta").write_text(">a\nACGU\n")
+    done = subprocess.run(
+        f"{sys.executable} -W ignore -m ernie_rna {command} {closed}",
+        shell=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == bool(message), done.stderr
+    assert message in done.stderr
+    assert "internal" not in done.stderr
 
 
 def test_help_answers_without_torch():
@@ -292,7 +226,90 @@ finally:
     loaded = {"torch", "transformers", "numpy"} & set(sys.modules)
     assert not loaded, loaded
 """
-    process = start("-c", program, stdout=subprocess.PIPE)
-    output, errors = process.communicate()
-    assert (process.returncode, errors) == (0, "")
-    assert "usage: ernie-rna embed" in output
+    done = python(program)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: ernie-rna embed" in done.stdout
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from ernie_rna.cli.main import main
+for line in open("commands.txt"):
+    assert main(line.split()) == 1, line
+"""
+
+
+def test_no_command_waits_for_torch_to_refuse_what_is_plain(tmp_path):
+    """Those that read a FASTA file; tests of the other commands say it of theirs."""
+    (tmp_path / "in.fasta").write_text(">a\nACGU\n")
+    (tmp_path / "twice.fasta").write_text(">a\nACGU\n>a\nACGU\n")
+    (tmp_path / "in.csv").write_text("sequence,label\nACGU,x\n")
+    (tmp_path / "bad.csv").write_text("sequence,label\nAC-GU,x\n")
+    (tmp_path / "pretrain.pt").write_bytes(b"PK")
+    for name in ("there.tsv", "there.npz"):
+        (tmp_path / name).write_text("")
+    for name in ("model", "unconverted"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    named = {
+        "embed in.fasta -m pretrain.pt -o out.npz": "convert it first",
+        "embed in.fasta -m unconverted -o out.npz": "config.json",
+        "embed in.fasta -m ./NOSUCH -o out.npz": "no folder ./NOSUCH",
+        "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
+        "embed twice.fasta -m model -o out.npz": "twice.fasta: record 2: there is a record with",
+        "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
+        "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
+        "embed in.fasta -m model -o no/out.npz": "there is no folder no",
+        "mutate in.fasta -m model": "nothing to write: give -o, --positions or --summary",
+        "mutate in.fasta -m model -o out.npz": "out.npz: the extension must be .tsv",
+        "mutate in.fasta -m model -o x.tsv --summary ./x.tsv": "x.tsv is named for two outputs",
+        "mutate in.fasta -m model -o - --summary -": "standard output is named for two outputs",
+        "mutate in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
+        "mutate no.fasta -m model -o -": "no.fasta: no such file",
+        "predict in.fasta -m model -o out.txt": "out.txt: the extension must be .tsv or .safet",
+        "predict in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
+        "predict in.csv -m model -o o.tsv --sequence-column rna": "no column 'rna'; it has sequen",
+        "predict bad.csv -m model -o out.tsv": "bad.csv: record 1 (line 2): '-' at position 3",
+        "predict no.csv -m model -o out.tsv": "no.csv: no such file",
+        "predict in.csv -m ./NOSUCH -o out.tsv": "no folder ./NOSUCH",
+    }
+    (tmp_path / "commands.txt").write_text("\n".join(named))
+    done = python(WITHOUT_TORCH, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == len(named)
+    for line, (command, message) in zip(said, named.items(), strict=True):
+        assert line.startswith("ernie-rna: error: "), command
+        assert message in line, command
+    left = {"in.fasta", "twice.fasta", "in.csv", "bad.csv", "pretrain.pt", "commands.txt"}
+    left |= {"there.tsv", "there.npz", "model", "unconverted"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+REMOTE_CODE = """
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("model", trust_remote_code=True)
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+assert not isinstance(model, ErnieRnaModel)
+from ernie_rna.embeddings.embed import embed
+print(next(embed(["GGGGAAAACCCC"], model))["mean"].shape)
+"""
+
+
+def test_the_library_takes_models_of_remote_code(tmp_path):
+    from tests.golden_folder import write_golden_folder
+
+    write_golden_folder(tmp_path / "model")
+    environment = {**ENVIRONMENT, "HF_HOME": str(tmp_path / "hub")}
+    done = subprocess.run(
+        [sys.executable, "-c", REMOTE_CODE],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(48,)\n"
+    assert Path(tmp_path / "hub").exists()

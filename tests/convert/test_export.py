@@ -1,7 +1,6 @@
-"""Writing the folder for the Hub: complete, proven in a fresh process, and all or nothing."""
-
 import copy
-import dataclasses
+import importlib
+import itertools
 import json
 import os
 import shutil
@@ -9,34 +8,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from ernie_rna.convert import export as export_module
-from ernie_rna.convert import folder as hub
+import ernie_rna
+from ernie_rna.convert import proof
+from ernie_rna.convert.card import model_card
+from ernie_rna.convert.checkpoint import read_checkpoint
 from ernie_rna.convert.conversion import Conversion, convert_weights
-from ernie_rna.convert.export import convert, export, write_folder
-from ernie_rna.convert.folder import (
-    MODULES,
-    REQUIRED,
-    ExportError,
-    check_target,
-    files_to_push,
-    why_no_export,
-)
-from ernie_rna.convert.foreign.reading import read_checkpoint
-from ernie_rna.convert.model_card import model_card
-from ernie_rna.convert.verification import Verification, verify_export
-from scripts import convert_fairseq_checkpoint, push_to_hub
-from tests.golden_folder import GOLDEN
+from ernie_rna.convert.export import write_folder
+from ernie_rna.convert.folder import ExportError, code_files, why_no_model
+from ernie_rna.convert.names import MULTIMOLECULE
+from ernie_rna.convert.proof import Proof, prove
+from ernie_rna.run.outputs import OutputError
+from tests.conftest import ROOT
+from tests.golden_folder import CHECKPOINT as CFG
+from tests.golden_folder import head_checkpoint
 
+export_module = importlib.import_module("ernie_rna.convert.export")
 pytestmark = pytest.mark.core
 
-CFG = GOLDEN / "tiny_fairseq_cfg.pt"
+
+def read(task: str, pairing_scores: str = "sequence") -> Conversion:
+    return convert_weights(read_checkpoint(head_checkpoint(task)), pairing_scores)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +42,17 @@ def conversion() -> Conversion:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """An export that was verified, for tests that only read it."""
-    return convert(CFG, tmp_path_factory.mktemp("export") / "ernie-rna").path
+    """An export that was proven, for tests that only read it."""
+    written = ernie_rna.convert(CFG, tmp_path_factory.mktemp("export") / "ernie-rna")
+    assert written.proof.tensors == len(written.conversion.state_dict) == 78
+    assert written.proof.max_difference < 1e-5
+    return written.path
 
 
 @pytest.fixture
-def unverified(monkeypatch):
+def unproven(monkeypatch):
     """Exports without the fresh process, which takes seconds."""
-    monkeypatch.setattr(
-        export_module, "verify_export", lambda folder, conversion: Verification(0, 0.0)
-    )
+    monkeypatch.setattr(proof, "prove", lambda folder, conversion: Proof(0, 0.0))
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -66,9 +63,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_folder_is_complete(folder):
-    names = {path.name for path in folder.iterdir()}
-    assert names >= REQUIRED
-    assert why_no_export(folder) is None
+    assert why_no_model(folder, ["README.md", "vocab.json"]) is None
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     assert os.listdir(folder.parent) == ["ernie-rna"]
 
@@ -99,18 +94,42 @@ def test_the_weights_are_the_converted_ones(folder, conversion):
     assert {"ernie_rna.pooler.dense.weight", "lm_head.dense.weight"} <= written.keys()
 
 
-def test_the_modules_are_those_of_the_package(folder):
-    root = Path(__file__).parents[2]
-    assert {f"{name}.py" for name in MODULES} == {path.name for path in root.glob("*_ernie_rna.py")}
-    for name in MODULES:
-        assert (folder / f"{name}.py").read_bytes() == Path(sys.modules[name].__file__).read_bytes()
+def test_the_code_is_that_of_the_package(folder):
+    root = {path.name: path.read_bytes() for path in ROOT.glob("*_ernie_rna.py")}
+    assert {path.name: path.read_bytes() for path in code_files()} == root
+    assert root.keys() >= {"modeling_ernie_rna.py", "fused_ernie_rna.py"}
+    assert root.items() <= listing(folder).items()
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("secondary_structure", "ErnieRnaForSecondaryStructure"),
+        ("closeness", "ErnieRnaForCloseness"),
+        ("ribosome_loading", "ErnieRnaForRibosomeLoading"),
+    ],
+)
+def test_a_folder_says_what_it_holds(tmp_path, task, name):
+    """Also to the installed classes, without `trust_remote_code`."""
+    from transformers import AutoModel
+
+    write_folder(read(task), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == [name]
+    assert config["auto_map"]["AutoModel"] == f"modeling_ernie_rna.{name}"
+    assert type(AutoModel.from_pretrained(tmp_path)).__name__ == name
+    with pytest.warns(UserWarning, match="random weights"):
+        encoder = ernie_rna.load_model(tmp_path, device="cpu")  # without the head, as for `embed`
+    assert type(encoder) is ernie_rna.ErnieRnaModel
 
 
 def of_trained(conversion: Conversion, **changes) -> Conversion:
     """The golden conversion as if its weights had been trained."""
-    config = copy.deepcopy(conversion.config)
-    config.weights_origin = "checkpoint"
-    return dataclasses.replace(conversion, config=config, **changes)
+    trained = copy.copy(conversion)
+    trained.config = copy.deepcopy(conversion.config)
+    trained.config.weights_origin = "checkpoint"
+    vars(trained).update(changes)
+    return trained
 
 
 def test_random_weights_are_marked_and_not_called_the_authors(folder):
@@ -142,10 +161,35 @@ def test_the_card_states_the_facts(conversion, folder):
 
 
 def test_the_card_of_multimolecule_states_its_licence(conversion):
-    card = model_card(of_trained(conversion, naming="multimolecule", initialised={"x[y]": "Z"}))
+    card = model_card(of_trained(conversion, naming=MULTIMOLECULE, initialised={"x[y]": "Z"}))
     assert "license: agpl-3.0\n" in card
     assert "MultiMolecule, whose card states AGPL-3.0" in card
     assert "Z: `x[y]`" in card
+
+
+def test_a_card_names_task_input_and_output():
+    card = model_card(read("secondary_structure"))
+    assert "| task | secondary structure" in card
+    assert "read off it (A-U 2, G-C 3, G-U 0.8)" in card
+    assert "attention scores of head 5" in card
+    assert "--pairing-scores zero" in card
+    zero = model_card(read("secondary_structure", "zero"))
+    assert "of zero everywhere, as the authors' script" in zero
+    assert "--pairing-scores zero" not in zero
+    assert "probability" in model_card(read("closeness"))
+    loading = model_card(read("ribosome_loading"))
+    assert "5.269799754058842 + 1.3539032306228027 * logit" in loading
+    assert "encoder and ribosome loading head" in loading
+
+
+def test_tables_of_a_card_are_whole(conversion):
+    """No blank line within a table, none doubled, nothing of the template left."""
+    for card in (model_card(conversion), model_card(read("closeness"))):
+        assert not {"{{", "{%", "%}"} & set(card.replace("{{ERNIE-RNA}", "").split())
+        assert "\n\n\n" not in card
+        lines = card.splitlines()
+        for before, line in itertools.pairwise(lines):
+            assert not (line.startswith("|") and before and not before.startswith("|"))
 
 
 # The fresh process
@@ -160,20 +204,39 @@ def test_another_weight_is_found_by_name(folder, conversion, tmp_path):
     weights[name].view(torch.int32)[5] ^= 1
     save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ExportError, match=f"other weights than were converted: {name}$"):
-        verify_export(changed, conversion)
+        prove(changed, conversion)
 
 
-def test_a_folder_that_does_not_load_is_refused_and_leaves_nothing(
-    conversion, tmp_path, monkeypatch
-):
+def test_another_function_is_found(folder, conversion, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    config = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps({**config, "gu_pairing_score": 0.9}))
+    with pytest.raises(ExportError, match=r"as it should: its logits differ by .*; its pooler out"):
+        prove(changed, conversion)
+
+
+def test_a_folder_that_does_not_load_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     def without_code(conversion: Conversion, folder: Path) -> None:
         write_folder(conversion, folder)
         (folder / "modeling_ernie_rna.py").unlink()
 
     monkeypatch.setattr(export_module, "write_folder", without_code)
-    with pytest.raises(ExportError, match=r"not load in a fresh process: .*modeling_ernie_rna"):
-        export(conversion, tmp_path / "out")
+    with pytest.raises(ExportError, match=r"not load in a fresh process.*: .*modeling_ernie_rna"):
+        ernie_rna.convert(CFG, tmp_path / "out")
     assert os.listdir(tmp_path) == []
+
+
+def test_code_that_this_process_loaded_before_does_not_hide_the_folders(tmp_path, monkeypatch):
+    (tmp_path / "cache" / "transformers_modules").mkdir(parents=True)
+    (tmp_path / "cache" / "transformers_modules" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "cache"))
+    written = ernie_rna.convert(
+        head_checkpoint("ribosome_loading"), tmp_path / "with.dot", pairing_scores="zero"
+    )
+    assert written.proof.tensors == len(written.conversion.state_dict)
+    config = json.loads((tmp_path / "with.dot" / "config.json").read_text())
+    assert config["pairing_scores"] == "zero"
 
 
 SAVE_EACH_CLASS = """
@@ -217,283 +280,80 @@ def test_every_model_saved_from_the_folder_loads_again(folder, tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), ExportError("no")])
-@pytest.mark.parametrize("at", ["save_file", "model_card", "verify_export", "replace_folder"])
+@pytest.mark.parametrize(
+    "at", ["safetensors.torch.save_file", "ernie_rna.convert.card", "os.replace"]
+)
 @pytest.mark.parametrize("deep", [False, True], ids=["beside others", "in new folders"])
-def test_a_failure_leaves_nothing(conversion, tmp_path, monkeypatch, unverified, failure, at, deep):
-    def fail(*args, **kwargs):
-        raise failure
-
-    monkeypatch.setattr(export_module, at, fail)
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch, unproven, failure, at, deep):
+    fail_at(monkeypatch, at, failure)
     (tmp_path / "other").write_text("stays")
     with pytest.raises(type(failure)):
-        export(conversion, tmp_path / ("a/b/out" if deep else "out"))
+        ernie_rna.convert(CFG, tmp_path / ("a/b/out" if deep else "out"))
     assert listing(tmp_path) == {"other": b"stays"}
     assert os.listdir(tmp_path) == ["other"]
 
 
-@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("at", ["save_file", "verify_export", "os.replace"])
-def test_a_failure_keeps_the_earlier_export(
-    conversion, folder, tmp_path, monkeypatch, unverified, failure, at
-):
-    shutil.copytree(folder, tmp_path / "out")
-    before = listing(tmp_path)
+def fail_at(monkeypatch, at: str, failure: BaseException) -> None:
+    """Have a function fail; of os.replace the one that would put the new folder in its place."""
     replace = os.replace
 
     def fail(*args, **kwargs):
-        # Of os.replace: the old folder is put aside, and the new one does not get its place.
-        if at == "os.replace" and not str(args[0]).endswith("staging"):
+        if at == "os.replace" and Path(args[0]).name != "new":
             return replace(*args)
         raise failure
 
-    if at == "os.replace":
-        monkeypatch.setattr(os, "replace", fail)
+    if at == "ernie_rna.convert.card":
+        monkeypatch.setattr(importlib.import_module(at), "model_card", fail)
     else:
-        monkeypatch.setattr(export_module, at, fail)
+        monkeypatch.setattr(at, fail)
+
+
+@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("at", ["safetensors.torch.save_file", "os.replace"])
+def test_a_failure_keeps_the_earlier_export(folder, tmp_path, monkeypatch, unproven, failure, at):
+    shutil.copytree(folder, tmp_path / "out")
+    before = listing(tmp_path)
+    fail_at(monkeypatch, at, failure)
     with pytest.raises(type(failure)):
-        export(conversion, tmp_path / "out", force=True)
+        ernie_rna.convert(CFG, tmp_path / "out", force=True)
     assert listing(tmp_path) == before
 
 
-def test_missing_folders_above_are_made(conversion, tmp_path, unverified):
-    written = export(conversion, tmp_path / "a" / "b" / "out")
-    assert written.path == tmp_path / "a" / "b" / "out"
+@pytest.mark.parametrize("force", [False, True])
+def test_what_another_process_wrote_meanwhile_stays_without_force(tmp_path, monkeypatch, force):
+    def slow(folder: Path, conversion: Conversion) -> Proof:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").write_text("whole")
+        return Proof(0, 0.0)
+
+    monkeypatch.setattr(proof, "prove", slow)
+    if force:
+        ernie_rna.convert(CFG, tmp_path / "out", force=True)
+        assert why_no_model(tmp_path / "out") is None
+    else:
+        with pytest.raises(OutputError, match="out was written by another process meanwhile"):
+            ernie_rna.convert(CFG, tmp_path / "out")
+        assert listing(tmp_path) == {"out/theirs": b"whole"}
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_missing_folders_above_are_made_and_an_empty_one_is_filled(tmp_path, unproven):
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "a" / "b" / "out", tmp_path / "empty"):
+        assert ernie_rna.convert(CFG, out).path == out
+        assert (out / "config.json").is_file()
     assert os.listdir(tmp_path / "a" / "b") == ["out"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "empty"]
 
 
-def test_an_empty_folder_is_filled(conversion, tmp_path, unverified):
-    (tmp_path / "out").mkdir()
-    export(conversion, tmp_path / "out")
-    assert (tmp_path / "out" / "config.json").is_file()
-
-
-def test_an_earlier_export_is_replaced_only_with_force(conversion, folder, tmp_path, unverified):
+def test_an_earlier_export_is_replaced_only_with_force(folder, tmp_path, unproven):
     out = tmp_path / "out"
     shutil.copytree(folder, out)
     (out / "README.md").write_text("old")
     with pytest.raises(ExportError, match="there already; --force replaces it"):
-        export(conversion, out)
+        ernie_rna.convert(CFG, out)
     assert (out / "README.md").read_text() == "old"
-    export(conversion, out, force=True)
+    ernie_rna.convert(CFG, out, force=True)
     assert listing(out).keys() == listing(folder).keys()
     assert (out / "README.md").read_text() != "old"
     assert os.listdir(tmp_path) == ["out"]
-
-
-def no_config(out: Path) -> None:
-    (out / "config.json").unlink()
-
-
-def other_model(out: Path) -> None:
-    (out / "config.json").write_text('{"model_type": "bert"}')
-
-
-def broken_config(out: Path) -> None:
-    (out / "config.json").write_text("[")
-
-
-def more(out: Path) -> None:
-    (out / "thesis.tex").write_text("precious")
-
-
-def version_control(out: Path) -> None:
-    (out / ".git").mkdir()
-
-
-def only_notes(out: Path) -> None:
-    shutil.rmtree(out)
-    out.mkdir()
-    (out / "notes.txt").write_text("precious")
-
-
-NO_EXPORTS = {
-    no_config: "lacks config.json",
-    other_model: "model_type 'bert'",
-    broken_config: "its config.json is none",
-    more: "holds thesis.tex as well",
-    version_control: "holds .git as well",
-    only_notes: "lacks README.md",
-}
-
-
-@pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize(("change", "message"), NO_EXPORTS.items())
-def test_what_is_no_export_is_never_replaced(folder, tmp_path, force, change, message):
-    out = tmp_path / "out"
-    shutil.copytree(folder, out)
-    change(out)
-    before = listing(tmp_path)
-    with pytest.raises(ExportError, match=f"no earlier export .*{message}"):
-        convert(CFG, out, force)
-    assert listing(tmp_path) == before
-
-
-@pytest.mark.parametrize("target", [Path.home(), Path("/"), Path(__file__).parent], ids=str)
-def test_folders_of_the_user_are_refused(target):
-    with pytest.raises(ExportError, match="no earlier export"):
-        check_target(target, force=True)
-
-
-def test_files_and_links_are_refused(folder, tmp_path):
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "link").symlink_to(folder)
-    with pytest.raises(ExportError, match="a file; name a folder"):
-        check_target(tmp_path / "file", force=True)
-    with pytest.raises(ExportError, match="a symbolic link"):
-        check_target(tmp_path / "link", force=True)
-
-
-# The scripts
-
-
-def test_the_script_reports_and_succeeds(tmp_path, capsys, unverified):
-    out = tmp_path / "out"
-    assert convert_fairseq_checkpoint.main([str(CFG), str(out)]) == 0
-    printed = capsys.readouterr().out
-    for part in (
-        "4 layers, 12 heads, width 48, feed-forward 96, 256 tokens",
-        "dropped (3):",
-        "encoder.sentence_projection_layer.weight ",
-        "sentence-pair head",
-        f"wrote     {out}",
-        "verified in a fresh process",
-    ):
-        assert part in printed
-    assert convert_fairseq_checkpoint.main([str(CFG), str(out)]) == 1
-    assert convert_fairseq_checkpoint.main([str(CFG), str(out), "--force"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
-    [("none.pt", "no such file"), (Path(__file__).name, "neither a file of torch.save")],
-)
-def test_the_script_fails_in_one_line(tmp_path, capsys, checkpoint, message):
-    checkpoint = Path(__file__).parent / checkpoint
-    assert convert_fairseq_checkpoint.main([str(checkpoint), str(tmp_path / "out")]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith(f"ernie-rna: error: {checkpoint}: {message}")
-    assert printed.err.count("\n") == 1
-    assert os.listdir(tmp_path) == []
-
-
-def test_the_script_says_when_it_is_interrupted(tmp_path, capsys, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(export_module, "convert", interrupt)
-    assert convert_fairseq_checkpoint.main([str(CFG), str(tmp_path / "out")]) == 130
-    assert "nothing was written" in capsys.readouterr().err
-
-
-# The Hub
-
-
-class FakeHub:
-    """Records what would be sent."""
-
-    def __init__(self):
-        self.calls = {}
-
-    def create_repo(self, repo_id, **kwargs):
-        self.calls["repo"] = repo_id, kwargs
-
-    def create_branch(self, repo_id, **kwargs):
-        self.calls["branch"] = kwargs
-
-    def upload_folder(self, **kwargs):
-        self.calls["upload"] = kwargs
-        return type("Commit", (), {"commit_url": "https://huggingface.co/me/x/commit/1"})
-
-
-@pytest.fixture
-def fake_hub(monkeypatch) -> FakeHub:
-    fake = FakeHub()
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "token")
-    return fake
-
-
-def test_a_dry_run_lists_the_files_and_sends_nothing(folder, capsys, fake_hub):
-    assert push_to_hub.main([str(folder), "me/ernie-rna", "--dry-run", "--private"]) == 0
-    printed = capsys.readouterr().out
-    assert "me/ernie-rna (private if made, branch main)" in printed
-    for path in folder.iterdir():
-        assert f"{path.stat().st_size:,} bytes  {path.name}\n" in printed
-    assert fake_hub.calls == {}
-
-
-def test_push_sends_the_files_of_the_export(folder, capsys, fake_hub):
-    assert push_to_hub.main([str(folder), "me/ernie-rna", "--revision", "v1"]) == 0
-    assert "commit/1" in capsys.readouterr().out
-    assert fake_hub.calls["repo"] == ("me/ernie-rna", {"private": False, "exist_ok": True})
-    assert fake_hub.calls["branch"] == {"branch": "v1", "exist_ok": True}
-    upload = fake_hub.calls["upload"]
-    assert upload["folder_path"] == str(folder)
-    assert upload["revision"] == "v1"
-    assert set(upload["allow_patterns"]) == {path.name for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize("dry_run", [True, False])
-@pytest.mark.parametrize(
-    "change", [no_config, more, other_model], ids=lambda change: change.__name__
-)
-def test_what_is_no_export_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry_run, change):
-    out = tmp_path / "out"
-    shutil.copytree(folder, out)
-    change(out)
-    arguments = [str(out), "me/ernie-rna", *(["--dry-run"] if dry_run else [])]
-    assert push_to_hub.main(arguments) == 1
-    assert "no whole model" in capsys.readouterr().err
-    assert fake_hub.calls == {}
-
-
-def test_a_saved_model_is_pushed_with_what_it_lacks_said(folder, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
-    for one in (model, tokenizer):
-        one.save_pretrained(tmp_path / "saved")
-    with pytest.warns(UserWarning, match="has no README.md") as warned:
-        files = files_to_push(tmp_path / "saved")
-    assert {"model.safetensors", "tokenizer.json", "modeling_ernie_rna.py"} <= files.keys()
-    said = [str(warning.message) for warning in warned]
-    assert any("has no README.md" in text for text in said)
-    assert any("has random weights" in text for text in said)
-
-
-@pytest.mark.parametrize("repo_id", ["ernie-rna", "a/b/c", "me/", "me/a b", "-me/x"])
-def test_a_name_that_the_hub_would_refuse_is_refused(folder, fake_hub, capsys, repo_id):
-    arguments = ["--", str(folder), repo_id]
-    assert push_to_hub.main(arguments) == 1
-    assert capsys.readouterr().err.startswith(f"ernie-rna: error: {repo_id!r}: ")
-    assert fake_hub.calls == {}
-
-
-def test_without_a_token_it_says_so(folder, fake_hub, monkeypatch, capsys):
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    assert push_to_hub.main([str(folder), "me/ernie-rna"]) == 1
-    assert "no token for the Hub: run `hf auth login`, or set HF_TOKEN" in capsys.readouterr().err
-    assert fake_hub.calls == {}
-
-
-def test_a_refusal_of_the_hub_is_one_line(folder, fake_hub, monkeypatch, capsys):
-    def refuse(*args, **kwargs):
-        raise RuntimeError("403 Forbidden\nfor url")
-
-    monkeypatch.setattr(fake_hub, "create_repo", refuse)
-    assert push_to_hub.main([str(folder), "me/ernie-rna"]) == 1
-    *_, said = capsys.readouterr().err.splitlines()  # behind a warning of random weights
-    assert said == "ernie-rna: error: me/ernie-rna: RuntimeError: 403 Forbidden"
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ExportError, match="no such folder"):
-        hub.files_to_push(tmp_path / "none")
-
-
-def test_code_that_this_process_loaded_before_does_not_hide_the_folders(tmp_path, monkeypatch):
-    (tmp_path / "cache" / "transformers_modules").mkdir(parents=True)
-    (tmp_path / "cache" / "transformers_modules" / "__init__.py").touch()
-    monkeypatch.syspath_prepend(str(tmp_path / "cache"))
-    convert(GOLDEN / "tiny_fairseq_cfg.pt", tmp_path / "out")
-    assert (tmp_path / "out" / "config.json").is_file()

@@ -1,5 +1,12 @@
 import pytest
+import torch
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForCloseness,
+    ErnieRnaForPreTraining,
+    ErnieRnaForSecondaryStructure,
+    ErnieRnaModel,
+)
 
 pytestmark = pytest.mark.core
 
@@ -23,9 +30,26 @@ def test_special_ids_are_those_of_the_dictionary():
 
 
 def test_round_trip(tmp_path):
-    config = ErnieRnaConfig(hidden_size=96, norm_first=True, au_pairing_score=1.5)
+    config = ErnieRnaConfig(
+        hidden_size=96, norm_first=True, au_pairing_score=1.5, pair_calibration=[1.1, -4.0]
+    )
     config.save_pretrained(tmp_path)
-    assert ErnieRnaConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    again = ErnieRnaConfig.from_pretrained(tmp_path)
+    assert again.to_dict() == config.to_dict()
+    assert again.pair_calibration == [1.1, -4.0]
+
+
+def test_more_heads_than_channels_of_a_pair_head_that_is_not_there():
+    assert ErnieRnaConfig().pair_calibration is None
+    config = ErnieRnaConfig(hidden_size=1024, num_attention_heads=64, num_hidden_layers=1)
+    with torch.device("meta"):
+        assert ErnieRnaModel(config).config.num_attention_heads == 64
+        message = "more than the 64 maps that come in; got pair_channels=64, pair_heads=None, num_a"
+        for kind in (ErnieRnaForPreTraining, ErnieRnaForCloseness, ErnieRnaForSecondaryStructure):
+            with pytest.raises(ValueError, match=message):
+                kind(config)
+        config.pair_heads = [5]
+        ErnieRnaForSecondaryStructure(config)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +75,10 @@ def test_round_trip(tmp_path):
         ({"mask_token_id": 25}, "mask_token_id=25, vocab_size=25"),
         ({"pad_token_id": None}, "pad_token_id=None"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings=False"),
+        ({"pair_calibration": [1.0]}, "pair_calibration=[1.0]"),
+        ({"pair_calibration": [0.0, 1.0]}, "pair_calibration=[0.0, 1.0]"),
+        ({"pair_calibration": [1.0, float("inf")]}, "pair_calibration=[1.0, inf]"),
+        ({"pair_calibration": "line"}, "pair_calibration='line'"),
     ],
 )
 def test_bad_values_are_named(values, message):

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.heads_ernie_rna import MaskedBatchNorm, pair_loss
+from ernie_rna.model.heads_ernie_rna import (
+    MaskedBatchNorm,
+    bases_of_scores,
+    pair_loss,
+    pairs_in_front,
+)
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForCloseness,
     ErnieRnaForPreTraining,
@@ -144,6 +149,24 @@ def test_pair_logits_are_symmetric_and_zero_at_padding():
     assert logits[0, :, 12:].abs().sum() == 0
 
 
+def test_nobody_waits_for_a_device():
+    """Tensors without numbers, as on a GPU that is not asked for them."""
+    with torch.device("meta"):
+        scores, mask = torch.empty(2, 4, 9, 9), torch.ones(2, 9, dtype=torch.bool)
+        maps, inside = bases_of_scores(scores, mask, [1, 3])
+        assert (maps.shape, inside.shape) == ((2, 2, 7, 7), (2, 7))
+        assert pairs_in_front(maps[:, 0], mask).shape == (2, 7, 7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_labels_may_be_on_another_device():
+    model = small(ErnieRnaForPreTraining).cuda()
+    batch = {name: value.cuda() for name, value in encode(["readme_1"]).items()}
+    labels = {"labels": batch["input_ids"].cpu(), "pair_labels": torch.zeros(1, 12, 12)}
+    assert model(**batch, **labels).loss.isfinite()
+
+
 PEAK = """
 import torch
 from ernie_rna.model.heads_ernie_rna import PairHead
@@ -258,7 +281,6 @@ class TestPreTraining:
     [
         ({"pair_heads": [12]}, "pair_heads"),
         ({"pair_heads": []}, "pair_heads"),
-        ({"pair_channels": 12}, "pair_channels"),
         ({"pair_blocks": 0}, "pair_blocks"),
         ({"pair_dropout": 1.0}, "pair_dropout"),
         ({"pair_positive_weight": -1.0}, "pair_positive_weight"),

@@ -11,8 +11,8 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaModel,
 )
 
+from ernie_rna.convert.checkpoint import read_checkpoint
 from ernie_rna.convert.conversion import convert_weights
-from ernie_rna.convert.foreign.reading import read_checkpoint
 from tests.conftest import GOLDEN, assert_as_good
 
 pytestmark = pytest.mark.core

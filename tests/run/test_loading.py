@@ -1,9 +1,132 @@
-"""What every use of a model needs: here, what is said where memory is short."""
+"""A model loaded: from what, what is refused, and what is said where memory is short."""
 
+import warnings
+
+import numpy as np
 import pytest
+import torch
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
-from ernie_rna.run.loading import EncodingError, memory_explained
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.run.loading import (
+    EncodingError,
+    has_head,
+    load_masked_lm,
+    load_model,
+    memory_explained,
+    read_config,
+    resolve_layer,
+)
 from ernie_rna.sequences.fasta import FastaRecord
+
+
+@pytest.fixture
+def encoder_model(config):
+    return ErnieRnaModel(config, add_pooling_layer=False).eval()
+
+
+def test_loads_a_model_with_a_head(config, tmp_path):
+    model = ErnieRnaForMaskedLM(config)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, attention="eager")
+    assert loaded.config._attn_implementation == "eager"
+    torch.testing.assert_close(loaded.layers[0].fc1.weight, model.ernie_rna.layers[0].fc1.weight)
+
+
+def test_refuses_what_is_no_model(tmp_path, config, encoder_model):
+    with pytest.raises(OSError, match=r"nowhere"):
+        load_model(tmp_path / "nowhere")
+    state = encoder_model.state_dict()
+    del state["layers.1.fc1.weight"]
+    encoder_model.save_pretrained(tmp_path, state_dict=state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"lacks 1 weights, among them layers.1.fc1.weight"):
+            load_model(tmp_path)
+
+
+def damage(name, change):
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (damage("config.json", lambda text: text[:-9]), r"is not a valid JSON file"),
+        (damage("config.json", lambda text: b"[" * 100_000), r"damaged|not a valid JSON"),
+        (
+            damage("config.json", lambda text: text.replace(b'layers": 3', b'layers": 999999999')),
+            r"config.json asks for 999999999 layers or blocks of \d+ weights",
+        ),
+        (
+            damage("config.json", lambda text: text.replace(b'size": 96', b'size": 97')),
+            r"damaged, or its config.json is another model's",
+        ),
+        (damage("model.safetensors", lambda data: data[:-1]), r"SafetensorError"),
+        (damage("model.safetensors", lambda data: b"\xff" * len(data)), r"SafetensorError"),
+    ],
+)
+def test_a_damaged_folder_is_named(tmp_path, encoder_model, harm, message):
+    encoder_model.save_pretrained(tmp_path)
+    harm(tmp_path)
+    with pytest.raises(
+        (ValueError, OSError), match=f"cannot load the model '{tmp_path}': .*{message}"
+    ):
+        load_model(tmp_path)
+
+
+def test_tokenizer_files_are_not_needed(tmp_path, encoder_model):
+    encoder_model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"):
+        (tmp_path / name).write_bytes(b"\xff{")
+    (found,), (expected,) = embed(["ACGU"], tmp_path), embed(["ACGU"], encoder_model)
+    assert np.array_equal(found["mean"], expected["mean"])
+
+
+def test_mini_and_what_is_asked_of_it():
+    model = load_model("mini", dtype="bfloat16", device="cpu")
+    assert (model.dtype, model.device.type, model.training) == (torch.bfloat16, "cpu", False)
+    assert load_model(model, dtype="float32", attention="eager") is model
+    assert (model.dtype, model.config._attn_implementation) == (torch.float32, "eager")
+    with pytest.raises(TypeError, match="expected a folder, a Hub id or an ErnieRnaForMaskedLM"):
+        load_masked_lm(model)
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16; got"):
+        load_model("mini", dtype="int8")
+    with pytest.raises(ValueError, match="device 'mtia' cannot be used: "):
+        load_model("mini", device="mtia")
+
+
+def test_heads(config, model, tmp_path):
+    model.save_pretrained(tmp_path)
+    for source in (model, str(tmp_path)):
+        assert has_head(source, read_config(source), "ErnieRnaForMaskedLM")
+        assert not has_head(source, read_config(source), "ErnieRnaForCloseness")
+
+
+def test_an_encoder_has_no_language_model_head(encoder_model, tmp_path):
+    encoder_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no language-model head, .*: it is ErnieRnaModel; take"):
+        load_masked_lm(tmp_path)
+
+
+def test_another_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"cannot load the model .*: no ERNIE-RNA: .* says bert"):
+        load_model(tmp_path)
+
+
+def test_weights_that_were_never_trained_are_told_of(config, tmp_path):
+    config.weights_origin = "random"
+    ErnieRnaModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"has random weights, which were never trained"):
+        load_model(tmp_path)
+
+
+def test_layers():
+    assert [resolve_layer(layer, 12) for layer in (0, 12, -1, -13)] == [0, 12, 12, 0]
+    for layer in (13, -14):
+        with pytest.raises(ValueError, match=f"0 .embeddings. to 12, or -13 .*no layer {layer}"):
+            resolve_layer(layer, 12)
 
 
 def test_want_of_memory_names_the_longest_sequence():

@@ -1,33 +1,34 @@
-"""The progress bar: what it counts, and what it says of a run that goes on."""
+"""The progress bar: what it counts, and what it says of a run that is resumed."""
 
 import re
 
 import pytest
 
 from ernie_rna.run.progress import Progress
-from ernie_rna.sequences.batches import Plan, work
+from ernie_rna.sequences.chunks import Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.survey import survey
+from ernie_rna.sequences.sources import survey
 
 RECORDS = [FastaRecord(str(i), "A" * (10 + 50 * (i % 3))) for i in range(12)]
 FOUND = survey(RECORDS)
+PLAN = Plan(200, 48)
 
 
 @pytest.fixture
-def window():
-    (window,) = Plan(200, 1022).windows(RECORDS)
-    return window
+def chunk():
+    (chunk,) = PLAN.chunks(RECORDS)
+    return chunk
 
 
 @pytest.fixture
-def windows():
-    return list(Plan(200, 1022, window_tokens=300).windows(RECORDS))
+def chunks():
+    return list(Plan(200, 48, chunk_tokens=300).chunks(RECORDS))
 
 
-def advance_all(bar, windows):
-    for window in windows:
-        for batch in range(len(window.batches)):
-            bar.advance(window, batch)
+def advance_all(bar, chunks):
+    for chunk in chunks:
+        for batch in range(len(chunk.batches)):
+            bar.advance(chunk, batch)
 
 
 def lines(capsys):
@@ -35,12 +36,12 @@ def lines(capsys):
 
 
 def bar_over(show, found=FOUND):
-    return Progress(show, 48, found, lambda length: work(length + 2, 48))
+    return Progress(show, PLAN, found)
 
 
-def test_counts_work_and_sequences(window, capsys):
+def test_counts_work_and_sequences(chunk, capsys):
     bar = bar_over(True)
-    advance_all(bar, [window])
+    advance_all(bar, [chunk])
     bar.close()
     last = lines(capsys)[-1]
     assert last.startswith("12 of 12 sequences, ")
@@ -49,27 +50,47 @@ def test_counts_work_and_sequences(window, capsys):
     assert (bar.tokens, bar.padding) == (sum(len(r.sequence) + 2 for r in RECORDS), 0)
 
 
-def test_what_was_there_does_not_count_as_speed(windows, capsys):
+def test_what_was_there_does_not_count_as_speed(chunks, capsys):
     bar = bar_over(True)
-    bar.skip(windows[0])
-    assert (bar.done, bar.rate) == (0, 0)
-    advance_all(bar, windows[1:])
+    bar.skip(chunks[0])
+    assert bar.done == 0
+    advance_all(bar, chunks[1:])
     bar.close()
-    assert bar.done == 12 - len(windows[0].records)
+    assert bar.done == 12 - len(chunks[0].records)
     assert "12 of 12" in lines(capsys)[-1]
 
 
-def test_without_a_total(window, capsys):
+def test_without_a_total(chunk, capsys):
     bar = bar_over(True, None)
-    advance_all(bar, [window])
+    advance_all(bar, [chunk])
     bar.close()
     assert "12 sequences, " in lines(capsys)[-1]
 
 
 @pytest.mark.parametrize("show", [False, None])
-def test_hidden(windows, capsys, show):
+def test_hidden(chunks, capsys, show):
     bar = bar_over(show)
-    bar.skip(windows[0])
-    advance_all(bar, windows[1:])
+    bar.skip(chunks[0])
+    advance_all(bar, chunks[1:])
     bar.close()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("skipped", [0, 1, 4])
+def test_passes_over_parts_of_sequences(capsys, skipped):
+    def passes(record, sequence):
+        return [Piece(record, 0, len(sequence), p, p + 1) for p in range(len(sequence))]
+
+    plan = Plan(200, 48, passes, 500, divides=True)
+    chunks = list(plan.chunks(RECORDS))
+    assert len(chunks) > len(RECORDS)
+    bar = Progress(True, plan, FOUND)
+    for chunk in chunks[:skipped]:
+        bar.skip(chunk)
+    advance_all(bar, chunks[skipped:])
+    bar.close()
+    last = lines(capsys)[-1]
+    assert last.startswith("12 of 12 sequences, ")
+    assert "100%" in last
+    done = sum(chunk.share(chunk.pieces) for chunk in chunks[skipped:])
+    assert bar.done == pytest.approx(done)

@@ -1,136 +1,318 @@
-"""What is kept beside an output: parts that are whole or not there, and read in blocks."""
+"""What is kept beside an output: parts that are whole or not there, and who may work there."""
 
 import errno
+import multiprocessing
+import os
 import resource
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from ernie_rna.run import store as store_module
-from ernie_rna.run.arrays import Array, join, write_safetensors
-from ernie_rna.run.outputs import OutputError, reserve
-from ernie_rna.run.store import Store
+from ernie_rna.options import Share
+from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.store import Store, check_place
 
 SETTINGS = {"model": {"name": "M"}, "layers": [0, 1]}
+OTHERS = {**SETTINGS, "layers": [1]}
 
 
 @pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path / "out.npz") as store:
+def output(tmp_path):
+    return tmp_path / "out.npz"
+
+
+@pytest.fixture
+def store(output):
+    with Store(output, Share()) as store:
         store.begin(SETTINGS)
         yield store
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------
+# Parts
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.uint8])
 @pytest.mark.parametrize("shape", [(0,), (5,), (0, 3), (7, 3), (2, 3, 4)])
-def test_gives_back_what_was_put(store, monkeypatch, dtype, shape):
-    monkeypatch.setattr(store_module, "_BLOCK_BYTES", 16)
+def test_gives_back_what_was_put(store, dtype, shape):
     values = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
     texts = ["", "a b", "é\t1.5"]
-    store.put(0, {"values": values, "lines": texts})
-    (part,) = store.parts(1)
-    np.testing.assert_array_equal(part.get("values"), values)
+    store.put(0, {"values": values, "lines": texts, "columns": values.T}, {"of": "run"})
+    part = store.part(0)
+    found = part.get("values")
+    np.testing.assert_array_equal(found, values)
+    assert (found.dtype, part.shape("values")) == (dtype, shape)
+    np.testing.assert_array_equal(part.get("columns"), values.T)
     assert part.texts("lines") == texts
-    array = part.array("values")
-    assert (array.shape, array.dtype) == (shape, dtype)
-    blocks = list(array.blocks)
-    assert all(block.nbytes <= max(16, values[:1].nbytes) for block in blocks)
-    np.testing.assert_array_equal(np.concatenate([values[:0], *blocks]), values)
+    assert part.is_whole()
+    assert not store.part(1).is_whole()
 
 
-def test_joins_parts(store):
-    for number in range(3):
-        store.put(number, {"values": np.full((number, 2), number)})
-    joined = join([part.array("values") for part in store.parts(3)])
-    assert joined.shape == (3, 2)
-    assert np.concatenate(list(joined.blocks)).tolist() == [[1, 1], [2, 2], [2, 2]]
+def test_the_same_results_give_the_same_bytes(store):
+    results = {"b": np.ones(3), "a": ["x"], "c": np.zeros((2, 2), np.float16)}
+    store.put(0, results, {"x": 1, "y": 2})
+    store.put(1, dict(reversed(results.items())), {"y": 2, "x": 1})
+    assert store.part(0).path.read_bytes() == store.part(1).path.read_bytes()
 
 
 def test_refuses_texts_of_two_lines(store):
     with pytest.raises(ValueError, match="a text of lines has a line end in it"):
-        store.put(0, {"lines": ["a\nb"]})
+        store.put(0, {"lines": ["a\nb"]}, {})
 
 
 def test_a_damaged_part_is_not_there(store):
-    store.put(0, {"values": np.ones((7, 3), np.float32), "lines": ["a", "b"]})
-    assert store.has(0)
-    (part,) = store.parts(1)
+    store.put(0, {"values": np.ones((7, 3), np.float32), "lines": ["a", "b"]}, {})
+    part = store.part(0)
     content = part.path.read_bytes()
     for at in range(len(content)):
         part.path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        if store.has(0):  # Blanks behind the header are no part of it.
+        if part.is_whole():  # Blanks behind the header are no part of it.
             assert content[at : at + 1] == b" "
     part.path.write_bytes(content[:-1])
-    assert not store.has(0)
-
-
-@pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff", b"[" * 100_000])
-def test_a_damaged_manifest_is_refused(store, content):
-    (store.folder / "manifest.json").write_bytes(content)
-    with pytest.raises(OutputError, match=r"manifest\.json is damaged; delete"):
-        store.begin(SETTINGS)
+    assert not part.is_whole()
 
 
 def test_a_part_for_which_there_is_no_room_is_not_there(store):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.raises(OSError, match=r"too large") as error:
-            store.put(0, {"values": np.zeros(1000)})
+        with pytest.raises(OSError, match="too large") as error:
+            store.put(0, {"values": np.zeros(1000)}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert error.value.errno == errno.EFBIG
-    assert not store.has(0)
-    assert sorted(path.name for path in store.folder.iterdir()) == ["lock", "manifest.json"]
+    assert not store.part(0).is_whole()
+    assert names(store.folder) == ["lock", "lock-1-of-1", "manifest.json"]
 
 
-def test_goes_on_if_nothing_has_changed(tmp_path):
-    output = tmp_path / "out"
-    with Store(output) as store:
+def test_put_that_is_interrupted_leaves_nothing(store, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        store.put(0, {"values": np.zeros(3)}, {})
+    assert not list(store.folder.glob("part-*"))
+
+
+# ---------------------------------------------------------------------------------------------
+# The manifest
+
+
+@pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff", b"[" * 100_000])
+def test_a_damaged_manifest_is_refused(output, content):
+    with Store(output, Share()) as store:
+        store.begin(SETTINGS)
+        store.put(0, {"values": np.zeros(1)}, {})
+        (store.folder / "manifest.json").write_bytes(content)
+    with (
+        Store(output, Share()) as store,
+        pytest.raises(OutputError, match=r"manifest\.json is damaged; --force drops the unfinish"),
+    ):
+        store.begin(SETTINGS)
+    with Store(output, Share(), force=True) as store:
         assert not store.begin(SETTINGS)
-        store.put(0, {"values": np.zeros(1)})
-    with Store(output) as store:
+        assert not store.part(0).is_whole()
+
+
+def test_resumes_if_nothing_has_changed(output):
+    with Store(output, Share()) as store:
+        assert not store.begin(SETTINGS)
+        store.put(0, {"values": np.zeros(1)}, {})
+    with Store(output, Share()) as store:
         assert store.begin(SETTINGS)
-        assert [store.has(number) for number in range(2)] == [True, False]
-        with pytest.raises(OutputError, match=r"layers was \[0, 1\], is \[1\].*--force"):
-            store.begin({**SETTINGS, "layers": [1]})
-    with Store(output, force=True) as store:
-        assert not store.begin({**SETTINGS, "layers": [1]})
-        assert not store.has(0)
-        store.remove()
-    assert list(tmp_path.iterdir()) == []
+        assert [store.part(number).is_whole() for number in range(2)] == [True, False]
+    with (
+        Store(output, Share()) as store,
+        pytest.raises(OutputError, match=r"layers was \[0, 1\], is \[1\]\. Run it.*--force"),
+    ):
+        store.begin(OTHERS)
+    with Store(output, Share(), force=True) as store:
+        assert not store.begin(OTHERS)
+        assert not store.part(0).is_whole()
 
 
-def test_leaves_the_files_of_others(store):
-    (store.folder / "notes.txt").write_text("mine")
-    store.remove()
-    assert [path.name for path in store.folder.iterdir()] == ["notes.txt"]
+def test_results_that_were_invalidated_are_dropped(output):
+    with Store(output, Share()) as store:
+        store.begin(SETTINGS)
+        store.put(0, {"values": np.zeros(1)}, {})
+        store.invalidate()
+        store.begin(SETTINGS)
+        assert not store.part(0).path.exists()
 
 
-def test_an_output_that_is_there(tmp_path):
-    (tmp_path / "out").write_text("precious")
-    with pytest.raises(OutputError, match="out exists already; --force replaces it"):
-        Store(tmp_path / "out")
+# ---------------------------------------------------------------------------------------------
+# Who leaves last
 
 
-def test_safetensors_reads_what_is_streamed(tmp_path):
-    blocks = [np.ones((2, 3), np.float16), np.zeros((1, 3), np.float16)]
-    arrays = [Array("a", np.dtype(np.float16), (3, 3), blocks)]
-    arrays.append(Array("b", np.dtype(np.int64), (2,), [np.arange(2)]))
-    write_safetensors(tmp_path / "file", arrays, {"key": "value"})
-    found = load_file(tmp_path / "file")
-    np.testing.assert_array_equal(found["a"], np.concatenate(blocks))
-    np.testing.assert_array_equal(found["b"], [0, 1])
+def test_nothing_is_left_of_what_was_not_begun(output):
+    with Store(output, Share()) as store:
+        store.input_path.write_text(">a\nACGU\n")
+    assert names(output.parent) == []
 
 
-@pytest.mark.parametrize("posix", [True, False])
-def test_reserves_room_or_says_that_there_is_none(tmp_path, monkeypatch, posix):
-    if not posix:
-        monkeypatch.delattr("os.posix_fallocate")
-        usage = type("Usage", (), {"free": 1 << 20})
-        monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    reserve(tmp_path / "file", 1000)
-    with pytest.raises(OSError, match=r"No space|too large") as error:
-        reserve(tmp_path / "file", 1 << 60)
-    assert error.value.errno in (errno.ENOSPC, errno.EFBIG)
+def test_a_finished_run_leaves_nothing(output):
+    with Store(output, Share()) as store:
+        store.begin(SETTINGS)
+        store.put(0, {"values": np.zeros(1)}, {})
+        store.finish()
+        store.finish_share()
+        assert store.done
+        assert not store.part(0).path.exists()
+    assert names(output.parent) == []
+
+
+def test_leaves_the_files_of_others(output):
+    with Store(output, Share()) as store:
+        store.begin(SETTINGS)
+        (store.folder / "notes.txt").write_text("mine")
+        store.finish()
+        store.finish_share()
+    assert names(store.folder) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_a_process_that_comes_late_finds_the_work_done(output, order):
+    first, second, last = (Share(index, 3) for index in order)
+    with Store(output, first) as store:
+        store.begin(SETTINGS)
+        store.finish_share()  # before the others have put anything
+    with Store(output, second) as store:
+        assert not store.begin(SETTINGS)
+        store.finish()
+        store.finish_share()
+    with Store(output, last) as store:
+        assert store.begin(SETTINGS, whole=True)
+        assert store.done
+        store.finish_share()
+    assert names(output.parent) == []
+
+
+def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
+    with Store(output, Share(0, 2)) as store:
+        store.begin(SETTINGS)
+        store.finish()
+        store.finish_share()
+    with Store(output, Share(1, 2)) as store:
+        assert not store.begin(SETTINGS, whole=False)
+        assert not store.done
+    with Store(output, Share(1, 2)) as store:
+        store.finish()
+        with pytest.raises(OutputError, match=r"out\.npz exists already; --force replaces it"):
+            store.begin(OTHERS, whole=True)
+
+
+def test_the_last_of_several_at_once_deletes_the_folder(output):
+    with Store(output, Share(0, 2)) as one:
+        one.begin(SETTINGS)
+        with Store(output, Share(1, 2)) as two:
+            two.begin(SETTINGS)
+            two.finish()
+            two.finish_share()
+        assert one.folder.exists()
+        one.finish_share()
+    assert names(output.parent) == []
+
+
+# ---------------------------------------------------------------------------------------------
+# Two at once
+
+
+def test_a_share_is_computed_by_one_process(output):
+    busy = pytest.raises(OutputError, match=r"another process is working on .*out\.npz")
+    with Store(output, Share(1, 2)) as store:
+        with busy:
+            Store(output, Share(1, 2))
+        store.begin(SETTINGS)
+        with Store(output, Share(0, 2)) as other:
+            other.begin(SETTINGS)
+    assert names(store.folder) == ["lock", "lock-1-of-2", "lock-2-of-2", "manifest.json"]
+
+
+def test_results_are_not_dropped_under_who_works_with_them(output):
+    with Store(output, Share(0, 2)) as store:
+        store.begin(SETTINGS)
+        store.put(0, {"values": np.zeros(1)}, {})
+        with (
+            Store(output, Share(), force=True) as other,
+            pytest.raises(OutputError, match="another process is working on"),
+        ):
+            other.begin(OTHERS)
+        assert store.part(0).is_whole()
+        assert store.begin(SETTINGS)
+
+
+def test_several_that_force_at_once_agree(output):
+    with Store(output, Share()) as store:
+        store.begin(OTHERS)
+        store.put(0, {"values": np.zeros(1)}, {})
+    with (
+        Store(output, Share(0, 2), force=True) as one,
+        Store(output, Share(1, 2), force=True) as two,
+    ):
+        assert not two.begin(SETTINGS)
+        two.put(1, {"values": np.zeros(1)}, {})
+        assert one.begin(SETTINGS)
+        assert [one.part(number).is_whole() for number in range(2)] == [False, True]
+
+
+def come_and_go(output, index, rounds):
+    for _ in range(rounds):
+        with Store(output, Share(index, 3)) as store:
+            store.begin(SETTINGS)
+            store.put(index, {"values": np.zeros(9)}, {})
+            store.finish()
+            store.finish_share()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
+def test_processes_that_come_and_go(output):
+    context = multiprocessing.get_context("fork")
+    arguments = [(output, index, 30) for index in range(3)]
+    children = [context.Process(target=come_and_go, args=one) for one in arguments]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    with Store(output, Share()) as store:
+        store.begin(SETTINGS)
+        store.finish()
+        store.finish_share()
+    assert names(output.parent) == []
+
+
+def hold(output, ready, wait):
+    with Store(output, Share()) as store:
+        store.begin(SETTINGS)
+        store.put(0, {"values": np.zeros(1)}, {})
+        ready.set()
+        wait.wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
+def test_a_process_that_is_killed_holds_nothing(output):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    child = context.Process(target=hold, args=(output, ready, context.Event()))
+    child.start()
+    assert ready.wait(60)
+    with pytest.raises(OutputError, match="another process"):
+        Store(output, Share())
+    child.kill()
+    child.join()
+    with Store(output, Share()) as store:
+        assert store.begin(SETTINGS)
+
+
+# ---------------------------------------------------------------------------------------------
+# The place
+
+
+def test_where_nothing_can_be_written(output):
+    with pytest.raises(OutputError, match=r"there is no folder .*nowhere"):
+        check_place(output.parent / "nowhere" / "out.npz")
+    (output.parent / "out.npz.partial").write_text("mine")
+    with pytest.raises(OutputError, match=r"partial, where unfinished results are kept, is a file"):
+        check_place(output)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ernie_rna.run.loading import load_masked_lm
-from ernie_rna.scoring.masked_lm import NUCLEOTIDES, mask_tokens, nucleotide_log_probabilities
+from ernie_rna.scoring.letter_scores import NUCLEOTIDES
+from ernie_rna.scoring.masking import mask_tokens, nucleotide_log_probabilities
 from tests.golden_folder import write_golden_folder
 
 # The head runs on the wanted positions alone, which rounds otherwise: 3.8e-6, of values to 12; and

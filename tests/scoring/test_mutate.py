@@ -8,7 +8,8 @@ import torch
 
 from ernie_rna.cli import main as cli
 from ernie_rna.run.loading import EncodingError
-from ernie_rna.scoring.masked_lm import NUCLEOTIDES, mask_tokens
+from ernie_rna.scoring.letter_scores import NUCLEOTIDES
+from ernie_rna.scoring.masking import mask_tokens
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences.fasta import InputError
 

@@ -1,15 +1,12 @@
 """What the ablation takes away, seen in the scores of the layers, and its table."""
 
-import json
-
-import pytest
 import torch
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 
-from recipes.pretraining.initial_weights import new_model
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from recipes.pretraining.settings import Settings
+from recipes.pretraining.weights import average_of, new_model
 from scripts import ablate
-from tests.pretraining.test_pretraining import MODEL, SETTINGS, config_file, table  # noqa: F401
+from tests.recipes.conftest import MODEL, TRAINING, config, table  # noqa: F401
 
 
 def scores(pairing, carried, *, queries=True):
@@ -49,10 +46,21 @@ def test_not_carried_each_layer_begins_with_the_pairing_scores():
     assert not torch.allclose(carried[2], kept[2])
 
 
-@pytest.mark.usefixtures("config_file")
-def test_a_table_of_all_four(table, tmp_path, capsys):  # noqa: F811
-    (tmp_path / "config.json").write_text(json.dumps({**SETTINGS, "steps": 2, "eval_steps": 2}))
-    command = [tmp_path / "config.json", table, tmp_path / "out", "--seeds", "1"]
+def test_copies_do_without_as_well():
+    """As the moving average is one, whose scores must be those of the model."""
+    model = new_model(Settings(model=MODEL, pairing_gain=20.0)).eval()
+    ablate.take_away(model, False, False)
+    batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
+    with torch.no_grad():
+        for one in (model, average_of(model, 0.0).module):
+            first, *later = one.ernie_rna(**batch, output_attention_biases=True).attention_biases
+            assert (first == first[:, :, :1, :1]).all()
+            assert len(later) == 2
+
+
+def test_a_table_of_all_four(table, config, tmp_path, capsys):  # noqa: F811
+    settings = config(training={**TRAINING, "max_steps": 2, "use_cpu": True})
+    command = [settings, table, tmp_path / "out", "--seeds", "1"]
     assert ablate.main([*map(str, command)]) == 0
     printed = capsys.readouterr().out
     lines = printed[printed.index("variant") :].splitlines()

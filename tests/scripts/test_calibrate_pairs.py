@@ -8,7 +8,7 @@ import pytest
 from ernie_rna.structures.fold import Fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
-from recipes.pretraining.data import Rna
+from recipes.pretraining.rnas import Rna
 from scripts import calibrate_pairs
 
 HAIRPIN = "GGGGGGAAAACCCCCC", "((((((....))))))"
@@ -21,15 +21,16 @@ def folder(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     pairs = from_dot_bracket(HAIRPIN[1])
 
-    def fold(sequences, folder, matrix, min_loop):
-        for id, text in sequences.items():
+    def fold(rnas, folder, matrix, min_loop):
+        for id, text in ((rna.id, rna.sequence) for rna in rnas):
             logits = random.normal(0, 2, (len(text), len(text)))
             logits[tuple(np.array(pairs).T)] += 2
             yield Fold(Structure(id, text, [*pairs[:4], (4, 10)]), logits)
 
     monkeypatch.setattr(calibrate_pairs, "fold", fold)
-    monkeypatch.setattr(calibrate_pairs, "reads_head", lambda *arguments: True)
-    (tmp_path / "config.json").write_text('{"model_type": "ernie_rna"}')
+    architecture = "ErnieRnaForPreTraining"
+    config = {"model_type": "ernie_rna", "architectures": [architecture]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     rows = [f"{n}\t{HAIRPIN[0]}\t{HAIRPIN[1]}\tF{n % 8}\tvalidation\n" for n in range(ROWS)]
     (tmp_path / "known.tsv").write_text(
         "id\tsequence\tdot_bracket\tfamily\tsplit\n" + "".join(rows)
@@ -57,14 +58,14 @@ def test_a_dry_run_writes_nothing(folder, capsys):
     assert (folder / "config.json").read_text() == before
 
 
-def test_a_model_without_a_head_is_refused(folder, monkeypatch, capsys):
-    monkeypatch.setattr(calibrate_pairs, "reads_head", lambda *arguments: False)
+def test_a_model_without_a_head_is_refused(folder, capsys):
+    (folder / "config.json").write_text('{"model_type": "ernie_rna", "architectures": []}')
     assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 1
     assert "no head for structures" in capsys.readouterr().err
 
 
 def test_families_are_in_one_half_alone():
-    rnas = [Rna(str(n), "ACGU", ((0, 3),), f"F{n % 4}") for n in range(20)]
+    rnas = [Rna(str(n), "ACGU", "", "(..)", f"F{n % 4}") for n in range(20)]
     fitted, others = calibrate_pairs.halves(rnas, 3)
     assert len(fitted) == len(others) == 6
     assert not {rna.family for rna in fitted} & {rna.family for rna in others}

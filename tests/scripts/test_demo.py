@@ -30,11 +30,9 @@ def printed(tmp_path_factory) -> str:
 import sys
 from pathlib import Path
 from ernie_rna import data
-from ernie_rna.structures.contacts import allowed_pairs
-from ernie_rna.structures.formats.structure import Structure
 from scripts import demo
-examples = shipped.examples()
-shipped._HERE = Path({str(folder)!r})
+examples = data.examples()
+data._HERE = Path({str(folder)!r})
 demo.examples = lambda: examples
 sys.exit(demo.main(["--out-dir", "out"]))
 """
@@ -57,17 +55,30 @@ def test_every_rna_is_shown_beside_its_known_structure(printed):
 
 @pytest.mark.slow
 def test_the_steps_follow_each_other(printed):
-    steps = ("Fold", "Draw", "Embed", "Change a stem", "Fill a mask", "Convert")
+    steps = ("Fold", "Draw", "Embed", "Change a stem", "Convert")
     places = [printed.index(f"=== {step}") for step in steps]
     assert places == sorted(places)
     assert " of 8; by chance one in 13 would be" in printed
-    assert printed.count("%  ") == 4
+    assert "the language model" not in printed  # which mini is too small for
     assert "missed" not in printed
-    assert "All of it: ernie-rna verify" in printed
+    assert "All of it: python scripts/verify_parity.py" in printed
+
+
+def test_a_checkpoint_is_asked_as_a_language_model(tmp_path, capsys):
+    demo.ask_the_language_model(str(write_golden_folder(_new(tmp_path / "model"))))
+    printed = capsys.readouterr().out
+    assert printed.index("=== The same changes") < printed.index("=== Fill a mask")
+    assert printed.count("%  ") == 4
+    assert printed.count("\nmean ") == 1
+
+
+def _new(folder):
+    folder.mkdir()
+    return folder
 
 
 def test_without_mini_it_says_so(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(shipped, "_HERE", tmp_path)
+    monkeypatch.setattr(data, "_HERE", tmp_path)
     assert demo.main(["--out-dir", str(tmp_path / "out")]) == 1
     assert "'mini' is not in this installation" in capsys.readouterr().err
 
@@ -81,7 +92,7 @@ def test_a_command_that_fails_ends_it(capsys):
 def test_the_stem_is_that_of_a_hairpin():
     from ernie_rna.structures.formats.by_extension import read_structures
 
-    known = {one.id: one for one in read_structures(shipped.examples() / "rna.dbn")}
+    known = {one.id: one for one in read_structures(data.examples() / "rna.dbn")}
     rna = known[demo.CHANGED]
     assert rna.pairs[demo.STEM] == [(26, 51), (27, 50), (28, 49), (29, 48), (30, 47)]
 
@@ -98,11 +109,14 @@ def test_pairs_are_scored_by_one_base_at_a_time(model):
     """Against the same by hand, of C-G broken to G-G first."""
     sequence = "GACGGAAACGUC"
     broken, made_up = demo.score_pair(model, sequence, 2, 9)
-    first = demo.log_odds(model, sequence, 2, "G") + demo.log_odds(model, sequence, 9, "C")
+
+    def log_odds(sequence, position, letter):
+        values = demo.likelihoods(model, sequence, position)
+        return values[letter] - values[sequence[position]]
+
+    first = log_odds(sequence, 2, "G") + log_odds(sequence, 9, "C")
     assert broken == pytest.approx(first / 2)
-    both = demo.log_odds(model, "GAGGGAAACGUC", 9, "C") + demo.log_odds(
-        model, "GACGGAAACCUC", 2, "G"
-    )
+    both = log_odds("GAGGGAAACGUC", 9, "C") + log_odds("GACGGAAACCUC", 2, "G")
     assert made_up == pytest.approx((first + both) / 2)
     values = demo.likelihoods(model, sequence, 2)
     assert sum(np.exp(list(values.values()))) == pytest.approx(1)
@@ -113,12 +127,10 @@ def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
     from ernie_rna.structures import fold as fold_module
     from ernie_rna.structures.formats.by_extension import read_structures
 
-    (rna,) = (
-        one for one in read_structures(shipped.examples() / "rna.dbn") if one.id == demo.CHANGED
-    )
+    (rna,) = (one for one in read_structures(data.examples() / "rna.dbn") if one.id == demo.CHANGED)
     folded = {}
 
-    def fold(sequences, model, matrix):
+    def fold(sequences, model, matrix, progress):
         folded.update(sequences)
         for id, text in sequences.items():
             allowed = allowed_pairs([text])[0].numpy()
@@ -131,7 +143,7 @@ def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
 
 
 def test_a_stem_is_folded_with_its_changes(tmp_path):
-    model = write_golden_folder(tmp_path / "model")
+    model = write_golden_folder(_new(tmp_path / "model"))
     pairs = [(i, 40 - i) for i in range(20)]
     rna = Structure("stem", "GC" * 10 + "A" + "GC" * 10, pairs)
     rows = demo.fold_changes(str(model), rna)

@@ -71,11 +71,11 @@ def test_the_script_prints_a_table(tmp_path, capsys, what, column, title):
     printed = capsys.readouterr().out
     assert title in printed
     assert [line.split(" | ")[0] for line in printed.splitlines() if "weights" in line]
-    assert printed.count("\n| ") == 4
+    assert printed.count("\n| ") == 3
 
 
 def test_a_missing_column_is_named(tmp_path, capsys):
     table = tmp_path / "table.tsv"
     table.write_text("sequence\tsplit\nACGU\ttest\n")
     assert evaluate_embeddings.main(["families", "mini", str(table)]) == 1
-    assert "has no column family" in capsys.readouterr().err
+    assert "no column family" in capsys.readouterr().err

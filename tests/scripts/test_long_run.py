@@ -10,7 +10,6 @@ from tests.conftest import ROOT
 
 
 def test_every_run_ends_in_the_same_bytes():
-    pytest.importorskip("dnaio")
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("forks processes and counts their files as Linux does")
     command = [sys.executable, "scripts/long_run.py", "--sequences", "600", "--kills", "2"]

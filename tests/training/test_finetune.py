@@ -1,21 +1,26 @@
 """Fine-tuning: every task from a table to a folder that loads, and what is refused before."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from ernie_rna.convert.folder import MODULES
+from ernie_rna.cli.main import main
+from ernie_rna.convert.folder import code_files
+from ernie_rna.data import mini
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForSequenceClassification,
     ErnieRnaForTokenClassification,
 )
+from ernie_rna.training.tasks import TASKS
 from tests.training.conftest import QUICK, ROWS, TEST
 
 
@@ -146,7 +151,7 @@ def test_a_saved_model_can_be_trained_on(run, refusal, table, rows, tmp_path):
 def test_the_folder_loads_with_the_auto_classes(run, table, tmp_path):
     run(table(), "--task", "classification", *TEST)
     folder = tmp_path / "out"
-    assert {f"{module}.py" for module in MODULES} <= {path.name for path in folder.iterdir()}
+    assert {path.name for path in code_files()} <= {path.name for path in folder.iterdir()}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
     assert model(**tokenizer("AUGC", return_tensors="pt")).logits.shape == (1, 3)
@@ -188,12 +193,6 @@ def test_a_label_that_is_no_number(refusal, table, rows):
     rows[4]["number"] = "4,2"
     message = refusal(table(rows=rows), "--task", "regression", "--label-column", "number")
     assert "data.tsv: line 6: number: '4,2' is no number" in message
-    rows[4]["number"] = "nan"
-    message = refusal(table(rows=rows), "--task", "regression", "--label-column", "number")
-    assert "line 6: number: 'nan' is not finite" in message
-    rows[4]["number"] = ""
-    message = refusal(table(rows=rows), "--task", "regression", "--label-column", "number")
-    assert "line 6: number: an empty cell is no number" in message
 
 
 def test_sequences_that_are_too_long(refusal, table, rows):
@@ -219,27 +218,14 @@ def test_sequences_that_are_none(refusal, table, rows):
     assert "(line 7): it is empty" in refusal(table(rows=rows), "--task", "classification")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "it is empty; its first line must name the columns"),
-        ("sequence\tlabel\n", "no row behind the header"),
-        ("sequence\tlabel\nACGU\ta\tb\n", "line 2: 3 cells, and the header has 2"),
-        ("sequence\tsequence\nACGU\ta\n", "two columns are called 'sequence'"),
-        ("sequence\tlabel\nACGU\ta\nACGU\ta\n", "has 1 different labels"),
-    ],
-)
-def test_tables_that_are_none(refusal, tmp_path, text, message):
-    path = tmp_path / "broken.tsv"
-    path.write_text(text)
-    assert message in refusal(str(path), "--task", "classification")
+def test_one_class_is_none(refusal, table, rows):
+    rows = [row | {"label": "a"} for row in rows]
+    assert "has 1 different labels" in refusal(table(rows=rows), "--task", "classification")
 
 
 def test_splits_that_are_not_there(refusal, table):
     options = ("--task", "classification", "--split-column", "split", "--eval-split", "valid")
     assert "no row with split='valid'; there are test, train" in refusal(table(), *options)
-    message = refusal(table(), "--task", "classification", "--eval-split", "test")
-    assert "--eval-split needs --split-column" in message
 
 
 def test_flags_that_are_none(refusal, table):
@@ -252,27 +238,281 @@ def test_two_label_columns_for_one_label(refusal, table):
     assert "one label column is needed; got label, bases" in refusal(table(), *options)
 
 
-def test_a_folder_that_is_there(model_folder, table, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").touch()
-    argv = [str(model_folder), table(), str(tmp_path / "out"), "--task", "classification"]
-    assert finetune.main(argv) == 1
-    assert "not empty; --force writes into it" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("config.json", "not empty; --force replaces it"),
+        ("thesis.tex", "not empty, and thesis.tex is nothing that finetune writes"),
+    ],
+)
+def test_a_folder_that_is_there(refusal, table, tmp_path, content, message):
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused" / content).touch()
+    assert message in refusal(table(), "--task", "classification")
+    assert (tmp_path / "refused" / content).exists()
 
 
-def test_a_model_that_is_none(table, tmp_path, capsys):
-    argv = [str(tmp_path / "absent"), table(), str(tmp_path / "out"), "--task", "classification"]
-    assert finetune.main(argv) == 1
-    assert "error: " in capsys.readouterr().err
+def test_force_replaces_a_model_and_nothing_else(run, refusal, table, tmp_path):
+    run(table(), "--task", "classification", *TEST)
+    first = (tmp_path / "out" / "model.safetensors").stat().st_ino
+    run(table(), "--task", "classification", *TEST, "--force")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino != first
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused" / "thesis.tex").touch()
+    assert "name another folder" in refusal(table(), "--task", "classification", "--force")
 
 
-def test_a_missing_extra_is_named(model_folder, table, tmp_path, monkeypatch, capsys):
+def test_a_model_that_is_none(refusal, table):
+    message = refusal(table(), "--task", "classification", model="./absent")
+    assert "error: there is no folder ./absent" in message
+
+
+def test_a_missing_extra_is_named(refusal, table, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    argv = [str(model_folder), table(), str(tmp_path / "out"), "--task", "classification"]
-    assert finetune.main(argv) == 1
-    assert 'pip install "ernie-rna[train]"' in capsys.readouterr().err
+    assert 'pip install "ernie-rna[train]"' in refusal(table(), "--task", "classification")
 
 
-def test_the_command_knows_every_task_and_pairing():
-    assert set(cli_finetune.TASK_NAMES) == {*TASKS, "structure", "ribosome-loading"}
-    assert cli_finetune.PAIRINGS == PAIRINGS
+def test_a_head_that_was_trained_is_kept(run, table, rows, tmp_path):
+    """Neither is its bias set anew, nor a line of another head's logits handed on."""
+    options = ("--task", "regression", "--label-column", "number", "--frozen", *TEST)
+    run(table(), *options, "--learning-rate", "0.5")
+    more = [row | {"number": f"{float(row['number']) + 100}"} for row in rows]
+    run(table("more.tsv", more), *options, model=tmp_path / "out", out="next")
+    first, then = (
+        ErnieRnaForSequenceClassification.from_pretrained(tmp_path / name).classifier.bias
+        for name in ("out", "next")
+    )
+    assert abs(first - then) < 0.1
+
+
+def test_labels_of_exactly_minus_100_are_numbers(run, table, rows, tmp_path):
+    rows = [row | {"number": "-100"} for row in rows]
+    options = ("--task", "regression", "--label-column", "number", *TEST)
+    assert run(table(rows=rows), *options)["test"]["mse"] < 1
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert all(entry["loss"] > 0 for entry in log if "loss" in entry)
+
+
+def test_what_becomes_nan_ends_the_run(refusal, table):
+    options = ("--label-column", "number", "--learning-rate", "1e30", "--steps", 20)
+    message = refusal(table(), "--task", "regression", *options)
+    assert "became" in message
+    assert "in step" in message
+    assert "of the training rows in lines" in message
+    assert "nothing was saved" in message
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_evaluation_that_fails_leaves_the_model(
+    model_folder, table, tmp_path, monkeypatch, capsys, error
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("ernie_rna.training.tasks.Task.evaluate", fail)
+    options = ["-m", str(model_folder), "-o", str(tmp_path / "out"), *QUICK, *TEST]
+    code = main(["finetune", table(), *options, "--task", "classification"])
+    assert code == (130 if error is KeyboardInterrupt else 1)
+    assert "is saved" in capsys.readouterr().err
+    ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert not (tmp_path / "out.partial").exists()
+
+
+# ---------------------------------------------------------------------------------------------
+# Resuming
+
+
+class Killer(TrainerCallback):
+    def on_step_end(self, args, state, control, **rest):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def killed(model_folder, table, tmp_path, monkeypatch, capsys):
+    """Options of a run that was killed in step 3, its state of step 2 in broken.partial."""
+    options = ["--task", "classification", "--steps", "4", "--batch-size", "4", "--device", "cpu"]
+    argv = ["finetune", table(), "-m", str(model_folder), "-o", str(tmp_path / "broken"), *TEST]
+    with monkeypatch.context() as patch:
+        patch.setattr("ernie_rna.training.trainer.Progress", lambda _: Killer())
+        assert main([*argv, *options, "--resume"]) == 130
+    assert "run the same command again to resume" in capsys.readouterr().err
+    assert (tmp_path / "broken.partial" / "checkpoint-2").is_dir()
+    assert not (tmp_path / "broken").exists()
+    return [*argv, *options]
+
+
+def test_a_run_that_was_cut_off_comes_to_the_same_weights(killed, tmp_path):
+    # A kill while a state is written leaves one without trainer_state.json.
+    shutil.copytree(
+        tmp_path / "broken.partial/checkpoint-2", tmp_path / "broken.partial/checkpoint-3"
+    )
+    (tmp_path / "broken.partial" / "checkpoint-3" / "trainer_state.json").write_text("{")
+    assert main([*killed, "--resume"]) == 0
+    assert not (tmp_path / "broken.partial").exists()
+    whole = [str(tmp_path / "whole") if one.endswith("broken") else one for one in killed]
+    assert main(whole) == 0
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    ("more", "difference"),
+    [
+        (["--learning-rate", "1"], "options.learning_rate was 0.0001, is 1.0"),
+        (["--seed", "1"], "options.seed was 0, is 1"),
+        (["--frozen"], "options.frozen was False, is True"),
+        (["--lora", "2"], "options.lora was None, is 2"),
+        (["--task", "masked-lm"], "options.task was 'classification', is 'masked-lm'"),
+        (["--batch-size", "2"], "options.batch_size was 4, is 2"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_run_that_differs_is_not_resumed(killed, capsys, more, difference):
+    assert main([*killed, *more, "--resume"]) == 1
+    assert difference in capsys.readouterr().err
+
+
+def test_other_rows_are_not_resumed(killed, table, rows, capsys, tmp_path):
+    table(rows=[row | {"label": row["label"].replace("tRNA", "aRNA")} for row in rows])
+    assert main([*killed, "--resume"]) == 1
+    assert "labels was ['miRNA', 'rRNA', 'tRNA'], is ['aRNA'" in capsys.readouterr().err
+    assert main(killed) == 1
+    assert "--resume resumes it, --force drops it" in capsys.readouterr().err
+    assert main([*killed, "--resume", "--force"]) == 0
+    assert not (tmp_path / "broken.partial").exists()
+
+
+# ---------------------------------------------------------------------------------------------
+# What is known of the data and the training
+
+
+def test_leakage_is_told(run, table, rows, tmp_path, capsys):
+    rows[-1]["sequence"] = rows[0]["sequence"].replace("U", "t")
+    rows[1] |= {"sequence": rows[0]["sequence"], "label": "other"}
+    run(table(rows=rows), "--task", "classification", *TEST)
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert "1 of 6 sequences of test are in training as well" in facts["notes"][-1]
+    assert "1 training sequences stand there twice, with different labels" in facts["notes"]
+    assert "one training row alone has the class other" in facts["notes"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    printed = capsys.readouterr().err
+    for note in facts["notes"]:
+        assert note in card
+        assert note in printed
+
+
+def test_the_best_state_is_kept(run, table, tmp_path):
+    options = ("--eval-steps", 2, "--best", "mse", "--steps", 8, "--learning-rate", "0.3")
+    task = ("--task", "regression", "--label-column", "number", *TEST)
+    metrics = run(table(), *task, *options)
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    values = [entry["eval_mse"] for entry in log if "eval_mse" in entry]
+    assert len(values) == 4
+    assert metrics["test"]["mse"] == pytest.approx(min(values), rel=1e-5)
+    assert "</svg>" in (tmp_path / "out" / "curve.svg").read_text()
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_it_stops_early(run, table, tmp_path):
+    options = ("--eval-steps", 1, "--best", "accuracy", "--patience", 2, "--steps", 30)
+    run(table(), "--task", "classification", "--learning-rate", "1e-9", *options, *TEST)
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["steps"] == 3
+
+
+def test_a_metric_that_there_is_not(refusal, table):
+    message = refusal(table(), "--task", "classification", "--best", "r2", *TEST, code=2)
+    assert "argument --best: must be accuracy or macro_f1 or mcc" in message
+
+
+def test_json_is_json(model_folder, table, rows, tmp_path, capsys):
+    rows = [row | {"number": "1"} for row in rows]  # whose correlation is not defined
+    argv = ["finetune", table(rows=rows), "-m", str(model_folder), "-o", str(tmp_path / "out")]
+    task = ["--task", "regression", "--label-column", "number", *TEST]
+    assert main([*argv, *QUICK, *task, "--json"]) == 0
+
+    def refuse(word):
+        raise ValueError(word)
+
+    facts = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert facts["metrics"]["test"]["spearman"] is None
+    assert facts["splits"]["train"]["rows"] == 18
+
+
+def test_the_card_says_what_it_was_trained_on(run, table, tmp_path):
+    run(table(), "--task", "classification", "--lora", 2, *TEST)
+    card = (tmp_path / "out" / "README.md").read_text()
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["splits"]["test"]["sha256"] in card
+    for text in ("miRNA, rRNA, tRNA", "| test: guess |", "- lora: 2", "AutoModelForSequence"):
+        assert text in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize(
+    ("options", "frozen"),
+    [(("--frozen",), True), (("--lora", 2), False), ((), False)],
+    ids=["frozen", "lora", "whole"],
+)
+@pytest.mark.parametrize("task", ["structure", "ribosome-loading", "masked-lm"])
+def test_what_is_trained(run, table, model_folder, tmp_path, task, options, frozen):
+    column = {"ribosome-loading": ("--label-column", "number")}.get(task, ())
+    metrics = run(table(), "--task", task, *column, *options, "--learning-rate", "0.1", *TEST)
+    assert set(metrics["test"]) == set(TASKS[task].metric_names)
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (model_folder, tmp_path / "out")
+    )
+    name = "ernie_rna.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(before[name], after[name]) == frozen
+    last = "ernie_rna.layers.1.fc2.weight"  # behind the scores that structures are read off
+    assert torch.equal(before[last], after[last]) == (frozen or task == "structure")
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert 0 < facts["weights_trained"] < facts["weights"] or not options
+
+
+def test_structures(run, table, tmp_path):
+    run(table(), "--task", "structure", "--positive-weight", 5, *TEST)
+    config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
+    assert config.architectures == ["ErnieRnaForSecondaryStructure"]
+    assert (config.pair_heads, config.pair_positive_weight) == ([5], 5)
+    auto_map = json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModel"] == "modeling_ernie_rna.ErnieRnaForSecondaryStructure"
+
+
+def test_the_calibration_of_another_head_goes(run, table, tmp_path):
+    run(table(), "--task", "structure", "--frozen", *TEST, model="mini")
+    assert ErnieRnaConfig.from_pretrained(mini()).pair_calibration is not None
+    config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
+    assert config.pair_calibration is None
+    assert config.pair_channels == ErnieRnaConfig.from_pretrained(mini()).pair_channels
+
+
+def test_sequences_that_admit_no_pair(run, table, rows):
+    rows = [row | {"sequence": "A" * 9, "dot_bracket": "." * 9} for row in rows]
+    metrics = run(table(rows=rows), "--task", "structure", *TEST)
+    assert metrics["test"]["f1"] == 1  # no pair, and none predicted
+
+
+def test_ribosome_loading_has_the_scaler_of_the_training_rows(run, table, rows, tmp_path):
+    run(table(), "--task", "ribosome-loading", "--label-column", "number", *TEST)
+    config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
+    numbers = [float(row["number"]) for row in rows if row["split"] == "train"]
+    assert config.loading_mean == pytest.approx(np.mean(numbers))
+    assert config.loading_scale == pytest.approx(np.std(numbers))
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(model_folder, table, tmp_path):
+    options = ["--task", "structure", "--steps", "3", "--device", "cpu", *TEST]
+    shared = [table(), "-m", str(model_folder), *options]
+    one = [sys.executable, "-m", "ernie_rna", "finetune", *shared]
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+    two += ["0", "-m", "ernie_rna", "finetune", *shared]
+    for command, size, name in ((one, "4", "one"), (two, "2", "two")):
+        command = [*command, "--batch-size", size, "-o", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("weights were trained") == 1
+    assert (tmp_path / "two" / "metrics.json").exists()

@@ -1,21 +1,20 @@
-"""A desk whose jobs run in this process, on a small model with random weights."""
+"""Requests that are answered in this process, by a small model with random weights."""
 
 from pathlib import Path
 
 import pytest
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 
-from ernie_rna.web.inputs import Limits
-from ernie_rna.web.requests import Desk
+from ernie_rna.options import ServeOptions
+from ernie_rna.web.requests import Requests
 
-LIMITS = Limits(sequences=4, nucleotides=100, together=150, masked=20)
+LIMITS = ServeOptions(sequences=4, nucleotides=1500, workers=2)
 
 
 class InThisProcess:
-    """In the place of `Workers`."""
+    """In the place of a `Pool`."""
 
     def __init__(self, tasks):
-        self.models = tasks.describe()
         self._tasks = tasks
 
     def run(self, task, **arguments):
@@ -25,18 +24,18 @@ class InThisProcess:
 @pytest.fixture
 def saved(config, tmp_path) -> Path:
     """A folder with both heads."""
-    folder = tmp_path / "small"
+    folder = tmp_path / "on-the-server" / "small"
     ErnieRnaForPreTraining(config).eval().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def desk(saved, tmp_path) -> Desk:
-    for module in ("dnaio", "matplotlib", "RNA"):
+def requests(saved, tmp_path) -> Requests:
+    for module in ("matplotlib", "RNA"):
         pytest.importorskip(module)
     from ernie_rna.web.tasks import Tasks
 
     folder = tmp_path / "results"
     folder.mkdir()
-    tasks = Tasks({"small": str(saved)}, device="cpu", threads=None)
-    return Desk(InThisProcess(tasks), LIMITS, folder)
+    pool = InThisProcess(Tasks({"small": str(saved)}, ServeOptions(device="cpu")))
+    return Requests(pool, pool.run("describe"), LIMITS, folder)

@@ -1,110 +1,112 @@
-"""What a request gives: files, pictures and a line; and what it leaves behind."""
+"""Text of a box: what is read of it, what is refused, and what a request leaves behind."""
 
-import numpy as np
+import os
+import time
+from dataclasses import replace
+
 import pytest
 
-from ernie_rna.data import examples
-from ernie_rna.embeddings.readers import read_embeddings, read_metadata
+from ernie_rna.options import ServeOptions
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.web.requests import ALL_HEADS, AS_FOLDED
+from ernie_rna.web.requests import UNNAMED, decode, make_room, read_text
 
-TEXT = ">one RNA of_x\nGGGGAAAACCCC\n>two RNA of_x\nGGGAAACCCAGC"
-
-
-def names(result):
-    return [file.name for file in result.files]
-
-
-def test_folds_all(desk):
-    result = desk.fold(TEXT, "small")
-    assert names(result) == [
-        "structures.dbn",
-        "structures.ct",
-        "pairs.tsv",
-        "bases.tsv",
-        "probabilities.npz",
-    ]
-    assert result.text == result.files[0].read_text().rstrip()
-    one, two = read_structures(result.files[0])
-    assert read_structures(result.files[1]) == [one, two]
-    assert [one.id, two.id] == ["one", "two"]
-    assert np.load(result.files[-1])["two"].shape == (12, 12)
-    assert len(result.files[3].read_text().splitlines()) == 1 + 24
-
-
-def test_draws_the_one_that_is_chosen(desk):
-    result = desk.draw(TEXT, "small", "two")
-    assert result.text.startswith("two: ")
-    assert [file.name for file in result.pictures] == ["drawing.svg", "arcs.svg"]
-    assert all("<svg" in file.read_text() for file in result.pictures)
-
-
-def test_known_structures_of_examples_are_below(desk):
-    fasta = (examples() / "rna.fasta").read_text()
-    text = next(">" + one for one in fasta.split(">") if one.startswith("hammerhead"))
-    assert "known structure is below" in desk.draw(text, "small", None).text
+LIMITS = ServeOptions(sequences=2, nucleotides=15)
+TEXT = ">one RNA\nGGGGAAAACCCC\n>two RNA\nGGGAAACCCAGC"
 
 
 @pytest.mark.parametrize(
-    ("layer", "head", "shape"),
+    ("text", "expected"),
     [
-        (AS_FOLDED, ALL_HEADS, (12, 12)),
-        (AS_FOLDED, 3, (12, 12)),
-        (0, ALL_HEADS, (12, 12, 12)),
-        (3, ALL_HEADS, (12, 12, 12)),
-        (2, 7, (12, 12)),
+        (">a x y\nACGU\n>b\nGGCC\nTT", [("a", "ACGU"), ("b", "GGCCTT")]),
+        ("\n\n >a\r\nacgu\r\n", [("a", "acgu")]),
+        ("# a comment\n>a\nACGU", [("a", "ACGU")]),
+        (" ACGU ACG u\n", [(UNNAMED, "ACGUACGu")]),
     ],
 )
-def test_maps_by_layer_and_head(desk, layer, head, shape):
-    result = desk.pairing_map(TEXT, "small", "one", layer, head)
-    picture, matrix = result.files
-    assert picture.name == "map.svg"
-    assert np.load(matrix)["one"].shape == shape
+def test_fasta_or_a_bare_sequence(text, expected):
+    assert [(one.id, one.sequence) for one in read_text(text, LIMITS)] == expected
 
 
-def test_substitutions(desk):
-    result = desk.substitutions(TEXT, "small", "one", masked=True)
-    arrays = np.load(result.files[1])
-    assert str(arrays["sequence"]) == "GGGGAAAACCCC"
-    assert arrays["effects"].shape == (12, 4)
-    single = desk.substitutions(TEXT, "small", "one", masked=False)
-    assert not np.allclose(np.load(single.files[1])["effects"], arrays["effects"])
-    with pytest.raises(InputError, match="up to 20 nt here"):
-        desk.substitutions("ACGU" * 6, "small", None, masked=True)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "there is no RNA yet"),
+        (" \n", "there is no RNA yet"),
+        ("MKVLAEFFGP", "looks like a protein"),
+        ("ACGZGACGUA", r"'Z' at position 4 is no nucleotide code$"),
+        (">a\nAC-GU", "gap of an alignment"),
+        (">a\n>b\nACGU", r"record 1 \(a\): it is empty"),
+        (">a\nACGU\n>a\nACGU", "record 2: there is a record with the id 'a'"),
+        (">a\nAC\x01GU", "line 2: control character"),
+        ("ACGU\nGGCC", "2 lines without a header: write a line >name above them if they are one"),
+        ("ACGU" * 4, "16 nt together; this page takes up to 15"),
+        (">a\nA\n>b\nA\n>c\nA", "3 sequences; this page takes up to 2"),
+        (">a\nAAAAAAAA\n>b\nAAAAAAAA", "16 nt together; this page takes up to 15"),
+        (">" + 3000 * "a", "3001 characters; this page takes up to 2015"),
+        (">a\nAC\ud800GU", "'.' at position 3 is no nucleotide code"),
+    ],
+)
+def test_what_is_refused(text, message):
+    with pytest.raises(InputError, match=message) as raised:
+        read_text(text, LIMITS)
+    assert "--" not in str(raised.value)
 
 
-def test_embeddings_say_nothing_of_the_server(desk, saved):
-    result = desk.embeddings(TEXT, "small")
-    one, two = read_embeddings(result.files[1])
-    assert (one.id, two.id) == ("one", "two")
-    assert read_metadata(result.files[1])["model"]["name"] == "small"
-    assert str(saved).encode() not in result.files[1].read_bytes()
+def test_loaded_files_are_text():
+    assert decode(b"\xef\xbb\xbf>a\nACGU") == ">a\nACGU"
+    with pytest.raises(InputError, match="no plain text"):
+        decode(b"\x1f\x8b\x08")
+
+
+def test_limits_of_a_model_and_of_a_task(requests, saved):
+    with pytest.raises(InputError, match="RNA has 255 nt; this page takes up to 254"):
+        requests.check("fold", 255 * "A", "small")
+    with pytest.raises(InputError, match=r"there is no model .*; choose small"):
+        requests.check("fold", TEXT, str(saved))
     with pytest.raises(InputError, match="two RNAs or more"):
-        desk.embeddings("ACGU", "small")
+        requests.check("embeddings", "ACGU", "small")
+    longer = replace(requests.models["small"], nucleotides=1000)
+    requests.models["small"] = longer
+    requests.check("substitutions", 400 * "A", "small", masked=True)
+    requests.check("substitutions", 401 * "A", "small", masked=False)
+    with pytest.raises(InputError, match=r"has 401 nt; .* up to 400 nt here: choose the single"):
+        requests.check("substitutions", 401 * "A", "small", masked=True)
 
 
-def test_models_are_those_of_the_server(desk, saved):
-    assert desk.models["small"].layers == 3
-    with pytest.raises(InputError, match="there is no model"):
-        desk.fold(TEXT, str(saved))
+def test_an_id_that_is_gone_means_the_first(requests):
+    drawn = [requests.check("map", TEXT, "small", id)["drawn"].id for id in ("two", "gone", None)]
+    assert drawn == ["two", "one", "one"]
 
 
-def test_ids_as_they_are_typed(desk):
-    assert desk.ids(TEXT) == ["one", "two"]
-    assert desk.ids(">one\n") == []
+def test_ids_as_they_are_typed(requests):
+    assert requests.ids(TEXT) == ["one", "two"]
+    assert requests.ids(">one\n") == []
 
 
-def test_titles_are_no_formulas(desk):
-    assert desk.draw(">a$\\frac{$<b>\nGGGGAAAACCCC", "small", None).pictures
+def test_files_are_where_nobody_can_guess(requests):
+    for _ in range(2):
+        requests.answer(requests.check("map", TEXT, "small"))
+    one, two = requests.folder.iterdir()
+    assert len(one.name) == len(two.name) > 20
 
 
-def test_a_request_that_fails_leaves_nothing(desk, monkeypatch):
+def test_a_request_that_fails_leaves_nothing(requests, monkeypatch):
     def fails(task, folder, **arguments):
         (folder / "half").touch()
         raise RuntimeError
 
-    monkeypatch.setattr(desk.workers, "run", fails)
+    monkeypatch.setattr(requests.pool, "run", fails)
     with pytest.raises(RuntimeError):
-        desk.fold(TEXT, "small")
-    assert list(desk.folder.iterdir()) == []
+        requests.answer(requests.check("fold", TEXT, "small"))
+    assert list(requests.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("size", "left"), [(4, {"0", "1", "2"}), (3, {"0", "1"}), (0, set())])
+def test_old_files_go_first(tmp_path, size, left):
+    for number in range(3):
+        file = tmp_path / f"request{number}" / str(number)
+        file.parent.mkdir()
+        file.write_bytes(b"12"[: 1 + number % 2])
+        os.utime(file, (time.time() - 10 * number,) * 2)
+    make_room(tmp_path, size)
+    assert {file.name for file in tmp_path.rglob("?")} == left

@@ -1,21 +1,18 @@
-"""Which models are served under which names, and what is refused before one is loaded."""
+"""What is refused before a model is loaded."""
 
 import socket
 
 import pytest
 
 from ernie_rna.cli import main as cli
-from ernie_rna.data import mini
-from ernie_rna.web.server import _check_port, name_models
+from ernie_rna.web.server import _check_port, serve
 
 
-def test_models_are_called_after_their_folders(tmp_path):
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    named = name_models(["mini", str(folder), "USER/NAME"])
-    assert named == {"mini": str(mini()), "mine": str(folder), "USER/NAME": "USER/NAME"}
-    with pytest.raises(ValueError, match="two models are called mine"):
-        name_models([str(folder), f"{folder}/"])
+def test_two_models_of_one_name(tmp_path):
+    for module in ("matplotlib", "pebble", "RNA"):
+        pytest.importorskip(module)
+    with pytest.raises(ValueError, match=r"two models have the same name \(mini, mini\)"):
+        serve(["mini", "mini"])
 
 
 def test_a_port_in_use_is_told():
@@ -25,14 +22,6 @@ def test_a_port_in_use_is_told():
             _check_port("127.0.0.1", port)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["-m", "./none"], "there is no folder ./none"),
-        (["--seconds", "0"], "--seconds must be above 0; got 0.0"),
-        (["--workers", "-1"], "--workers must be above 0; got -1"),
-    ],
-)
-def test_what_the_command_refuses(capsys, options, message):
-    assert cli.main(["serve", *options]) == 1
-    assert message in capsys.readouterr().err
+def test_a_folder_that_is_none(capsys):
+    assert cli.main(["serve", "-m", "./none"]) == 1
+    assert "there is no folder ./none" in capsys.readouterr().err

@@ -1,0 +1,455 @@
+"""The commands on models and what comes with them: convert, push, verify, info, examples."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_rna.cli.arguments import add_command, add_model, add_options, read_options
+from ernie_rna.convert.export import ConvertOptions, Export, convert
+from ernie_rna.convert.folder import files_to_push, push
+from ernie_rna.data import EXAMPLE_FILES, examples
+from ernie_rna.options import ModelOptions, Options, option, parse_whole, whole
+from ernie_rna.run.find_model import find_model
+from ernie_rna.run.outputs import OutputError, replacing
+
+if TYPE_CHECKING:
+    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add the commands to `ernie-rna`."""
+    _add_convert(subparsers)
+    _add_push(subparsers)
+    _add_verify(subparsers)
+    _add_info(subparsers)
+    _add_examples(subparsers)
+
+
+# ---------------------------------------------------------------------------------------------
+# convert
+
+
+def _add_convert(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "convert",
+        _convert,
+        "a checkpoint into a folder for the Hub",
+        """\
+Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that can
+be pushed to the Hub: configuration, weights, tokenizer, the model's code and a card.
+
+CHECKPOINT is the authors' .pt file (pretrained, or fine-tuned for secondary structure, closeness or
+ribosome loading), or a folder with the model.safetensors of multimolecule/ernierna or -ss. Which of
+them it is, its keys say. Nothing in it is run. Unknown, missing and misshaped weights are errors;
+what is left out is listed with its reason. OUT_DIR appears once it has been loaded in a fresh
+process and compared, or not at all.
+""",
+        """\
+  ernie-rna convert ERNIE-RNA_pretrain.pt ERNIE-RNA
+  ernie-rna convert ERNIE-RNA_ss_prediction.pt ERNIE-RNA-ss --pairing-scores zero
+""",
+        interrupted="; OUT_DIR is as it was",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file, or a folder with one")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="the folder to write")
+    add_options(parser, ConvertOptions)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    options = read_options(ConvertOptions, args)
+    print("\n".join(_report(convert(args.checkpoint, args.out_dir, options=options))))
+    return 0
+
+
+def _report(written: Export) -> Iterator[str]:
+    """What was read, what became of it, and what was written."""
+    conversion, source = written.conversion, written.conversion.source
+    config, kind = conversion.config, conversion.kind
+    yield f"read      {source.path} ({source.kind}, names of {conversion.naming.name})"
+    yield f"sha256    {source.sha256}"
+    yield (
+        f"model     {config.num_hidden_layers} layers, {config.num_attention_heads} heads, width "
+        f"{config.hidden_size}, feed-forward {config.intermediate_size}, "
+        f"{config.max_position_embeddings} tokens"
+    )
+    if kind:
+        scores = f"pairing scores: {config.pairing_scores}"
+        yield f"head      {kind.task} ({kind.model_class}), {scores}"
+    if config.weights_origin == "random":
+        yield "note      the weights are random: never trained, and nobody's work"
+    yield from (f"note      {note}" for note in conversion.notes)
+    lists = {"dropped": conversion.dropped, "made by a rule": conversion.initialised}
+    for title, reasons in lists.items():
+        if reasons:
+            yield f"{title} ({len(reasons)}):"
+            width = max(map(len, reasons))
+            yield from (f"  {key:<{width}}  {reason}" for key, reason in reasons.items())
+    yield f"wrote     {written.path}"
+    yield (
+        f"verified in a fresh process: {written.proof.tensors} weights equal bit for bit, outputs "
+        f"within {written.proof.max_difference:.1e}"
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# push
+
+
+def _add_push(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "push",
+        _push,
+        "a model to the Hugging Face Hub",
+        """\
+Upload a model to the Hugging Face Hub, after `hf auth login` or with HF_TOKEN set: what `ernie-rna
+convert` or `ernie-rna finetune` wrote, or save_pretrained of model and tokenizer. A folder that
+lacks something, or holds anything else, is refused.
+""",
+        """\
+  ernie-rna push ERNIE-RNA USER/NAME --dry-run
+  ernie-rna push ERNIE-RNA USER/NAME --private
+""",
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="the model with its code and tokenizer")
+    add("repo_id", metavar="USER/NAME", help="the model repository, made if need be")
+    add("--dry-run", action="store_true", help="list what would go; no network")
+    add("--private", action="store_true", help="if it is made, make it private")
+    add("--revision", metavar="BRANCH", help="a branch other than main, made if need be")
+
+
+def _push(args: argparse.Namespace) -> int:
+    if not args.dry_run:
+        print(f"uploaded: {push(args.folder, args.repo_id, args.private, args.revision)}")
+        return 0
+    files = files_to_push(args.folder, args.repo_id)
+    access, branch = "private" if args.private else "public", args.revision or "main"
+    print(f"would upload to {args.repo_id} ({access} if made, branch {branch}):")
+    for name, size in files.items():
+        print(f"  {size:>13,} bytes  {name}")
+    print(f"  {sum(files.values()):>13,} bytes in {len(files)} files")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
+# verify
+
+
+def _add_verify(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "verify",
+        _verify,
+        "compare a folder with the authors' model",
+        """\
+Compare a converted folder with what the authors published. At least one of:
+
+  --checkpoint     its weights with those of the checkpoint that it was converted from: equal bit
+                   for bit
+  --cls-embedding  the released model with the embeddings beside the authors' code,
+                   results/ernie_rna_representations/test_seqs/cls_embedding.npy
+  --full-size      how far rounding takes the hidden states of a model of the released size from
+                   float64, with each matrix product that runs here; random weights and the RNAs of
+                   the package, so that it needs no folder
+
+Exit code 1 says that something differs, or that it cannot be compared.
+""",
+        """\
+  ernie-rna verify ERNIE-RNA --checkpoint ERNIE-RNA_pretrain.pt
+  ernie-rna verify ERNIE-RNA --cls-embedding cls_embedding.npy
+  ernie-rna verify --full-size
+""",
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", nargs="?", help="what `ernie-rna convert` wrote")
+    add("--checkpoint", metavar="PATH", help="where it was converted from")
+    add("--cls-embedding", metavar="PATH.npy", help="published embeddings")
+    add("--full-size", action="store_true", help="rounding, by random weights")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    paths = [path for path in (args.checkpoint, args.cls_embedding) if path]
+    if not (paths or args.full_size):
+        raise ValueError("nothing to compare: give --checkpoint, --cls-embedding or --full-size")
+    if paths and args.folder is None:
+        raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
+    for path in [args.folder, *paths] if paths else []:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    equal = True
+    if args.full_size:
+        _print_full_size()
+    if args.checkpoint:
+        equal = _compare_weights(args.folder, args.checkpoint)
+    if args.cls_embedding:
+        equal = _compare_published(args.folder, args.cls_embedding) and equal
+    return 0 if equal else 1
+
+
+def _print_full_size() -> None:
+    from ernie_rna.sequences.fasta import read_fasta
+    from ernie_rna.verify import measure_full_size
+
+    records = read_fasta(examples() / "rna.fasta")
+    print("Full size, random weights: the error of all float32 hidden states against float64")
+    print(f"{'product of the large matrices':<32}{'largest':>9}{'rms':>9}")
+    for product, errors in measure_full_size(record.sequence for record in records).items():
+        print(f"{product:<32}" + "".join(f"{error:>9.1e}" for error in errors))
+
+
+def _compare_weights(folder: str, checkpoint: str) -> bool:
+    from ernie_rna.verify import has_weights_of
+
+    equal = has_weights_of(folder, checkpoint)
+    relation = "are those of" if equal else "differ from those of"
+    print(f"the weights of {folder} {relation} {checkpoint}")
+    return equal
+
+
+def _compare_published(folder: str, path: str) -> bool:
+    from ernie_rna.model.configuration_ernie_rna import HEAD_MODELS
+    from ernie_rna.run.loading import has_head, read_config, without_report
+    from ernie_rna.verify import PUBLISHED_BAR, compare_with_published
+
+    if has_head(folder, read_config(folder), *HEAD_MODELS):
+        raise ValueError(f"--cls-embedding is of the pretrained model; {folder} is fine-tuned")
+    with without_report():
+        found = compare_with_published(folder, path)
+    print("Largest absolute difference of the <cls> embedding from the published one, by layer:")
+    print(f"{'':5}" + "".join(f"{case:>9}" for case in found))
+    for layer, values in enumerate(zip(*(d.amax(0).tolist() for d in found.values()), strict=True)):
+        print(f"{layer + 1:>5}" + "".join(f"{value:>9.1e}" for value in values))
+    worst = max(found[attention].max().item() for attention in ("eager", "sdpa"))
+    kept: bool = worst <= PUBLISHED_BAR
+    print(f"{worst:.1e} {'keeps' if kept else 'misses'} the bar of {PUBLISHED_BAR:.0e}")
+    return kept
+
+
+# ---------------------------------------------------------------------------------------------
+# info
+
+_LENGTHS = (100, 1022, 4000, 16000)
+# What `weights_origin` of a configuration means.
+_ORIGINS = {
+    None: "not stated",
+    "random": "random, never trained: its answers mean nothing",
+    "checkpoint": "converted from a checkpoint",
+}
+
+
+def _parse_lengths(text: str) -> tuple[int, ...]:
+    return tuple(parse_whole(part) for part in text.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions(Options):
+    """Of `ernie-rna info`, beside some of `ModelOptions`."""
+
+    lengths: tuple[int, ...] = option(
+        _LENGTHS,
+        "nucleotides of sequences whose scores are to be held",
+        check=lambda lengths: next(filter(None, map(whole(1), lengths)), None),
+        parse=_parse_lengths,
+        metavar="NT,NT",
+    )
+    batch: int = option(1, "sequences at once", check=whole(1), parse=parse_whole, metavar="N")
+
+
+def _add_info(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "info",
+        _info,
+        "versions, devices, a model and its memory",
+        """\
+Show versions, devices and optional packages; for a model also its configuration, parameters, the
+types of its weights, the attention implementations that it takes, and how it would hold the
+attention scores of sequences of some lengths: carried from layer to layer, in memory quadratic in
+the length, or recomputed in each, in linear memory and more time. No weights are loaded.
+""",
+        """\
+  ernie-rna info
+  ernie-rna info -m ERNIE-RNA --lengths 1022,5000,20000 --device cuda
+""",
+    )
+    add_model(parser, required=False)
+    add_options(parser, InfoOptions)
+    add_options(parser, ModelOptions, leave_out=("dtype", "threads", "attention"))
+
+
+def _info(args: argparse.Namespace) -> int:
+    options, loading = read_options(InfoOptions, args), read_options(ModelOptions, args)
+    source = None if args.model is None else find_model(args.model, loading.revision)
+    # From here on seconds pass.
+    from ernie_rna.run.loading import read_config, resolve_device
+
+    device = resolve_device(loading.device)
+    _print_section("versions", _versions())
+    _print_section("here", _machine(device))
+    if source is not None:
+        config = read_config(source, loading.revision)
+        _print_section("model", _model(source, config))
+        title = f"scores of {options.batch} at once in float32, on {device.type}"
+        _print_section(title, _memory(config, options, device))
+    return 0
+
+
+def _print_section(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    print(title)
+    for name, value in rows:
+        print(f"  {name:<22} {value}")
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Of what this package needs, and of what each of its extras brings."""
+    import ernie_rna
+
+    yield "python", platform.python_version()
+    yield "ernie-rna", ernie_rna.__version__
+    extras: dict[str, list[str]] = defaultdict(list)
+    for requirement in metadata.requires("ernie-rna") or ():
+        name = re.split(r"[^\w.-]", requirement)[0]
+        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        if extra is None:
+            yield name, _version(name) or "not installed"
+        else:
+            extras[extra[1]].append(name)
+    for extra, names in extras.items():
+        found = [f"{name} {_version(name)}" for name in names if _version(name)]
+        missing = [name for name in names if not _version(name)]
+        more = f'{", ".join(missing)} missing: pip install "ernie-rna[{extra}]"'
+        yield f"extra {extra}", "; ".join([", ".join(found)] * bool(found) + [more] * bool(missing))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _machine(device: Any) -> Iterator[tuple[str, str]]:
+    import torch
+
+    from ernie_rna.model.modeling_ernie_rna import free_memory
+
+    yield "system", f"{platform.system()} {platform.machine()}"
+    yield "threads of torch", str(torch.get_num_threads())
+    for index in range(torch.cuda.device_count()):
+        yield f"cuda:{index}", torch.cuda.get_device_name(index)
+    yield f"free memory, {device.type}", _gigabytes(free_memory(device))
+
+
+def _model(source: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
+    import torch
+
+    from ernie_rna.model.attention_ernie_rna import ATTENTIONS
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+
+    with torch.device("meta"):
+        parameters = ErnieRnaForMaskedLM(config).num_parameters()
+        pooler = sum(weight.numel() for weight in ErnieRnaModel(config).parameters())
+        pooler -= ErnieRnaModel(config, add_pooling_layer=False).num_parameters()
+    counted = "encoder, pooler and LM head" if pooler else "encoder and LM head"
+    scores = (config.au_pairing_score, config.gc_pairing_score, config.gu_pairing_score)
+    limit = config.max_position_embeddings
+    yield "name", source
+    yield "architectures", ", ".join(config.architectures or ["not stated"])
+    yield "layers, heads", f"{config.num_hidden_layers}, {config.num_attention_heads}"
+    yield "width, feed-forward", f"{config.hidden_size}, {config.intermediate_size}"
+    yield "made for", f"at most {limit} tokens, {limit - 2} nt with <cls> and <eos>"
+    yield "layer norm", "before each block" if config.norm_first else "behind each residual sum"
+    yield "pairing scores", "A-U {}, G-C {}, G-U {}".format(*scores)
+    yield "parameters", f"{parameters + pooler:,} ({counted})"
+    yield "weights", _dtypes(source)
+    yield "their origin", _ORIGINS.get(config.weights_origin, str(config.weights_origin))
+    names = ", ".join(sorted(ATTENTIONS, reverse=True))
+    yield "attention", f"{names}; flash_attention_2 runs eager"
+    yield "score_memory", config.score_memory
+
+
+def _dtypes(source: str) -> str:
+    """The types of the weights in a folder, by the headers of its files."""
+    from safetensors import safe_open
+
+    count: Counter[str] = Counter()
+    for path in Path(source).glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # It is no dict.
+                part = file.get_slice(name)
+                count[part.get_dtype()] += math.prod(part.get_shape())
+    found = (f"{numbers:,} in {dtype}" for dtype, numbers in count.most_common())
+    return ", ".join(found) or "no safetensors file here"
+
+
+def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterator[tuple[str, str]]:
+    """What `score_memory` comes to at inference, by the model's own rule."""
+    import torch
+
+    from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+
+    with torch.device("meta"):
+        model = ErnieRnaModel(config, add_pooling_layer=False)
+    for length in options.lengths:
+        tokens = length + 2
+        hidden_states = torch.empty(1, device=device).expand(options.batch, tokens, 1)
+        with torch.inference_mode():
+            recompute = model._recomputes(hidden_states, [])
+        carried = 4 * options.batch * config.num_attention_heads * tokens**2
+        what = "recomputed" if recompute else "carried"
+        yield f"{length} nt", f"{what}; carried they take {_gigabytes(carried)}"
+
+
+def _gigabytes(size: float) -> str:
+    return "unknown" if math.isinf(size) else f"{size / 1e9:.3g} GB"
+
+
+# ---------------------------------------------------------------------------------------------
+# examples
+
+
+def _add_examples(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "examples",
+        _examples,
+        "real RNAs with known structures to try",
+        """\
+Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt, rna.dbn, their known
+structures, and README.md, which names their origin (Rfam, CC0); and RNase-P.fasta, .dbn and .shape,
+an RNA with the reactivities of an experiment (the Weeks Lab, MIT License). They are what the README
+and the pages of the documentation work on.
+""",
+        """\
+  ernie-rna examples
+  ernie-rna fold examples/rna.fasta -m mini
+""",
+    )
+    add = parser.add_argument
+    add("folder", nargs="?", default="examples", metavar="DIR", help="where to (examples)")
+    add("--force", action="store_true", help="replace files that exist")
+
+
+def _examples(args: argparse.Namespace) -> int:
+    source, folder = examples(), Path(args.folder)
+    there = [folder / name for name in EXAMPLE_FILES if (folder / name).exists()]
+    if there and not args.force:
+        raise OutputError(f"{there[0]} exists; --force replaces it")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in EXAMPLE_FILES:
+        with replacing(folder / name) as path:
+            shutil.copyfile(source / name, path)
+        print(folder / name)
+    return 0

@@ -1,0 +1,177 @@
+"""What our modules and settings are called in fairseq (the authors' code) and MultiMolecule.
+
+The tables are all there is to the mapping: `names.txt` and a `Naming` for each family of files.
+`conversion` applies them; what must be there, and of which shape, the model itself says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+EMBEDDING = "ernie_rna.embed_tokens.weight"
+LM_BIAS = "lm_head.decoder.bias"
+
+_TEXT = Path(__file__).with_name("names.txt").read_text(encoding="utf-8")
+TABLE = [line.split() for line in _TEXT.splitlines() if not line.startswith("#")]
+
+# Which dimension of which weight gives a size of the configuration.
+SIZES = {
+    "hidden_size": (EMBEDDING, 1),
+    "intermediate_size": ("ernie_rna.layers.0.fc1.weight", 0),
+    "pairing_hidden_size": ("ernie_rna.twod_proj.linear1.weight", 0),
+    "num_attention_heads": ("ernie_rna.twod_proj.linear2.weight", 0),
+    "pair_channels": ("pair_head.conv_out.weight", 1),
+    "loading_reduced_size": ("loading_head.reduce.weight", 0),
+    "loading_channels": ("loading_head.conv_in.weight", 0),
+}
+
+
+class Kind(NamedTuple):
+    """A kind of fine-tuned model.
+
+    Attributes:
+        task: in words.
+        model_class: ours.
+        blocks: field of the configuration with the number of its blocks.
+        config: what else of the configuration the authors' code fixes.
+    """
+
+    task: str
+    model_class: str
+    blocks: str
+    config: Mapping[str, Any]
+
+
+# The authors read structures off head 5 of the scores, counted from 0, and closeness off all.
+STRUCTURE = Kind(
+    "secondary structure", "ErnieRnaForSecondaryStructure", "pair_blocks", {"pair_heads": [5]}
+)
+CLOSENESS = Kind("closeness", "ErnieRnaForCloseness", "pair_blocks", {"pair_heads": None})
+LOADING = Kind("ribosome loading", "ErnieRnaForRibosomeLoading", "loading_blocks", {})
+
+
+class Naming(NamedTuple):
+    """One family of names, and what its files hold besides the weights of the table.
+
+    Attributes:
+        column: of the table, with its names.
+        prefixes: what may stand before a name.
+        outside: starts of the names that stand without the prefix, but for DataParallel's.
+        aliases: another spelling of a module or weight -> ours; a file may hold both if they are
+            equal.
+        dropped: name, or with a dot at its end the start of names -> why it has no place here.
+        sizes: their setting -> ours, which the weights give; a disagreement is an error.
+        values: their setting -> ours, taken as it is.
+        fixed: their setting -> the only value that this model computes.
+        optional: starts of our names that a file may lack altogether.
+    """
+
+    name: str
+    column: int
+    prefixes: tuple[str, ...]
+    outside: tuple[str, ...]
+    aliases: Mapping[str, str]
+    dropped: Mapping[str, str]
+    sizes: Mapping[str, str]
+    values: Mapping[str, str]
+    fixed: Mapping[str, Any]
+    optional: tuple[str, ...]
+
+    def whole(self, name: str, prefix: str) -> str:
+        """A name with what stands before it in a file."""
+        if not name.startswith(self.outside):
+            return prefix + name
+        return f"module.{name}" if prefix.startswith("module.") else name
+
+    def rows(self, layers: int, blocks: int) -> Iterator[tuple[str, str]]:
+        """Their name and ours of every module of a model."""
+        for row in TABLE:
+            count = layers if row[0].startswith("ernie_rna.") else blocks
+            for n in range(count if "{n}" in row[0] else 1):
+                ours, theirs = (
+                    name.format(n=n, next=n + 1, last=count + 4)
+                    for name in (row[0], row[self.column])
+                )
+                yield theirs, ours
+
+
+_COMPUTED = "stray buffer; positions are computed"
+_DOWNSTREAM = "head of a downstream task; the encoder and its LM head are converted"
+_SAME_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+_THEIR_HEADS = ("sequence_head.", "token_head.", "contact_head.")
+
+FAIRSEQ = Naming(
+    name="fairseq",
+    column=1,
+    prefixes=(
+        *("encoder.", "sentence_encoder.", ""),  # pretrained, fine-tuned, the encoder alone
+        *("module.encoder.", "module.sentence_encoder.", "module."),  # saved in DataParallel
+    ),
+    outside=("conv1", "conv2", "proj.", "head."),
+    aliases={},
+    dropped={
+        "sentence_encoder.segment_embeddings.weight": "never used by the model",
+        "sentence_encoder.embed_positions._float_tensor": _COMPUTED,
+        "sentence_projection_layer.weight": "sentence-pair head, which the model does not use",
+    },
+    sizes={
+        "encoder_layers": "num_hidden_layers",
+        "encoder_embed_dim": "hidden_size",
+        "encoder_ffn_embed_dim": "intermediate_size",
+        "encoder_attention_heads": "num_attention_heads",
+    },
+    values={
+        "max_positions": "max_position_embeddings",
+        "dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+        "act_dropout": "activation_dropout",
+    },
+    fixed={
+        "activation_fn": "gelu",
+        "pooler_activation_fn": "tanh",
+        "encoder_normalize_before": True,  # in fairseq: a LayerNorm behind the embeddings
+        "encoder_learned_pos": False,
+        "no_token_positional_embeddings": False,
+        "share_encoder_input_output_embed": True,
+    },
+    optional=(),
+)
+
+MULTIMOLECULE = Naming(
+    name="multimolecule",
+    column=2,
+    prefixes=("model.", "ernierna.", ""),  # of today, of earlier releases, a base model alone
+    outside=("lm_head.", "ss_head.", *_THEIR_HEADS),
+    aliases={
+        "lm_head.decoder.weight": EMBEDDING,
+        "lm_head.decoder.bias": LM_BIAS,
+        "pairwise_bias_proj.0": "ernie_rna.twod_proj.linear1",
+        "pairwise_bias_proj.2": "ernie_rna.twod_proj.linear2",
+    },
+    dropped={
+        "embeddings.token_type_embeddings.weight": "never used by the model",
+        "embeddings.position_ids": _COMPUTED,
+        **dict.fromkeys(_THEIR_HEADS, _DOWNSTREAM),
+    },
+    sizes={name: name for name in _SAME_SIZES},
+    values={
+        "hidden_dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+        "layer_norm_eps": "layer_norm_eps",
+        "pairwise_alpha": "gu_pairing_score",
+    },
+    fixed={
+        "model_type": "ernierna",
+        "hidden_act": "gelu",
+        "position_embedding_type": "sinusoidal",
+        "is_decoder": False,
+    },
+    optional=("ernie_rna.pooler.", "lm_head."),
+)
+
+NAMINGS = (FAIRSEQ, MULTIMOLECULE)
+
+# Rows of MultiMolecule's sinusoidal table that belong to no token.
+THEIR_EXTRA_POSITIONS = 2

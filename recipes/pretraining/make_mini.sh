@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# How the model mini was made: recipes/pretraining/make_mini.sh RFAM.tsv.gz TS0.tsv RUNS
+#
+# Needs the package with its extras train and vienna, and CD-HIT; hours on two CPU cores, and a GPU for
+# the last training. The same command resumes where it was stopped.
+set -euo pipefail
+rfam=$1 ts0=$2 runs=$3
+cd "$(dirname "$0")/../.."
+mkdir -p "$runs"
+ids=$runs/left_out.txt made=$runs/predicted.tsv.gz
+
+on_cpu() {
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m recipes.pretraining.train "$@" \
+        --leave-out "$ids" --cpu --resume
+}
+
+[ -e "$ids" ] || python scripts/near_duplicates.py "$rfam" "$ts0" examples/rna.fasta -o "$ids"
+on_cpu mini "$rfam" "$runs/mini"
+on_cpu mini-2 "$rfam" "$runs/mini"
+on_cpu mini-3 "$rfam" "$runs/mini-3" --start-from "$runs/mini"
+[ -e "$made" ] || python -m recipes.pretraining.predict_structures "$rfam" "$made" --count 250000 \
+    --leave-out "$ids"
+python -m recipes.pretraining.train mini-4 "$rfam" "$runs/mini-4" --leave-out "$ids" \
+    --predicted "$made" --start-from "$runs/mini-3" --resume
+python -m recipes.pretraining.export "$runs/mini-4" -o "$runs/export" --force \
+    --card recipes/pretraining/configs/mini_card.md --structures "$rfam" --sequences 400 \
+    --max-length 300
+python scripts/calibrate_pairs.py "$runs/export" "$rfam" --per-family 3 --max-length 150

@@ -1,0 +1,91 @@
+"""Make sequences up and predict their structures by ViennaRNA: variety that no database has.
+
+    python -m recipes.pretraining.predict_structures rfam_seed.tsv.gz predicted.tsv.gz
+
+Each sequence is that of an RNA of the split, families drawn as for training, whose bases, or whose
+pairs and whose unpaired bases, change places. The structure is that of minimum free energy (Turner
+2004 parameters; Lorenz et al., Algorithms for Molecular Biology 6:26, 2011) without lone pairs.
+`train --predicted` trains on the table beside known structures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
+from ernie_rna.extras import import_extra
+from ernie_rna.run.outputs import replacing
+from recipes.pretraining.batches import Source, drawn
+from recipes.pretraining.rnas import COLUMNS, Rna, permute, read_ids, read_table
+
+_CHUNK = 500
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = program_parser(run, __doc__)
+    add = parser.add_argument
+    add("rnas", type=Path, metavar="TABLE", help="as for train")
+    add("out", type=Path, metavar="OUT", help="a .tsv or .tsv.gz")
+    add("--count", type=int, default=100_000, metavar="N", help="sequences (100000)")
+    add("--max-length", type=int, default=160, metavar="NT", help="of an RNA (160)")
+    add("--split", default="train", metavar="VALUE", help="rows of TABLE (train)")
+    add("--leave-out", type=Path, metavar="FILE", help="ids not to begin with")
+    add("--family-power", type=float, default=0.5, metavar="P", help="as in a config (0.5)")
+    add("--processes", type=int, default=2, metavar="N", help="that predict (2)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    import_extra("RNA", "vienna", "the structure of minimum free energy")
+    rnas = list(read_table(args.rnas, args.split, read_ids(args.leave_out)))
+    rnas = [rna for rna in rnas if len(rna.sequence) <= args.max_length]
+    # Batches of one sequence: the order is that of the draws, and the same each time.
+    draws = Source(drawn(rnas, args.family_power), 1, 1, 1, seed=0).batches()
+    jobs = ((number, next(draws)[0]) for number in range(args.count))
+    with replacing(args.out) as path, multiprocessing.Pool(args.processes) as pool:
+        opened = gzip.open if args.out.suffix == ".gz" else open
+        with opened(path, "wt", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(pool.imap(_row, jobs, chunksize=_CHUNK))
+    return 0
+
+
+def _row(job: tuple[int, Rna]) -> tuple[str, ...]:
+    number, rna = job
+    sequence = new_sequence(rna, np.random.default_rng(number))
+    return f"predicted-{number}", sequence, minimum_free_energy(sequence), "", "train"
+
+
+def new_sequence(rna: Rna, generator: np.random.Generator) -> str:
+    """The bases of an RNA in another order; for one of two its pairs stay such."""
+    if generator.random() < 0.5:
+        return permute(rna, 1.0, generator).sequence
+    return "".join(generator.permutation(list(rna.sequence)))
+
+
+def minimum_free_energy(sequence: str) -> str:
+    """The dot-bracket of the structure of minimum free energy, without lone pairs."""
+    import RNA
+
+    details = RNA.md()
+    details.noLP = 1
+    dot_bracket: str = RNA.fold_compound(sequence, details).mfe()[0]
+    return dot_bracket
+
+
+if __name__ == "__main__":
+    sys.exit(main())

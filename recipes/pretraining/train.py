@@ -1,0 +1,319 @@
+"""Pretrain an ERNIE-RNA from new weights, by transformers' Trainer.
+
+    python -m recipes.pretraining.train mini rfam_seed.tsv.gz runs/mini
+    python -m recipes.pretraining.train mini rfam_seed.tsv.gz runs/mini --resume
+    torchrun --nproc-per-node 2 -m recipes.pretraining.train mini rfam_seed.tsv.gz runs/mini --cpu
+    python -m recipes.pretraining.train paper rnas.fasta runs/paper --eval-fasta others.fasta
+
+CONFIG is a JSON file of settings, or the name of one in recipes/pretraining/configs. RNAS is a
+table, TSV (may be compressed) or Parquet, with the columns id, sequence, dot_bracket, family and
+split, or a FASTA file, which is for masked language modelling alone. A FASTA file is streamed, a
+table with --stream. RUN gets the settings, checkpoints, the Trainer's state with all that was
+logged and, where matplotlib is installed, a picture of that. `python -m recipes.pretraining.export`
+makes a model of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
+from ernie_rna.extras import import_extra
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.run.outputs import replacing
+from ernie_rna.sequences.fasta import InputError
+from recipes.pretraining.batches import PretrainingBatches
+from recipes.pretraining.evaluation import choose_sample, evaluate
+from recipes.pretraining.rnas import Read, Rna, is_table, read_fasta_file, read_ids, read_table
+from recipes.pretraining.settings import SETTINGS_FILE, Settings, find_config, read_settings
+from recipes.pretraining.weights import (
+    average_of,
+    find_checkpoint,
+    last_checkpoint,
+    model_of,
+    new_model,
+    restore_average,
+    save_average,
+    step_of,
+)
+
+PICTURE = "curves.svg"
+# What is not for a configuration to choose: batches are limited by their tokens, and there are no
+# epochs; the batches of a run that is resumed start where it stopped, of themselves; and a batch
+# reaches only one of the two heads.
+_FIXED: dict[str, Any] = {
+    "per_device_train_batch_size": 1,
+    "num_train_epochs": 1,
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+    "ignore_data_skip": True,
+    "remove_unused_columns": False,
+    "ddp_find_unused_parameters": True,
+    "disable_tqdm": True,
+}
+_DEFAULTS: dict[str, Any] = {
+    "save_total_limit": 3,
+    "report_to": [],
+    "dataloader_pin_memory": False,
+    "logging_nan_inf_filter": False,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = program_parser(run, __doc__, shares_work=True)
+    parser.set_defaults(interrupted="; --resume resumes from the last checkpoint")
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="settings, see above")
+    add("rnas", type=Path, metavar="RNAS", help="a table or a FASTA file")
+    add("folder", type=Path, metavar="RUN", help="folder for checkpoints and log")
+    add("--stream", action="store_true", help="read RNAS over and over in its order, not at once")
+    add("--train-split", default="train", metavar="VALUE", help="rows to train on (train)")
+    add("--eval-split", default="validation", metavar="VALUE", help="to evaluate on (validation)")
+    add("--eval-fasta", type=Path, metavar="FILE", help="to evaluate on in place of a split")
+    add("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
+    add("--predicted", type=Path, metavar="TABLE", help="RNAS' like, of predicted structures")
+    add("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
+    add("--resume", action="store_true", help="resume from the last checkpoint, if there is one")
+    add("--steps", type=int, metavar="N", help="train to this step, in place of max_steps")
+    add("--cpu", action="store_true", help="leave a GPU alone")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = read_settings(find_config(args.config))
+    typed = {"max_steps": args.steps, "use_cpu": args.cpu or None}
+    typed = {name: value for name, value in typed.items() if value is not None}
+    settings = replace(settings, training={**(settings.training or {}), **typed})
+    _check(args, settings)
+    training, evaluation = _training(args), _evaluation(args)
+    model = None
+    if args.start_from is not None:
+        model = model_of(find_checkpoint(args.start_from), settings)
+    pretrain(settings, training, evaluation, args.folder, model)
+    return 0
+
+
+def _check(args: argparse.Namespace, settings: Settings) -> None:
+    """Raise InputError for settings and options that disagree."""
+    predicted, power = settings.predicted, settings.family_power
+    if (args.predicted is None) != (predicted == 0):
+        raise InputError(
+            f"{args.config}: predicted is {predicted}; it must be above 0 with --predicted, and 0 "
+            "without"
+        )
+    if not is_table(args.rnas) and settings.has_structures:
+        raise InputError(f"{args.rnas}: FASTA has no structures; set masked to 1 in {args.config}")
+    if args.stream and args.predicted is not None:
+        raise InputError("--predicted is for tables in memory; put all rows into one for --stream")
+    if args.stream and power != 1:
+        raise InputError(
+            f"{args.config}: family_power is {power}; with --stream families come as often as in "
+            "the file, which is family_power 1"
+        )
+    if last_checkpoint(args.folder) is not None and not args.resume:
+        raise InputError(f"{args.folder}: has checkpoints; --resume resumes from the last")
+
+
+def _training(args: argparse.Namespace) -> list[Rna] | Read:
+    if not is_table(args.rnas):
+        return lambda: read_fasta_file(args.rnas)
+    leave_out = read_ids(args.leave_out)
+    if args.stream:
+        return lambda: read_table(args.rnas, args.train_split, leave_out)
+    rnas = list(read_table(args.rnas, args.train_split, leave_out))
+    if args.predicted is not None:
+        rnas += read_table(args.predicted, args.train_split, predicted=True)
+    return rnas
+
+
+def _evaluation(args: argparse.Namespace) -> list[Rna]:
+    if args.eval_fasta is not None:
+        return list(read_fasta_file(args.eval_fasta))
+    if not is_table(args.rnas):
+        raise InputError(f"{args.rnas}: has no splits; name a file by --eval-fasta")
+    return list(read_table(args.rnas, args.eval_split))
+
+
+def pretrain(
+    settings: Settings,
+    training: Sequence[Rna] | Read,
+    validation: Sequence[Rna],
+    folder: Path,
+    model: ErnieRnaForPreTraining | None = None,
+) -> PretrainingTrainer:
+    """Train, from the newest checkpoint in `folder` if there is one.
+
+    Args:
+        training: RNAs to train on, or what reads them again and again.
+        model: to train; None is `new_model`.
+
+    Raises:
+        InputError: structures are asked for, and there are none; or a setting is none of
+            TrainingArguments or ErnieRnaConfig.
+    """
+    arguments = training_arguments(settings.training or {}, folder)
+    sample = choose_sample(validation, settings)
+    model = model or new_model(settings)
+    share = (arguments.process_index, arguments.world_size)
+    batches = PretrainingBatches(training, settings, model.config, *share)
+    own: Any = {"model": model, "args": arguments, "train_dataset": batches}
+    trainer = PretrainingTrainer(settings, sample, **own)
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is not None:
+        restore_average(trainer.average, checkpoint)
+        if step_of(checkpoint) >= arguments.max_steps:
+            return trainer
+    if trainer.is_world_process_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / SETTINGS_FILE) as path:
+            path.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
+    trainer.train(str(checkpoint) if checkpoint else None)
+    trainer.save_state()
+    return trainer
+
+
+def training_arguments(given: Mapping[str, Any], folder: Path) -> TrainingArguments:
+    """The Trainer's own settings for a run in `folder`.
+
+    Raises:
+        InputError: one is unknown, or not for a configuration to choose.
+    """
+    for name in sorted(_FIXED.keys() & given.keys()):
+        raise InputError(f"training.{name} is always {_FIXED[name]}: leave it out")
+    if not given.get("max_steps", 0) > 0:
+        raise InputError("training.max_steps must be a number of steps, above 0")
+    # accelerate takes a named backend for a sign of several processes.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    backend = {"ddp_backend": "gloo"} if given.get("use_cpu") and several else {}
+    try:
+        return TrainingArguments(str(folder), **{**_DEFAULTS, **backend, **given, **_FIXED})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"training: {error}") from error
+
+
+class PretrainingTrainer(transformers.Trainer):
+    """A Trainer with our batches, moving average and evaluation.
+
+    Args:
+        settings: of the run.
+        sample: what it is evaluated on.
+        others: arguments of the Trainer.
+
+    Attributes:
+        average: of the model's weights.
+    """
+
+    def __init__(self, settings: Settings, sample: Sequence[Rna], **others: Any):
+        super().__init__(eval_dataset=[], callbacks=[_Keeper(self)], **others)
+        self.remove_callback(transformers.PrinterCallback)
+        # It would count the labels of all batches of a step, and those of structures have none.
+        self.model_accepts_loss_kwargs = False
+        self._settings, self._sample = settings, sample
+        # The model is on its device by now.
+        moved: Any = self.model
+        self.average = average_of(moved, settings.ema_decay)
+        self._measured: tuple[int, dict[str, float]] = (-1, {})
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The batches as they come: each process draws its own, which accelerate would share."""
+        batches: Any = self.train_dataset
+        workers = self.args.dataloader_num_workers
+        return DataLoader(batches, batch_size=None, num_workers=workers)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Metrics of the moving average on the validation data, once a step.
+
+        The first process computes them, and the others wait for it in the next step.
+        """
+        step = self.state.global_step
+        if self.is_world_process_zero() and self._measured[0] != step:
+            metrics = evaluate(self.average.module, self._sample, self._settings)
+            self._measured = step, metrics
+            self.log({f"eval_{name}": value for name, value in metrics.items()})
+        return self._measured[1]
+
+
+class _Keeper(TrainerCallback):
+    """Has the batches start where the run stopped, keeps the moving average, and shows the log."""
+
+    def __init__(self, trainer: PretrainingTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The Trainer makes the loader before it knows the step.
+        batches: Any = self._trainer.train_dataset
+        batches.start = state.global_step * args.gradient_accumulation_steps
+        # The Trainer would keep the intervals of the checkpoint.
+        for name in ("logging_steps", "eval_steps", "save_steps"):
+            setattr(state, name, int(getattr(args, name)))
+        # And for a step the rate of the checkpoint's schedule, and for ever its highest.
+        scheduler, groups = kwargs["lr_scheduler"], kwargs["optimizer"].param_groups
+        scheduler.base_lrs = [args.learning_rate] * len(groups)
+        for group, factor in zip(groups, getattr(scheduler, "lr_lambdas", ()), strict=False):
+            group["lr"] = args.learning_rate * factor(state.global_step)
+        scheduler._last_lr = [group["lr"] for group in groups]
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # Dropout too is drawn from the seed and the step alone: the Trainer puts no random state
+        # back into a run whose batches it does not skip itself.
+        seeds = np.random.SeedSequence((args.seed, state.global_step, args.process_index))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.average.update_parameters(kwargs["model"])
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            save_average(self._trainer.average, folder)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if not state.is_world_process_zero:
+            return
+        print(json.dumps({"step": state.global_step, **logs}), flush=True)
+        if any(name.startswith("eval_") for name in logs):
+            state.save_to_json(Path(args.output_dir, TRAINER_STATE_NAME))
+            with contextlib.suppress(ImportError):  # A run needs no picture.
+                draw_curves(Path(args.output_dir))
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw what the Trainer's state in a run's folder has logged, into a picture beside it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    matplotlib = import_extra("matplotlib.figure", "plot", "a picture of the curves")
+    log = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
+    names = ("eval_masked_lm_loss", "eval_pair_loss", "eval_f1", "loss")
+    curves = {name: [(line["step"], line[name]) for line in log if name in line] for name in names}
+    figure = matplotlib.Figure(figsize=(4 * len(names), 3), layout="constrained")
+    for number, (name, points) in enumerate(curves.items(), 1):
+        axes = figure.add_subplot(1, len(names), number, title=name, xlabel="step")
+        axes.plot([step for step, _ in points], [value for _, value in points], marker=".")
+    figure.savefig(folder / PICTURE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

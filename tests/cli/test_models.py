@@ -1,0 +1,281 @@
+"""The commands convert, push, verify, info and examples, as they are typed."""
+
+import json
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from safetensors.torch import load_file, save_file
+
+from ernie_rna import data, verify
+from ernie_rna.cli import main as cli
+from ernie_rna.convert import proof
+from scripts import convert_fairseq_checkpoint, push_to_hub
+from tests.conftest import ROOT
+from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> Path:
+    return write_golden_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def here(converted, tmp_path, monkeypatch) -> Path:
+    """The working directory, with a model."""
+    monkeypatch.chdir(tmp_path)
+    os.symlink(converted, "model")
+    return tmp_path
+
+
+def run(capsys, *arguments, code=0):
+    """The standard output and standard error of a command."""
+    assert cli.main([*arguments]) == code
+    return capsys.readouterr()
+
+
+# ---------------------------------------------------------------------------------------------
+# convert, push
+
+
+def test_convert_reports_what_became_of_each_weight(here, capsys):
+    assert convert_fairseq_checkpoint.main([str(CHECKPOINT), "out"]) == 0
+    output = capsys.readouterr().out
+    for part in (
+        f"read      {CHECKPOINT} (fairseq cfg, names of fairseq)",
+        "4 layers, 12 heads, width 48, feed-forward 96, 256 tokens",
+        "note      the weights are random",
+        "dropped (3):\n  encoder.",
+        "  encoder.sentence_projection_layer.weight ",
+        "  sentence-pair head, which the model does not use",
+        f"wrote     {Path('out').absolute()}",
+        "verified in a fresh process: 78 weights equal bit for bit, outputs within ",
+    ):
+        assert part in output
+    for name in ("config.json", "model.safetensors", "modeling_ernie_rna.py"):
+        assert Path("out", name).read_bytes() == Path("model", name).read_bytes()
+    before = Path("out/config.json").stat().st_mtime_ns
+    _, errors = run(capsys, "convert", str(CHECKPOINT), "out", code=1)
+    assert "out: there already; --force replaces it" in errors
+    assert Path("out/config.json").stat().st_mtime_ns == before
+
+
+def test_convert_notes_pairing_scores(here, capsys, monkeypatch):
+    monkeypatch.setattr(proof, "prove", lambda *_: proof.Proof(0, 0.0))
+    checkpoint = str(head_checkpoint("secondary_structure"))
+    output, _ = run(capsys, "convert", checkpoint, "out", "--pairing-scores", "zero")
+    assert (
+        "head      secondary structure (ErnieRnaForSecondaryStructure), pairing scores: zero"
+        in (output)
+    )
+    assert json.loads(Path("out/config.json").read_text())["pairing_scores"] == "zero"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [("none.pt", "no such file"), (__file__, "neither a file of torch.save")],
+)
+def test_convert_fails_in_one_line(here, capsys, checkpoint, message):
+    printed = run(capsys, "convert", checkpoint, "out", code=1)
+    assert printed.out == ""
+    assert printed.err.startswith(f"ernie-rna: error: {checkpoint}: {message}")
+    assert printed.err.count("\n") == 1
+    assert os.listdir(here) == ["model"]
+
+
+def test_convert_that_is_interrupted(here, capsys, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(proof, "prove", interrupt)
+    errors = run(capsys, "convert", str(CHECKPOINT), "new/out", code=130).err
+    assert errors == "ernie-rna: interrupted; OUT_DIR is as it was\n"
+    assert os.listdir(here) == ["model"]
+
+
+def test_push_lists_what_it_would_upload(here, capsys):
+    assert push_to_hub.main(["model", "me/rna", "--dry-run", "--private"]) == 0
+    printed = capsys.readouterr()
+    assert "me/rna (private if made, branch main)" in printed.out
+    assert "model has random weights" in printed.err
+
+
+# ---------------------------------------------------------------------------------------------
+# verify
+
+
+def test_verify_against_the_checkpoint(here, capsys):
+    output, _ = run(capsys, "verify", "model", "--checkpoint", str(CHECKPOINT))
+    assert f"the weights of model are those of {CHECKPOINT}" in output
+    shutil.copytree("model", "changed")
+    weights = load_file("changed/model.safetensors")
+    name = max(weights, key=lambda key: weights[key].numel())
+    weights[name].view(-1)[0] += 1e-6
+    save_file(weights, "changed/model.safetensors", metadata={"format": "pt"})
+    output, _ = run(capsys, "verify", "changed", "--checkpoint", str(CHECKPOINT), code=1)
+    assert f"the weights of changed differ from those of {CHECKPOINT}" in output
+
+
+def test_verify_against_the_published_embeddings(here, capsys):
+    model = verify.load_own("model", "modeling_ernie_rna.ErnieRnaModel").eval()
+    np.save("cls.npy", verify.cls_embedding(model).numpy())
+    output, _ = run(capsys, "verify", "model", "--cls-embedding", "cls.npy")
+    assert [line.split()[0] for line in output.splitlines()[2:6]] == ["1", "2", "3", "4"]
+    assert "keeps the bar of 1e-04" in output
+    np.save("cls.npy", np.zeros((2, 4, 48)))
+    output, _ = run(capsys, "verify", "model", "--cls-embedding", "cls.npy", code=1)
+    assert "misses the bar" in output
+
+
+def test_verify_of_a_fine_tuned_folder(here, capsys):
+    Path("loading").mkdir()
+    checkpoint = head_checkpoint("ribosome_loading")
+    write_golden_folder(Path("loading"), checkpoint)
+    output, _ = run(capsys, "verify", "loading", "--checkpoint", str(checkpoint))
+    assert "are those of" in output
+    other = str(head_checkpoint("secondary_structure"))
+    run(capsys, "verify", "loading", "--checkpoint", other, code=1)
+    Path("x.npy").touch()
+    errors = run(capsys, "verify", "loading", "--cls-embedding", "x.npy", code=1).err
+    assert "--cls-embedding is of the pretrained model; loading is fine-tuned" in errors
+
+
+def test_verify_the_full_size_needs_no_folder(monkeypatch, capsys):
+    config = ErnieRnaConfig(hidden_size=24, num_hidden_layers=1, intermediate_size=24)
+    monkeypatch.setattr(verify, "ErnieRnaConfig", lambda: config)
+    assert "\nPyTorch's " in run(capsys, "verify", "--full-size").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model"], "nothing to compare: give --checkpoint, --cls-embedding or --full-size"),
+        (["--checkpoint", "x.pt"], "name the FOLDER"),
+        (["model", "--checkpoint", "x.pt"], "x.pt: no such file"),
+        (["nowhere", "--checkpoint", str(CHECKPOINT)], "nowhere: no such file or folder"),
+    ],
+)
+def test_what_verify_refuses(here, capsys, arguments, message):
+    assert message in run(capsys, "verify", *arguments, code=1).err
+
+
+# ---------------------------------------------------------------------------------------------
+# info
+
+
+def test_info_without_a_model(capsys):
+    output, _ = run(capsys, "info", "--device", "cpu")
+    assert f"torch                  {torch.__version__}" in output
+    assert "free memory, cpu" in output
+    assert "layers" not in output
+
+
+def test_info_names_every_extra_and_what_it_lacks(capsys, monkeypatch):
+    needs = ["torch>=2.4", "numpy>=1.24; extra == 'a'", "nosuch[x]>=1; extra == 'a'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: [*needs, 'numpy; extra == "b-c"'])
+    output, _ = run(capsys, "info", "--device", "cpu")
+    assert (
+        f'extra a                numpy {np.__version__}; nosuch missing: pip install "ern' in output
+    )
+    assert f"extra b-c              numpy {np.__version__}\n" in output
+
+
+def test_info_on_a_model(here, capsys):
+    arguments = ["-m", "model", "--lengths", "100,2000000", "--batch", "2", "--device", "cpu"]
+    output, _ = run(capsys, "info", *arguments)
+    for line in (
+        "architectures          ErnieRnaForMaskedLM",
+        "layers, heads          4, 12",
+        "pairing scores         A-U 2.0, G-C 3.0, G-U 0.8",
+        "parameters             82,057 (encoder, pooler and LM head)",
+        "weights                82,057 in F32",
+        "their origin           random, never trained",
+        "100 nt                 carried; carried they take 0.000999 GB",
+        "2000000 nt             recomputed",
+    ):
+        assert f"  {line}" in output
+    # The card counts the same.
+    assert (
+        "| parameters | 82,057 (encoder, pooler and LM head" in Path("model/README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--batch", "0"], 2, "argument --batch: must be a whole number of at least 1; got 0"),
+        (["--lengths", "100,x"], 2, "argument --lengths: must be a whole number; got 'x'"),
+        (["--lengths", "0"], 2, "argument --lengths: must be a whole number of at least 1"),
+        (["--device", "abacus"], 2, "abacus"),
+        (["-m", "nowhere"], 1, "nowhere"),
+        (["-m", "bert"], 1, "cannot load the model 'bert': no ERNIE-RNA: its configuration says"),
+    ],
+)
+def test_what_info_refuses(here, capsys, arguments, code, message):
+    Path("bert").mkdir()
+    Path("bert/config.json").write_text(json.dumps({"model_type": "bert"}))
+    if code == 2:
+        with pytest.raises(SystemExit):
+            cli.main(["info", *arguments])
+        assert message in capsys.readouterr().err
+    else:
+        assert message in run(capsys, "info", *arguments, code=code).err
+
+
+# ---------------------------------------------------------------------------------------------
+# examples
+
+
+def test_the_examples_are_copied_once(here, capsys):
+    output, _ = run(capsys, "examples")
+    assert output.split() == [str(Path("examples", name)) for name in data.EXAMPLE_FILES]
+    assert Path("examples/rna.dbn").read_text() == (ROOT / "examples" / "rna.dbn").read_text()
+    assert "--force replaces it" in run(capsys, "examples", code=1).err
+    run(capsys, "examples", "--force")
+
+
+# ---------------------------------------------------------------------------------------------
+# Before torch is imported
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from ernie_rna.cli.main import main
+for line in open("commands.txt"):
+    assert main(line.split()) == 1, line
+"""
+
+
+def test_what_is_plain_is_refused_before_torch_is_imported(here, converted):
+    import subprocess
+    import sys
+
+    Path("x.pt").write_bytes(b"PK")
+    Path("notes").mkdir()
+    Path("notes/thesis.tex").touch()
+    commands = {
+        "convert no.pt out": "no.pt: no such file",
+        "convert x.pt notes": "not empty and no earlier export",
+        "convert x.pt model": "a symbolic link",
+        "verify model": "nothing to compare",
+        "verify model --checkpoint no.pt": "no.pt: no such file",
+        "info -m ./NOSUCH": "no folder ./NOSUCH",
+        "push ./NOSUCH USER/NAME --dry-run": "no such folder",
+        "push model NAME --dry-run": "give the user or organisation as well",
+    }
+    Path("commands.txt").write_text("\n".join(commands))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for line, (command, message) in zip(done.stderr.splitlines(), commands.items(), strict=True):
+        assert line.startswith("ernie-rna: error: "), command
+        assert message in line, command

@@ -1,0 +1,514 @@
+"""Reading checkpoints: every format, every mistake named, and no code run from any of them."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pickle
+import random
+import subprocess
+import tarfile
+import tracemalloc
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ernie_rna.convert.checkpoint import read_checkpoint
+from ernie_rna.convert.torch_file import _GLOBALS, CheckpointError, NamespaceRecord
+from tests.golden_folder import GOLDEN
+
+pytestmark = pytest.mark.core
+
+ARGS, CFG = GOLDEN / "tiny_fairseq_args.pt", GOLDEN / "tiny_fairseq_cfg.pt"
+HEADS = sorted(GOLDEN.glob("tiny_*_head.pt"))
+
+
+def save(content, path: Path, legacy: bool = False, **kwargs) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy, **kwargs)
+    return path
+
+
+def torch_load(path: Path):
+    return torch.load(path, weights_only=False)  # the golden files are our own
+
+
+def golden_weights(path: Path) -> dict:
+    content = torch_load(path)
+    return content.get("model", content)
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert torch.equal(found[name], tensor), name
+
+
+# What is read
+
+
+@pytest.mark.parametrize("path", [ARGS, CFG, *HEADS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_reads_what_torch_load_reads(path, legacy, tmp_path):
+    expected = golden_weights(path)
+    if legacy:
+        path = save(torch_load(path), tmp_path / "legacy.pt", legacy=True)
+    assert_same(read_checkpoint(path).state_dict, expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [(ARGS, "fairseq args"), (CFG, "fairseq cfg"), (HEADS[0], "state dict")]
+)
+def test_settings(path, kind):
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.kind == kind
+    if kind == "state dict":
+        assert checkpoint.args is None
+    else:
+        assert checkpoint.args["encoder_layers"] == 4
+        assert checkpoint.args["lr"] == [0.0001]
+        assert checkpoint.args["pretrained_file"] is None
+
+
+def test_sha256_is_that_of_the_file():
+    sha256 = "38150058d160ef1eadfd08ee209deb616f7cf54bcd3a6aa4ba47c5cc22abc027"
+    assert read_checkpoint(CFG).sha256 == sha256
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_tensors_of_any_layout(tmp_path, legacy, protocol):
+    base = torch.arange(24.0).view(4, 6)
+    state = {
+        "view": base[1:3, ::2],
+        "transposed": base.t(),
+        "shared": base,
+        "half": base.half(),
+        "bfloat16": base.bfloat16(),
+        "double": base.double(),
+        "counter": torch.tensor(7),
+        "mask": base > 3,
+        "empty": torch.empty(0, 3),
+        "scalar": torch.tensor(1.5),
+        "parameter": torch.nn.Parameter(base.clone()),
+    }
+    path = save(state, tmp_path / "x.pt", legacy, pickle_protocol=protocol)
+    expected = {name: tensor.detach() for name, tensor in state.items()}
+    assert_same(read_checkpoint(path).state_dict, expected)
+
+
+def test_counters_as_numpy_scalars_are_passed_over(tmp_path):
+    content = {"model": {"w": torch.ones(2)}, "extra_state": {"best": np.float64(1.5)}}
+    assert list(read_checkpoint(save(content, tmp_path / "x.pt")).state_dict) == ["w"]
+
+
+@pytest.mark.parametrize("whole_folder", [True, False], ids=["folder", "file"])
+def test_safetensors(tmp_path, whole_folder):
+    file = tmp_path / "model.safetensors"
+    save_file({"w": torch.arange(3.0)}, file)
+    (tmp_path / "config.json").write_text('{"model_type": "ernierna"}')
+    (tmp_path / "vocab.txt").write_text("<pad>\n<cls>\nA\n")
+    checkpoint = read_checkpoint(tmp_path if whole_folder else file)
+    assert checkpoint.kind == "safetensors"
+    assert checkpoint.path == file
+    assert checkpoint.args == {"model_type": "ernierna"}
+    assert checkpoint.vocabulary == ("<pad>", "<cls>", "A")
+    assert_same(checkpoint.state_dict, {"w": torch.arange(3.0)})
+
+
+# What is refused for what it is
+
+
+def npz(path: Path) -> None:
+    np.savez(path, a=np.ones(3))
+
+
+def tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.add(ARGS, "inside.pt")
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(ARGS, "inside.pt")
+
+
+def torchscript(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"model/{name}", b"")
+
+
+def compressed(path: Path) -> None:
+    with zipfile.ZipFile(ARGS) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+
+
+MISTAKEN = {
+    "empty": (b"", "an empty file"),
+    "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
+    "login page": (b"<HTML>Sign in</HTML>", "a web page"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "npy": (b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'}", "a numpy array"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    "gzip": (b"\x1f\x8b\x08\x00", "gzip-compressed"),
+    "json": (b'{"model_type": "ernie_rna"}', "JSON, not weights"),
+    "text": (b"Entry not found", "neither a file of torch.save nor safetensors"),
+    "npz": (npz, "torch.save did not write, of ..a.npy"),
+    "zip": (zipped, "torch.save did not write, of ..inside.pt"),
+    "tar": (tar, "a tar archive"),
+    "torchscript": (torchscript, "TorchScript"),
+    "compressed": (compressed, "a compressed zip archive"),
+    "pickle": (pickle.dumps({"w": 1}, 2), "a pickle that torch.save did not write"),
+    "safetensors": (b"\x10\0\0\0\0\0\0\0{not json at all", "a safetensors file, but it is trunc"),
+}
+
+
+@pytest.mark.parametrize("content", MISTAKEN.values(), ids=MISTAKEN)
+def test_a_wrong_file_is_named(tmp_path, content):
+    made, message = content
+    path = tmp_path / "wrong.npz"
+    if callable(made):
+        made(path)
+    else:
+        path.write_bytes(made)
+    with pytest.raises(CheckpointError, match=message) as error:
+        read_checkpoint(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.ones(3), "holds a tensor"),
+        ([torch.ones(3)], "holds a list"),
+        ({"epoch": 3}, "neither `model` nor tensors by name: the entry of 'epoch' is a int"),
+        ({"model": {"w": [1.0]}}, "the entry of 'w' is a list"),
+        ({3: torch.ones(1)}, "the entry of a int is a tensor"),
+        ({"a\nb": torch.ones(1)}, r"no name of a weight: 'a\\nb'"),
+    ],
+)
+def test_other_contents_are_named(tmp_path, content, message):
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(save(content, tmp_path / "x.pt"))
+
+
+def test_a_missing_path_and_other_folders(tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "ERNIE-RNA_pretrain.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"a folder without .* holds ERNIE-RNA_pretrain.pt"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_checkpoint(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("config", ["{", "[1]", '"text"'])
+def test_a_broken_config_is_named(tmp_path, config):
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=r"config\.json: "):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    state = {"fine": torch.ones(2), "bad.weight": torch.tensor([1.0, value])}
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in bad\.weight$"):
+        read_checkpoint(save(state, tmp_path / "x.pt"))
+
+
+# What is damaged
+
+
+def whole_files(tmp_path: Path) -> dict[str, Path]:
+    state = golden_weights(ARGS)
+    save_file(state, tmp_path / "whole.safetensors")
+    return {
+        "zip": ARGS,
+        "legacy": save({"model": state}, tmp_path / "legacy.pt", legacy=True),
+        "safetensors": tmp_path / "whole.safetensors",
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("kept", [1, 7, 9, 20, 100, 0.01, 0.1, 0.5, 0.9, -1000, -30, -1])
+def test_a_truncated_file_is_refused(tmp_path, kind, kept):
+    whole = whole_files(tmp_path)[kind].read_bytes()
+    length = int(len(whole) * kept) if isinstance(kept, float) else kept
+    path = tmp_path / "cut.pt"
+    path.write_bytes(whole[:length])
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(path)
+    if len(whole[:length]) > 20:
+        assert "truncated or damaged" in str(error.value)
+
+
+def test_a_storage_that_is_not_in_the_file(tmp_path):
+    path = save({"model": {"a.weight": torch.ones(2)}}, tmp_path / "x.pt", legacy=True)
+    content = path.read_bytes()
+    keys = content.rindex(b"\x80\x02]")  # a pickle of their list, with the storages behind it
+    path.write_bytes(content[:keys] + pickle.dumps([], 2))
+    with pytest.raises(CheckpointError, match=r"a\.weight: its storage '\d+' is not in the file"):
+        read_checkpoint(path)
+
+
+def test_a_vocabulary_that_is_not_text(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "vocab.txt").write_bytes(b"A\nC\xff\n")
+    with pytest.raises(CheckpointError, match=r"vocab\.txt: not text in UTF-8"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("end", [b"", b"\0" * 100])
+def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
+    content = bytearray(ARGS.read_bytes())
+    name = "encoder.sentence_encoder.layers.2.fc1.weight"
+    weight = golden_weights(ARGS)[name].numpy().tobytes()
+    content[content.index(weight) + 100] ^= 1
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}: its numbers do not match their checksum"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_any_damage_to_the_pickle_is_our_error(tmp_path):
+    """Also no memory is filled: a changed opcode may ask for a memo of 2³² entries."""
+    with zipfile.ZipFile(ARGS) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    draw = random.Random(0)
+    refused = 0
+    for number in range(150):
+        damaged = bytearray(members[name])
+        for _ in range(1 + number % 4):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        refused += not readable(tmp_path / "x.pt", {**members, name: bytes(damaged)})
+    assert refused > 30
+
+
+def readable(path: Path, members: dict[str, bytes]) -> bool:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    try:
+        read_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def crafted(path: Path, pickled: bytes, numbers: bytes = b"\0" * 16) -> Path:
+    """A file as of torch.save around a pickle written by hand."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", pickled)
+        archive.writestr("x/data/0", numbers)
+    return path
+
+
+def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), stride=(1,)):
+    """{"w": tensor}, with a description of the tensor that torch would never write."""
+    stream = io.BytesIO()
+    stream.write(b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(")
+    stream.write(b"(X\x07\x00\x00\x00storagectorch\n" + dtype.encode() + b"\n")
+    for value in (key, "cpu", numel):
+        stream.write(pickle.dumps(value, 2)[2:-1])
+    stream.write(b"tQ")
+    for value in (offset, size, stride):
+        stream.write(pickle.dumps(value, 2)[2:-1])
+    stream.write(b"\x89NtRs.")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"numel": 5},  # more numbers than bytes
+        {"numel": 2**60},
+        {"numel": -1},
+        {"size": (5,)},
+        {"offset": 1},
+        {"offset": -1},
+        {"size": (2,), "stride": (4,)},
+        {"size": (2,), "stride": (-1,)},
+        {"size": (2**40,), "stride": (0,)},  # little on disk, 4 TiB in memory
+        {"size": (4, 1)},
+        {"size": 4},
+        {"size": ("4",)},
+        {"size": [4]},
+        {"dtype": "LongStorage"},
+        {"key": "1"},
+        {"key": 0},
+    ],
+    ids=str,
+)
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path, description):
+    path = crafted(tmp_path / "x.pt", tensor_pickle(**description))
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        read_checkpoint(path)
+
+
+def test_the_crafted_file_itself_is_sound(tmp_path):
+    checkpoint = read_checkpoint(crafted(tmp_path / "x.pt", tensor_pickle()))
+    assert_same(checkpoint.state_dict, {"w": torch.zeros(4)})
+
+
+# What is malicious
+
+
+class Calls:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def payloads(marker: Path) -> dict:
+    code = f"open({str(marker)!r}, 'w')"
+    return {
+        "os.system": Calls(os.system, f"touch '{marker}'"),
+        "builtins.eval": Calls(eval, code),
+        "builtins.exec": Calls(exec, code),
+        "builtins.open": Calls(open, str(marker), "w"),
+        "builtins.getattr": Calls(getattr, code, "upper"),
+        "subprocess.Popen": Calls(subprocess.Popen, ["touch", str(marker)]),
+        "torch.load": Calls(torch.load, str(marker)),
+        "torch.serialization.load": Calls(torch.serialization.load, str(marker)),
+        "functools.partial": Calls(__import__("functools").partial, os.system, str(marker)),
+        "importlib.import_module": Calls(__import__("importlib").import_module, "antigravity"),
+        "pickle.loads": Calls(pickle.loads, pickle.dumps(Calls(eval, code))),
+    }
+
+
+WRAPPINGS = {
+    "alone": lambda payload: payload,
+    "beside the model": lambda payload: {"model": {}, "extra_state": payload},
+    "in the state dict": lambda payload: {"model": OrderedDict(w=payload)},
+    "as a key": lambda payload: {"model": {(payload,): 1}},
+    "in a Namespace": lambda payload: {"args": argparse.Namespace(lr=[payload]), "model": {}},
+    "in a Namespace of cfg": lambda payload: {
+        "args": None,
+        "cfg": {"model": argparse.Namespace(a=argparse.Namespace(b=payload))},
+        "model": {},
+    },
+}
+
+
+@pytest.mark.parametrize("name", payloads(Path("x")))
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle 2", "pickle 5"])
+def test_a_malicious_pickle_is_refused_by_name(tmp_path, name, form):
+    marker, path = tmp_path / "marker", tmp_path / "evil.pt"
+    payload = {"args": argparse.Namespace(a=payloads(marker)[name]), "model": {}}
+    if form.startswith("pickle"):
+        path.write_bytes(pickle.dumps(payload, int(form[-1])))
+    else:
+        save(payload, path, legacy=form == "legacy")
+    with pytest.raises(CheckpointError, match="nothing of it was run") as error:
+        read_checkpoint(path)
+    assert name.split(".")[-1] in str(error.value)
+    assert os.listdir(tmp_path) == ["evil.pt"]
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap, legacy):
+    payload = wrap(Calls(os.system, f"touch '{tmp_path}/marker'"))
+    path = save(payload, tmp_path / "evil.pt", legacy)
+    with pytest.raises(CheckpointError, match=r"evil.pt: refused: .*'(posix|nt).system'"):
+        read_checkpoint(path)
+    assert os.listdir(tmp_path) == ["evil.pt"]
+
+
+def test_a_whole_model_is_refused_by_the_name_of_its_class(tmp_path):
+    path = save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"modules\.linear\.Linear.*only the state dict"):
+        read_checkpoint(path)
+
+
+def test_the_name_it_asks_for_cannot_steer_the_terminal(tmp_path):
+    path = crafted(tmp_path / "x.pt", b"\x80\x02c\x1b[2Jos\nsystem\n.")
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(path)
+    assert "\x1b" not in str(error.value)
+
+
+# Opcodes that reach for more than a call: attributes of what the reader hands out.
+STATE = b"}X\x05\x00\x00\x00_makecargparse\nNamespace\ns"  # {"_make": Namespace}
+TRICKS = {
+    "dotted name": b"\x80\x04\x8c\x08argparse\x8c\x12Namespace.__init__\x93.",
+    "globals of a function": b"\x80\x04\x8c\x08argparse\x8c\x1eNamespace.__init__.__globals__\x93.",
+    "build a function": b"\x80\x02ctorch\nSize\n" + STATE + b"b.",
+    "build its slots": b"\x80\x02ctorch\nSize\nN" + STATE + b"\x86b.",
+    "build a class": b"\x80\x02cargparse\nNamespace\n" + STATE + b"b.",
+    "build the slots of a class": b"\x80\x02cargparse\nNamespace\nN" + STATE + b"\x86b.",
+    "build a dtype": b"\x80\x02ctorch\nFloatStorage\nN" + STATE + b"\x86b.",
+    "namespace of a list": b"\x80\x02cargparse\nNamespace\n)\x81]b.",
+    "namespace of slots": b"\x80\x02cargparse\nNamespace\n)\x81N" + STATE + b"\x86b.",
+    "namespace with arguments": b"\x80\x02cargparse\nNamespace\n]\x85\x81.",
+    "extension": b"\x80\x02\x82\x01.",
+    "instance": b"\x80\x02(ios\nsystem\n.",
+    "no persistent tuple": b"\x80\x02NQ.",
+    "endless": b"\x80\x02" + b"(" * 1000,
+}
+
+
+@pytest.mark.parametrize("pickled", TRICKS.values(), ids=TRICKS)
+def test_tricks_are_refused_and_change_nothing(tmp_path, pickled):
+    before = dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord)), state_of_globals()
+    with pytest.raises(CheckpointError):
+        read_checkpoint(crafted(tmp_path / "x.pt", pickled))
+    assert (dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord))) == before[:2]
+    assert state_of_globals() == before[2]
+
+
+def state_of_globals() -> list:
+    """What a pickle is handed, and all that could be set on it."""
+    return [
+        (*item, dict(getattr(item[1], "__dict__", {})), getattr(item[1], "__defaults__", None))
+        for item in _GLOBALS.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo index, in binary
+        b"\x80\x02}p4000000000\n.",  # and as text
+        b"\x80\x05\x96\0\0\0\0\x04\0\0\0.",  # an array of 16 GiB
+    ],
+)
+def test_no_number_in_a_pickle_fills_the_memory(tmp_path, pickled):
+    tracemalloc.start()
+    with contextlib.suppress(CheckpointError):
+        assert read_checkpoint(crafted(tmp_path / "x.pt", pickled)).state_dict == {}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+def test_settings_that_hold_themselves_end(tmp_path):
+    loop: list = []
+    loop.append(loop)
+    content = {"args": argparse.Namespace(loop=loop, layers=2), "model": {"w": torch.ones(1)}}
+    assert read_checkpoint(save(content, tmp_path / "x.pt")).args["layers"] == 2
+
+
+def test_odd_settings_are_left_out(tmp_path):
+    args = argparse.Namespace(size=torch.Size([2]), weight=torch.ones(1), inner={1: 2, "a": None})
+    checkpoint = read_checkpoint(save({"args": args, "model": {}}, tmp_path / "x.pt"))
+    assert checkpoint.args == {"size": [2], "weight": None, "inner": {"a": None}}
+    json.dumps(checkpoint.args)

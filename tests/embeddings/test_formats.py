@@ -1,0 +1,341 @@
+"""Every format of embeddings: written and read, streamed, damaged, not ours, and without room."""
+
+import contextlib
+import json
+import resource
+import shutil
+import sys
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from safetensors.numpy import load_file, save_file
+
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.embeddings.embedding import Embedding, resolve_columns
+from ernie_rna.embeddings.formats import (
+    check_format,
+    existing_files,
+    pack,
+    read_embeddings,
+    read_metadata,
+    write_parts,
+)
+from ernie_rna.options import Share
+from ernie_rna.run.outputs import OutputError, full_disk_explained
+from ernie_rna.run.store import Store
+from ernie_rna.sequences.fasta import InputError
+
+FORMATS = [".safetensors", ".h5", ".npz", ".parquet"]
+MODULES = {".h5": "h5py", ".parquet": "pyarrow"}
+METADATA = {"model": {"name": "M"}, "note": 'Ü "quoted" \n'}
+LARGE = 1 << 30
+
+
+@pytest.fixture(params=FORMATS)
+def suffix(request):
+    pytest.importorskip(MODULES.get(request.param, "numpy"))
+    return request.param
+
+
+@pytest.fixture
+def make_parts(tmp_path):
+    """Embeddings of random vectors, and parts of them as a run leaves them."""
+
+    def make(records=50, dtype=np.float32, chunk_records=16, hidden=8):
+        columns = resolve_columns((0, 2), ("mean", "cls", "token"), 2)
+        generator = np.random.default_rng(0)
+        given = []
+        for i in range(records):
+            shapes = {c.name: (1 + i % 7, hidden) if c.per_token else (hidden,) for c in columns}
+            arrays = {n: generator.normal(size=size).astype(dtype) for n, size in shapes.items()}
+            given.append(Embedding(f"r{i}-é", 1 + i % 7, arrays))
+        metadata = {**METADATA, "columns": [column.name for column in columns]}
+        store = Store(tmp_path / "run", Share())
+        starts = range(0, records, chunk_records)
+        for number, start in enumerate(starts):
+            store.put(number, pack(given[start : start + chunk_records]), metadata)
+        return [store.part(number) for number in range(len(starts))], metadata, given
+
+    return make
+
+
+@pytest.fixture
+def output(tmp_path, suffix):
+    return tmp_path / f"out{suffix}"
+
+
+def check_equal(found, given):
+    for one, other in zip(found, given, strict=True):
+        assert (one.id, one.length) == (other.id, other.length)
+        assert set(one.arrays) == set(other.arrays)
+        for name, array in other.arrays.items():
+            assert one.arrays[name].dtype == array.dtype
+            np.testing.assert_array_equal(one.arrays[name], array)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_reads_what_was_written(make_parts, output, dtype):
+    parts, metadata, given = make_parts(dtype=dtype)
+    assert write_parts(parts, output, metadata, LARGE) == [output]
+    check_equal(read_embeddings(output), given)
+    assert read_metadata(output) == metadata
+
+
+def test_the_same_bytes_again(make_parts, output):
+    parts, metadata, _ = make_parts()
+    write_parts(parts, output, metadata, LARGE)
+    first = output.read_bytes()
+    write_parts(parts, output, metadata, LARGE)
+    assert output.read_bytes() == first
+
+
+def test_one_sequence_of_one_nucleotide(make_parts, output):
+    parts, metadata, given = make_parts(records=1)
+    write_parts(parts, output, metadata, LARGE)
+    check_equal(read_embeddings(output), given)
+
+
+def test_shards(make_parts, tmp_path):
+    parts, metadata, given = make_parts()
+    output = tmp_path / "out.safetensors"
+    contents = [part.path.read_bytes() for part in parts]
+    files = write_parts(parts, output, metadata, 3000)
+    names = [f"out-{i:05d}-of-00004.safetensors" for i in range(1, 5)]
+    assert [path.name for path in files] == [*names, "out.safetensors.index.json"]
+    assert [path.read_bytes() for path in files[:-1]] == contents  # moved, not written again
+    index = json.loads(files[-1].read_text())
+    assert index["metadata"] == metadata
+    bounds = [(shard["start"], shard["stop"]) for shard in index["shards"]]
+    assert bounds == [(0, 16), (16, 32), (32, 48), (48, 50)]
+    check_equal(read_embeddings(output), given)
+    assert read_metadata(output) == metadata
+    assert set(existing_files(output)) == set(files)
+    # One file in their place leaves none of them behind.
+    write_parts(make_parts()[0], output, metadata, LARGE)
+    assert existing_files(output) == [output]
+    assert not any(path.exists() for path in files)
+
+
+def test_what_other_readers_see(make_parts, tmp_path):
+    parts, metadata, given = make_parts()
+    output = tmp_path / "out.safetensors"
+    write_parts(parts, output, metadata, LARGE)
+    arrays = load_file(output)
+    assert bytes(arrays["ids"]).decode().split() == [one.id for one in given]
+    start, stop = arrays["offsets"][7:9]
+    np.testing.assert_array_equal(arrays["token_layer2"][start:stop], given[7]["token_layer2"])
+    npz = output.with_suffix(".npz")
+    write_parts(parts, npz, metadata, LARGE)
+    with np.load(npz) as archive:
+        assert archive["ids"].tolist() == [one.id for one in given]
+        assert archive["lengths"].tolist() == [one.length for one in given]
+        for name in ("offsets", *metadata["columns"]):
+            np.testing.assert_array_equal(archive[name], arrays[name])
+        assert json.loads(str(archive["metadata"])) == metadata
+
+
+def test_the_names_of_hdf5_and_parquet(make_parts, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parts, metadata, given = make_parts()
+    write_parts(parts, tmp_path / "out.parquet", metadata, LARGE)
+    rows = parquet.read_table(tmp_path / "out.parquet")
+    assert rows.column_names == ["id", "length", *metadata["columns"]]
+    assert rows["cls_layer2"][3].as_py() == given[3]["cls_layer2"].tolist()
+    assert rows["token_layer0"][5].as_py() == given[5]["token_layer0"].tolist()
+    write_parts(parts, tmp_path / "out.hdf5", metadata, LARGE)
+    with h5py.File(tmp_path / "out.hdf5") as file:
+        assert set(file) == {"ids", "lengths", "offsets", *metadata["columns"]}
+        assert file["ids"].asstr()[5] == given[5].id
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".parquet"], indirect=True)
+def test_writes_without_holding_the_table(make_parts, output):
+    # Beside the vectors of a part, the ids, as objects, are what is largest here.
+    parts, metadata, _ = make_parts(records=2000, chunk_records=100, hidden=256)
+    write_parts(parts, output, metadata, LARGE)  # Imports are not counted.
+    tracemalloc.start()
+    write_parts(parts, output, metadata, LARGE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < output.stat().st_size / 4
+
+
+def test_reads_token_vectors_of_a_few_sequences_at_once(make_parts, output):
+    parts, metadata, _ = make_parts(records=400, chunk_records=100, hidden=512)
+    write_parts(parts, output, metadata, LARGE)
+    next(read_embeddings(output))
+    tracemalloc.start()
+    assert sum(1 for _ in read_embeddings(output)) == 400
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # numpy reads an array of an .npz whole, and keeps none.
+    assert peak < output.stat().st_size * (1.2 if output.suffix == ".npz" else 0.25)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out", "out.NPZ.txt"])
+def test_refuses_outputs(tmp_path, name):
+    with pytest.raises(ValueError, match=r"the extension must be one of .safetensors, .h5, .hdf5"):
+        check_format(str(tmp_path / name))
+    check_format(str(tmp_path / "OUT.NPZ"))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("o.h5", "h5py", "hdf5"), ("o.parquet", "pyarrow.parquet", "parquet")],
+)
+def test_names_the_extra(tmp_path, monkeypatch, name, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
+    with pytest.raises(ImportError, match=rf'pip install "ernie-rna\[{extra}\]"'):
+        check_format(str(tmp_path / name))
+
+
+# ---------------------------------------------------------------------------------------------
+# Files that are damaged, or not ours
+
+
+RNA = {"a": "GGGAAACCC", "b-é": "ACGU", "c": "ACGUN" * 5}
+
+
+@pytest.fixture
+def write(config, tmp_path):
+    """Writes embeddings of three RNAs to a file with an extension."""
+
+    def write(suffix):
+        pytest.importorskip(MODULES.get(suffix, "numpy"))
+        model = ErnieRnaModel(config, add_pooling_layer=False).eval()
+        path = tmp_path / f"out{suffix}"
+        embed(RNA, model, path, progress=False, pooling=("mean", "token"))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "head", "end"])
+def test_damaged_files_are_refused(write, suffix, damage):
+    path = write(suffix)
+    content = path.read_bytes()
+    damaged = {
+        "empty": b"",
+        "cut": content[: len(content) // 2],
+        "head": b"\0" * 16 + content[16:],
+        "end": content[:-16],
+    }
+    path.write_bytes(damaged[damage])
+    with pytest.raises(InputError, match=rf"out\{suffix}: damaged, or no file of embeddings"):
+        list(read_embeddings(path))
+
+
+def test_damage_anywhere_is_refused_or_harmless(write, suffix):
+    path = write(suffix)
+    content, generator = path.read_bytes(), np.random.default_rng(0)
+    for at in generator.integers(len(content), size=100):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        with contextlib.suppress(InputError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for embedding in read_embeddings(path):
+                assert len(embedding["token"]) == embedding.length
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "out.safetensors"
+    save_file({"ids": np.frombuffer(b"a\n", np.uint8), "lengths": np.ones(1, np.int64)}, path)
+    with pytest.raises(InputError, match=r"out\.safetensors: damaged, or no file of embeddings"):
+        read_metadata(path)
+    np.savez(tmp_path / "out.npz", ids=["a"], lengths=[1])
+    with pytest.raises(InputError, match=r"out\.npz: damaged, or no file of embeddings"):
+        read_metadata(tmp_path / "out.npz")
+    with pytest.raises(FileNotFoundError):
+        list(read_embeddings(tmp_path / "nowhere.npz"))
+    with pytest.raises(ValueError, match=r"out\.csv: the extension must be one of"):
+        list(read_embeddings(tmp_path / "out.csv"))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "shape", "message"),
+    [
+        ([2, 3], (5,), r"token_layer1 has shape \(5,\) where 5 rows are due"),
+        ([2, 3], (4, 2), "damaged, or no file of embeddings"),
+        ([2, 0], (2, 2), "a sequence of 0 nucleotides"),
+    ],
+)
+def test_vectors_that_do_not_fit_the_lengths(tmp_path, lengths, shape, message):
+    arrays = {
+        "ids": np.frombuffer(b"a\nb\n", np.uint8),
+        "lengths": np.array(lengths),
+        "token_layer1": np.ones(shape, np.float32),
+    }
+    metadata = {"ernie_rna": json.dumps({"columns": ["token_layer1"]})}
+    save_file(arrays, tmp_path / "out.safetensors", metadata)
+    with pytest.raises(InputError, match=message):
+        list(read_embeddings(tmp_path / "out.safetensors"))
+
+
+def test_hdf5_without_checksums(write, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(write(".h5")) as ours, h5py.File(tmp_path / "old.h5", "w") as old:
+        for name in ours:
+            old[name] = ours[name][()]
+    with pytest.raises(InputError, match=r"old\.h5: .*without checksums \(superblock 0\)"):
+        list(read_embeddings(tmp_path / "old.h5"))
+
+
+@pytest.mark.parametrize(
+    ("index", "error"),
+    [
+        (b"{", InputError),
+        (b"{}", InputError),
+        (b'{"shards": []}', InputError),
+        (b'{"shards": [{"file": "../a.safetensors"}]}', InputError),
+        (b'{"shards": [{"file": "a.csv"}]}', InputError),
+        (b'{"shards": [{"file": "out-3.safetensors"}]}', FileNotFoundError),
+    ],
+)
+def test_an_index_of_shards_that_is_off(write, index, error):
+    path = write(".safetensors")
+    shutil.move(path, path.with_name("out-1.safetensors"))
+    path.with_name("out.safetensors.index.json").write_bytes(index)
+    with pytest.raises(error):
+        list(read_embeddings(path))
+
+
+# ---------------------------------------------------------------------------------------------
+# A disk that fills
+
+
+@contextlib.contextmanager
+def room_for(size):
+    """Bounds the size of files, which fails a write as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.03, 0.1, 0.3, 0.5, 0.9, 0.99])
+def test_no_room_for_the_output(make_parts, output, monkeypatch, share):
+    parts, metadata, _ = make_parts(chunk_records=4)
+    write_parts(parts, output, metadata, LARGE)
+    whole = output.read_bytes()
+    output.write_bytes(b"what was there before")
+    if output.suffix == ".h5":  # HDF5 can loop for ever, so it is asked before.
+        usage = type("Usage", (), {"free": int(share * len(whole))})
+        monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    refused = pytest.raises(OutputError, match=r"no room to write .*run it again")
+    with (
+        refused,
+        room_for(int(share * len(whole))),
+        full_disk_explained(output, "; run it again"),
+    ):
+        write_parts(parts, output, metadata, LARGE)
+    assert output.read_bytes() == b"what was there before"
+    assert not list(output.parent.glob("*.tmp"))
+    monkeypatch.undo()
+    write_parts(parts, output, metadata, LARGE)
+    assert output.read_bytes() == whole

@@ -1,0 +1,192 @@
+"""Parity with the authors' values, and that the measurement finds what differs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ernie_rna.run.threads import use_threads
+from scripts import verify_parity
+from tests.golden import compare
+from tests.golden.compare import (
+    BARS,
+    CT,
+    HEADS,
+    LOGITS,
+    THREADS,
+    Difference,
+    Models,
+    compare_head,
+    compare_with_authors,
+    format_table,
+    measure_rounding,
+    read_samples,
+    summarize,
+)
+from tests.golden_folder import head_checkpoint, write_golden_folder
+
+PLACES = {
+    "secondary_structure": {LOGITS, "contact", CT},
+    "closeness": {"probabilities"},
+    "ribosome_loading": {"prediction"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_golden_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def models(folder) -> Models:
+    return Models(folder)
+
+
+@pytest.fixture(scope="module")
+def differences(models) -> list[Difference]:
+    with use_threads(THREADS):
+        return compare_with_authors(models)
+
+
+@pytest.fixture(scope="module")
+def rounding(models) -> list[Difference]:
+    with use_threads(THREADS):
+        return measure_rounding(models)
+
+
+def worst(differences, *, case, place="") -> float:
+    """Of the cases and places that begin so; there must be one."""
+    return max(d.value for d in differences if d.case.startswith(case) and place in d.place)
+
+
+def changed(folder: Path, out: Path, name: str, by: float) -> Path:
+    """A copy of a folder in which one weight differs."""
+    shutil.copytree(folder, out)
+    weights = load_file(out / "model.safetensors")
+    weights[name].view(-1)[-1] += by
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def test_no_difference_from_the_authors_is_more_than_rounding(differences, rounding):
+    """The bars are the rule for a backend: twice the authors' error from float64 and 1e-6."""
+    assert all(d.bar is not None for d in differences)
+    assert not [d for d in differences if d.missed]
+    for kind, bar in BARS.items():
+        authors = worst(rounding, case="authors - float64", place=kind)
+        assert bar == pytest.approx(2 * authors + 1e-6, rel=0.05), kind
+
+
+def test_the_authors_bits_where_the_values_were_made(differences):
+    """Two threads on a CPU with AVX-512, on which MKL sums in their order; measured: 0."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("another order of sums on this CPU")
+    assert worst(differences, case="") <= 5e-7  # the pooler's 3e-7; 0 elsewhere
+    assert not [d for d in differences if d.value and not d.place.startswith("pooler")]
+
+
+def test_every_layer_of_every_sequence_is_compared(differences, models):
+    single, batch = read_samples()
+    layers = range(models.encoder.config.num_hidden_layers + 1)
+    places = {d.place for d in differences if d.case == "sdpa alone"}
+    assert places == {
+        *(f"hidden state {i}" for i in layers),
+        *(f"bias {i}" for i in layers),
+        *("logits", "pooler output", "logits, masked as in pretraining"),
+    }
+    alone = {d.sample for d in differences if d.case == "eager alone"}
+    assert alone == {sample.name for sample in single}
+    rows = {d.sample for d in differences if d.case == "eager left"}
+    assert len(rows) == len(batch) == 4
+
+
+def test_sdpa_is_eager(rounding):
+    assert worst(rounding, case="sdpa - eager") == 0
+
+
+def test_our_rounding_is_no_larger_than_the_authors(rounding):
+    """Against float64, by the rule for a backend: twice the oracle's error plus 1e-6."""
+    for place in {d.place for d in rounding if d.case == "authors - float64"}:
+        authors = worst(rounding, case="authors - float64", place=place)
+        for attention in ("eager", "sdpa"):
+            ours = worst(rounding, case=f"{attention} - float64", place=place)
+            assert ours <= 2 * authors + 1e-6
+
+
+def test_a_batch_changes_rounding_alone(rounding):
+    """What differs in float32 (measured: 2e-5 in the logits) is gone in float64."""
+    assert worst(rounding, case="float32 batch") <= 5e-5
+    assert worst(rounding, case="float64 batch") <= 1e-12
+
+
+def test_the_folders_own_code_runs(models):
+    for model in (models.encoder, models.masked_lm):
+        assert type(model).__module__.startswith("transformers_modules.")
+
+
+def test_a_changed_weight_misses_the_bars(folder, tmp_path):
+    out = changed(folder, tmp_path / "out", "ernie_rna.layers.2.fc1.bias", 1e-3)
+    missed = {d.place for d in compare_with_authors(Models(out)) if d.missed}
+    assert {"hidden state 3", "logits"} <= missed
+    assert not {"hidden state 2", "bias 2"} & missed
+
+
+def test_nan_misses_every_bar():
+    assert Difference("eager alone", "logits", "one", float("nan"), 2e-6).missed
+    assert not Difference("eager - float64", "logits", "one", float("nan")).missed
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_the_authors_heads(tmp_path, task):
+    folder = write_golden_folder(tmp_path, head_checkpoint(task))
+    differences = compare_head(folder, task)
+    assert not [one for one in differences if one.missed]
+    assert {one.place for one in differences} == PLACES[task]
+    cases = {f"{a} {how}" for a in ("eager", "sdpa") for how in ("alone", "right", "left")}
+    assert cases == {one.case for one in differences}
+    other = changed(
+        folder,
+        tmp_path / "other",
+        next(
+            name
+            for name in load_file(folder / "model.safetensors")
+            if "head." in name and "out" in name
+        ),
+        1.0,
+    )
+    assert any(one.missed for one in compare_head(other, task, ["sdpa"]))
+
+
+def test_tables_show_the_worst_of_all_sequences():
+    low, high = (Difference("eager alone", "logits", n, v, 2e-6) for n, v in (("a", 0), ("b", 1)))
+    for order in ([low, high], [high, low]):
+        table = format_table(order).splitlines()
+        assert ["logits", "1.0e+00!"] in [line.split() for line in table]
+        assert table[-1] == "missed: eager alone, logits of b: 1.0e+00 > 2.0e-06"
+
+
+def test_the_summary_has_the_largest_of_each_kind():
+    differences = [
+        Difference("eager alone", "hidden state 1", "one", 1e-6),
+        Difference("eager right", "hidden state 4", "two", 3e-6, bar=2e-6),
+        Difference("sdpa alone", "bias 0", "one", 0.0),
+    ]
+    lines = format_table(summarize(differences)).splitlines()
+    assert lines[1].split() == ["hidden", "state", "3.0e-06!", "·"]
+    assert lines[2].split() == ["bias", "·", "0"]
+    assert lines[-1].startswith("missed: eager, hidden state of two")
+
+
+def test_the_script_prints_all_tables(capsys, monkeypatch, differences, rounding):
+    monkeypatch.setattr(compare, "compare_with_authors", lambda models: differences)
+    monkeypatch.setattr(compare, "measure_rounding", lambda models: rounding)
+    monkeypatch.setattr(compare, "HEADS", {"ribosome_loading": HEADS["ribosome_loading"]})
+    assert verify_parity.main([]) == 0
+    printed = capsys.readouterr().out
+    for row in ("hidden state 4", "bias 4", "logits, masked as in pretraining", "pooler output"):
+        assert printed.count(f"\n{row} ") == 2, row
+    assert "\nprediction " in printed
+    assert "missed" not in printed
+    assert "threads 2" in printed

@@ -1,0 +1,180 @@
+"""Which batches a run trains on, and what is in them."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.sequences.fasta import InputError
+from recipes.pretraining.batches import (
+    PretrainingBatches,
+    Source,
+    drawing,
+    drawn,
+    streamed,
+    structure_batch,
+)
+from recipes.pretraining.rnas import Rna, read_fasta_file
+from recipes.pretraining.settings import Settings
+from tests.recipes.conftest import MODEL
+
+SETTINGS = Settings(
+    **{"model": MODEL, "training": {"seed": 4}},
+    **{"masked": 0.25, "masked_tokens": 200, "masked_max_length": 40},
+    **{"pairs_squared_tokens": 3000, "pairs_max_length": 40, "permuted": 0.5},
+)
+
+
+def taken(batches, count, start=0):
+    return list(itertools.islice(batches, start, start + count))
+
+
+class TestDrawn:
+    def test_batches_keep_to_the_limit(self, rnas):
+        for batch in taken(Source(drawn(rnas, 1.0), 3000, 2, 40, 0).batches(), 200):
+            longest = max(len(rna.sequence) for rna in batch) + 2
+            assert len(batch) == 1 or longest**2 * len(batch) <= 3000
+
+    def test_skipped_batches_are_those_before(self, rnas):
+        source = Source(drawn(rnas, 0.5), 200, 1, 40, 3)
+        every = taken(source.batches(), 600)
+        assert taken(source.batches(350), 250) == every[350:]
+
+    @pytest.mark.parametrize(("power", "expected"), [(0.0, 0.25), (1.0, None)])
+    def test_families(self, rnas, power, expected):
+        batches = taken(Source(drawn(rnas, power), 1, 1, 40, 0).batches(), 8000)
+        shares = Counter(rna.family for batch in batches for rna in batch)
+        sizes = Counter(rna.family for rna in rnas)
+        for family, count in shares.items():
+            share = expected or sizes[family] / len(rnas)
+            assert count / 8000 == pytest.approx(share, abs=0.02)
+
+    def test_share_of_predicted(self, rnas):
+        several = rnas + [replace(rna, predicted=True) for rna in rnas[:5]]
+        source = Source(drawn(several, 0.0, predicted=0.3), 1, 1, 40, 0)
+        found = [batch[0] for batch in taken(source.batches(), 8000)]
+        assert np.mean([rna.predicted for rna in found]) == pytest.approx(0.3, abs=0.02)
+        families = Counter(rna.family for rna in found if not rna.predicted)
+        assert min(families.values()) == pytest.approx(8000 * 0.7 / 4, rel=0.1)
+
+    def test_nothing_to_draw_from(self):
+        with pytest.raises(InputError, match="no sequence to train on"):
+            drawn([], 1.0)
+
+
+class TestStreamed:
+    def test_every_sequence_as_often(self, fasta, rnas):
+        batches = Source(streamed(lambda: read_fasta_file(fasta)), 200, 1, 40, 0).batches()
+        seen = Counter()
+        while sum(seen.values()) < 2048:
+            seen.update(rna.id for rna in next(batches))
+        assert set(seen) == {rna.id for rna in rnas}
+        assert set(seen.values()) == {2048 // len(rnas)}
+
+    def test_skipped_batches_are_those_before(self, fasta):
+        source = Source(streamed(lambda: read_fasta_file(fasta)), 200, 1, 40, 0)
+        every = taken(source.batches(), 30)
+        assert taken(source.batches(20), 10) == every[20:]
+
+    def test_reads_no_more_than_a_pool_ahead(self, rnas):
+        read = []
+
+        def endless():
+            for rna in itertools.cycle(rnas):
+                read.append(rna)
+                yield rna
+
+        next(Source(streamed(endless), 200, 1, 40, 0).batches())
+        assert len(read) == 2048
+
+
+def test_structures():
+    rnas = [Rna("x", "GAAAC", "", "(...)"), Rna("y", "GU", "", "..")]
+    batch = structure_batch(rnas)
+    labels = batch["pair_labels"]
+    assert labels[0, 0].tolist() == [-100, -100, -100, -100, 1]
+    assert labels[0, 4].tolist() == [1, -100, -100, -100, -100]
+    assert labels[1, 0].tolist() == [-100, 0, -100, -100, -100]
+    assert batch["attention_mask"].sum(1).tolist() == [7, 4]
+    assert set(batch) == {"input_ids", "attention_mask", "pair_labels"}
+
+
+class TestPretrainingBatches:
+    def batches(self, rnas, count, settings=SETTINGS, **options):
+        return taken(PretrainingBatches(rnas, settings, ErnieRnaConfig(**MODEL), **options), count)
+
+    def test_kinds_by_share(self, rnas):
+        kinds = ["labels" in batch for batch in self.batches(rnas, 20)]
+        assert sum(kinds) == 5
+        assert all(sum(kinds[start : start + 4]) == 1 for start in range(0, 20, 4))
+
+    def test_start_anywhere(self, rnas):
+        every = self.batches(rnas, 12)
+        for batch, expected in zip(self.batches(rnas, 5, start=7), every[7:], strict=True):
+            assert batch.keys() == expected.keys()
+            assert all(torch.equal(batch[name], expected[name]) for name in batch)
+
+    def test_processes_share(self, rnas):
+        shares = [self.batches(rnas, 8, rank=rank, world=2) for rank in (0, 1)]
+        for first, second in zip(*shares, strict=True):
+            assert first.keys() == second.keys()
+            assert first["input_ids"].tolist() != second["input_ids"].tolist()
+
+    def test_workers_make_the_same(self, rnas):
+        expected = self.batches(rnas, 7)
+        batches = PretrainingBatches(rnas, SETTINGS, ErnieRnaConfig(**MODEL), start=2)
+        made = taken(DataLoader(batches, batch_size=None, num_workers=2), 5)
+        for batch, same in zip(made, expected[2:], strict=True):
+            assert batch.keys() == same.keys()
+            assert all(torch.equal(batch[name], same[name]) for name in batch)
+
+    @pytest.mark.parametrize("as_stream", [False, True])
+    def test_sequences_without_pairs_are_in_no_structure_batch(self, rnas, as_stream):
+        unpaired = [replace(rna, dot_bracket="") for rna in rnas[:10]]
+        given = [*unpaired, *rnas[10:]]
+        settings = replace(SETTINGS, pairs_max_length=25, permuted=0.0)
+        known = {r.sequence for r in rnas[10:] if len(r.sequence) <= 25}
+        source = (lambda: iter(given)) if as_stream else given
+        seen = {True: set(), False: set()}
+        for batch in self.batches(source, 400, settings):
+            if "labels" not in batch:
+                texts = ErnieRnaTokenizer().batch_decode(
+                    batch["input_ids"], skip_special_tokens=True
+                )
+                seen[False].update(text.replace(" ", "") for text in texts)
+        assert seen[False] == known
+
+    def test_no_structure_at_all(self, fasta):
+        with pytest.raises(InputError, match="the training data: no sequence has pairs"):
+            self.batches(list(read_fasta_file(fasta)), 1)
+
+    @pytest.mark.parametrize("predicted", [True, False])
+    def test_predicted_structures_stay_with_their_sequences(self, rnas, predicted):
+        given = [replace(rna, predicted=predicted) for rna in rnas]
+        settings = replace(SETTINGS, masked=0.0, permuted=1.0, predicted=float(predicted))
+        (batch,) = self.batches(given, 1, settings)
+        known = {tuple(ErnieRnaTokenizer()(rna.sequence)["input_ids"]) for rna in rnas}
+        rows = (tuple(id for id in row if id != 1) for row in batch["input_ids"].tolist())
+        assert all(row in known for row in rows) == predicted
+
+    def test_predicted_sequences_are_not_masked(self, rnas):
+        with pytest.raises(InputError, match="no sequence to train on"):
+            self.batches([replace(rna, predicted=True) for rna in rnas], 1)
+
+    def test_long_sequences_give_windows(self, rnas):
+        settings = replace(SETTINGS, masked=1.0, masked_max_length=8)
+        shapes = {batch["input_ids"].shape[1] for batch in self.batches(rnas, 20, settings)}
+        assert shapes == {10}
+
+    def test_what_the_model_draws_is_left_alone(self, rnas):
+        with drawing(5):
+            expected = torch.rand(3)
+        with drawing(5):
+            self.batches(rnas, 8)
+            assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,88 @@
+"""The file of settings: what it may have, and those that come along."""
+
+import json
+
+import pytest
+
+from ernie_rna.sequences.fasta import InputError
+from recipes.pretraining.settings import CONFIGS, Settings, find_config, read_settings
+from recipes.pretraining.train import training_arguments
+from recipes.pretraining.weights import new_model
+from tests.recipes.conftest import MODEL, TRAINING
+
+
+def test_remarks_and_defaults(config):
+    settings = read_settings(config(eval_thresholds=[1, 2.5]))
+    assert (settings.pairs_squared_tokens, settings.masked_share) == (3000, 0.15)
+    assert settings.eval_thresholds == (1, 2.5)
+    assert settings.has_structures
+    assert settings.seed == 0
+    assert Settings().seed == 42  # that of TrainingArguments
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"maskd": 1}, "no option 'maskd'; did you mean masked"),
+        ({"masked": 1.5}, "masked must be a number of at least 0 and of at most 1; got 1.5"),
+        ({"masked_tokens": "many"}, "masked_tokens must be a whole number"),
+        ({"eval_thresholds": []}, "eval_thresholds must be a list of numbers"),
+        ({"model": 3}, "model must be an object"),
+        ({"ema_decay": None}, "ema_decay must be a number"),
+    ],
+)
+def test_what_is_refused(config, changes, message):
+    path = config(**changes)
+    with pytest.raises(InputError, match=f"{path.name}: .*{message}"):
+        read_settings(path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "\xff"])
+def test_what_is_no_object(tmp_path, text):
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="config.json: "):
+        read_settings(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hiden_size": 16}, "model.hiden_size is no field of ErnieRnaConfig"),
+        ({"pair_blocks": 0}, "model.pair_blocks must be a positive integer"),
+    ],
+)
+def test_fields_of_the_model_are_checked(changes, message):
+    with pytest.raises(InputError, match=message):
+        new_model(Settings(model={**MODEL, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lerning_rate": 1}, "training: .*lerning_rate"),
+        ({"num_train_epochs": 3}, "training.num_train_epochs is always 1: leave it out"),
+        ({"max_steps": 0}, "training.max_steps must be a number of steps, above 0"),
+        ({"lr_scheduler_type": "sideways"}, "training: .*sideways"),
+    ],
+)
+def test_fields_of_the_trainer_are_checked(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        training_arguments({**TRAINING, **changes}, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_those_that_come_along(name, tmp_path):
+    path = find_config(name)
+    settings = read_settings(path)
+    without = {k: v for k, v in settings.training.items() if k != "bf16"}  # a GPU's
+    arguments = training_arguments(without, tmp_path)
+    assert arguments.max_steps == settings.training["max_steps"]
+    assert json.loads(path.read_text())["_about"]
+    assert settings.has_structures == (name != "paper")
+    small = {**settings.model, "num_hidden_layers": 1, "intermediate_size": 8}
+    assert new_model(Settings(model=small, training=without)).config.hidden_size % 2 == 0
+
+
+def test_a_file_is_named_by_its_path(tmp_path):
+    assert find_config(str(tmp_path / "mine.json")) == tmp_path / "mine.json"
+    assert find_config("mini").name == "mini.json"

@@ -1,0 +1,70 @@
+"""What is said of a model that cannot be loaded, before torch is imported."""
+
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from ernie_rna.data import mini
+from ernie_rna.run.find_model import find_model
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    Path("ERNIE-RNA_pretrain.pt").write_bytes(b"PK")
+    Path("unconverted").mkdir()
+    Path("unconverted/released.pt").write_bytes(b"PK")
+    Path("model").mkdir()
+    Path("model/config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (
+            "ERNIE-RNA_pretrain.pt",
+            ValueError,
+            r"is a file.*ernie-rna convert ERNIE-RNA_pretrain\.pt ERNIE-RNA_pretrain, then -m",
+        ),
+        (
+            "unconverted",
+            ValueError,
+            r"no config\.json; `ernie-rna convert unconverted/released\.pt",
+        ),
+        ("./NOSUCH", FileNotFoundError, r"there is no folder \./NOSUCH; .*-m mini"),
+        ("a/b/c", FileNotFoundError, "there is no folder a/b/c"),
+        ("some body", ValueError, "neither a folder here nor a name on the Hub"),
+        ("user/name", ConnectionError, r"cannot be reached \(http://127\.0\.0\.1:9: .*refused"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded(model, error, message):
+    with pytest.raises(error, match=message):
+        find_model(model)
+
+
+def test_a_model_that_may_be_loaded():
+    assert find_model("model") == find_model(Path("model")) == "model"
+    assert find_model("./model") == "./model"
+    assert find_model("mini") == str(mini())
+    loaded = object()
+    assert find_model(loaded) is loaded
+
+
+def test_a_folder_called_mini_is_warned_of():
+    Path("mini").mkdir()
+    with pytest.warns(UserWarning, match=r"comes with ernie-rna; write \./mini for what is here"):
+        assert find_model("mini") == str(mini())
+
+
+def test_offline_by_choice_is_said(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
+        find_model("user/name")
+
+
+def test_a_model_in_the_cache_needs_no_hub(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "config.json")
+    assert find_model("user/name") == "user/name"

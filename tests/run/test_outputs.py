@@ -1,0 +1,135 @@
+"""Files that appear whole: whoever else writes there, and whatever has a name like theirs."""
+
+import contextlib
+import errno
+import io
+import sys
+
+import pytest
+
+from ernie_rna.run.outputs import (
+    OutputError,
+    check_output_files,
+    full_disk_explained,
+    open_text,
+    replacing,
+    replacing_folder,
+)
+
+
+def test_what_is_interrupted_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write_half():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_writers_the_last_one_is_there_whole(tmp_path):
+    path = tmp_path / "out.tsv"
+    with replacing(path) as slow:
+        slow.write_text("slow")
+        with replacing(path) as fast:
+            fast.write_text("fast")
+        assert path.read_text() == "fast"
+        with slow.open("a") as file:
+            file.write("er")
+    assert path.read_text() == "slower"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_of_a_like_name_is_left_alone(tmp_path):
+    others = {tmp_path / "out.tsv.tmp", tmp_path / ".out.tsv.tmp"}
+    for other in others:
+        other.write_text("mine")
+    with contextlib.suppress(ZeroDivisionError), replacing(tmp_path / "out.tsv") as path:
+        path.write_text("half")
+        raise ZeroDivisionError
+    assert set(tmp_path.iterdir()) == others
+    with replacing(tmp_path / "out.tsv") as path:
+        path.write_text("whole")
+    assert {other.read_text() for other in others} == {"mine"}
+    assert set(tmp_path.iterdir()) == {*others, tmp_path / "out.tsv"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_written_through(tmp_path, there):
+    target = tmp_path / "folder" / "target.tsv"
+    target.parent.mkdir()
+    if there:
+        target.write_text("before")
+    link = tmp_path / "link.tsv"
+    link.symlink_to(target)
+    with replacing(link) as path:
+        path.write_text("after")
+    assert link.is_symlink()
+    assert target.read_text() == "after"
+
+
+def test_a_folder_appears_whole(tmp_path):
+    path = tmp_path / "model"
+    with contextlib.suppress(ZeroDivisionError), replacing_folder(path) as folder:
+        (folder / "config.json").write_text("{}")
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    for text in ("first", "second"):
+        with replacing_folder(path) as folder:
+            (folder / text).touch()
+        assert [one.name for one in path.iterdir()] == [text]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_is_utf8_with_the_line_ends_given(tmp_path, capsys):
+    with open_text(str(tmp_path / "out.tsv")) as file:
+        file.write("é\n")
+    assert (tmp_path / "out.tsv").read_bytes() == "é\n".encode()
+    with open_text("-") as file:
+        file.write("a\n")
+    assert capsys.readouterr().out == "a\n"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_explained(code):
+    with (
+        pytest.raises(OutputError, match=r"^no room to write out\.tsv \(.*full\); make room$"),
+        full_disk_explained("out.tsv", "; make room"),
+    ):
+        raise OSError(code, "full")
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(PermissionError), full_disk_explained("out.tsv"):
+        raise PermissionError(errno.EACCES, "no")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "options", "error", "message"),
+    [
+        (["a.tsv", "./a.tsv"], {}, ValueError, r"a\.tsv is named for two outputs"),
+        (["-", "-"], {}, ValueError, "standard output is named for two outputs"),
+        (["a.txt"], {"extensions": (".tsv",)}, ValueError, "extension must be .tsv"),
+        (["no/a.tsv"], {}, OutputError, "there is no folder no"),
+        (["folder"], {"force": True}, OutputError, "it is no file"),
+        (["/dev/null"], {"force": True}, OutputError, "it is no file; - is standard output"),
+        (["there.tsv"], {}, OutputError, "there.tsv exists already; --force replaces it"),
+    ],
+)
+def test_outputs_are_checked(tmp_path, monkeypatch, outputs, options, error, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "there.tsv").touch()
+    with pytest.raises(error, match=message):
+        check_output_files(outputs, **options)
+    check_output_files(["there.tsv", "new.TSV", "-"], force=True)
+    check_output_files(["folder"], folders=["folder"], force=True)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OutputError, match="standard output: it is closed"):
+        check_output_files(["-"])
+    monkeypatch.setattr(sys, "stdout", io.StringIO())

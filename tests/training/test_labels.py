@@ -1,0 +1,86 @@
+"""What cells say, and what looks wrong with classes."""
+
+import random
+
+import pytest
+
+from ernie_rna.training.labels import (
+    NO_LABEL,
+    class_names,
+    odd_classes,
+    other_separator,
+    parse_bases,
+    parse_classes,
+    parse_target,
+)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1", "1.0", "1e0", "2"],  # equal as numbers
+        ["-3", "2", "10"],
+        ["10", "9", "nan"],  # no number: by letters
+        ["miRNA", "rRNA"],
+    ],
+)
+def test_classes_have_one_order(names):
+    for seed in range(5):
+        cells = [*names, ""]
+        random.Random(seed).shuffle(cells)
+        assert class_names(cells) == names
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentences"),
+    [
+        (["a", "a", "b", "b"], []),
+        (["a", "a", "NA", "nan", "nan", "NA"], ["NA, nan (4 rows) is taken for a class"]),
+        (["a", "a", "None", "None"], ["None (2 rows) is taken for a class of its own"]),
+        (["a", "a", "b"], ["one training row alone has the class b"]),
+    ],
+)
+def test_odd_classes(cells, sentences):
+    found = list(odd_classes(cells))
+    assert len(found) == len(sentences)
+    assert all(sentence in one for sentence, one in zip(sentences, found, strict=True))
+
+
+def test_another_separator_is_seen():
+    assert not list(other_separator(["a;b", "a,b"], ";"))
+    (sentence,) = other_separator(["a,b", "a"], ";")
+    assert "no cell has the separator ';', but 1 have ','" in sentence
+    assert "--label-separator ','" in sentence
+
+
+def test_several_labels_of_a_cell():
+    parse = parse_classes(["GC", "short"], ";")
+    assert [parse(cell) for cell in ("short; GC", "", "GC")] == [[1, 1], [0, 0], [1, 0]]
+    with pytest.raises(ValueError, match="'long' is none of the labels of training: GC, short"):
+        parse("long")
+
+
+def test_labels_of_bases():
+    assert parse_bases(["S", "W"], ".")("SW.") == [0, 1, NO_LABEL]
+
+
+@pytest.mark.parametrize(
+    ("cell", "comma", "value"),
+    [("4.5", False, 4.5), ("4,5", True, 4.5), ("-100", False, -100.0), ("1e18", False, 1e18)],
+)
+def test_numbers(cell, comma, value):
+    assert parse_target(comma)(cell) == value
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        ("4,5", "is no number"),
+        ("", "an empty cell is no number"),
+        ("nan", "is not finite"),
+        ("1e300", "is too large"),
+    ],
+)
+def test_cells_that_are_no_numbers(cell, problem):
+    with pytest.raises(ValueError, match=problem):
+        parse_target(False)(cell)

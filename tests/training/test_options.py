@@ -1,0 +1,53 @@
+"""Options of fine-tuning that cannot be, alone or together."""
+
+import pytest
+
+from ernie_rna.options import OptionError
+from ernie_rna.training.options import TASKS, FinetuneOptions
+from ernie_rna.training.tasks import TASKS as CLASSES
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": None}, "task must be given: classification, multi-label"),
+        ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"max_length": 0}, "max_length must be a whole number of at least 1"),
+        ({"warmup": 2}, "warmup must be a number of at least 0 and of at most 1; got 2"),
+        ({"epochs": 0.0}, "epochs must be a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
+        ({"lora": 0}, "lora must be a whole number of at least 1; got 0"),
+        ({"lora": 4, "frozen": True}, "lora 4 and --frozen exclude each other"),
+        ({"label_column": ["x", "x"]}, "label_column has 'x' twice"),
+        ({"eval_split": "test"}, "eval_split needs --split-column"),
+        (
+            {"eval_split": ["test", "train"], "split_column": "s"},
+            "eval_split 'train' is what is trained on",
+        ),
+        ({"patience": 2}, "patience needs --best"),
+        ({"best": "mcc"}, "best needs rows to evaluate on"),
+        ({"eval_steps": 5}, "eval_steps needs rows to evaluate on"),
+        ({"positive_weight": 2.0}, "positive_weight is for structure; the task is classification"),
+        ({"ignore_label": "."}, "ignore_label is for token-classification"),
+        ({"task": "regression", "class_weights": "balanced"}, "class_weights is for classif"),
+        ({"trainer": "optim"}, "trainer must be NAME=VALUE; got 'optim'"),
+    ],
+)
+def test_what_cannot_be(given, message):
+    with pytest.raises(OptionError) as error:
+        FinetuneOptions(**{"task": "classification", **given})
+    assert message in str(error.value)
+
+
+def test_one_value_or_several():
+    options = FinetuneOptions(
+        task="regression", label_column="mrl", trainer=["optim=sgd", "run_name=a=b"]
+    )
+    assert options.label_columns == ("mrl",)
+    assert options.trainer == {"optim": "sgd", "run_name": "a=b"}
+    assert FinetuneOptions(task="structure").label_columns == ("dot_bracket",)
+
+
+def test_every_task_has_a_class():
+    assert set(TASKS) == set(CLASSES)

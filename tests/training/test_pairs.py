@@ -1,0 +1,86 @@
+"""Batches for the heads of pairs, and the heads in transformers' own Trainer."""
+
+import doctest
+
+import pytest
+import torch
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForRibosomeLoading,
+    ErnieRnaForSecondaryStructure,
+)
+from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.training import pairs
+from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.pairs import PairCollator
+from ernie_rna.training.tasks import SecondaryStructure
+
+HAIRPIN = ("GGGAAACCC", "(((...)))")
+SHORT = ("GAAAN", "(...)")
+
+
+def examples(tokenizer, *given):
+    return [{**tokenizer(sequence), "labels": labels} for sequence, labels in given]
+
+
+def test_doctests():
+    assert doctest.testmod(pairs).failed == 0
+
+
+def test_labels_of_pairs(tokenizer):
+    batch = PairCollator(tokenizer)(examples(tokenizer, HAIRPIN, SHORT))
+    labels = batch["labels"]
+    assert batch["input_ids"].shape == (2, 11)
+    assert batch["attention_mask"].sum(1).tolist() == [11, 7]
+    assert labels.shape == (2, 9, 9)
+    assert torch.equal(labels, labels.transpose(1, 2))
+    assert labels[0, 0, 8] == labels[0, 2, 6] == 1
+    assert labels[0, 0, 7] == 0  # G and C that do not pair
+    assert labels[0, 0, 3] == -100  # G and A cannot
+    assert labels[1, 0, 4] == 1  # known, whatever the letters
+    assert (labels[1, 5:] == -100).all()
+
+
+def test_a_cut_sequence_keeps_the_pairs_that_are_in_it(tokenizer):
+    task = SecondaryStructure(FinetuneOptions(task="structure"))
+    structure = Structure("hairpin", "GGGAAACCC", [(0, 8), (1, 7), (2, 6)])
+    example = task.encode([*tokenizer("GGGAAACCC")["input_ids"][:8], 2], structure)
+    assert example["labels"] == "..(...)"
+    assert PairCollator(tokenizer)([example])["labels"].shape == (1, 7, 7)
+
+
+def small(kind):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4}
+    heads = {"pair_blocks": 1, "loading_blocks": 1, "loading_channels": 8}
+    return kind(ErnieRnaConfig(**sizes, **heads, intermediate_size=32))
+
+
+def trainer(model, data, collator, folder, **more):
+    arguments = {"max_steps": 2, "per_device_train_batch_size": 2, "report_to": [], "use_cpu": True}
+    given = TrainingArguments(str(folder), **arguments, remove_unused_columns=False, **more)
+    return Trainer(model, given, data_collator=collator, train_dataset=data)
+
+
+def test_structures_in_the_plain_trainer(tokenizer, tmp_path):
+    data = examples(tokenizer, HAIRPIN, SHORT, ("AAAAA", "....."), ("AAAAA", "....."))
+    made = trainer(small(ErnieRnaForSecondaryStructure), data, PairCollator(tokenizer), tmp_path)
+    assert made.train().training_loss > 0
+    assert made.evaluate(data[2:])["eval_loss"] == 0  # admits no pair: 0, and not 0 / 0
+
+
+def test_ribosome_loading_gives_the_plain_trainer_one_array(tokenizer, tmp_path):
+    data = [{**row, "labels": -100.0} for row in examples(tokenizer, ("ACGU", 0), ("GGAU", 0))]
+    model = small(ErnieRnaForRibosomeLoading)
+    made = trainer(
+        model, data, DataCollatorWithPadding(tokenizer), tmp_path, gradient_accumulation_steps=2
+    )
+    assert made.train().training_loss > 0  # -100 is a number like others
+    predictions = made.predict(data).predictions
+    assert predictions.shape == (2,)
+    with torch.no_grad():
+        batch = tokenizer(["ACGU", "GGAU"], return_tensors="pt")
+        output = model.eval()(**batch)
+    assert predictions == pytest.approx(output.predictions.numpy(), abs=1e-4)
+    assert "keys_to_ignore_at_inference" not in model.config.to_dict()
