@@ -8,7 +8,6 @@ import contextlib
 import errno
 import glob
 import os
-import re
 import shutil
 import sys
 import uuid
