@@ -130,4 +130,6 @@ def _check_header(path: FilePath, line: int, names: list[str], required: Sequenc
     missing = [name for name in required if name not in names]
     if missing:
         shown = [name for name in names[:_SHOWN] if name] + ["…"] * (len(names) > _SHOWN)
-        raise InputError.at(path, line, f"no column {', '.join(missing)}; it has {', '.join(shown)}")
+        raise InputError.at(
+            path, line, f"no column {', '.join(missing)}; it has {', '.join(shown)}"
+        )
