@@ -18,6 +18,7 @@ from os import fspath
 from ernie_rna.sequences.fasta import FilePath, InputError, read_lines
 
 _TAB = "\t"
+_SHOWN = 20  # names in a message
 
 
 def read_rows(
@@ -128,5 +129,7 @@ def _check_header(path: FilePath, line: int, names: list[str], required: Sequenc
         raise InputError.at(path, line, f"two columns are called {twice[0]!r}")
     missing = [name for name in required if name not in names]
     if missing:
-        named = ", ".join(filter(None, names))
-        raise InputError.at(path, line, f"no column {', '.join(missing)}; it has {named}")
+        shown = [name for name in names[:_SHOWN] if name] + ["…"] * (len(names) > _SHOWN)
+        raise InputError.at(
+            path, line, f"no column {', '.join(missing)}; it has {', '.join(shown)}"
+        )

@@ -43,7 +43,9 @@ def by_length(
 ) -> list[Group]:
     """Groups of sequences of like length, the shortest first; those without any are left out."""
     names = {one.id: length_name(len(one.sequence)) for one in structures}
-    return _groups("length", evaluations, names, [length_name(n) for n in (*LENGTHS, 501)])
+    return _groups(
+        "length", evaluations, names, [length_name(n) for n in (*LENGTHS, LENGTHS[-1] + 1)]
+    )
 
 
 def by_label(

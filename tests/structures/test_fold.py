@@ -139,20 +139,6 @@ def test_no_hairpin_is_shorter_than_a_real_one_unless_asked_for(encoder):
     assert min(free) < 4
 
 
-def test_what_sequences_may_be(encoder, tmp_path):
-    path = tmp_path / "in.fasta"
-    path.write_text(">a first\nGGGGAAAACCCC\n>b\nAUGC\n")
-    rnas = {"a": "GGGGAAAACCCC", "b": "AUGC"}
-    expected = [Structure(id, text, []) for id, text in rnas.items()]
-    for sequences in (path, rnas, list(rnas.items()), iter(rnas.items())):
-        found = [one.structure for one in fold(sequences, encoder)]
-        assert [(one.id, one.sequence) for one in found] == [
-            (one.id, one.sequence) for one in expected
-        ]
-    unnamed = fold(["GGGGAAAACCCC", "AUGC"], encoder)
-    assert [one.structure.id for one in unnamed] == ["0", "1"]
-
-
 def test_a_folder_and_other_precisions(tmp_path, rnas):
     folder = write_golden_folder(tmp_path)
     (exact,) = fold({"x": rnas["trna_arg"]}, folder, device="cpu", matrix="scores")
