@@ -35,8 +35,8 @@ model's probability of a letter there given all others, a softmax over A, C, G a
 T is read and written as U. N and the other IUPAC codes are context for the others and have no
 scores: no line among the effects, NA among the positions, and no part in the summary.
 
-A run that was killed is resumed by the same command, and the outputs are the same. Until they are
-complete, what has been computed is in a folder beside the first of them, OUT.tsv.partial.
+A run that was killed is resumed by the same command, in the middle of a sequence as well. Until
+it is complete, what has been computed is in a folder beside the first output, OUT.tsv.partial.
 """
 _MUTATE_EXAMPLES = """\
   ernie-rna mutate rna.fasta -m MODEL -o effects.tsv
@@ -54,9 +54,8 @@ authors' mrl: ribosomes a transcript, for regions of 25 to 100 nt). Of bases, th
 sequences and labels are left out. .npz, .h5, .safetensors and .parquet have the ids and an array
 of probabilities or numbers, as for `ernie-rna embed`.
 
-With --label-column, how well the predictions agree with the labels is printed, by the metrics of
-`ernie-rna finetune`. A run that was killed is resumed by the same command. Until it is complete,
-what has been computed is in OUT.partial.
+With --label-column, how well predictions agree with labels is printed, by the metrics of
+`ernie-rna finetune`. A run that was killed is resumed by the same command.
 """
 _PREDICT_EXAMPLES = """\
   ernie-rna predict utrs.fasta -m MODEL -o loading.tsv
@@ -67,21 +66,9 @@ _PREDICT_EXAMPLES = """\
 
 def add_commands(subparsers: Any) -> None:
     """Add the commands to `ernie-rna`."""
-    _add_mutate(subparsers)
-    _add_predict(subparsers)
-
-
-def _add_mutate(subparsers: Any) -> None:
-    parser = add_command(
-        subparsers,
-        "mutate",
-        _mutate,
-        "masked-LM scores: substitutions, likelihoods, perplexity",
-        _MUTATE,
-        _MUTATE_EXAMPLES,
-        interrupted=RESUMES,
-        shares_work=True,
-    )
+    run: dict[str, Any] = {"interrupted": RESUMES, "shares_work": True}
+    summary = "masked-LM scores: substitutions, likelihoods, perplexity"
+    parser = add_command(subparsers, "mutate", _mutate, summary, _MUTATE, _MUTATE_EXAMPLES, **run)
     add_fasta(parser)
     add_model(parser)
     add = parser.add_argument
@@ -90,17 +77,9 @@ def _add_mutate(subparsers: Any) -> None:
     add("--summary", metavar="OUT.tsv", help="a line for each sequence; - is stdout")
     add_options(parser, MutateOptions)
 
-
-def _add_predict(subparsers: Any) -> None:
+    summary = "classes, labels or numbers by a fine-tuned model"
     parser = add_command(
-        subparsers,
-        "predict",
-        _predict,
-        "classes, labels or numbers by a fine-tuned model",
-        _PREDICT,
-        _PREDICT_EXAMPLES,
-        interrupted=RESUMES,
-        shares_work=True,
+        subparsers, "predict", _predict, summary, _PREDICT, _PREDICT_EXAMPLES, **run
     )
     parser.add_argument("input", metavar="IN", help="FASTA or table, or - for FASTA from stdin")
     add_model(parser)

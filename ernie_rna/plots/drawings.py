@@ -22,7 +22,7 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import full_disk_explained, replacing
-from ernie_rna.scoring.letter_scores import NUCLEOTIDES, LetterScores
+from ernie_rna.scoring.mutate import NUCLEOTIDES, LetterScores
 from ernie_rna.sequences.fasta import FilePath
 from ernie_rna.structures.formats.dot_bracket import (
     BasePair,

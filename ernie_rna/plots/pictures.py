@@ -27,8 +27,7 @@ from ernie_rna.run.find_model import find_model
 from ernie_rna.run.matrices import write_matrices
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import iterate
-from ernie_rna.scoring.letter_scores import NUCLEOTIDES
-from ernie_rna.scoring.mutate import mutate
+from ernie_rna.scoring.mutate import NUCLEOTIDES, mutate
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, as_source, check_lengths, survey
 from ernie_rna.structures.closeness import closeness

@@ -11,6 +11,7 @@ must see the paths.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -22,8 +23,6 @@ from ernie_rna.run.outputs import OutputError, replacing
 from ernie_rna.run.runner import RunSummary
 from ernie_rna.run.store import differences, partial_folder
 from ernie_rna.sequences.fasta import FilePath
-
-_COMPRESSED = (".gz", ".bz2", ".xz")
 
 
 def on_ray(
@@ -41,90 +40,72 @@ def on_ray(
     """Call a function of this package on every input file.
 
     Ray is started on this machine unless `ray.init` has been called. The folder is for one call:
-    on_ray.json in it, written first, says which, and an output beside it is finished.
+    on_ray.json in it, written first, says which, and an output that is there is finished.
 
     Args:
-        function: `embed`, `fold`, `closeness`, `mutate`, `predict`, or another that takes
-            sequences, a model, an output and `part`.
+        function: `embed`, `fold`, `closeness`, `mutate`, `predict`, or one like them.
         inputs: files, no two of one name.
         output: folder for a file for each input, called as it is, with the extension `format`.
         model: folder, Hub id or "mini".
-        parts: how many each file is cut into; as many tasks compute it.
-        cpus_per_part, gpus_per_part: what each task takes; with a GPU it computes there.
+        parts: how many tasks each file is cut into.
+        cpus_per_part, gpus_per_part: what each takes; with a GPU it computes there.
         options: of the function.
 
     Returns:
         What was written of each input, in order; None where it was finished already.
 
     Raises:
-        OutputError: the folder has the outputs of a call that differs, or as the function.
+        OutputError: the folder has the outputs of a call that differs.
         ImportError: Ray is not installed.
         And as the function.
     """
     ray = import_extra("ray", "ray", "computing on Ray")
+    from ernie_rna.run.provenance import versions
+
     given = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     paths = [Path(path).absolute() for path in given]
     folder = Path(output).absolute()
-    outputs = [folder / f"{_stem(path)}{format}" for path in paths]
+    names = [re.sub(r"\.(gz|bz2|xz)$", "", path.name) for path in paths]
+    outputs = [folder / f"{Path(name).stem}{format}" for name in names]
     twice = next((path for path in outputs if outputs.count(path) > 1), None)
     if twice is not None:
         raise OutputError(f"two inputs would be written to {twice}: give them other names")
     source = find_model(model, options.get("revision"))
     source = str(Path(source).absolute()) if Path(source).is_dir() else source
     options = {"device": "cuda" if gpus_per_part else "cpu", **options, "progress": False}
-    _agree(folder, function, paths, outputs, source, options)
-
+    call = {
+        "function": function.__name__,
+        "inputs": _state(paths),
+        "model": {"name": source, **_state(Path(source).glob("*"))},
+        "options": {name: value for name, value in options.items() if name != "force"},
+        "versions": versions(),
+    }
+    _agree(folder, call, outputs)
     if not ray.is_initialized():
         ray.init()
     # A task that dies with its machine is started again, and resumes what is kept.
-    call = ray.remote(num_cpus=cpus_per_part, num_gpus=gpus_per_part, max_retries=-1)(_call)
-    shares = [f"{part}/{parts}" for part in range(1, parts + 1)]
+    remote = ray.remote(num_cpus=cpus_per_part, num_gpus=gpus_per_part, max_retries=-1)(_call)
+    shares = [{**options, "part": f"{part}/{parts}"} for part in range(1, parts + 1)]
     work = [
-        [call.remote(function, path, source, target, share, options) for share in shares]
+        [remote.remote(function, path, source, target, share) for share in shares]
         for path, target in zip(paths, outputs, strict=True)
     ]
     try:
         return [next((one for one in ray.get(tasks) if one), None) for tasks in work]
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    finally:
-        for task in (task for tasks in work for task in tasks):
-            ray.cancel(task)  # those that are left after an error
 
 
-def _stem(path: Path) -> str:
-    """The name of a file without its extension and that of its compression."""
-    return Path(path.stem if path.suffix in _COMPRESSED else path.name).stem
-
-
-def _agree(
-    folder: Path,
-    function: Callable[..., Any],
-    inputs: Sequence[Path],
-    outputs: Sequence[Path],
-    model: str,
-    options: dict[str, Any],
-) -> None:
+def _agree(folder: Path, call: dict[str, Any], outputs: Sequence[Path]) -> None:
     """Have the folder say what is computed in it; OutputError if it is of a call that differs."""
-    from ernie_rna.run.provenance import versions
-
-    call = {
-        "function": function.__name__,
-        "inputs": _state(inputs),
-        "model": {"name": model, **_state(Path(model).glob("*"))},
-        "options": {name: value for name, value in options.items() if name != "force"},
-        "versions": versions(),
-    }
     call = json.loads(json.dumps(call, default=str))
     record = folder / "on_ray.json"
     before = json.loads(record.read_bytes()) if record.exists() else None
     if before is None and any(map(_exists, outputs)):
-        raise OutputError(
-            f"{folder} has outputs already, but no {record.name}: name another folder"
-        )
+        raise OutputError(f"{folder} has outputs already, but no {record.name}: name another one")
     if before not in (None, call):
         raise OutputError(
-            f"{folder} is of a call that differs: {differences(before, call)}. Name another folder"
+            f"{folder} is of a call that differs: {differences(before, call)}. Name another one"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(record) as path:
@@ -141,15 +122,10 @@ def _exists(output: Path) -> bool:
 
 
 def _call(
-    function: Callable[..., RunSummary],
-    path: Path,
-    model: str,
-    output: Path,
-    part: str,
-    options: dict[str, Any],
+    function: Callable[..., RunSummary], path: Path, model: str, output: Path, options: Any
 ) -> RunSummary | None:
     """The summary of a task that finds the output whole; None if it is not, or was before."""
     if _exists(output) and not partial_folder(output).exists():
         return None
-    summary = function(path, model, output, part=part, **options)
+    summary = function(path, model, output, **options)
     return summary if summary.files else None

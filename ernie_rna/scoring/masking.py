@@ -23,7 +23,7 @@ from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.model.layers_ernie_rna import pairing_table
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.options import MASK_PAIRINGS
-from ernie_rna.scoring.letter_scores import NUCLEOTIDES
+from ernie_rna.scoring.mutate import NUCLEOTIDES
 
 # Of a position that is to be predicted; the authors' number.
 MASKED_PAIRING_SCORE = -1.0
@@ -67,7 +67,6 @@ def mask_tokens(
     Args:
         input_ids: (batch, seq), left as they are.
         masked: (batch, seq), True where a mask goes.
-        config: of the model.
 
     Returns:
         The ids with the masks, and what to give as `pairing_scores`: (batch, seq, seq), or None
@@ -120,11 +119,9 @@ class MaskingCollator:
     Args:
         tokenizer: an ERNIE-RNA tokenizer.
         config: the model's, for the scores.
-        mask_pairing: "pretraining", or "inference" for the model's own scores of the masked ids.
+        mask_pairing: "pretraining", or "inference" for the model's own scores of the masked ids;
+            anything else raises ValueError.
         probability: share of the nucleotides that are to be predicted.
-
-    Raises:
-        ValueError: the pairing is neither.
     """
 
     def __init__(

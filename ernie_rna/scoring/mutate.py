@@ -24,10 +24,14 @@ mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from os import PathLike, fspath
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,27 +40,60 @@ from ernie_rna.options import MutateOptions, takes
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import RunSummary, Step, Task, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
-from ernie_rna.scoring.letter_scores import (
-    EFFECTS_HEADER,
-    NUCLEOTIDES,
-    POSITIONS_HEADER,
-    SUMMARY_HEADER,
-    LetterScores,
-    as_rna,
-    effect_lines,
-    position_lines,
-    summary_line,
-)
 from ernie_rna.sequences.chunks import Chunk, Piece, Plan, resolve_batch_tokens, whole
 from ernie_rna.sequences.fasta import FilePath
-from ernie_rna.sequences.sources import Sequences, Survey
+from ernie_rna.sequences.sources import Sequences
 
 if TYPE_CHECKING:
     from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
-__all__ = ["LetterScores", "RunSummary", "mutate"]
+# The order of the letters in everything that has a value for each of them.
+NUCLEOTIDES = "ACGU"
+_LOGS = "log_p_A log_p_C log_p_G log_p_U"
+_TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
 
-_LINE_BYTES = 30
+
+@dataclass(frozen=True)
+class LetterScores:
+    """What the model expects at each position of a sequence.
+
+    Attributes:
+        id: of the sequence.
+        sequence: upper case, U for T.
+        log_probabilities: (length, 4), of A, C, G and U; NaN in rows without scores.
+    """
+
+    id: str
+    sequence: str
+    log_probabilities: np.ndarray
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """(length,), False at N and the IUPAC codes."""
+        return np.array([letter in NUCLEOTIDES for letter in self.sequence], dtype=bool)
+
+    @cached_property
+    def log_likelihoods(self) -> np.ndarray:
+        """(length,), of the letters that are there; NaN where there are no scores."""
+        columns = [max(NUCLEOTIDES.find(letter), 0) for letter in self.sequence]
+        values: np.ndarray = self.log_probabilities[np.arange(len(columns)), columns]
+        return values
+
+    @cached_property
+    def effects(self) -> np.ndarray:
+        """(length, 4), of each letter in place of that which is there; 0 for that one itself."""
+        return self.log_probabilities - self.log_likelihoods[:, None]
+
+    @property
+    def pseudo_log_likelihood(self) -> float:
+        """Over the positions with scores; 0 where there is none."""
+        return float(self.log_likelihoods[self.scored].sum(dtype=np.float64))
+
+    @property
+    def pseudo_perplexity(self) -> float:
+        """Over the positions with scores; NaN where there is none."""
+        count = int(self.scored.sum())
+        return math.exp(-self.pseudo_log_likelihood / count) if count else math.nan
 
 
 @takes(MutateOptions)
@@ -82,19 +119,20 @@ def mutate(
             sequence; without any of them the scores are yielded.
 
     Raises:
-        InputError: a sequence is unfit or too long; before any of it is computed, unless the
-            input can be read only once and nothing is written.
         ValueError: an option is off, or the model has no language-model head.
-        EncodingError: a result is not finite, or memory does not suffice.
-        OutputError: an output exists, is being written, or the disk is full.
+        And as `embed.embed`.
     """
     task = MutateTask(options)
     tables = (
-        (output, EFFECTS_HEADER, effect_lines),
-        (positions, POSITIONS_HEADER, position_lines),
-        (summary, SUMMARY_HEADER, summary_line),
+        (output, "id position wildtype mutant effect", _effect_lines),
+        (positions, f"id position wildtype {_LOGS} log_likelihood", _position_lines),
+        (summary, "id length scored pseudo_log_likelihood pseudo_perplexity", _summary_line),
     )
-    outputs = [text_output(fspath(path), *how) for path, *how in tables if path is not None]
+    outputs = [
+        text_output(fspath(path), "\t".join(columns.split()) + "\n", lines)
+        for path, columns, lines in tables
+        if path is not None
+    ]
     if not outputs:
         return iterate(task, sequences, model)
     # Whether files may be replaced is for `run` to see, which knows of unfinished runs.
@@ -125,19 +163,17 @@ class MutateTask(Task[LetterScores]):
     def compute(self, chunk: Chunk, step: Step) -> list[LetterScores]:
         from ernie_rna.run.loading import memory_explained
 
-        results = [
-            LetterScores(
-                one.id, as_rna(one.sequence), np.full((len(one.sequence), 4), np.nan, "f4")
-            )
-            for one in chunk.records
-        ]
+        arrays = [np.full((length, 4), np.nan, np.float32) for length in chunk.lengths]
         for number in range(len(chunk.batches)):
             pieces = chunk.batch(number)
             with memory_explained([chunk.records[piece.record] for piece in pieces]):
                 for piece, values in self._score(chunk, pieces):
-                    array = results[piece.record].log_probabilities
-                    array[piece.own_start : piece.own_stop] = values
+                    arrays[piece.record][piece.own_start : piece.own_stop] = values
             step(number)
+        results = [
+            LetterScores(record.id, record.sequence.translate(_TO_RNA), array)
+            for record, array in zip(chunk.records, arrays, strict=True)
+        ]
         for scores in results:
             scores.log_probabilities[~scores.scored] = np.nan
         return results
@@ -191,14 +227,48 @@ class MutateTask(Task[LetterScores]):
         arrays = np.split(part.get("log_probabilities"), starts)
         return map(LetterScores, part.texts("ids"), sequences, arrays)
 
-    def nbytes(self, found: Survey) -> int:
-        return 3 * _LINE_BYTES * found.nucleotides
-
 
 def _passes(record: int, sequence: str) -> list[Piece]:
     """A piece that sees all of a sequence for each position with scores, which is what it owns."""
     return [
         Piece(record, 0, len(sequence), position, position + 1)
-        for position, letter in enumerate(as_rna(sequence))
+        for position, letter in enumerate(sequence.translate(_TO_RNA))
         if letter in NUCLEOTIDES
     ]
+
+
+# ---------------------------------------------------------------------------------------------
+# Tables
+
+
+def _effect_lines(scores: LetterScores) -> Iterator[str]:
+    """Lines of every other letter at the positions with scores."""
+    for position, (letter, effects) in enumerate(
+        zip(scores.sequence, scores.effects.tolist(), strict=True), 1
+    ):
+        for mutant, effect in zip(NUCLEOTIDES, effects, strict=True):
+            if letter in NUCLEOTIDES and mutant != letter:
+                yield f"{scores.id}\t{position}\t{letter}\t{mutant}\t{effect:.6f}\n"
+
+
+def _position_lines(scores: LetterScores) -> Iterator[str]:
+    rows = zip(
+        scores.sequence,
+        scores.log_probabilities.tolist(),
+        scores.log_likelihoods.tolist(),
+        strict=True,
+    )
+    for position, (letter, values, own) in enumerate(rows, 1):
+        numbers = "\t".join(map(_number, [*values, own]))
+        yield f"{scores.id}\t{position}\t{letter}\t{numbers}\n"
+
+
+def _summary_line(scores: LetterScores) -> str:
+    count = int(scores.scored.sum())
+    numbers = [scores.pseudo_log_likelihood, scores.pseudo_perplexity] if count else [math.nan] * 2
+    values = "\t".join(map(_number, numbers))
+    return f"{scores.id}\t{len(scores.sequence)}\t{count}\t{values}\n"
+
+
+def _number(value: float) -> str:
+    return "NA" if math.isnan(value) else f"{value:.6f}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ernie_rna.embeddings.formats import EXTENSIONS, check_format, write_parts
+from ernie_rna.embeddings.embedding import Embedding
+from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
 from ernie_rna.options import OptionError, PredictOptions, takes
 from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_files
 from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run, text_output
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 # Those of `training.tasks.TASKS` that predict something of a sequence, or of its bases.
 _OF_BASES, _OF_NUMBERS = ("token-classification",), ("regression", "ribosome-loading")
 _TASKS = ("classification", "multi-label", *_OF_NUMBERS, *_OF_BASES)
-_COMMANDS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
+_TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
+_OTHERS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,7 @@ def predict(
     if not _is_tsv(path):
         check_format(path)
     summary = run(task, sequences, model, [text_output(path, task.header, task.lines)])
-    return replace(summary, metrics=task.metrics)
-
-
-_TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
+    return replace(summary, metrics=task.metrics())
 
 
 def _is_tsv(output: str) -> bool:
@@ -127,14 +126,7 @@ def _is_tsv(output: str) -> bool:
 
 
 class PredictTask(Task[Prediction]):
-    """What the head of a model gives.
-
-    Args:
-        table: where the sequences come from, if they come from one.
-
-    Attributes:
-        metrics: by name, once predictions that have labels are written.
-    """
+    """What the head of a model gives; `table` is where sequences come from, if from one."""
 
     name = "predictions"
     options: PredictOptions
@@ -143,7 +135,7 @@ class PredictTask(Task[Prediction]):
         super().__init__(options)
         self._table = table
         self._rows = iter(() if table is None else table.cells)  # gone through as it is written
-        self.metrics: dict[str, float] = {}
+        self._written: list[np.ndarray] = []
 
     def load(self, source: Any, device: str | None) -> None:
         from ernie_rna.model import modeling_ernie_rna as models
@@ -161,6 +153,11 @@ class PredictTask(Task[Prediction]):
         given = {name: getattr(options, name) for name in labels}
         self._trained = TASKS[self._task](FinetuneOptions(task=self._task, **given))
         self._trained.names = list(self._names)
+        if self._of_numbers:
+            self._own = [f"predicted_{name}" for name in self._names]
+        else:
+            where = ["position", "base"] if self._of_bases else []
+            self._own = [*where, "predicted", *(f"p_{name}" for name in self._names)]
         self._kept = self._kept_columns()
         self._labels = self._read_labels() if options.label_columns else None
         kind = getattr(models, self._trained.model_name)
@@ -191,31 +188,21 @@ class PredictTask(Task[Prediction]):
                 raise not_finite(f"{record.id}: what is predicted", self.model)
             yield Prediction(record.id, record.sequence, self._task, self._names, own)
 
-    # -----------------------------------------------------------------------------------------
-    # What is kept and written
-
     @property
     def _column(self) -> str:
         """The name of the values in the store, and in files of arrays."""
         return "token_" * self._of_bases + ("numbers" if self._of_numbers else "probabilities")
 
     def pack(self, results: list[Prediction]) -> Results:
-        lengths = np.array([len(one.sequence) for one in results])
-        return {
-            "ids": [one.id for one in results],
-            "sequences": [one.sequence for one in results],
-            "lengths": lengths,
-            "offsets": np.concatenate([[0], np.cumsum(lengths)]),
-            self._column: np.concatenate([np.atleast_2d(one.values) for one in results]),
-        }
+        arrays = [Embedding(r.id, len(r.sequence), {self._column: r.values}) for r in results]
+        return {**pack(arrays), "sequences": [one.sequence for one in results]}
 
     def unpack(self, part: Part) -> Iterator[Prediction]:
-        values, offsets = part.get(self._column), part.get("offsets")
-        split = np.split(values, offsets[1:-1]) if self._of_bases else values
-        for id, sequence, own in zip(
-            part.texts("ids"), part.texts("sequences"), split, strict=True
-        ):
-            yield Prediction(id, sequence, self._task, self._names, own)
+        arrays = {name: part.get(name) for name in ("lengths", self._column)}
+        rows = split_rows({"ids": part.texts("ids"), **arrays})
+        for one, sequence in zip(rows, part.texts("sequences"), strict=True):
+            values = one.arrays[self._column]
+            yield Prediction(one.id, sequence, self._task, self._names, values)
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Prediction]], metadata: dict[str, Any]
@@ -223,24 +210,19 @@ class PredictTask(Task[Prediction]):
         path = outputs[0].path
         if _is_tsv(path):
             return super().assemble(parts, outputs, metadata)
-        self.write((one for part in parts for one in self.unpack(part)), ())  # for the metrics
+        self._written = [part.get(self._column) for part in parts if self._labels is not None]
         return write_parts(parts, behind_link(Path(path)), metadata, sys.maxsize), []
 
-    def write(
-        self, results: Iterable[Prediction], outputs: Sequence[Output[Prediction]]
-    ) -> tuple[list[Path], list[str]]:
-        if self._labels is None:
-            return super().write(results, outputs)
-        kept: list[np.ndarray] = []
-        # `append` returns None.
-        written = super().write((kept.append(one.values) or one for one in results), outputs)
-        values = np.concatenate([np.atleast_2d(one) for one in kept])
+    def metrics(self) -> dict[str, float]:
+        """How well what was written agrees with the labels, by name; empty without any."""
+        if self._labels is None or not self._written:
+            return {}
+        values = np.concatenate([np.atleast_2d(one) for one in self._written])
         if self._task == "multi-label":
             values = values > 0.5
         elif not self._of_numbers:
             values = values.argmax(axis=-1)
-        self.metrics = self._trained.metrics(values, self._labels)
-        return written
+        return dict(self._trained.metrics(values, self._labels))
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
         about = super().metadata(found, given)
@@ -250,11 +232,13 @@ class PredictTask(Task[Prediction]):
         return {"pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores}
 
     def header(self) -> str:
-        """The header of a table."""
-        return format_row(*self._kept, *self._own_columns())
+        """The header of a table of predictions."""
+        return format_row(*self._kept, *self._own)
 
     def lines(self, one: Prediction) -> Iterator[str]:
         """The lines below the header; seven digits tell one float32 from the next."""
+        if self._labels is not None:
+            self._written.append(one.values)
         row = next(self._rows, {"id": one.id, "length": str(len(one.sequence))})
         kept, predicted = [row[name] for name in self._kept], one.predicted
         if self._of_bases:
@@ -267,22 +251,13 @@ class PredictTask(Task[Prediction]):
         shown = () if self._of_numbers else (predicted,)
         yield format_row(*kept, *shown, *map("{:.7g}".format, one.values.tolist()))
 
-    def _own_columns(self) -> list[str]:
-        if self._of_numbers:
-            return [f"predicted_{name}" for name in self._names]
-        where = ["position", "base"] if self._of_bases else []
-        return [*where, "predicted", *(f"p_{name}" for name in self._names)]
-
-    # -----------------------------------------------------------------------------------------
-    # The table that sequences come from
-
     def _kept_columns(self) -> list[str]:
-        """What stands before `_own_columns`; InputError where both have one name."""
+        """The columns before those of our own; InputError where both have one name."""
         if self._table is None:
             return ["id"] if self._of_bases else ["id", "length"]
         left_out = [self.options.sequence_column, *self.options.label_columns] * self._of_bases
         kept = [name for name in self._table.cells[0] if name not in left_out]
-        twice = sorted({*kept} & {*self._own_columns()})
+        twice = sorted({*kept} & {*self._own})
         if twice:
             raise InputError(
                 f"{self._table.name}: the output has a column {twice[0]!r} of its own: rename it"
@@ -290,11 +265,8 @@ class PredictTask(Task[Prediction]):
         return kept
 
     def _read_labels(self) -> np.ndarray:
-        """The labels of the table, as in fine-tuning.
-
-        Raises:
-            InputError: a label is none that the model can predict; the message names its line.
-        """
+        """The labels of the table, read as in fine-tuning: InputError names the line of one that
+        the model cannot predict."""
         options, columns = self.options, self.options.label_columns
         several = self._of_numbers or (self._task == "multi-label" and len(columns) > 1)
         if len(columns) != (len(self._names) if several else 1):
@@ -313,13 +285,12 @@ def _find_task(source: Any, config: Any) -> str:
 
     fitting = [name for name in _TASKS if has_head(source, config, TASKS[name].model_name)]
     if not fitting:
-        names = config.architectures if isinstance(source, str) else class_names(source)
-        kind = (names or ["unnamed"])[0]
-        other = _COMMANDS.get(kind)
-        way_out = f"`ernie-rna {other}` runs it" if other else "`ernie-rna finetune` trains one"
+        here = isinstance(source, str)
+        kind = ((config.architectures if here else class_names(source)) or ["unnamed"])[0]
         raise ValueError(
-            f"{source if isinstance(source, str) else 'the model'} has no head that predicts "
-            f"something of sequences or of bases: it is {kind}; {way_out}"
+            f"{source if here else 'the model'} has no head that predicts something of sequences "
+            f"or of bases: it is {kind}; `ernie-rna {_OTHERS.get(kind, 'finetune')}` "
+            f"{'runs it' if kind in _OTHERS else 'trains one'}"
         )
     of_type = [name for name in fitting if TASKS[name].problem_type == config.problem_type]
     if of_type or len(fitting) == 1:

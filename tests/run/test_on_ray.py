@@ -1,71 +1,138 @@
-"""Any function over many files, by Ray."""
+"""Any function over many files on a local Ray of two workers, one of which is killed."""
 
+import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import ernie_rna
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.embeddings.formats import read_embeddings
+from ernie_rna.run.on_ray import on_ray
 from ernie_rna.run.outputs import OutputError
-from tests.golden_folder import write_golden_folder
+from ernie_rna.scoring.mutate import mutate
+from ernie_rna.sequences.fasta import InputError
+from tests.conftest import ROOT
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
-RNAS = {"a": "GGGGAAAACCCC", "b": "AUGCAUGC", "c": "GGGAAACCC"}
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_golden_folder(tmp_path_factory.mktemp("model"))
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    # The workers unpickle functions of this package.
+    environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture
-def files(tmp_path):
-    paths = [tmp_path / "one.fasta", tmp_path / "two.fasta"]
-    for number, path in enumerate(paths):
-        path.write_text("".join(f">{id}{number}\n{text}\n" for id, text in RNAS.items()))
-    return paths
+def folder(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("model")
+    for name, count in (("a.fasta", 60), ("b.fa", 3)):
+        lines = [f">{name[0]}{i}\n{'ACGUN' * (1 + i % 9)}\n" for i in range(count)]
+        (tmp_path / name).write_text("".join(lines))
+    return tmp_path
 
 
-def call(files, tmp_path, model, **options):
-    return ernie_rna.on_ray(
-        ernie_rna.embed,
-        files,
-        tmp_path / "out",
-        model,
-        format=".npz",
-        actors=2,
-        cpus_per_actor=0.5,
-        batch_tokens=12,
-        **options,
-    )
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
 
 
-def test_files_have_what_the_function_alone_writes(files, tmp_path, model):
-    summaries = call(files, tmp_path, model)
-    assert [summary.records for summary in summaries] == [3, 3]
-    for path in files:
-        alone = tmp_path / f"{path.stem}.npz"
-        ernie_rna.embed(path, model, alone, batch_tokens=12)
-        written = np.load(tmp_path / "out" / alone.name)
-        for name, expected in np.load(alone).items():
-            if expected.dtype.kind == "f":
-                np.testing.assert_allclose(written[name], expected, rtol=0, atol=1e-5)
+EXACT = {"batch_tokens": 16, "layers": None, "threads": 1}
 
 
-def test_the_same_call_finds_finished_outputs(files, tmp_path, model):
-    call(files[:1], tmp_path, model)
-    before = (tmp_path / "out" / "one.npz").stat().st_mtime_ns
-    call(files[:1], tmp_path, model)
-    assert (tmp_path / "out" / "one.npz").stat().st_mtime_ns == before
-    with pytest.raises(OutputError):
-        call(files[:1], tmp_path, model, pooling=("cls",))
+def run(inputs=("a.fasta", "b.fa"), output="out", **options):
+    how = {"format": ".npz", "parts": 3, "cpus_per_part": 0.5, **EXACT}
+    return on_ray(embed, inputs, output, "model", **{**how, **options})
 
 
-def test_two_inputs_of_one_name_are_refused(files, tmp_path, model):
-    (tmp_path / "other").mkdir()
-    twin = Path(tmp_path / "other" / "one.fasta")
-    twin.write_text(files[0].read_text())
-    with pytest.raises(OutputError, match=r"one\.npz"):
-        call([files[0], twin], tmp_path, model)
+def test_the_outputs_of_the_function(folder):
+    summaries = run()
+    assert [summary.files for summary in summaries] == [
+        [folder / "out" / "a.npz"],
+        [folder / "out" / "b.npz"],
+    ]
+    assert names("out") == ["a.npz", "b.npz", "on_ray.json"]
+    for name, source in (("a", "a.fasta"), ("b", "b.fa")):
+        embed(source, folder / "model", f"{name}.npz", **EXACT)
+        assert Path(f"{name}.npz").read_bytes() == Path(f"out/{name}.npz").read_bytes()
+    on_ray(mutate, "b.fa", "scores", "model", format=".tsv", masked=False, threads=1)
+    mutate("b.fa", "model", "b.tsv", masked=False, threads=1)
+    assert Path("scores/b.tsv").read_bytes() == Path("b.tsv").read_bytes()
+
+
+def test_the_same_call_resumes(folder):
+    run(inputs=["a.fasta"])
+    before = Path("out/a.npz").stat().st_mtime_ns
+    with pytest.raises(OutputError, match=r"a call that differs: inputs\..*b\.fa was None, is"):
+        run()
+    assert run(inputs=["a.fasta"], parts=2, force=True) == [None]
+    assert Path("out/a.npz").stat().st_mtime_ns == before
+    Path("out/a.npz").unlink()
+    assert run(inputs=["a.fasta"])[0].records == 60
+    for change in ({"layers": [1]}, {"long": "full"}):
+        with pytest.raises(OutputError, match=r"a call that differs"):
+            run(inputs=["a.fasta"], **change)
+    text = Path("a.fasta").read_text()
+    Path("a.fasta").write_text(text + ">more\nACGU\n")
+    with pytest.raises(OutputError, match=r"a call that differs: inputs\..*a\.fasta was \["):
+        run(inputs=["a.fasta"])
+    Path("out/on_ray.json").unlink()
+    with pytest.raises(OutputError, match=r"out has outputs already, but no on_ray.json"):
+        run(inputs=["a.fasta"])
+
+
+def test_nothing_is_lost_with_a_worker(folder):
+    lines = [f">r{i}\n{'ACGUN' * (9 + i % 9)}\n" for i in range(1500)]
+    Path("a.fasta").write_text("".join(lines))
+    killed = []
+
+    def kill():
+        while not list(Path("out").glob("a.npz.partial/part-*.safetensors")):
+            time.sleep(0.05)
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                title = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if title.startswith(b"ray::_call"):
+                os.kill(int(process.name), signal.SIGKILL)
+                killed.append(process.name)
+                return
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    (summary,) = run(inputs="a.fasta", batch_tokens=64)
+    thread.join(60)
+    assert killed
+    assert summary.records == 1500
+    assert [e.id for e in read_embeddings("out/a.npz")] == [f"r{i}" for i in range(1500)]
+    assert names("out") == ["a.npz", "on_ray.json"]
+
+
+def test_what_is_refused(folder):
+    Path("c.fasta").write_text(">p\nMKTAYIAKQR\n")
+    with pytest.raises(InputError, match=r"c.fasta: record 1 \(p\): it looks like a protein"):
+        run(inputs=["b.fa", "c.fasta"])
+    with pytest.raises(OutputError, match=r"two inputs would be written to .*/a\.npz: give them"):
+        run(inputs=["a.fasta", "other/a.fa.gz"], output="new")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder \./nowhere"):
+        on_ray(embed, "b.fa", "new", "./nowhere", format=".npz")
+    assert not Path("new").exists()
+
+
+def test_parquet(folder):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = {"id": ["x", "y"], "sequence": ["ACGU", "GG"], "more": [1, 2]}
+    parquet.write_table(pa.table(table), folder / "in.parquet")
+    run(inputs="in.parquet", format=".parquet", layers=(-1,))
+    assert [e.id for e in read_embeddings("out/in.parquet")] == ["x", "y"]
+    record = json.loads(Path("out/on_ray.json").read_text())
+    assert record["function"] == "embed"

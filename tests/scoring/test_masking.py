@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ernie_rna.run.loading import load_masked_lm
-from ernie_rna.scoring.letter_scores import NUCLEOTIDES
 from ernie_rna.scoring.masking import (
     MASKED_PAIRING_SCORE,
     NO_LABEL,
@@ -14,6 +13,7 @@ from ernie_rna.scoring.masking import (
     nucleotide_log_probabilities,
     pairing_scores,
 )
+from ernie_rna.scoring.mutate import NUCLEOTIDES
 from tests.golden_folder import write_golden_folder
 
 RNA = "GGCGCGGUACCCAAGUGGUAAGGGAGAGGUCUGCAAAACC"

@@ -10,9 +10,8 @@ from ernie_rna.cli import main as cli
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import OptionError
 from ernie_rna.run.loading import EncodingError
-from ernie_rna.scoring.letter_scores import NUCLEOTIDES
 from ernie_rna.scoring.masking import mask_tokens
-from ernie_rna.scoring.mutate import MutateTask, mutate
+from ernie_rna.scoring.mutate import NUCLEOTIDES, MutateTask, mutate
 from ernie_rna.sequences.fasta import InputError
 
 SEQUENCES = {"hairpin": "GGGGAAAACCCC", "odd": "acgtNRyu", "one": "G", "nothing": "NNN"}
