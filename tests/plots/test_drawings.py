@@ -18,7 +18,7 @@ from ernie_rna.plots.drawings import (
     plot_pairing_map,
     save,
 )
-from ernie_rna.scoring.letter_scores import LetterScores
+from ernie_rna.scoring.mutate import LetterScores
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 
 needs_vienna = pytest.mark.skipif(
