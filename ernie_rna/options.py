@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import math
 import os
 import re
 import textwrap
@@ -105,9 +106,12 @@ def number(
     what = " ".join(["a number", " and ".join(bounds)]).rstrip()
 
     def problem(value: Any) -> str | None:
-        fits = isinstance(value, Real) and not isinstance(value, bool) and abs(value) < float("inf")
-        fits = fits and (low is None or value >= low) and (high is None or value <= high)
-        return None if fits and (above is None or value > above) else f"must be {what}"
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return f"must be {what}"
+        given = float(value)
+        fits = math.isfinite(given) and (low is None or given >= low)
+        fits = fits and (high is None or given <= high) and (above is None or given > above)
+        return None if fits else f"must be {what}"
 
     return problem
 

@@ -105,7 +105,8 @@ def _run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
         return code
     except OptionError as error:
-        args.parser.error(f"argument --{error.option.replace('_', '-')}: {error.problem}")
+        parser: argparse.ArgumentParser = args.parser
+        parser.error(f"argument --{error.option.replace('_', '-')}: {error.problem}")
     except BrokenPipeError:
         return _leave_pipe()
     except KeyboardInterrupt:

@@ -88,6 +88,7 @@ def add_commands(subparsers: Any) -> None:
 
 
 def _mutate(args: argparse.Namespace) -> int:
+    from ernie_rna.run.runner import RunSummary
     from ernie_rna.scoring.mutate import mutate
 
     if not (args.output or args.positions or args.summary):
@@ -96,14 +97,17 @@ def _mutate(args: argparse.Namespace) -> int:
     summary = mutate(
         args.input, args.model, args.output, args.positions, args.summary, options=options
     )
+    assert isinstance(summary, RunSummary)
     return report(summary, options.progress is False)
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from ernie_rna.run.runner import RunSummary
     from ernie_rna.scoring.predict import predict
 
     options = read_options(PredictOptions, args)
     summary = predict(args.input, args.model, args.output, options=options)
+    assert isinstance(summary, RunSummary)
     if summary.metrics:
         from ernie_rna.training.metrics import format_metrics
 

@@ -82,8 +82,9 @@ def load_model(
             ERNIE-RNA.
         OSError: there is no such model.
     """
-    loading = {"revision": revision, "dtype": dtype, "device": device, "attention": attention}
-    return load(ErnieRnaModel, find_model(model, revision), **loading)
+    loading: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device}
+    source = find_model(model, revision)
+    return load(ErnieRnaModel, source, attention=attention, **loading)
 
 
 def load_masked_lm(

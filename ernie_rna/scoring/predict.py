@@ -143,7 +143,8 @@ class PredictTask(Task[Prediction]):
         from ernie_rna.training.options import FinetuneOptions
         from ernie_rna.training.tasks import TASKS
 
-        options, config = self.options, read_config(source, self.options.revision)
+        options = self.options
+        config: Any = read_config(source, options.revision)
         self._task = _find_task(source, config)
         self._of_bases, self._of_numbers = self._task in _OF_BASES, self._task in _OF_NUMBERS
         self._names = tuple(config.id2label[place] for place in range(config.num_labels))
