@@ -6,12 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ernie_rna.options import MODEL_HELP, Options
-
-if TYPE_CHECKING:
-    from ernie_rna.run.runner import RunSummary
+from ernie_rna.run.outputs import STANDARD_OUTPUT
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -154,10 +152,23 @@ def read_options(options: type[AnyOptions], args: argparse.Namespace) -> AnyOpti
     return options(**values)
 
 
-def report(summary: RunSummary, quiet: bool) -> int:
-    """Say what a run has written, and what it could not write; return the exit code."""
+def report(summary: Any, quiet: bool) -> int:
+    """Say what a run has written, how well it agrees with labels, and what it could not write.
+
+    Args:
+        summary: the `RunSummary` of a function that was given an output.
+
+    Returns:
+        The exit code.
+    """
     for problem in summary.problems:
         print(f"ernie-rna: {problem}", file=sys.stderr)
+    if summary.metrics:
+        from ernie_rna.training.metrics import format_metrics
+
+        streamed = STANDARD_OUTPUT in map(str, summary.files)
+        table = format_metrics({"predicted": summary.metrics})
+        print(table, file=sys.stderr if streamed else sys.stdout)
     if not quiet:
         print(summary.text, file=sys.stderr)
     return 1 if summary.problems else 0

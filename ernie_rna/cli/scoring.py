@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ernie_rna.cli.arguments import (
@@ -16,7 +15,6 @@ from ernie_rna.cli.arguments import (
     report,
 )
 from ernie_rna.options import MutateOptions, PredictOptions
-from ernie_rna.run.outputs import STANDARD_OUTPUT
 
 _MUTATE = """\
 Score the nucleotides of each sequence, and every single substitution, by the masked language
@@ -88,29 +86,19 @@ def add_commands(subparsers: Any) -> None:
 
 
 def _mutate(args: argparse.Namespace) -> int:
-    from ernie_rna.run.runner import RunSummary
     from ernie_rna.scoring.mutate import mutate
 
     if not (args.output or args.positions or args.summary):
         raise ValueError("nothing to write: give -o, --positions or --summary")
     options = read_options(MutateOptions, args)
-    summary = mutate(
-        args.input, args.model, args.output, args.positions, args.summary, options=options
-    )
-    assert isinstance(summary, RunSummary)
+    outputs = (args.output, args.positions, args.summary)
+    summary = mutate(args.input, args.model, *outputs, options=options)
     return report(summary, options.progress is False)
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from ernie_rna.run.runner import RunSummary
     from ernie_rna.scoring.predict import predict
 
     options = read_options(PredictOptions, args)
     summary = predict(args.input, args.model, args.output, options=options)
-    assert isinstance(summary, RunSummary)
-    if summary.metrics:
-        from ernie_rna.training.metrics import format_metrics
-
-        file = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
-        print(format_metrics({"predicted": summary.metrics}), file=file)
     return report(summary, options.progress is False)

@@ -20,6 +20,7 @@ from typing import Any
 from ernie_rna.extras import import_extra
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, replacing
+from ernie_rna.run.provenance import versions
 from ernie_rna.run.runner import RunSummary
 from ernie_rna.run.store import differences, partial_folder
 from ernie_rna.sequences.fasta import FilePath
@@ -55,13 +56,10 @@ def on_ray(
         What was written of each input, in order; None where it was finished already.
 
     Raises:
-        OutputError: the folder has the outputs of a call that differs.
-        ImportError: Ray is not installed.
-        And as the function.
+        OutputError: the folder is not empty, and of no call or one that differs.
+        And as the function; ImportError without Ray.
     """
     ray = import_extra("ray", "ray", "computing on Ray")
-    from ernie_rna.run.provenance import versions
-
     given = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     paths = [Path(path).absolute() for path in given]
     folder = Path(output).absolute()
@@ -80,7 +78,7 @@ def on_ray(
         "options": {name: value for name, value in options.items() if name != "force"},
         "versions": versions(),
     }
-    _agree(folder, call, outputs)
+    _agree(folder, json.loads(json.dumps(call, default=str)))
     if not ray.is_initialized():
         ray.init()
     # A task that dies with its machine is started again, and resumes what is kept.
@@ -96,16 +94,15 @@ def on_ray(
         raise error.cause from error
 
 
-def _agree(folder: Path, call: dict[str, Any], outputs: Sequence[Path]) -> None:
+def _agree(folder: Path, call: dict[str, Any]) -> None:
     """Have the folder say what is computed in it; OutputError if it is of a call that differs."""
-    call = json.loads(json.dumps(call, default=str))
     record = folder / "on_ray.json"
     before = json.loads(record.read_bytes()) if record.exists() else None
-    if before is None and any(map(_exists, outputs)):
-        raise OutputError(f"{folder} has outputs already, but no {record.name}: name another one")
+    if before is None and any(folder.glob("*")):
+        raise OutputError(f"{folder} is not empty, and has no {record.name}: name another folder")
     if before not in (None, call):
         raise OutputError(
-            f"{folder} is of a call that differs: {differences(before, call)}. Name another one"
+            f"{folder} is of a call that differs: {differences(before, call)}. Name another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(record) as path:
@@ -117,15 +114,12 @@ def _state(paths: Iterable[Path]) -> dict[str, list[int]]:
     return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
 
 
-def _exists(output: Path) -> bool:
-    return output.exists() or output.with_name(f"{output.name}.index.json").exists()
-
-
 def _call(
     function: Callable[..., RunSummary], path: Path, model: str, output: Path, options: Any
 ) -> RunSummary | None:
     """The summary of a task that finds the output whole; None if it is not, or was before."""
-    if _exists(output) and not partial_folder(output).exists():
+    index = output.with_name(f"{output.name}.index.json")  # of shards
+    if (output.exists() or index.exists()) and not partial_folder(output).exists():
         return None
     summary = function(path, model, output, **options)
     return summary if summary.files else None

@@ -1,6 +1,5 @@
-"""Likelihoods of nucleotides under the masked language model.
+"""Letters and labels: what models expect of sequences and of their bases.
 
-In: sequences and a model with its LM head. Out: for each position the log-likelihood of every
-nucleotide, and so the effect of each substitution (`mutate`). `masking` knows what pretraining
-did to the pairing scores of masked positions.
+In: sequences and a model. Out: log-likelihoods of nucleotides and the effects of substitutions
+(`mutate`, by `masking`), or what a fine-tuned model predicts (`predict`).
 """

@@ -115,14 +115,12 @@ def predict(
     path = fspath(output)
     # Whether the file may be replaced is for `run` to see, which knows of unfinished runs.
     check_output_files([path], force=True, extensions=(".tsv", *EXTENSIONS))
-    if not _is_tsv(path):
+    place = text_output(path, task.header, task.lines)
+    if path != STANDARD_OUTPUT and not path.lower().endswith(".tsv"):
         check_format(path)
-    summary = run(task, sequences, model, [text_output(path, task.header, task.lines)])
+        place = Output(path)
+    summary = run(task, sequences, model, [place])
     return replace(summary, metrics=task.metrics())
-
-
-def _is_tsv(output: str) -> bool:
-    return output == STANDARD_OUTPUT or Path(output).suffix.lower() == ".tsv"
 
 
 class PredictTask(Task[Prediction]):
@@ -154,11 +152,9 @@ class PredictTask(Task[Prediction]):
         given = {name: getattr(options, name) for name in labels}
         self._trained = TASKS[self._task](FinetuneOptions(task=self._task, **given))
         self._trained.names = list(self._names)
-        if self._of_numbers:
-            self._own = [f"predicted_{name}" for name in self._names]
-        else:
-            where = ["position", "base"] if self._of_bases else []
-            self._own = [*where, "predicted", *(f"p_{name}" for name in self._names)]
+        own = [f"{'predicted' if self._of_numbers else 'p'}_{name}" for name in self._names]
+        where = ["position", "base"] if self._of_bases else []
+        self._own = own if self._of_numbers else [*where, "predicted", *own]
         self._kept = self._kept_columns()
         self._labels = self._read_labels() if options.label_columns else None
         kind = getattr(models, self._trained.model_name)
@@ -208,11 +204,11 @@ class PredictTask(Task[Prediction]):
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Prediction]], metadata: dict[str, Any]
     ) -> tuple[list[Path], list[str]]:
-        path = outputs[0].path
-        if _is_tsv(path):
+        if outputs[0].open is not None:
             return super().assemble(parts, outputs, metadata)
         self._written = [part.get(self._column) for part in parts if self._labels is not None]
-        return write_parts(parts, behind_link(Path(path)), metadata, sys.maxsize), []
+        place = behind_link(Path(outputs[0].path))
+        return write_parts(parts, place, metadata, sys.maxsize), []
 
     def metrics(self) -> dict[str, float]:
         """How well what was written agrees with the labels, by name; empty without any."""

@@ -84,7 +84,7 @@ def test_the_same_call_resumes(folder):
     with pytest.raises(OutputError, match=r"a call that differs: inputs\..*a\.fasta was \["):
         run(inputs=["a.fasta"])
     Path("out/on_ray.json").unlink()
-    with pytest.raises(OutputError, match=r"out has outputs already, but no on_ray.json"):
+    with pytest.raises(OutputError, match=r"out is not empty, and has no on_ray.json"):
         run(inputs=["a.fasta"])
 
 
