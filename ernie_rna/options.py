@@ -13,16 +13,16 @@ ernie_rna.options.OptionError: threads must be a whole number from 1 to 1024; go
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 import math
 import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial, wraps
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 # A problem with a value, in words that follow its name, or None.
 Check = Callable[[Any], str | None]
@@ -71,49 +71,66 @@ def option(
         check: see `Check`.
         choices: the values that there are.
         parse: makes the value of a word on the command line; may raise ValueError, whose text
-            says what the word must be.
+            says what the word must be. A `Range` does this itself.
         metavar: stands for the value in help.
         flag: name, value and help, for an option of the command line that takes no value.
         many: whether the command line takes several values, for a tuple.
-        group: heading in the help of a command; None is that of the command itself.
+        group: heading in the help of a command, in place of that of the class.
         recorded: whether results depend on it.
     """
     given = locals()
-    names = ("help", "check", "choices", "parse", "metavar", "flag", "many", "group", "recorded")
-    return field(default=default, metadata={name: given[name] for name in names})
+    del given["default"]
+    if isinstance(check, Range):
+        given["parse"] = parse or check.parse
+        given["metavar"] = metavar or ("N" if check.kind is int else "X")
+    return field(default=default, metadata=given)
 
 
-def whole(low: int, high: int | None = None) -> Check:
-    """A whole number in a range."""
-    what = f"a whole number {f'of at least {low}' if high is None else f'from {low} to {high}'}"
+@dataclass(frozen=True)
+class Range:
+    """A `Check` of a finite number in a range, which also reads it off the command line.
 
-    def problem(value: Any) -> str | None:
-        fits = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
-        return None if fits and (high is None or value <= high) else f"must be {what}"
+    Attributes:
+        kind: int, or float, for which a whole number will do.
+        low, high: bounds that it may reach.
+        above: a bound that it may not reach.
+    """
 
-    return problem
+    kind: type[int] | type[float]
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+
+    def __call__(self, value: Any) -> str | None:
+        fits = isinstance(value, Integral if self.kind is int else Real)
+        if fits and not isinstance(value, bool) and math.isfinite(value):
+            fits = self.low is None or value >= self.low
+            fits = fits and (self.high is None or value <= self.high)
+            if fits and (self.above is None or value > self.above):
+                return None
+        return f"must be {self._what}"
+
+    @property
+    def _what(self) -> str:
+        noun = "a whole number" if self.kind is int else "a number"
+        if self.low is not None and self.high is not None:
+            return f"{noun} from {self.low:g} to {self.high:g}"
+        bounds = (("of at least", self.low), ("above", self.above), ("of at most", self.high))
+        words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        return " ".join([noun, " and ".join(words)]).rstrip()
+
+    def parse(self, text: str) -> float:
+        """The number that a word is; ValueError for one that is none."""
+        try:
+            return self.kind(text)
+        except ValueError:
+            noun = "a whole number" if self.kind is int else "a number"
+            raise ValueError(f"must be {noun}; got {text!r}") from None
 
 
-def number(
-    low: float | None = None, high: float | None = None, *, above: float | None = None
-) -> Check:
-    """A finite number in a range; `above` is a bound that it may not reach."""
-    bounds = [
-        *([f"of at least {low:g}"] if low is not None else []),
-        *([f"above {above:g}"] if above is not None else []),
-        *([f"of at most {high:g}"] if high is not None else []),
-    ]
-    what = " ".join(["a number", " and ".join(bounds)]).rstrip()
-
-    def problem(value: Any) -> str | None:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            return f"must be {what}"
-        given = float(value)
-        fits = math.isfinite(given) and (low is None or given >= low)
-        fits = fits and (high is None or given <= high) and (above is None or given > above)
-        return None if fits else f"must be {what}"
-
-    return problem
+whole = partial(Range, int)
+number = partial(Range, float)
+parse_whole, parse_number = whole().parse, number().parse  # until the wings are merged
 
 
 def some_of(choices: Sequence[str]) -> Check:
@@ -128,30 +145,28 @@ def some_of(choices: Sequence[str]) -> Check:
 
 
 def parse_words(text: str) -> tuple[str, ...]:
+    """Words with commas between them."""
     return tuple(text.split(","))
-
-
-def parse_whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"must be a whole number; got {text!r}") from None
-
-
-def parse_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"must be a number; got {text!r}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A set of options, checked.
+    """A set of options, checked. A class may name the group that its options are in.
 
     Raises:
         OptionError: a value is none that an option can have.
     """
+
+    groups: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, group: str | None = None) -> None:
+        """Note the heading of each option, where there is one."""
+        for base in reversed(cls.__bases__):
+            cls.groups = cls.groups | base.groups
+        for name in inspect.get_annotations(cls):
+            heading = getattr(cls, name).metadata["group"] or group
+            if heading:
+                cls.groups = cls.groups | {name: heading}
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -197,7 +212,7 @@ def takes(options: type[Options]) -> Callable[[Callable[..., R]], Callable[..., 
         *own, last = inspect.signature(function).parameters.values()
         assert last.name == "options"
 
-        @functools.wraps(function)
+        @wraps(function)
         def call(*args: Any, **keywords: Any) -> R:
             mine = {one.name: keywords.pop(one.name) for one in own if one.name in keywords}
             if "options" not in keywords:
@@ -249,13 +264,6 @@ def _with_options(doc: str | None, options: type[Options]) -> str:
     return f"{text[: at.start()]}{section}\n{text[at.start() :]}"
 
 
-def default_of(options: type[Options], name: str) -> Any:
-    """The default of an option."""
-    (value,) = (one.default for one in fields(options) if one.name == name)
-    assert value is not MISSING
-    return value
-
-
 # ---------------------------------------------------------------------------------------------
 # How a model is loaded and runs
 
@@ -270,39 +278,31 @@ def _device(value: Any) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
+class ModelOptions(Options, group=_COMPUTING):
     """How a model is loaded and runs."""
 
     dtype: str | None = option(
         None,
         "type that is computed in; by default float32, or that of a model that is given itself",
         choices=("float32", "bfloat16", "float16"),
-        group=_COMPUTING,
     )
     device: str | None = option(
         None,
         "device of torch: cpu, cuda, cuda:1, ...; by default cuda where there is one, else cpu",
         check=_device,
         metavar="NAME",
-        group=_COMPUTING,
     )
     threads: int | None = option(
         None,
         "threads on a CPU; by default torch decides",
         check=whole(1, MOST_THREADS),
-        parse=parse_whole,
-        metavar="N",
-        group=_COMPUTING,
     )
     attention: str | None = option(
         None,
         "implementation of the attention; by default sdpa",
         choices=("sdpa", "eager"),
-        group=_COMPUTING,
     )
-    revision: str | None = option(
-        None, "branch, tag or commit of a model on the Hub", group=_COMPUTING
-    )
+    revision: str | None = option(None, "branch, tag or commit of a model on the Hub")
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -408,7 +408,7 @@ class OutputOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(ModelOptions, OutputOptions):
+class RunOptions(ModelOptions, OutputOptions, group="the input"):
     """What all runs over an input have in common."""
 
     long: str = option(
@@ -416,7 +416,6 @@ class RunOptions(ModelOptions, OutputOptions):
         "what to do with sequences over the model's 1022 nt: error refuses them, full computes "
         "them whole, beyond what the model is made for",
         choices=("error", "full"),
-        group="the input",
         recorded=True,
     )
     unknown: str = option(
@@ -424,7 +423,6 @@ class RunOptions(ModelOptions, OutputOptions):
         "what to do with letters that are no nucleotide codes: error refuses them, unk reads them "
         "as <unk>",
         choices=("error", "unk"),
-        group="the input",
         recorded=True,
     )
     batch_tokens: int | None = option(
@@ -432,8 +430,6 @@ class RunOptions(ModelOptions, OutputOptions):
         "tokens computed at once, padding included; more takes more memory; by default 2048 on a "
         "CPU, else 16384",
         check=whole(1),
-        parse=parse_whole,
-        metavar="N",
         group=_COMPUTING,
     )
     part: str | None = option(
@@ -448,7 +444,7 @@ class RunOptions(ModelOptions, OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowOptions(RunOptions):
+class WindowOptions(RunOptions, group="the input"):
     """Runs that can take long sequences by windows."""
 
     long: str = option(
@@ -456,16 +452,13 @@ class WindowOptions(RunOptions):
         "what to do with sequences over the model's 1022 nt: error refuses them, window takes "
         "overlapping windows of them, full computes them whole, beyond what the model is made for",
         choices=("error", "window", "full"),
-        group="the input",
         recorded=True,
     )
     overlap: int = option(
         256,
         "nucleotides that neighbouring windows share at least",
         check=whole(0),
-        parse=parse_whole,
         metavar="NT",
-        group="the input",
     )
 
 
@@ -490,7 +483,7 @@ def _layers(values: Any) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedOptions(WindowOptions):
+class EmbedOptions(WindowOptions, group="what is written"):
     """Of `embeddings.embed`."""
 
     layers: Sequence[int] | None = option(
@@ -500,7 +493,6 @@ class EmbedOptions(WindowOptions):
         check=lambda values: None if values is None else _layers(values),
         parse=parse_layers,
         metavar="L,L",
-        group="what is written",
     )
     pooling: Sequence[str] = option(
         ("mean",),
@@ -509,15 +501,12 @@ class EmbedOptions(WindowOptions):
         check=some_of(POOLINGS),
         parse=parse_words,
         metavar="P,P",
-        group="what is written",
     )
     shard_bytes: int = option(
         1 << 30,
         "size from which a .safetensors output is written in shards",
         check=whole(1),
-        parse=parse_whole,
         metavar="BYTES",
-        group="what is written",
     )
 
 
@@ -544,35 +533,30 @@ _AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0, "min_ste
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbingOptions(Options):
+class ProbingOptions(Options, group=_PROBING):
     """What reactivities of chemical probing say of bases, see `structures.reactivities`."""
 
     probe: str = option(
         "shape",
         "the reagent: shape tells of every base, dms of A and C alone",
         choices=("shape", "dms"),
-        group=_PROBING,
     )
     reactivity_slope: float = option(
         2.6,
         "slope of the pseudo-energy of a paired base, in kcal/mol",
         check=number(),
-        parse=parse_number,
         metavar="E",
-        group=_PROBING,
     )
     reactivity_intercept: float = option(
         -0.8,
         "intercept of the pseudo-energy, in kcal/mol",
         check=number(),
-        parse=parse_number,
         metavar="E",
-        group=_PROBING,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldOptions(WindowOptions, ProbingOptions):
+class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
     """Of `structures.fold`: what structures are read off, and how."""
 
     layer: int | None = option(
@@ -581,41 +565,32 @@ class FoldOptions(WindowOptions, ProbingOptions):
         "head for structures: 0 is the projected pairing scores, -1 the last layer, the default "
         "without such a head",
         check=lambda value: None if isinstance(value, Integral) else "must be a whole number",
-        parse=parse_whole,
         metavar="L",
-        group=_READ_OFF,
     )
     head: int | None = option(
         None,
         "read structures off the attention scores of this head, counted from 0, whether or not "
         "the model has a head for structures; 5, as the authors do, is the default without one",
         check=whole(0),
-        parse=parse_whole,
         metavar="H",
-        group=_READ_OFF,
     )
     pairing_scores: str | None = option(
         None,
         PAIRING_SCORES_HELP,
         choices=("sequence", "zero"),
-        group=_READ_OFF,
     )
     min_loop: int | None = option(
         None,
         "fewest bases between partners; by default 3, the shortest hairpin of a real RNA",
         check=whole(0),
-        parse=parse_whole,
         metavar="NT",
-        group=_READ_OFF,
         recorded=True,
     )
     min_stem: int | None = option(
         None,
         "fewest pairs that stack on one another; by default 2; 1 takes single ones too",
         check=whole(1),
-        parse=parse_whole,
         metavar="PAIRS",
-        group=_READ_OFF,
         recorded=True,
     )
     as_authors: bool = option(
@@ -626,7 +601,6 @@ class FoldOptions(WindowOptions, ProbingOptions):
             True,
             "what the authors' script has: --pairing-scores zero --min-loop 0 --min-stem 1",
         ),
-        group=_READ_OFF,
     )
     matrix: str | None = option(
         None,
@@ -715,26 +689,19 @@ class MutateOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(HeadOptions):
+class PredictOptions(HeadOptions, group="a table"):
     """Of `scoring.predict`; those of tables are as for fine-tuning."""
 
-    sequence_column: str = option(
-        "sequence", "column of a table for the sequences", metavar="NAME", group="a table"
-    )
+    sequence_column: str = option("sequence", "column of a table for the sequences", metavar="NAME")
     label_column: Sequence[str] = option(
         (),
         "column of a table for labels, with which predictions are compared; several for several "
         "numbers, or for several labels in columns of 0 and 1",
         metavar="NAME",
         many=True,
-        group="a table",
     )
-    label_separator: str = option(
-        ";", "text between several labels in a cell", metavar="TEXT", group="a table"
-    )
-    ignore_label: str | None = option(
-        None, "label of bases that have none", metavar="LABEL", group="a table"
-    )
+    label_separator: str = option(";", "text between several labels in a cell", metavar="TEXT")
+    ignore_label: str | None = option(None, "label of bases that have none", metavar="LABEL")
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -834,7 +801,6 @@ class ServeOptions(ModelOptions):
         60.0,
         "time to compute",
         check=number(above=0),
-        parse=parse_number,
         metavar="S",
         group=_LIMITS,
     )
@@ -842,7 +808,6 @@ class ServeOptions(ModelOptions):
         4.0,
         "memory of a process that computes, on a CPU under Linux",
         check=number(above=0),
-        parse=parse_number,
         metavar="GB",
         group=_LIMITS,
     )
@@ -853,7 +818,6 @@ class ServeOptions(ModelOptions):
         5000,
         "length of all sequences together; one has at most what the model is made for",
         check=whole(1),
-        parse=parse_whole,
         metavar="NT",
         group=_LIMITS,
     )

@@ -83,10 +83,10 @@ def add_options(
     for one in fields(options):
         if one.name in leave_out:
             continue
-        known = one.metadata
-        if known["group"] not in groups:
-            groups[known["group"]] = parser.add_argument_group(known["group"])
-        add = groups[known["group"]].add_argument
+        known, group = one.metadata, options.groups.get(one.name)
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        add = groups[group].add_argument
         if known["flag"] is not None:
             flag, value, text = known["flag"]
             keep = {"action": "store_const", "const": value, "default": one.default}

@@ -13,9 +13,9 @@ from ernie_rna.options import (
     MutateOptions,
     OptionError,
     Options,
+    number,
     option,
-    parse_number,
-    parse_whole,
+    whole,
 )
 from ernie_rna.run.runner import RunSummary
 
@@ -24,8 +24,8 @@ from ernie_rna.run.runner import RunSummary
 class Some(Options):
     """Of each kind one."""
 
-    count: int | None = option(None, "how many", parse=parse_whole, metavar="N")
-    share: float = option(0.5, "100 % of it", parse=parse_number)
+    count: int | None = option(None, "how many", check=whole())
+    share: float = option(0.5, "100 % of it", check=number())
     kind: str = option("a", "which", choices=("a", "b"))
     task: str | None = option(None, "one of", choices=("a" * 30, "b" * 30))
     names: tuple[str, ...] = option((), "several", many=True, group="others")
@@ -59,7 +59,7 @@ def test_help_shows_defaults_and_groups(parser, capsys):
         parser.parse_args(["do", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--count N how many" in text
-    assert "--share VALUE 100 % of it (0.5)" in text
+    assert "--share X 100 % of it (0.5)" in text
     assert "--kind {a,b} which (a)" in text
     assert f"--task VALUE one of: {'a' * 30}, {'b' * 30}" in text
     assert text.index("others:") < text.index("--unmasked not") < text.index("examples:")

@@ -24,7 +24,7 @@ def test_remarks_and_defaults(config):
     ("changes", "message"),
     [
         ({"maskd": 1}, "no option 'maskd'; did you mean masked"),
-        ({"masked": 1.5}, "masked must be a number of at least 0 and of at most 1; got 1.5"),
+        ({"masked": 1.5}, "masked must be a number from 0 to 1; got 1.5"),
         ({"masked_tokens": "many"}, "masked_tokens must be a whole number"),
         ({"eval_thresholds": []}, "eval_thresholds must be a list of numbers"),
         ({"model": 3}, "model must be an object"),

@@ -14,7 +14,7 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"max_length": 0}, "max_length must be a whole number of at least 1"),
-        ({"warmup": 2}, "warmup must be a number of at least 0 and of at most 1; got 2"),
+        ({"warmup": 2}, "warmup must be a number from 0 to 1; got 2"),
         ({"epochs": 0.0}, "epochs must be a number above 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
         ({"lora": 0}, "lora must be a whole number of at least 1; got 0"),
