@@ -123,8 +123,7 @@ class EmbedTask(Task[Embedding]):
         )
 
     def compute(self, chunk: Chunk, step: Step) -> list[Embedding]:
-        arrays = self.encoder.encode_chunk(chunk, step)
-        return list(split_rows({"ids": [one.id for one in chunk.records], **arrays}))
+        return self.encoder.encode_chunk(chunk, step)
 
     def pack(self, results: list[Embedding]) -> Results:
         return pack(results)

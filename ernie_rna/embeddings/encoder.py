@@ -5,17 +5,19 @@ Shapes: batch sequences, seq tokens (`<cls>`, nucleotides, `<eos>`, padding), hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from ernie_rna.embeddings.embedding import Column, resolve_columns
+from ernie_rna.embeddings.embedding import Embedding, resolve_columns
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.run.loading import memory_explained, not_finite, tokenize
 from ernie_rna.sequences.chunks import Chunk, Piece
+
+# What the model gives of a piece, or of a sequence, by the name of the column.
+_Arrays = dict[str, np.ndarray]
 
 
 class Encoder:
@@ -45,9 +47,8 @@ class Encoder:
         vectors = nucleotides * per_token + sequences * (len(self.columns) - per_token)
         return vectors * self.hidden * self.dtype.itemsize
 
-    def encode_chunk(self, chunk: Chunk, step: Callable[[int], None]) -> dict[str, np.ndarray]:
-        """Compute a chunk: lengths (records,), and by column (records, hidden), or, for token,
-        (nucleotides, hidden).
+    def encode_chunk(self, chunk: Chunk, step: Callable[[int], None]) -> list[Embedding]:
+        """Compute the embeddings of a chunk's records, in their order.
 
         Args:
             step: called with the number of each batch once it is computed.
@@ -55,96 +56,76 @@ class Encoder:
         Raises:
             EncodingError: a result is not finite, or there is not enough memory.
         """
-        starts = [0, *accumulate(chunk.lengths)]
-        rows = {True: starts[-1], False: len(chunk.pieces)}
-        arrays = {
-            column: np.empty((rows[column.per_token], self.hidden), self.dtype)
-            for column in self.columns
-        }
-        for batch in range(len(chunk.batches)):
-            for column, index, vectors in self.encode(chunk, batch):
-                piece = chunk.pieces[index]
-                first = starts[piece.record] + piece.own_start if column.per_token else index
-                arrays[column][first : first + len(vectors)] = vectors
-            step(batch)
-        merged = {
-            column.name: array if column.per_token else merge_pieces(array, chunk.pieces)
-            for column, array in arrays.items()
-        }
-        return {"lengths": np.array(chunk.lengths, np.int64), **merged}
-
-    def encode(self, chunk: Chunk, batch: int) -> Iterator[tuple[Column, int, np.ndarray]]:
-        """Compute one batch of a chunk.
-
-        Yields:
-            Column, place of a piece in the chunk, and its (1, hidden), or, for token,
-            (nucleotides that the piece keeps, hidden).
-
-        Raises:
-            As `encode_chunk`.
-        """
-        indices = chunk.batches[batch]
-        pieces = [chunk.pieces[index] for index in indices]
-        with memory_explained([chunk.records[piece.record] for piece in pieces]):
-            hidden_states = self._forward(chunk, pieces)
-            for column in self.columns:
-                arrays = self._pool(column, hidden_states[column.layer], chunk, pieces)
-                for index, array in zip(indices, arrays, strict=True):
-                    yield column, index, array
+        arrays: dict[int, _Arrays] = {}
+        for number, places in enumerate(chunk.batches):
+            pieces = chunk.batch(number)
+            with memory_explained([chunk.records[piece.record] for piece in pieces]):
+                arrays.update(zip(places, self._encode(chunk, pieces), strict=True))
+            step(number)
+        places_of: list[list[int]] = [[] for _ in chunk.records]
+        for place, piece in enumerate(chunk.pieces):
+            places_of[piece.record].append(place)
+        return [
+            Embedding(
+                record.id,
+                len(record.sequence),
+                self._merge([arrays[one] for one in own], [chunk.pieces[one] for one in own]),
+            )
+            for record, own in zip(chunk.records, places_of, strict=True)
+        ]
 
     @torch.inference_mode()
-    def _forward(self, chunk: Chunk, pieces: list[Piece]) -> dict[int, torch.Tensor]:
-        """Layer -> (batch, seq, hidden)."""
+    def _encode(self, chunk: Chunk, pieces: list[Piece]) -> list[_Arrays]:
+        """What each piece of a batch keeps: (hidden,), or, for token, (nucleotides, hidden)."""
         input_ids, mask = tokenize([chunk.text(piece) for piece in pieces], self.model.device)
         output = self.model(
             input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
         )
-        if not self._all_layers:
-            return {self.model.config.num_hidden_layers: output.last_hidden_state}
-        return dict(enumerate(output.hidden_states))
+        states = output.hidden_states if self._all_layers else {-1: output.last_hidden_state}
+        kept: list[_Arrays] = [{} for _ in pieces]
+        for column in self.columns:
+            state = states[column.layer if self._all_layers else -1]
+            for piece, arrays, array in zip(
+                pieces, kept, self._pool(column.pooling, state, pieces), strict=True
+            ):
+                if not np.isfinite(array).all():
+                    record = chunk.records[piece.record]
+                    raise not_finite(f"{record.id}: {column.name}", self.model)
+                arrays[column.name] = array
+        return kept
 
-    @torch.inference_mode()
-    def _pool(
-        self, column: Column, hidden_states: torch.Tensor, chunk: Chunk, pieces: list[Piece]
-    ) -> Iterator[np.ndarray]:
-        """(batch, seq, hidden) -> the arrays of one column."""
-        if column.pooling == "cls":
-            values = self._to_numpy(hidden_states[:, :1])
-        elif column.pooling == "mean":
-            values = self._to_numpy(_mean(hidden_states, pieces))
-        else:
-            values = self._to_numpy(hidden_states)
-        for array, piece in zip(values, pieces, strict=True):
-            if column.per_token:
-                first = 1 + piece.own_start - piece.start
-                array = array[first : first + piece.owned]
-            if not np.isfinite(array).all():
-                raise not_finite(f"{chunk.records[piece.record].id}: {column.name}", self.model)
-            yield array
+    def _pool(self, pooling: str, state: torch.Tensor, pieces: list[Piece]) -> list[np.ndarray]:
+        """(batch, seq, hidden) -> an array for each piece, none of which keeps the batch."""
+        starts = [1 + piece.own_start - piece.start for piece in pieces]  # behind <cls>
+        own = [slice(at, at + piece.owned) for at, piece in zip(starts, pieces, strict=True)]
+        if pooling != "token":
+            state = state[:, 0] if pooling == "cls" else _mean(state, own)
+        rows = state.to("cpu", getattr(torch, self.dtype.name)).numpy()
+        return [
+            (row[kept] if pooling == "token" else row).copy()
+            for row, kept in zip(rows, own, strict=True)
+        ]
 
-    def _to_numpy(self, tensor: torch.Tensor) -> np.ndarray:
-        return tensor.to("cpu", getattr(torch, self.dtype.name)).numpy()
-
-
-def _mean(hidden_states: torch.Tensor, pieces: list[Piece]) -> torch.Tensor:
-    """(batch, seq, hidden) -> (batch, 1, hidden) over the nucleotides kept, in float32."""
-    weights = torch.zeros(hidden_states.shape[:2])
-    for row, piece in zip(weights, pieces, strict=True):
-        first = 1 + piece.own_start - piece.start
-        row[first : first + piece.owned] = 1 / piece.owned
-    return weights[:, None].to(hidden_states.device) @ hidden_states.float()
+    def _merge(self, arrays: Sequence[_Arrays], pieces: Sequence[Piece]) -> _Arrays:
+        """The arrays of a sequence of those of its pieces, see `sequences.chunks`."""
+        if len(pieces) == 1:
+            return arrays[0]
+        owned = [piece.owned for piece in pieces]
+        merged = {}
+        for column in self.columns:
+            parts = [one[column.name] for one in arrays]
+            joined = (
+                np.concatenate(parts)
+                if column.per_token
+                else np.average(np.stack(parts), axis=0, weights=owned)
+            )
+            merged[column.name] = joined.astype(self.dtype)
+        return merged
 
 
-def merge_pieces(vectors: np.ndarray, pieces: Sequence[Piece]) -> np.ndarray:
-    """(pieces, hidden) -> (records, hidden): means weighted by the nucleotides of each piece."""
-    records = np.array([piece.record for piece in pieces])
-    owned = np.array([piece.owned for piece in pieces])
-    starts = np.flatnonzero(np.diff(records, prepend=-1))
-    if len(starts) == len(pieces):
-        return vectors
-    lengths = np.add.reduceat(owned, starts)
-    weights = owned / np.repeat(lengths, np.diff(starts, append=len(pieces)))
-    merged = np.add.reduceat(vectors * weights[:, None], starts)
-    whole = np.diff(starts, append=len(pieces)) == 1
-    merged[whole] = vectors[starts[whole]]
-    return merged.astype(vectors.dtype)
+def _mean(state: torch.Tensor, own: list[slice]) -> torch.Tensor:
+    """(batch, seq, hidden) -> (batch, hidden) over the nucleotides kept, in float32."""
+    weights = torch.zeros(state.shape[:2])
+    for row, kept in zip(weights, own, strict=True):
+        row[kept] = 1 / (kept.stop - kept.start)
+    return (weights[:, None].to(state.device) @ state.float())[:, 0]
