@@ -425,6 +425,14 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         choices=("error", "unk"),
         recorded=True,
     )
+    quantize: str | None = option(
+        None,
+        "have the encoder's products computed in int8 on a CPU, faster than float32 and a little "
+        "less exact: see docs/benchmarks.md",
+        choices=("int8",),
+        group=_COMPUTING,
+        recorded=True,
+    )
     batch_tokens: int | None = option(
         None,
         "tokens computed at once, padding included; more takes more memory; by default 2048 on a "
@@ -441,6 +449,15 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         metavar="I/N",
         group=_COMPUTING,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantize is not None and self.dtype not in (None, "float32"):
+            raise OptionError("quantize", f"needs dtype float32; got {self.dtype}: leave one out")
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        return {**super().loading, "quantize": self.quantize}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import timeit
+import warnings
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from os import PathLike
 from typing import Any, TypeVar, cast
-from warnings import warn
 
 import torch
 import transformers
@@ -66,6 +67,7 @@ def load_model(
     dtype: str | None = None,
     device: str | None = None,
     attention: str | None = None,
+    quantize: str | None = None,
 ) -> ErnieRnaModel:
     """Load the encoder for inference, from a folder or the Hub.
 
@@ -76,15 +78,16 @@ def load_model(
         dtype: name of the type that it computes in, a key of `DTYPES`; None is "float32".
         device: where it computes, see `resolve_device`.
         attention: "sdpa" or "eager"; None is "sdpa".
+        quantize: "int8" has the encoder's products computed in int8, on a CPU; None does not.
 
     Raises:
         ValueError: the dtype is unknown, or what is loaded is damaged or lacks weights of an
-            ERNIE-RNA.
+            ERNIE-RNA; or what is to be quantised is on a GPU, or loaded already.
         OSError: there is no such model.
     """
     loading: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device}
     source = find_model(model, revision)
-    return load(ErnieRnaModel, source, attention=attention, **loading)
+    return load(ErnieRnaModel, source, attention=attention, quantize=quantize, **loading)
 
 
 def load_masked_lm(
@@ -104,6 +107,7 @@ def load(
     dtype: str | None = None,
     device: str | None = None,
     attention: str | None = None,
+    quantize: str | None = None,
 ) -> _AnyModel:
     """Load a model of a class; otherwise as `load_model`.
 
@@ -114,6 +118,8 @@ def load(
     if dtype not in {None, *DTYPES}:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     if kind.__name__ in class_names(source):
+        if quantize is not None:
+            raise ValueError("only what is loaded here is quantised: give the model as a folder")
         return _adjust(cast(_AnyModel, source), dtype, device, attention)
     if not isinstance(source, str):
         raise TypeError(f"expected a folder, a Hub id or an {kind.__name__}; got {type(source)}")
@@ -134,7 +140,46 @@ def load(
         loaded, info = from_pretrained(source, output_loading_info=True, **arguments)
     _check_weights(source, loaded.config, sorted(info["missing_keys"]))
     result: _AnyModel = loaded.to(target).eval()
+    if quantize is not None:
+        _quantize(result)
+    elif target.type == "cpu" and dtype == "bfloat16":
+        _warn_of_bfloat16()
     return result
+
+
+def _quantize(model: Any) -> None:
+    """Have the products of an encoder's layers computed in int8.
+
+    Weights are rounded once, by the largest of each row; values each time, by those of the call.
+    Pairing maps, norms, embeddings and heads stay as they are.
+    """
+    if model.device.type != "cpu":
+        raise ValueError(f"quantize='int8' computes on a CPU; the device is {model.device}")
+    encoder = getattr(model, model.base_model_prefix, model)
+    try:
+        quantize_dynamic = torch.ao.quantization.quantize_dynamic
+    except AttributeError:
+        raise ValueError(
+            f"quantize='int8' needs torch.ao; torch {torch.__version__} has none"
+        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a torch to come will have it no more
+        quantize_dynamic(encoder.layers, {torch.nn.Linear}, inplace=True)
+
+
+def _warn_of_bfloat16() -> None:
+    """Say so if this CPU has no instructions for bfloat16, which it then computes step by step."""
+    values = torch.ones(256, 256)
+    in_float32, in_bfloat16 = (
+        min(timeit.repeat(partial(torch.mm, one, one), number=4, repeat=5))
+        for one in (values, values.bfloat16())
+    )
+    if in_bfloat16 > 1.5 * in_float32:
+        warnings.warn(
+            "this CPU has no instructions for bfloat16, which takes it several times as long as "
+            "float32: leave out dtype",
+            stacklevel=2,
+        )
 
 
 def read_config(source: Any, revision: str | None = None) -> ErnieRnaConfig:
@@ -218,7 +263,7 @@ def _check_weights(model: str, config: ErnieRnaConfig, missing: list[str]) -> No
             f"them {missing[0]}; `ernie-rna convert` makes one of the authors' checkpoint"
         )
     if config.weights_origin == "random":
-        warn(
+        warnings.warn(
             f"{model} has random weights, which were never trained: what follows means nothing",
             stacklevel=3,
         )

@@ -58,9 +58,12 @@ def model_sha256(model: Any) -> str:
     fields = {name: values[name] for name in sorted(names) if name in values}
     digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith("pooler."):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if name.startswith("pooler.") or not isinstance(tensor, torch.Tensor | tuple):
+            continue
+        for one in tensor if isinstance(tensor, tuple) else [tensor]:  # int8: weight and bias
+            values = one.int_repr() if one.is_quantized else one
+            digest.update(f"{name} {one.dtype} {tuple(one.shape)}".encode())
+            flat = values.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
