@@ -450,6 +450,17 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         group=_COMPUTING,
     )
 
+    dry_run: bool = option(
+        False,
+        "only tell how long it will take and how much memory, by a few batches of the input",
+        flag=(
+            "--dry-run",
+            True,
+            "only tell how long it will take and how much memory, by a few batches of the input",
+        ),
+        group=_COMPUTING,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.quantize is not None and self.dtype not in (None, "float32"):

@@ -24,6 +24,7 @@ class Progress:
     Attributes:
         done: sequences computed by this process in this run.
         tokens, padding: computed in this run.
+        threads: most that were used.
     """
 
     def __init__(self, show: bool | None, plan: Plan, found: Survey | None):
@@ -32,9 +33,10 @@ class Progress:
         self._start = time.monotonic()
         self._seen = 0.0
         self.done = 0.0
+        self.threads = 1
         self.tokens = self.padding = 0
         self._bar = tqdm(
-            total=None if found is None else _total(plan, found),
+            total=None if found is None else total_work(plan, found),
             bar_format=_FORMAT if found else _FORMAT_WITHOUT_TOTAL,
             # The mean since the start: the estimate shall not jump with every batch.
             smoothing=0,
@@ -78,7 +80,8 @@ class Progress:
         self._bar.close()
 
 
-def _total(plan: Plan, found: Survey) -> float:
+def total_work(plan: Plan, found: Survey) -> float:
+    """What an input costs, in units of `work`."""
     return sum(
         count * plan.work(plan.split(0, "A" * length)) for length, count in found.lengths.items()
     )

@@ -267,6 +267,8 @@ class RunSummary:
         share: what this process computed.
         source: of the task.
         metrics: how well results agree with labels that the input has, by name.
+        threads: the most that were used, on a CPU.
+        estimate: what the run will take, of a dry run.
     """
 
     files: list[Path]
@@ -280,22 +282,27 @@ class RunSummary:
     share: Share = field(default_factory=Share)
     source: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
+    threads: int = 1
+    estimate: str = ""
 
     @property
     def text(self) -> str:
         """A line that says it, and one of where the results come from, if that is to be said."""
+        noun = "sequence" if self.records == 1 else "sequences"
+        size = f"{self.records} {noun}, {self.nucleotides} nt"
+        if self.estimate:
+            return f"{size}: {self.estimate}"
         files = describe([str(file) for file in self.files])
         if len(self.files) > 8:
             files = f"{self.files[-1]} and {len(self.files) - 1} more files"
         if not self.files:
             files = f"{self.share.text}, done; the output follows when all parts are"
         resumed = ", of which a part was there already" if self.resumed else ""
-        noun = "sequence" if self.records == 1 else "sequences"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return (
-            f"{self.source}\n" * bool(self.source) + f"{files}: {self.records} {noun}, "
-            f"{self.nucleotides} nt{resumed}; "
+            f"{self.source}\n" * bool(self.source) + f"{files}: {size}{resumed}; "
             f"{self.seconds:.1f} s, {self.sequences_per_second:.1f} sequences a second, "
-            f"{100 * self.padding:.1f} % padding"
+            f"{100 * self.padding:.1f} % padding, {threads}"
         )
 
 
@@ -333,15 +340,21 @@ def _load(task: Task[Any], found: Survey | None, model: Any, device: str | None 
 
 
 def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Result]:
-    from ernie_rna.run.threads import use_threads
-
     choices = _long_choices(task)
     records = short_enough(source.read(), task.model.config, task.options.long, choices)
     with contextlib.closing(bar):
         for chunk in task.plan.chunks(records):
-            with use_threads(task.options.threads):
-                results = task.compute(chunk, partial(bar.advance, chunk))
-            yield from results
+            yield from _compute(task, chunk, bar)
+
+
+def _compute(task: Task[Result], chunk: Chunk, bar: Progress) -> list[Result]:
+    from ernie_rna.run.threads import suitable_threads, use_threads
+
+    with use_threads(task.options.threads):
+        threads = task.options.threads or suitable_threads(task.model.config, task.plan, chunk)
+        bar.threads = max(bar.threads, threads)
+        with use_threads(threads):
+            return task.compute(chunk, partial(bar.advance, chunk))
 
 
 def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = ()) -> Source:
@@ -384,6 +397,8 @@ def run(
     share = own_share(task.options.part)
     if not files and share.count > 1:
         raise OptionError("part", f"needs outputs that are files; this is {share.text}")
+    if task.options.dry_run:
+        return _estimate(task, source, model)
     if not files:
         return _stream(task, source, model, outputs)
     place = behind_link(Path(files[0].path))
@@ -408,6 +423,16 @@ def _stream(
     return _summary(bar, found, files, problems, source=task.source)
 
 
+def _estimate(task: Task[Any], source: Source, model: Any) -> RunSummary:
+    from ernie_rna.run.estimate import estimate
+
+    with source.readable_twice() as twice:
+        found = survey(twice.read())
+        with contextlib.closing(_load(task, found, model)) as bar:
+            about = estimate(task, twice.read(), found)
+    return _summary(bar, found, [], [], estimate=about.text)
+
+
 def _summary(
     bar: Progress, found: Survey, files: list[Path], problems: list[str], **more: Any
 ) -> RunSummary:
@@ -418,6 +443,7 @@ def _summary(
         seconds=bar.seconds,
         sequences_per_second=bar.done / bar.seconds,
         padding=bar.padding / max(bar.tokens, 1),
+        threads=bar.threads,
         problems=problems,
         **more,
     )
@@ -502,7 +528,7 @@ class _Run(Generic[Result]):
             if not own or self.store.done or self.store.part(chunk.number).is_whole():
                 self.bar.skip(chunk)
             else:
-                results = self.task.compute(chunk, partial(self.bar.advance, chunk))
+                results = _compute(self.task, chunk, self.bar)
                 self.store.put(chunk.number, self.task.pack(results), metadata)
         if digest.sha256 != self.found.sha256:
             self.store.invalidate()
