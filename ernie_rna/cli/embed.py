@@ -28,6 +28,7 @@ output formats, by extension:
   .h5 .hdf5     the same arrays in HDF5                (pip install "ernie-rna[hdf5]")
   .npz          the same arrays for numpy.load
   .parquet      a row a sequence                       (pip install "ernie-rna[parquet]")
+  .csv .tsv     a row a sequence, a number a cell, for spreadsheets; without token vectors
 Arrays are called mean_layer12, cls_layer12, token_layer12. The nucleotides of sequence i are rows
 offsets[i] to offsets[i+1] of a token array. Values are float16 for --dtype float16, else float32.
 `ernie_rna.read_embeddings` reads them all.

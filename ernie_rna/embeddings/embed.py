@@ -89,7 +89,7 @@ def embed(
     if output is None:
         return iterate(task, sequences, model)
     target = fspath(output)
-    check_format(target)
+    check_format(target, options.pooling)
     if not existing_files(Path(target)):
         check_output_files([target])
     return run(task, sequences, model, [Output(target)])

@@ -58,9 +58,7 @@ class Encoder:
         """
         arrays: dict[int, _Arrays] = {}
         for number, places in enumerate(chunk.batches):
-            pieces = chunk.batch(number)
-            with memory_explained([chunk.records[piece.record] for piece in pieces]):
-                arrays.update(zip(places, self._encode(chunk, pieces), strict=True))
+            arrays.update(zip(places, self.encode(chunk, number), strict=True))
             step(number)
         places_of: list[list[int]] = [[] for _ in chunk.records]
         for place, piece in enumerate(chunk.pieces):
@@ -75,23 +73,28 @@ class Encoder:
         ]
 
     @torch.inference_mode()
-    def _encode(self, chunk: Chunk, pieces: list[Piece]) -> list[_Arrays]:
-        """What each piece of a batch keeps: (hidden,), or, for token, (nucleotides, hidden)."""
-        input_ids, mask = tokenize([chunk.text(piece) for piece in pieces], self.model.device)
-        output = self.model(
-            input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
-        )
-        states = output.hidden_states if self._all_layers else {-1: output.last_hidden_state}
+    def encode(self, chunk: Chunk, batch: int) -> list[_Arrays]:
+        """What each piece of a batch keeps: (hidden,), or, for token, (nucleotides, hidden).
+
+        Raises:
+            As `encode_chunk`.
+        """
+        pieces = chunk.batch(batch)
+        records = [chunk.records[piece.record] for piece in pieces]
         kept: list[_Arrays] = [{} for _ in pieces]
-        for column in self.columns:
-            state = states[column.layer if self._all_layers else -1]
-            for piece, arrays, array in zip(
-                pieces, kept, self._pool(column.pooling, state, pieces), strict=True
-            ):
-                if not np.isfinite(array).all():
-                    record = chunk.records[piece.record]
-                    raise not_finite(f"{record.id}: {column.name}", self.model)
-                arrays[column.name] = array
+        with memory_explained(records):
+            input_ids, mask = tokenize([chunk.text(piece) for piece in pieces], self.model.device)
+            output = self.model(
+                input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
+            )
+            for column in self.columns:
+                states = output.hidden_states if self._all_layers else [output.last_hidden_state]
+                state = states[column.layer if self._all_layers else 0]
+                pooled = self._pool(column.pooling, state, pieces)
+                for record, arrays, array in zip(records, kept, pooled, strict=True):
+                    if not np.isfinite(array).all():
+                        raise not_finite(f"{record.id}: {column.name}", self.model)
+                    arrays[column.name] = array
         return kept
 
     def _pool(self, pooling: str, state: torch.Tensor, pieces: list[Piece]) -> list[np.ndarray]:

@@ -6,8 +6,10 @@
 .npz           NumPy: uncompressed, read by `numpy.load`
 .parquet       Parquet (extra `parquet`): a row a sequence, columns id, length and one for each
                vector, or for the list of the vectors of its nucleotides
+.csv, .tsv     a table of numbers for spreadsheets: a row a sequence, columns id, length and
+               <column>_0, <column>_1, ...; without token columns, and without metadata
 
-Every format has, under the same names:
+Every other format has, under the same names:
 
 ids         the first words of the headers, in input order; in safetensors one uint8 array, in
             UTF-8, each id followed by a newline
@@ -24,12 +26,16 @@ file, and becomes a shard as it is: large outputs are written once.
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,20 +51,26 @@ from ernie_rna.sequences.fasta import FilePath, InputError
 SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
 HDF5 = (".h5", ".hdf5")
 EXTENSIONS = (SAFETENSORS, *HDF5, NPZ, PARQUET)
+TABLES = {".csv": ",", ".tsv": "\t"}  # and what stands between columns
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # The earliest time that a zip file can state.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def check_format(output: str) -> None:
+def check_format(output: str, pooling: Iterable[str] = ()) -> None:
     """Raise before any work what would keep the output from being written.
 
+    Args:
+        pooling: what it is to hold, of `POOLINGS`.
+
     Raises:
-        ValueError: the extension names no format.
+        ValueError: the extension names no format, or one that cannot hold it.
         ImportError: the extra of the format is not installed.
     """
     suffix = _suffix(Path(output))
+    if suffix in TABLES and "token" in pooling:
+        raise ValueError(f"{output}: a table has no place for token vectors; take .npz or another")
     if suffix == PARQUET:
         import_extra("pyarrow.parquet", "parquet", "writing Parquet")
     if suffix in HDF5:
@@ -66,9 +78,9 @@ def check_format(output: str) -> None:
 
 
 def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in EXTENSIONS:
-        raise ValueError(f"{path}: the extension must be one of {', '.join(EXTENSIONS)}")
+    suffix, known = path.suffix.lower(), (*EXTENSIONS, *TABLES)
+    if suffix not in known:
+        raise ValueError(f"{path}: the extension must be one of {', '.join(known)}")
     return suffix
 
 
@@ -258,9 +270,25 @@ def _write_parquet(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any
             writer.write_table(table)
 
 
+def _write_table(
+    separator: str, parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]
+) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator, lineterminator="\n")
+        for number, part in enumerate(parts):
+            columns = {name: part.get(name) for name in metadata["columns"]}
+            if number == 0:
+                own = [f"{name}_{at}" for name in columns for at in range(columns[name].shape[1])]
+                writer.writerow(["id", "length", *own])
+            vectors = np.concatenate(list(columns.values()), axis=1).astype(np.float32)
+            rows = zip(part.texts("ids"), part.get("lengths"), vectors, strict=True)
+            writer.writerows([id, length, *map(str, vector)] for id, length, vector in rows)
+
+
 _WRITERS: dict[str, Callable[[Sequence[Part], Path, Mapping[str, Any]], None]] = {
     NPZ: _write_npz,
     PARQUET: _write_parquet,
+    **{suffix: partial(_write_table, separator) for suffix, separator in TABLES.items()},
     **dict.fromkeys(HDF5, _write_hdf5),
 }
 
@@ -290,6 +318,8 @@ def read_embeddings(path: FilePath) -> Iterator[Embedding]:
 
 def read_metadata(path: FilePath) -> dict[str, Any]:
     """Settings, model, versions and input that a file of `ernie-rna embed` was made with.
+
+    A table says only which columns it has.
 
     Raises:
         As `read_embeddings`.
@@ -442,6 +472,25 @@ def _open_parquet(path: Path) -> _Opened:
         yield metadata, blocks
 
 
+@contextlib.contextmanager
+def _open_table(path: Path) -> _Opened:
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, delimiter=TABLES[_suffix(path)])
+        header = next(rows)
+        names = list(dict.fromkeys(re.sub("_[0-9]+$", "", name) for name in header[2:]))
+        if header[:2] != ["id", "length"] or not names:
+            raise ValueError(f"its columns are {', '.join(header[:4])}")
+
+        def blocks() -> Iterator[_Block]:
+            while some := list(islice(rows, _at_once(names))):
+                values = np.array([row[2:] for row in some], np.float32)
+                vectors = np.split(values, len(names), axis=1)
+                lengths = [int(row[1]) for row in some]
+                yield [row[0] for row in some], lengths, dict(zip(names, vectors, strict=True))
+
+        yield {"columns": names}, blocks
+
+
 def _vectors(column: Any, per_token: bool) -> np.ndarray:
     """A column of vectors, or of lists of vectors, as one array of rows."""
     vectors = column.flatten() if per_token else column
@@ -453,5 +502,6 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     SAFETENSORS: _open_safetensors,
     NPZ: _open_npz,
     PARQUET: _open_parquet,
+    **dict.fromkeys(TABLES, _open_table),
     **dict.fromkeys(HDF5, _open_hdf5),
 }

@@ -48,7 +48,7 @@ def test_embeds(folder, capsys):
 
 
 def test_every_option(folder, capsys):
-    options = ["--layers", "all", "--dtype", "bfloat16", "--device", "cpu", "--threads", "1"]
+    options = ["--layers", "all", "--dtype", "float32", "--device", "cpu", "--threads", "1"]
     options += ["--attention", "eager", "--long", "window", "--overlap", "9", "--unknown", "unk"]
     options += ["--batch-tokens", "64", "--part", "1/1", "--quiet", "--force"]
     options += ["--shard-bytes", "9999"]
@@ -79,7 +79,7 @@ def test_one_sequence_is_singular(folder, capsys):
         (["nowhere.fasta", "-o", "o.npz"], "nowhere.fasta: no such file"),
         (["model", "-o", "o.npz"], "model: is a directory"),
         (["bad.fasta", "-o", "o.npz"], "bad.fasta: record 1 (x): it looks like a protein: 31 %"),
-        (["in.fasta", "-o", "o.csv"], "o.csv: the extension must be one of .safetensors, .h5"),
+        (["in.fasta", "-o", "o.xlsx"], "o.xlsx: the extension must be one of .safetensors, .h5"),
         (["in.fasta", "-o", "in.npz"], "in.npz exists already; --force replaces it"),
         (["in.fasta", "-o", "no/o.npz"], "cannot write no/o.npz: there is no folder no"),
         (["in.fasta", "-o", "o.npz", "--layers", "9"], "the model has layers 0 (embeddings) to 3"),

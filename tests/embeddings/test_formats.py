@@ -23,7 +23,7 @@ from ernie_rna.embeddings.formats import (
     write_parts,
 )
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from ernie_rna.options import Share
+from ernie_rna.options import POOLINGS, Share
 from ernie_rna.run.outputs import OutputError, full_disk_explained
 from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import InputError
@@ -44,8 +44,8 @@ def suffix(request):
 def make_parts(tmp_path):
     """Embeddings of random vectors, and parts of them as a run leaves them."""
 
-    def make(records=50, dtype=np.float32, chunk_records=16, hidden=8):
-        columns = resolve_columns((0, 2), ("mean", "cls", "token"), 2)
+    def make(records=50, dtype=np.float32, chunk_records=16, hidden=8, pooling=POOLINGS):
+        columns = resolve_columns((0, 2), pooling, 2)
         generator = np.random.default_rng(0)
         given = []
         for i in range(records):
@@ -82,6 +82,35 @@ def test_reads_what_was_written(make_parts, output, dtype):
     assert write_parts(parts, output, metadata, LARGE) == [output]
     check_equal(read_embeddings(output), given)
     assert read_metadata(output) == metadata
+
+
+@pytest.mark.parametrize(("name", "separator"), [("out.csv", ","), ("out.TSV", "\t")])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_tables(make_parts, tmp_path, name, separator, dtype):
+    parts, metadata, given = make_parts(dtype=dtype, pooling=("mean", "cls"))
+    output = tmp_path / name
+    write_parts(parts, output, metadata, LARGE)
+    table = np.genfromtxt(output, delimiter=separator, names=True, dtype=None, encoding="utf-8")
+    assert table.dtype.names[:4] == ("id", "length", "cls_layer0_0", "cls_layer0_1")
+    assert table["mean_layer2_7"].astype(np.float32).tolist() == [
+        one["mean_layer2"][7] for one in given
+    ]
+    for one, other in zip(read_embeddings(output), given, strict=True):
+        assert (one.id, one.length) == (other.id, other.length)
+        for column, array in other.arrays.items():
+            np.testing.assert_array_equal(one[column], array.astype(np.float32))
+    assert read_metadata(output) == {"columns": metadata["columns"]}
+    with pytest.raises(ValueError, match="a table has no place for token vectors"):
+        check_format(str(output), ("token",))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "id,length\n", "a,b,c\n", "id,length,mean_layer0_0\nx,1\n"]
+)
+def test_other_tables(tmp_path, content):
+    (tmp_path / "in.csv").write_text(content)
+    with pytest.raises(InputError, match=r"in\.csv: damaged, or no file of embeddings"):
+        list(read_embeddings(tmp_path / "in.csv"))
 
 
 def test_the_same_bytes_again(make_parts, output):
@@ -176,7 +205,7 @@ def test_reads_token_vectors_of_a_few_sequences_at_once(make_parts, output):
     assert peak < output.stat().st_size * (1.2 if output.suffix == ".npz" else 0.25)
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out", "out.NPZ.txt"])
+@pytest.mark.parametrize("name", ["out.xlsx", "out", "out.NPZ.txt"])
 def test_refuses_outputs(tmp_path, name):
     with pytest.raises(ValueError, match=r"the extension must be one of .safetensors, .h5, .hdf5"):
         check_format(str(tmp_path / name))

@@ -8,6 +8,7 @@ import torch
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from ernie_rna.options import OptionError
 from ernie_rna.run.loading import (
     EncodingError,
     has_head,
@@ -17,6 +18,7 @@ from ernie_rna.run.loading import (
     read_config,
     resolve_layer,
 )
+from ernie_rna.run.provenance import model_sha256
 from ernie_rna.sequences.fasta import FastaRecord
 
 
@@ -120,6 +122,38 @@ def test_weights_that_were_never_trained_are_told_of(config, tmp_path):
     ErnieRnaModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match=r"has random weights, which were never trained"):
         load_model(tmp_path)
+
+
+def test_int8(encoder_model, model, tmp_path):
+    rna = ["GGGGAAAACCCCAUGCUUAGC", "AUGCAUGC"]
+    model.save_pretrained(tmp_path)
+    quantized = load_model(tmp_path, quantize="int8")
+    kind = torch.ao.nn.quantized.dynamic.Linear
+    assert sum(type(module) is kind for module in quantized.modules()) == 6 * 3
+    assert not any(type(module) is torch.nn.Linear for module in quantized.layers.modules())
+    assert model_sha256(quantized) != model_sha256(load_model(tmp_path))
+    assert model_sha256(quantized) == model_sha256(load_model(tmp_path, quantize="int8"))
+    pairs = zip(embed(rna, tmp_path, quantize="int8"), embed(rna, tmp_path), strict=True)
+    for one, other in pairs:
+        cosine = (
+            one["mean"] @ other["mean"] / np.prod([np.linalg.norm(e["mean"]) for e in (one, other)])
+        )
+        assert 0.99 < cosine < 1  # measured: 0.9996
+    with pytest.raises(ValueError, match="only what is loaded here is quantised"):
+        load_model(encoder_model, quantize="int8")
+    with pytest.raises(OptionError, match="quantize needs dtype float32; got bfloat16"):
+        embed(rna, tmp_path, quantize="int8", dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("seconds", "warns"), [((1.0, 0.5), 0), ((1.0, 7.0), 1)])
+def test_bfloat16_without_instructions(monkeypatch, seconds, warns):
+    times = iter(seconds)
+    monkeypatch.setattr("timeit.repeat", lambda *_, **__: [next(times)])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        load_model("mini", dtype="bfloat16", device="cpu")
+    texts = [str(one.message) for one in told]
+    assert sum("this CPU has no instructions for bfloat16" in text for text in texts) == warns
 
 
 def test_layers():

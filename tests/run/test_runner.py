@@ -701,6 +701,7 @@ def _interrupt(*_):
 def test_what_a_summary_says():
     summary = RunSummary([Path("-"), Path("b.tsv")], 1, 12, 2.0, 0.5, 0.031)
     assert summary.text == (
-        "standard output, b.tsv: 1 sequence, 12 nt; 2.0 s, 0.5 sequences a second, 3.1 % padding"
+        "standard output, b.tsv: 1 sequence, 12 nt; 2.0 s, 0.5 sequences a second, 3.1 % padding, "
+        "1 thread"
     )
     assert np.isclose(summary.padding, 0.031)

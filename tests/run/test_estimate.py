@@ -1,0 +1,54 @@
+"""What a run will take, told beforehand."""
+
+import pytest
+
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.run import estimate as module
+from ernie_rna.run.estimate import Estimate
+from ernie_rna.scoring.mutate import mutate
+from ernie_rna.sequences import chunks as chunking
+from ernie_rna.sequences.sources import survey
+
+RNA = {f"rna{i}": "ACGU" * (1 + i % 20) for i in range(600)}
+
+
+def test_a_dry_run_writes_nothing(config, tmp_path, monkeypatch):
+    encoder = ErnieRnaModel(config, add_pooling_layer=False).eval()
+    output = tmp_path / "out.npz"
+    summary = embed(RNA, encoder, output, dry_run=True, progress=False)
+    assert (summary.files, summary.records) == ([], 600)
+    assert summary.text.startswith("600 sequences, 25200 nt: about ")
+    assert f"{600 * 48 * 4 / 1e3:.3g} kB of output (measured on " in summary.text
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(module, "_SECONDS", 0.0)  # One batch is enough.
+    (sample,) = embed(iter(RNA.items()), encoder, output, dry_run=True).text.split("measured on")[
+        1:
+    ]
+    assert 0 < float(sample.split()[0]) < 600
+
+
+def test_of_standard_output(model, capsys):
+    assert (
+        " of memory (measured on 2 sequences)"
+        in mutate({"a": "ACGU", "b": "AC"}, model, "-", dry_run=True, progress=False).text
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_the_longest_is_measured(monkeypatch):
+    monkeypatch.setattr(chunking, "CHUNK_RECORDS", 4096)
+    rna = {**RNA, "long": "A" * 500, "long too": "C" * 500}
+    records = [chunking.FastaRecord(*one) for one in rna.items()]
+    sample = list(module._sample(records, survey(records)))
+    assert len(sample) <= module._SAMPLE + 1
+    assert [one.id for one in sample if len(one.sequence) == 500] == ["long"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0.5 seconds"), (150, "2.5 minutes"), (7200, "2 hours"), (3e6, "34.7 days")],
+)
+def test_words(seconds, text):
+    told = Estimate(seconds, 2 * 10**9, 3 * 10**12, 7).text
+    assert told.startswith(f"about {text} and 2 GB of memory, 3 TB of output (measured on 7 seq")
