@@ -790,6 +790,8 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.dry_run or self.part is not None:
+            raise OptionError("dry_run" if self.dry_run else "part", "is not for pictures")
         folded = ("map", "arcs", "layout")
         for name, is_asked, kinds in (
             ("reference", self.reference is not None, folded[:2]),

@@ -21,8 +21,9 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from importlib.metadata import version
 
+from ernie_rna import __version__
 from ernie_rna.options import OptionError
 
 COMMANDS = (
@@ -53,7 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    parser.add_argument(
+        "--version", action="version", version=f"ernie-rna {__version__} ({versions})"
+    )
     parser.add_argument(
         "--traceback", action="store_true", help="show where in the code an error came from"
     )
@@ -149,7 +153,7 @@ def _say(text: str) -> None:
     print(f"ernie-rna: {text}", file=sys.stderr)
 
 
-def _show_warning(message: Warning | str, *rest: Any, **others: Any) -> None:
+def _show_warning(message: Warning | str, *rest: object, **others: object) -> None:
     _say(f"warning: {_plain(str(message))}")
 
 
@@ -157,21 +161,3 @@ def _leave_pipe() -> int:
     """The reader of our output has gone; keep Python from complaining when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return _BROKEN_PIPE
-
-
-class _Version(argparse.Action):
-    """Prints our version and those that results depend on."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Any):
-        super().__init__(
-            option_strings, dest, nargs=0, help="show versions of this and of torch, and exit"
-        )
-
-    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
-        from importlib.metadata import version
-
-        from ernie_rna import __version__
-
-        others = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-        print(f"ernie-rna {__version__} ({others})")
-        parser.exit()

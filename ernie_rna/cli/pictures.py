@@ -39,7 +39,10 @@ _SERVE_EXAMPLES = """\
 
 
 # They say what is written, computed by many processes or of other inputs.
-_NOT_OF_PLOTS = ("matrix", "part", "vocabulary", *(one.name for one in fields(ProbingOptions)))
+_NOT_OF_PLOTS = (
+    *("matrix", "part", "dry_run", "vocabulary"),
+    *(one.name for one in fields(ProbingOptions)),
+)
 
 
 def add_commands(subparsers: Any) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.options import OptionError
 from ernie_rna.run import estimate as module
 from ernie_rna.run.estimate import Estimate
 from ernie_rna.scoring.mutate import mutate
@@ -34,6 +35,8 @@ def test_of_standard_output(model, capsys):
         in mutate({"a": "ACGU", "b": "AC"}, model, "-", dry_run=True, progress=False).text
     )
     assert capsys.readouterr().out == ""
+    with pytest.raises(OptionError, match="dry_run tells what an output will take: name one"):
+        mutate(RNA, model, dry_run=True)
 
 
 def test_the_longest_is_measured(monkeypatch):
