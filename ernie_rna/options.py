@@ -119,7 +119,7 @@ class Range:
         words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
         return " ".join([noun, " and ".join(words)]).rstrip()
 
-    def parse(self, text: str) -> float:
+    def parse(self, text: str) -> Any:
         """The number that a word is; ValueError for one that is none."""
         try:
             return self.kind(text)
@@ -162,7 +162,7 @@ class Options:
     def __init_subclass__(cls, group: str | None = None) -> None:
         """Note the heading of each option, where there is one."""
         for base in reversed(cls.__bases__):
-            cls.groups = cls.groups | base.groups
+            cls.groups = cls.groups | getattr(base, "groups", {})
         for name in inspect.get_annotations(cls):
             heading = getattr(cls, name).metadata["group"] or group
             if heading:

@@ -64,7 +64,7 @@ def model_sha256(model: Any) -> str:
             values = one.int_repr() if one.is_quantized else one
             digest.update(f"{name} {one.dtype} {tuple(one.shape)}".encode())
             flat = values.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy())
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
