@@ -141,13 +141,13 @@ def load(
     _check_weights(source, loaded.config, sorted(info["missing_keys"]))
     result: _AnyModel = loaded.to(target).eval()
     if quantize is not None:
-        _quantize(result)
+        quantize_layers(result)
     elif target.type == "cpu" and dtype == "bfloat16":
         _warn_of_bfloat16()
     return result
 
 
-def _quantize(model: Any) -> None:
+def quantize_layers(model: Any) -> None:
     """Have the products of an encoder's layers computed in int8.
 
     Weights are rounded once, by the largest of each row; values each time, by those of the call.
