@@ -12,7 +12,7 @@ import pytest
 import ernie_rna
 from ernie_rna import data
 from ernie_rna.cli import main as cli
-from ernie_rna.convert.folder import why_no_model
+from ernie_rna.conversion.folder import why_no_model
 from ernie_rna.run.find_model import find_model
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.formats.by_extension import read_structures

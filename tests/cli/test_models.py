@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna import data, verify
 from ernie_rna.cli import main as cli
-from ernie_rna.convert import proof
+from ernie_rna.conversion import proof
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from scripts import convert_fairseq_checkpoint, push_to_hub
 from tests.conftest import ROOT

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from ernie_rna.convert.checkpoint import read_checkpoint
-from ernie_rna.convert.conversion import convert_weights
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.weights import convert_weights
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.layers_ernie_rna import pairing_table, sinusoidal_positions
 from ernie_rna.model.modeling_ernie_rna import (

@@ -9,8 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ernie_rna.convert.checkpoint import Checkpoint, read_checkpoint
-from ernie_rna.convert.conversion import (
+from ernie_rna.conversion.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from ernie_rna.conversion.names import (
+    EMBEDDING,
+    FAIRSEQ,
+    LM_BIAS,
+    MULTIMOLECULE,
+    ORIGIN,
+    TABLE,
+    VOCABULARIES,
+    Naming,
+)
+from ernie_rna.conversion.weights import (
     CHECKPOINT,
     RANDOM,
     Conversion,
@@ -18,9 +28,6 @@ from ernie_rna.convert.conversion import (
     rename,
     weights_origin,
 )
-from ernie_rna.convert.names import EMBEDDING, FAIRSEQ, LM_BIAS, MULTIMOLECULE, TABLE, Naming
-from ernie_rna.convert.torch_file import CheckpointError
-from ernie_rna.convert.vocabulary import ORIGIN, VOCABULARIES
 from ernie_rna.model import modeling_ernie_rna
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM

@@ -9,13 +9,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 import ernie_rna
 from ernie_rna.cli import main as cli
-from ernie_rna.convert.folder import (
-    ExportError,
-    check_target,
-    code_files,
-    files_to_push,
-    why_no_model,
-)
+from ernie_rna.conversion.folder import ExportError, check_target, code_files, why_no_model
+from ernie_rna.conversion.hub import files_to_push
 from tests.golden_folder import CHECKPOINT, write_golden_folder
 
 pytestmark = pytest.mark.core

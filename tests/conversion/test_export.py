@@ -14,20 +14,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ernie_rna
-from ernie_rna.convert import proof
-from ernie_rna.convert.card import model_card
-from ernie_rna.convert.checkpoint import read_checkpoint
-from ernie_rna.convert.conversion import Conversion, convert_weights
-from ernie_rna.convert.export import write_folder
-from ernie_rna.convert.folder import ExportError, code_files, why_no_model
-from ernie_rna.convert.names import MULTIMOLECULE
-from ernie_rna.convert.proof import Proof, prove
+from ernie_rna.conversion import proof
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import (
+    ExportError,
+    code_files,
+    model_card,
+    why_no_model,
+    write_folder,
+)
+from ernie_rna.conversion.names import MULTIMOLECULE
+from ernie_rna.conversion.proof import Proof, prove
+from ernie_rna.conversion.weights import Conversion, convert_weights
 from ernie_rna.run.outputs import OutputError
 from tests.conftest import ROOT
 from tests.golden_folder import CHECKPOINT as CFG
 from tests.golden_folder import head_checkpoint
 
-export_module = importlib.import_module("ernie_rna.convert.export")
+export_module = importlib.import_module("ernie_rna.conversion.convert")
 pytestmark = pytest.mark.core
 
 
@@ -281,7 +285,7 @@ def test_every_model_saved_from_the_folder_loads_again(folder, tmp_path):
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), ExportError("no")])
 @pytest.mark.parametrize(
-    "at", ["safetensors.torch.save_file", "ernie_rna.convert.card", "os.replace"]
+    "at", ["safetensors.torch.save_file", "ernie_rna.conversion.folder", "os.replace"]
 )
 @pytest.mark.parametrize("deep", [False, True], ids=["beside others", "in new folders"])
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch, unproven, failure, at, deep):
@@ -302,7 +306,7 @@ def fail_at(monkeypatch, at: str, failure: BaseException) -> None:
             return replace(*args)
         raise failure
 
-    if at == "ernie_rna.convert.card":
+    if at == "ernie_rna.conversion.folder":
         monkeypatch.setattr(importlib.import_module(at), "model_card", fail)
     else:
         monkeypatch.setattr(at, fail)
