@@ -14,10 +14,12 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ernie_rna.conversion.folder import ExportError, read_config_file, why_no_model
+from ernie_rna.run.find_model import why_no_hub
 from ernie_rna.run.outputs import replacing
 
 _WEIGHTS = "model.safetensors"
@@ -99,25 +101,38 @@ def _bars(show: bool) -> Iterator[None]:
 def _fetch_from_hub(repo_id: str, revision: str | None, file: str | None) -> Found:
     """A file of a repository with what is beside it; None is its model.safetensors."""
     from huggingface_hub import ModelCard, hf_hub_download
-    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.utils import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     at = f"{repo_id} on the Hub"
+    cut_off = why_no_hub()  # huggingface_hub would try for half a minute
+    fetch = partial(hf_hub_download, repo_id, local_files_only=cut_off is not None)
     try:
-        path = Path(hf_hub_download(repo_id, file or _WEIGHTS, revision=revision))
+        path = Path(fetch(file or _WEIGHTS, revision=revision))
         commit = path.parts[path.parts.index("snapshots") + 1]
         folder = (file or "").rpartition("/")[0]
         for name in _BESIDE:  # of the same commit, whatever the branch has become meanwhile
             with contextlib.suppress(EntryNotFoundError):
-                hf_hub_download(repo_id, name, subfolder=folder or None, revision=commit)
+                fetch(name, subfolder=folder or None, revision=commit)
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
-            f"{at} cannot be fetched ({_reason(error)}) and is not in the cache: check the "
-            "connection and HF_HUB_OFFLINE, or fetch the file elsewhere and give its path"
+            f"{at} cannot be fetched ({cut_off or _reason(error)}) and is not in the cache: run "
+            "this with a connection, or fetch the file elsewhere and give its path"
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(
             f"{at} has no {file or _WEIGHTS}: name the file that it has, by "
             f"https://huggingface.co/{repo_id}/resolve/main/FILE"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{at} has no branch, tag or commit {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no {at}, or it is private: for that, log in by `hf auth login`"
         ) from error
     except Exception as error:  # which library raises depends on the version of huggingface_hub
         raise ConnectionError(f"{at} cannot be fetched: {_reason(error)}") from error

@@ -1,52 +1,185 @@
-"""What a folder for the Hub holds, where one may be written, and its way to the Hub."""
+"""What a folder for the Hub holds, what its card says, and where one may be written."""
 
+import copy
+import itertools
+import json
+import os
 import shutil
 from pathlib import Path
 
-import huggingface_hub
 import pytest
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 import ernie_rna
-from ernie_rna.cli import main as cli
-from ernie_rna.conversion.folder import ExportError, check_target, code_files, why_no_model
-from ernie_rna.conversion.hub import files_to_push
-from tests.golden_folder import CHECKPOINT, write_golden_folder
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import (
+    ExportError,
+    check_target,
+    code_files,
+    model_card,
+    why_no_model,
+    write_folder,
+)
+from ernie_rna.conversion.names import MULTIMOLECULE
+from ernie_rna.conversion.weights import Conversion, convert_weights
+from tests.conftest import ROOT
+from tests.golden_folder import CHECKPOINT, head_checkpoint
 
 pytestmark = pytest.mark.core
 
 
+def read(task: str, pairing_scores: str = "sequence") -> Conversion:
+    return convert_weights(read_checkpoint(head_checkpoint(task)), pairing_scores)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """What a conversion writes, for tests that only read it."""
-    return write_golden_folder(tmp_path_factory.mktemp("folder"))
+def conversion() -> Conversion:
+    return convert_weights(read_checkpoint(CHECKPOINT))
+
+
+@pytest.fixture(scope="module")
+def folder(conversion, tmp_path_factory) -> Path:
+    """For tests that only read it."""
+    path = tmp_path_factory.mktemp("folder")
+    write_folder(conversion, path)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------
+# What is written
+
+
+def test_the_folder_is_complete(folder):
+    assert why_no_model(folder, ["README.md", "vocab.json"]) is None
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+    root = {path.name: path.read_bytes() for path in ROOT.glob("*_ernie_rna.py")}
+    assert {path.name: path.read_bytes() for path in code_files()} == root
+    assert root.keys() >= {"modeling_ernie_rna.py", "fused_ernie_rna.py"}
+    assert {name: (folder / name).read_bytes() for name in root} == root
+
+
+def test_the_configuration_names_every_class(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "ernie_rna"
+    assert config["architectures"] == ["ErnieRnaForMaskedLM"]
+    assert config["weights_origin"] == "random"
+    heads = ("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_ernie_rna.ErnieRnaConfig",
+        "AutoModel": "modeling_ernie_rna.ErnieRnaModel",
+        **{f"AutoModel{head}": f"modeling_ernie_rna.ErnieRna{head}" for head in heads},
+        "AutoTokenizer": ["tokenization_ernie_rna.ErnieRnaTokenizer", None],
+    }
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["auto_map"]["AutoTokenizer"] == config["auto_map"]["AutoTokenizer"]
+    assert tokenizer["model_max_length"] == config["max_position_embeddings"] == 256
+
+
+def test_the_weights_are_the_converted_ones(folder, conversion):
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    written = load_file(folder / "model.safetensors")
+    assert written.keys() == conversion.state_dict.keys()
+    assert all(torch.equal(written[name], conversion.state_dict[name]) for name in written)
+    assert "lm_head.decoder.weight" not in written  # tied to the embedding
+    assert {"ernie_rna.pooler.dense.weight", "lm_head.dense.weight"} <= written.keys()
+
+
+@pytest.mark.parametrize("head", ["SecondaryStructure", "Closeness", "RibosomeLoading"])
+def test_a_folder_says_what_it_holds(tmp_path, head):
+    """Also to the installed classes, without `trust_remote_code`."""
+    from transformers import AutoModel
+
+    name = f"ErnieRnaFor{head}"
+    task = {"SecondaryStructure": "secondary_structure", "Closeness": "closeness"}
+    write_folder(read(task.get(head, "ribosome_loading")), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == [name]
+    assert config["auto_map"]["AutoModel"] == f"modeling_ernie_rna.{name}"
+    assert type(AutoModel.from_pretrained(tmp_path)).__name__ == name
+    with pytest.warns(UserWarning, match="random weights"):
+        encoder = ernie_rna.load_model(tmp_path, device="cpu")  # without the head, as for `embed`
+    assert type(encoder) is ernie_rna.ErnieRnaModel
+
+
+# ---------------------------------------------------------------------------------------------
+# The card
+
+
+def of_trained(conversion: Conversion, **changes) -> Conversion:
+    """The golden conversion as if its weights had been trained."""
+    trained = copy.copy(conversion)
+    trained.config = copy.deepcopy(conversion.config)
+    trained.config.weights_origin = "checkpoint"
+    vars(trained).update(changes)
+    return trained
+
+
+def test_random_weights_are_marked_and_not_called_the_authors(folder):
+    card = (folder / "README.md").read_text()
+    assert "**These weights are random: they were never trained" in card
+    assert "license: apache-2.0\n" in card
+    assert "work of the authors" not in card
+    assert "Weijie Yin\n" not in card
+
+
+def test_the_card_states_the_facts(conversion, folder):
+    assert (folder / "README.md").read_text() == model_card(conversion)
+    card = model_card(of_trained(conversion))
+    assert "license: mit\n" in card.split("---")[1]
+    assert "random" not in card
+    for fact in (
+        "tiny_fairseq_cfg.pt",
+        conversion.source.sha256,
+        "| layers | 4 |",
+        "| parameters | 82,057 ",
+        "10.1038/s41467-025-64972-0",
+        "Copyright (c) 2024 Weijie Yin",
+        *conversion.dropped,
+        *conversion.dropped.values(),
+    ):
+        assert fact in card
+
+
+def test_the_card_of_multimolecule_states_its_licence(conversion):
+    card = model_card(of_trained(conversion, naming=MULTIMOLECULE, initialised={"x[y]": "Z"}))
+    assert "license: agpl-3.0\n" in card
+    assert "MultiMolecule, whose card states AGPL-3.0" in card
+    assert "Z: `x[y]`" in card
+
+
+def test_a_card_names_task_input_and_output():
+    card = model_card(read("secondary_structure"))
+    assert "| task | secondary structure" in card
+    assert "read off it (A-U 2, G-C 3, G-U 0.8)" in card
+    assert "attention scores of head 5" in card
+    assert "--pairing-scores zero" in card
+    zero = model_card(read("secondary_structure", "zero"))
+    assert "of zero everywhere, as the authors' script" in zero
+    assert "--pairing-scores zero" not in zero
+    assert "probability" in model_card(read("closeness"))
+    loading = model_card(read("ribosome_loading"))
+    assert "5.269799754058842 + 1.3539032306228027 * logit" in loading
+    assert "encoder and ribosome loading head" in loading
+
+
+def test_tables_of_a_card_are_whole(conversion):
+    """No blank line within a table, none doubled, nothing of the template left."""
+    for card in (model_card(conversion), model_card(read("closeness"))):
+        assert not {"{{", "{%", "%}"} & set(card.replace("{{ERNIE-RNA}", "").split())
+        assert "\n\n\n" not in card
+        for before, line in itertools.pairwise(card.splitlines()):
+            assert not (line.startswith("|") and before and not before.startswith("|"))
+
+
+# ---------------------------------------------------------------------------------------------
+# Where one may be written
 
 
 def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-# Where one may be written
-
-
-def no_config(out: Path) -> None:
-    (out / "config.json").unlink()
-
-
-def other_model(out: Path) -> None:
-    (out / "config.json").write_text('{"model_type": "bert"}')
-
-
-def broken_config(out: Path) -> None:
-    (out / "config.json").write_text("[")
-
-
-def more(out: Path) -> None:
-    (out / "thesis.tex").write_text("precious")
-
-
-def version_control(out: Path) -> None:
-    (out / ".git").mkdir()
 
 
 def only_notes(out: Path) -> None:
@@ -56,17 +189,18 @@ def only_notes(out: Path) -> None:
 
 
 NO_EXPORTS = {
-    no_config: "lacks config.json",
-    other_model: "model_type 'bert'",
-    broken_config: "its config.json is of model_type None",
-    more: "holds thesis.tex as well",
-    version_control: "holds .git as well",
-    only_notes: "lacks README.md",
+    "lacks config.json": lambda out: (out / "config.json").unlink(),
+    "model_type 'bert'": lambda out: (out / "config.json").write_text('{"model_type": "bert"}'),
+    "its config.json is of model_type None": lambda out: (out / "config.json").write_text("["),
+    "holds thesis.tex as well": lambda out: (out / "thesis.tex").write_text("precious"),
+    "holds .git as well": lambda out: (out / ".git").mkdir(),
+    "lacks heads_ernie_rna.py": lambda out: (out / "heads_ernie_rna.py").unlink(),
+    "lacks README.md": only_notes,
 }
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize(("change", "message"), NO_EXPORTS.items())
+@pytest.mark.parametrize(("message", "change"), NO_EXPORTS.items())
 def test_what_is_no_export_is_never_replaced(folder, tmp_path, force, change, message):
     out = tmp_path / "out"
     shutil.copytree(folder, out)
@@ -83,130 +217,15 @@ def test_folders_of_the_user_are_refused(target):
         check_target(target, force=True)
 
 
-def test_files_and_links_are_refused(folder, tmp_path):
+def test_files_and_links_and_what_allows_no_writing_are_refused(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(ExportError, match="a file; name a folder"):
         check_target(tmp_path / "file", force=True)
     with pytest.raises(ExportError, match="a symbolic link"):
         check_target(tmp_path / "link", force=True)
-
-
-# To the Hub
-
-
-class FakeHub:
-    """Records what would be sent."""
-
-    def __init__(self):
-        self.calls = {}
-
-    def create_repo(self, repo_id, **kwargs):
-        self.calls["repo"] = repo_id, kwargs
-
-    def create_branch(self, repo_id, **kwargs):
-        self.calls["branch"] = kwargs
-
-    def upload_folder(self, **kwargs):
-        self.calls["upload"] = kwargs
-        return type("Commit", (), {"commit_url": "https://huggingface.co/me/x/commit/1"})
-
-
-@pytest.fixture
-def fake_hub(monkeypatch) -> FakeHub:
-    fake = FakeHub()
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "token")
-    return fake
-
-
-def test_a_dry_run_lists_the_files_and_sends_nothing(folder, capsys, fake_hub):
-    assert cli.main(["push", str(folder), "me/ernie-rna", "--dry-run", "--private"]) == 0
-    printed = capsys.readouterr().out
-    assert "me/ernie-rna (private if made, branch main)" in printed
-    for path in folder.iterdir():
-        assert f"{path.stat().st_size:,} bytes  {path.name}\n" in printed
-    assert fake_hub.calls == {}
-
-
-def test_push_sends_the_files_of_the_export(folder, capsys, fake_hub):
-    assert cli.main(["push", str(folder), "me/ernie-rna", "--revision", "v1"]) == 0
-    assert "commit/1" in capsys.readouterr().out
-    assert fake_hub.calls["repo"] == ("me/ernie-rna", {"private": False, "exist_ok": True})
-    assert fake_hub.calls["branch"] == {"branch": "v1", "exist_ok": True}
-    upload = fake_hub.calls["upload"]
-    assert upload["folder_path"] == str(folder)
-    assert upload["revision"] == "v1"
-    assert set(upload["allow_patterns"]) == {path.name for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize("dry_run", [True, False])
-@pytest.mark.parametrize(
-    "change", [no_config, more, other_model], ids=lambda change: change.__name__
-)
-def test_what_is_no_export_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry_run, change):
-    out = tmp_path / "out"
-    shutil.copytree(folder, out)
-    change(out)
-    arguments = [str(out), "me/ernie-rna", *(["--dry-run"] if dry_run else [])]
-    assert cli.main(["push", *arguments]) == 1
-    assert "no whole model" in capsys.readouterr().err
-    assert fake_hub.calls == {}
-
-
-@pytest.mark.parametrize("source", ["converted", "mini"])
-def test_a_saved_model_is_pushed_with_what_it_lacks_said(folder, tmp_path, source):
-    """`mini` has no code of its own, and what is saved of it has."""
-    source = folder if source == "converted" else ernie_rna.mini()
-    for one in (AutoModelForMaskedLM, AutoTokenizer):
-        one.from_pretrained(source).save_pretrained(tmp_path / "saved")
-    with pytest.warns(UserWarning, match="has no README.md") as warned:
-        files = files_to_push(tmp_path / "saved", "me/x")
-    code = {path.name for path in code_files()}
-    assert {"model.safetensors", "tokenizer.json", *code} <= files.keys()
-    said = [str(warning.message) for warning in warned]
-    assert any("has random weights" in text for text in said) == (source == folder)
-    assert not any("has no code" in text for text in said)
-
-
-def test_a_folder_without_code_is_pushed_with_a_warning():
-    """Where its config.json names none, as that of `mini`."""
-    with pytest.warns(UserWarning, match="has no code, so that it loads only where ernie-rna is"):
-        files = files_to_push(ernie_rna.mini(), "me/x")
-    assert files.keys() == {path.name for path in ernie_rna.mini().iterdir()}
-    assert why_no_model(ernie_rna.mini()) is None
-
-
-def test_code_that_config_names_must_be_there(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "out")
-    (tmp_path / "out" / "heads_ernie_rna.py").unlink()
-    assert why_no_model(tmp_path / "out") == "lacks heads_ernie_rna.py"
-
-
-@pytest.mark.parametrize("repo_id", ["ernie-rna", "a/b/c", "me/", "me/a b", "-me/x"])
-def test_a_name_that_the_hub_would_refuse_is_refused(folder, fake_hub, capsys, repo_id):
-    assert cli.main(["push", "--", str(folder), repo_id]) == 1
-    assert capsys.readouterr().err.startswith(f"ernie-rna: error: {repo_id!r}: ")
-    assert fake_hub.calls == {}
-
-
-def test_without_a_token_it_says_so(folder, fake_hub, monkeypatch, capsys):
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    assert cli.main(["push", str(folder), "me/ernie-rna"]) == 1
-    assert "no token for the Hub: run `hf auth login`, or set HF_TOKEN" in capsys.readouterr().err
-    assert fake_hub.calls == {}
-
-
-def test_a_refusal_of_the_hub_is_one_line(folder, fake_hub, monkeypatch, capsys):
-    def refuse(*args, **kwargs):
-        raise RuntimeError("403 Forbidden\nfor url")
-
-    monkeypatch.setattr(fake_hub, "create_repo", refuse)
-    assert cli.main(["push", str(folder), "me/ernie-rna"]) == 1
-    *_, said = capsys.readouterr().err.splitlines()  # behind a warning of random weights
-    assert said == "ernie-rna: error: me/ernie-rna: RuntimeError: 403 Forbidden"
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ExportError, match="no such folder"):
-        files_to_push(tmp_path / "none", "me/x")
+    with pytest.raises(ExportError, match=r"cannot be written, since .*file allows no writing"):
+        check_target(tmp_path / "file" / "out")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ExportError, match=f"a/b: cannot be written, since {tmp_path} allows no"):
+        check_target(tmp_path / "a" / "b")

@@ -21,7 +21,7 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaMode
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.verify import VerifyError, read_cls_embedding
-from tests.conversion.test_conversion import their_names
+from tests.conversion.test_weights import their_names
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
 
