@@ -85,7 +85,7 @@ def why_no_model(folder: Path, more: Collection[str] = ()) -> str | None:
     missing = sorted(required - names)
     odd = sorted(names - required - code - _OPTIONAL - _OF_EXPORTS)
     if missing:
-        return f"lacks {', '.join(missing)}"
+        return f"lacks {', '.join(missing[:5])}{', ...' * (len(missing) > 5)}"
     if odd:
         return f"holds {', '.join(odd[:5])} as well"
     if config.get("model_type") != MODEL_TYPE:
