@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import ernie_rna
 from ernie_rna.cli import main as cli
@@ -243,6 +244,7 @@ def score_pair(
     return sum(broken) / 2, sum(made_up) / 2
 
 
+@torch.no_grad()
 def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) -> dict[str, float]:
     """log P of each nucleotide at a position (from 0), which is masked."""
     ids, mask = tokenize([replaced(sequence, position, "N")], masked_lm.device)

@@ -58,10 +58,13 @@ def find_checkpoint(
 
     Raises:
         FileNotFoundError: there is no such file, here or there.
+        ValueError: a revision is given for what is not on the Hub.
         ConnectionError: it cannot be fetched, and is not in the cache.
     """
     text = os.fspath(checkpoint)
     if os.path.exists(text):
+        if revision is not None:
+            raise ValueError(f"--revision is of a repository on the Hub, and {text} is here")
         return Found(Path(text))
     with _bars(sys.stderr.isatty() if progress is None else progress):
         if re.match(r"https?://", text, re.IGNORECASE):

@@ -220,6 +220,8 @@ def test_without_a_network_it_says_so(hub, monkeypatch, offline):
 def test_a_local_folder_comes_before_the_hub(hub):
     shutil.copytree(hub.root / "multimolecule", "multimolecule")
     assert find_checkpoint("multimolecule/ernierna").path == Path("multimolecule/ernierna")
+    with pytest.raises(ValueError, match="--revision is of a repository on the Hub, and multimol"):
+        find_checkpoint("multimolecule/ernierna", "v1")
     with pytest.raises(FileNotFoundError, match="multimolecule/none: no such file"):
         find_checkpoint("multimolecule/none")
     assert not hub.asked
