@@ -140,7 +140,7 @@ def test_verify_of_a_fine_tuned_folder(here, capsys):
     run(capsys, "verify", "loading", "--checkpoint", other, code=1)
     Path("x.npy").touch()
     errors = run(capsys, "verify", "loading", "--cls-embedding", "x.npy", code=1).err
-    assert "those of the pretrained model, and loading is fine-tuned" in errors
+    assert "are the pretrained model's; loading is fine-tuned" in errors
 
 
 def test_verify_the_full_size_needs_no_folder(monkeypatch, capsys):
