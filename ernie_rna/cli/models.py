@@ -325,8 +325,8 @@ def _versions() -> Iterator[tuple[str, str]]:
         return
     groups: dict[str, list[str]] = defaultdict(list)
     for requirement in requirements:
-        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
-        groups[extra[1] if extra else ""].append(re.split(r"[^\w.-]", requirement)[0])
+        marked = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        groups[marked[1] if marked else ""].append(re.split(r"[^\w.-]", requirement)[0])
     yield "needs", ", ".join(f"{name} {_version(name) or 'missing'}" for name in groups.pop(""))
     missing = []
     for extra, names in groups.items():
