@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ernie_rna import registration
 
 if TYPE_CHECKING:
-    from ernie_rna.convert.export import convert
+    from ernie_rna.conversion.convert import convert
     from ernie_rna.data import examples, mini
     from ernie_rna.embeddings.embed import embed
     from ernie_rna.embeddings.formats import read_embeddings
@@ -72,7 +72,7 @@ __all__ = [
 _HOMES = {
     "PairCollator": "training.pairs",
     "closeness": "structures.closeness",
-    "convert": "convert.export",
+    "convert": "conversion.convert",
     "embed": "embeddings.embed",
     "evaluate": "structures.evaluation",
     "examples": "data",
@@ -101,10 +101,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package, of which a function keeps its name beside a folder of the same name."""
+    """This package, of which the function mini keeps its name beside the folder mini."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # What Python does with ernie_rna.convert or ernie_rna.mini once it has imported the folder.
+        # What Python does with ernie_rna.mini once it has imported the folder.
         if not (name in __all__ and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

@@ -36,14 +36,10 @@ def examples() -> Path:
     Raises:
         FileNotFoundError: this installation lacks it.
     """
-    return _folder("examples", EXAMPLE_FILES, "the example RNAs")
-
-
-def _folder(name: str, files: tuple[str, ...], what: str) -> Path:
     # Beside this file where it is installed, else at the root of the repository.
-    for folder in (_HERE / name, _HERE.parent / name):
-        if all((folder / file).is_file() for file in files):
+    for folder in (_HERE / "examples", _HERE.parent / "examples"):
+        if all((folder / file).is_file() for file in EXAMPLE_FILES):
             return folder
     raise FileNotFoundError(
-        f"{what} are not in this installation ({_HERE}): install ernie-rna anew"
+        f"the example RNAs are not in this installation ({_HERE}): install ernie-rna anew"
     )

@@ -7,10 +7,9 @@ somebody imports that module, or at once if it is imported already.
 
 import importlib
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -24,18 +23,18 @@ def register_with_transformers() -> None:
 
 
 def _register_config(auto: Any) -> None:
-    config = _config_class()
+    config = _module("configuration").ErnieRnaConfig
     auto.AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
 def _register_tokenizer(auto: Any) -> None:
-    tokenizer = _module("tokenization_ernie_rna").ErnieRnaTokenizer
-    auto.AutoTokenizer.register(_config_class(), fast_tokenizer_class=tokenizer, exist_ok=True)
+    config, tokenizer = _module("configuration").ErnieRnaConfig, _module("tokenization")
+    tokenizer = tokenizer.ErnieRnaTokenizer
+    auto.AutoTokenizer.register(config, fast_tokenizer_class=tokenizer, exist_ok=True)
 
 
 def _register_models(auto: Any) -> None:
-    config, modeling = _config_class(), _module("modeling_ernie_rna")
-    configuration = _module("configuration_ernie_rna")
+    configuration, modeling = _module("configuration"), _module("modeling")
     for auto_class, place in configuration.AUTO_MAP.items():
         module, _, name = place.partition(".")
         if module == "modeling_ernie_rna":
@@ -44,15 +43,12 @@ def _register_models(auto: Any) -> None:
             # the first.
             models = tuple(getattr(modeling, name) for name in names)
             model = models if len(models) > 1 else models[0]
+            config = configuration.ErnieRnaConfig
             getattr(auto, auto_class).register(config, model, exist_ok=True)
 
 
-def _config_class() -> Any:
-    return _module("configuration_ernie_rna").ErnieRnaConfig
-
-
 def _module(name: str) -> Any:
-    return importlib.import_module(f"ernie_rna.model.{name}")
+    return importlib.import_module(f"ernie_rna.model.{name}_ernie_rna")
 
 
 # Module of transformers -> what to do once it is there.
@@ -64,35 +60,21 @@ _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Has the modules of `_REGISTRATIONS` found as ever, and loaded by `_Loader`."""
+    """Finds the modules of `_REGISTRATIONS`, and has the model registered once they are loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname not in _REGISTRATIONS:
             return None
-        # The finders behind this one; it must not find itself again.
-        others = (finder for finder in sys.meta_path if finder is not self)
-        found = (finder.find_spec(fullname, path, target) for finder in others)
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+        spec = PathFinder.find_spec(fullname, path, target)
+        loader: Any = spec and spec.loader
+        if loader is not None:
+            load = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                load(module)
+                _REGISTRATIONS[fullname](module)
+
+            loader.exec_module = exec_module
         return spec
-
-
-class _Loader(importlib.abc.Loader):
-    """Loads a module by another loader, then registers the model with it."""
-
-    def __init__(self, loader: Any):
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:  # such as get_source, for tracebacks
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        _REGISTRATIONS[module.__name__](module)

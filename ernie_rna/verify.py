@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from ernie_rna.convert.checkpoint import read_checkpoint
-from ernie_rna.convert.conversion import convert_weights
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.weights import convert_weights
+from ernie_rna.model.configuration_ernie_rna import HEAD_MODELS, ErnieRnaConfig
 from ernie_rna.model.layers_ernie_rna import runs_onednn
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from ernie_rna.run.loading import tokenize
+from ernie_rna.run.loading import has_head, read_config, tokenize, without_report
 
 # The test sequences of the authors' repository (github.com/Bruce-ywj/ERNIE-RNA, commit 9ba4da1,
 # data/test_seqs.txt). Both hold A, C, G and U only, so that it plays no role that their
@@ -83,7 +83,12 @@ def compare_with_published(folder: str | Path, path: str | Path) -> dict[str, to
     Raises:
         VerifyError: the folder holds no such model, or see `read_cls_embedding`.
     """
-    model = load_own(folder, "modeling_ernie_rna.ErnieRnaModel").eval()
+    if has_head(str(folder), read_config(str(folder)), *HEAD_MODELS):
+        raise VerifyError(
+            f"the published vectors are the pretrained model's; {folder} is fine-tuned"
+        )
+    with without_report():
+        model = load_own(folder, "modeling_ernie_rna.ErnieRnaModel").eval()
     shape = len(SEQUENCES), model.config.num_hidden_layers, model.config.hidden_size
     published = read_cls_embedding(path, shape)
     found = {}
@@ -145,18 +150,12 @@ def measure_full_size(
         linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
         onednn = any(runs_onednn(linear, linear.weight) for linear in linears)
     exact, texts = copy.deepcopy(model).double(), list(sequences)
-    expected = [_hidden_states(exact, text) for text in texts]
+    expected = torch.cat([_hidden_states(exact, text).flatten() for text in texts])
     found = {}
-    mkldnn: Any = torch.backends.mkldnn  # the switch that users have
-    before = mkldnn.enabled
     for product in ["PyTorch's", "oneDNN's"] if onednn else ["PyTorch's"]:
-        try:
-            mkldnn.enabled = product == "oneDNN's"
-            ours = [_hidden_states(model, text) for text in texts]
-        finally:
-            mkldnn.enabled = before
-        pairs = zip(ours, expected, strict=True)
-        errors = torch.cat([(states - true).flatten() for states, true in pairs])
+        with torch.backends.mkldnn.flags(enabled=product == "oneDNN's"):  # the users' switch
+            ours = torch.cat([_hidden_states(model, text).flatten() for text in texts])
+        errors = ours - expected
         found[product] = errors.abs().max().item(), errors.square().mean().sqrt().item()
     return found
 

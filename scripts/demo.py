@@ -1,31 +1,37 @@
 """What a model says about real RNAs whose structures are known, and that conversion is exact.
 
-    python scripts/demo.py                          the model mini, which comes with this package
-    python scripts/demo.py ERNIE-RNA_pretrain.pt    the authors' released weights
+    python scripts/demo.py                            the model mini, which comes with this package
+    python scripts/demo.py multimolecule/ernierna     the released weights, from the Hub
+    python scripts/demo.py ERNIE-RNA_pretrain.pt      the same from the authors' file
 
-Lines that begin with `$` are commands of this package, to be run again as they stand. What mini is
-too small to have learned, to fill in a masked base, is shown of the authors' weights alone.
+Lines that begin with `$` are commands of this package, to be run again as they stand. mini is too
+small to have learned to fill in a masked base, so that this is shown of released weights alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.main import main as ernie_rna
+import numpy as np
+import torch
+
+import ernie_rna
+from ernie_rna.cli import main as cli
 from ernie_rna.data import MINI, examples, mini
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-    from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
+from ernie_rna.run.loading import load_masked_lm, tokenize
+from ernie_rna.scoring.mutate import NUCLEOTIDES
+from ernie_rna.sequences.fasta import read_fasta
+from ernie_rna.sequences.tables import read_rows
+from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.structures.formats.structure import Structure
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN_CHECKPOINT = ROOT / "tests" / "golden" / "tiny_fairseq_cfg.pt"
@@ -46,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     help = "what `ernie-rna convert` reads, to be shown in place of mini"
-    add("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help=help)
+    add("checkpoint", nargs="?", metavar="CHECKPOINT", help=help)
     help = "where files and pictures go (build/demo)"
     add("--out-dir", type=Path, default=Path("build", "demo"), metavar="DIR", help=help)
     return parser
@@ -79,57 +85,44 @@ def step(title: str) -> None:
 
 def command(*words: str | Path) -> None:
     """Run a command of the package, shown as it would be typed."""
-    texts = [*(shown(word) if isinstance(word, Path) else word for word in words), "--force"]
+    texts = [os.path.relpath(word) if isinstance(word, Path) else word for word in words]
+    texts.append("--force")
     print(f"$ ernie-rna {shlex.join(texts)}", flush=True)
-    if ernie_rna(texts):
+    if cli.main(texts):
         raise DemoError(f"`ernie-rna {texts[0]}` did not succeed")
 
 
-def shown(path: Path) -> str:
-    """A path as short as it can be from here."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def name_model(checkpoint: Path | None, out_dir: Path) -> str:
+def name_model(checkpoint: str | None, out_dir: Path) -> str:
     """What to hand to `-m`: mini, or the folder that a checkpoint was converted into."""
     if checkpoint is None:
         mini()  # Raises if it is not here, before anything else is done.
         print("The model is mini, a small ERNIE-RNA of this project, not the authors'.")
         return MINI
-    step(f"Convert {checkpoint.name}")
+    name = Path(checkpoint).stem
+    step(f"Convert {name}")
     # transformers 4.x cannot load code from a folder with a dot in its name.
-    folder = out_dir / checkpoint.stem.replace(".", "_")
+    folder = out_dir / name.replace(".", "_")
     command("convert", checkpoint, folder)
     return str(folder)
 
 
-def known_structures() -> list[Structure]:
-    from ernie_rna.structures.formats.by_extension import read_structures
-
-    return read_structures(examples() / "rna.dbn")
-
-
-def changed_rna() -> Structure:
-    return next(one for one in known_structures() if one.id == CHANGED)
+def known_structures() -> dict[str, Structure]:
+    return {one.id: one for one in read_structures(examples() / "rna.dbn")}
 
 
 def fold(model: str, out_dir: Path) -> None:
     """Fold the examples, and print what is predicted beside what is known."""
-    from ernie_rna.sequences.tables import read_rows
-    from ernie_rna.structures.formats.by_extension import read_structures
-
     step("Fold real RNAs with known structures")
     predicted, known, scores = out_dir / "rna.dbn", examples() / "rna.dbn", out_dir / "scores.tsv"
     command("fold", examples() / "rna.fasta", "-m", model, "-o", predicted, "--quiet")
     command("evaluate", predicted, known, "-o", scores)
     f1 = {row["id"]: float(row["f1"]) for _, row in read_rows(scores)}
-    with_ids = {structure.id: structure for structure in read_structures(predicted)}
-    for structure in known_structures():
-        print(f"\n{structure.id}, {len(structure.sequence)} nt, F1 {f1[structure.id]:.2f}")
-        print(f"           {structure.sequence}")
-        print(f"predicted  {with_ids[structure.id].dot_bracket}")
-        print(f"known      {structure.dot_bracket}")
+    structures = known_structures()
+    for found in read_structures(predicted):
+        print(f"\n{found.id}, {len(found.sequence)} nt, F1 {f1[found.id]:.2f}")
+        print(f"           {found.sequence}")
+        print(f"predicted  {found.dot_bracket}")
+        print(f"known      {structures[found.id].dot_bracket}")
 
 
 def draw(model: str, out_dir: Path) -> None:
@@ -143,13 +136,12 @@ def draw(model: str, out_dir: Path) -> None:
 
 def embed(model: str, out_dir: Path) -> None:
     """Print the nearest neighbour of each RNA that has one of its family among the examples."""
-    from ernie_rna.embeddings.formats import read_embeddings
-
     step("Embed: does the nearest of the other RNAs belong to the same family?")
     vectors = out_dir / "vectors.npz"
     command("embed", examples() / "rna.fasta", "-m", model, "-o", vectors, "--quiet")
-    means = {one.id: one["mean"] for one in read_embeddings(vectors)}
-    families = read_families()
+    means = {one.id: one["mean"] for one in ernie_rna.read_embeddings(vectors)}
+    records = read_fasta(examples() / "rna.fasta")
+    families = {one.id: one.description.split()[-1] for one in records}  # of Rfam
     pairs = nearest(means)
     several = [name for name in pairs if list(families.values()).count(families[name]) > 1]
     print()
@@ -161,17 +153,8 @@ def embed(model: str, out_dir: Path) -> None:
     print(f"\n{right} of {len(several)}; by chance one in {len(means) - 1} would be")
 
 
-def read_families() -> dict[str, str]:
-    """The Rfam family of each example, the last word of its header."""
-    from ernie_rna.sequences.fasta import read_fasta
-
-    return {r.id: r.description.split()[-1] for r in read_fasta(examples() / "rna.fasta")}
-
-
 def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
     """The nearest of the others and its cosine, once what all have in common is taken off."""
-    import numpy as np
-
     names = list(means)
     vectors = np.stack([means[name] for name in names])  # (RNAs, hidden)
     vectors = vectors - vectors.mean(axis=0)
@@ -184,9 +167,9 @@ def nearest(means: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
 
 def change_a_stem(model: str) -> None:
     """Print what breaks the pairs of a known stem, and what makes up for it."""
-    rna = changed_rna()
+    rna = known_structures()[CHANGED]
     step(f"Change a stem of {CHANGED}: one base of a pair, which breaks it, then the other as well")
-    print("How likely the stem's five pairs are on the whole, as `fold --pairs` tells:\n")
+    print("The mean probability of the stem's five pairs, as `fold --pairs` writes it:\n")
     print_changes(rna, fold_changes(model, rna), ["as it is", "broken", "made up for"])
 
 
@@ -204,8 +187,6 @@ def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]
 
     A pair that is broken counts as 0, so that four of five are left at best.
     """
-    from ernie_rna.structures.fold import fold
-
     changes = {"as-it-is": rna.sequence}
     for i, j in rna.pairs[STEM]:
         left = replaced(rna.sequence, i, rna.sequence[j])
@@ -213,7 +194,7 @@ def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]
         changes[f"{i}-right"] = replaced(rna.sequence, j, rna.sequence[i])
         changes[f"{i}-both"] = replaced(left, j, rna.sequence[i])
     seen = {}
-    for folded in fold(changes, model, matrix="probabilities", progress=False):
+    for folded in ernie_rna.fold(changes, model, matrix="probabilities", progress=False):
         matrix = folded.matrix
         assert matrix is not None
         seen[folded.structure.id] = sum(float(matrix[i, j]) for i, j in rna.pairs[STEM]) / 5
@@ -229,10 +210,7 @@ def replaced(sequence: str, position: int, letter: str) -> str:
 
 def ask_the_language_model(model: str) -> None:
     """Print what the language model makes of the changes, and of a masked base."""
-    from ernie_rna.run.loading import load_masked_lm
-
-    rna = changed_rna()
-    masked_lm = load_masked_lm(model)
+    rna, masked_lm = known_structures()[CHANGED], load_masked_lm(model)
     step("The same changes by the language model: log-odds, the mean of both orders")
     rows = [score_pair(masked_lm, rna.sequence, i, j) for i, j in rna.pairs[STEM]]
     print_changes(rna, rows, ["broken", "made up for"])
@@ -266,18 +244,14 @@ def score_pair(
     return sum(broken) / 2, sum(made_up) / 2
 
 
+@torch.no_grad()
 def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) -> dict[str, float]:
     """log P of each nucleotide at a position (from 0), which is masked."""
-    from ernie_rna.run.loading import tokenize
-    from ernie_rna.scoring.mutate import NUCLEOTIDES
-    from ernie_rna.scoring.masking import mask_tokens, nucleotide_log_probabilities
-
-    ids, mask = tokenize([sequence], masked_lm.device)
-    wanted = ids < 0
-    wanted[0, position + 1] = True
-    config: Any = masked_lm.config
-    masked, scores = mask_tokens(ids, wanted, config)
-    (values,) = nucleotide_log_probabilities(masked_lm, masked, mask, wanted, scores, "nucleotides")
+    ids, mask = tokenize([replaced(sequence, position, "N")], masked_lm.device)
+    ids[0, position + 1] = masked_lm.config.mask_token_id
+    logits = masked_lm(ids, attention_mask=mask).logits[0, position + 1]  # (vocab,)
+    letters, _ = tokenize([NUCLEOTIDES], masked_lm.device)
+    values = logits[letters[0, 1:-1]].log_softmax(0)
     return dict(zip(NUCLEOTIDES, values.tolist(), strict=True))
 
 

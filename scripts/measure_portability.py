@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaForMaskedLM, load_masked_lm
-from ernie_rna.convert.export import convert
+from ernie_rna.conversion.convert import convert
 from ernie_rna.model import layers_ernie_rna
 from ernie_rna.run.loading import tokenize
 from scripts.measuring import print_table, processor, run_anew

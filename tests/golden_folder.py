@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ernie_rna.convert.checkpoint import read_checkpoint
-from ernie_rna.convert.conversion import convert_weights
-from ernie_rna.convert.export import write_folder
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import write_folder
+from ernie_rna.conversion.weights import convert_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
 import ernie_rna
 from ernie_rna import data
 from ernie_rna.cli import main as cli
-from ernie_rna.convert.folder import why_no_model
+from ernie_rna.conversion.folder import why_no_model
 from ernie_rna.run.find_model import find_model
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.formats.by_extension import read_structures
@@ -135,29 +136,8 @@ def test_mini_has_all_that_the_encoder_is_made_of():
     assert model(**batch).pooler_output is None
 
 
-# With the package imported, by every Auto class; what is saved of it loads where it is not.
-LOAD_MINI = """
-import sys, warnings
-import transformers
-import ernie_rna
-
-batch = ernie_rna.ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
-names = ("", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
-for name in names:
-    for trust in (False, True):
-        auto = getattr(transformers, f"AutoModel{name}")
-        model = auto.from_pretrained(ernie_rna.mini(), trust_remote_code=trust).eval()
-        assert type(model) is getattr(ernie_rna, f"ErnieRna{name or 'Model'}"), model
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            ernie_rna.mini(), trust_remote_code=trust
-        )
-        config = transformers.AutoConfig.from_pretrained(ernie_rna.mini(), trust_remote_code=trust)
-        assert type(tokenizer) is ernie_rna.ErnieRnaTokenizer and config.auto_map == {}
-    folder = f"{sys.argv[1]}/saved{name}"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    print(name, *[f"{x:.4f}" for x in model(**batch)[0].flatten()[:8].tolist()])
-"""
+NAMES = ("", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
+# What is saved of it, where the package is not imported.
 LOAD_SAVED = """
 import json, sys
 import transformers
@@ -177,17 +157,30 @@ assert "ernie_rna" not in sys.modules
 
 
 def test_mini_loads_by_every_auto_class_and_what_is_saved_of_it_elsewhere(tmp_path):
+    batch = ernie_rna.ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
+    expected = ""
+    for name in NAMES:
+        for trust in (False, True):
+            keep = {"trust_remote_code": trust}
+            auto = getattr(transformers, f"AutoModel{name}")
+            model = auto.from_pretrained(ernie_rna.mini(), **keep).eval()
+            assert type(model) is getattr(ernie_rna, f"ErnieRna{name or 'Model'}")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(ernie_rna.mini(), **keep)
+            assert type(tokenizer) is ernie_rna.ErnieRnaTokenizer
+            config = transformers.AutoConfig.from_pretrained(ernie_rna.mini(), **keep)
+            assert config.auto_map == {}
+        model.save_pretrained(tmp_path / f"saved{name}")
+        tokenizer.save_pretrained(tmp_path / f"saved{name}")
+        values = model(**batch)[0].flatten()[:8].tolist()
+        expected += f"{name} {' '.join(f'{x:.4f}' for x in values)}\n"
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     environment.pop("PYTHONPATH", None)
-    outputs = []
-    for script, more in ((LOAD_MINI, {"PYTHONPATH": str(ROOT)}), (LOAD_SAVED, {})):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)],
-            env={**environment, **more},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout)
-    assert outputs[0] == outputs[1]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOAD_SAVED, str(tmp_path)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == expected

@@ -12,9 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from ernie_rna.cli import main as cli
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.weights import convert_weights
 from tests.conftest import GOLDEN, ROOT
+from tests.conversion.test_weights import theirs
 from tests.golden_folder import head_checkpoint, write_golden_folder
 
 DOCS = ROOT / "docs"
@@ -28,6 +32,8 @@ BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 # What is there already, needs the network, or is run by tests of its own.
 NOT_HERE = re.compile(r"pip install|make |python scripts/|ernie-rna push .*NAME$|ernie-rna serve")
+# A block of code that names one of these runs where it is installed.
+OPTIONAL = ("captum", "onnxruntime")
 # A folder of each of the authors' fine-tuned models, by its name in the pages.
 FINE_TUNED = {"ERNIE-RNA-closeness": "closeness", "ERNIE-RNA-loading": "ribosome_loading"}
 SS_FILE = "ERNIE-RNA_attn-map_ss_prediction_bpRNA-1m_checkpoint.pt"
@@ -35,9 +41,11 @@ SS_FILE = "ERNIE-RNA_attn-map_ss_prediction_bpRNA-1m_checkpoint.pt"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """The working directory, with the authors' files."""
+    """The working directory, with the authors' files, and a folder in place of one on the Hub."""
     monkeypatch.chdir(tmp_path)
-    Path("ERNIE-RNA_pretrain.pt").symlink_to(GOLDEN / "tiny_fairseq_cfg.pt")
+    Path("multimolecule/ernierna").mkdir(parents=True)
+    weights = theirs(convert_weights(read_checkpoint(GOLDEN / "tiny_fairseq_cfg.pt")))
+    save_file(weights, "multimolecule/ernierna/model.safetensors")
     Path(SS_FILE).symlink_to(head_checkpoint("secondary_structure"))
     for name, task in FINE_TUNED.items():
         Path(name).mkdir()
@@ -64,7 +72,7 @@ def run_page(page: Path) -> None:
         if script:
             Path(script[1]).write_text(code, encoding="utf-8")
         elif language == "python":
-            if "captum" not in code or find_spec("captum"):
+            if all(find_spec(name) for name in OPTIONAL if name in code):
                 exec(compile(code, str(page), "exec"), namespace)
             ran += 1
         else:

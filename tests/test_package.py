@@ -12,7 +12,7 @@ import pytest
 
 import ernie_rna
 from ernie_rna import data
-from ernie_rna.convert.folder import code_files
+from ernie_rna.conversion.folder import code_files
 from tests.conftest import ROOT
 
 
@@ -44,13 +44,11 @@ def test_other_names_are_not():
 NAMES = """
 import importlib, sys
 import ernie_rna
-for name in ("ernie_rna.convert", "ernie_rna.convert.folder", "ernie_rna.mini"):
+for name in ("ernie_rna.conversion.folder", "ernie_rna.mini"):
     importlib.import_module(name)
 assert not {"torch", "transformers", "numpy"} & set(sys.modules)
 from ernie_rna import convert, mini
 assert callable(convert) and callable(ernie_rna.convert) and callable(mini) and mini().is_dir()
-from ernie_rna.convert import export
-assert export.convert is convert
 import transformers
 assert "torch" not in sys.modules or "ernie_rna.model.modeling_ernie_rna" not in sys.modules
 config = transformers.AutoConfig.from_pretrained(mini())
@@ -59,7 +57,7 @@ assert type(config) is ernie_rna.ErnieRnaConfig
 
 
 def test_a_folder_does_not_take_the_name_of_a_function(tmp_path):
-    """`ernie_rna.convert` and `ernie_rna.mini` are both; nothing heavy is imported for them."""
+    """`ernie_rna.mini` is both; nothing heavy is imported for them."""
     run(NAMES, cwd=tmp_path, path=str(ROOT))
 
 
@@ -119,7 +117,7 @@ def test_a_wheel_has_one_name_at_its_top_and_all_it_needs(built):
     assert {str(file.relative_to(ROOT)) for file in (ROOT / "ernie_rna").rglob("*.py")} <= names
     assert {f"ernie_rna/model/{path.name}" for path in code_files()} <= names
     assert {f"ernie_rna/examples/{name}" for name in data.EXAMPLE_FILES} <= names
-    assert {"ernie_rna/mini/model.safetensors", "ernie_rna/convert/card.md"} <= names
+    assert {"ernie_rna/mini/model.safetensors", "ernie_rna/conversion/card.md"} <= names
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         tops = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}

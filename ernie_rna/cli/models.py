@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_rna.cli.arguments import add_command, add_model, add_options, read_options
-from ernie_rna.convert.export import ConvertOptions, Export, convert
-from ernie_rna.convert.folder import files_to_push, push
+from ernie_rna.conversion.convert import ConvertOptions, Export, convert
+from ernie_rna.conversion.hub import files_to_push, push
 from ernie_rna.data import EXAMPLE_FILES, examples
 from ernie_rna.options import ModelOptions, Options, option, parse_whole, whole
 from ernie_rna.run.find_model import find_model
@@ -50,19 +50,26 @@ def _add_convert(subparsers: Any) -> None:
 Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that can
 be pushed to the Hub: configuration, weights, tokenizer, the model's code and a card.
 
-CHECKPOINT is the authors' .pt file (pretrained, or fine-tuned for secondary structure, closeness or
-ribosome loading), or a folder with the model.safetensors of multimolecule/ernierna or -ss. Which of
-them it is, its keys say. Nothing in it is run. Unknown, missing and misshaped weights are errors;
-what is left out is listed with its reason. OUT_DIR appears once it has been loaded in a fresh
-process and compared, or not at all.
+CHECKPOINT is one of
+  - the authors' .pt file: pretrained, or fine-tuned for secondary structure, closeness or ribosome
+    loading;
+  - multimolecule/ernierna or multimolecule/ernierna-ss, the same weights on the Hugging Face Hub,
+    which are fetched and kept in its cache (under AGPL-3.0 there; the authors publish them under
+    MIT), or a folder with their model.safetensors and config.json;
+  - the https address of such a file.
+The names of the weights say which of them it is. No code in the file is run. Unknown, missing and
+misshaped weights are errors; what is left out is listed with its reason. OUT_DIR appears once it
+has been loaded in a fresh process and compared, or not at all.
 """,
         """\
+  ernie-rna convert multimolecule/ernierna ERNIE-RNA
   ernie-rna convert ERNIE-RNA_pretrain.pt ERNIE-RNA
   ernie-rna convert ERNIE-RNA_ss_prediction.pt ERNIE-RNA-ss --pairing-scores zero
 """,
         interrupted="; OUT_DIR is as it was",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file, or a folder with one")
+    help = "a file or folder, USER/NAME on the Hub, or the address of a file"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=help)
     parser.add_argument("out_dir", metavar="OUT_DIR", help="the folder to write")
     add_options(parser, ConvertOptions)
 
@@ -77,7 +84,11 @@ def _report(written: Export) -> Iterator[str]:
     """What was read, what became of it, and what was written."""
     conversion, source = written.conversion, written.conversion.source
     config, kind = conversion.config, conversion.kind
-    yield f"read      {source.path} ({source.kind}, names of {conversion.naming.name})"
+    fetched = source.name if source.name != source.path.name else source.path
+    yield f"read      {fetched} ({source.kind}, names of {conversion.naming.name})"
+    if written.terms or conversion.naming.name == "multimolecule":
+        stated = f"its repository states {written.terms}" if written.terms else "AGPL-3.0"
+        yield f"terms     {stated}; the authors publish the same weights under MIT"
     yield f"sha256    {source.sha256}"
     yield (
         f"model     {config.num_hidden_layers} layers, {config.num_attention_heads} heads, width "
@@ -155,17 +166,17 @@ def _add_verify(subparsers: Any) -> None:
         _verify,
         "compare a folder with the authors' model",
         """\
-Compare a converted folder with what the authors published. At least one of:
+Compare a converted folder with what the authors published. Give at least one of:
 
-  --checkpoint     its weights with those of the checkpoint that it was converted from: equal bit
-                   for bit
-  --cls-embedding  the released model with the embeddings beside the authors' code,
-                   results/ernie_rna_representations/test_seqs/cls_embedding.npy
-  --full-size      how far rounding takes the hidden states of a model of the released size from
-                   float64, with each matrix product that runs here; random weights and the RNAs of
-                   the package, so that it needs no folder
+  --checkpoint     whether its weights equal, bit for bit, those of the checkpoint that it was
+                   converted from
+  --cls-embedding  how far its <cls> vectors are from those that the authors published beside their
+                   code, results/ernie_rna_representations/test_seqs/cls_embedding.npy
+  --full-size      the rounding error of the hidden states of a model of the released size, against
+                   float64, for each matrix product that runs here; needs no FOLDER, since the
+                   weights are random and the RNAs are those of the package
 
-Exit code 1 says that something differs, or that it cannot be compared.
+The exit code is 1 if something differs or cannot be compared.
 """,
         """\
   ernie-rna verify ERNIE-RNA --checkpoint ERNIE-RNA_pretrain.pt
@@ -189,52 +200,40 @@ def _verify(args: argparse.Namespace) -> int:
     for path in [args.folder, *paths] if paths else []:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
+    from ernie_rna import verify
+
     equal = True
     if args.full_size:
-        _print_full_size()
+        _print_full_size(verify.measure_full_size)
     if args.checkpoint:
-        equal = _compare_weights(args.folder, args.checkpoint)
+        equal = verify.has_weights_of(args.folder, args.checkpoint)
+        relation = "equal" if equal else "differ from"
+        print(f"the weights of {args.folder} {relation} those of {args.checkpoint}")
     if args.cls_embedding:
-        equal = _compare_published(args.folder, args.cls_embedding) and equal
+        found = verify.compare_with_published(args.folder, args.cls_embedding)
+        equal = _print_published(found, verify.PUBLISHED_BAR) and equal
     return 0 if equal else 1
 
 
-def _print_full_size() -> None:
+def _print_full_size(measure: Any) -> None:
     from ernie_rna.sequences.fasta import read_fasta
-    from ernie_rna.verify import measure_full_size
 
     records = read_fasta(examples() / "rna.fasta")
     print("Full size, random weights: the error of all float32 hidden states against float64")
     print(f"{'product of the large matrices':<32}{'largest':>9}{'rms':>9}")
-    for product, errors in measure_full_size(record.sequence for record in records).items():
+    for product, errors in measure(record.sequence for record in records).items():
         print(f"{product:<32}" + "".join(f"{error:>9.1e}" for error in errors))
 
 
-def _compare_weights(folder: str, checkpoint: str) -> bool:
-    from ernie_rna.verify import has_weights_of
-
-    equal = has_weights_of(folder, checkpoint)
-    relation = "are those of" if equal else "differ from those of"
-    print(f"the weights of {folder} {relation} {checkpoint}")
-    return equal
-
-
-def _compare_published(folder: str, path: str) -> bool:
-    from ernie_rna.model.configuration_ernie_rna import HEAD_MODELS
-    from ernie_rna.run.loading import has_head, read_config, without_report
-    from ernie_rna.verify import PUBLISHED_BAR, compare_with_published
-
-    if has_head(folder, read_config(folder), *HEAD_MODELS):
-        raise ValueError(f"--cls-embedding is of the pretrained model; {folder} is fine-tuned")
-    with without_report():
-        found = compare_with_published(folder, path)
-    print("Largest absolute difference of the <cls> embedding from the published one, by layer:")
+def _print_published(found: dict[str, Any], bar: float) -> bool:
+    """A table of `compare_with_published`; whether the differences are within the bar."""
+    print("Largest absolute difference of the <cls> vectors from the published ones, by layer:")
     print(f"{'':5}" + "".join(f"{case:>9}" for case in found))
     for layer, values in enumerate(zip(*(d.amax(0).tolist() for d in found.values()), strict=True)):
         print(f"{layer + 1:>5}" + "".join(f"{value:>9.1e}" for value in values))
     worst = max(found[attention].max().item() for attention in ("eager", "sdpa"))
-    kept: bool = worst <= PUBLISHED_BAR
-    print(f"{worst:.1e} {'keeps' if kept else 'misses'} the bar of {PUBLISHED_BAR:.0e}")
+    kept: bool = worst <= bar
+    print(f"{worst:.1e} is {'within' if kept else 'more than'} the allowed {bar:.0e}")
     return kept
 
 
@@ -242,6 +241,8 @@ def _compare_published(folder: str, path: str) -> bool:
 # info
 
 _LENGTHS = (100, 1022, 4000, 16000)
+# Extras that gather others, or that only who works on this package needs.
+_NO_USERS = {"all", "demo", "bench", "browser", "dev"}
 # What `weights_origin` of a configuration means.
 _ORIGINS = {
     None: "not stated",
@@ -275,10 +276,10 @@ def _add_info(subparsers: Any) -> None:
         _info,
         "versions, devices, a model and its memory",
         """\
-Show versions, devices and optional packages; for a model also its configuration, parameters, the
-types of its weights, the attention implementations that it takes, and how it would hold the
-attention scores of sequences of some lengths: carried from layer to layer, in memory quadratic in
-the length, or recomputed in each, in linear memory and more time. No weights are loaded.
+Show versions, devices and optional packages. For a model, also show its configuration, parameters,
+the types of its weights, the attention implementations that it takes, and for some lengths whether
+its attention scores are carried from layer to layer, in memory quadratic in the length, or
+recomputed in each layer, in linear memory and more time. No weights are loaded.
 """,
         """\
   ernie-rna info
@@ -317,21 +318,26 @@ def _versions() -> Iterator[tuple[str, str]]:
     """Of what this package needs, and of what each of its extras brings."""
     import ernie_rna
 
-    yield "python", platform.python_version()
-    yield "ernie-rna", ernie_rna.__version__
-    extras: dict[str, list[str]] = defaultdict(list)
-    for requirement in metadata.requires("ernie-rna") or ():
-        name = re.split(r"[^\w.-]", requirement)[0]
-        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
-        if extra is None:
-            yield name, _version(name) or "not installed"
-        else:
-            extras[extra[1]].append(name)
-    for extra, names in extras.items():
+    yield "ernie-rna", f"{ernie_rna.__version__}, python {platform.python_version()}"
+    try:
+        requirements = metadata.requires("ernie-rna") or []
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return
+    groups: dict[str, list[str]] = defaultdict(list)
+    for requirement in requirements:
+        marked = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        groups[marked[1] if marked else ""].append(re.split(r"[^\w.-]", requirement)[0])
+    yield "needs", ", ".join(f"{name} {_version(name) or 'missing'}" for name in groups.pop(""))
+    missing = []
+    for extra, names in groups.items():
+        if extra in _NO_USERS:
+            continue
+        absent = [name for name in names if not _version(name)]
+        missing += [extra] * bool(absent)
         found = [f"{name} {_version(name)}" for name in names if _version(name)]
-        missing = [name for name in names if not _version(name)]
-        more = f'{", ".join(missing)} missing: pip install "ernie-rna[{extra}]"'
-        yield f"extra {extra}", "; ".join([", ".join(found)] * bool(found) + [more] * bool(missing))
+        yield f"extra {extra}", ", ".join([*found, *(f"{name} missing" for name in absent)])
+    if missing:
+        yield "to add what is missing", f'pip install "ernie-rna[{",".join(missing)}]"'
 
 
 def _version(name: str) -> str | None:
@@ -361,19 +367,21 @@ def _model(source: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
 
     with torch.device("meta"):
         parameters = ErnieRnaForMaskedLM(config).num_parameters()
-        pooler = sum(weight.numel() for weight in ErnieRnaModel(config).parameters())
-        pooler -= ErnieRnaModel(config, add_pooling_layer=False).num_parameters()
-    counted = "encoder, pooler and LM head" if pooler else "encoder and LM head"
+        pooler = ErnieRnaModel(config).pooler
+    counted = "encoder and LM head"
+    if pooler is not None:
+        parameters += sum(weight.numel() for weight in pooler.parameters())
+        counted = "encoder, pooler and LM head"
     scores = (config.au_pairing_score, config.gc_pairing_score, config.gu_pairing_score)
     limit = config.max_position_embeddings
     yield "name", source
     yield "architectures", ", ".join(config.architectures or ["not stated"])
     yield "layers, heads", f"{config.num_hidden_layers}, {config.num_attention_heads}"
     yield "width, feed-forward", f"{config.hidden_size}, {config.intermediate_size}"
-    yield "made for", f"at most {limit} tokens, {limit - 2} nt with <cls> and <eos>"
-    yield "layer norm", "before each block" if config.norm_first else "behind each residual sum"
+    yield "pretrained on", f"at most {limit} tokens: {limit - 2} nt, <cls> and <eos>"
+    yield "layer norm", "before each block" if config.norm_first else "after each residual sum"
     yield "pairing scores", "A-U {}, G-C {}, G-U {}".format(*scores)
-    yield "parameters", f"{parameters + pooler:,} ({counted})"
+    yield "parameters", f"{parameters:,} ({counted})"
     yield "weights", _dtypes(source)
     yield "their origin", _ORIGINS.get(config.weights_origin, str(config.weights_origin))
     names = ", ".join(sorted(ATTENTIONS, reverse=True))
@@ -407,9 +415,8 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
         tokens = length + 2
         hidden_states = torch.empty(1, device=device).expand(options.batch, tokens, 1)
         with torch.inference_mode():
-            recompute = model._recomputes(hidden_states, [])
+            what = "recomputed" if model._recomputes(hidden_states, []) else "carried"
         carried = 4 * options.batch * config.num_attention_heads * tokens**2
-        what = "recomputed" if recompute else "carried"
         yield f"{length} nt", f"{what}; carried they take {_gigabytes(carried)}"
 
 
@@ -428,10 +435,10 @@ def _add_examples(subparsers: Any) -> None:
         _examples,
         "real RNAs with known structures to try",
         """\
-Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt, rna.dbn, their known
-structures, and README.md, which names their origin (Rfam, CC0); and RNase-P.fasta, .dbn and .shape,
-an RNA with the reactivities of an experiment (the Weeks Lab, MIT License). They are what the README
-and the pages of the documentation work on.
+Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt; rna.dbn, their known
+structures; README.md, which names their origin (Rfam, CC0); and RNase-P.fasta, .dbn and .shape, an
+RNA with the reactivities of an experiment (the Weeks Lab, MIT License). The README and the pages of
+the documentation use them.
 """,
         """\
   ernie-rna examples

@@ -69,7 +69,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_on_hub(name: str, revision: str | None) -> None:
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.utils import HFValidationError
 
     try:
@@ -78,7 +78,7 @@ def _check_on_hub(name: str, revision: str | None) -> None:
         raise ValueError(f"{name!r} is neither a folder here nor a name on the Hub") from None
     if isinstance(cached, str):
         return
-    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _why(constants.ENDPOINT)
+    reason = why_no_hub()
     if reason is not None:
         raise ConnectionError(
             f"there is no folder {name} here, and the Hub, where a model may have that name, "
@@ -87,8 +87,13 @@ def _check_on_hub(name: str, revision: str | None) -> None:
         )
 
 
-def _why(address: str) -> str | None:
-    """Why nothing answers at an address, or None; any answer will do."""
+def why_no_hub() -> str | None:
+    """Why the Hub cannot be reached, or None; any answer will do."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    address = constants.ENDPOINT
     request = urllib.request.Request(address, method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=_SECONDS).close()

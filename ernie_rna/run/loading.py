@@ -199,6 +199,11 @@ def read_config(source: Any, revision: str | None = None) -> ErnieRnaConfig:
     with _named(source):
         values, _ = ErnieRnaConfig.get_config_dict(source, revision=revision or "main")
         kind = values.get("model_type")
+        if kind == "ernierna":
+            raise ValueError(
+                f"its weights have MultiMolecule's names; convert it once, `ernie-rna convert "
+                f"{source} ERNIE-RNA`, and name that folder: -m ERNIE-RNA"
+            )
         if kind != ErnieRnaConfig.model_type:
             raise ValueError(f"no ERNIE-RNA: its configuration says {kind}")
         return ErnieRnaConfig.from_dict(values)

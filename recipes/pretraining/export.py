@@ -27,8 +27,7 @@ from safetensors.torch import save_file
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from ernie_rna.convert.export import write_code_and_tokenizer
-from ernie_rna.convert.folder import check_target
+from ernie_rna.conversion.folder import check_target, write_code_and_tokenizer
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.run.outputs import replacing_folder
 from ernie_rna.sequences.fasta import InputError

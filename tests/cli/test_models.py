@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ernie_rna import data, verify
 from ernie_rna.cli import main as cli
-from ernie_rna.convert import proof
+from ernie_rna.conversion import proof
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from scripts import convert_fairseq_checkpoint, push_to_hub
 from tests.conftest import ROOT
@@ -98,11 +98,9 @@ def test_convert_that_is_interrupted(here, capsys, monkeypatch):
     assert os.listdir(here) == ["model"]
 
 
-def test_push_lists_what_it_would_upload(here, capsys):
-    assert push_to_hub.main(["model", "me/rna", "--dry-run", "--private"]) == 0
-    printed = capsys.readouterr()
-    assert "me/rna (private if made, branch main)" in printed.out
-    assert "model has random weights" in printed.err
+def test_the_script_pushes(here, capsys):
+    assert push_to_hub.main(["model", "me/rna", "--dry-run"]) == 0
+    assert "me/rna (public if made, branch main)" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------
@@ -111,7 +109,7 @@ def test_push_lists_what_it_would_upload(here, capsys):
 
 def test_verify_against_the_checkpoint(here, capsys):
     output, _ = run(capsys, "verify", "model", "--checkpoint", str(CHECKPOINT))
-    assert f"the weights of model are those of {CHECKPOINT}" in output
+    assert f"the weights of model equal those of {CHECKPOINT}" in output
     shutil.copytree("model", "changed")
     weights = load_file("changed/model.safetensors")
     name = max(weights, key=lambda key: weights[key].numel())
@@ -126,10 +124,10 @@ def test_verify_against_the_published_embeddings(here, capsys):
     np.save("cls.npy", verify.cls_embedding(model).numpy())
     output, _ = run(capsys, "verify", "model", "--cls-embedding", "cls.npy")
     assert [line.split()[0] for line in output.splitlines()[2:6]] == ["1", "2", "3", "4"]
-    assert "keeps the bar of 1e-04" in output
+    assert "is within the allowed 1e-04" in output
     np.save("cls.npy", np.zeros((2, 4, 48)))
     output, _ = run(capsys, "verify", "model", "--cls-embedding", "cls.npy", code=1)
-    assert "misses the bar" in output
+    assert "is more than the allowed 1e-04" in output
 
 
 def test_verify_of_a_fine_tuned_folder(here, capsys):
@@ -137,12 +135,12 @@ def test_verify_of_a_fine_tuned_folder(here, capsys):
     checkpoint = head_checkpoint("ribosome_loading")
     write_golden_folder(Path("loading"), checkpoint)
     output, _ = run(capsys, "verify", "loading", "--checkpoint", str(checkpoint))
-    assert "are those of" in output
+    assert "equal those of" in output
     other = str(head_checkpoint("secondary_structure"))
     run(capsys, "verify", "loading", "--checkpoint", other, code=1)
     Path("x.npy").touch()
     errors = run(capsys, "verify", "loading", "--cls-embedding", "x.npy", code=1).err
-    assert "--cls-embedding is of the pretrained model; loading is fine-tuned" in errors
+    assert "are the pretrained model's; loading is fine-tuned" in errors
 
 
 def test_verify_the_full_size_needs_no_folder(monkeypatch, capsys):
@@ -170,19 +168,28 @@ def test_what_verify_refuses(here, capsys, arguments, message):
 
 def test_info_without_a_model(capsys):
     output, _ = run(capsys, "info", "--device", "cpu")
-    assert f"torch                  {torch.__version__}" in output
+    assert f"torch {torch.__version__}" in output
     assert "free memory, cpu" in output
     assert "layers" not in output
 
 
-def test_info_names_every_extra_and_what_it_lacks(capsys, monkeypatch):
-    needs = ["torch>=2.4", "numpy>=1.24; extra == 'a'", "nosuch[x]>=1; extra == 'a'"]
-    monkeypatch.setattr(metadata, "requires", lambda name: [*needs, 'numpy; extra == "b-c"'])
-    output, _ = run(capsys, "info", "--device", "cpu")
-    assert (
-        f'extra a                numpy {np.__version__}; nosuch missing: pip install "ern' in output
-    )
+def test_info_names_every_extra_and_what_it_lacks_on_a_screen(here, capsys, monkeypatch):
+    extras = ["a", "b-c", *"defghij"]
+    needs = ["torch>=2.4", "nosuch[x]>=1; extra == 'a'", 'numpy; extra == "dev"']
+    needs += [f"numpy>=1.24; extra == '{extra}'" for extra in extras]
+    monkeypatch.setattr(metadata, "requires", lambda name: needs)
+    output, _ = run(capsys, "info", "-m", "model", "--device", "cpu")
+    assert f"extra a                numpy {np.__version__}, nosuch missing\n" in output
     assert f"extra b-c              numpy {np.__version__}\n" in output
+    assert 'to add what is missing pip install "ernie-rna[a]"' in output
+    assert "extra dev" not in output
+    assert output.count("\n") < 40
+
+    def nothing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", nothing)
+    assert "extra" not in run(capsys, "info", "--device", "cpu")[0]
 
 
 def test_info_on_a_model(here, capsys):

@@ -11,11 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ernie_rna.convert.checkpoint import read_checkpoint
-from ernie_rna.convert.conversion import convert_weights
-from ernie_rna.convert.names import MULTIMOLECULE
-from ernie_rna.convert.torch_file import CheckpointError
-from ernie_rna.convert.vocabulary import VOCABULARIES
+from ernie_rna.conversion.checkpoint import CheckpointError, read_checkpoint
+from ernie_rna.conversion.names import MULTIMOLECULE, VOCABULARIES
+from ernie_rna.conversion.weights import convert_weights
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.formats import read_embeddings
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
@@ -23,7 +21,7 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaMode
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.verify import VerifyError, read_cls_embedding
-from tests.convert.test_conversion import their_names
+from tests.conversion.test_weights import their_names
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
 

@@ -21,8 +21,9 @@ def ids(batch: int, seq: int) -> torch.Tensor:
     return tokens
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    ("attention", "train"), [("sdpa", False), ("sdpa", True), ("eager", False)]
+)
 def test_one_graph_serves_all_lengths(encoder, attention, train):
     encoder.set_attn_implementation(attention)
     encoder.train(train)
@@ -35,7 +36,7 @@ def test_one_graph_serves_all_lengths(encoder, attention, train):
     torch._dynamo.reset()
     compiled = torch.compile(encoder, fullgraph=True, dynamic=True, backend=count)
     with torch.set_grad_enabled(train):
-        for batch, seq in ((2, 20), (3, 33), (2, 300), (4, 500)):
+        for batch, seq in ((2, 20), (3, 33), (2, 120)):
             tokens = ids(batch, seq)
             hidden = compiled(input_ids=tokens).last_hidden_state
             expected = encoder(input_ids=tokens).last_hidden_state

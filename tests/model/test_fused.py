@@ -185,9 +185,10 @@ def test_recomputed_on_a_gpu(dtypes, seq, width, padding, layers):
     check_recomputed("cuda", DTYPES[dtypes], seq, width, layers=layers, padding=padding)
 
 
-@pytest.fixture
-def large_model() -> ErnieRnaForMaskedLM:
-    config = ErnieRnaConfig(hidden_size=256, num_attention_heads=4, intermediate_size=512)
+@pytest.fixture(params=[64, 256])
+def large_model(request) -> ErnieRnaForMaskedLM:
+    sizes = {"hidden_size": request.param, "intermediate_size": 512}  # heads 16 or 64 wide
+    config = ErnieRnaConfig(**sizes, num_attention_heads=4)
     return lively(ErnieRnaForMaskedLM(config)).eval().cuda()
 
 

@@ -1,16 +1,12 @@
 """Models as users load them: from a folder, by the Auto classes."""
 
 import json
-import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -58,13 +54,6 @@ def test_a_model_from_a_configuration_is_saved_as_random(config, tmp_path):
     assert loaded.config.weights_origin == "random"
 
 
-def test_folder_holds_the_code(folder):
-    names = {path.name for path in folder.iterdir()}
-    code = {path.name for path in CODE}
-    assert len(code) >= 4
-    assert names >= {"config.json", "model.safetensors", "tokenizer.json", *code}
-
-
 @pytest.mark.parametrize("auto", CLASSES)
 def test_every_auto_class_loads(auto, folder, tokenizer, model):
     with warnings.catch_warnings():
@@ -77,37 +66,8 @@ def test_every_auto_class_loads(auto, folder, tokenizer, model):
         hidden = loaded(**batch, output_hidden_states=True).hidden_states[-1]
         expected = model(**batch, output_hidden_states=True).hidden_states[-1]
     assert torch.equal(hidden, expected)
-
-
-@pytest.mark.parametrize("auto", CLASSES)
-def test_saved_again_loads_again(auto, folder, tmp_path):
-    loaded = auto.from_pretrained(folder, trust_remote_code=True)
-    loaded.save_pretrained(tmp_path / "again")
-    again = auto.from_pretrained(tmp_path / "again", trust_remote_code=True)
-    for (name, one), two in zip(
-        loaded.state_dict().items(), again.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, two), name
-    config = AutoConfig.from_pretrained(tmp_path / "again", trust_remote_code=True)
-    assert {"AutoConfig", *(cls.__name__ for cls in CLASSES)} <= set(config.auto_map)
-
-
-def test_fresh_process_with_the_folder_alone(folder, tmp_path):
-    script = """
-import sys, warnings
-warnings.simplefilter("error")
-from transformers import AutoModelForMaskedLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
-model = AutoModelForMaskedLM.from_pretrained(sys.argv[1], trust_remote_code=True)
-batch = tokenizer(["AUGCAUGC", "GGGGCCCC"], return_tensors="pt", padding=True)
-assert model(**batch).logits.shape == (2, 10, 25)
-assert "ernie_rna" not in sys.modules
-"""
-    command = [sys.executable, "-I", "-c", script, str(folder)]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    report = [line for line in run.stderr.splitlines() if "it/s" not in line and line.strip()]
-    assert not report
+    if auto is AutoModelForMaskedLM:
+        assert loaded.lm_head.decoder.weight is loaded.ernie_rna.embed_tokens.weight
 
 
 def test_import_registers_the_auto_classes(folder):
@@ -166,29 +126,9 @@ def test_score_memory_keyword(folder):
         AutoModel.from_pretrained(folder, trust_remote_code=True, score_memory="never")
 
 
-def test_tied_embedding_is_stored_once(folder):
-    from safetensors import safe_open
-
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        names = set(file.keys())
-    assert "ernie_rna.embed_tokens.weight" in names
-    assert "lm_head.decoder.weight" not in names
-    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
-    assert model.lm_head.decoder.weight is model.ernie_rna.embed_tokens.weight
-
-
 def test_no_file_is_imported_by_way_of_another():
     """transformers up to 5.5 fetches what an entry file imports itself, and no more."""
     imports = {path.stem: set(get_relative_imports(path)) for path in CODE}
     for entry in ("modeling_ernie_rna", "configuration_ernie_rna", "tokenization_ernie_rna"):
         needed = set().union(*(imports[name] for name in imports[entry]))
         assert needed <= imports[entry] | {entry}
-
-
-def test_root_files_import_only_torch_transformers_and_one_another(tmp_path):
-    (tmp_path / "folder").mkdir()
-    for path in CODE:
-        shutil.copy(path, tmp_path / "folder")
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import folder.modeling_ernie_rna"
-    run = subprocess.run([sys.executable, "-I", "-c", script, tmp_path], capture_output=True)
-    assert run.returncode == 0, run.stderr

@@ -17,6 +17,7 @@ if not hasattr(fsdp, "fully_shard"):
 PROCESSES = 2
 
 
+@pytest.mark.slow  # two processes import torch and transformers
 def test_gradients_are_those_of_the_whole(tmp_path):
     torch.multiprocessing.spawn(in_a_process, (str(tmp_path / "store"),), PROCESSES)
 

@@ -1,5 +1,7 @@
 """Traced models: torch.jit.trace, and ONNX files made by it, in onnxruntime where installed."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,7 @@ def test_an_onnx_file_in_int8(encoder, onnx_file, tmp_path):
     quantization = pytest.importorskip("onnxruntime.quantization")
     path = str(tmp_path / "int8.onnx")
     quantization.quantize_dynamic(onnx_file, path)
+    assert os.path.getsize(path) < os.path.getsize(onnx_file) / 2
     inputs = tokens(OTHER)
     with torch.no_grad():
         expected = encoder(*inputs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
 
-from ernie_rna.convert.folder import why_no_model
+from ernie_rna.conversion.folder import why_no_model
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForPreTraining,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from ernie_rna.cli.main import main
-from ernie_rna.convert.folder import code_files
+from ernie_rna.conversion.folder import code_files
 from ernie_rna.data import mini
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (

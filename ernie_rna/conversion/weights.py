@@ -14,11 +14,9 @@ from typing import Any
 
 import torch
 
-from ernie_rna.convert import names
-from ernie_rna.convert.checkpoint import Checkpoint
-from ernie_rna.convert.names import EMBEDDING, LM_BIAS, MULTIMOLECULE, Kind, Naming
-from ernie_rna.convert.torch_file import CheckpointError
-from ernie_rna.convert.vocabulary import LOST, ORIGIN, find_vocabulary
+from ernie_rna.conversion import names
+from ernie_rna.conversion.checkpoint import Checkpoint, CheckpointError
+from ernie_rna.conversion.names import EMBEDDING, LM_BIAS, MULTIMOLECULE, ORIGIN, Kind, Naming
 from ernie_rna.model import modeling_ernie_rna
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 
@@ -30,7 +28,6 @@ _NEW_WEIGHTS = (
 )
 # Parts of the pretrained model that a fine-tuned one does not use.
 _PRETRAINING = ("lm_head.", "ernie_rna.pooler.")
-_UNUSED = "of the pretrained model; the fine-tuned one does not use it"
 _TIED = "lm_head.decoder.weight"  # to the embedding
 
 _LAYER = re.compile(r"\.layers?\.([0-9]{1,6})\.")
@@ -48,7 +45,7 @@ def convert_weights(checkpoint: Checkpoint, pairing_scores: str = "sequence") ->
     """Rename, check and complete the weights of a checkpoint; they are copies.
 
     Args:
-        pairing_scores: for the configuration, see `export.convert`.
+        pairing_scores: for the configuration, see `convert`.
 
     Raises:
         CheckpointError: keys are unknown, missing or misshaped, or the settings disagree with
@@ -78,6 +75,8 @@ class Conversion:
 
     def __init__(self, checkpoint: Checkpoint, pairing_scores: str):
         self.source, state = checkpoint, checkpoint.state_dict
+        self.dropped: dict[str, str] = {}
+        self.initialised: dict[str, str] = {}
         self.naming, self._prefix = _find_naming(state)
         # With an absurd number in one name, it is that key which is unknown.
         self._layers = min(1 + _largest(_LAYER, state), len(state))
@@ -85,15 +84,18 @@ class Conversion:
         self._blocks = min(blocks, len(state))
         rows = self.naming.rows(self._layers, self._blocks)
         self._table = {self._whole(theirs): ours for theirs, ours in rows}
-        self.dropped: dict[str, str] = {}
-        self.initialised: dict[str, str] = {}
         self._keys = self._sort_keys()
         self.state_dict = {ours: state[key] for ours, key in self._keys.items()}
         if self.naming is MULTIMOLECULE:
             self._reorder_tokens()
         self.config, self.model = self._configure(pairing_scores)
         self._add_optional()
-        self.notes = self._note_dtypes()
+        dtypes = {weight.dtype for weight in self.state_dict.values()}
+        self.notes = [
+            f"weights in {dtype} were turned into float32 "
+            f"({'rounded' if dtype == torch.float64 else 'exactly'})"
+            for dtype in sorted(dtypes - {torch.float32, torch.long}, key=str)
+        ]
         self._load()
         self.config.weights_origin = weights_origin(self.state_dict)
 
@@ -126,7 +128,7 @@ class Conversion:
             elif ours is None:
                 self.dropped[key] = reasons[name]
             elif self.kind and ours.startswith(_PRETRAINING):
-                self.dropped[key] = _UNUSED
+                self.dropped[key] = "of the pretrained model; the fine-tuned one does not use it"
             elif ours not in keys:
                 keys[ours] = key
             elif torch.equal(state[keys[ours]], state[key]):
@@ -146,7 +148,18 @@ class Conversion:
             raise CheckpointError(
                 f"{self._keys[EMBEDDING]} has {rows} tokens, but its settings vocab_size={stated!r}"
             )
-        theirs = find_vocabulary(rows, self.source.vocabulary)
+        # Some releases left the vocab.txt of an older tokenizer, of another size, beside it.
+        written = self.source.vocabulary
+        theirs = written if written and len(written) == rows else names.VOCABULARIES.get(rows)
+        if theirs is None:
+            raise CheckpointError(
+                f"its vocabulary has {rows} tokens, and those of MultiMolecule have "
+                f"{' or '.join(map(str, names.VOCABULARIES))}: put the vocab.txt of its tokenizer "
+                "beside it"
+            )
+        absent = [token for token in ORIGIN.values() if token not in theirs]
+        if absent:
+            raise CheckpointError(f"its vocab.txt lacks {', '.join(absent)}")
         order = torch.tensor([theirs.index(ORIGIN[token]) for token in VOCABULARY])
         unknown = [token for token in theirs if token not in ORIGIN.values()]
         for ours in (ours for ours in (EMBEDDING, LM_BIAS) if ours in self.state_dict):
@@ -155,7 +168,7 @@ class Conversion:
                 raise CheckpointError(f"misshaped: {key} {tuple(weight.shape)} for {rows} tokens")
             self.state_dict[ours] = weight[order]
             self.dropped |= {f"{key}[{token}]": "no token of ERNIE-RNA" for token in unknown}
-            self.initialised |= {f"{ours}[{token}]": why for token, why in LOST.items()}
+            self.initialised |= {f"{ours}[{token}]": why for token, why in names.LOST.items()}
 
     def _configure(self, pairing_scores: str) -> tuple[ErnieRnaConfig, Any]:
         """Configuration and model; raise where the settings disagree with the weights or it."""
@@ -211,14 +224,6 @@ class Conversion:
         for ours in new:
             if ours.startswith(lacking) and ours != _TIED:
                 self.state_dict[ours], self.initialised[ours] = new[ours], _NEW_WEIGHTS
-
-    def _note_dtypes(self) -> list[str]:
-        dtypes = {weight.dtype for weight in self.state_dict.values()}
-        return [
-            f"weights in {dtype} were turned into float32 "
-            f"({'rounded' if dtype == torch.float64 else 'exactly'})"
-            for dtype in sorted(dtypes - {torch.float32, torch.long}, key=str)
-        ]
 
     def _load(self) -> None:
         """Give the model its weights, as copies in float32."""

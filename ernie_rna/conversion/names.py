@@ -1,7 +1,8 @@
 """What our modules and settings are called in fairseq (the authors' code) and MultiMolecule.
 
-The tables are all there is to the mapping: `names.txt` and a `Naming` for each family of files.
-`conversion` applies them; what must be there, and of which shape, the model itself says.
+The tables are all there is to the mapping: `names.txt`, a `Naming` for each family of files, and
+MultiMolecule's order of tokens. `weights` applies them; what must be there, and of which shape, the
+model itself says.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 
 EMBEDDING = "ernie_rna.embed_tokens.weight"
 LM_BIAS = "lm_head.decoder.bias"
@@ -72,12 +75,12 @@ class Naming(NamedTuple):
     column: int
     prefixes: tuple[str, ...]
     outside: tuple[str, ...]
-    aliases: Mapping[str, str]
     dropped: Mapping[str, str]
     sizes: Mapping[str, str]
     values: Mapping[str, str]
     fixed: Mapping[str, Any]
-    optional: tuple[str, ...]
+    aliases: Mapping[str, str] = {}
+    optional: tuple[str, ...] = ()
 
     def whole(self, name: str, prefix: str) -> str:
         """A name with what stands before it in a file."""
@@ -90,16 +93,11 @@ class Naming(NamedTuple):
         for row in TABLE:
             count = layers if row[0].startswith("ernie_rna.") else blocks
             for n in range(count if "{n}" in row[0] else 1):
-                ours, theirs = (
-                    name.format(n=n, next=n + 1, last=count + 4)
-                    for name in (row[0], row[self.column])
-                )
-                yield theirs, ours
+                number = {"n": n, "next": n + 1, "last": count + 4}
+                yield row[self.column].format(**number), row[0].format(**number)
 
 
 _COMPUTED = "stray buffer; positions are computed"
-_DOWNSTREAM = "head of a downstream task; the encoder and its LM head are converted"
-_SAME_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
 _THEIR_HEADS = ("sequence_head.", "token_head.", "contact_head.")
 
 FAIRSEQ = Naming(
@@ -110,7 +108,6 @@ FAIRSEQ = Naming(
         *("module.encoder.", "module.sentence_encoder.", "module."),  # saved in DataParallel
     ),
     outside=("conv1", "conv2", "proj.", "head."),
-    aliases={},
     dropped={
         "sentence_encoder.segment_embeddings.weight": "never used by the model",
         "sentence_encoder.embed_positions._float_tensor": _COMPUTED,
@@ -136,7 +133,6 @@ FAIRSEQ = Naming(
         "no_token_positional_embeddings": False,
         "share_encoder_input_output_embed": True,
     },
-    optional=(),
 )
 
 MULTIMOLECULE = Naming(
@@ -153,9 +149,11 @@ MULTIMOLECULE = Naming(
     dropped={
         "embeddings.token_type_embeddings.weight": "never used by the model",
         "embeddings.position_ids": _COMPUTED,
-        **dict.fromkeys(_THEIR_HEADS, _DOWNSTREAM),
+        **dict.fromkeys(
+            _THEIR_HEADS, "head of a downstream task; the encoder and its LM head are converted"
+        ),
     },
-    sizes={name: name for name in _SAME_SIZES},
+    sizes={name: name for name in FAIRSEQ.sizes.values()},
     values={
         "hidden_dropout": "hidden_dropout_prob",
         "attention_dropout": "attention_probs_dropout_prob",
@@ -175,3 +173,23 @@ NAMINGS = (FAIRSEQ, MULTIMOLECULE)
 
 # Rows of MultiMolecule's sinusoidal table that belong to no token.
 THEIR_EXTRA_POSITIONS = 2
+
+# MultiMolecule gives all its RNA models one vocabulary; by size, that of its earlier releases and
+# of today. Its conversion moved the rows of the authors' dictionary there without changing them;
+# only the dictionary's three fillers (madeupword0000 to 0002, which no sequence holds) shared the
+# one row of `<null>`, each written over the one before. So every row can be brought back but those
+# of the first two fillers.
+_SPECIALS = ("<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>")
+VOCABULARIES: Mapping[int, tuple[str, ...]] = {
+    26: (*_SPECIALS, *"ACGUNRYSWKMBDHV.X*-I"),
+    28: (*_SPECIALS, *"ACGUNRYSWKMBDHVIX|.*-?"),
+}
+_FILLERS = tuple(token for token in VOCABULARY if token.startswith("madeupword"))
+# Our token -> theirs, whose row it takes; by rule where its own is lost.
+ORIGIN: Mapping[str, str] = {
+    token: "<null>" if token in _FILLERS else token for token in VOCABULARY
+}
+LOST: Mapping[str, str] = dict.fromkeys(
+    _FILLERS[:-1],
+    f"lost in MultiMolecule: a copy of {_FILLERS[-1]}, as absent from every sequence as this one",
+)

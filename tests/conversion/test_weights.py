@@ -1,16 +1,25 @@
 """The name table, strict both ways; sizes and settings; and the weights, against golden values."""
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from ernie_rna.convert.checkpoint import Checkpoint, read_checkpoint
-from ernie_rna.convert.conversion import (
+from ernie_rna.conversion.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from ernie_rna.conversion.names import (
+    EMBEDDING,
+    FAIRSEQ,
+    LM_BIAS,
+    MULTIMOLECULE,
+    ORIGIN,
+    TABLE,
+    VOCABULARIES,
+    Naming,
+)
+from ernie_rna.conversion.weights import (
     CHECKPOINT,
     RANDOM,
     Conversion,
@@ -18,13 +27,9 @@ from ernie_rna.convert.conversion import (
     rename,
     weights_origin,
 )
-from ernie_rna.convert.names import EMBEDDING, FAIRSEQ, LM_BIAS, MULTIMOLECULE, TABLE, Naming
-from ernie_rna.convert.torch_file import CheckpointError
-from ernie_rna.convert.vocabulary import ORIGIN, VOCABULARIES
 from ernie_rna.model import modeling_ernie_rna
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-from tests.conftest import assert_as_good
 from tests.golden_folder import GOLDEN, head_checkpoint
 
 pytestmark = pytest.mark.core
@@ -38,9 +43,12 @@ TASKS = {
 }
 
 
+READ = read_checkpoint(ARGS)
+
+
 def fairseq(changes: dict | None = None, args: dict | None = None) -> Checkpoint:
     """The golden checkpoint with keys replaced, added or (None) taken away."""
-    checkpoint = read_checkpoint(ARGS)
+    checkpoint = READ
     state = {**checkpoint.state_dict, **(changes or {})}
     state = {key: weight for key, weight in state.items() if weight is not None}
     return replace(checkpoint, state_dict=state, args={**checkpoint.args, **(args or {})})
@@ -53,14 +61,6 @@ def converted() -> Conversion:
 
 def read(task: str) -> Checkpoint:
     return read_checkpoint(head_checkpoint(task))
-
-
-def masked_lm(conversion: Conversion) -> ErnieRnaForMaskedLM:
-    model = ErnieRnaForMaskedLM(conversion.config).eval()
-    result = model.load_state_dict(conversion.state_dict, strict=False)
-    assert result.missing_keys == ["lm_head.decoder.weight"]  # tied
-    assert all(key.startswith("ernie_rna.pooler.") for key in result.unexpected_keys)
-    return model
 
 
 def their_names(
@@ -118,17 +118,11 @@ def test_the_inverse_is_the_authors_file_but_for_what_was_dropped(converted):
 # What the golden checkpoints become
 
 
-@pytest.mark.parametrize("path", [ARGS, CFG])
-def test_outputs_are_the_authors(path):
-    conversion = convert_weights(read_checkpoint(path))
-    expected = load_file(GOLDEN / "tiny_expected.safetensors")
-    model = masked_lm(conversion)
-    exact = copy.deepcopy(model).double()
-    for name in json.loads((GOLDEN / "sequences.json").read_text())["sequences"]:
-        with torch.no_grad():
-            ids = expected[f"{name}.input_ids"][None]
-            logits, true = model(ids).logits[0], exact(ids).logits[0]
-        assert_as_good(logits, expected[f"{name}.logits"], true)
+def test_both_golden_checkpoints_are_the_same_weights(converted):
+    """Those of which tests/golden compares all outputs with the authors'."""
+    other = convert_weights(read_checkpoint(CFG)).state_dict
+    assert other.keys() == converted.state_dict.keys()
+    assert all(torch.equal(other[name], weight) for name, weight in converted.state_dict.items())
 
 
 def test_configuration_of_the_golden_checkpoint(converted):
@@ -210,10 +204,6 @@ EMBED = "encoder.sentence_encoder.embed_tokens.weight"
 BIAS = "encoder.lm_output_learned_bias"
 REFUSED = {
     "unknown": ({"encoder.adapter.weight": torch.ones(1)}, ["unknown: encoder.adapter.weight$"]),
-    "two unknown": (
-        {"encoder.x": torch.ones(1), "encoder.y": torch.ones(1)},
-        ["unknown: encoder.x, encoder.y$"],
-    ),
     "outside the prefix": ({"decoder.x": torch.ones(1)}, ["unknown: decoder.x"]),
     "a head beside a pretrained model": (
         {"conv1.weight": torch.ones(1)},
@@ -233,19 +223,6 @@ REFUSED = {
         [r"unknown: .*layers\.9999999"],
     ),
     "missing": ({FC1: None}, [f'^.*: Missing key.*: "{FC1}"[.]$']),
-    "two missing": ({FC1: None, BIAS: None}, ["Missing key", FC1, BIAS]),
-    "a layer missing": (
-        {
-            f"encoder.{row[1].format(n=1)}.{part}": None
-            for row in TABLE
-            if "layers.{n}" in row[1]
-            for part in ("weight", "bias")
-        },
-        [
-            r"Missing key.*layers\.1\.self_attn\.q_proj\.weight",
-            r"layers\.1\.final_layer_norm\.bias",
-        ],
-    ),
     "misshaped": ({FC1: torch.ones(96, 47)}, [mismatch(FC1, "96, 47", "96, 48")]),
     "transposed": ({FC1: torch.ones(48, 96)}, [mismatch(FC1, "48, 96", "96, 48")]),
     "of other dimensions": ({FC1: torch.ones(96)}, [mismatch(FC1, "96", "96, 48")]),

@@ -19,8 +19,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ernie_rna.convert.checkpoint import read_checkpoint
-from ernie_rna.convert.torch_file import _GLOBALS, CheckpointError, NamespaceRecord
+from ernie_rna.conversion.checkpoint import (
+    _GLOBALS,
+    CheckpointError,
+    NamespaceRecord,
+    read_checkpoint,
+)
 from tests.golden_folder import GOLDEN
 
 pytestmark = pytest.mark.core

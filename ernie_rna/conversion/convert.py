@@ -1,0 +1,94 @@
+"""A checkpoint in, a folder for the Hub out, once it is proven to load.
+
+The folder is written beside its place, loaded in a fresh process, compared, and only then renamed:
+whoever sees it sees it whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ernie_rna.conversion.folder import check_target, write_folder
+from ernie_rna.conversion.hub import find_checkpoint
+from ernie_rna.options import Options, option, takes
+from ernie_rna.run.outputs import replacing_folder
+
+if TYPE_CHECKING:
+    from ernie_rna.conversion.proof import Proof
+    from ernie_rna.conversion.weights import Conversion
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(Options):
+    """Of `convert`."""
+
+    force: bool = option(
+        False,
+        "replace a folder that an earlier conversion wrote",
+        flag=("--force", True, "replace a folder that an earlier conversion wrote"),
+    )
+    pairing_scores: str = option(
+        "sequence",
+        "what the model takes for the potential of two bases to pair where it is given none, noted "
+        "in its config.json: sequence reads it off the sequence, zero is zero everywhere as in the "
+        "authors' script for structures; no checkpoint says with which it was trained",
+        choices=("sequence", "zero"),
+    )
+    revision: str | None = option(None, "branch, tag or commit of a checkpoint on the Hub")
+    progress: bool | None = option(
+        None,
+        "whether to show a progress bar of what is fetched; by default on a terminal",
+        flag=("--quiet", False, "no progress bar"),
+    )
+
+
+@dataclass(frozen=True)
+class Export:
+    """A written folder, what is in it and what it was proven with.
+
+    Attributes:
+        terms: the licence that the checkpoint's repository on the Hub states, if it came from one.
+    """
+
+    path: Path
+    conversion: Conversion
+    proof: Proof
+    terms: str | None
+
+
+@takes(ConvertOptions)
+def convert(checkpoint: str | Path, out_dir: str | Path, *, options: ConvertOptions) -> Export:
+    """Convert a checkpoint into a folder for the Hub, proven by loading it in a fresh process.
+
+    Args:
+        checkpoint: a file of `torch.save` or safetensors, a folder with model.safetensors, a
+            repository USER/NAME on the Hub with such a file, or the https address of a file.
+        out_dir: the folder to write; it appears complete and proven, or not at all. The folders
+            above it are made if need be.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or converted.
+        ExportError: `out_dir` cannot be written or replaced, or does not load as it should.
+        ConnectionError: the checkpoint cannot be fetched and is not in the cache.
+        OSError: there is no such checkpoint, or the disk refuses.
+    """
+    target = check_target(out_dir, options.force)
+    found = find_checkpoint(checkpoint, options.revision, options.progress)
+    # From here on seconds pass.
+    from ernie_rna.conversion.checkpoint import CheckpointError, read_checkpoint
+    from ernie_rna.conversion.proof import prove
+    from ernie_rna.conversion.weights import convert_weights
+
+    try:
+        read = read_checkpoint(found.path, found.name)
+        conversion = convert_weights(read, options.pairing_scores)
+    except CheckpointError:
+        if found.unchecked:  # The next run fetches it again.
+            found.path.unlink()
+        raise
+    with replacing_folder(target, options.force) as folder:
+        write_folder(conversion, folder)
+        proof = prove(folder, conversion)
+    return Export(target, conversion, proof, found.terms)

@@ -1,0 +1,212 @@
+"""Converting: proven in a fresh process, and all or nothing."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import ernie_rna
+from ernie_rna.conversion import proof
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import ExportError, why_no_model, write_folder
+from ernie_rna.conversion.proof import Proof, prove
+from ernie_rna.conversion.weights import Conversion, convert_weights
+from ernie_rna.run.outputs import OutputError
+from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
+
+# `ernie_rna.conversion.convert` is the module, whatever the package's name means.
+convert_module = importlib.import_module("ernie_rna.conversion.convert")
+pytestmark = pytest.mark.core
+
+
+@pytest.fixture
+def unproven(monkeypatch):
+    """Exports without the fresh process, which takes seconds."""
+    monkeypatch.setattr(proof, "prove", lambda folder, conversion: Proof(0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_golden_folder(tmp_path_factory.mktemp("folder"))
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# ---------------------------------------------------------------------------------------------
+# The fresh process
+
+
+def test_what_is_converted_is_proven(tmp_path, monkeypatch):
+    """Whatever code this process has loaded before, into a folder with a dot in its name.
+
+    The pretrained model is that of the command's test, tests/cli/test_models.py.
+    """
+    (tmp_path / "cache" / "transformers_modules").mkdir(parents=True)
+    (tmp_path / "cache" / "transformers_modules" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "cache"))
+    out = tmp_path / "with.dot"
+    written = ernie_rna.convert(head_checkpoint("ribosome_loading"), out, pairing_scores="zero")
+    assert written.path == out
+    assert written.proof.tensors == len(written.conversion.state_dict)
+    assert written.proof.max_difference < 1e-5
+    assert json.loads((out / "config.json").read_text())["pairing_scores"] == "zero"
+    assert sorted(os.listdir(tmp_path)) == ["cache", "with.dot"]
+
+
+def test_another_weight_and_another_function_are_found(folder, tmp_path):
+    """One bit of one weight: the fresh process must load what was converted."""
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    weights = load_file(folder / "model.safetensors")
+    name = "ernie_rna.layers.3.fc2.bias"
+    weights[name].view(torch.int32)[5] ^= 1
+    save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps({**config, "gu_pairing_score": 0.9}))
+    message = f"as it should: it loads other weights than were converted: {name}; its logits differ"
+    with pytest.raises(ExportError, match=f"{message} by .*; its pooler out"):
+        prove(changed, convert_weights(read_checkpoint(CHECKPOINT)))
+
+
+def test_a_folder_that_does_not_load_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+    def without_code(conversion: Conversion, folder: Path) -> None:
+        write_folder(conversion, folder)
+        (folder / "modeling_ernie_rna.py").unlink()
+
+    monkeypatch.setattr(convert_module, "write_folder", without_code)
+    with pytest.raises(ExportError, match=r"not load in a fresh process.*: .*modeling_ernie_rna"):
+        ernie_rna.convert(CHECKPOINT, tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+SAVE_EACH_CLASS = """
+import sys, warnings
+import transformers
+source, scratch = sys.argv[1:]
+warnings.simplefilter("error")
+tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+batch = tokenizer(["GGGAAACCC", "AUG"], return_tensors="pt", padding=True)
+for name in ("", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"):
+    auto_class = getattr(transformers, f"AutoModel{name}")
+    model = auto_class.from_pretrained(source, trust_remote_code=True)
+    out = f"{scratch}/{auto_class.__name__}"
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    again, info = auto_class.from_pretrained(
+        out, trust_remote_code=True, output_loading_info=True
+    )
+    assert not any(info.values()), info
+    saved = transformers.AutoTokenizer.from_pretrained(out, trust_remote_code=True)
+    assert saved(["GGGAAACCC", "AUG"])["input_ids"] == tokenizer(["GGGAAACCC", "AUG"])["input_ids"]
+    assert model.eval()(**batch)[0].equal(again.eval()(**batch)[0]), out
+assert "ernie_rna" not in sys.modules
+"""
+
+
+def test_every_model_saved_from_the_folder_loads_again(folder, tmp_path):
+    """With the folder alone; `save_pretrained` of any of its models writes one with its code."""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    environment.pop("PYTHONPATH", None)
+    run = subprocess.run(
+        [sys.executable, "-c", SAVE_EACH_CLASS, folder, tmp_path],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    # Only bars, and what transformers says of the new heads.
+    report = [line for line in run.stderr.splitlines() if "Error" in line or "Warning" in line]
+    assert not report
+
+
+# ---------------------------------------------------------------------------------------------
+# All or nothing
+
+
+@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), ExportError("no")])
+@pytest.mark.parametrize("at", ["save_file", "model_card", "replace"])
+@pytest.mark.parametrize("out", ["out", "a/b/out"])
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch, unproven, failure, at, out):
+    fail_at(monkeypatch, at, failure)
+    (tmp_path / "other").write_text("stays")
+    with pytest.raises(type(failure)):
+        ernie_rna.convert(CHECKPOINT, tmp_path / out)
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def fail_at(monkeypatch, at: str, failure: BaseException) -> None:
+    """Have a function fail; of os.replace the one that would put the new folder in its place."""
+    replace = os.replace
+
+    def fail(*args, **kwargs):
+        if at == "replace" and Path(args[0]).name != "new":
+            return replace(*args)
+        raise failure
+
+    places = {
+        "save_file": "safetensors.torch.save_file",
+        "model_card": "ernie_rna.conversion.folder.model_card",
+        "replace": "os.replace",
+    }
+    monkeypatch.setattr(places[at], fail)
+
+
+@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("at", ["save_file", "replace"])
+def test_a_failure_keeps_the_earlier_export(folder, tmp_path, monkeypatch, unproven, failure, at):
+    shutil.copytree(folder, tmp_path / "out")
+    before = listing(tmp_path)
+    fail_at(monkeypatch, at, failure)
+    with pytest.raises(type(failure)):
+        ernie_rna.convert(CHECKPOINT, tmp_path / "out", force=True)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_another_process_wrote_meanwhile_stays_without_force(tmp_path, monkeypatch, force):
+    def slow(folder: Path, conversion: Conversion) -> Proof:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").write_text("whole")
+        return Proof(0, 0.0)
+
+    monkeypatch.setattr(proof, "prove", slow)
+    if force:
+        ernie_rna.convert(CHECKPOINT, tmp_path / "out", force=True)
+        assert why_no_model(tmp_path / "out") is None
+    else:
+        with pytest.raises(OutputError, match="out was written by another process meanwhile"):
+            ernie_rna.convert(CHECKPOINT, tmp_path / "out")
+        assert listing(tmp_path) == {"out/theirs": b"whole"}
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_missing_folders_above_are_made_and_an_empty_one_is_filled(tmp_path, unproven):
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "a" / "b" / "out", tmp_path / "empty"):
+        assert ernie_rna.convert(CHECKPOINT, out).path == out
+        assert (out / "config.json").is_file()
+    assert os.listdir(tmp_path / "a" / "b") == ["out"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "empty"]
+
+
+def test_an_earlier_export_is_replaced_only_with_force(folder, tmp_path, unproven):
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    (out / "README.md").write_text("old")
+    with pytest.raises(ExportError, match="there already; --force replaces it"):
+        ernie_rna.convert(CHECKPOINT, out)
+    assert (out / "README.md").read_text() == "old"
+    ernie_rna.convert(CHECKPOINT, out, force=True)
+    assert listing(out).keys() == listing(folder).keys()
+    assert (out / "README.md").read_text() != "old"
+    assert os.listdir(tmp_path) == ["out"]

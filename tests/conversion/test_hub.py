@@ -1,0 +1,339 @@
+"""To and from the Hub: checkpoints fetched from a stand-in here, and folders that go there."""
+
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+import ernie_rna
+from ernie_rna.cli import main as cli
+from ernie_rna.conversion import proof
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import ExportError, code_files, why_no_model
+from ernie_rna.conversion.hub import files_to_push, find_checkpoint
+from ernie_rna.conversion.weights import convert_weights
+from tests.conversion.test_weights import theirs
+from tests.golden_folder import CHECKPOINT, write_golden_folder
+
+pytestmark = pytest.mark.core
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What a conversion writes, for tests that only read it."""
+    return write_golden_folder(tmp_path_factory.mktemp("folder"))
+
+
+# ---------------------------------------------------------------------------------------------
+# Fetched
+
+COMMIT = {"main": "a" * 40, "v1": "b" * 40}
+CONFIG = {"model_type": "ernierna", "hidden_size": 48, "max_position_embeddings": 258}
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """Serves files of two repositories as the Hub does, and files at addresses of their own."""
+
+    def __init__(self, root: Path):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root, self.asked = root, []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        self.server.asked.append(f"{self.command} {self.path}")
+        repo, _, rest = self.path.strip("/").partition("/resolve/")
+        revision, _, name = rest.partition("/")
+        commit = COMMIT.get(revision, revision)
+        known = (self.server.root / repo).is_dir()
+        path = self.server.root / repo / name
+        if not rest:  # an address of its own; a file called short breaks off
+            path, known = self.server.root / self.path.strip("/").removeprefix("short/"), True
+        error = None
+        if not known:
+            error = "RepoNotFound"
+        elif rest and commit not in COMMIT.values():
+            error = "RevisionNotFound"
+        elif not path.is_file():
+            error = "EntryNotFound"
+        content = b"" if error else path.read_bytes()
+        self.send_response(404 if error else 200)
+        if error:
+            self.send_header("X-Error-Code", error)
+        if rest:
+            self.send_header("X-Repo-Commit", commit)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            cut = len(content) // 2 if self.path.startswith("/short/") else len(content)
+            self.wfile.write(content[:cut])
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("hub")
+    repo = root / "multimolecule" / "ernierna"
+    repo.mkdir(parents=True)
+    conversion = convert_weights(read_checkpoint(CHECKPOINT))
+    save_file(theirs(conversion), repo / "model.safetensors")
+    (repo / "config.json").write_text(json.dumps(CONFIG))
+    (repo / "README.md").write_text("---\nlicense: agpl-3.0\n---\n# ERNIE-RNA\n")
+    (root / "some" / "one").mkdir(parents=True)
+    shutil.copy(CHECKPOINT, root / "some" / "one" / "weights.pt")
+    (root / "page.pt").write_text("<!DOCTYPE html><html>Sign in</html>")
+    return root
+
+
+@pytest.fixture
+def hub(repositories, tmp_path, monkeypatch):
+    """The stand-in runs, its cache is empty, and proofs in a fresh process are left out."""
+    monkeypatch.setattr(proof, "prove", lambda *_: proof.Proof(0, 0.0))
+    monkeypatch.chdir(tmp_path)
+    server = Hub(repositories)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    for place in (constants, huggingface_hub.file_download):
+        monkeypatch.setattr(place, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    values = {
+        "ENDPOINT": server.address,
+        "HF_HUB_OFFLINE": False,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_CACHE": str(tmp_path / "cache" / "hub"),
+    }
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def convert(capsys, *arguments, code=0):
+    assert cli.main(["convert", *arguments, "--quiet"]) == code
+    return capsys.readouterr()
+
+
+def test_a_repository_is_fetched_converted_and_kept(hub, capsys, monkeypatch):
+    printed = convert(capsys, "multimolecule/ernierna", "out").out
+    assert (
+        "read      multimolecule/ernierna on the Hub, commit aaaaaaaaaaaa (safetensors" in printed
+    )
+    assert "terms     its repository states agpl-3.0; the authors publish the same we" in printed
+    assert json.loads(Path("out/config.json").read_text())["max_position_embeddings"] == 256
+    card = Path("out/README.md").read_text()
+    assert "converted from `multimolecule/ernierna on the Hub, commit" in card
+    assert why_no_model(Path("out")) is None
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    convert(capsys, "multimolecule/ernierna", "again")
+    assert not hub.asked
+    for name in ("config.json", "model.safetensors"):
+        assert Path("out", name).read_bytes() == Path("again", name).read_bytes()
+
+
+def test_a_revision_and_what_is_beside_it_are_of_one_commit(hub):
+    found = find_checkpoint("multimolecule/ernierna", "v1", progress=False)
+    assert found.path.parent.name == COMMIT["v1"]
+    assert found.path.with_name("config.json").is_file()
+    assert not any("/main/" in asked for asked in hub.asked)
+
+
+@pytest.mark.parametrize("form", ["{}/some/one/resolve/v1/{}", "{}/some/one/blob/main/{}?x=1"])
+def test_an_address_on_the_hub_is_a_file_of_a_repository(hub, form):
+    found = find_checkpoint(form.format(hub.address, "weights.pt"), progress=False)
+    assert "snapshots" in found.path.parts
+    assert found.path.read_bytes() == CHECKPOINT.read_bytes()
+
+
+def test_an_address_elsewhere_is_fetched_once(hub, capsys):
+    address = f"{hub.address}/some/one/weights.pt"
+    for out in ("out", "again"):
+        assert f"read      {address} (fairseq cfg" in convert(capsys, address, out).out
+    assert hub.asked == ["GET /some/one/weights.pt"]
+
+
+def test_what_is_no_checkpoint_is_fetched_again(hub, capsys):
+    for _ in range(2):
+        errors = convert(capsys, f"{hub.address}/page.pt", "out", code=1).err
+        assert "page.pt: a web page, not weights" in errors
+    assert len(hub.asked) == 2
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "revision", "message"),
+    [
+        (
+            "some/one",
+            None,
+            "some/one on the Hub has no model.safetensors: name the file",
+        ),
+        ("no/such", None, "there is no no/such on the Hub, or it is private"),
+        ("multimolecule/ernierna", "v9", "on the Hub has no branch, tag or commit 'v9'"),
+        ("{}/short/some/one/weights.pt", None, r"weights.pt cannot be fetched: .* bytes came"),
+        ("{}/none.pt", None, r"none.pt cannot be fetched: .*404"),
+        ("http://127.0.0.1:9/x.pt", None, "x.pt cannot be fetched: .*refused"),
+        ("some/weights.pt", None, "some/weights.pt: no such file"),
+        ("ernierna", None, "ernierna: no such file"),
+    ],
+)
+def test_what_cannot_be_fetched_is_said(hub, checkpoint, revision, message):
+    with pytest.raises((ConnectionError, FileNotFoundError), match=message) as error:
+        find_checkpoint(checkpoint.format(hub.address), revision, progress=False)
+    assert "\n" not in str(error.value)
+    assert not [path for path in Path("cache").rglob("*.tmp") if path.is_file()]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_without_a_network_it_says_so(hub, monkeypatch, offline):
+    address = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    for place in (constants, huggingface_hub.file_download):
+        monkeypatch.setattr(place, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    message = r"ernierna on the Hub cannot be fetched \(.*is not in the cache: run this"
+    with pytest.raises(ConnectionError, match=message):
+        find_checkpoint("multimolecule/ernierna", progress=False)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE" if offline else "refused"):
+        find_checkpoint("http://127.0.0.1:9/x.pt", progress=False)
+
+
+def test_a_local_folder_comes_before_the_hub(hub):
+    shutil.copytree(hub.root / "multimolecule", "multimolecule")
+    assert find_checkpoint("multimolecule/ernierna").path == Path("multimolecule/ernierna")
+    with pytest.raises(ValueError, match="--revision is of a repository on the Hub, and multimol"):
+        find_checkpoint("multimolecule/ernierna", "v1")
+    with pytest.raises(FileNotFoundError, match="multimolecule/none: no such file"):
+        find_checkpoint("multimolecule/none")
+    assert not hub.asked
+
+
+def test_a_repository_that_is_named_as_a_model_says_how_to_convert_it(hub, capsys):
+    Path("rna.fasta").write_text(">a\nACGU\n")
+    shutil.copytree(hub.root / "multimolecule" / "ernierna", "here")
+    for model in ("multimolecule/ernierna", "here"):
+        for command, output in {"embed": "out.npz", "fold": "out.dbn", "mutate": "out.tsv"}.items():
+            assert cli.main([command, "rna.fasta", "-m", model, "-o", output]) == 1
+            message = f"convert it once, `ernie-rna convert {model} ERNIE-RNA`, and name that"
+            assert message in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------
+# Pushed
+
+
+class FakeHub:
+    """Records what would be sent."""
+
+    def __init__(self):
+        self.calls = {}
+
+    def create_repo(self, repo_id, **kwargs):
+        if repo_id == "me/refused":
+            raise RuntimeError("403 Forbidden\nfor url")
+        self.calls["repo"] = repo_id, kwargs
+
+    def create_branch(self, repo_id, **kwargs):
+        self.calls["branch"] = kwargs
+
+    def upload_folder(self, **kwargs):
+        self.calls["upload"] = kwargs
+        return type("Commit", (), {"commit_url": "https://huggingface.co/me/x/commit/1"})
+
+
+@pytest.fixture
+def fake_hub(monkeypatch) -> FakeHub:
+    fake = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "token")
+    return fake
+
+
+def push(capsys, *arguments, code=0):
+    assert cli.main(["push", *map(str, arguments)]) == code
+    return capsys.readouterr()
+
+
+def test_a_dry_run_lists_the_files_and_sends_nothing(folder, capsys, fake_hub):
+    printed = push(capsys, folder, "me/ernie-rna", "--dry-run", "--private")
+    assert "me/ernie-rna (private if made, branch main)" in printed.out
+    for path in folder.iterdir():
+        assert f"{path.stat().st_size:,} bytes  {path.name}\n" in printed.out
+    assert "has random weights" in printed.err
+    assert fake_hub.calls == {}
+
+
+def test_push_sends_the_files_of_the_export(folder, capsys, fake_hub):
+    assert "commit/1" in push(capsys, folder, "me/ernie-rna", "--revision", "v1").out
+    assert fake_hub.calls["repo"] == ("me/ernie-rna", {"private": False, "exist_ok": True})
+    assert fake_hub.calls["branch"] == {"branch": "v1", "exist_ok": True}
+    upload = fake_hub.calls["upload"]
+    assert (upload["folder_path"], upload["revision"]) == (str(folder), "v1")
+    assert set(upload["allow_patterns"]) == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_what_is_no_model_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry_run):
+    shutil.copytree(folder, tmp_path / "out")
+    (tmp_path / "out" / "thesis.tex").write_text("precious")
+    printed = push(capsys, tmp_path / "out", "me/ernie-rna", *dry_run, code=1)
+    assert "no whole model (holds thesis.tex as well)" in printed.err
+    assert fake_hub.calls == {}
+
+
+@pytest.mark.parametrize("source", ["converted", "mini"])
+def test_a_saved_model_is_pushed_with_what_it_lacks_said(folder, tmp_path, source):
+    """`mini` has no code of its own, and what is saved of it has."""
+    source = folder if source == "converted" else ernie_rna.mini()
+    for one in (AutoModelForMaskedLM, AutoTokenizer):
+        one.from_pretrained(source).save_pretrained(tmp_path / "saved")
+    with pytest.warns(UserWarning, match="has no README.md") as warned:
+        files = files_to_push(tmp_path / "saved", "me/x")
+    code = {path.name for path in code_files()}
+    assert {"model.safetensors", "tokenizer.json", *code} <= files.keys()
+    said = [str(warning.message) for warning in warned]
+    assert any("has random weights" in text for text in said) == (source == folder)
+    assert not any("has no code" in text for text in said)
+
+
+def test_a_folder_without_code_is_pushed_with_a_warning():
+    """Where its config.json names none, as that of `mini`."""
+    with pytest.warns(UserWarning, match="has no code, so that it loads only where ernie-rna is"):
+        files = files_to_push(ernie_rna.mini(), "me/x")
+    assert files.keys() == {path.name for path in ernie_rna.mini().iterdir()}
+
+
+@pytest.mark.parametrize("repo_id", ["ernie-rna", "a/b/c", "me/", "me/a b", "-me/x"])
+def test_a_name_that_the_hub_would_refuse_is_refused(folder, fake_hub, capsys, repo_id):
+    errors = push(capsys, "--", folder, repo_id, code=1).err
+    assert errors.startswith(f"ernie-rna: error: {repo_id!r}: ")
+    assert fake_hub.calls == {}
+
+
+def test_what_keeps_it_from_being_pushed_is_one_line(folder, fake_hub, monkeypatch, capsys):
+    *_, said = push(capsys, folder, "me/refused", code=1).err.splitlines()
+    assert said == "ernie-rna: error: me/refused: RuntimeError: 403 Forbidden"
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    *_, said = push(capsys, folder, "me/x", code=1).err.splitlines()
+    assert said.endswith("no token for the Hub: run `hf auth login`, or set HF_TOKEN")
+    with pytest.raises(ExportError, match="no such folder"):
+        files_to_push("none", "me/x")
