@@ -422,8 +422,34 @@ class RunOptions(ModelOptions, OutputOptions):
     unknown: str = option(
         "error",
         "what to do with letters that are no nucleotide codes: error refuses them, unk reads them "
-        "as <unk>",
+        "as <unk>, and gaps as well, so that positions are those of the input",
         choices=("error", "unk"),
+        group="the input",
+        recorded=True,
+    )
+    degap: bool = option(
+        False,
+        "take the gaps of aligned sequences out, in FASTA, Stockholm or Clustal; positions are "
+        "those without them",
+        flag=(
+            "--degap",
+            True,
+            "take the gaps of aligned sequences out, in FASTA, Stockholm or Clustal; positions are "
+            "those without them",
+        ),
+        group="the input",
+        recorded=True,
+    )
+    keep_letters: bool = option(
+        False,
+        "write the letters of sequences as they are in the input; by default upper case, and U "
+        "for T",
+        flag=(
+            "--keep-letters",
+            True,
+            "write the letters of sequences as they are in the input; by default upper case, and "
+            "U for T",
+        ),
         group="the input",
         recorded=True,
     )
@@ -445,6 +471,11 @@ class RunOptions(ModelOptions, OutputOptions):
         metavar="I/N",
         group=_COMPUTING,
     )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Those that `sequences.sources.as_source` takes."""
+        return {name: getattr(self, name) for name in ("unknown", "degap", "keep_letters")}
 
 
 @dataclass(frozen=True, kw_only=True)
