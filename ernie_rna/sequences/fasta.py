@@ -60,7 +60,7 @@ _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*multiple sequence alignment")
 
 # What people hand over by mistake: how it begins, what it is, and what makes FASTA of FILE.
 _BY_BIOPYTHON = (
-    "make FASTA of it with Biopython: python -c \"from Bio import SeqIO; "
+    'make FASTA of it with Biopython: python -c "from Bio import SeqIO; '
     "SeqIO.convert('FILE', '{}', 'rna.fasta', 'fasta')\""
 )
 _FOREIGN_BYTES = [
@@ -113,7 +113,7 @@ _FOREIGN_LINES = [
             r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b",
             "a table",
             "predict and finetune read tables; of two columns with tabs, awk -F '\\t' "
-            "'NR > 1 {print \">\" $1 \"\\n\" $2}' FILE > rna.fasta",
+            '\'NR > 1 {print ">" $1 "\\n" $2}\' FILE > rna.fasta',
         ),
     )
 ]
@@ -138,7 +138,10 @@ class FastaRecord:
 
 
 def read_fasta(
-    path: FilePath | IO[bytes], unknown: str = "error", degap: bool = False, keep_letters: bool = True
+    path: FilePath | IO[bytes],
+    unknown: str = "error",
+    degap: bool = False,
+    keep_letters: bool = True,
 ) -> Iterator[FastaRecord]:
     """The records of a FASTA file, in order, each checked as the module says.
 

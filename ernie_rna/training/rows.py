@@ -126,7 +126,9 @@ def _split(rows: Rows, values: Sequence[str], column: str, value: str) -> Rows:
     return rows.take(places, value)
 
 
-def read_file(path: str | Path, sequence_column: str, unknown: str = "error") -> Rows:
+def read_file(
+    path: str | Path, sequence_column: str, unknown: str = "error", degap: bool = False
+) -> Rows:
     """The rows of a table, a FASTA file or files of structures, the sequences checked.
 
     FASTA has the column `sequence_column` alone. A .ct, .bpseq, .dbn or .db file, or a folder of
@@ -137,14 +139,14 @@ def read_file(path: str | Path, sequence_column: str, unknown: str = "error") ->
         StructureFormatError: a file of structures cannot be understood.
     """
     path = Path(path)
-    rows = _read(path, sequence_column, unknown)
+    rows = _read(path, sequence_column, unknown, degap)
     lines = (f"line {line}" for line in rows.lines)
-    for _ in check_records(map(FastaRecord, lines, rows.sequences), rows.name, unknown):
+    for _ in check_records(map(FastaRecord, lines, rows.sequences), rows.name, unknown, degap):
         pass
     return rows
 
 
-def _read(path: Path, sequence_column: str, unknown: str) -> Rows:
+def _read(path: Path, sequence_column: str, unknown: str, degap: bool) -> Rows:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
     suffix = suffixes[-1] if suffixes else ""
     comma = False
@@ -155,7 +157,7 @@ def _read(path: Path, sequence_column: str, unknown: str) -> Rows:
             for one in known
         ]
     elif suffix in _FASTA:
-        found = [{sequence_column: record.sequence} for record in read_fasta(path, unknown)]
+        found = [{sequence_column: record.sequence} for record in read_fasta(path, unknown, degap)]
     else:
         comma = find_separator(path) == ";"
         table = list(read_rows(path))

@@ -21,8 +21,7 @@ from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.tables import read_rows
 from ernie_rna.structures.confidence import base_reliabilities
 from ernie_rna.structures.fold import FoldTask, fold
-from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.by_extension import format_ct, read_structures
 from ernie_rna.structures.formats.structure import Structure
 from tests.golden_folder import GOLDEN, write_golden_folder
 
