@@ -68,7 +68,8 @@ def program_parser(
 
 
 def add_fasta(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.fasta", help="plain, .gz, .bz2 or .xz; - is stdin")
+    where = "plain, .gz, .bz2 or .xz; - is stdin; or one sequence of A, C, G, U, T and N, typed here"
+    parser.add_argument("input", metavar="IN.fasta", help=where)
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:

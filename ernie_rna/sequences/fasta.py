@@ -56,7 +56,7 @@ _BLOCK = 1 << 16
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 # Dot-bracket, WUSS, and the constraints of RNAfold.
 _STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[.()\[\]{}<>|]\S*")
-_ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*multiple sequence alignment")
+_ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
 # What people hand over by mistake: how it begins, what it is, and what makes FASTA of FILE.
 _BY_BIOPYTHON = (
@@ -79,25 +79,25 @@ _FOREIGN_BYTES = [
         ),
         (rb"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
         (rb".{257}ustar", "a tar archive", "unpack it: tar -xf FILE"),
-        (rb"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -d FILE"),
+        (rb"\x28\xb5\x2f\xfd", "a file compressed by zstd", "unpack it: zstd -d FILE"),
         (rb"7z\xbc\xaf|Rar!", "an archive", "unpack it"),
         (
             rb"%PDF",
             "a PDF",
             "copy the sequences into a text file, with a line >name above each of them",
         ),
-        (rb"BAM\x01", "alignments of reads (BAM)", "samtools fasta FILE > rna.fasta"),
-        (rb"PAR1", "Parquet", "let its name end in .parquet"),
+        (rb"BAM\x01", "a file of aligned reads (BAM)", "samtools fasta FILE > rna.fasta"),
+        (rb"PAR1", "a Parquet file", "let its name end in .parquet"),
     )
 ]
 _FOREIGN_LINES = [
     (re.compile(begins), what, way_out)
     for begins, what, way_out in (
         (_ALIGNMENT.pattern, "an alignment", "--degap reads its sequences, without their gaps"),
-        (r"@(HD|SQ|RG|PG)\t", "alignments of reads (SAM)", "samtools fasta FILE > rna.fasta"),
+        (r"@(HD|SQ|RG|PG)\t", "a file of aligned reads (SAM)", "samtools fasta FILE > rna.fasta"),
         (
             r"@",
-            "reads (FASTQ)",
+            "a file of reads (FASTQ)",
             "awk 'NR % 4 == 1 {print \">\" substr($0, 2)} NR % 4 == 2' FILE > rna.fasta",
         ),
         (r"LOCUS ", "a GenBank record", _BY_BIOPYTHON.format("genbank")),
@@ -108,7 +108,7 @@ _FOREIGN_LINES = [
             "the PDB has its sequence as FASTA",
         ),
         (r"\s*<(!DOCTYPE|html|\?xml)", "a page of the web, or XML", "download the file itself"),
-        (r"\s*[{\[]", "JSON", "write a text file with a line >name above each sequence"),
+        (r"\s*[{\[]", "a file of JSON", "write a text file with a line >name above each sequence"),
         (
             r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b",
             "a table",
@@ -160,7 +160,7 @@ def read_fasta(
     """
     name = "the input" if not isinstance(path, (str, PathLike)) else fspath(path)
     name = "standard input" if name == STANDARD_INPUT else name
-    return check_records(_parse(path, name, degap), name, unknown, degap, keep_letters)
+    return check_records(parse_fasta(path, name, degap), name, unknown, degap, keep_letters)
 
 
 def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
@@ -254,7 +254,9 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
 # The parser
 
 
-def _parse(path: FilePath | IO[bytes], name: str, degap: bool = False) -> Iterator[FastaRecord]:
+def parse_fasta(
+    path: FilePath | IO[bytes], name: str, degap: bool = False
+) -> Iterator[FastaRecord]:
     """The records of a file as they are, for `check_records`.
 
     Args:
@@ -291,9 +293,11 @@ def _parse(path: FilePath | IO[bytes], name: str, degap: bool = False) -> Iterat
 
 
 def _refuse_foreign(kinds: list[tuple[re.Pattern[Any], str, str]], start: Any, name: str) -> None:
+    plain = re.sub(r"\.(gz|bz2|xz)$", "", name)
     for begins, what, way_out in kinds:
         if begins.match(start):
-            raise InputError(f"{name}: this is {what}: {way_out.replace('FILE', name)}")
+            unpack = "unpack it, then " * (plain != name and "FILE" in way_out)
+            raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 
 
 def _record(header: str, lines: list[str], below: list[str]) -> FastaRecord:

@@ -25,6 +25,7 @@ from ernie_rna.sequences.fasta import (
     FilePath,
     InputError,
     check_records,
+    parse_fasta,
     read_fasta,
     write_fasta,
 )
@@ -55,8 +56,7 @@ class Source:
         """The same records from a FASTA file at `path`, which is written."""
         with open(path, "w", encoding="utf-8") as file:
             write_fasta(file, self.read())
-        # They are checked; what was let through as <unk> must pass again.
-        return Source(lambda: read_fasta(path, unknown="unk"))
+        return Source(lambda: parse_fasta(path, fspath(path)))  # They are checked.
 
     @contextlib.contextmanager
     def readable_twice(self) -> Iterator[Source]:

@@ -79,6 +79,25 @@ def test_takes_sequences_from_anywhere(sequences, once):
     assert [*source.read()] == [FastaRecord("0", "ACGU"), FastaRecord("1", "GG")]
 
 
+def test_a_sequence_may_be_typed_in_place_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [*as_source("GGggAAtT").read()] == [FastaRecord("RNA", "GGGGAAUU")]
+    assert not as_source("GGAA").once
+    (tmp_path / "GGAA").write_text(">a\nCC\n")
+    assert [*as_source("GGAA").read()] == [FastaRecord("a", "CC")]
+    with pytest.raises(InputError, match=r"^rna: there is no such file; .* A, C, G, U, T and N"):
+        as_source("rna")
+    with pytest.raises(FileNotFoundError):
+        survey(as_source("rna.fasta").read())
+
+
+def test_letters_are_those_of_rna_unless_they_are_kept():
+    records = [("a", "acgTn-é")]
+    assert next(as_source(records, "unk").read()).sequence == "ACGUN-é"
+    assert next(as_source(records, "unk", keep_letters=True).read()).sequence == "acgTn-é"
+    assert next(as_source(records, "unk", degap=True).read()).sequence == "ACGUNé"
+
+
 def test_what_can_be_read_once_is_kept(tmp_path):
     records = [FastaRecord("a", "AC?U", "the first, Ä"), FastaRecord("b", "GG")]
     source = as_source(iter(records), "unk").kept_in(tmp_path / "kept.fasta")

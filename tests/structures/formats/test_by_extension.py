@@ -289,6 +289,8 @@ def test_bpseq_errors_name_file_and_line(tmp_path, text, message):
         ("GAAC\n(..)\n", [("file", [(0, 3)])]),
         ("#Name: x\n#Length: 4\n#PageNumber: 1\nGAAC\n(..)\n", [("x", [(0, 3)])]),
         (">a\nGA\nAC\n(.\n.)\n\n>b\nGC\n..\n", [("a", [(0, 3)]), ("b", [])]),
+        (">a\nGAAC\n(..)\n>b -1.0 kcal/mol\n....\n", [("a", [(0, 3)]), ("b", [])]),
+        (">a\nGAACGAAC\n(..)....\n>b\nGAAC\n(..)\n", [("a", [(0, 3)]), ("b", [(0, 3)])]),
     ],
 )
 def test_dbn_as_others_write_it(tmp_path, text, expected):
@@ -307,6 +309,8 @@ def test_dbn_as_others_write_it(tmp_path, text, expected):
         ("\nGAAC\n", "line 2: expected one sequence and one structure .* for 'file'"),
         (">a\nGAAC\n>b\nGC\n..\n", "line 1: expected one sequence .* for 'a'"),
         (">a\n>b\nGC\n..\n", "line 1: expected one sequence .* for 'a'"),
+        (">a\nGAAC\nGAAC\n", "line 1: expected one sequence .* for 'a'"),
+        ("(..)\n", "line 1: expected one sequence .* for 'file'"),
         (">a\nGAAC\n(..)\n>b\nGC\n...\n", "line 4: expected one sequence .* for 'b'"),
         (">a\nGAAC\n(..)\n....\n....\n", "line 1: expected one sequence .* for 'a'"),
         (">a\nGAAAC\n(.. .)\n", "line 3: a blank behind position 3"),
