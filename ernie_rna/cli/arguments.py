@@ -68,7 +68,7 @@ def program_parser(
 
 
 def add_fasta(parser: argparse.ArgumentParser) -> None:
-    where = "plain, .gz, .bz2 or .xz; - is stdin; or one sequence of A, C, G, U, T and N, typed here"
+    where = "plain, .gz, .bz2 or .xz; - is stdin; or a sequence of A, C, G, U, T and N, typed here"
     parser.add_argument("input", metavar="IN.fasta", help=where)
 
 

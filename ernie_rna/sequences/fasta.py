@@ -27,7 +27,7 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from string import ascii_lowercase
@@ -58,65 +58,40 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[.()\[\]{}<>|]\S*")
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
-# What people hand over by mistake: how it begins, what it is, and what makes FASTA of FILE.
-_BY_BIOPYTHON = (
-    'make FASTA of it with Biopython: python -c "from Bio import SeqIO; '
-    "SeqIO.convert('FILE', '{}', 'rna.fasta', 'fasta')\""
+# What people hand over by mistake, by how it begins: what it is, and what makes FASTA of FILE.
+_WRITE = "with a line >name above each sequence"
+_BIOPYTHON = (
+    "Biopython makes FASTA of it: python -c \"from Bio import SeqIO; SeqIO.convert('FILE', "
+    "'FORMAT', 'rna.fasta', 'fasta')\""
 )
-_FOREIGN_BYTES = [
-    (re.compile(begins, re.DOTALL), what, way_out)
-    for begins, what, way_out in (
-        (
-            rb"PK\x03\x04.*(xl/|opendocument\.spreadsheet)|\xd0\xcf\x11\xe0",
-            "a spreadsheet (or an old Word document)",
-            "save it as CSV, which predict and finetune read, or as a text file with a line >name "
-            "above each sequence",
-        ),
-        (
-            rb"PK\x03\x04.*(word/|opendocument\.text)|\{\\rtf",
-            "a document of a word processor",
-            "save it as plain text, with a line >name above each sequence",
-        ),
-        (rb"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
-        (rb".{257}ustar", "a tar archive", "unpack it: tar -xf FILE"),
-        (rb"\x28\xb5\x2f\xfd", "a file compressed by zstd", "unpack it: zstd -d FILE"),
-        (rb"7z\xbc\xaf|Rar!", "an archive", "unpack it"),
-        (
-            rb"%PDF",
-            "a PDF",
-            "copy the sequences into a text file, with a line >name above each of them",
-        ),
-        (rb"BAM\x01", "a file of aligned reads (BAM)", "samtools fasta FILE > rna.fasta"),
-        (rb"PAR1", "a Parquet file", "let its name end in .parquet"),
-    )
-]
-_FOREIGN_LINES = [
-    (re.compile(begins), what, way_out)
-    for begins, what, way_out in (
-        (_ALIGNMENT.pattern, "an alignment", "--degap reads its sequences, without their gaps"),
-        (r"@(HD|SQ|RG|PG)\t", "a file of aligned reads (SAM)", "samtools fasta FILE > rna.fasta"),
-        (
-            r"@",
-            "a file of reads (FASTQ)",
-            "awk 'NR % 4 == 1 {print \">\" substr($0, 2)} NR % 4 == 2' FILE > rna.fasta",
-        ),
-        (r"LOCUS ", "a GenBank record", _BY_BIOPYTHON.format("genbank")),
-        (r"ID   ", "an EMBL record", _BY_BIOPYTHON.format("embl")),
-        (
-            r"HEADER  |ATOM  |data_",
-            "a structure in space (PDB, mmCIF)",
-            "the PDB has its sequence as FASTA",
-        ),
-        (r"\s*<(!DOCTYPE|html|\?xml)", "a page of the web, or XML", "download the file itself"),
-        (r"\s*[{\[]", "a file of JSON", "write a text file with a line >name above each sequence"),
-        (
-            r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b",
-            "a table",
-            "predict and finetune read tables; of two columns with tabs, awk -F '\\t' "
-            '\'NR > 1 {print ">" $1 "\\n" $2}\' FILE > rna.fasta',
-        ),
-    )
-]
+_FOREIGN_BYTES = {
+    rb"PK\x03\x04.*(xl/|opendocument\.spreadsheet)|\xd0\xcf\x11\xe0": "a spreadsheet (or an old "
+    f"Word document): save it as CSV, which predict and finetune read, or as text {_WRITE}",
+    rb"PK\x03\x04.*(word/|opendocument\.text)|\{\\rtf": "a document of a word processor: save it "
+    f"as plain text, {_WRITE}",
+    rb"PK\x03\x04": "a zip archive: unpack it: unzip FILE",
+    rb".{257}ustar": "a tar archive: unpack it: tar -xf FILE",
+    rb"\x28\xb5\x2f\xfd": "a file compressed by zstd: unpack it: zstd -d FILE",
+    rb"7z\xbc\xaf|Rar!": "an archive: unpack it",
+    rb"%PDF": f"a PDF: copy the sequences into a text file, {_WRITE}",
+    rb"BAM\x01": "a file of aligned reads (BAM): samtools fasta FILE > rna.fasta",
+    rb"PAR1": "a Parquet file: let its name end in .parquet",
+}
+_FOREIGN_LINES = {
+    _ALIGNMENT.pattern: "an alignment: --degap reads its sequences, without their gaps",
+    r"@(HD|SQ|RG|PG)\t": "a file of aligned reads (SAM): samtools fasta FILE > rna.fasta",
+    r"@": "a file of reads (FASTQ): awk 'NR % 4 == 1 {print \">\" substr($0, 2)} NR % 4 == 2' FILE "
+    "> rna.fasta",
+    r"LOCUS ": f"a GenBank record: {_BIOPYTHON.replace('FORMAT', 'genbank')}",
+    r"ID   ": f"an EMBL record: {_BIOPYTHON.replace('FORMAT', 'embl')}",
+    r"HEADER  |ATOM  |data_": "a structure in space (PDB, mmCIF): the PDB has its sequence in "
+    "FASTA",
+    r"\s*<(!DOCTYPE|html|\?xml)": "a page of the web, or XML: download the file itself",
+    r"\s*[{\[]": f"a file of JSON: write a text file {_WRITE}",
+    r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b": "a table: predict and finetune read"
+    " tables; of two columns with tabs, awk -F '\\t' 'NR > 1 {print \">\" $1 \"\\n\" $2}' FILE > "
+    "rna.fasta makes FASTA",
+}
 
 
 class InputError(ValueError):
@@ -292,10 +267,11 @@ def parse_fasta(
         )
 
 
-def _refuse_foreign(kinds: list[tuple[re.Pattern[Any], str, str]], start: Any, name: str) -> None:
+def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
     plain = re.sub(r"\.(gz|bz2|xz)$", "", name)
-    for begins, what, way_out in kinds:
-        if begins.match(start):
+    for begins, kind in kinds.items():
+        if re.match(begins, start, re.DOTALL):
+            what, _, way_out = kind.partition(": ")
             unpack = "unpack it, then " * (plain != name and "FILE" in way_out)
             raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 

@@ -88,6 +88,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         choices=("error", "unk"),
         group=_DATA,
     )
+    degap: bool = _flag("--degap", "take the gaps of aligned sequences out", _DATA)
 
     eval_file: Sequence[str | PathLike[str]] = _names(
         help="file to evaluate on, under its name", group=_SPLITS

@@ -103,7 +103,7 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
         InputError: a file or split is not there or unfit, or two have one name.
         OSError: a file cannot be opened.
     """
-    whole = read_file(train, options.sequence_column, options.unknown)
+    whole = read_file(train, options.sequence_column, options.unknown, options.degap)
     column = options.split_column
     splits = {"train": whole}
     if column is not None:
@@ -113,7 +113,7 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
     for path in map(Path, options.eval_file):
         if path.stem in splits:
             raise InputError(f"{path}: another split is called {path.stem!r}: rename the file")
-        splits[path.stem] = read_file(path, options.sequence_column, options.unknown)
+        splits[path.stem] = read_file(path, options.sequence_column, options.unknown, options.degap)
     return splits
 
 
@@ -141,9 +141,13 @@ def read_file(
     path = Path(path)
     rows = _read(path, sequence_column, unknown, degap)
     lines = (f"line {line}" for line in rows.lines)
-    for _ in check_records(map(FastaRecord, lines, rows.sequences), rows.name, unknown, degap):
-        pass
-    return rows
+    records = map(FastaRecord, lines, rows.sequences)
+    checked = check_records(records, rows.name, unknown, degap)
+    cells = (
+        {**cells, sequence_column: record.sequence}
+        for cells, record in zip(rows.cells, checked, strict=True)
+    )
+    return replace(rows, cells=tuple(cells))
 
 
 def _read(path: Path, sequence_column: str, unknown: str, degap: bool) -> Rows:
