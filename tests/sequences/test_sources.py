@@ -17,8 +17,7 @@ FULL = "--long full computes it whole"
 
 
 @pytest.mark.parametrize(
-    ("choices", "ways"),
-    [(("error", "window", "full"), WINDOW + FULL), (("error", "full"), FULL)],
+    ("choices", "ways"), [(("error", "window", "full"), WINDOW + FULL), (("error", "full"), FULL)]
 )
 def test_long_sequences_are_named(choices, ways):
     source = as_source(RNAS)

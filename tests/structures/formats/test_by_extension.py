@@ -196,33 +196,15 @@ def test_suboptimal_structures_in_one_ct_file(tmp_path):
         ("# nothing\n\n", "line 1: no structure in this file"),
         (CT_ROWS, "line 1: expected a header with the number of bases"),
         (f"tiny\n{CT_ROWS}", "line 2: expected a header"),
-        (
-            f"5 tiny\n{CT_ROWS}",
-            "line 5: the header says 5 bases; the rows end here, after 4",
-        ),
+        (f"5 tiny\n{CT_ROWS}", "line 5: the header says 5 bases; the rows end here, after 4"),
         (f"3 tiny\n{CT_ROWS}", "line 5: the header says 3 bases; .* after 4"),
         ("4 tiny\n", "line 1: the header says 4 bases; .* after 0"),
-        (
-            "4 t\n" + CT_ROWS.replace("3 A 2 4 0", "3 A 2 4 x"),
-            "line 3: the header says 4 bases",
-        ),
+        ("4 t\n" + CT_ROWS.replace("3 A 2 4 0", "3 A 2 4 x"), "line 3: the header says 4 bases"),
         ("4 t\n" + CT_ROWS.replace("3 A", "7 A"), "line 4: base 7 where 3 was expected"),
-        (
-            "4 t\n" + CT_ROWS.replace("0 2 4", "0 2 9"),
-            "line 2: base 1 of 4 cannot pair with 9",
-        ),
-        (
-            "4 t\n" + CT_ROWS.replace("0 2 4", "0 2 1"),
-            "line 2: base 1 of 4 cannot pair with 1",
-        ),
-        (
-            "4 t\n" + CT_ROWS.replace("0 2 4", "0 2 0"),
-            "line 5: base 4 pairs with 1, which .* 0",
-        ),
-        (
-            "4 t\n" + CT_ROWS.replace("2 A", "2 AA"),
-            "line 3: a base is one letter, not 'AA'",
-        ),
+        ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 9"), "line 2: base 1 of 4 cannot pair with 9"),
+        ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 1"), "line 2: base 1 of 4 cannot pair with 1"),
+        ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 0"), "line 5: base 4 pairs with 1, which .* 0"),
+        ("4 t\n" + CT_ROWS.replace("2 A", "2 AA"), "line 3: a base is one letter, not 'AA'"),
     ],
 )
 def test_ct_errors_name_file_and_line(tmp_path, text, message):
@@ -330,15 +312,9 @@ def test_a_table_with_other_columns(tmp_path):
     [
         ("", "it is empty"),
         ("id\tsequence\n", "line 1: no column dot_bracket; it has id, sequence"),
-        (
-            "id\tsequence\tdot_bracket\na\tGA\t..\nb\tGA\t...\n",
-            "line 3: .* of 'b' differ",
-        ),
+        ("id\tsequence\tdot_bracket\na\tGA\t..\nb\tGA\t...\n", "line 3: .* of 'b' differ"),
         ("id\tsequence\tdot_bracket\na\tGA\n", "line 2: 2 cells, and the header has 3"),
-        (
-            "id\tsequence\tdot_bracket\na\tGA\t.)\n",
-            r"line 2: structure of 'a': '\)' at index",
-        ),
+        ("id\tsequence\tdot_bracket\na\tGA\t.)\n", r"line 2: structure of 'a': '\)' at index"),
     ],
 )
 def test_table_errors_name_file_and_line(tmp_path, text, message):
