@@ -29,6 +29,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from os import PathLike, fspath
 from string import ascii_lowercase
 from typing import IO, Any
@@ -190,11 +191,16 @@ def check_records(
     if not number:
         raise InputError(f"{name}: no sequences in it")
     if with_gaps:
-        warnings.warn(
+        _warn_once(
             f"{name}: gaps in {with_gaps} of {number} sequences are read as <unk>: positions count "
-            "them, as in the input",
-            stacklevel=1,
+            "them, as in the input"
         )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Warn; not again in the second pass over the input."""
+    warnings.warn(text, stacklevel=2)
 
 
 def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
@@ -260,10 +266,9 @@ def parse_fasta(
     if header is not None:
         yield _record(header, lines, below)
     if below:
-        warnings.warn(
+        _warn_once(
             f"{name}: structures below {len(below)} sequences are passed over, the first below "
-            f"{below[0]}",
-            stacklevel=1,
+            f"{below[0]}"
         )
 
 

@@ -3,6 +3,7 @@
 import gzip
 import os
 import threading
+import warnings
 
 import pytest
 
@@ -88,6 +89,15 @@ def test_a_sequence_may_be_typed_in_place_of_a_file(tmp_path, monkeypatch):
         as_source("rna")
     with pytest.raises(FileNotFoundError):
         survey(as_source("rna.fasta").read())
+
+
+def test_what_is_passed_over_is_said_once(tmp_path):
+    (tmp_path / "in.fasta").write_text(">a\nGAAC\n(..)\n")
+    source = as_source(tmp_path / "in.fasta")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert [record.sequence for _ in range(2) for record in source.read()] == ["GAAC"] * 2
+    assert len(said) == 1
 
 
 def test_letters_are_those_of_rna_unless_they_are_kept():
