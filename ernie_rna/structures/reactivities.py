@@ -129,10 +129,13 @@ class Probing:
                     f"{bases[place]} in its reactivities"
                 )
         if absent:
-            shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+            shown, there = (
+                ", ".join(ids[:5]) + ", …" * (len(ids) > 5) for ids in (absent, [*self._profiles])
+            )
             raise InputError(
                 f"no reactivities of {len(absent)} sequences: {shown}; leave these out of the "
-                "input, or give them lines of -999"
+                f"input, or give them lines of -999; there are those of {there} (a file is called "
+                "after its RNA)"
             )
 
     def of(self, record: Record) -> np.ndarray:
