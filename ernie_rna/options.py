@@ -58,7 +58,7 @@ def option(
     choices: Sequence[Any] | None = None,
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
-    flag: tuple[str, Any, str] | None = None,
+    flag: tuple[str, Any] | tuple[str, Any, str] | None = None,
     many: bool = False,
     group: str | None = None,
     recorded: bool = False,
@@ -73,7 +73,8 @@ def option(
         parse: makes the value of a word on the command line; may raise ValueError, whose text
             says what the word must be. A `Range` does this itself.
         metavar: stands for the value in help.
-        flag: name, value and help, for an option of the command line that takes no value.
+        flag: name and value, for an option of the command line that takes no value, and its help
+            where that differs.
         many: whether the command line takes several values, for a tuple.
         group: heading in the help of a command, in place of that of the class.
         recorded: whether results depend on it.
@@ -421,7 +422,7 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
     unknown: str = option(
         "error",
         "what to do with letters that are no nucleotide codes: error refuses them, unk reads them "
-        "as <unk>",
+        "as <unk>, and gaps as well, so that positions are those of the input",
         choices=("error", "unk"),
         recorded=True,
     )
@@ -431,6 +432,20 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         "less exact: see docs/benchmarks.md",
         choices=("int8",),
         group=_COMPUTING,
+        recorded=True,
+    )
+    degap: bool = option(
+        False,
+        "take the gaps of aligned sequences out, in FASTA, Stockholm or Clustal; positions are "
+        "those without them",
+        flag=("--degap", True),
+        recorded=True,
+    )
+    keep_letters: bool = option(
+        False,
+        "write the letters of sequences as they are in the input; by default upper case, and U "
+        "for T",
+        flag=("--keep-letters", True),
         recorded=True,
     )
     batch_tokens: int | None = option(
@@ -453,11 +468,7 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
     dry_run: bool = option(
         False,
         "only tell how long it will take and how much memory, by a few batches of the input",
-        flag=(
-            "--dry-run",
-            True,
-            "only tell how long it will take and how much memory, by a few batches of the input",
-        ),
+        flag=("--dry-run", True),
         group=_COMPUTING,
     )
 
@@ -469,6 +480,11 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
     @property
     def loading(self) -> dict[str, Any]:
         return {**super().loading, "quantize": self.quantize}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Those that `sequences.sources.as_source` takes."""
+        return {name: getattr(self, name) for name in ("unknown", "degap", "keep_letters")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,8 @@ def program_parser(
 
 
 def add_fasta(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.fasta", help="plain, .gz, .bz2 or .xz; - is stdin")
+    where = "plain, .gz, .bz2 or .xz; - is stdin; or a sequence of A, C, G, U, T and N, typed here"
+    parser.add_argument("input", metavar="IN.fasta", help=where)
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -88,9 +89,9 @@ def add_options(
             groups[group] = parser.add_argument_group(group)
         add = groups[group].add_argument
         if known["flag"] is not None:
-            flag, value, text = known["flag"]
+            flag, value, *text = known["flag"]
             keep = {"action": "store_const", "const": value, "default": one.default}
-            add(flag, dest=one.name, help=text, **keep)
+            add(flag, dest=one.name, help=(*text, known["help"])[0], **keep)
         else:
             add(
                 f"--{one.name.replace('_', '-')}",

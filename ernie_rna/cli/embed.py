@@ -37,9 +37,9 @@ A run that was killed is resumed by the same command, and the output is the same
 complete, what has been computed is in OUT.partial.
 
 The input is read through once before the model starts: empty records, ids that occur twice,
-letters that are no nucleotide codes (proteins!), gaps and control characters are errors. The id
-is the first word of the header. T is read as U; N and the other IUPAC codes have tokens of their
-own.
+letters that are no nucleotide codes (proteins!), gaps (unless --degap takes them out) and control
+characters are errors. The id is the first word of the header. T is read as U; N and the other
+IUPAC codes have tokens of their own.
 """
 _EXAMPLES = """\
   ernie-rna embed rna.fasta -m MODEL -o rna.h5

@@ -30,8 +30,9 @@ model's probability of a letter there given all others, a softmax over A, C, G a
   --summary    id, length, scored (positions with scores), pseudo_log_likelihood (the sum of
                their log-likelihoods) and pseudo_perplexity (exp of minus their mean)
 
-T is read and written as U. N and the other IUPAC codes are context for the others and have no
-scores: no line among the effects, NA among the positions, and no part in the summary.
+T is read as U, and written so but for --keep-letters. N and the other IUPAC codes are context for
+the others and have no scores: no line among the effects, NA among the positions, and no part in
+the summary.
 
 A run that was killed is resumed by the same command, in the middle of a sequence as well. Until
 it is complete, what has been computed is in a folder beside the first output, OUT.tsv.partial.

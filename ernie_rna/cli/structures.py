@@ -45,6 +45,7 @@ degrees, divided by the slope of the model's calibration. Bases without data cha
 
 Only A-U, G-C and G-U pair. T is U; N and the other IUPAC codes stay unpaired. The id of a sequence
 is the first word of its header; the rest, its description, is written to the outputs as well.
+Letters are written in upper case, and U for T, unless --keep-letters leaves them as they are.
 
 A sequence for which the optimisation diverges, or whose scores are not finite, is in no output;
 one whose pairs need more than 30 kinds of bracket is in no dot-bracket (.ct and .bpseq hold it).
@@ -54,6 +55,7 @@ A run that was killed is resumed by the same command, and the outputs are the sa
 complete, what has been computed is in OUT.partial.
 """
 _FOLD_EXAMPLES = """\
+  ernie-rna fold GGGGAAAACCCC -m mini
   ernie-rna fold rna.fasta -m MODEL
   ernie-rna fold rna.fasta -m MODEL -o rna.dbn -o rna.npz --matrix contacts
   ernie-rna fold rna.fasta -m MODEL -o rna.dbn --pairs pairs.tsv --bases bases.tsv

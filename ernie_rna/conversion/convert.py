@@ -27,7 +27,7 @@ class ConvertOptions(Options):
     force: bool = option(
         False,
         "replace a folder that an earlier conversion wrote",
-        flag=("--force", True, "replace a folder that an earlier conversion wrote"),
+        flag=("--force", True),
     )
     pairing_scores: str = option(
         "sequence",

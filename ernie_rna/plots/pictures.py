@@ -87,7 +87,7 @@ def plot(
     import_extra("matplotlib", "plot", "a plot")
     if options.what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")
-    options, records = options.resolved(), as_source(sequences, options.unknown).read()
+    options, records = options.resolved(), as_source(sequences, **options.reading).read()
     if options.what == "embeddings":
         chosen = list(records)
         shown = f"{len(chosen)} RNAs"

@@ -323,7 +323,7 @@ def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Re
         raise OptionError("part", f"needs outputs that are files; got {task.options.part!r}")
     if task.options.dry_run:
         raise OptionError("dry_run", "tells what an output will take: name one")
-    source = _checked(task, as_source(sequences, task.options.unknown))
+    source = _checked(task, as_source(sequences, **task.options.reading))
     found = None if source.once else survey(source.read())
     return task.join(_results(task, source, _load(task, found, model)))
 
@@ -394,7 +394,7 @@ def run(
             results beside it are of other settings.
         And as `iterate`.
     """
-    source = _checked(task, as_source(sequences, task.options.unknown), outputs)
+    source = _checked(task, as_source(sequences, **task.options.reading), outputs)
     files = [output for output in outputs if output.path != STANDARD_OUTPUT]
     share = own_share(task.options.part)
     if not files and share.count > 1:

@@ -59,7 +59,7 @@ class LetterScores:
 
     Attributes:
         id: of the sequence.
-        sequence: upper case, U for T.
+        sequence: upper case, U for T, unless letters are kept.
         log_probabilities: (length, 4), of A, C, G and U; NaN in rows without scores.
     """
 
@@ -68,14 +68,19 @@ class LetterScores:
     log_probabilities: np.ndarray
 
     @cached_property
+    def rna(self) -> str:
+        """The sequence in upper case, U for T."""
+        return self.sequence.translate(_TO_RNA)
+
+    @cached_property
     def scored(self) -> np.ndarray:
         """(length,), False at N and the IUPAC codes."""
-        return np.array([letter in NUCLEOTIDES for letter in self.sequence], dtype=bool)
+        return np.array([letter in NUCLEOTIDES for letter in self.rna], dtype=bool)
 
     @cached_property
     def log_likelihoods(self) -> np.ndarray:
         """(length,), of the letters that are there; NaN where there are no scores."""
-        columns = [max(NUCLEOTIDES.find(letter), 0) for letter in self.sequence]
+        columns = [max(NUCLEOTIDES.find(letter), 0) for letter in self.rna]
         values: np.ndarray = self.log_probabilities[np.arange(len(columns)), columns]
         return values
 
@@ -171,7 +176,7 @@ class MutateTask(Task[LetterScores]):
                     arrays[piece.record][piece.own_start : piece.own_stop] = values
             step(number)
         results = [
-            LetterScores(record.id, record.sequence.translate(_TO_RNA), array)
+            LetterScores(record.id, record.sequence, array)
             for record, array in zip(chunk.records, arrays, strict=True)
         ]
         for scores in results:
@@ -243,12 +248,11 @@ def _passes(record: int, sequence: str) -> list[Piece]:
 
 def _effect_lines(scores: LetterScores) -> Iterator[str]:
     """Lines of every other letter at the positions with scores."""
-    for position, (letter, effects) in enumerate(
-        zip(scores.sequence, scores.effects.tolist(), strict=True), 1
-    ):
+    rows = zip(scores.sequence, scores.rna, scores.effects.tolist(), strict=True)
+    for position, (own, letter, effects) in enumerate(rows, 1):
         for mutant, effect in zip(NUCLEOTIDES, effects, strict=True):
             if letter in NUCLEOTIDES and mutant != letter:
-                yield f"{scores.id}\t{position}\t{letter}\t{mutant}\t{effect:.6f}\n"
+                yield f"{scores.id}\t{position}\t{own}\t{mutant}\t{effect:.6f}\n"
 
 
 def _position_lines(scores: LetterScores) -> Iterator[str]:

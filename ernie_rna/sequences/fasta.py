@@ -7,10 +7,13 @@ The only parser of FASTA in this package. What `read_fasta` lets through is fit 
 - The sequence has letters, each of them T or a nucleotide letter of the model's vocabulary
   (the IUPAC codes, X and I), in either case. Any other character is an error, said to look like
   a protein where a tenth of them are foreign. `unknown="unk"` lets other letters, digits and
-  signs pass (the tokenizer reads them as `<unk>`), but never blanks, `<` and `>`.
+  signs pass (the tokenizer reads them as `<unk>`), but never blanks, `<` and `>`. `degap=True`
+  takes the gaps of an alignment out, and reads Stockholm and Clustal as well.
+- Structures below a sequence, as RNAfold writes them, are passed over, with a warning.
 - The text is UTF-8, whatever the locale, without control characters. Line ends may be those of
   Unix, Windows or old Macs, lines may have any length, and lines that begin with `#` are comments.
-  gzip, bzip2 and xz are read to their last stream; anything behind that is an error.
+  gzip, bzip2 and xz are read to their last stream; anything behind that is an error. Files of other
+  kinds are named, with what makes FASTA of them.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ import io
 import lzma
 import re
 import sys
+import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike, fspath
+from string import ascii_lowercase
 from typing import IO, Any
 
 FilePath = str | PathLike[str]
@@ -34,15 +39,60 @@ FilePath = str | PathLike[str]
 STANDARD_INPUT = "-"
 # The nucleotide letters of the tokenizer's vocabulary, and T; here, since that imports torch.
 LETTERS = "GAUCNYRSKWMDHVBXIT"
-# The end of the message about a letter, for those who have the option.
+GAPS = "-._~"
+# The ends of messages about a letter and a gap, for those who have the options.
 UNKNOWN_HINT = "; --unknown unk has it read as <unk>"
+DEGAP_HINT = "; --degap does it"
 
 # From this share of foreign characters on, the message speaks of a protein: of the letters of
 # known proteins, 29 in 100 (E, F, L, P, Q) are no nucleotide codes.
 _PROTEIN_SHARE = 0.1
-_PRINTABLE = bytes(code for code in range(33, 127) if chr(code) not in "<>")
+_ALLOWED = {
+    "error": (LETTERS + LETTERS.lower()).encode(),
+    "unk": bytes(code for code in range(33, 127) if chr(code) not in "<>"),
+}
+_NO_GAPS = str.maketrans("", "", GAPS)
+_TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
 _BLOCK = 1 << 16
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+# Dot-bracket, WUSS, and the constraints of RNAfold.
+_STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[.()\[\]{}<>|]\S*")
+_ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
+
+# What people hand over by mistake, by how it begins: what it is, and what makes FASTA of FILE.
+_WRITE = "with a line >name above each sequence"
+_BIOPYTHON = (
+    "Biopython makes FASTA of it: python -c \"from Bio import SeqIO; SeqIO.convert('FILE', "
+    "'FORMAT', 'rna.fasta', 'fasta')\""
+)
+_FOREIGN_BYTES = {
+    rb"PK\x03\x04.*(xl/|opendocument\.spreadsheet)|\xd0\xcf\x11\xe0": "a spreadsheet (or an old "
+    f"Word document): save it as CSV, which predict and finetune read, or as text {_WRITE}",
+    rb"PK\x03\x04.*(word/|opendocument\.text)|\{\\rtf": "a document of a word processor: save it "
+    f"as plain text, {_WRITE}",
+    rb"PK\x03\x04": "a zip archive: unpack it: unzip FILE",
+    rb".{257}ustar": "a tar archive: unpack it: tar -xf FILE",
+    rb"\x28\xb5\x2f\xfd": "a file compressed by zstd: unpack it: zstd -d FILE",
+    rb"7z\xbc\xaf|Rar!": "an archive: unpack it",
+    rb"%PDF": f"a PDF: copy the sequences into a text file, {_WRITE}",
+    rb"BAM\x01": "a file of aligned reads (BAM): samtools fasta FILE > rna.fasta",
+    rb"PAR1": "a Parquet file: let its name end in .parquet",
+}
+_FOREIGN_LINES = {
+    _ALIGNMENT.pattern: "an alignment: --degap reads its sequences, without their gaps",
+    r"@(HD|SQ|RG|PG)\t": "a file of aligned reads (SAM): samtools fasta FILE > rna.fasta",
+    r"@": "a file of reads (FASTQ): awk 'NR % 4 == 1 {print \">\" substr($0, 2)} NR % 4 == 2' FILE "
+    "> rna.fasta",
+    r"LOCUS ": f"a GenBank record: {_BIOPYTHON.replace('FORMAT', 'genbank')}",
+    r"ID   ": f"an EMBL record: {_BIOPYTHON.replace('FORMAT', 'embl')}",
+    r"HEADER  |ATOM  |data_": "a structure in space (PDB, mmCIF): the PDB has its sequence in "
+    "FASTA",
+    r"\s*<(!DOCTYPE|html|\?xml)": "a page of the web, or XML: download the file itself",
+    r"\s*[{\[]": f"a file of JSON: write a text file {_WRITE}",
+    r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b": "a table: predict and finetune read"
+    " tables; of two columns with tabs, awk -F '\\t' 'NR > 1 {print \">\" $1 \"\\n\" $2}' FILE > "
+    "rna.fasta makes FASTA",
+}
 
 
 class InputError(ValueError):
@@ -63,15 +113,22 @@ class FastaRecord:
     description: str = ""
 
 
-def read_fasta(path: FilePath | IO[bytes], unknown: str = "error") -> Iterator[FastaRecord]:
+def read_fasta(
+    path: FilePath | IO[bytes],
+    unknown: str = "error",
+    degap: bool = False,
+    keep_letters: bool = True,
+) -> Iterator[FastaRecord]:
     """The records of a FASTA file, in order, each checked as the module says.
 
     Args:
         path: a file, compressed or not, "-" for standard input, or an open file.
         unknown: "error" or "unk", what to do with characters that are no nucleotide codes.
+        degap: whether gaps (``-._~``) are taken out, and the file may be Stockholm or Clustal.
+        keep_letters: whether letters stay as they are; else they are upper case, and U for T.
 
     Yields:
-        Records with the sequence as it is in the file, lines joined.
+        Records with the lines of a sequence joined.
 
     Raises:
         InputError: the file is not FASTA, has no record, or a record is unfit.
@@ -79,7 +136,7 @@ def read_fasta(path: FilePath | IO[bytes], unknown: str = "error") -> Iterator[F
     """
     name = "the input" if not isinstance(path, (str, PathLike)) else fspath(path)
     name = "standard input" if name == STANDARD_INPUT else name
-    return check_records(_parse(path, name), name, unknown)
+    return check_records(parse_fasta(path, name, degap), name, unknown, degap, keep_letters)
 
 
 def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
@@ -94,7 +151,11 @@ def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
 
 
 def check_records(
-    records: Iterable[FastaRecord], name: str, unknown: str = "error"
+    records: Iterable[FastaRecord],
+    name: str,
+    unknown: str = "error",
+    degap: bool = False,
+    keep_letters: bool = True,
 ) -> Iterator[FastaRecord]:
     """Pass records on, from wherever they come, once each is checked as by `read_fasta`.
 
@@ -102,13 +163,16 @@ def check_records(
         records: any records.
         name: what to call their source in messages.
         unknown: as for `read_fasta`.
+        degap: whether gaps (``-._~``) are taken out.
+        keep_letters: whether letters stay as they are; else they are upper case, and U for T.
     """
-    allowed = _allowed_letters(unknown)
+    allowed = _ALLOWED[unknown]
     # Of ids their hashes, 64 bits: two of 40 million ids share one with a chance of 1 in 20,000.
     seen: set[int] = set()
-    number = 0
+    number = with_gaps = 0
     for number, record in enumerate(records, 1):
-        problem = _problem(record, allowed)
+        sequence = record.sequence.translate(_NO_GAPS) if degap else record.sequence
+        problem = _problem(record.id, sequence, allowed)
         if problem:
             raise InputError(f"{name}: record {number} ({record.id or 'no id'}): {problem}")
         seen.add(hash(record.id))
@@ -117,36 +181,49 @@ def check_records(
                 f"{name}: record {number}: there is a record with the id {record.id!r} (the first "
                 "word of the header) already; results are filed by id: make the ids unique"
             )
+        if unknown == "unk":
+            with_gaps += "-" in sequence or "." in sequence
+        if not keep_letters:
+            sequence = sequence.translate(_TO_RNA)
+        if sequence != record.sequence:
+            record = FastaRecord(record.id, sequence, record.description)
         yield record
     if not number:
         raise InputError(f"{name}: no sequences in it")
+    if with_gaps:
+        _warn_once(
+            f"{name}: gaps in {with_gaps} of {number} sequences are read as <unk>: positions count "
+            "them, as in the input"
+        )
 
 
 @cache
-def _allowed_letters(unknown: str) -> bytes:
-    """The characters that a sequence may have."""
-    return _PRINTABLE if unknown == "unk" else (LETTERS + LETTERS.lower()).encode()
+def _warn_once(text: str) -> None:
+    """Warn; not again in the second pass over the input."""
+    warnings.warn(text, stacklevel=2)
 
 
-def _problem(record: FastaRecord, allowed: bytes) -> str | None:
+def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
     """What makes a record unfit, or None."""
-    if not record.id:
+    if not id:
         return "its header has no id"
-    if not record.sequence:
+    if not sequence:
         return "it is empty; every record needs a sequence"
-    if record.sequence.startswith("#"):
+    if sequence.startswith("#"):
         return "its sequence begins with #, as comments do"
     # Every character beyond ASCII becomes "?"; where that is allowed, <unk> is what it gets.
-    letters = record.sequence.encode("ascii", "replace")
+    letters = sequence.encode("ascii", "replace")
     foreign = letters.translate(None, allowed)
     if not foreign:
         return None
     at = next(i for i, letter in enumerate(letters) if letter not in allowed)
-    character = record.sequence[at]
+    character = sequence[at]
     what = f"{character!r} at position {at + 1} is no nucleotide code"
     if character in "-.":
-        return f"{what}, but a gap of an alignment: take the gaps out"
-    if character.isspace() or character.isdigit() or character in "<>":
+        return f"{what}, but a gap of an alignment: take the gaps out{DEGAP_HINT}"
+    if character.isspace():
+        return f"{what}, but a blank: a sequence is letters only"
+    if character.isdigit() or character in "<>":
         return f"{what}: a sequence is letters only"
     if len(foreign) >= _PROTEIN_SHARE * len(letters):
         share = 100 * len(foreign) / len(letters)
@@ -158,28 +235,90 @@ def _problem(record: FastaRecord, allowed: bytes) -> str | None:
 # The parser
 
 
-def _parse(path: FilePath | IO[bytes], name: str) -> Iterator[FastaRecord]:
+def parse_fasta(
+    path: FilePath | IO[bytes], name: str, degap: bool = False
+) -> Iterator[FastaRecord]:
+    """The records of a file as they are, for `check_records`.
+
+    Args:
+        path: as for `read_fasta`.
+        name: what to call it in messages.
+        degap: whether it may be an alignment, in Stockholm or Clustal.
+    """
     header: str | None = None
     lines: list[str] = []
-    for number, line in read_lines(path, name):
+    below: list[str] = []
+    numbered = read_lines(path, name)
+    for number, line in numbered:
         if line.startswith(">"):
             if header is not None:
-                yield _record(header, lines)
+                yield _record(header, lines, below)
             header, lines = line[1:], []
         elif header is not None:
             lines.append(line)
-        elif line.strip() and not line.startswith("#"):
+        elif _ALIGNMENT.match(line) and degap:
+            yield from _parse_alignment(numbered, name)
+        elif line.strip() and (not line.startswith("#") or _ALIGNMENT.match(line)):
+            _refuse_foreign(_FOREIGN_LINES, line, name)
             raise InputError(
                 f"{name}: not a FASTA file: line {number} must begin with '>', not {line[:20]!r}"
             )
     if header is not None:
-        yield _record(header, lines)
+        yield _record(header, lines, below)
+    if below:
+        _warn_once(
+            f"{name}: structures below {len(below)} sequences are passed over, the first below "
+            f"{below[0]}"
+        )
 
 
-def _record(header: str, lines: list[str]) -> FastaRecord:
+def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
+    plain = re.sub(r"\.(gz|bz2|xz)$", "", name)
+    for begins, kind in kinds.items():
+        if re.match(begins, start, re.DOTALL):
+            what, _, way_out = kind.partition(": ")
+            unpack = "unpack it, then " * (plain != name and "FILE" in way_out)
+            raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
+
+
+def _record(header: str, lines: list[str], below: list[str]) -> FastaRecord:
+    """A record; its id is added to `below` if there is a structure below the sequence."""
     id, description = split_header(header)
-    sequence = "".join(line.strip() for line in lines if not line.startswith("#"))
+    lines = [line.strip() for line in lines if not line.startswith("#")]
+    sequence = "".join(lines)
+    if not sequence.isalpha():
+        first = next((i for i, line in enumerate(lines) if _STRUCTURE.match(line)), 0)
+        above, structure = "".join(lines[:first]), ""
+        for line in lines[first:]:
+            structure += "" if len(structure) >= len(above) else line.split()[0] if line else ""
+        if above and len(structure) == len(above):
+            sequence = above
+            below.append(id)
     return FastaRecord(id, sequence, description)
+
+
+def _parse_alignment(numbered: Iterable[tuple[int, str]], name: str) -> Iterator[FastaRecord]:
+    """The rows of Stockholm and Clustal, whose blocks are one below the other; and their gaps."""
+    rows: dict[str, list[str]] = {}
+    descriptions: dict[str, str] = {}
+    for number, line in numbered:
+        words = line.split()
+        if words[:1] == ["#=GS"] and words[2:3] == ["DE"]:
+            descriptions[words[1]] = " ".join(words[3:])
+        elif line.startswith("//"):
+            yield from _aligned(rows, descriptions)
+            rows, descriptions = {}, {}
+        elif words and line[0] not in "# \t" and not _ALIGNMENT.match(line):
+            # Clustal may count the letters behind each line.
+            if len(words) - (len(words) == 3 and words[2].isdecimal()) != 2:
+                raise InputError.at(name, number, f"expected a name and its row; got {line[:40]!r}")
+            rows.setdefault(words[0], []).append(words[1])
+    yield from _aligned(rows, descriptions)
+
+
+def _aligned(rows: dict[str, list[str]], descriptions: dict[str, str]) -> Iterator[FastaRecord]:
+    for id, parts in rows.items():
+        yield FastaRecord(id, "".join(parts), descriptions.get(id, ""))
 
 
 def split_header(text: str) -> tuple[str, str]:
@@ -207,10 +346,20 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
         InputError: a line is not UTF-8 or has a control character, or a compressed file is damaged.
         OSError: the file cannot be opened.
     """
-    with _open_bytes(path) as file:
+    with contextlib.ExitStack() as stack:
+        if path == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise InputError("standard input is closed")
+            file: Any = sys.stdin.buffer
+        elif isinstance(path, (str, PathLike)):
+            file = stack.enter_context(open(path, "rb"))
+        else:
+            file = path
+        file = _decompressed(file if hasattr(file, "peek") else io.BufferedReader(file))
         text = io.TextIOWrapper(file, encoding="utf-8-sig")
         number = 0
         try:
+            _refuse_foreign(_FOREIGN_BYTES, file.peek(_BLOCK), name)
             for number, line in enumerate(text, 1):
                 control = _CONTROL.search(line)
                 if control is not None:
@@ -230,27 +379,8 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
                 text.detach()  # It would close standard input.
 
 
-@contextlib.contextmanager
-def _open_bytes(path: FilePath | IO[bytes]) -> Iterator[Any]:
-    """The decompressed bytes of a file or of standard input."""
-    with contextlib.ExitStack() as stack:
-        if path == STANDARD_INPUT:
-            if sys.stdin is None:
-                raise InputError("standard input is closed")
-            file: Any = sys.stdin.buffer
-        elif isinstance(path, (str, PathLike)):
-            file = stack.enter_context(open(path, "rb"))
-        else:
-            file = path
-        yield decompressed(file if hasattr(file, "peek") else io.BufferedReader(file))
-
-
-def decompressed(file: Any) -> Any:
-    """What an open file holds, decompressed if it is gzip, bzip2 or xz, by how it begins.
-
-    Args:
-        file: with `peek`.
-    """
+def _decompressed(file: Any) -> Any:
+    """What an open file holds, decompressed if it is gzip, bzip2 or xz, by how it begins."""
     start = file.peek(6)
     if start.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)

@@ -25,11 +25,16 @@ from ernie_rna.sequences.fasta import (
     FilePath,
     InputError,
     check_records,
+    parse_fasta,
     read_fasta,
     write_fasta,
 )
 
 Item = FastaRecord | str | tuple[str, str]
+
+# What a sequence without a header is called.
+UNNAMED = "RNA"
+_TYPED = frozenset("ACGUTNacgutn")
 
 # What no FASTA file can hold in a header: control characters, and halves of characters.
 _NO_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -51,8 +56,7 @@ class Source:
         """The same records from a FASTA file at `path`, which is written."""
         with open(path, "w", encoding="utf-8") as file:
             write_fasta(file, self.read())
-        # They are checked; what was let through as <unk> must pass again.
-        return Source(lambda: read_fasta(path, unknown="unk"))
+        return Source(lambda: parse_fasta(path, fspath(path)))  # They are checked.
 
     @contextlib.contextmanager
     def readable_twice(self) -> Iterator[Source]:
@@ -67,34 +71,48 @@ class Source:
 Sequences = FilePath | Mapping[str, str] | Iterable[Item] | Source
 
 
-def as_source(sequences: Sequences, unknown: str = "error") -> Source:
+def as_source(
+    sequences: Sequences, unknown: str = "error", degap: bool = False, keep_letters: bool = False
+) -> Source:
     """Where to get records from.
 
     Args:
         sequences: path of a FASTA file or a pipe, or "-" for standard input; path of a .parquet
-            file (extra `parquet`) with the columns id and sequence; a mapping of ids to sequences;
-            or any iterable of records, (id, sequence) pairs or sequences, which are called after
-            their places, "0", "1" and so on. A source is left as it is.
-        unknown: as for `fasta.read_fasta`.
+            file (extra `parquet`) with the columns id and sequence; a sequence of A, C, G, U, T
+            and N, if there is no such file, which is called `UNNAMED`; a mapping of ids to
+            sequences; or any iterable of records, (id, sequence) pairs or sequences, which are
+            called after their places, "0", "1" and so on. A source is left as it is.
+        unknown, degap, keep_letters: as for `fasta.read_fasta`.
+
+    Raises:
+        InputError: there is no file of a name that might be meant for a sequence.
     """
     if isinstance(sequences, Source):
         return sequences
+    how = (unknown, degap, keep_letters)
+    items: Iterable[Item] | None = None
+    name = "sequences"
     if isinstance(sequences, (str, PathLike)):
-        path = fspath(sequences)
-        if path.lower().endswith(".parquet"):
-            return Source(lambda: check_records(_read_parquet(path), path, unknown))
-        return Source(lambda: read_fasta(path, unknown), once=_is_stream(path))
-    items = sequences.items() if isinstance(sequences, Mapping) else sequences
-
-    def read() -> Iterator[FastaRecord]:
-        return check_records(_as_records(items, "sequences"), "sequences", unknown)
-
-    return Source(read, once=not isinstance(sequences, (Mapping, Sequence)))
-
-
-def _is_stream(path: str) -> bool:
-    """Whether what is there can be read once only, as `<(zcat rna.fa.gz)` of a shell."""
-    return path == STANDARD_INPUT or Path(path).is_fifo() or Path(path).is_char_device()
+        path = name = fspath(sequences)
+        is_typed = isinstance(sequences, str) and path.isalpha() and not Path(path).exists()
+        if is_typed and not set(path) <= _TYPED:
+            raise InputError(
+                f"{path}: there is no such file; a sequence that is typed in place of one has the "
+                "letters A, C, G, U, T and N alone"
+            )
+        if not is_typed and path.lower().endswith(".parquet"):
+            return Source(lambda: check_records(_read_parquet(path), path, *how))
+        if not is_typed:
+            is_stream = Path(path).is_fifo() or Path(path).is_char_device()  # <(zcat rna.fa.gz)
+            is_stream = is_stream or path == STANDARD_INPUT
+            return Source(lambda: read_fasta(path, *how), once=is_stream)
+        items = [(UNNAMED, path)]
+    elif isinstance(sequences, Mapping):
+        items = sequences.items()
+    else:
+        items = sequences
+    once = not isinstance(sequences, (str, Mapping, Sequence))
+    return Source(lambda: check_records(_as_records(items, name), name, *how), once)
 
 
 def _read_parquet(path: str) -> Iterator[FastaRecord]:
@@ -107,12 +125,9 @@ def _read_parquet(path: str) -> Iterator[FastaRecord]:
                 if name not in file.schema_arrow.names:
                     there = ", ".join(file.schema_arrow.names)
                     raise InputError(f"{path}: no column {name}; it has {there}")
-            rows = (
-                pair
-                for batch in file.iter_batches(1024, columns=names)
-                for pair in zip(*(batch.column(name).to_pylist() for name in names), strict=True)
-            )
-            yield from _as_records(rows, path)
+            for batch in file.iter_batches(1024, columns=names):
+                columns = (batch.column(name).to_pylist() for name in names)
+                yield from _as_records(zip(*columns, strict=True), path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):  # not of the format: there is no such file
             raise
@@ -121,29 +136,23 @@ def _read_parquet(path: str) -> Iterator[FastaRecord]:
 
 def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
     for index, item in enumerate(items):
-        yield _as_record(index, item, name)
-
-
-def _as_record(index: int, item: Item, name: str) -> FastaRecord:
-    try:
         pair = (str(index), item) if isinstance(item, str) else item
-        record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
-    except TypeError:
-        raise _no_record(index, repr(item), name) from None
-    if not isinstance(record.id, str) or not isinstance(record.sequence, str):
-        raise _no_record(index, f"{record.id!r}, {record.sequence!r}", name)
-    if record.id and record.id.split() != [record.id]:
-        raise InputError(f"{name}: the id {record.id!r} has blanks in it; give a single word")
-    text = f"{record.id} {record.description}"
-    broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
-    if broken:
-        raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is no character of a text")
-    return record
-
-
-def _no_record(index: int, found: str, name: str) -> InputError:
-    what = "expected a sequence, or an id and a sequence, as text"
-    return InputError(f"{name}: record {index + 1}: {what}; got {found[:80]}")
+        try:
+            record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
+            found = f"{record.id!r}, {record.sequence!r}"
+            fits = isinstance(record.id, str) and isinstance(record.sequence, str)
+        except TypeError:
+            found, fits = repr(item), False
+        if not fits:
+            what = "expected a sequence, or an id and a sequence, as text"
+            raise InputError(f"{name}: record {index + 1}: {what}; got {found[:80]}")
+        if record.id and record.id.split() != [record.id]:
+            raise InputError(f"{name}: the id {record.id!r} has blanks in it; give a single word")
+        text = f"{record.id} {record.description}"
+        broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
+        if broken:
+            raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is no character of a text")
+        yield record
 
 
 # ---------------------------------------------------------------------------------------------

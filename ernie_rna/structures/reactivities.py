@@ -14,11 +14,16 @@ each pair has two bases: a pair's logit changes by -(E_i + E_j) / RT, divided by
 logits to log-odds of the model (see `calibration`; 1 for attention scores, which are no logits,
 so that there the size of the shift is a convention). Deigan et al. add the energies to each stack
 of pairs, which counts the pairs inside of a stem twice; here each counts once.
+
+RDAT is the format of the RNA Mapping Database, rmdb.stanford.edu/deposit/specs. rdat_kit 1.8.1
+reads it too, but stops at a line AREA_PEAK_ERROR, which files before 0.32 have, and drops the first
+digit of a position that has no base before it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -28,14 +33,8 @@ import numpy as np
 
 from ernie_rna.options import ProbingOptions
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header
-from ernie_rna.sequences.tables import find_separator, read_rows
-from ernie_rna.structures.formats.lines import (
-    files_in,
-    numbered_lines,
-    parse_reactivity,
-    uncompressed,
-)
-from ernie_rna.structures.formats.rdat import read_rdat
+from ernie_rna.sequences.tables import find_separator, parse_decimal, read_rows
+from ernie_rna.structures.formats.by_extension import TABLES, files_in, numbered_lines, uncompressed
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
 # The bases that a reagent tells of.
@@ -43,7 +42,15 @@ _PROBES = {"shape": "ACGU", "dms": "AC"}
 _RT = 0.0019872 * 310.15  # kcal/mol
 # RNAstructure's bound: lower values, -999 as a rule, stand for no data.
 _NO_DATA = -500.0
-_TABLES, _BY_FILE = (".tsv", ".csv"), (".shape", ".map", ".rdat")
+_BY_FILE = (".shape", ".react", ".map", ".rdat")
+_POSITIONS = 999_999  # at most; of what is no RNA, more would be filled up in memory
+
+# A keyword of RDAT, in later versions with the number of the row behind a colon.
+_KEYWORD = re.compile(r"([A-Z_]+)(?::(\d{0,9}))?(?:\s+(.*))?$")
+_VALUES = ("REACTIVITY", "AREA_PEAK", "DATA")
+_ROW_ANNOTATIONS = ("ANNOTATION_DATA", "DATA_ANNOTATION")
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_PLACE = re.compile(r"([A-Za-z]?)(-?[0-9]{1,9})")
 
 
 class Profile(NamedTuple):
@@ -59,8 +66,6 @@ class Profile(NamedTuple):
 
 
 Reactivities = Mapping[str, Profile | Sequence[float] | np.ndarray]
-
-
 Record = TypeVar("Record", FastaRecord, Structure)
 
 
@@ -124,10 +129,13 @@ class Probing:
                     f"{bases[place]} in its reactivities"
                 )
         if absent:
-            shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+            shown, there = (
+                ", ".join(ids[:5]) + ", …" * (len(ids) > 5) for ids in (absent, [*self._profiles])
+            )
             raise InputError(
                 f"no reactivities of {len(absent)} sequences: {shown}; leave these out of the "
-                "input, or give them lines of -999"
+                f"input, or give them lines of -999; there are those of {there} (a file is called "
+                "after its RNA)"
             )
 
     def of(self, record: Record) -> np.ndarray:
@@ -187,47 +195,44 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
     """Reactivities by id, from a file or a folder; positions left out have no data.
 
     Args:
-        path: a .tsv or .csv with the columns id, position (from 1) and reactivity; or a .shape or
-            .map file as RNAstructure, ShapeMapper and ViennaRNA write them, whose lines begin with
-            position and reactivity, or position, base and reactivity, of the RNA that the file is
-            called after; or a .rdat file of the RNA Mapping Database, see
-            :func:`~ernie_rna.structures.formats.rdat.read_rdat`; or a folder of files of the last
-            three kinds.
+        path: a .tsv or .csv with the columns id, position (from 1) and reactivity; or a .shape,
+            .react or .map file as RNAstructure, ShapeMapper and ViennaRNA write them, whose lines
+            begin with position and reactivity, or position, base and reactivity, of the RNA that
+            the file is called after; or a .rdat file of the RNA Mapping Database, see `read_rdat`;
+            or a folder of files of the last kinds.
 
     Raises:
         ValueError: the extension is none of these, or the folder has no such file, or two of the
             same id.
-        InputError: a line has no position or no number, or a position is there twice; or what the
-            readers of tables and of .rdat say.
+        InputError: a line has no position or no number, or a position is there twice; or what
+            `tables.read_rows` and `read_rdat` say.
     """
     path = Path(path)
     suffix = uncompressed(path).suffix.lower()
     if path.is_dir():
-        return _read_folder(path)
-    if suffix not in (*_TABLES, *_BY_FILE):
+        profiles: dict[str, Profile] = {}
+        for file in files_in(path, _BY_FILE, "file of reactivities"):
+            for id, profile in read_reactivities(file).items():
+                if id in profiles:
+                    raise ValueError(f"{file}: another file of {path} has reactivities of {id}")
+                profiles[id] = profile
+        return profiles
+    if suffix not in (*TABLES, *_BY_FILE):
         raise ValueError(f"{path}: the extension must be one of .tsv, {', '.join(_BY_FILE)}")
     if suffix == ".rdat":
         return {id: Profile(values) for id, values in read_rdat(path).items()}
     found: dict[str, dict[int, tuple[str, float]]] = {}
-    for line, id, position, base, reactivity in _rows(path, suffix in _TABLES):
+    for line, id, position, base, reactivity in _rows(path, suffix in TABLES):
         own = found.setdefault(id, {})
-        place = _place(path, line, position)
-        if place in own:
-            raise InputError.at(path, line, f"position {place} of {id} is there already")
-        own[place] = base, reactivity
+        if not (position.isdecimal() and len(position) <= 6 and int(position) >= 1):
+            problem = f"{position[:40]!r} is no position, which count from 1 to {_POSITIONS}"
+            raise InputError.at(path, line, problem)
+        if int(position) in own:
+            raise InputError.at(path, line, f"position {int(position)} of {id} is there already")
+        own[int(position)] = base, reactivity
     if not found:
         raise InputError.at(path, 1, "no reactivities in this file")
     return {id: _profile(own) for id, own in found.items()}
-
-
-def _read_folder(path: Path) -> dict[str, Profile]:
-    found: dict[str, Profile] = {}
-    for file in files_in(path, _BY_FILE, "file of reactivities"):
-        for id, profile in read_reactivities(file).items():
-            if id in found:
-                raise ValueError(f"{file}: another file of {path} has reactivities of {id}")
-            found[id] = profile
-    return found
 
 
 def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, float]]:
@@ -235,25 +240,123 @@ def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, floa
     if is_table:
         comma = find_separator(path) == ";"
         for line, row in read_rows(path, ("id", "position", "reactivity")):
-            value = parse_reactivity(path, line, row["reactivity"], comma)
+            value = _reactivity(path, line, row["reactivity"], comma)
             yield line, split_header(row["id"])[0], row["position"], "N", value
         return
     for line, text in numbered_lines(path):
         position, *cells = text.split()
         base = cells.pop(0) if cells and len(cells[0]) == 1 and cells[0].isalpha() else "N"
-        value = parse_reactivity(path, line, cells[0] if cells else "")
+        value = _reactivity(path, line, cells[0] if cells else "")
         yield line, uncompressed(path).stem, position, base, value
-
-
-def _place(path: Path, line: int, text: str) -> int:
-    # Longer ones than this, of what is no RNA, would be filled up in memory.
-    if not (text.isdecimal() and len(text) <= 6 and int(text) >= 1):
-        problem = f"{text[:40]!r} is no position, which count from 1 to 999999"
-        raise InputError.at(path, line, problem)
-    return int(text)
 
 
 def _profile(own: Mapping[int, tuple[str, float]]) -> Profile:
     places = range(1, max(own) + 1)
     bases, values = zip(*(own.get(place, ("N", np.nan)) for place in places), strict=True)
     return Profile(np.array(values), "".join(bases))
+
+
+def _reactivity(path: FilePath, line: int, text: str, comma: bool = False) -> float:
+    """A number; nothing, and NA, are NaN."""
+    try:
+        return float("nan") if text.strip().upper() in ("NA", "") else parse_decimal(text, comma)
+    except ValueError as error:
+        problem = f"{error}; NaN or -999 stands for no data"
+        raise InputError.at(path, line, problem) from None
+
+
+def read_rdat(path: FilePath) -> dict[str, np.ndarray]:
+    """Reactivities by id, a number for each base of the sequence, NaN where a file has none.
+
+    The id is the name of the file without extension; of several rows of data (replicates, mutants,
+    conditions) `name.1`, `name.2` and so on, by the numbers that they have in the file. Position p
+    of SEQPOS is base p - OFFSET, counted from 1.
+
+    Raises:
+        InputError: there are several constructs, something is missing, no number or there twice, or
+            a position is beyond the sequence or has another base there.
+    """
+    once, rows, sequences = _parse_rdat(path)
+    for name in ("SEQUENCE", "SEQPOS"):
+        if not once.get(name, (0, ""))[1].replace(",", " ").split():
+            raise InputError.at(path, 1, f"no line {name}")
+    if not rows:
+        raise InputError.at(path, 1, f"no line {', '.join(_VALUES[:-1])} or {_VALUES[-1]}")
+    sequence = once["SEQUENCE"][1].replace(" ", "")
+    line, places = once["SEQPOS"]
+    offset = _integer(path, *once.get("OFFSET", (1, "0")))
+    bases: dict[int, None] = {}
+    for place in places.replace(",", " ").split():
+        base = _base(path, line, place, offset, sequence)
+        if base in bases:
+            raise InputError.at(path, line, f"{place} is in SEQPOS twice")
+        bases[base] = None
+    stem, most = uncompressed(path).stem, max(bases) + 1
+    found = {}
+    for number, (line, cells) in sorted(rows.items()):
+        length = len(sequences.get(number, sequence))
+        if len(cells) != len(bases):
+            problem = f"row {number} has {len(cells)} values for {len(bases)} of SEQPOS"
+            raise InputError.at(path, line, problem)
+        if most > length:
+            problem = f"row {number} has {length} bases, and SEQPOS names base {most}"
+            if number in sequences:
+                problem += "; if its sequence is of a primer, take that annotation out"
+            raise InputError.at(path, line, problem)
+        values = np.full(length, np.nan)
+        values[list(bases)] = [_reactivity(path, line, cell) for cell in cells]
+        found[f"{stem}.{number}" if len(rows) > 1 else stem] = values
+    return found
+
+
+def _parse_rdat(
+    path: FilePath,
+) -> tuple[dict[str, tuple[int, str]], dict[int, tuple[int, list[str]]], dict[int, str]]:
+    """What a file says of its construct, and the rows, each with its line; sequences of rows."""
+    once: dict[str, tuple[int, str]] = {}
+    rows: dict[int, tuple[int, list[str]]] = {}
+    sequences: dict[int, str] = {}
+    for line, text in numbered_lines(path):
+        match = _KEYWORD.match(text)
+        if match is None:
+            raise InputError.at(path, line, f"{text[:40]!r} begins with no keyword")
+        keyword, number, rest = match[1], match[2] or "", match[3] or ""
+        if keyword in (*_VALUES, *_ROW_ANNOTATIONS) and not number:
+            number, rest = split_header(rest)
+        if keyword in _VALUES:
+            row = _integer(path, line, number)
+            if row in rows:
+                raise InputError.at(path, line, f"row {row} is there already")
+            rows[row] = line, rest.replace(",", " ").split()
+        elif keyword in _ROW_ANNOTATIONS:
+            for annotation in rest.split():
+                if annotation.startswith("sequence:"):
+                    sequences[_integer(path, line, number)] = annotation.partition(":")[2]
+        elif keyword == "SEQUENCE" and number:
+            sequences[int(number)] = rest
+        elif keyword in ("NAME", "SEQUENCE", "OFFSET", "SEQPOS"):
+            if keyword in once:
+                more = "; give each construct its own file" if keyword == "NAME" else ""
+                raise InputError.at(path, line, f"a second line {keyword}{more}")
+            once[keyword] = line, rest.strip()
+    return once, rows, sequences
+
+
+def _base(path: FilePath, line: int, place: str, offset: int, sequence: str) -> int:
+    """Which base of the construct an entry of SEQPOS names, counted from 0."""
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        raise InputError.at(path, line, f"{place[:40]!r} of SEQPOS is no position")
+    base = int(match[2]) - offset - 1
+    where = f"{place} with OFFSET {offset} is"
+    if not 0 <= base < len(sequence):
+        raise InputError.at(path, line, f"{where} none of {len(sequence)} bases")
+    if differing_base(match[1], sequence[base]) is not None:
+        raise InputError.at(path, line, f"{where} base {base + 1}, which is {sequence[base]}")
+    return base
+
+
+def _integer(path: FilePath, line: int, text: str) -> int:
+    if not _INTEGER.fullmatch(text.strip()):
+        raise InputError.at(path, line, f"{text.strip()[:40]!r} is no whole number")
+    return int(text)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from ernie_rna.sequences.fasta import FilePath, split_header
 from ernie_rna.sequences.tables import find_separator, read_rows
 from ernie_rna.structures.evaluation import Evaluation, PairScore, mean_score
-from ernie_rna.structures.formats.by_extension import TABLES
-from ernie_rna.structures.formats.lines import uncompressed
+from ernie_rna.structures.formats.by_extension import TABLES, uncompressed
 from ernie_rna.structures.formats.structure import Structure
 
 # The last length of each group but the last one.

@@ -44,7 +44,7 @@ _choice = partial(option, group=_TRAINING, recorded=True)
 
 
 def _flag(name: str, text: str, group: str | None = _TRAINING, recorded: bool = True) -> Any:
-    return option(False, text, flag=(name, True, text), group=group, recorded=recorded)
+    return option(False, text, flag=(name, True), group=group, recorded=recorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         choices=("error", "unk"),
         group=_DATA,
     )
+    degap: bool = _flag("--degap", "take the gaps of aligned sequences out", _DATA)
 
     eval_file: Sequence[str | PathLike[str]] = _names(
         help="file to evaluate on, under its name", group=_SPLITS

@@ -103,7 +103,7 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
         InputError: a file or split is not there or unfit, or two have one name.
         OSError: a file cannot be opened.
     """
-    whole = read_file(train, options.sequence_column, options.unknown)
+    whole = read_file(train, options.sequence_column, options.unknown, options.degap)
     column = options.split_column
     splits = {"train": whole}
     if column is not None:
@@ -113,7 +113,7 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
     for path in map(Path, options.eval_file):
         if path.stem in splits:
             raise InputError(f"{path}: another split is called {path.stem!r}: rename the file")
-        splits[path.stem] = read_file(path, options.sequence_column, options.unknown)
+        splits[path.stem] = read_file(path, options.sequence_column, options.unknown, options.degap)
     return splits
 
 
@@ -126,7 +126,9 @@ def _split(rows: Rows, values: Sequence[str], column: str, value: str) -> Rows:
     return rows.take(places, value)
 
 
-def read_file(path: str | Path, sequence_column: str, unknown: str = "error") -> Rows:
+def read_file(
+    path: str | Path, sequence_column: str, unknown: str = "error", degap: bool = False
+) -> Rows:
     """The rows of a table, a FASTA file or files of structures, the sequences checked.
 
     FASTA has the column `sequence_column` alone. A .ct, .bpseq, .dbn or .db file, or a folder of
@@ -137,14 +139,18 @@ def read_file(path: str | Path, sequence_column: str, unknown: str = "error") ->
         StructureFormatError: a file of structures cannot be understood.
     """
     path = Path(path)
-    rows = _read(path, sequence_column, unknown)
+    rows = _read(path, sequence_column, unknown, degap)
     lines = (f"line {line}" for line in rows.lines)
-    for _ in check_records(map(FastaRecord, lines, rows.sequences), rows.name, unknown):
-        pass
-    return rows
+    records = map(FastaRecord, lines, rows.sequences)
+    checked = check_records(records, rows.name, unknown, degap)
+    cells = (
+        {**cells, sequence_column: record.sequence}
+        for cells, record in zip(rows.cells, checked, strict=True)
+    )
+    return replace(rows, cells=tuple(cells))
 
 
-def _read(path: Path, sequence_column: str, unknown: str) -> Rows:
+def _read(path: Path, sequence_column: str, unknown: str, degap: bool) -> Rows:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
     suffix = suffixes[-1] if suffixes else ""
     comma = False
@@ -155,7 +161,7 @@ def _read(path: Path, sequence_column: str, unknown: str) -> Rows:
             for one in known
         ]
     elif suffix in _FASTA:
-        found = [{sequence_column: record.sequence} for record in read_fasta(path, unknown)]
+        found = [{sequence_column: record.sequence} for record in read_fasta(path, unknown, degap)]
     else:
         comma = find_separator(path) == ";"
         table = list(read_rows(path))

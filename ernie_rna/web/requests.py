@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_rna.options import ServeOptions
 from ernie_rna.sequences.fasta import (
+    DEGAP_HINT,
     UNKNOWN_HINT,
     FastaRecord,
     InputError,
@@ -48,7 +49,8 @@ def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
         else:
             records = list(check_records([_bare(text)], "the input"))
     except InputError as error:
-        raise InputError(str(error).removesuffix(UNKNOWN_HINT)) from None
+        told = str(error).removesuffix(UNKNOWN_HINT).removesuffix(DEGAP_HINT)
+        raise InputError(told) from None
     _check_size("the input", len(records), limits.sequences, "sequences")
     together = sum(len(record.sequence) for record in records)
     _check_size("the input", together, limits.nucleotides, "nt together")

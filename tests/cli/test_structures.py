@@ -14,8 +14,12 @@ import torch
 
 from ernie_rna.cli import main as cli
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness, ErnieRnaModel
-from ernie_rna.structures.formats.by_extension import read_structures, write_structures
-from ernie_rna.structures.formats.dbn import TSV_HEADER, format_tsv
+from ernie_rna.structures.formats.by_extension import (
+    TSV_HEADER,
+    format_tsv,
+    read_structures,
+    write_structures,
+)
 from ernie_rna.structures.formats.structure import Structure
 from tests.conftest import ROOT, lively
 

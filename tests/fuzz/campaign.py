@@ -19,12 +19,10 @@ from pathlib import Path
 
 import torch
 
-from tests.fuzz.reader import Reader
+from tests.fuzz.readers import Reader
 
 # Of computing, for one input; the slowest that was found took half a second.
 SECONDS = 5
-_AT_ONCE = 200  # inputs between two messages, at most
-_OFTEN = 30  # seconds between two messages, one input more or less
 _WAIT = 600  # seconds for a sign of life; on a busy machine a process may get no turn for long
 MEMORY = 1 << 30  # bytes that a reader may take beyond what the process has
 
@@ -64,61 +62,59 @@ class Outcome:
 
 def run(reader: Reader, folder: Path, inputs: int, first: int = 0) -> Outcome:
     """Feed a reader with the inputs from number `first` on."""
+    context = multiprocessing.get_context("fork")
     outcome = Outcome(reader.name)
-    stop = first + inputs
     while outcome.inputs < inputs:
-        death = _attempt(reader, folder, outcome, first, stop, _AT_ONCE)
-        if death:  # Which of the inputs behind the last message it was tells a second attempt.
-            death = _attempt(reader, folder, outcome, first, stop, 1)
-        if death:
-            outcome.findings.append((first + outcome.inputs, death))
-            outcome.inputs += 1
+        ours, theirs = context.Pipe(duplex=False)
+        numbers = range(first + outcome.inputs, first + inputs)
+        child = context.Process(target=_feed, args=(reader, folder, numbers, theirs))
+        child.start()
+        theirs.close()
+        death = "the process died"
+        try:
+            while outcome.inputs < inputs:
+                if not ours.poll(_WAIT):
+                    child.kill()
+                    death = "waits for ever"
+                    break
+                outcome.add(ours.recv())
+        except EOFError:
+            pass
+        child.join()
+        if outcome.inputs < inputs:
+            death = f"{death} (exit code {child.exitcode})"
+            outcome.add(Outcome(reader.name, 1, findings=[(first + outcome.inputs, death)]))
     return outcome
 
 
-def _attempt(
-    reader: Reader, folder: Path, outcome: Outcome, first: int, stop: int, at_once: int
-) -> str:
-    """Add what a process reports of the inputs that are left; return of what it died, or ""."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    numbers = range(first + outcome.inputs, stop)
-    child = context.Process(target=_feed, args=(reader, folder, numbers, at_once, theirs))
-    child.start()
-    theirs.close()
-    death = ""
-    try:
-        while first + outcome.inputs < stop:
-            if not ours.poll(_WAIT):
-                child.kill()
-                death = "waits for ever"
-                break
-            outcome.add(ours.recv())
-    except EOFError:
-        death = "the process died"
-    child.join()
-    return death and f"{death} (exit code {child.exitcode})"
-
-
-def _feed(reader: Reader, folder: Path, numbers: range, at_once: int, theirs: Connection) -> None:
+def _feed(reader: Reader, folder: Path, numbers: range, theirs: Connection) -> None:
     torch.set_num_threads(1)  # The threads of the process that was forked are not there.
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGPROF, _alarm)
     path = folder / reader.file
-    inputs = reader.inputs(folder, numbers.start, numbers.stop)
     start_memory = 0
-    part = Outcome(reader.name)
-    sent = time.monotonic()
+    inputs = reader.inputs(folder, numbers.start, numbers.stop)
     for number, content in zip(numbers, inputs, strict=True):
         path.write_bytes(content)
         start_memory = start_memory or limit_memory()
-        part.add(_try(reader, path, number))
-        part.peak = _peak() - start_memory
-        late = time.monotonic() - sent > _OFTEN
-        if part.inputs == at_once or late or number == numbers[-1]:
-            theirs.send(part)
-            sent = time.monotonic()
-            part = Outcome(reader.name)
+        part = Outcome(reader.name, inputs=1)
+        start = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        limit = int(start + 2 * SECONDS) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        try:
+            reader.read(path)
+            part.results += 1
+        except reader.refuses as error:
+            part.refused[type(error).__name__] += 1
+        except TooSlowError:
+            part.findings.append((number, f"computes for more than {SECONDS} s"))
+        except Exception as error:
+            part.findings.append((number, describe(error)))
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        part.slowest, part.peak = time.process_time() - start, _peak() - start_memory
+        theirs.send(part)
     theirs.close()
     os._exit(0)
 
@@ -133,27 +129,6 @@ def limit_memory() -> int:
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _try(reader: Reader, path: Path, number: int) -> Outcome:
-    part = Outcome(reader.name, inputs=1)
-    start = time.process_time()
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    limit = int(start + 2 * SECONDS) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    try:
-        reader.read(path)
-        part.results += 1
-    except reader.refuses as error:
-        part.refused[type(error).__name__] += 1
-    except TooSlowError:
-        part.findings.append((number, f"computes for more than {SECONDS} s"))
-    except Exception as error:
-        part.findings.append((number, describe(error)))
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-    part.slowest = time.process_time() - start
-    return part
 
 
 def describe(error: BaseException) -> str:

@@ -14,14 +14,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz import campaign
 from tests.fuzz.mutations import MAX_BYTES, MUTATIONS
-from tests.fuzz.reader import Reader
-from tests.fuzz.readers import READERS
+from tests.fuzz.readers import READERS, Reader
 
-_NEEDS = {
-    "FASTA": "dnaio",
-    "embeddings, .h5": "h5py",
-    "embeddings, .parquet": "pyarrow",
-}
+_NEEDS = {"FASTA": "dnaio", "embeddings, .h5": "h5py", "embeddings, .parquet": "pyarrow"}
 FEW, MANY = 12, 10_000
 
 each_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY
 from ernie_rna.structures.contacts import solve_contacts
-from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.pairs import predict_pairs
 from ernie_rna.verify import load_own

@@ -49,6 +49,17 @@ def one_by_one(model, tokenizer, sequence, mask_pairing):
     return torch.stack(rows).numpy()
 
 
+def test_letters_are_kept_on_request(model, tmp_path):
+    tables = []
+    for keep in (False, True):
+        output = tmp_path / f"{keep}.tsv"
+        mutate({"odd": "acgtN"}, model, output, keep_letters=keep, progress=False)
+        tables.append([line.split("\t") for line in output.read_text().splitlines()[1:]])
+    plain, kept = tables
+    assert [row[2] for row in kept] == [letter for letter in "acgt" for _ in range(3)]
+    assert [[*row[:2], row[2].upper().replace("T", "U"), *row[3:]] for row in kept] == plain
+
+
 @pytest.mark.parametrize("mask_pairing", ["inference", "pretraining"])
 @pytest.mark.parametrize("batch_tokens", [1, 30, 4096])
 def test_equals_a_loop_over_positions(model, tokenizer, mask_pairing, batch_tokens):

@@ -70,7 +70,7 @@ def by_hand(model, tokenizer, sequence, task):
 def test_equals_the_model(tokenizer, task, batch_tokens):
     model = make_model(*MODELS[task])
     found = list(predict(SEQUENCES, model, batch_tokens=batch_tokens))
-    assert [(one.id, one.sequence) for one in found] == [*SEQUENCES.items()]
+    assert [(one.id, one.sequence) for one in found] == [*{**SEQUENCES, "two": "ACGUN"}.items()]
     for one in found:
         expected = by_hand(model, tokenizer, one.sequence, task)
         assert (one.task, one.values.dtype) == (task, np.float32)

@@ -135,16 +135,15 @@ def test_reads_every_code_of_the_vocabulary(read):
         pytest.param(b">a\n#AC\n", r"record 1 \(a\): it is empty", id="all of it a comment"),
         pytest.param(b">a\nAC>b\nAC", "'>' at position 3 .*letters only", id="> in a sequence"),
         pytest.param(b">a\n\n \n>b\nA\n", r"record 1 \(a\): it is empty", id="blank lines"),
-        pytest.param(b"@r\nACGU\n+\nIIII\n", "not a FASTA file", id="FASTQ"),
         pytest.param(b">a\nAC\n>b\n>c\nAC\n", r"record 2 \(b\): it is empty", id="empty"),
         pytest.param(b">a\nAC\n>b", r"record 2 \(b\): it is empty", id="empty, at the end"),
         pytest.param(b">a\nAC\n> \nAC\n", r"record 2 \(no id\): its header has no id", id="no id"),
         pytest.param(b">a x\nA\n>b\nA\n>a y\nC\n", "record 3: .* the id 'a' .*", id="id twice"),
         pytest.param(b">p\nMKTAYIAKQRQIS", r"\(p\): it looks like a protein: .* 'Q'", id="protein"),
         pytest.param(b">a\n" + b"ACGU" * 9 + b"E", "'E' at position 37 is no nucleotide", id="odd"),
-        pytest.param(b">a\nAC-GU\n", "'-' at position 3 .* gap .*take the gaps out", id="gap"),
+        pytest.param(b">a\nAC-GU\n", "'-' at position 3 .* take the gaps out; --degap", id="gap"),
         pytest.param(b">a\nAC..GU\n", "gap of an alignment", id="gap, dots"),
-        pytest.param(b">a\nACGU ACGU\n", "' ' at position 5", id="blank"),
+        pytest.param(b">a\nACGU ACGU\n", "' ' at position 5 .*but a blank", id="blank"),
         pytest.param(b">a\n1 ACGU\n", "'1' at position 1 .*letters only", id="GenBank's numbers"),
         pytest.param(b">a\nACG<mask>U\n", "'<' at position 4 .*letters only", id="mask"),
         pytest.param(b">a\nAC\n>b\nAC\x00GU\n", "line 4: control character 0x00", id="NUL"),
@@ -168,6 +167,115 @@ def test_refuses(read, content, message):
         read(content)
 
 
+SHEET = "a spreadsheet .*save it as CSV"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 xl/workbook.xml", SHEET),
+        (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", SHEET),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", SHEET),
+        (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 word/document.xml", "save it as plain text"),
+        (b"PK\x03\x04 rna.fasta", r"a zip archive: unpack it: unzip \S+in.fasta$"),
+        (b"\0" * 257 + b"ustar", r"a tar archive: unpack it: tar -xf \S+in.fasta$"),
+        (gzip.compress(b"\0" * 257 + b"ustar"), "a tar archive"),
+        (b"\x28\xb5\x2f\xfd", "by zstd: unpack it: zstd -d "),
+        (b"7z\xbc\xaf", "an archive: unpack it"),
+        (b"%PDF-1.4\n", "a PDF: copy the sequences into a text file"),
+        (gzip.compress(b"BAM\x01"), r"aligned reads \(BAM\): samtools fasta "),
+        (b"PAR1", "let its name end in .parquet"),
+        (b"@r\nACGU\n+\nIIII\n", r"reads \(FASTQ\): awk "),
+        (b"@HD\tVN:1.6\n", r"aligned reads \(SAM\): samtools fasta "),
+        (b"LOCUS       RNA7\n", "GenBank record: .* SeqIO.convert.*'genbank'"),
+        (b"ID   X5; SV 1\n", "EMBL record: .* SeqIO.convert.*'embl'"),
+        (b"HEADER    RNA\n", "structure in space"),
+        (b"<!DOCTYPE html>\n", "a page of the web"),
+        (b'{"id": "a"}\n', "a file of JSON"),
+        (b"id\tsequence\na\tACGU\n", "a table: predict and finetune read tables"),
+        (b"# STOCKHOLM 1.0\na AC-GU\n", "an alignment: --degap reads"),
+        (b"\nCLUSTAL W (1.8)\na AC-GU\n", "an alignment: --degap reads"),
+    ],
+)  # fmt: skip
+def test_files_of_other_kinds_are_named_with_the_way_out(read, content, message):
+    with pytest.raises(InputError, match=f"in.fasta: this is .*{message}"):
+        read(content)
+
+
+def test_the_command_that_makes_fasta_of_reads(tmp_path):
+    path = tmp_path / "reads.fastq"
+    path.write_text("@a 1\nACGU\n+\nIIII\n@b\nGG\n+a\n@@\n")
+    with pytest.raises(InputError, match="reads") as error:
+        list(read_fasta(path))
+    command = str(error.value).partition("(FASTQ): ")[2]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    records = [FastaRecord("a", "ACGU", "1"), FastaRecord("b", "GG")]
+    assert list(read_fasta(tmp_path / "rna.fasta")) == records
+
+
+STOCKHOLM = b"""# STOCKHOLM 1.0
+#=GF ID tiny
+#=GS one DE first RNA
+
+one AC-GU
+two .NRY_
+#=GC SS_cons <...>
+
+one acgt
+two N~--
+//
+"""
+CLUSTAL = b"CLUSTAL W (1.83)\n\none AC-GU 4\ntwo -NRY-\n    *\n\none acgt 8\ntwo ---N 4\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "description"),
+    [
+        (b">one first RNA\nAC-G.U\na~c_gt\n>two\n-NRYN-\n", "first RNA"),
+        (STOCKHOLM, "first RNA"),
+        (STOCKHOLM.replace(b"//\n", b""), "first RNA"),
+        (CLUSTAL, ""),
+    ],
+)
+def test_gaps_are_taken_out_on_request(read, content, description):
+    expected = [FastaRecord("one", "ACGUacgt", description), RECORDS[1]]
+    assert read(content, degap=True) == expected
+    assert read(content, degap=True, keep_letters=False)[0].sequence == "ACGUACGU"
+
+
+def test_what_is_wrong_in_an_alignment(read):
+    with pytest.raises(InputError, match=r"record 2 \(b\): it is empty"):
+        read(b">a\nA-\n>b\n--\n", degap=True)
+    with pytest.raises(InputError, match="line 2: expected a name and its row; got 'a AC GU'"):
+        read(b"# STOCKHOLM 1.0\na AC GU\n", degap=True)
+
+
+def test_gaps_that_are_read_as_unknown_letters_count(read):
+    with pytest.warns(UserWarning, match="gaps in 1 of 2 sequences .* positions count them"):
+        assert read(b">a\nA-.C\n>b\nGG\n", unknown="unk")[0].sequence == "A-.C"
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        b"(((..)))\n",
+        b"........\n",
+        b"(((..))) ( -4.10)\n(({..})) [ -5.0]\n frequency 0.5\n",
+        b"(((.\n.)))\n",
+        b"|xx..<>.\n",
+    ],
+)
+def test_structures_below_sequences_are_passed_over(read, below):
+    with pytest.warns(UserWarning, match="structures below 1 sequences .* first below one"):
+        assert read(PLAIN.replace(b">two", below + b">two")) == RECORDS
+
+
+@pytest.mark.parametrize("below", [b"(((..))\n", b"((..\n(("])
+def test_what_is_below_a_sequence_and_no_structure_of_it(read, below):
+    with pytest.raises(InputError, match=r"'\(' at position 9"):
+        read(PLAIN.replace(b">two", below + b">two"))
+
+
 def test_a_header_may_have_any_letters(read):
     (record,) = read(">a Müller, 5' UTR — é\nACGU\n".encode())
     assert record.description == "Müller, 5' UTR — é"
@@ -181,8 +289,8 @@ def test_unknown_letters_on_request(read):
 
 
 def test_foreign_characters_that_are_no_letters(read):
-    (record,) = read(">a\nACGÜ-.1\n".encode(), unknown="unk")
-    assert record.sequence == "ACGÜ-.1"
+    (record,) = read(">a\nACGÜ?1\n".encode(), unknown="unk")
+    assert record.sequence == "ACGÜ?1"
     for content in (b">a\nAC<mask>\n", b">a\nAC\tG\n"):
         with pytest.raises(InputError, match="letters only"):
             read(content, unknown="unk")

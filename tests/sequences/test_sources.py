@@ -3,6 +3,7 @@
 import gzip
 import os
 import threading
+import warnings
 
 import pytest
 
@@ -17,8 +18,7 @@ FULL = "--long full computes it whole"
 
 
 @pytest.mark.parametrize(
-    ("choices", "ways"),
-    [(("error", "window", "full"), WINDOW + FULL), (("error", "full"), FULL)],
+    ("choices", "ways"), [(("error", "window", "full"), WINDOW + FULL), (("error", "full"), FULL)]
 )
 def test_long_sequences_are_named(choices, ways):
     source = as_source(RNAS)
@@ -77,6 +77,34 @@ def test_takes_sequences_from_anywhere(sequences, once):
     assert source.once == once
     assert as_source(source) is source
     assert [*source.read()] == [FastaRecord("0", "ACGU"), FastaRecord("1", "GG")]
+
+
+def test_a_sequence_may_be_typed_in_place_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [*as_source("GGggAAtT").read()] == [FastaRecord("RNA", "GGGGAAUU")]
+    assert not as_source("GGAA").once
+    (tmp_path / "GGAA").write_text(">a\nCC\n")
+    assert [*as_source("GGAA").read()] == [FastaRecord("a", "CC")]
+    with pytest.raises(InputError, match=r"^rna: there is no such file; .* A, C, G, U, T and N"):
+        as_source("rna")
+    with pytest.raises(FileNotFoundError):
+        survey(as_source("rna.fasta").read())
+
+
+def test_what_is_passed_over_is_said_once(tmp_path):
+    (tmp_path / "in.fasta").write_text(">a\nGAAC\n(..)\n")
+    source = as_source(tmp_path / "in.fasta")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert [record.sequence for _ in range(2) for record in source.read()] == ["GAAC"] * 2
+    assert len(said) == 1
+
+
+def test_letters_are_those_of_rna_unless_they_are_kept():
+    records = [("a", "acgTn-é")]
+    assert next(as_source(records, "unk").read()).sequence == "ACGUN-é"
+    assert next(as_source(records, "unk", keep_letters=True).read()).sequence == "acgTn-é"
+    assert next(as_source(records, "unk", degap=True).read()).sequence == "ACGUNé"
 
 
 def test_what_can_be_read_once_is_kept(tmp_path):

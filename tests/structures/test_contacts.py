@@ -13,7 +13,7 @@ from ernie_rna.structures.contacts import (
     solve_contacts,
     symmetrize,
 )
-from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.pairs import predict_pairs
 from tests.golden_folder import GOLDEN

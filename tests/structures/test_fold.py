@@ -21,8 +21,7 @@ from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.tables import read_rows
 from ernie_rna.structures.confidence import base_reliabilities
 from ernie_rna.structures.fold import FoldTask, fold
-from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.by_extension import format_ct, read_structures
 from ernie_rna.structures.formats.structure import Structure
 from tests.golden_folder import GOLDEN, write_golden_folder
 
@@ -147,13 +146,15 @@ def test_a_folder_and_other_precisions(tmp_path, rnas):
     assert 0 < np.abs(exact.matrix - rough.matrix).max() < 1
 
 
-def test_letters_are_kept_and_only_nucleotides_pair(encoder, rnas):
+def test_letters_are_those_of_rna_unless_kept_and_only_nucleotides_pair(encoder, rnas):
     upper = rnas["trna_arg"]
     lower = upper.replace("U", "T").lower()
     changed = upper[:11] + "N" + upper[12:]
     one, two, three = fold([upper, lower, changed], encoder)
     assert one.structure.pairs == two.structure.pairs
-    assert two.structure.sequence == lower
+    assert two.structure.sequence == upper
+    (kept,) = fold([lower], encoder, keep_letters=True)
+    assert (kept.structure.sequence, kept.structure.pairs) == (lower, one.structure.pairs)
     assert 11 not in {base for pair in three.structure.pairs for base in pair}
 
 

@@ -12,7 +12,7 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, Er
 from ernie_rna.run.attention_scores import run_head
 from ernie_rna.run.loading import load_model, tokenize
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.formats.ct import format_ct
+from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.pairing_maps import NOT_SEEN, HeadMaps, ScoreMaps, load_maps, windowed_map
 from tests.conftest import lively
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder

@@ -73,3 +73,11 @@ def test_a_header_of_many_columns_is_read_in_no_time(tmp_path):
     with pytest.raises(InputError, match="two columns are called '7'"):
         read_file(path, "sequence")
     assert time.process_time() - start < 5  # 0.1 s; hours where each was compared with all
+
+
+def test_gaps_are_taken_out_on_request(tmp_path):
+    (tmp_path / "in.tsv").write_text("sequence\tlabel\nAC-GU\tx\n")
+    with pytest.raises(InputError, match=r"in.tsv: record 1 \(line 2\): '-' at position 3"):
+        read_file(tmp_path / "in.tsv", "sequence")
+    rows = read_file(tmp_path / "in.tsv", "sequence", degap=True)
+    assert rows.cells == ({"sequence": "ACGU", "label": "x"},)

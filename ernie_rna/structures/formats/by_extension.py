@@ -3,34 +3,33 @@
 Every ``format_*`` gives the text of one structure, and every ``read_*`` is its inverse that also
 takes what other programs write, compressed or not. The id is the first word of a header, or the
 file's name, and the rest a description. What is wrong with a file is raised as an `InputError`,
-with the file and the line.
+with the file and the line. The files count bases from 1 and write 0 for "unpaired"; in memory
+positions count from 0.
 """
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from os import fspath
 from pathlib import Path
+from typing import NamedTuple
 
-from ernie_rna.sequences.fasta import FilePath
-from ernie_rna.structures.formats.ct import format_bpseq, format_ct, read_bpseq, read_ct
-from ernie_rna.structures.formats.dbn import TSV_HEADER, format_dbn, format_tsv, read_dbn, read_tsv
-from ernie_rna.structures.formats.lines import files_in, uncompressed
+from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, split_header
+from ernie_rna.sequences.tables import find_separator, format_row, read_rows
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
 
-# The text of a structure in each format; a table has `TSV_HEADER` above it.
-FORMATTERS: dict[str, Callable[[Structure], str]] = {
-    ".dbn": format_dbn,
-    ".db": format_dbn,
-    ".tsv": format_tsv,
-    ".ct": format_ct,
-    ".bpseq": format_bpseq,
-}
 TABLES = (".tsv", ".csv")
-_READERS: dict[str, Callable[[FilePath], list[Structure]]] = {
-    ".ct": read_ct,
-    ".nopct": read_ct,
-    ".bpseq": read_bpseq,
-    ".dbn": read_dbn,
-    ".db": read_dbn,
-}
+TSV_HEADER = "id\tsequence\tdot_bracket\tdescription\n"
+
+_DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
+# What RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
+_ENERGY = re.compile(
+    r"^(ENERGY|dG)\s*[=:]\s*\S+(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*", re.IGNORECASE
+)
+_NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
+# The length, behind a word where Sfold writes it, and what follows.
+_CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
+_SIGNS = frozenset("()[]{}<>.")  # at least one is in any structure, and none in a sequence
 
 
 def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
@@ -79,3 +78,313 @@ def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
         raise ValueError(f"{path}: .bpseq holds one structure, not {len(structures)}")
     text = TSV_HEADER * (suffix == ".tsv") + "".join(map(FORMATTERS[suffix], structures))
     Path(path).write_text(text, encoding="utf-8", newline="\n")
+
+
+def uncompressed(path: FilePath) -> Path:
+    """The name that a file has without its compression."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2", ".xz") else path
+
+
+def files_in(folder: Path, extensions: Iterable[str], what: str) -> list[Path]:
+    """The files of a folder with one of some extensions, compressed or not, by name.
+
+    Raises:
+        ValueError: there is none; `what` says what such files are.
+    """
+    known = list(extensions)
+    files = [one for one in folder.iterdir() if uncompressed(one).suffix.lower() in known]
+    if not files:
+        raise ValueError(f"{folder}: no {what} in this folder ({', '.join(known)})")
+    return sorted(files)
+
+
+def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines that are not blank, and not comments (#) unless asked for."""
+    for line, text in read_lines(path, fspath(path)):
+        text = text.strip()
+        if text and (comments or not text.startswith("#")):
+            yield line, text
+
+
+def _read_header(path: FilePath, text: str) -> tuple[str, str]:
+    """Id (that of the file where there is none) and description, without an energy before them."""
+    id, description = split_header(_ENERGY.sub("", text.strip()))
+    return id or uncompressed(path).stem, description
+
+
+def _name_in_comment(text: str) -> str | None:
+    """The name in a line ``#Name: name`` (bpRNA) or ``Filename: name.bpseq`` (CRW)."""
+    match = _NAME.match(text)
+    return (match[1] or match[2]) if match else None
+
+
+# ---------------------------------------------------------------------------------------------
+# A row for each base, with the partner's number
+
+
+def format_ct(structure: Structure) -> str:
+    r"""The .ct text of a structure, tab-separated as the authors' ``predict_ss_rna.py`` writes it.
+
+    A header with length and id; then for each base its number, the base, the numbers before and
+    after (0 at the ends), that of its partner (0: unpaired), and its number again.
+
+    >>> print(format_ct(Structure("tiny", "GAAC", [(0, 3)])).replace("\t", " "), end="")
+    4 tiny
+    1 G 0 2 4 1
+    2 A 1 3 0 2
+    3 A 2 4 0 3
+    4 C 3 0 1 4
+    """
+    length = len(structure.sequence)
+    rows = [f"{length}\t{structure.header}\n"]
+    bases = zip(structure.sequence, structure.partners, strict=True)
+    for number, (base, partner) in enumerate(bases, 1):
+        following = number + 1 if number < length else 0
+        rows.append(f"{number}\t{base}\t{number - 1}\t{following}\t{partner}\t{number}\n")
+    return "".join(rows)
+
+
+def read_ct(path: FilePath) -> list[Structure]:
+    """Read the structures of a .ct file; the inverse of :func:`format_ct`.
+
+    Fields may be separated by any white space and rows may have more than six. A header is the
+    length and the id, with an energy between them or not; a structure without an id is called after
+    the file, and so is the only one of a file that RNAfold has given an energy and a number.
+    Comments (``#``) and the lines ``Filename:``, ``Organism:`` and so on of the Comparative RNA Web
+    are passed over.
+
+    Raises:
+        InputError: there is no structure, or one has no header, or fewer or more rows than it says;
+            a row's number is out of turn; a partner does not exist or does not point back.
+    """
+    # Of each structure the lines before its rows, and its rows.
+    blocks: list[tuple[list[tuple[int, str]], list[_BaseRow]]] = [([], [])]
+    for line, text in numbered_lines(path):
+        row = _base_row(line, text, columns=6, partner=4)
+        if blocks[-1][1] and (row is None or row.number == 1):
+            blocks.append(([], []))
+        if row is None:
+            blocks[-1][0].append((line, text))
+        else:
+            blocks[-1][1].append(row)
+    if blocks == [([], [])]:
+        raise InputError.at(path, 1, "no structure in this file")
+    structures = []
+    for header, rows in blocks:
+        found = next(filter(None, (_CT_HEADER.match(text) for _, text in reversed(header))), None)
+        if found is None:
+            first = rows[0].line if rows else header[0][0]
+            problem = "expected a header with the number of bases and a name"
+            raise InputError.at(path, first, problem)
+        if len(rows) != int(found[1]):
+            line = rows[-1].line if rows else header[-1][0]
+            problem = f"the header says {int(found[1])} bases; the rows end here, after {len(rows)}"
+            raise InputError.at(path, line, problem)
+        rest = found[2] or ""
+        id, description = _read_header(path, rest)
+        if id.isdecimal() and len(blocks) == 1 and _ENERGY.match(rest):
+            id = uncompressed(path).stem
+        structures.append(_from_rows(path, id, rows, description))
+    return structures
+
+
+def format_bpseq(structure: Structure) -> str:
+    """The .bpseq text of a structure: each base's number, the base, and its partner or 0.
+
+    >>> print(format_bpseq(Structure("tiny", "GAAC", [(0, 3)])), end="")
+    #Name: tiny
+    1 G 4
+    2 A 0
+    3 A 0
+    4 C 1
+    """
+    rows = enumerate(zip(structure.sequence, structure.partners, strict=True), 1)
+    return f"#Name: {structure.header}\n" + "".join(
+        f"{n} {base} {partner}\n" for n, (base, partner) in rows
+    )
+
+
+def read_bpseq(path: FilePath) -> list[Structure]:
+    """Read the structure of a .bpseq file; the inverse of :func:`format_bpseq`.
+
+    Lines before the first row may be comments (``#``) or the ``Filename:``, ``Organism:`` … of the
+    Comparative RNA Web. The id is that of ``#Name:`` or ``Filename:``, or else the file's name.
+
+    Returns:
+        A list of one structure, for symmetry with the other readers.
+
+    Raises:
+        InputError: a row is not "number base partner" or its number is out of turn; a partner does
+            not exist or does not point back; or there are no rows.
+    """
+    name, line = "", 1
+    rows: list[_BaseRow] = []
+    for line, text in numbered_lines(path, comments=True):
+        row = _base_row(line, text, columns=3, partner=2)
+        if row is not None and len(text.split()) == 3:
+            rows.append(row)
+        elif rows and not text.startswith("#"):
+            raise InputError.at(path, line, f"expected 'number base partner', got {text!r}")
+        else:
+            name = _name_in_comment(text) or name
+    if not rows:
+        raise InputError.at(path, line, "no row 'number base partner' in this file")
+    id, description = _read_header(path, name)
+    return [_from_rows(path, id, rows, description)]
+
+
+class _BaseRow(NamedTuple):
+    """One base of a .ct or .bpseq file, with the numbers as in the file."""
+
+    line: int
+    number: int
+    base: str
+    partner: int
+
+
+def _base_row(line: int, text: str, columns: int, partner: int) -> _BaseRow | None:
+    """A line with at least so many columns, numbers all but the second; None for another."""
+    fields = text.split()
+    numbers = [*fields[:1], *fields[2:columns]]
+    # Python turns down numbers of 4301 digits.
+    if len(fields) < columns or not all(n.isdecimal() and len(n) <= _DIGITS for n in numbers):
+        return None
+    return _BaseRow(line, int(fields[0]), fields[1], int(fields[partner]))
+
+
+def _from_rows(path: FilePath, id: str, rows: list[_BaseRow], description: str) -> Structure:
+    for expected, row in enumerate(rows, 1):
+        back = rows[row.partner - 1].partner if row.partner <= len(rows) else 0
+        if row.number != expected:
+            problem = f"base {row.number} where {expected} was expected"
+        elif len(row.base) != 1:
+            problem = f"a base is one letter, not {row.base!r}"
+        elif row.partner == row.number or row.partner > len(rows):
+            problem = f"base {row.number} of {len(rows)} cannot pair with {row.partner}"
+        elif row.partner and back != row.number:
+            problem = f"base {row.number} pairs with {row.partner}, which pairs with {back}"
+        else:
+            continue
+        raise InputError.at(path, row.line, problem)
+    pairs = [(row.number - 1, row.partner - 1) for row in rows if row.partner > row.number]
+    return Structure(id, "".join(row.base for row in rows), pairs, description)
+
+
+# ---------------------------------------------------------------------------------------------
+# Dot-bracket text
+
+
+def format_dbn(structure: Structure) -> str:
+    """The .dbn text of a structure: a FASTA record with a dot-bracket line below the sequence.
+
+    >>> print(format_dbn(Structure("tiny", "GAAAC", [(0, 4)], "RNA")), end="")
+    >tiny RNA
+    GAAAC
+    (...)
+    """
+    return f">{structure.header}\n{structure.sequence}\n{structure.dot_bracket}\n"
+
+
+def read_dbn(path: FilePath) -> list[Structure]:
+    """Read the structures of a .dbn file; the inverse of :func:`format_dbn`.
+
+    A record is a header (``>id description``, or bpRNA's ``#Name: id``; without it the file's name
+    is the id), then the sequence and the structure, each on one line or broken into as many lines
+    as the other; a record without a sequence is another structure of the sequence before. An
+    energy, behind the structure as RNAfold writes it or before the id as RNAstructure does, is
+    passed over, and so are other comments.
+
+    Raises:
+        InputError: a sequence has no structure or one of another length, there is a blank in one of
+            them, or the structure is not dot-bracket.
+    """
+    # Header, number of its line, and the lines that follow it.
+    records: list[tuple[str, int, list[str]]] = []
+    for line, text in numbered_lines(path, comments=True):
+        header = text[1:] if text.startswith(">") else _name_in_comment(text)
+        if header is not None:
+            records.append((header, line, []))
+        elif not text.startswith("#"):
+            if not records:
+                records.append(("", line, []))
+            word, rest = split_header(text)
+            # What may follow a sequence or structure has a number: an energy, a frequency.
+            if rest and not any(character.isdigit() for character in rest):
+                problem = f"a blank behind position {len(word)}; sequence and structure have none"
+                raise InputError.at(path, line, problem)
+            records[-1][2].append(word)
+    if not records:
+        raise InputError.at(path, 1, "no sequence and structure in this file")
+    sequence, structures = "", []
+    for header, line, body in records:
+        id, description = _read_header(path, header)
+        half, whole = len(body) // 2, "".join(body)
+        if sequence and len(whole) == len(sequence) and _SIGNS & set(body[0]):
+            text = whole
+        else:
+            sequence, text = "".join(body[:half]), "".join(body[half:])
+        fits = sequence and len(sequence) == len(text) and _SIGNS & set(text)
+        if not fits or _SIGNS & set(sequence):
+            problem = f"expected one sequence and one structure of its length for {id!r}"
+            raise InputError.at(path, line, problem)
+        structures.append(_from_text(path, line, id, sequence, text, description))
+    return structures
+
+
+def format_tsv(structure: Structure) -> str:
+    """A line below `TSV_HEADER`."""
+    return format_row(
+        structure.id, structure.sequence, structure.dot_bracket, structure.description
+    )
+
+
+def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
+    """Read a table whose first line names its columns; inverse of :func:`format_tsv`.
+
+    Args:
+        path: the table, see `tables`, with the columns id and ``column``. Without a column
+            sequence, all bases are N; what follows the first word of an id is its description,
+            unless a column description has one.
+        column: which column holds the structures.
+
+    Raises:
+        InputError: the table is none, sequence and structure differ in length, or the structure is
+            not dot-bracket.
+    """
+    structures = []
+    for line, row in read_rows(path, ("id", column), find_separator(path)):
+        id, description = split_header(row["id"])
+        text = row[column]
+        sequence = row.get("sequence", "N" * len(text))
+        if len(sequence) != len(text):
+            raise InputError.at(path, line, f"sequence and {column} of {id!r} differ in length")
+        description = row.get("description") or description
+        structures.append(_from_text(path, line, id, sequence, text, description))
+    return structures
+
+
+def _from_text(
+    path: FilePath, line: int, id: str, sequence: str, text: str, description: str
+) -> Structure:
+    try:
+        return Structure(id, sequence, from_dot_bracket(text), description)
+    except ValueError as error:
+        raise InputError.at(path, line, f"structure of {id!r}: {error}") from error
+
+
+# The text of a structure in each format; a table has `TSV_HEADER` above it.
+FORMATTERS: dict[str, Callable[[Structure], str]] = {
+    ".dbn": format_dbn,
+    ".db": format_dbn,
+    ".tsv": format_tsv,
+    ".ct": format_ct,
+    ".bpseq": format_bpseq,
+}
+_READERS: dict[str, Callable[[FilePath], list[Structure]]] = {
+    ".ct": read_ct,
+    ".nopct": read_ct,
+    ".bpseq": read_bpseq,
+    ".dbn": read_dbn,
+    ".db": read_dbn,
+}

@@ -29,8 +29,7 @@ from ernie_rna.run.outputs import (
 )
 from ernie_rna.run.runner import Output, Write, text_output
 from ernie_rna.sequences.tables import format_row
-from ernie_rna.structures.formats.by_extension import FORMATTERS
-from ernie_rna.structures.formats.dbn import TSV_HEADER
+from ernie_rna.structures.formats.by_extension import FORMATTERS, TSV_HEADER
 
 if TYPE_CHECKING:
     from ernie_rna.structures.fold import Fold
