@@ -103,8 +103,7 @@ def predict(
         from ernie_rna.training.rows import read_file
 
         table = read_file(fspath(sequences), options.sequence_column, options.unknown)
-        texts = table.column(options.sequence_column, "--sequence-column")
-        named = zip(table.lines, texts, strict=True)
+        named = zip(table.lines, table.sequences, strict=True)
         records = [FastaRecord(f"line {line}", text) for line, text in named]
         sequences = Source(lambda: iter(records))  # They are checked.
     if options.label_columns and (table is None or output is None):
@@ -138,19 +137,16 @@ class PredictTask(Task[Prediction]):
     def load(self, source: Any, device: str | None) -> None:
         from ernie_rna.model import modeling_ernie_rna as models
         from ernie_rna.run.loading import load, read_config
-        from ernie_rna.training.options import FinetuneOptions
         from ernie_rna.training.tasks import TASKS
 
         options = self.options
         config: Any = read_config(source, options.revision)
         self._task = _find_task(source, config)
-        self._of_bases, self._of_numbers = self._task in _OF_BASES, self._task in _OF_NUMBERS
+        self._trained = TASKS[self._task](options)
+        self._of_bases, self._of_numbers = self._trained.of_bases, self._trained.of_numbers
         self._names = tuple(config.id2label[place] for place in range(config.num_labels))
         if self._task == "ribosome-loading" and len(self._names) > 1:  # the authors' model
             self._names = ("mrl",)
-        labels = ("label_column", "label_separator", "ignore_label")
-        given = {name: getattr(options, name) for name in labels}
-        self._trained = TASKS[self._task](FinetuneOptions(task=self._task, **given))
         self._trained.names = list(self._names)
         own = [f"{'predicted' if self._of_numbers else 'p'}_{name}" for name in self._names]
         where = ["position", "base"] if self._of_bases else []
@@ -171,14 +167,8 @@ class PredictTask(Task[Prediction]):
 
         batch = tokenize([record.sequence for record in records], self.model.device)
         output = run_head(self.model, *batch, self.options.pairing_scores)
-        values = output.logits.float()
-        if self._task == "ribosome-loading":
-            values = output.predictions[:, None]
-        elif self._task == "multi-label":
-            values = values.sigmoid()
-        elif not self._of_numbers:
-            values = values.softmax(dim=-1)
-        for record, own in zip(records, values.cpu().numpy(), strict=True):
+        values = self._trained.values(output).cpu().numpy()
+        for record, own in zip(records, values, strict=True):
             if self._of_bases:
                 own = own[1 : 1 + len(record.sequence)]
             if not np.isfinite(own).all():
@@ -215,11 +205,7 @@ class PredictTask(Task[Prediction]):
         if self._labels is None or not self._written:
             return {}
         values = np.concatenate([np.atleast_2d(one) for one in self._written])
-        if self._task == "multi-label":
-            values = values > 0.5
-        elif not self._of_numbers:
-            values = values.argmax(axis=-1)
-        return dict(self._trained.metrics(values, self._labels))
+        return self._trained.metrics(self._trained.decide(values), self._labels)
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
         about = super().metadata(found, given)
@@ -264,14 +250,13 @@ class PredictTask(Task[Prediction]):
     def _read_labels(self) -> np.ndarray:
         """The labels of the table, read as in fine-tuning: InputError names the line of one that
         the model cannot predict."""
-        options, columns = self.options, self.options.label_columns
-        several = self._of_numbers or (self._task == "multi-label" and len(columns) > 1)
+        columns = self.options.label_columns
+        several = self._of_numbers or self._trained.several
         if len(columns) != (len(self._names) if several else 1):
             due = f"{len(self._names)} ({', '.join(self._names)})" if several else "1"
             raise OptionError("label_column", f"must name {due}; got {', '.join(columns)}")
         assert self._table is not None
-        sequences = self._table.column(options.sequence_column, "--sequence-column")
-        labels = self._trained.read_labels(self._table, sequences)
+        labels = self._trained.read_labels(self._table)
         return np.concatenate(labels) if self._of_bases else np.array(labels)
 
 
