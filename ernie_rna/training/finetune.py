@@ -202,7 +202,14 @@ class _Run:
             parts = assign(groups, [1 - options.held_out, options.held_out], options.seed)
             held = zip(("train", HELD_OUT), parts, strict=True)
             self.splits = {**{name: rows.take(own, name) for name, own in held}, **self.splits}
-        self.summary.notes.append(f"{len(rows)} rows were divided by {what}; none is on both sides")
+        self.summary.notes.append(
+            f"{len(rows)} rows were divided by {what}, none of which is on both sides"
+        )
+        if self.folds:
+            self.summary.notes.append(
+                "each fold was measured by a model that was trained on the others; what is saved "
+                "was trained on all rows"
+            )
 
     def train(self, source: Any, store: Store | None) -> None:
         """Load a model, train it and, in the leading process, save it."""
