@@ -269,8 +269,8 @@ def score_pair(
 def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) -> dict[str, float]:
     """log P of each nucleotide at a position (from 0), which is masked."""
     from ernie_rna.run.loading import tokenize
-    from ernie_rna.scoring.mutate import NUCLEOTIDES
     from ernie_rna.scoring.masking import mask_tokens, nucleotide_log_probabilities
+    from ernie_rna.scoring.mutate import NUCLEOTIDES
 
     ids, mask = tokenize([sequence], masked_lm.device)
     wanted = ids < 0

@@ -208,22 +208,27 @@ def count_kmers(sequences: Sequence[str]) -> np.ndarray:
 def predict_by_kmers(
     training: Sequence[str], labels: np.ndarray, sequences: Sequence[str], numbers: bool
 ) -> np.ndarray:
-    """Labels of sequences by a linear model on counts of k-mers, its strength by cross-validation.
+    """Labels of sequences by a linear model on standardised counts of k-mers.
 
     Args:
         labels: of training: ids of classes, (rows,); 0 and 1, (rows, labels); or numbers, either.
         numbers: whether they are numbers: a ridge regression, else a logistic one.
     """
-    linear = import_extra("sklearn.linear_model", "train", "the baseline")
-    pipeline = import_extra("sklearn.pipeline", "train", "the baseline")
-    scaler = import_extra("sklearn.preprocessing", "train", "the baseline").StandardScaler()
-    if numbers:
-        model = linear.RidgeCV(np.logspace(-1, 5, 13))
-    else:
-        model = linear.LogisticRegression(C=0.1, max_iter=1000)
-        if labels.ndim == 2:
-            multiclass = import_extra("sklearn.multiclass", "train", "the baseline")
-            model = multiclass.OneVsRestClassifier(model)
-    fitted = pipeline.make_pipeline(scaler, model).fit(count_kmers(training), labels)
+    if labels.ndim == 2 and not numbers:  # each label by itself
+        columns = (predict_by_kmers(training, own, sequences, False) for own in labels.T)
+        return np.stack([*columns], axis=1)
+    if not numbers and len(np.unique(labels)) == 1:
+        return np.full(len(sequences), labels[0])
+    linear, pipeline, preprocessing = (
+        import_extra(f"sklearn.{name}", "train", "the baseline")
+        for name in ("linear_model", "pipeline", "preprocessing")
+    )
+    model = (
+        linear.RidgeCV(np.logspace(-1, 5, 13))
+        if numbers
+        else linear.LogisticRegression(C=0.1, max_iter=1000)
+    )
+    fitted = pipeline.make_pipeline(preprocessing.StandardScaler(), model)
+    fitted.fit(count_kmers(training), labels)
     predicted: np.ndarray = fitted.predict(count_kmers(sequences))
     return predicted

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+)
 
 from ernie_rna.cli.main import main
 from ernie_rna.convert.folder import code_files
@@ -20,8 +25,14 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForSequenceClassification,
     ErnieRnaForTokenClassification,
 )
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.scoring.masking import MaskingCollator
+from ernie_rna.structures.evaluation import evaluate
+from ernie_rna.structures.fold import fold
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training.tasks import TASKS
-from tests.training.conftest import QUICK, ROWS, TEST
+from tests.training.conftest import QUICK, ROWS, TEST, Killer
 
 
 def test_classification(run, table, tmp_path, capsys):
@@ -86,12 +97,21 @@ def test_bases_without_a_label_are_left_out(run, table, rows, tmp_path):
 
 
 @pytest.mark.parametrize("pairing", ["inference", "pretraining"])
-def test_masked_lm(run, table, tmp_path, pairing):
-    options = ("--task", "masked-lm", "--mask-pairing", pairing, *TEST)
+def test_masked_lm(run, table, rows, tmp_path, pairing):
+    options = ("--task", "masked-lm", "--mask-pairing", pairing, "--batch-size", "6", *TEST)
     metrics = run(table(), *options)
     assert set(metrics["test"]) == {"perplexity", "loss", "accuracy"}
     assert 1 < metrics["test: guess"]["perplexity"] < 4.5
-    ErnieRnaForMaskedLM.from_pretrained(tmp_path / "out")
+    # The saved model gives the same figure to the plain Trainer, for the masks of the seed.
+    model = ErnieRnaForMaskedLM.from_pretrained(tmp_path / "out")
+    tokenizer = ErnieRnaTokenizer.from_pretrained(tmp_path / "out")
+    tests = [row["sequence"] for row in rows if row["split"] == "test"]
+    data = [{"input_ids": tokenizer(sequence)["input_ids"]} for sequence in tests]
+    how = TrainingArguments(str(tmp_path / "own"), report_to=[], use_cpu=True)
+    collator = MaskingCollator(tokenizer, model.config, pairing)
+    trainer = Trainer(model, how, data_collator=collator)
+    torch.manual_seed(0)
+    assert trainer.evaluate(data)["eval_loss"] == pytest.approx(metrics["test"]["loss"], rel=1e-5)
 
 
 def test_masked_lm_on_fasta(run, rows, tmp_path):
@@ -105,7 +125,9 @@ def test_separate_files_and_csv(run, table, rows):
     parts = {"train.csv": rows[:18], "valid.csv": rows[18:], "test.csv": rows[18:]}
     training, *evaluation = (table(name, own) for name, own in parts.items())
     metrics = run(training, "--task", "classification", "--eval-file", *evaluation)
-    assert set(metrics) == {"valid", "valid: guess", "test", "test: guess"}
+    assert set(metrics) == {
+        f"{name}{suffix}" for name in ("valid", "test") for suffix in ("", ": guess", ": k-mers")
+    }
 
 
 def test_training_lowers_the_loss(run, table):
@@ -323,19 +345,13 @@ def test_an_evaluation_that_fails_leaves_the_model(
 # Resuming
 
 
-class Killer(TrainerCallback):
-    def on_step_end(self, args, state, control, **rest):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture
 def killed(model_folder, table, tmp_path, monkeypatch, capsys):
     """Options of a run that was killed in step 3, its state of step 2 in broken.partial."""
     options = ["--task", "classification", "--steps", "4", "--batch-size", "4", "--device", "cpu"]
     argv = ["finetune", table(), "-m", str(model_folder), "-o", str(tmp_path / "broken"), *TEST]
     with monkeypatch.context() as patch:
-        patch.setattr("ernie_rna.training.trainer.Progress", lambda _: Killer())
+        patch.setattr("ernie_rna.training.trainer.Progress", lambda _: Killer(3))
         assert main([*argv, *options, "--resume"]) == 130
     assert "run the same command again to resume" in capsys.readouterr().err
     assert (tmp_path / "broken.partial" / "checkpoint-2").is_dir()
@@ -472,8 +488,16 @@ def test_what_is_trained(run, table, model_folder, tmp_path, task, options, froz
     assert 0 < facts["weights_trained"] < facts["weights"] or not options
 
 
-def test_structures(run, table, tmp_path):
-    run(table(), "--task", "structure", "--positive-weight", 5, *TEST)
+def test_structures(run, table, rows, tmp_path):
+    metrics = run(table(), "--task", "structure", "--positive-weight", 5, *TEST)["test"]
+    tests = [row for row in rows if row["split"] == "test"]
+    known = [
+        Structure(str(row), one["sequence"], from_dot_bracket(one["dot_bracket"]))
+        for row, one in enumerate(tests)
+    ]
+    folded = fold({one.id: one.sequence for one in known}, tmp_path / "out", progress=False)
+    scores = evaluate([one.structure for one in folded], known).mean_exact
+    assert {name: getattr(scores, name) for name in metrics} == pytest.approx(metrics)
     config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
     assert config.architectures == ["ErnieRnaForSecondaryStructure"]
     assert (config.pair_heads, config.pair_positive_weight) == ([5], 5)
