@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -224,10 +225,8 @@ class _Run:
             if store is not None:
                 _begin(store, manifest, self.options)
         start = time.monotonic()
-        for number, fold in enumerate(self.folds, 1):
-            own = copy.deepcopy(model)
-            self._cross_validate(own, kept, folder / f"fold-{number}", {*fold.tolist()})
-        self._summarize_folds()
+        if self.folds:
+            self._cross_validate(model, kept, folder)
         watched = next((self.examples[name] for name in [*self.examples][1:]), [])
         self.trainer = self._fit(model, kept, folder, train, watched)
         self.summary.facts |= {
@@ -301,30 +300,31 @@ class _Run:
         trainer.fit()
         return trainer
 
-    def _cross_validate(self, model: Any, kept: bool, folder: Path, fold: set[int]) -> None:
-        """Train without a fold and measure on it, unless a run that is resumed has done so."""
-        path, rows = folder / "metrics.json", enumerate(self.examples["train"])
-        held, train = [], []
-        for place, example in rows:
-            (held if place in fold else train).append(example)
-        if self.options.resume and path.exists():
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-        else:
-            trainer = self._fit(model, kept, folder, train, [])
-            metrics = self._measure("folds", trainer, train, held)
-            if self.options.resume and leads():
-                folder.mkdir(exist_ok=True)
-                with replacing(path) as temporary:
-                    temporary.write_text(json.dumps(metrics), encoding="utf-8")
-        self.summary.facts.setdefault("folds", []).append({"rows": len(held), **metrics})
-
-    def _summarize_folds(self) -> None:
-        folds = self.summary.facts.get("folds", [])
-        for name in [*folds[0]][1:] if folds else ():
-            values = {metric: [fold[name][metric] for fold in folds] for metric in folds[0][name]}
-            mean = {metric: float(np.mean(own)) for metric, own in values.items()}
-            deviation = {metric: float(np.std(own, ddof=1)) for metric, own in values.items()}
-            self.summary.metrics |= {f"{name}: mean": mean, f"{name}: sd": deviation}
+    def _cross_validate(self, model: Any, kept: bool, folder: Path) -> None:
+        """Train without each fold and measure on it, unless a run that is resumed has done so."""
+        folds: list[dict[str, Any]] = []
+        for number, fold in enumerate(self.folds, 1):
+            path, places = folder / f"fold-{number}" / "metrics.json", {*fold.tolist()}
+            held, train = [], []
+            for place, example in enumerate(self.examples["train"]):
+                (held if place in places else train).append(example)
+            if self.options.resume and path.exists():
+                metrics = json.loads(path.read_text(encoding="utf-8"))
+            else:
+                trainer = self._fit(copy.deepcopy(model), kept, path.parent, train, [])
+                metrics = self._measure("folds", trainer, train, held)
+                if self.options.resume and leads():
+                    path.parent.mkdir(exist_ok=True)
+                    with replacing(path) as temporary:
+                        temporary.write_text(json.dumps(metrics), encoding="utf-8")
+            folds.append({"rows": len(held), **metrics})
+        self.summary.facts["folds"] = folds
+        for name in [*folds[0]][1:]:
+            for title, statistic in (("mean", np.mean), ("sd", partial(np.std, ddof=1))):
+                self.summary.metrics[f"{name}: {title}"] = {
+                    metric: float(statistic([fold[name][metric] for fold in folds]))
+                    for metric in folds[0][name]
+                }
 
     def _measure(
         self, name: str, trainer: Any, train: list[Example], examples: list[Example]

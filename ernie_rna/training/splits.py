@@ -82,7 +82,7 @@ def assign(groups: np.ndarray, shares: Sequence[float], seed: int) -> list[np.nd
     if groups.max() + 1 < len(shares):
         raise InputError(
             f"{groups.max() + 1} groups of rows, which stay together, cannot be divided into "
-            f"{len(shares)} parts"
+            f"{len(shares)} parts: take fewer --folds, another column, or --split random"
         )
     sizes = np.bincount(groups)
     order = np.random.default_rng(seed).permutation(len(sizes))

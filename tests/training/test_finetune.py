@@ -198,66 +198,80 @@ def test_the_folder_loads_without_this_package(run, table, tmp_path):
 # What is refused
 
 
-def test_a_missing_column_names_those_there_are(refusal, table):
-    message = refusal(table(), "--task", "regression", "--label-column", "mrl")
-    assert "data.tsv: no column 'mrl'; it has sequence, label, several, number" in message
-    assert "no column 'rna'" in refusal(table(), "--task", "masked-lm", "--sequence-column", "rna")
+ONE_CLASS = {(row, "label"): "a" for row in range(ROWS)}
+LONG = {(2, "sequence"): "A" * 41, (7, "sequence"): "C" * 50}
 
 
-def test_a_label_that_training_lacks(refusal, table, rows):
-    rows[-1]["label"] = "lncRNA"
-    message = refusal(table(rows=rows), "--task", "classification", *TEST)
-    assert f"(test): line {ROWS + 1}: label: 'lncRNA' is none of the labels of training" in message
-    assert "miRNA, rRNA, tRNA" in message
-
-
-def test_a_label_that_is_no_number(refusal, table, rows):
-    rows[4]["number"] = "4,2"
-    message = refusal(table(rows=rows), "--task", "regression", "--label-column", "number")
-    assert "data.tsv: line 6: number: '4,2' is no number" in message
-
-
-def test_sequences_that_are_too_long(refusal, table, rows):
-    rows[2]["sequence"], rows[7]["sequence"] = "A" * 41, "C" * 50
-    message = refusal(table(rows=rows), "--task", "classification")
-    assert f"2 of {ROWS} sequences are longer than 40 nucleotides" in message
-    assert "the longest has 50 (line 9); --truncate cuts them" in message
-
-
-def test_bases_that_do_not_fit(refusal, table, rows):
-    rows[3]["bases"] += "S"
-    length = len(rows[3]["sequence"])
-    options = ("--task", "token-classification", "--label-column", "bases")
-    message = refusal(table(rows=rows), *options)
-    assert f"line 5: {length + 1} labels for {length} bases" in message
-
-
-def test_sequences_that_are_none(refusal, table, rows):
-    rows[5]["sequence"] = "ACG-U"
-    message = refusal(table(rows=rows), "--task", "classification")
-    assert "(line 7): '-' at position 4" in message
-    rows[5]["sequence"] = ""
-    assert "(line 7): it is empty" in refusal(table(rows=rows), "--task", "classification")
-
-
-def test_one_class_is_none(refusal, table, rows):
-    rows = [row | {"label": "a"} for row in rows]
-    assert "has 1 different labels" in refusal(table(rows=rows), "--task", "classification")
-
-
-def test_splits_that_are_not_there(refusal, table):
-    options = ("--task", "classification", "--split-column", "split", "--eval-split", "valid")
-    assert "no row with split='valid'; there are test, train" in refusal(table(), *options)
-
-
-def test_flags_that_are_none(refusal, table):
-    options = ("--task", "multi-label", "--label-column", "number", "label")
-    assert "is neither 0 nor 1" in refusal(table(), *options)
-
-
-def test_two_label_columns_for_one_label(refusal, table):
-    options = ("--task", "classification", "--label-column", "label", "bases")
-    assert "one label column is needed; got label, bases" in refusal(table(), *options)
+@pytest.mark.parametrize(
+    ("changes", "options", "messages"),
+    [
+        (
+            {},
+            "--task regression --label-column mrl",
+            ["data.tsv: no column 'mrl'; it has sequence, label, several, number"],
+        ),
+        ({}, "--task masked-lm --sequence-column rna", ["no column 'rna'"]),
+        (
+            {(-1, "label"): "lncRNA"},
+            "--task classification --split-column split --eval-split test",
+            [
+                f"(test): line {ROWS + 1}: label: 'lncRNA' is none of the labels of training",
+                "miRNA, rRNA, tRNA",
+            ],
+        ),
+        (
+            {(4, "number"): "4,2"},
+            "--task regression --label-column number",
+            ["data.tsv: line 6: number: '4,2' is no number"],
+        ),
+        (
+            LONG,
+            "--task classification",
+            [
+                f"2 of {ROWS} sequences are longer than 40 nucleotides",
+                "the longest has 50 (line 9); --truncate cuts them",
+            ],
+        ),
+        (
+            {(3, "sequence"): "ACGU", (3, "bases"): "SSSSS"},
+            "--task token-classification --label-column bases",
+            ["line 5: 5 labels for 4 bases"],
+        ),
+        ({(5, "sequence"): "ACG-U"}, "--task classification", ["(line 7): '-' at position 4"]),
+        ({(5, "sequence"): ""}, "--task classification", ["(line 7): it is empty"]),
+        (ONE_CLASS, "--task classification", ["has 1 different labels"]),
+        (
+            {},
+            "--task classification --split-column split --eval-split valid",
+            ["no row with split='valid'; there are test, train"],
+        ),
+        (
+            {(0, "split"): "held-out"},
+            "--task classification --split-column split --eval-split held-out --split random",
+            ["'held-out' is what --split holds out: rename the other split"],
+        ),
+        (
+            {},
+            "--task multi-label --label-column number label",
+            ["is neither 0 nor 1"],
+        ),
+        (
+            {},
+            "--task classification --label-column label bases",
+            ["one label column is needed; got label, bases"],
+        ),
+        (
+            {},
+            "--task classification --split label --folds 4",
+            ["3 groups of rows, which stay together, cannot be divided into 4 parts"],
+        ),
+    ],
+)
+def test_what_is_refused(refusal, table, rows, changes, options, messages):
+    for (row, column), value in changes.items():
+        rows[row][column] = value
+    found = refusal(table(rows=rows), *options.split())
+    assert all(message in found for message in messages)
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,3 @@ def test_folds_are_resumed(model_folder, table, tmp_path, monkeypatch, capsys):
     assert main(argv("whole")) == 0
     assert facts_of(tmp_path / "out")["metrics"] == facts_of(tmp_path / "whole")["metrics"]
     assert not (tmp_path / "out.partial").exists()
-
-
-def test_what_cannot_be_divided(refusal, table):
-    message = refusal(table(), "--task", "classification", "--split", "label", "--folds", 4)
-    assert "3 groups of rows, which stay together, cannot be divided into 4 parts" in message
