@@ -27,15 +27,13 @@ from ernie_rna.sequences.chunks import Chunk, Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError
 from ernie_rna.sequences.sources import Sequences, Source, Survey
 from ernie_rna.sequences.tables import format_row
+from ernie_rna.training.rows import Rows, read_file
+from ernie_rna.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ernie_rna.training.rows import Rows
-
-# Those of `training.tasks.TASKS` that predict something of a sequence, or of its bases.
-_OF_BASES, _OF_NUMBERS = ("token-classification",), ("regression", "ribosome-loading")
-_TASKS = ("classification", "multi-label", *_OF_NUMBERS, *_OF_BASES)
+_TASKS = [name for name, task in TASKS.items() if task.of_sequences or task.of_bases]
 _TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 _OTHERS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
 
@@ -63,7 +61,7 @@ class Prediction:
         """A class; a list of labels, or of the classes of the bases; or numbers by their names."""
         if self.task == "multi-label":
             return [self.names[place] for place in np.flatnonzero(self.values > 0.5)]
-        if self.task in _OF_NUMBERS:
+        if TASKS[self.task].of_numbers:
             return dict(zip(self.names, self.values.tolist(), strict=True))
         places = self.values.argmax(axis=-1).tolist()
         return self.names[places] if isinstance(places, int) else [self.names[i] for i in places]
@@ -100,8 +98,6 @@ def predict(
     """
     table = None
     if isinstance(sequences, (str, PathLike)) and _TABLE.search(fspath(sequences)):
-        from ernie_rna.training.rows import read_file
-
         table = read_file(fspath(sequences), options.sequence_column, options.unknown)
         named = zip(table.lines, table.sequences, strict=True)
         records = [FastaRecord(f"line {line}", text) for line, text in named]
@@ -137,7 +133,6 @@ class PredictTask(Task[Prediction]):
     def load(self, source: Any, device: str | None) -> None:
         from ernie_rna.model import modeling_ernie_rna as models
         from ernie_rna.run.loading import load, read_config
-        from ernie_rna.training.tasks import TASKS
 
         options = self.options
         config: Any = read_config(source, options.revision)
@@ -263,7 +258,6 @@ class PredictTask(Task[Prediction]):
 def _find_task(source: Any, config: Any) -> str:
     """What a model was fine-tuned for; ValueError where it has no such head."""
     from ernie_rna.run.loading import class_names, has_head
-    from ernie_rna.training.tasks import TASKS
 
     fitting = [name for name in _TASKS if has_head(source, config, TASKS[name].model_name)]
     if not fitting:
