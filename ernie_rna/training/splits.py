@@ -82,7 +82,7 @@ def assign(groups: np.ndarray, shares: Sequence[float], seed: int) -> list[np.nd
     if groups.max() + 1 < len(shares):
         raise InputError(
             f"{groups.max() + 1} groups of rows, which stay together, cannot be divided into "
-            f"{len(shares)} parts: take fewer --folds, another column, or --split random"
+            f"{len(shares)} parts; fewer --folds, another column and --split random ask for less"
         )
     sizes = np.bincount(groups)
     order = np.random.default_rng(seed).permutation(len(sizes))
@@ -217,8 +217,8 @@ def predict_by_kmers(
     if labels.ndim == 2 and not numbers:  # each label by itself
         columns = (predict_by_kmers(training, own, sequences, False) for own in labels.T)
         return np.stack([*columns], axis=1)
-    if not numbers and len(np.unique(labels)) == 1:
-        return np.full(len(sequences), labels[0])
+    if (labels == labels[0]).all():  # There is nothing to learn.
+        return np.repeat(labels[:1], len(sequences), axis=0)
     linear, pipeline, preprocessing = (
         import_extra(f"sklearn.{name}", "train", "the baseline")
         for name in ("linear_model", "pipeline", "preprocessing")

@@ -1,6 +1,7 @@
 """Fine-tuning: every task from a table to a folder that loads, and what is refused before."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -23,10 +24,10 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForSequenceClassification,
-    ErnieRnaForTokenClassification,
 )
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.scoring.masking import MaskingCollator
+from ernie_rna.scoring.predict import predict
 from ernie_rna.structures.evaluation import evaluate
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
@@ -34,39 +35,44 @@ from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training.tasks import TASKS
 from tests.training.conftest import QUICK, ROWS, TEST, Killer
 
+CLASSES = ["miRNA", "rRNA", "tRNA"]
 
-def test_classification(run, table, tmp_path, capsys):
-    metrics = run(table(), "--task", "classification", *TEST)
-    assert set(metrics["test"]) == {"accuracy", "macro_f1", "mcc"}
-    assert metrics["test: guess"]["mcc"] == 0
-    model = ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
-    assert model.config.id2label == {0: "miRNA", 1: "rRNA", 2: "tRNA"}
-    assert model.config.label2id == {"miRNA": 0, "rRNA": 1, "tRNA": 2}
-    assert model.config.problem_type == "single_label_classification"
+
+@pytest.mark.parametrize(
+    ("task", "columns", "names"),
+    [
+        ("classification", ["label"], CLASSES),
+        ("multi-label", ["several"], ["GC", "short"]),
+        ("multi-label", ["odd", "always"], ["odd", "always"]),
+        ("regression", ["number"], ["number"]),
+        ("regression", ["number", "always"], ["number", "always"]),
+        ("ribosome-loading", ["number"], ["number"]),
+        ("token-classification", ["bases"], ["S", "W"]),
+        ("token-classification", ["words"], ["S", "W"]),
+        ("token-classification", ["commas"], ["S", "W"]),
+    ],
+)
+def test_the_same_figure_from_what_was_saved(
+    run, table, rows, tmp_path, capsys, task, columns, names
+):
+    for i, row in enumerate(rows):
+        row |= {"always": "1", "odd": str(i % 2)}
+        row |= {"words": " ".join(row["bases"]), "commas": ",".join(row["bases"])}
+    metrics = run(table(rows=rows), "--task", task, "--label-column", *columns, *TEST)
+    assert set(metrics["test"]) == set(TASKS[task].metric_names)
+    assert ("test: k-mers" in metrics) == (task != "token-classification")
     printed = capsys.readouterr()
-    assert "labels (3): miRNA, rRNA, tRNA" in printed.err
-    assert "accuracy" in printed.out
-
-
-def test_multi_label_in_one_column(run, table, tmp_path):
-    metrics = run(table(), "--task", "multi-label", "--label-column", "several", *TEST)
-    assert set(metrics["test"]) == {"exact_match", "macro_f1", "micro_f1"}
+    assert f"labels ({len(names)}): {', '.join(names)}" in printed.err
+    assert TASKS[task].metric_names[0] in printed.out
     config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
-    assert config.id2label == {0: "GC", 1: "short"}
-    assert config.problem_type == "multi_label_classification"
-
-
-def test_multi_label_in_columns(run, table, rows, tmp_path):
-    rows = [row | {"a": "1", "b": str(i % 2)} for i, row in enumerate(rows)]
-    run(table(rows=rows), "--task", "multi-label", "--label-column", "b", "a", *TEST)
-    assert ErnieRnaConfig.from_pretrained(tmp_path / "out").id2label == {0: "b", 1: "a"}
-
-
-def test_regression(run, table, tmp_path):
-    metrics = run(table(), "--task", "regression", "--label-column", "number", *TEST)
-    assert set(metrics["test"]) == {"r2", "spearman", "mse"}
-    config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
-    assert (config.num_labels, config.problem_type) == (1, "regression")
+    assert config.id2label == dict(enumerate(names))
+    assert config.label2id == {name: index for index, name in enumerate(names)}
+    assert config.problem_type == TASKS[task].problem_type
+    given = {"label_column": columns, "progress": False}
+    tests = table("test.tsv", [row for row in rows if row["split"] == "test"])
+    predicted = predict(tests, tmp_path / "out", tmp_path / "again.npz", **given).metrics
+    expected = {n: math.nan if value is None else value for n, value in metrics["test"].items()}
+    assert predicted == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_regression_of_several_numbers_starts_from_their_means(run, table, rows, tmp_path):
@@ -77,16 +83,6 @@ def test_regression_of_several_numbers_starts_from_their_means(run, table, rows,
     training = [float(row["number"]) for row in rows if row["split"] == "train"]
     means = torch.tensor([np.mean(training), 70.5], dtype=torch.float32)
     torch.testing.assert_close(model.classifier.bias.detach(), means, atol=0.01, rtol=0)
-
-
-@pytest.mark.parametrize("divider", ["", " ", ","])
-def test_token_classification(run, table, rows, tmp_path, divider):
-    rows = [row | {"bases": divider.join(row["bases"])} for row in rows]
-    options = ("--task", "token-classification", "--label-column", "bases", *TEST)
-    metrics = run(table(rows=rows), *options)
-    assert set(metrics["test"]) == {"accuracy", "macro_f1", "mcc"}
-    model = ErnieRnaForTokenClassification.from_pretrained(tmp_path / "out")
-    assert model.config.id2label == {0: "S", 1: "W"}
 
 
 def test_bases_without_a_label_are_left_out(run, table, rows, tmp_path):
