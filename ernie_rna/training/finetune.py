@@ -317,6 +317,8 @@ class _Run:
                     path.parent.mkdir(exist_ok=True)
                     with replacing(path) as temporary:
                         temporary.write_text(json.dumps(metrics), encoding="utf-8")
+                    for state in path.parent.glob("checkpoint-*"):
+                        shutil.rmtree(state)
             folds.append({"rows": len(held), **metrics})
         self.summary.facts["folds"] = folds
         for name in [*folds[0]][1:]:

@@ -153,7 +153,9 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         "--gradient-checkpointing", "compute layers twice, to save memory", recorded=False
     )
     seed: int = _count(
-        0, "of new weights, the order of rows, dropout and masks", check=whole(0, 2**32 - 1)
+        0,
+        "of new weights, the order of rows, dropout, masks, and what is held out",
+        check=whole(0, 2**32 - 1),
     )
     eval_steps: int | None = _count(
         None, "steps between evaluations on the first split; by default a tenth of all for --best"

@@ -19,14 +19,13 @@ TEST = ("--split-column", "split", "--eval-split", "test")
 
 
 class Killer(TrainerCallback):
-    """Ctrl-C in a step, when it has come there so many times."""
+    """Ctrl-C in a step."""
 
-    def __init__(self, step, times=1):
-        Killer.left, self._step = times, step
+    def __init__(self, step):
+        self._step = step
 
     def on_step_end(self, args, state, control, **rest):
-        Killer.left -= state.global_step == self._step
-        if not Killer.left:
+        if state.global_step == self._step:
             raise KeyboardInterrupt
 
 
