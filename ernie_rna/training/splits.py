@@ -150,7 +150,8 @@ def _run(
             said = (done.stderr or done.stdout).strip()[-300:]
             raise InputError(f"{command[0]}, which --split similar runs, has failed: {said}")
         text = (folder / output).read_text(encoding="utf-8")
-    cluster, first = "", {}
+    cluster = ""
+    first: dict[str, int] = {}
     clusters = np.arange(len(sequences))  # Those that a program leaves out are alone.
     for found in line.finditer(text):
         cluster = found["cluster"] or cluster
