@@ -305,7 +305,8 @@ class _Run:
         folds: list[dict[str, Any]] = []
         for number, fold in enumerate(self.folds, 1):
             path, places = folder / f"fold-{number}" / "metrics.json", {*fold.tolist()}
-            held, train = [], []
+            held: list[Example] = []
+            train: list[Example] = []
             for place, example in enumerate(self.examples["train"]):
                 (held if place in places else train).append(example)
             if self.options.resume and path.exists():

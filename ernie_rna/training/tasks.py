@@ -326,7 +326,8 @@ class MaskedLM(Task):
 
     def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
         outputs = trainer.predict(list(examples))
-        return measures.masked_lm_metrics(*outputs.predictions, outputs.label_ids)
+        ids, log_likelihoods = outputs.predictions
+        return measures.masked_lm_metrics(ids, log_likelihoods, outputs.label_ids)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
         splits = ([one["input_ids"][1:-1] for one in split] for split in (training, evaluation))

@@ -331,8 +331,10 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "report_to": [],
         "dataloader_pin_memory": options.device != "cpu" and torch.cuda.is_available(),
     }
-    parser, others = _Parser(TrainingArguments), {}  # type: ignore[arg-type]
-    for name, value in options.trainer.items():
+    kind: Any = TrainingArguments
+    given: Any = options.trainer  # a dictionary by now
+    parser, others = _Parser(kind), {}
+    for name, value in given.items():
         if name in {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}:
             raise OptionError("trainer", f"cannot set {name}: other options of finetune decide it")
         if name not in known:
