@@ -45,7 +45,7 @@ CLASSES = ["miRNA", "rRNA", "tRNA"]
         ("multi-label", ["several"], ["GC", "short"]),
         ("multi-label", ["odd", "always"], ["odd", "always"]),
         ("regression", ["number"], ["number"]),
-        ("regression", ["number", "always"], ["number", "always"]),
+        ("regression", ["number", "odd"], ["number", "odd"]),
         ("ribosome-loading", ["number"], ["number"]),
         ("token-classification", ["bases"], ["S", "W"]),
         ("token-classification", ["words"], ["S", "W"]),
