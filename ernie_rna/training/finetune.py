@@ -228,7 +228,7 @@ class _Run:
         if self.folds:
             self._cross_validate(model, kept, folder)
         watched = next((self.examples[name] for name in [*self.examples][1:]), [])
-        self.trainer = self._fit(model, kept, folder, train, watched)
+        self.trainer = self._fit(model, kept, arguments, train, watched)
         self.summary.facts |= {
             "model": Path(source).name,
             "auto_class": _AUTO_CLASSES.get(self.task.model_name, "AutoModel"),
@@ -286,14 +286,13 @@ class _Run:
         }
 
     def _fit(
-        self, model: Any, kept: bool, folder: Path, train: list[Example], watched: list[Example]
+        self, model: Any, kept: bool, arguments: Any, train: list[Example], watched: list[Example]
     ) -> Any:
         """What has trained a model on some examples."""
         from ernie_rna.training import trainer as training
 
         if not kept:
             self.task.start_head(model, [example["labels"] for example in train])
-        arguments = training.make_arguments(self.options, folder, len(train))
         trainer = training.FinetuneTrainer(
             model, self.tokenizer, self.task, arguments, train, watched
         )
@@ -302,6 +301,8 @@ class _Run:
 
     def _cross_validate(self, model: Any, kept: bool, folder: Path) -> None:
         """Train without each fold and measure on it, unless a run that is resumed has done so."""
+        from ernie_rna.training.trainer import make_arguments
+
         folds: list[dict[str, Any]] = []
         for number, fold in enumerate(self.folds, 1):
             path, places = folder / f"fold-{number}" / "metrics.json", {*fold.tolist()}
@@ -312,7 +313,8 @@ class _Run:
             if self.options.resume and path.exists():
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:
-                trainer = self._fit(copy.deepcopy(model), kept, path.parent, train, [])
+                arguments = make_arguments(self.options, path.parent, len(train))
+                trainer = self._fit(copy.deepcopy(model), kept, arguments, train, [])
                 metrics = self._measure("folds", trainer, train, held)
                 if self.options.resume and leads():
                     path.parent.mkdir(exist_ok=True)
