@@ -18,7 +18,6 @@ the training rows; accuracy on the test rows, and on those that are no copy of a
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import transformers
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -37,13 +35,12 @@ from ernie_rna import ErnieRnaModel, embed, load_model
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.splits import count_kmers
 from recipes.pretraining.rnas import table_rows
 from scripts.measuring import evenly, print_table
 
 # Sequences -> (sequences, features) in float64.
 Features = Callable[[Sequence[str]], np.ndarray]
-
-_KMERS = ["".join(letters) for k in (3, 4) for letters in itertools.product("ACGU", repeat=k)]
 
 
 @dataclass(frozen=True)
@@ -137,15 +134,6 @@ def mean_vectors(model: ErnieRnaModel, sequences: Sequence[str]) -> np.ndarray:
     """(sequences, hidden): the mean of the last layer over the nucleotides."""
     embeddings = embed(list(sequences), model, long="full")
     return np.stack([embedding["mean"] for embedding in embeddings]).astype(np.float64)
-
-
-def count_kmers(sequences: Sequence[str]) -> np.ndarray:
-    """(sequences, 321): the shares of all 3-mers and 4-mers, and the logarithm of the length."""
-    counter = CountVectorizer(
-        analyzer="char", ngram_range=(3, 4), vocabulary=_KMERS, lowercase=False
-    )
-    lengths = np.array([[len(sequence)] for sequence in sequences])
-    return np.hstack([counter.transform(sequences).toarray() / lengths, np.log(lengths)])
 
 
 def neighbours(features: Features, rows: Sequence[Row]) -> float:

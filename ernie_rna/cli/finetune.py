@@ -16,13 +16,14 @@ Fine-tune a model on labelled sequences, by transformers' Trainer (pip install "
 TRAIN is CSV or TSV with a header; for masked-lm FASTA as well, for structure .ct, .bpseq or .dbn
 files or a folder of them. What is wrong with it is said before any work begins. OUT gets the model,
 its tokenizer and code, a card, metrics.json and log.jsonl; it loads by trust_remote_code. Metrics
-stand beside those of the simplest guess, of structures beside ViennaRNA's.
+stand beside those of the simplest guess and of counts of k-mers, of structures beside ViennaRNA's.
 """
 _EXAMPLES = """\
   ernie-rna finetune data.tsv -m MODEL -o OUT --task classification --label-column family \\
       --split-column split --eval-split test
   ernie-rna finetune train.csv -m MODEL -o OUT --task regression --label-column mrl \\
       --eval-file test.csv --eval-steps 100 --best r2 --patience 3
+  ernie-rna finetune spreadsheet.csv -m MODEL -o OUT --task regression --split similar --folds 5
   ernie-rna finetune rnas.fasta -m MODEL -o OUT --task masked-lm --mask-pairing pretraining
   ernie-rna finetune known.tsv -m MODEL -o OUT --task structure --lora 8 --resume
   accelerate launch -m ernie_rna finetune known.ct/ -m MODEL -o OUT --task structure --frozen

@@ -38,7 +38,7 @@ from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError, replacing
 
 # Results, and all that may be in the folder and is deleted with it.
-_RESULTS = ("part-*.safetensors", "checkpoint-*")
+_RESULTS = ("part-*.safetensors", "checkpoint-*", "fold-*")
 _OURS = ("manifest.json*", *_RESULTS, "part-*.tmp", "input.fasta*", "done*", "lock*")
 # The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
 # the checksum.

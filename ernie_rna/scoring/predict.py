@@ -24,18 +24,16 @@ from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_fil
 from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Chunk, Plan, resolve_batch_tokens
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, check_records
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError
 from ernie_rna.sequences.sources import Sequences, Source, Survey
 from ernie_rna.sequences.tables import format_row
+from ernie_rna.training.rows import Rows, read_file
+from ernie_rna.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ernie_rna.training.rows import Rows
-
-# Those of `training.tasks.TASKS` that predict something of a sequence, or of its bases.
-_OF_BASES, _OF_NUMBERS = ("token-classification",), ("regression", "ribosome-loading")
-_TASKS = ("classification", "multi-label", *_OF_NUMBERS, *_OF_BASES)
+_TASKS = [name for name, task in TASKS.items() if task.of_sequences or task.of_bases]
 _TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 _OTHERS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
 
@@ -63,7 +61,7 @@ class Prediction:
         """A class; a list of labels, or of the classes of the bases; or numbers by their names."""
         if self.task == "multi-label":
             return [self.names[place] for place in np.flatnonzero(self.values > 0.5)]
-        if self.task in _OF_NUMBERS:
+        if TASKS[self.task].of_numbers:
             return dict(zip(self.names, self.values.tolist(), strict=True))
         places = self.values.argmax(axis=-1).tolist()
         return self.names[places] if isinstance(places, int) else [self.names[i] for i in places]
@@ -100,16 +98,10 @@ def predict(
     """
     table = None
     if isinstance(sequences, (str, PathLike)) and _TABLE.search(fspath(sequences)):
-        from ernie_rna.training.rows import read_file
-
-        table = read_file(
-            fspath(sequences), options.sequence_column, options.unknown, options.degap
-        )
-        texts = table.column(options.sequence_column, "--sequence-column")
-        named = zip(table.lines, texts, strict=True)
-        read = (FastaRecord(f"line {line}", text) for line, text in named)
-        records = list(check_records(read, table.name, **options.reading))
-        sequences = Source(lambda: iter(records))
+        table = read_file(fspath(sequences), options.sequence_column, **options.reading)
+        named = zip(table.lines, table.sequences, strict=True)
+        records = [FastaRecord(f"line {line}", text) for line, text in named]
+        sequences = Source(lambda: iter(records))  # They are checked.
     if options.label_columns and (table is None or output is None):
         raise OptionError("label_column", "needs a table of sequences, and an output")
     task = PredictTask(options, table)
@@ -141,19 +133,15 @@ class PredictTask(Task[Prediction]):
     def load(self, source: Any, device: str | None) -> None:
         from ernie_rna.model import modeling_ernie_rna as models
         from ernie_rna.run.loading import load, read_config
-        from ernie_rna.training.options import FinetuneOptions
-        from ernie_rna.training.tasks import TASKS
 
         options = self.options
         config: Any = read_config(source, options.revision)
         self._task = _find_task(source, config)
-        self._of_bases, self._of_numbers = self._task in _OF_BASES, self._task in _OF_NUMBERS
+        self._trained = TASKS[self._task](options)
+        self._of_bases, self._of_numbers = self._trained.of_bases, self._trained.of_numbers
         self._names = tuple(config.id2label[place] for place in range(config.num_labels))
         if self._task == "ribosome-loading" and len(self._names) > 1:  # the authors' model
             self._names = ("mrl",)
-        labels = ("label_column", "label_separator", "ignore_label")
-        given = {name: getattr(options, name) for name in labels}
-        self._trained = TASKS[self._task](FinetuneOptions(task=self._task, **given))
         self._trained.names = list(self._names)
         own = [f"{'predicted' if self._of_numbers else 'p'}_{name}" for name in self._names]
         where = ["position", "base"] if self._of_bases else []
@@ -174,14 +162,8 @@ class PredictTask(Task[Prediction]):
 
         batch = tokenize([record.sequence for record in records], self.model.device)
         output = run_head(self.model, *batch, self.options.pairing_scores)
-        values = output.logits.float()
-        if self._task == "ribosome-loading":
-            values = output.predictions[:, None]
-        elif self._task == "multi-label":
-            values = values.sigmoid()
-        elif not self._of_numbers:
-            values = values.softmax(dim=-1)
-        for record, own in zip(records, values.cpu().numpy(), strict=True):
+        values = self._trained.values(output).cpu().numpy()
+        for record, own in zip(records, values, strict=True):
             if self._of_bases:
                 own = own[1 : 1 + len(record.sequence)]
             if not np.isfinite(own).all():
@@ -218,11 +200,7 @@ class PredictTask(Task[Prediction]):
         if self._labels is None or not self._written:
             return {}
         values = np.concatenate([np.atleast_2d(one) for one in self._written])
-        if self._task == "multi-label":
-            values = values > 0.5
-        elif not self._of_numbers:
-            values = values.argmax(axis=-1)
-        return dict(self._trained.metrics(values, self._labels))
+        return self._trained.metrics(self._trained.decide(values), self._labels)
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
         about = super().metadata(found, given)
@@ -267,21 +245,19 @@ class PredictTask(Task[Prediction]):
     def _read_labels(self) -> np.ndarray:
         """The labels of the table, read as in fine-tuning: InputError names the line of one that
         the model cannot predict."""
-        options, columns = self.options, self.options.label_columns
-        several = self._of_numbers or (self._task == "multi-label" and len(columns) > 1)
+        columns = self.options.label_columns
+        several = self._of_numbers or self._trained.several
         if len(columns) != (len(self._names) if several else 1):
             due = f"{len(self._names)} ({', '.join(self._names)})" if several else "1"
             raise OptionError("label_column", f"must name {due}; got {', '.join(columns)}")
         assert self._table is not None
-        sequences = self._table.column(options.sequence_column, "--sequence-column")
-        labels = self._trained.read_labels(self._table, sequences)
+        labels = self._trained.read_labels(self._table)
         return np.concatenate(labels) if self._of_bases else np.array(labels)
 
 
 def _find_task(source: Any, config: Any) -> str:
     """What a model was fine-tuned for; ValueError where it has no such head."""
     from ernie_rna.run.loading import class_names, has_head
-    from ernie_rna.training.tasks import TASKS
 
     fitting = [name for name in _TASKS if has_head(source, config, TASKS[name].model_name)]
     if not fitting:

@@ -9,31 +9,37 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
 import shutil
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.options import OptionError, Share, takes
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, replacing, replacing_folder
 from ernie_rna.run.store import Store, check_place, partial_folder
+from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
-from ernie_rna.training.labels import check_lengths
 from ernie_rna.training.metrics import Metrics, for_json
 from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.rows import Rows, read_splits
+from ernie_rna.training.splits import assign, find_groups, leakage, predict_by_kmers
 from ernie_rna.training.tasks import TASKS, Example, Task
+
+HELD_OUT = "held-out"  # the rows that --split takes from training, by name
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
 # What a folder has in it that may be replaced.
@@ -56,7 +62,9 @@ class FinetuneSummary:
     Attributes:
         folder: the model, its tokenizer and code.
         facts: what was trained on what, and how, for JSON.
-        metrics: of each evaluation, and under "NAME: guess" those of the simplest guess.
+        metrics: of each evaluation, and under "NAME: guess" those of the simplest guess, under
+            "NAME: k-mers" those of a regression on counts of k-mers; of cross-validation under
+            "folds: mean" and "folds: sd", and likewise; facts["folds"] has those of each fold.
         notes: what to know of the data and the training, a sentence each.
     """
 
@@ -173,40 +181,59 @@ class _Run:
         self.task: Task = TASKS[str(options.task)](options)
         if options.best not in (None, *self.task.metric_names):
             raise OptionError("best", f"must be {' or '.join(self.task.metric_names)}")
-        self.splits = read_splits(Path(train), options)
         self.summary = FinetuneSummary(target)
+        self.splits = read_splits(Path(train), options)
         self.summary.notes += self.task.learn_names(self.splits["train"])
-        self.labels = {
-            name: self.task.read_labels(rows, rows.sequences) for name, rows in self.splits.items()
-        }
+        self.folds: list[np.ndarray] = []
+        if options.split is not None or options.folds is not None:
+            self._divide()
+        self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
         self.summary.notes += leakage(self.splits, self.labels)
 
-    def train(self, model: Any, store: Store | None) -> None:
+    def _divide(self) -> None:
+        """Hold out rows of training, or find those that each fold holds out."""
+        options, rows = self.options, self.splits.pop("train")
+        groups, what = find_groups(rows, options.split or "random")
+        if options.folds is not None:
+            self.folds = assign(groups, [1 / options.folds] * options.folds, options.seed)
+            self.splits = {"train": rows, **self.splits}
+        elif HELD_OUT in self.splits:
+            raise InputError(f"{HELD_OUT!r} is what --split holds out: rename the other split")
+        else:
+            parts = assign(groups, [1 - options.held_out, options.held_out], options.seed)
+            held = zip(("train", HELD_OUT), parts, strict=True)
+            self.splits = {**{name: rows.take(own, name) for name, own in held}, **self.splits}
+        self.summary.notes.append(
+            f"{len(rows)} rows were divided by {what}, none of which is on both sides"
+        )
+        if self.folds:
+            self.summary.notes.append(
+                "each fold was measured by a model that was trained on the others; what is saved "
+                "was trained on all rows"
+            )
+
+    def train(self, source: Any, store: Store | None) -> None:
         """Load a model, train it and, in the leading process, save it."""
         from ernie_rna.training import trainer as training
 
-        task, options = self.task, self.options
-        loaded, self.tokenizer, kept = training.load(task, model)
-        self.examples = self._encode(loaded.config.max_position_embeddings)
-        if not kept:
-            task.start_head(loaded, self.labels["train"])
-        folder = partial_folder(self.target)
-        arguments = training.make_arguments(options, folder, len(self.examples["train"]))
-        manifest = self._describe(loaded, arguments)
+        model, self.tokenizer, kept = training.load(self.task, source)
+        self.examples = self._encode(model.config.max_position_embeddings)
+        train, folder = self.examples["train"], partial_folder(self.target)
+        arguments = training.make_arguments(self.options, folder, len(train))
+        manifest = self._describe(model, arguments)
         with arguments.main_process_first(local=False):
             if store is not None:
-                _begin(store, manifest, options)
-        self.trainer = training.make_trainer(
-            loaded, self.tokenizer, task, arguments, self.examples, self.splits["train"].lines
-        )
-        weights = [weight.numel() for weight in loaded.parameters() if weight.requires_grad]
+                _begin(store, manifest, self.options)
         start = time.monotonic()
-        training.fit(self.trainer)
+        if self.folds:
+            self._cross_validate(model, kept, folder)
+        watched = next((self.examples[name] for name in [*self.examples][1:]), [])
+        self.trainer = self._fit(model, kept, arguments, train, watched)
         self.summary.facts |= {
-            "model": Path(model).name,
-            "auto_class": _AUTO_CLASSES.get(task.model_name, "AutoModel"),
-            "weights": loaded.num_parameters(),
-            "weights_trained": sum(weights),
+            "model": Path(source).name,
+            "auto_class": _AUTO_CLASSES.get(self.task.model_name, "AutoModel"),
+            "weights": model.num_parameters(),
+            "weights_trained": self.trainer.weights_trained,
             "steps": self.trainer.state.global_step,
             "seconds": time.monotonic() - start,
             **{name: manifest[name] for name in ("options", "labels", "splits", "versions")},
@@ -222,39 +249,102 @@ class _Run:
         encoded = {}
         for name, rows in self.splits.items():
             if not self.options.truncate:
-                check_lengths(rows, rows.sequences, limit)
+                _check_lengths(rows, limit)
             longest = limit + _SPECIAL_TOKENS
             ids = self.tokenizer(rows.sequences, truncation=True, max_length=longest)["input_ids"]
             pairs = zip(ids, self.labels[name], strict=True)
-            encoded[name] = [self.task.encode(*pair) for pair in pairs]
+            also = zip(rows.lines, (sequence[:limit] for sequence in rows.folded), strict=True)
+            encoded[name] = [
+                {**self.task.encode(*pair), "line": line, "sequence": sequence}
+                for pair, (line, sequence) in zip(pairs, also, strict=True)
+            ]
         return encoded
 
     def _describe(self, model: Any, arguments: Any) -> dict[str, Any]:
         """What the weights depend on."""
         from ernie_rna.run.provenance import model_sha256, versions
 
-        splits = {
-            name: {"rows": len(examples), "sha256": _sha256(examples)}
-            for name, examples in self.examples.items()
-        }
-        if (
-            self.task.batch_norms
-            and arguments.gradient_accumulation_steps * arguments.world_size > 1
-        ):
+        processes = arguments.world_size
+        if self.task.batch_norms and arguments.gradient_accumulation_steps * processes > 1:
             self.summary.notes.append(
                 f"the head's batch norms see {self.options.batch_size} rows at a time, those of "
-                "one batch of one process; --accumulate and more processes do not change that"
+                "one batch of one process; --accumulate and more processes do not change that "
+                "(SyncBatchNorm, which would, is not used)"
             )
         return {
             "format": "ernie-rna finetune",
             "options": self.options.recorded(),
             "labels": self.task.names,
-            "splits": splits,
+            "splits": {
+                name: {"rows": len(examples), "sha256": _sha256(examples)}
+                for name, examples in self.examples.items()
+            },
             "model_sha256": model_sha256(model),
-            "processes": arguments.world_size,
+            "processes": processes,
             "device": arguments.device.type,
             "versions": versions(),
         }
+
+    def _fit(
+        self, model: Any, kept: bool, arguments: Any, train: list[Example], watched: list[Example]
+    ) -> Any:
+        """What has trained a model on some examples."""
+        from ernie_rna.training import trainer as training
+
+        if not kept:
+            self.task.start_head(model, [example["labels"] for example in train])
+        trainer = training.FinetuneTrainer(
+            model, self.tokenizer, self.task, arguments, train, watched
+        )
+        trainer.fit()
+        return trainer
+
+    def _cross_validate(self, model: Any, kept: bool, folder: Path) -> None:
+        """Train without each fold and measure on it, unless a run that is resumed has done so."""
+        from ernie_rna.training.trainer import make_arguments
+
+        folds: list[dict[str, Any]] = []
+        for number, fold in enumerate(self.folds, 1):
+            path, places = folder / f"fold-{number}" / "metrics.json", {*fold.tolist()}
+            held: list[Example] = []
+            train: list[Example] = []
+            for place, example in enumerate(self.examples["train"]):
+                (held if place in places else train).append(example)
+            if self.options.resume and path.exists():
+                metrics = json.loads(path.read_text(encoding="utf-8"))
+            else:
+                arguments = make_arguments(self.options, path.parent, len(train))
+                trainer = self._fit(copy.deepcopy(model), kept, arguments, train, [])
+                metrics = self._measure("folds", trainer, train, held)
+                if self.options.resume and leads():
+                    path.parent.mkdir(exist_ok=True)
+                    with replacing(path) as temporary:
+                        temporary.write_text(json.dumps(metrics), encoding="utf-8")
+                    for state in path.parent.glob("checkpoint-*"):
+                        shutil.rmtree(state)
+            folds.append({"rows": len(held), **metrics})
+        self.summary.facts["folds"] = folds
+        for name in [*folds[0]][1:]:
+            for title, statistic in (("mean", np.mean), ("sd", partial(np.std, ddof=1))):
+                self.summary.metrics[f"{name}: {title}"] = {
+                    metric: float(statistic([fold[name][metric] for fold in folds]))
+                    for metric in folds[0][name]
+                }
+
+    def _measure(
+        self, name: str, trainer: Any, train: list[Example], examples: list[Example]
+    ) -> dict[str, Metrics]:
+        """The metrics of what was trained, and of what knows less, on some examples."""
+        task, metrics = self.task, {}
+        if leads():
+            metrics[f"{name}: {task.guess_name}"] = task.guess(train, examples)
+            if task.of_sequences and self.options.baseline == "kmer":
+                known, test = task.known(train), task.known(examples)
+                texts = ([one["sequence"] for one in split] for split in (train, examples))
+                predicted = predict_by_kmers(next(texts), known, next(texts), task.of_numbers)
+                metrics[f"{name}: k-mers"] = task.metrics(predicted.reshape(test.shape), test)
+        metrics[name] = trainer.score(examples)
+        return {title: own for title, own in metrics.items() if own}
 
     def _save(self) -> None:
         """The folder, whole; it loads by `trust_remote_code`, code included."""
@@ -280,14 +370,25 @@ class _Run:
         """Measure what was saved, and add that to the folder."""
         train, *evaluation = self.examples
         for name in evaluation:
-            guess = self.task.guess(self.examples[train], self.examples[name]) if leads() else {}
-            if guess:
-                self.summary.metrics[f"{name}: {self.task.guess_name}"] = guess
-            self.summary.metrics[name] = self.trainer.score(self.examples[name])
+            examples = (self.examples[train], self.examples[name])
+            self.summary.metrics |= self._measure(name, self.trainer, *examples)
         if leads():
             with replacing(self.target / "metrics.json") as path:
                 path.write_text(self.summary.as_json() + "\n", encoding="utf-8")
             write_card(self.target, self.summary)
+
+
+def _check_lengths(rows: Rows, longest: int) -> None:
+    """Raise InputError if a sequence has more than `longest` nucleotides, saying how many do."""
+    lengths = [len(sequence) for sequence in rows.sequences]
+    long = sum(length > longest for length in lengths)
+    if long:
+        worst = max(range(len(lengths)), key=lengths.__getitem__)
+        raise InputError(
+            f"{rows.name}: {long} of {len(lengths)} sequences are longer than {longest} "
+            f"nucleotides, the longest has {lengths[worst]} (line {rows.lines[worst]}); "
+            "--truncate cuts them, --max-length moves the limit"
+        )
 
 
 def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> None:
@@ -303,26 +404,5 @@ def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> 
         store.drop()
 
 
-def _sha256(examples: list[Example]) -> str:
+def _sha256(examples: Sequence[Example]) -> str:
     return hashlib.sha256(json.dumps(examples, default=str).encode()).hexdigest()
-
-
-def leakage(splits: Mapping[str, Rows], labels: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """What makes metrics look better than they are, or labels contradict one another."""
-    known: dict[str, list[Any]] = defaultdict(list)
-    for sequence, label in zip(_folded(splits["train"]), labels["train"], strict=True):
-        known[sequence].append(getattr(label, "pairs", label))
-    twice = [own for own in known.values() if any(label != own[0] for label in own)]
-    if twice:
-        yield f"{len(twice)} training sequences stand there twice, with different labels"
-    for name, rows in list(splits.items())[1:]:
-        count = sum(sequence in known for sequence in _folded(rows))
-        if count:
-            yield (
-                f"{count} of {len(rows)} sequences of {name} are in training as well: its metrics "
-                "say less of new sequences than they seem to"
-            )
-
-
-def _folded(rows: Rows) -> list[str]:
-    return [sequence.upper().replace("T", "U") for sequence in rows.sequences]

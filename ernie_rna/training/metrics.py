@@ -15,16 +15,12 @@ from ernie_rna.training.labels import NO_LABEL
 Metrics = dict[str, float]
 
 # Those of which less is better.
-_LESS_IS_BETTER = ("loss", "perplexity", "mse")
-
-
-def greater_is_better(metric: str | None) -> bool:
-    return metric not in _LESS_IS_BETTER
+LESS_IS_BETTER = ("loss", "perplexity", "mse")
 
 
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     """Accuracy, macro-F1 and Matthews correlation of class ids, (n,) each."""
-    sklearn = _sklearn("metrics")
+    sklearn = sklearn_module("metrics")
     return {
         "accuracy": float(sklearn.accuracy_score(labels, predicted)),
         "macro_f1": float(sklearn.f1_score(labels, predicted, average="macro", zero_division=0)),
@@ -34,7 +30,8 @@ def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics
 
 def multi_label_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     """Of 0 and 1 by label, (n, labels) each; `exact_match` is the share of whole rows."""
-    f1_score = _sklearn("metrics").f1_score
+    f1_score = sklearn_module("metrics").f1_score
+    predicted, labels = predicted.astype(int), labels.astype(int)
     return {
         "exact_match": float((predicted == labels).all(axis=1).mean()),
         **{
@@ -49,7 +46,7 @@ def regression_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
 
     NaN where they are not defined: both of a single row, the correlation of a constant.
     """
-    sklearn = _sklearn("metrics")
+    sklearn = sklearn_module("metrics")
     arrays = (np.asarray(array, float).reshape(len(array), -1) for array in (predicted, labels))
     predicted, labels = arrays
     with warnings.catch_warnings():
@@ -75,36 +72,28 @@ def masked_lm_metrics(
 ) -> Metrics:
     """Perplexity and accuracy over the tokens with a label, (n, seq) each."""
     real = labels != NO_LABEL
-    loss = -log_likelihoods[real].mean() if real.any() else math.nan
-    return {
-        "perplexity": float(np.exp(loss)),
-        "loss": float(loss),
-        "accuracy": float((predicted[real] == labels[real]).mean()) if real.any() else math.nan,
-    }
+    if not real.any():
+        return dict.fromkeys(("perplexity", "loss", "accuracy"), math.nan)
+    loss = -log_likelihoods[real].mean()
+    accuracy = (predicted[real] == labels[real]).mean()
+    return {"perplexity": float(np.exp(loss)), "loss": float(loss), "accuracy": float(accuracy)}
 
 
-def majority_guess(training: np.ndarray, count: int) -> np.ndarray:
-    """Training's most frequent class, or for each label what most rows have, for `count` rows."""
-    guess = _sklearn("dummy").DummyClassifier(strategy="most_frequent")
-    return np.asarray(guess.fit(np.zeros((len(training), 1)), training).predict(_nothing(count)))
-
-
-def mean_guess(training: np.ndarray, count: int) -> np.ndarray:
-    """Training's mean for `count` rows."""
-    guess = _sklearn("dummy").DummyRegressor()
-    return np.asarray(guess.fit(_nothing(len(training)), training).predict(_nothing(count)))
-
-
-def _nothing(count: int) -> np.ndarray:
-    return np.zeros((count, 1))
+def simplest_guess(training: np.ndarray, count: int, numbers: bool = False) -> np.ndarray:
+    """For `count` rows training's most frequent class, or for each label what most rows have; of
+    numbers training's mean."""
+    dummy = sklearn_module("dummy")
+    guess = dummy.DummyRegressor() if numbers else dummy.DummyClassifier(strategy="most_frequent")
+    return np.asarray(
+        guess.fit(np.zeros((len(training), 1)), training).predict(np.zeros((count, 1)))
+    )
 
 
 def frequency_guess(
     training: Sequence[Sequence[int]], evaluation: Sequence[Sequence[int]]
 ) -> Metrics:
     """The metrics of predicting each nucleotide by its frequency in training."""
-    flat = np.concatenate([np.asarray(ids) for ids in training])
-    labels = np.concatenate([np.asarray(ids) for ids in evaluation])
+    flat, labels = (np.concatenate([*map(np.asarray, rows)]) for rows in (training, evaluation))
     counts = np.bincount(flat, minlength=1 + max(flat.max(), labels.max()))
     log_frequencies = np.log((counts + 1e-9) / counts.sum())  # One that training lacks is possible.
     return masked_lm_metrics(np.full_like(labels, counts.argmax()), log_frequencies[labels], labels)
@@ -117,13 +106,10 @@ def format_metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
     widths = {title: max(len(title), 9) for title in columns}
     lines = [" " * stub + "".join(f"  {title:>{widths[title]}}" for title in columns)]
     for name in names:
-        cells = (f"  {_cell(own.get(name)):>{widths[title]}}" for title, own in columns.items())
+        values = [(widths[title], own.get(name, math.nan)) for title, own in columns.items()]
+        cells = (f"  {'·' if math.isnan(x) else f'{x:.4f}':>{width}}" for width, x in values)
         lines.append(f"{name:<{stub}}" + "".join(cells))
     return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    return "·" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def for_json(values: Any) -> Any:
@@ -135,5 +121,5 @@ def for_json(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def _sklearn(module: str) -> Any:
-    return import_extra(f"sklearn.{module}", "train", "fine-tuning")
+def sklearn_module(name: str) -> Any:
+    return import_extra(f"sklearn.{name}", "train", "fine-tuning")

@@ -36,11 +36,9 @@ _DATA, _SPLITS, _TRAINING = "the data", "what is trained and evaluated on", "tra
 
 _name = partial(option, metavar="NAME", group=_DATA)
 _names = partial(option, (), metavar="NAME", many=True)
-_count = partial(
-    option, check=whole(1), parse=parse_whole, metavar="N", group=_TRAINING, recorded=True
-)
-_number = partial(option, parse=parse_number, metavar="X", group=_TRAINING, recorded=True)
 _choice = partial(option, group=_TRAINING, recorded=True)
+_count = partial(_choice, check=whole(1), parse=parse_whole, metavar="N")
+_number = partial(_choice, parse=parse_number, metavar="X")
 
 
 def _flag(name: str, text: str, group: str | None = _TRAINING, recorded: bool = True) -> Any:
@@ -96,6 +94,34 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     split_column: str | None = _name(None, "says which split a row is of", group=_SPLITS)
     train_split: str = _name("train", "split to train on", group=_SPLITS)
     eval_split: Sequence[str] = _names(help="split to evaluate on", group=_SPLITS)
+    split: str | None = option(
+        None,
+        "hold out some of the training rows to evaluate on: random; similar, by clusters of "
+        "sequences (MMseqs2 or cd-hit-est where installed, else k-mers); or a column, such as "
+        "family; no cluster or value, and no copy of a sequence, is on both sides",
+        metavar="random|similar|COLUMN",
+        group=_SPLITS,
+        recorded=True,
+    )
+    held_out: float = _number(
+        0.2,
+        "share of the rows that --split holds out",
+        check=number(above=0, high=0.9),
+        group=_SPLITS,
+    )
+    folds: int | None = _count(
+        None,
+        "cross-validation: hold out each of N parts once, by --split (random), then train on all "
+        "rows what is saved",
+        check=whole(2),
+        group=_SPLITS,
+    )
+    baseline: str = option(
+        "kmer",
+        "kmer: the metrics of a regression on counts of k-mers as well, for labels of sequences",
+        choices=("kmer", "none"),
+        group=_SPLITS,
+    )
 
     steps: int | None = _count(None, "optimizer steps, in place of --epochs")
     epochs: float = _number(3.0, "passes over the training rows", check=number(above=0))
@@ -128,7 +154,9 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         "--gradient-checkpointing", "compute layers twice, to save memory", recorded=False
     )
     seed: int = _count(
-        0, "of new weights, the order of rows, dropout and masks", check=whole(0, 2**32 - 1)
+        0,
+        "of new weights, the order of rows, dropout, masks, and what is held out",
+        check=whole(0, 2**32 - 1),
     )
     eval_steps: int | None = _count(
         None, "steps between evaluations on the first split; by default a tenth of all for --best"
@@ -189,9 +217,17 @@ class FinetuneOptions(ModelOptions, OutputOptions):
             )
         if self.patience is not None and self.best is None:
             raise OptionError("patience", "needs --best, the metric that is to improve")
-        if self.watches and not (self.eval_file or self.eval_split):
-            name = "best" if self.best is not None else "eval_steps"
-            raise OptionError(name, "needs rows to evaluate on: --eval-file or --eval-split")
+        name = "best" if self.best is not None else "eval_steps"
+        if self.watches and self.folds is not None:
+            raise OptionError(
+                name,
+                "excludes --folds: a state chosen by the rows that it is measured on looks better "
+                "than it is",
+            )
+        if self.watches and not (self.eval_file or self.eval_split or self.split):
+            raise OptionError(
+                name, "needs rows to evaluate on: --split, --eval-file or --eval-split"
+            )
 
 
 def _parse_fields(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:

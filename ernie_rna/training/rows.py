@@ -5,7 +5,7 @@ Every message names the file and the line; the header of a table is line 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,12 +13,12 @@ from typing import TypeVar
 from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records, read_fasta
 from ernie_rna.sequences.tables import find_separator, read_rows
 from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.training.labels import some
 from ernie_rna.training.options import FinetuneOptions
 
 _FASTA = (".fa", ".fasta", ".fna", ".ffn")
 _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
 _COMPRESSED = (".gz", ".bz2", ".xz")
-_SHOWN = 8  # names in a message
 
 Label = TypeVar("Label")
 
@@ -31,9 +31,9 @@ class Rows:
         name: the file, and the split if it is one, for messages.
         lines: the number of each row's line.
         cells: of each row, by column.
+        sequence_column: in which the sequences are.
         decimal_comma: whether a comma in a number is a decimal point.
         labelled: whether the file can hold labels; FASTA cannot.
-        sequence_column: in which the sequences are.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Rows:
     def sequences(self) -> list[str]:
         return self.column(self.sequence_column, "--sequence-column")
 
+    @property
+    def folded(self) -> list[str]:
+        """The sequences in one way of writing, to find those that are the same."""
+        return [sequence.upper().replace("T", "U") for sequence in self.sequences]
+
     def take(self, places: Iterable[int], split: str) -> Rows:
         """Some of the rows."""
-        own = sorted(places)
-        return replace(
-            self,
-            name=f"{self.name} ({split})",
-            lines=tuple(self.lines[place] for place in own),
-            cells=tuple(self.cells[place] for place in own),
-        )
+        lines, cells = zip(*((self.lines[at], self.cells[at]) for at in places), strict=True)
+        return replace(self, name=f"{self.name} ({split})", lines=lines, cells=cells)
 
     def column(self, column: str, option: str) -> list[str]:
         """The cells of a column.
@@ -81,8 +81,8 @@ class Rows:
             "the right one"
         )
 
-    def parse(self, column: str, parse: Callable[[str], Label]) -> list[Label]:
-        """The cells of a column of labels, each parsed.
+    def parse(self, column: str, parse: Callable[[str, bool], Label]) -> list[Label]:
+        """The cells of a column of labels, each parsed; `parse` is told of a decimal comma.
 
         Raises:
             InputError: `parse` raised ValueError, whose message follows the line.
@@ -90,10 +90,18 @@ class Rows:
         parsed = []
         for line, cell in zip(self.lines, self.column(column, "--label-column"), strict=True):
             try:
-                parsed.append(parse(cell))
+                parsed.append(parse(cell, self.decimal_comma))
             except ValueError as error:
                 raise InputError(f"{self.name}: line {line}: {column}: {error}") from error
         return parsed
+
+    def check_bases(self, labels: Sequence[Sized]) -> None:
+        """Raise InputError unless every base has a label."""
+        for line, sequence, own in zip(self.lines, self.sequences, labels, strict=True):
+            if len(sequence) != len(own):
+                raise InputError(
+                    f"{self.name}: line {line}: {len(own)} labels for {len(sequence)} bases"
+                )
 
 
 def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
@@ -107,9 +115,18 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
     column = options.split_column
     splits = {"train": whole}
     if column is not None:
-        names = {"train": options.train_split, **{value: value for value in options.eval_split}}
         values = whole.column(column, "--split-column")
-        splits = {name: _split(whole, values, column, value) for name, value in names.items()}
+        for value in (options.train_split, *options.eval_split):
+            places = [place for place, own in enumerate(values) if own == value]
+            if not places:
+                raise InputError(
+                    f"{whole.name}: no row with {column}={value!r}; there are "
+                    f"{some(sorted({*values}))}"
+                )
+            name = "train" if value == options.train_split else value
+            if name in splits and value != options.train_split:
+                raise InputError(f"{whole.name}: the rows to train on are called {name!r} as well")
+            splits[name] = whole.take(places, value)
     for path in map(Path, options.eval_file):
         if path.stem in splits:
             raise InputError(f"{path}: another split is called {path.stem!r}: rename the file")
@@ -117,17 +134,12 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
     return splits
 
 
-def _split(rows: Rows, values: Sequence[str], column: str, value: str) -> Rows:
-    places = [place for place, own in enumerate(values) if own == value]
-    if not places:
-        raise InputError(
-            f"{rows.name}: no row with {column}={value!r}; there are {some(sorted({*values}))}"
-        )
-    return rows.take(places, value)
-
-
 def read_file(
-    path: str | Path, sequence_column: str, unknown: str = "error", degap: bool = False
+    path: str | Path,
+    sequence_column: str,
+    unknown: str = "error",
+    degap: bool = False,
+    keep_letters: bool = True,
 ) -> Rows:
     """The rows of a table, a FASTA file or files of structures, the sequences checked.
 
@@ -139,42 +151,29 @@ def read_file(
         StructureFormatError: a file of structures cannot be understood.
     """
     path = Path(path)
-    rows = _read(path, sequence_column, unknown, degap)
-    lines = (f"line {line}" for line in rows.lines)
-    records = map(FastaRecord, lines, rows.sequences)
-    checked = check_records(records, rows.name, unknown, degap)
-    cells = (
-        {**cells, sequence_column: record.sequence}
-        for cells, record in zip(rows.cells, checked, strict=True)
-    )
-    return replace(rows, cells=tuple(cells))
-
-
-def _read(path: Path, sequence_column: str, unknown: str, degap: bool) -> Rows:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
+    suffixes = [suffix for suffix in map(str.lower, path.suffixes) if suffix not in _COMPRESSED]
     suffix = suffixes[-1] if suffixes else ""
-    comma = False
+    fasta, comma = suffix in _FASTA, False
     if path.is_dir() or suffix in _STRUCTURES:
         known = read_structures(path)
-        found = [
+        found = (
             {"id": one.id, sequence_column: one.sequence, "dot_bracket": one.dot_bracket}
             for one in known
-        ]
-    elif suffix in _FASTA:
-        found = [{sequence_column: record.sequence} for record in read_fasta(path, unknown, degap)]
+        )
+        table = [*enumerate(found, 1)]
+    elif fasta:
+        records = read_fasta(path, unknown, degap, keep_letters)
+        table = [*enumerate(({sequence_column: record.sequence} for record in records), 1)]
     else:
         comma = find_separator(path) == ";"
-        table = list(read_rows(path))
+        table = [*read_rows(path)]
         if not table:
             raise InputError(f"{path}: no row behind the header")
-        lines, cells = zip(*table, strict=True)
-        return Rows(str(path), lines, cells, sequence_column, decimal_comma=comma)
-    numbers = tuple(range(1, len(found) + 1))
-    labelled = suffix not in _FASTA
-    return Rows(str(path), numbers, tuple(found), sequence_column, labelled=labelled)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(name or "''" for name in names[:_SHOWN]) + more
+    lines, cells = zip(*table, strict=True)
+    rows = Rows(str(path), lines, cells, sequence_column, comma, labelled=not fasta)
+    named = (f"line {line}" for line in rows.lines)
+    given = map(FastaRecord, named, rows.sequences)
+    checked = check_records(given, rows.name, unknown, degap, keep_letters)
+    read = zip(cells, checked, strict=True)
+    as_read = tuple({**one, sequence_column: record.sequence} for one, record in read)
+    return replace(rows, cells=as_read)

@@ -8,7 +8,8 @@ Shapes: batch sequences, seq tokens, labels.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,10 @@ import numpy as np
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket, to_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training import labels as parsing
+from ernie_rna.training import labels as cells
+from ernie_rna.training import metrics as measures
 from ernie_rna.training.labels import NO_LABEL
-from ernie_rna.training.metrics import (
-    Metrics,
-    classification_metrics,
-    frequency_guess,
-    majority_guess,
-    masked_lm_metrics,
-    mean_guess,
-    multi_label_metrics,
-    regression_metrics,
-)
-from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.metrics import Metrics
 from ernie_rna.training.rows import Rows
 
 Example = dict[str, Any]
@@ -42,10 +34,15 @@ class Task:
         head: how the names of the weights begin that a pretrained folder lacks.
         also_in: other classes whose folders have the head.
         adapted: modules that are trained beside LoRA's updates.
+        metrics: from what is predicted and the labels.
         metric_names: keys of what `metrics` returns.
         guess_name: what `guess` is.
         batch_norms: whether the head has any.
+        of_sequences, of_bases, of_numbers: what is predicted: something of each sequence or of
+            its bases; numbers in their units, or classes.
+        several: whether a label has a number for each of several columns.
         names: of the labels, in the order of their ids.
+        options: that say where the labels are, of fine-tuning or of predictions.
     """
 
     model_name = "ErnieRnaForSequenceClassification"
@@ -53,38 +50,57 @@ class Task:
     also_in: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ("classifier",)
     problem_type: str | None = "single_label_classification"
+    metrics: Callable[..., Metrics] = staticmethod(measures.classification_metrics)
     metric_names: tuple[str, ...] = ("accuracy", "macro_f1", "mcc")
     guess_name = "guess"
     batch_norms = False
+    of_sequences, of_bases, of_numbers = True, False, False
+    several = False
 
-    def __init__(self, options: FinetuneOptions):
+    def __init__(self, options: Any):
         self.options = options
         self.names: list[str] = []
 
+    # Cells of a table -> labels
+
     @property
-    def column(self) -> str:
-        """The only column of labels."""
-        columns = self.options.label_columns
-        if len(columns) != 1:
+    def columns(self) -> Sequence[str]:
+        """The columns of labels; InputError if they are several where one is needed."""
+        columns: Sequence[str] = self.options.label_columns
+        if len(columns) != 1 and not self.several:
             raise InputError(f"one label column is needed; got {', '.join(columns)}")
-        return columns[0]
+        return columns
 
     def cells(self, rows: Rows) -> list[str]:
-        return rows.column(self.column, "--label-column")
+        return rows.column(self.columns[0], "--label-column")
 
     def learn_names(self, training: Rows) -> Iterable[str]:
         """Fix the names of the labels, which are those of training; return what looks odd."""
-        self.names = parsing.class_names(self.cells(training))
+        self.names = cells.class_names(self.cells(training))
         if len(self.names) < 2:
             raise InputError(
-                f"{training.name}: column {self.column!r} has {len(self.names)} different "
+                f"{training.name}: column {self.columns[0]!r} has {len(self.names)} different "
                 "labels; a classification needs at least 2"
             )
-        return parsing.odd_classes(self.cells(training))
+        return cells.odd_classes(self.cells(training))
 
-    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[Any]:
+    def parse(self, cell: str, decimal_comma: bool) -> Any:
+        """What a cell says; ValueError if that is no label."""
+        if cell not in self._ids:
+            known = cells.some(self.names)
+            raise ValueError(f"{cells.shown(cell)} is none of the labels of training: {known}")
+        return self._ids[cell]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def read_labels(self, rows: Rows) -> list[Any]:
         """A label for each row, as the model takes it."""
-        return rows.parse(self.column, parsing.parse_class(self.names))
+        parsed = [rows.parse(column, self.parse) for column in self.columns]
+        return [list(row) for row in zip(*parsed, strict=True)] if self.several else parsed[0]
+
+    # Labels -> a model, and what it is trained on
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
         return {"input_ids": input_ids, "labels": label}
@@ -107,21 +123,25 @@ class Task:
         Args:
             kept: whether the folder has the head already.
         """
-        return {
-            "id2label": dict(enumerate(self.names)),
-            "label2id": {name: index for index, name in enumerate(self.names)},
-            "problem_type": self.problem_type,
-        }
+        id2label = dict(enumerate(self.names))
+        return {"id2label": id2label, "label2id": self._ids, "problem_type": self.problem_type}
 
     def start_head(self, model: Any, labels: Sequence[Any]) -> None:
         """Set a new head to where training should begin."""
 
+    # A model -> what it predicts, and how good that is
+
+    def values(self, output: Any) -> Any:
+        """Probabilities, or numbers in their units, of what the model returns."""
+        return output.logits.float().softmax(dim=-1)
+
+    def decide(self, values: Any, middle: float = 0.5) -> Any:
+        """What is predicted by probabilities, or by logits, whose middle is 0."""
+        return values.argmax(-1)
+
     def reduce(self, logits: Any, labels: Any) -> Any:
         """What of a batch's logits the metrics need."""
-        return logits.argmax(dim=-1)
-
-    def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
-        return classification_metrics(predicted, labels)
+        return self.decide(logits, 0)
 
     def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
         """The metrics of a trained model; of several processes, all call this."""
@@ -131,7 +151,8 @@ class Task:
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
         """The metrics of the best guess that never looks at the sequence."""
         train, test = self.known(training), self.known(evaluation)
-        return self.metrics(majority_guess(train, len(test)).reshape(test.shape), test)
+        guess = measures.simplest_guess(train, len(test), self.of_numbers)
+        return self.metrics(guess.reshape(test.shape), test)
 
     def known(self, examples: Sequence[Example]) -> np.ndarray:
         """The labels of examples as an array."""
@@ -142,61 +163,65 @@ class MultiLabel(Task):
     """Any number of classes for each sequence."""
 
     problem_type = "multi_label_classification"
+    metrics = staticmethod(measures.multi_label_metrics)
     metric_names = ("exact_match", "macro_f1", "micro_f1")
 
+    def __init__(self, options: Any):
+        super().__init__(options)
+        self.several = len(options.label_columns) > 1
+
     def learn_names(self, training: Rows) -> Iterable[str]:
-        if len(self.options.label_columns) > 1:
-            self.names = list(self.options.label_columns)
+        if self.several:
+            self.names = list(self.columns)
             return ()
-        cells, separator = self.cells(training), self.options.label_separator
-        held = [label for cell in cells for label in parsing.split_labels(cell, separator)]
-        self.names = parsing.class_names(held)
+        separator = self.options.label_separator
+        held = [one for cell in self.cells(training) for one in cells.split_labels(cell, separator)]
+        self.names = cells.class_names(held)
         if not self.names:
-            raise InputError(f"{training.name}: column {self.column!r} holds no label")
-        return [*parsing.odd_classes(held), *parsing.other_separator(cells, separator)]
+            raise InputError(f"{training.name}: column {self.columns[0]!r} holds no label")
+        others = cells.other_separator(self.cells(training), separator)
+        return [*cells.odd_classes(held), *others]
 
-    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[list[float]]:
-        columns = self.options.label_columns
-        if len(columns) > 1:
-            return _transposed(rows.parse(name, parsing.parse_flag) for name in columns)
-        parse = parsing.parse_classes(self.names, self.options.label_separator)
-        return rows.parse(self.column, parse)
+    def parse(self, cell: str, decimal_comma: bool) -> Any:
+        if self.several:
+            return cells.parse_flag(cell)
+        labels = cells.split_labels(cell, self.options.label_separator)
+        held = {super(MultiLabel, self).parse(label, decimal_comma) for label in labels}
+        return [float(index in held) for index in range(len(self.names))]
 
-    def reduce(self, logits: Any, labels: Any) -> Any:
-        return (logits > 0).long()
+    def values(self, output: Any) -> Any:
+        return output.logits.float().sigmoid()
 
-    def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
-        return multi_label_metrics(predicted, labels.astype(int))
+    def decide(self, values: Any, middle: float = 0.5) -> Any:
+        return values > middle
 
 
 class Regression(Task):
     """One or several numbers for each sequence."""
 
     problem_type: str | None = "regression"
+    metrics = staticmethod(measures.regression_metrics)
     metric_names = ("r2", "spearman", "mse")
+    several = True
+    of_numbers = True
 
     def learn_names(self, training: Rows) -> Iterable[str]:
-        self.names = list(self.options.label_columns)
+        self.names = list(self.columns)
         return ()
 
-    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[list[float]]:
-        parse = parsing.parse_target(rows.decimal_comma)
-        return _transposed(rows.parse(name, parse) for name in self.options.label_columns)
+    def parse(self, cell: str, decimal_comma: bool) -> Any:
+        return cells.parse_target(cell, decimal_comma)
 
     def start_head(self, model: Any, labels: Sequence[Any]) -> None:
         # The mean of the labels would else be the first thing, and for long the only one, that
         # the bias has to learn.
         model.classifier.bias.data.copy_(model.classifier.bias.new_tensor(labels).mean(dim=0))
 
-    def reduce(self, logits: Any, labels: Any) -> Any:
-        return logits
+    def values(self, output: Any) -> Any:
+        return output.logits.float()
 
-    def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
-        return regression_metrics(predicted, labels)
-
-    def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        train, test = self.known(training), self.known(evaluation)
-        return self.metrics(mean_guess(train, len(test)), test)
+    def decide(self, values: Any, middle: float = 0.5) -> Any:
+        return values
 
 
 class RibosomeLoading(Regression):
@@ -210,18 +235,15 @@ class RibosomeLoading(Regression):
     adapted = ("loading_head",)
     problem_type = None
     batch_norms = True
-
-    def learn_names(self, training: Rows) -> Iterable[str]:
-        self.names = [self.column]
-        return ()
+    several = False
 
     def start_head(self, model: Any, labels: Sequence[Any]) -> None:
         values = np.array(labels, dtype=np.float64)
         model.config.loading_mean = float(values.mean())
         model.config.loading_scale = float(values.std()) or 1.0
 
-    def encode(self, input_ids: list[int], label: Any) -> Example:
-        return {"input_ids": input_ids, "labels": label[0]}
+    def values(self, output: Any) -> Any:
+        return output.predictions[:, None]
 
 
 class TokenClassification(Task):
@@ -229,16 +251,25 @@ class TokenClassification(Task):
 
     model_name = "ErnieRnaForTokenClassification"
     problem_type = None
+    of_sequences, of_bases = False, True
 
     def learn_names(self, training: Rows) -> Iterable[str]:
-        self.names = parsing.base_names(self.cells(training), self.options.ignore_label)
+        labels = {label for cell in self.cells(training) for label in cells.split_bases(cell)}
+        self.names = cells.class_names(labels - {self.options.ignore_label})
         if len(self.names) < 2:
             raise InputError(f"{training.name}: the bases need at least 2 different labels")
         return ()
 
-    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[list[int]]:
-        labels = rows.parse(self.column, parsing.parse_bases(self.names, self.options.ignore_label))
-        parsing.check_bases(rows, sequences, labels)
+    def parse(self, cell: str, decimal_comma: bool) -> Any:
+        ignored, parse = self.options.ignore_label, super().parse
+        return [
+            NO_LABEL if label == ignored else parse(label, decimal_comma)
+            for label in cells.split_bases(cell)
+        ]
+
+    def read_labels(self, rows: Rows) -> list[Any]:
+        labels = super().read_labels(rows)
+        rows.check_bases(labels)
         return labels
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
@@ -250,9 +281,10 @@ class TokenClassification(Task):
 
         return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=NO_LABEL)
 
-    def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
-        real = labels != NO_LABEL
-        return classification_metrics(predicted[real], labels[real])
+    def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
+        outputs = trainer.predict(list(examples))
+        real = outputs.label_ids != NO_LABEL
+        return self.metrics(outputs.predictions[real], outputs.label_ids[real])
 
     def known(self, examples: Sequence[Example]) -> np.ndarray:
         labels = np.concatenate([example["labels"] for example in examples])
@@ -267,12 +299,13 @@ class MaskedLM(Task):
     also_in = ("ErnieRnaForPreTraining",)
     adapted = ("lm_head.dense", "lm_head.layer_norm")  # The decoder is tied to the embedding.
     metric_names = ("perplexity", "loss", "accuracy")
+    of_sequences = False
 
     def learn_names(self, training: Rows) -> Iterable[str]:
         return ()
 
-    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[None]:
-        return [None] * len(sequences)
+    def read_labels(self, rows: Rows) -> list[Any]:
+        return [None] * len(rows)
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
         return {"input_ids": input_ids}
@@ -291,15 +324,14 @@ class MaskedLM(Task):
         at_labels = likelihoods.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
         return logits.argmax(dim=-1), at_labels  # (batch, seq) each
 
-    def metrics(self, predicted: Any, labels: np.ndarray) -> Metrics:
-        ids, log_likelihoods = predicted
-        return masked_lm_metrics(ids, log_likelihoods, labels)
+    def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
+        outputs = trainer.predict(list(examples))
+        ids, log_likelihoods = outputs.predictions
+        return measures.masked_lm_metrics(ids, log_likelihoods, outputs.label_ids)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        splits = (
-            [one["input_ids"][1:-1] for one in examples] for examples in (training, evaluation)
-        )
-        return frequency_guess(*splits)
+        splits = ([one["input_ids"][1:-1] for one in split] for split in (training, evaluation))
+        return measures.frequency_guess(*splits)
 
 
 class SecondaryStructure(Task):
@@ -316,14 +348,17 @@ class SecondaryStructure(Task):
     metric_names = ("f1", "precision", "recall")
     guess_name = "ViennaRNA"
     batch_norms = True
+    of_sequences = False
 
     def learn_names(self, training: Rows) -> Iterable[str]:
         return ()
 
-    def read_labels(self, rows: Rows, sequences: Sequence[str]) -> list[Structure]:
-        parsing.check_bases(rows, sequences, self.cells(rows))
-        pairs = rows.parse(self.column, from_dot_bracket)
-        named = enumerate(zip(sequences, pairs, strict=True))
+    def parse(self, cell: str, decimal_comma: bool) -> Any:
+        return from_dot_bracket(cell)
+
+    def read_labels(self, rows: Rows) -> list[Any]:
+        rows.check_bases(self.cells(rows))
+        named = enumerate(zip(rows.sequences, super().read_labels(rows), strict=True))
         return [Structure(str(row), *parts) for row, parts in named]
 
     def encode(self, input_ids: list[int], label: Structure) -> Example:
@@ -390,7 +425,3 @@ TASKS: Mapping[str, type[Task]] = {
     "structure": SecondaryStructure,
     "ribosome-loading": RibosomeLoading,
 }
-
-
-def _transposed(columns: Iterable[list[float]]) -> list[list[float]]:
-    return [list(row) for row in zip(*columns, strict=True)]

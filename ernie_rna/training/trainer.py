@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -27,10 +27,9 @@ from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.options import OptionError
 from ernie_rna.run.loading import has_head, read_config, without_report
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.labels import NO_LABEL
-from ernie_rna.training.metrics import Metrics, greater_is_better
+from ernie_rna.training.labels import NO_LABEL, some
+from ernie_rna.training.metrics import LESS_IS_BETTER, Metrics
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.rows import some
 from ernie_rna.training.tasks import Example, Task
 
 # What LoRA adapts: every linear map of the layers.
@@ -45,39 +44,72 @@ class FinetuneTrainer(transformers.Trainer):
     """The Trainer, ended by what is not finite, and measuring as the task does.
 
     Args:
+        model: of which only what is to be trained will take gradients.
         task: what the model is trained for.
-        lines: of the training examples in their file, for messages.
         train, watched: examples to train on, and to evaluate on while it trains.
-        others: arguments of the Trainer.
     """
 
     def __init__(
         self,
+        model: Any,
+        tokenizer: Any,
         task: Task,
-        lines: Sequence[int],
+        arguments: TrainingArguments,
         train: Sequence[Example],
         watched: Sequence[Example],
-        **others: Any,
     ):
-        self._task, self._lines, self._watched = task, lines, list(watched)
-        numbered = [{**example, "row": row} for row, example in enumerate(train)]
-        super().__init__(train_dataset=numbered, eval_dataset=self._watched, **others)
+        self._task, self._watched = task, list(watched)
+        collator = partial(_collate, task.collator(tokenizer, model.config))
+        if task.options.class_weights:
+            _weigh_classes(model, [example["labels"] for example in train], len(task.names))
+        shortest = min(train, key=lambda example: len(example["input_ids"]))
+        adapted = _choose_weights(model, task, collator([shortest]))
+        trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
+        self.weights_trained = sum(trained)
+        transformers.set_seed(arguments.seed)
+        super().__init__(
+            model=adapted,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=[{**example, "of_training": True} for example in train],
+            eval_dataset=self._watched,
+            preprocess_logits_for_metrics=partial(_reduce, task),
+        )
+        self.remove_callback(transformers.PrinterCallback)
+        if self.is_world_process_zero():
+            self.add_callback(Progress(task.options.progress))
+        if task.options.patience is not None:
+            self.add_callback(EarlyStoppingCallback(task.options.patience))
+
+    def fit(self) -> None:
+        """Train, or resume; the model is then of its own class, without LoRA's updates."""
+        self.train(resume_from_checkpoint=_newest_checkpoint(Path(str(self.args.output_dir))))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
+            metric = self.args.metric_for_best_model
+            warnings.warn(f"{metric} was never a number: the last state is saved", stacklevel=2)
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        self.model = self.model_wrapped = model
+        bad = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
+        if bad:
+            raise TrainingError(f"weights are not finite after training, among them {bad[0]}")
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
-        rows = inputs.pop("rows")
+        lines = inputs.pop("lines")
         loss = super().training_step(model, inputs, *rest, **more)
-        self._check("loss", loss, rows)
+        self._check("loss", loss, lines)
         if not self.args.fp16:  # whose gradients may overflow; the step is then left out
             weights = [weight for weight in model.parameters() if weight.grad is not None]
-            self._check("gradient", torch.nn.utils.clip_grad_norm_(weights, math.inf), rows)
+            self._check("gradient", torch.nn.utils.clip_grad_norm_(weights, math.inf), lines)
         return loss
 
-    def _check(self, what: str, value: torch.Tensor, rows: torch.Tensor) -> None:
+    def _check(self, what: str, value: torch.Tensor, lines: torch.Tensor) -> None:
         if not value.isfinite():
-            lines = ", ".join(str(self._lines[row]) for row in rows.tolist())
+            named = ", ".join(map(str, lines.tolist()))
             raise TrainingError(
                 f"the {what} became {value.item()} in step {self.state.global_step + 1}, of the "
-                f"training rows in lines {lines}: nothing was saved; look at their labels, or "
+                f"training rows in lines {named}: nothing was saved; look at their labels, or "
                 f"lower --learning-rate ({self.args.learning_rate:g})"
             )
 
@@ -141,59 +173,6 @@ class Progress(TrainerCallback):
         self._bar.close()
 
 
-def make_trainer(
-    model: Any,
-    tokenizer: Any,
-    task: Task,
-    arguments: TrainingArguments,
-    examples: Mapping[str, list[Example]],
-    lines: Sequence[int],
-) -> FinetuneTrainer:
-    """What trains a model on the first of the examples, and evaluates it on the second.
-
-    Args:
-        lines: of the training rows, for messages.
-    """
-    train, watched, *_ = *examples.values(), []
-    collator = partial(_collate, task.collator(tokenizer, model.config))
-    if task.options.class_weights:
-        _weigh_classes(model, [example["labels"] for example in train], len(task.names))
-    shortest = min(train, key=lambda example: len(example["input_ids"]))
-    model = _choose_weights(model, task, collator([shortest]))
-    transformers.set_seed(arguments.seed)
-    trainer = FinetuneTrainer(
-        task,
-        lines,
-        train,
-        watched,
-        model=model,
-        args=arguments,
-        data_collator=collator,
-        preprocess_logits_for_metrics=partial(_reduce, task),
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    if trainer.is_world_process_zero():
-        trainer.add_callback(Progress(task.options.progress))
-    if task.options.patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(task.options.patience))
-    return trainer
-
-
-def fit(trainer: FinetuneTrainer) -> None:
-    """Train, or resume; the trainer's model is then of its own class, without LoRA's updates."""
-    trainer.train(resume_from_checkpoint=_newest_checkpoint(Path(str(trainer.args.output_dir))))
-    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is None:
-        metric = trainer.args.metric_for_best_model
-        warnings.warn(f"{metric} was never a number: the last state is saved", stacklevel=2)
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    trainer.model = trainer.model_wrapped = model
-    bad = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
-    if bad:
-        raise TrainingError(f"weights are not finite after training, among them {bad[0]}")
-
-
 def _newest_checkpoint(folder: Path) -> str | None:
     """The newest state of training that is whole: the Trainer writes its own state last."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name[11:])):
@@ -206,11 +185,12 @@ def _newest_checkpoint(folder: Path) -> str | None:
 
 
 def _collate(collator: Any, examples: Sequence[Example]) -> dict[str, Any]:
-    """What a collator makes, and the rows of examples that have one."""
+    """What a collator makes; of rows to train on, with their lines."""
     taken = ("input_ids", "labels")
     batch = dict(collator([{name: one[name] for name in taken if name in one} for one in examples]))
-    rows = [example["row"] for example in examples if "row" in example]
-    return {**batch, "rows": torch.tensor(rows)} if rows else batch
+    if "of_training" in examples[0]:
+        batch["lines"] = torch.tensor([example["line"] for example in examples])
+    return batch
 
 
 def _reduce(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> Any:
@@ -317,7 +297,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     batches = -(-examples // (options.batch_size * options.accumulate))
     steps = options.steps or max(1, round(options.epochs * batches))
     every = options.eval_steps or max(1, steps // 10)
-    names = [field.name for field in fields(TrainingArguments)]
+    known = [field.name for field in fields(TrainingArguments)]
     new = "activation_checkpointing"  # Newer transformers warn of the old name.
     decided: dict[str, Any] = {
         "output_dir": str(folder),
@@ -338,11 +318,11 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "save_steps": every,
         "load_best_model_at_end": options.best is not None,
         "metric_for_best_model": options.best,
-        "greater_is_better": greater_is_better(options.best),
+        "greater_is_better": options.best not in LESS_IS_BETTER,
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "ddp_find_unused_parameters": False,
-        new if new in names else "gradient_checkpointing": options.gradient_checkpointing,
+        new if new in known else "gradient_checkpointing": options.gradient_checkpointing,
     }
     usual = {
         "per_device_eval_batch_size": options.batch_size,
@@ -351,7 +331,19 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "report_to": [],
         "dataloader_pin_memory": options.device != "cpu" and torch.cuda.is_available(),
     }
-    others = _parse_fields(options.trainer, names, decided)
+    kind: Any = TrainingArguments
+    given: Any = options.trainer  # a dictionary by now
+    parser, others = _Parser(kind), {}
+    for name, value in given.items():
+        if name in {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}:
+            raise OptionError("trainer", f"cannot set {name}: other options of finetune decide it")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise OptionError("trainer", f"has no field {name!r} of TrainingArguments{hint}")
+        if isinstance(value, str):
+            value = getattr(parser.parse_args([f"--{name}={value}"]), name)
+        others[name] = value
     try:
         arguments = TrainingArguments(**{**usual, **others, **decided})
         device = arguments.device
@@ -364,25 +356,14 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
             f"{options.device} cannot be chosen: the Trainer takes {device}; cpu keeps it off a "
             "GPU, and CUDA_VISIBLE_DEVICES=1 chooses one of several",
         )
+    if options.dtype == "float16" and device.type == "cpu":
+        raise OptionError(
+            "dtype",
+            "float16 needs a GPU: small gradients become 0 in it unless the loss is scaled, which "
+            "torch does on GPUs; bfloat16 and float32 train on a CPU",
+        )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # One process trains on one; torchrun on several.
     return arguments
-
-
-def _parse_fields(given: Any, names: Sequence[str], decided: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of TrainingArguments by name, texts made what each field has."""
-    kind: Any = TrainingArguments
-    parser, values = _Parser(kind), {}
-    ours = {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}
-    for name, value in given.items():
-        if name in ours:
-            raise OptionError("trainer", f"cannot set {name}: other options of finetune decide it")
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise OptionError("trainer", f"has no field {name!r} of TrainingArguments{hint}")
-        text = isinstance(value, str)
-        values[name] = getattr(parser.parse_args([f"--{name}={value}"]), name) if text else value
-    return values
 
 
 class _Parser(HfArgumentParser):

@@ -1,8 +1,6 @@
 """Predictions by every head of sequences and bases: the model's own, in files, beside labels."""
 
 import csv
-import json
-import random
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ from ernie_rna.run.outputs import OutputError
 from ernie_rna.scoring.predict import PredictTask, predict
 from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.finetune import finetune
 from tests.conftest import lively
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
 
@@ -362,55 +359,6 @@ def test_killed_and_resumed_and_shared(folder, monkeypatch, suffix):
         assert shared.metrics == ({} if part == 2 else whole.metrics)
     for path in (f"out{suffix}", f"p{suffix}"):
         assert Path(path).read_bytes() == Path(f"whole{suffix}").read_bytes()
-
-
-# ---------------------------------------------------------------------------------------------
-# Fine-tuned, then predicted
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with a pretrained model, and a table to fine-tune it on and to measure it by."""
-    folder = tmp_path_factory.mktemp("trained")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
-    sizes |= {"intermediate_size": 32, "max_position_embeddings": 42}
-    config = ErnieRnaConfig(**sizes, loading_channels=8, loading_blocks=2)
-    models.ErnieRnaForMaskedLM(config).save_pretrained(folder / "model")
-    draw = random.Random(0)
-    lines = ["sequence\tlabel\tseveral\tnumber\tmore\tbases"]
-    for i in range(24):
-        rna = "".join(draw.choices("ACGU", k=draw.randint(8, 40)))
-        bases = "".join("S" if base in "GC" else "W" for base in rna)
-        cells = (("tRNA", "rRNA", "miRNA")[i % 3], ("short;GC", "", "GC")[i % 3], len(rna) / 10, i)
-        lines.append("\t".join(map(str, [rna, *cells, bases])))
-    (folder / "data.tsv").write_text("\n".join(lines))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("task", "columns"),
-    [
-        ("classification", ("label",)),
-        ("multi-label", ("several",)),
-        ("regression", ("number",)),
-        ("regression", ("number", "more")),
-        ("token-classification", ("bases",)),
-        ("ribosome-loading", ("number",)),
-    ],
-)
-def test_the_figure_of_fine_tuning_again(trained, tmp_path, capsys, task, columns):
-    data, model = str(trained / "data.tsv"), str(tmp_path / "model")
-    how = {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu", "progress": False}
-    labels = {"task": task, "label_column": columns, "eval_file": (data,)}
-    finetune(data, trained / "model", model, **labels, **how)
-    expected = json.loads((tmp_path / "model" / "metrics.json").read_text())["metrics"]["data"]
-    argv = (data, "-m", model, "-o", str(tmp_path / "out.tsv"), "--label-column", *columns)
-    printed = run(capsys, *argv).out
-    for name, value in expected.items():
-        assert f"{value:.4f}" in printed, name
-    summary = predict(data, model, tmp_path / "again.npz", label_column=columns, progress=False)
-    assert summary.metrics == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_protein_is_an_input_error():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scripts import evaluate_embeddings
-from scripts.evaluate_embeddings import Row, choose_families, count_kmers, neighbours, probe
+from scripts.evaluate_embeddings import Row, choose_families, neighbours, probe
 from tests.golden_folder import write_golden_folder
 
 ROWS = [Row(f"{letter * (20 + i)}", letter, "one") for letter in "ACG" for i in range(4)]
@@ -33,13 +33,6 @@ def test_families_of_one_sequence_are_left_out():
     rows = [*ROWS, Row("UUUU", "lone", "one"), Row("A" * 20, "A", "one"), Row("AA", "A", "two")]
     chosen = choose_families(rows, "one", 2)
     assert sorted(row.label for row in chosen) == ["A", "A", "C", "C", "G", "G"]
-
-
-def test_kmers():
-    features = count_kmers(["AAAAA", "ACGUN"])
-    assert features.shape == (2, 64 + 256 + 1)
-    assert features[0].max() == pytest.approx(np.log(5))
-    assert sorted(features[0])[-3:-1] == [2 / 5, 3 / 5]  # AAAA twice, AAA three times
 
 
 def test_probe_tells_copies_of_training_rows_apart():

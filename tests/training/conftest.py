@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from ernie_rna.cli.main import main
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
@@ -15,6 +16,17 @@ from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 ROWS = 24
 QUICK = ("--steps", "2", "--batch-size", "4", "--device", "cpu")
 TEST = ("--split-column", "split", "--eval-split", "test")
+
+
+class Killer(TrainerCallback):
+    """Ctrl-C in a step."""
+
+    def __init__(self, step):
+        self._step = step
+
+    def on_step_end(self, args, state, control, **rest):
+        if state.global_step == self._step:
+            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="package")

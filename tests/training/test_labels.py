@@ -9,10 +9,10 @@ from ernie_rna.training.labels import (
     class_names,
     odd_classes,
     other_separator,
-    parse_bases,
-    parse_classes,
     parse_target,
 )
+from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.tasks import TASKS
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,19 @@ def test_another_separator_is_seen():
 
 
 def test_several_labels_of_a_cell():
-    parse = parse_classes(["GC", "short"], ";")
-    assert [parse(cell) for cell in ("short; GC", "", "GC")] == [[1, 1], [0, 0], [1, 0]]
+    task = TASKS["multi-label"](FinetuneOptions(task="multi-label"))
+    task.names = ["GC", "short"]
+    found = [task.parse(cell, False) for cell in ("short; GC", "", "GC")]
+    assert found == [[1, 1], [0, 0], [1, 0]]
     with pytest.raises(ValueError, match="'long' is none of the labels of training: GC, short"):
-        parse("long")
+        task.parse("long", False)
 
 
 def test_labels_of_bases():
-    assert parse_bases(["S", "W"], ".")("SW.") == [0, 1, NO_LABEL]
+    options = FinetuneOptions(task="token-classification", ignore_label=".")
+    task = TASKS["token-classification"](options)
+    task.names = ["S", "W"]
+    assert task.parse("SW.", False) == [0, 1, NO_LABEL]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_labels_of_bases():
     [("4.5", False, 4.5), ("4,5", True, 4.5), ("-100", False, -100.0), ("1e18", False, 1e18)],
 )
 def test_numbers(cell, comma, value):
-    assert parse_target(comma)(cell) == value
+    assert parse_target(cell, comma) == value
 
 
 @pytest.mark.parametrize(
@@ -83,4 +88,4 @@ def test_numbers(cell, comma, value):
 )
 def test_cells_that_are_no_numbers(cell, problem):
     with pytest.raises(ValueError, match=problem):
-        parse_target(False)(cell)
+        parse_target(cell, False)

@@ -13,18 +13,18 @@ from ernie_rna.training.labels import NO_LABEL
 def test_metrics_of_a_perfect_and_a_constant_prediction():
     labels = np.array([0, 1, 2, 1])
     assert set(metrics.classification_metrics(labels, labels).values()) == {1.0}
-    assert metrics.majority_guess(labels, 3).tolist() == [1, 1, 1]
+    assert metrics.simplest_guess(labels, 3).tolist() == [1, 1, 1]
     numbers = np.array([[1.0], [2.0], [4.0]])
     perfect = metrics.regression_metrics(numbers, numbers)
     assert (perfect["r2"], perfect["mse"]) == (1.0, 0.0)
     assert perfect["spearman"] == pytest.approx(1.0)
-    guess = metrics.mean_guess(numbers, 3).reshape(numbers.shape)
+    guess = metrics.simplest_guess(numbers, 3, numbers=True).reshape(numbers.shape)
     assert metrics.regression_metrics(guess, numbers)["r2"] == pytest.approx(0.0)
 
 
 def test_the_common_labels_are_guessed():
     several = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 1]])
-    assert metrics.majority_guess(several, 2).tolist() == [[1, 0, 1]] * 2
+    assert metrics.simplest_guess(several, 2).tolist() == [[1, 0, 1]] * 2
     right = metrics.multi_label_metrics(several, several)
     assert right == {"exact_match": 1.0, "macro_f1": pytest.approx(2 / 3), "micro_f1": 1.0}
 

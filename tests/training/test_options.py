@@ -31,6 +31,9 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"positive_weight": 2.0}, "positive_weight is for structure; the task is classification"),
         ({"ignore_label": "."}, "ignore_label is for token-classification"),
         ({"task": "regression", "class_weights": "balanced"}, "class_weights is for classif"),
+        ({"folds": 1}, "folds must be a whole number of at least 2; got 1"),
+        ({"held_out": 0.95}, "held_out must be a number above 0 and of at most 0.9"),
+        ({"folds": 3, "best": "mcc"}, "best excludes --folds: a state chosen by the rows"),
         ({"trainer": "optim"}, "trainer must be NAME=VALUE; got 'optim'"),
     ],
 )

@@ -59,18 +59,23 @@ def test_a_device_that_the_trainer_does_not_take(tmp_path):
         trainer.make_arguments(options, tmp_path, 4)
 
 
+def test_float16_needs_a_gpu(tmp_path):
+    with pytest.raises(OptionError, match=r"dtype (float16 needs a GPU: small|is refused by)"):
+        arguments(tmp_path, dtype="float16")
+
+
 def made(task: Task, folder, tmp_path, labels):
     task.names = ["a", "b"]
     model, tokenizer, _ = trainer.load(task, str(folder))
     ids = [tokenizer(sequence)["input_ids"] for sequence in ("ACGU", "GGCAAU")]
-    rows = [task.encode(*pair) for pair in zip(ids, labels, strict=True)]
+    rows = [{**task.encode(*own), "line": 2} for own in zip(ids, labels, strict=True)]
     how = trainer.make_arguments(task.options, tmp_path / "state", len(rows))
-    return trainer.make_trainer(model, tokenizer, task, how, {"train": rows}, [2, 3])
+    return trainer.FinetuneTrainer(model, tokenizer, task, how, rows, [])
 
 
 def test_norms_and_biases_do_not_decay(model_folder, tmp_path):
     options = FinetuneOptions(task="ribosome-loading", device="cpu")
-    own = made(TASKS["ribosome-loading"](options), model_folder, tmp_path, [[1.0], [2.0]])
+    own = made(TASKS["ribosome-loading"](options), model_folder, tmp_path, [1.0, 2.0])
     decayed = own.get_decay_parameter_names(own.model)
     assert "loading_head.conv_in.weight" in decayed
     assert not [name for name in decayed if "norm" in name or name.endswith("bias")]
@@ -116,4 +121,4 @@ def test_weights_that_are_not_finite_are_not_saved(model_folder, tmp_path):
 
     own.add_callback(Poison())
     with pytest.raises(trainer.TrainingError, match=r"not finite .* among them classifier\.weight"):
-        trainer.fit(own)
+        own.fit()

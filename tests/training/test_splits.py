@@ -1,0 +1,193 @@
+"""Rows held out: nothing like them is trained on; cross-validation; counts of k-mers."""
+
+import doctest
+import json
+import random
+
+import numpy as np
+import pytest
+from transformers import TrainerCallback
+
+from ernie_rna.cli.main import main
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training import splits
+from ernie_rna.training.rows import Rows
+from tests.training.conftest import QUICK, Killer
+
+DRAW = random.Random(0)
+
+
+def draw(length):
+    return "".join(DRAW.choices("ACGU", k=length))
+
+
+def changed(rna, share):
+    return "".join(DRAW.choice("ACGU") if DRAW.random() < share else base for base in rna)
+
+
+FAMILIES = [[changed(rna, 0.05) for _ in range(5)] for rna in (draw(80) for _ in range(8))]
+RNAS = [rna for family in FAMILIES for rna in family]
+
+
+def rows_of(sequences, **columns):
+    cells = [
+        {"sequence": rna, **{n: c[i] for n, c in columns.items()}}
+        for i, rna in enumerate(sequences)
+    ]
+    return Rows("t.tsv", tuple(range(2, len(cells) + 2)), tuple(cells), "sequence")
+
+
+def partition(groups):
+    return sorted(np.flatnonzero(groups == one).tolist() for one in set(groups.tolist()))
+
+
+BY_FIVES = [[*range(at, at + 5)] for at in range(0, 40, 5)]
+
+
+def test_doctests():
+    assert doctest.testmod(splits).failed == 0
+
+
+def test_clusters_of_kmers():
+    assert partition(splits.cluster_by_kmers(RNAS)) == BY_FIVES
+    assert splits.cluster_by_kmers(["ACG", "N" * 20, "ACG"]).tolist() == [0, 1, 2]
+    part = RNAS[0][10:50]
+    assert partition(splits.cluster_by_kmers([RNAS[0], part, draw(60)])) == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("how", "groups", "what"),
+    [
+        ("random", [[i] for i in range(40)], "40 sequences"),
+        ("similar", BY_FIVES, "8 clusters (by 8-mers)"),
+        ("kind", [[*range(0, 40, 2)], [*range(1, 40, 2)]], "2 values of kind"),
+    ],
+)
+def test_groups(how, groups, what, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    rows = rows_of(RNAS, kind=["a", "b"] * 20)
+    found, said = splits.find_groups(rows, how)
+    assert (partition(found), said) == (groups, what)
+    with pytest.raises(InputError, match=r"no column 'family'; .*--split names the right one"):
+        splits.find_groups(rows, "family")
+
+
+def test_copies_stay_together():
+    rows = rows_of(["ACGU", "acgt", "GGGG", "GGGA"], kind=["a", "b", "b", "c"])
+    assert partition(splits.find_groups(rows, "random")[0]) == [[0, 1], [2], [3]]
+    assert partition(splits.find_groups(rows, "kind")[0]) == [[0, 1, 2], [3]]
+
+
+PROGRAMS = {
+    "mmseqs": 'printf "0\\t0\\n0\\t1\\n3\\t3\\n3\\t2\\n" > out_cluster.tsv',
+    "cd-hit-est": 'printf ">Cluster 0\\n0\\t9nt, >1... *\\n1\\t8nt, >0... at 1\\n'
+    '>Cluster 1\\n0\\t9nt, >2... *\\n1\\t9nt, >3... *\\n" > out.clstr',
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_that_cluster(tmp_path, monkeypatch, program):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / program).write_text(f"#!/bin/sh\ntest -s in.fasta && {PROGRAMS[program]}\n")
+    (tmp_path / program).chmod(0o755)
+    rows = rows_of([draw(30) for _ in range(5)])
+    groups, what = splits.find_groups(rows, "similar")
+    assert partition(groups) == [[0, 1], [2, 3], [4]]
+    assert what == f"3 clusters (by {program})"
+    (tmp_path / program).write_text("#!/bin/sh\necho no room >&2; exit 3\n")
+    with pytest.raises(InputError, match=f"{program}, which --split similar runs, .*: no room"):
+        splits.find_groups(rows, "similar")
+
+
+@pytest.mark.parametrize("shares", [[0.8, 0.2], [0.25] * 4, [0.1, 0.9]])
+def test_no_group_is_divided_and_no_part_is_empty(shares):
+    for seed in range(5):
+        groups = np.random.default_rng(seed).integers(0, 12, 60)
+        groups = np.unique(groups, return_inverse=True)[1]
+        parts = splits.assign(groups, shares, seed)
+        assert sorted(np.concatenate(parts)) == [*range(60)]
+        owners = [set(groups[part]) for part in parts]
+        assert sum(map(len, owners)) == len(set(groups))
+        assert all(
+            abs(len(part) - 60 * share) < 8 for part, share in zip(parts, shares, strict=True)
+        )
+        few = splits.assign(np.arange(len(shares)), shares, seed)
+        assert all(len(part) == 1 for part in few)
+    with pytest.raises(InputError, match="1 groups of rows, which stay together, cannot be div"):
+        splits.assign(np.zeros(9, int), shares, 0)
+
+
+def test_kmers():
+    features = splits.count_kmers(["AAAAA", "ACGUN"])
+    assert features.shape == (2, 64 + 256 + 1)
+    assert features[0].max() == pytest.approx(np.log(5))
+    assert sorted(features[0])[-3:-1] == [2 / 5, 3 / 5]  # AAAA twice, AAA three times
+
+
+def test_kmers_learn_what_they_can():
+    rnas = [changed(letters * 10, 0.2) for letters in ("AAC", "GGU") * 12]
+    labels = np.array([0, 1] * 12)
+    assert splits.predict_by_kmers(rnas, labels, rnas[:4], False).tolist() == [0, 1, 0, 1]
+    several = np.stack([labels, 1 - labels], axis=1)
+    assert splits.predict_by_kmers(rnas, several, rnas[:2], False).tolist() == [[0, 1], [1, 0]]
+    numbers = splits.predict_by_kmers(rnas, labels * 1.0, rnas[:2], True)
+    assert numbers == pytest.approx([0, 1], abs=0.3)
+    assert splits.predict_by_kmers(rnas, labels * 0, rnas[:2], False).tolist() == [0, 0]
+
+
+# ---------------------------------------------------------------------------------------------
+# In a fine-tuning
+
+
+def facts_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_rows_held_out(run, table, tmp_path, capsys):
+    metrics = run(table(), "--task", "classification", "--split", "random", "--held-out", "0.25")
+    assert set(metrics) == {"held-out", "held-out: guess", "held-out: k-mers"}
+    facts = facts_of(tmp_path / "out")
+    assert [facts["splits"][name]["rows"] for name in ("train", "held-out")] == [18, 6]
+    note = "24 rows were divided by 24 sequences, none of which is on both sides"
+    assert facts["notes"] == [note]
+    assert note in capsys.readouterr().err
+    assert "held-out: k-mers" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_labels_are_those_of_all_rows_before_they_are_divided(run, table, tmp_path):
+    options = ("--split", "label", "--held-out", "0.4", "--baseline", "none", "--steps", "1")
+    metrics = run(table(), "--task", "classification", *options)
+    assert set(metrics) == {"held-out", "held-out: guess"}
+    assert len(facts_of(tmp_path / "out")["labels"]) == 3
+
+
+def test_cross_validation(run, table, tmp_path, capsys):
+    metrics = run(table(), "--task", "regression", "--label-column", "number", "--folds", "3")
+    facts = facts_of(tmp_path / "out")
+    assert [fold["rows"] for fold in facts["folds"]] == [8, 8, 8]
+    for name in ("folds", "folds: guess", "folds: k-mers"):
+        values = [fold[name]["mse"] for fold in facts["folds"]]
+        assert metrics[f"{name}: mean"]["mse"] == pytest.approx(np.mean(values))
+        assert metrics[f"{name}: sd"]["mse"] == pytest.approx(np.std(values, ddof=1))
+    assert facts["splits"]["train"]["rows"] == 24
+    assert "what is saved was trained on all rows" in facts["notes"][-1]
+    assert "folds: sd" in capsys.readouterr().out
+
+
+def test_folds_are_resumed(model_folder, table, tmp_path, monkeypatch, capsys):
+    def argv(out):
+        options = ["--task", "classification", "--folds", "2", *QUICK]
+        return ["finetune", table(), "-m", str(model_folder), "-o", str(tmp_path / out), *options]
+
+    callbacks = iter([TrainerCallback(), Killer(2)])
+    with monkeypatch.context() as patch:
+        patch.setattr("ernie_rna.training.trainer.Progress", lambda _: next(callbacks))
+        assert main([*argv("out"), "--resume"]) == 130
+    names = [path.name for path in (tmp_path / "out.partial" / "fold-1").iterdir()]
+    assert names == ["metrics.json"]
+    assert main([*argv("out"), "--folds", "3", "--resume"]) == 1
+    assert "options.folds was 2, is 3" in capsys.readouterr().err
+    assert main([*argv("out"), "--resume"]) == 0
+    assert main(argv("whole")) == 0
+    assert facts_of(tmp_path / "out")["metrics"] == facts_of(tmp_path / "whole")["metrics"]
+    assert not (tmp_path / "out.partial").exists()
