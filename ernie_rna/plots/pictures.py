@@ -16,6 +16,7 @@ from ernie_rna.extras import import_extra
 from ernie_rna.options import PlotOptions, WindowOptions, takes
 from ernie_rna.plots.drawings import (
     EXTENSIONS,
+    as_svg,
     plot_arcs,
     plot_components,
     plot_effects,
@@ -63,6 +64,9 @@ class Picture:
         from ernie_rna.run.provenance import model_name
 
         return f"{self.shown}\n{Path(model_name(model)).name}, {self.source}"
+
+    def _repr_svg_(self) -> str | None:  # a notebook shows it
+        return as_svg(lambda: self.figure)
 
 
 @takes(PlotOptions)

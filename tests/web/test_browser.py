@@ -18,7 +18,10 @@ pytest.importorskip("selenium")
 pytest.importorskip("gradio")
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -85,7 +88,9 @@ class Visitor:
     def wait(self, condition):
         # Gradio draws parts of the page anew while one looks at them.
         wait = WebDriverWait(
-            self.driver, SECONDS, ignored_exceptions=(StaleElementReferenceException,)
+            self.driver,
+            SECONDS,
+            ignored_exceptions=(StaleElementReferenceException, ElementClickInterceptedException),
         )
         return wait.until(lambda driver: condition())
 
