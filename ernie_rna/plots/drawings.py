@@ -514,10 +514,15 @@ def plot_components(
     return figure
 
 
-def plot_curves(curves: Mapping[str, Iterable[tuple[float, float]]], xlabel: str) -> Figure:
-    """Draw curves, by their names, in a panel each."""
-    figure = _new_figure(4 * len(curves), 3)
-    for number, (name, points) in enumerate(curves.items(), 1):
-        axes = figure.add_subplot(1, len(curves), number, title=name, xlabel=xlabel)
-        axes.plot(*np.reshape(list(points), (-1, 2)).T, marker=".")
+def plot_curves(
+    panels: Mapping[str, Mapping[str, Iterable[tuple[float, float]]]], xlabel: str
+) -> Figure:
+    """Draw curves: by the titles of panels, and in each by names, which a legend tells apart."""
+    figure = _new_figure(4.0 * len(panels), 3.5)
+    for number, (title, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), number, title=title, xlabel=xlabel)
+        for name, points in curves.items():
+            axes.plot(*np.reshape(list(points), (-1, 2)).T, marker=".", label=name)
+        if len(curves) > 1:
+            axes.legend(fontsize=8, frameon=False)
     return figure

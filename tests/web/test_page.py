@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-gradio = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
+
+import gradio
 
 from ernie_rna.cli import main as cli
 from ernie_rna.sequences.fasta import InputError
