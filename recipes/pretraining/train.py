@@ -34,9 +34,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from ernie_rna.extras import import_extra
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.options import Share
+from ernie_rna.plots.drawings import plot_curves, save
 from ernie_rna.run.outputs import replacing
+from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.batches import PretrainingBatches
 from recipes.pretraining.evaluation import choose_sample, evaluate
@@ -170,8 +172,24 @@ def pretrain(
     Raises:
         InputError: structures are asked for, and there are none; or a setting is none of
             TrainingArguments or ErnieRnaConfig.
+        OutputError: another training runs in `folder`.
     """
     arguments = training_arguments(settings.training or {}, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    leads = arguments.process_index == 0
+    # A folder beside it is locked as long as the first process is there.
+    with Store(folder, Share()) if leads else contextlib.nullcontext():
+        return _pretrain(settings, training, validation, folder, model, arguments)
+
+
+def _pretrain(
+    settings: Settings,
+    training: Sequence[Rna] | Read,
+    validation: Sequence[Rna],
+    folder: Path,
+    model: ErnieRnaForPreTraining | None,
+    arguments: TrainingArguments,
+) -> PretrainingTrainer:
     sample = choose_sample(validation, settings)
     model = model or new_model(settings)
     share = (arguments.process_index, arguments.world_size)
@@ -304,15 +322,13 @@ def draw_curves(folder: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    matplotlib = import_extra("matplotlib.figure", "plot", "a picture of the curves")
     log = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
     names = ("eval_masked_lm_loss", "eval_pair_loss", "eval_f1", "loss")
     curves = {name: [(line["step"], line[name]) for line in log if name in line] for name in names}
-    figure = matplotlib.Figure(figsize=(4 * len(names), 3), layout="constrained")
-    for number, (name, points) in enumerate(curves.items(), 1):
-        axes = figure.add_subplot(1, len(names), number, title=name, xlabel="step")
-        axes.plot([step for step, _ in points], [value for _, value in points], marker=".")
-    figure.savefig(folder / PICTURE)
+    save(
+        plot_curves({name: {"": points} for name, points in curves.items()}, "step"),
+        folder / PICTURE,
+    )
 
 
 if __name__ == "__main__":

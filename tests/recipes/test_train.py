@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ernie_rna.options import Share
+from ernie_rna.run.store import Store
 from recipes.pretraining import predict_structures
 from recipes.pretraining.rnas import read_table
 from recipes.pretraining.weights import last_checkpoint, load_average
@@ -174,3 +176,15 @@ def test_the_settings_of_a_run_are_kept(table, config, tmp_path):
     kept = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert kept["training"]["max_steps"] == 1
     assert kept["masked"] == 0.5
+
+
+def test_two_trainings_into_one_folder_are_refused(table, config, tmp_path, capsys):
+    run = tmp_path / "new" / "run"
+    run.parent.mkdir()
+    with Store(run, Share()):
+        command = [config(), table, run, "--steps", 1, "--resume"]
+        assert pretrain(*command) == 1
+    assert f"another process is working on {run}" in capsys.readouterr().err
+    assert not run.exists()
+    assert pretrain(*command) == 0
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
