@@ -175,7 +175,9 @@ def step_of(name: str, case: str, args: argparse.Namespace) -> Step:
 
 def measure(case: str, names: Sequence[str], args: argparse.Namespace) -> Results:
     """Time and peak memory of all implementations in one case, printed as a table."""
-    on_gpu, steps, peaks = args.device == "cuda", {}, {}
+    on_gpu = args.device == "cuda"
+    steps: dict[str, Step] = {}
+    peaks: dict[str, int] = {}
     for name in () if args.long else names:
         with contextlib.suppress(torch.cuda.OutOfMemoryError):
             function = step_of(name, case, args)
@@ -187,9 +189,9 @@ def measure(case: str, names: Sequence[str], args: argparse.Namespace) -> Result
         clear()
     runs, meter = args.runs or (11 if on_gpu else 5), timed if on_gpu else elapsed
     limits = work_of_limits(case, args)
-    rates, work = ({name: one[i] for name, one in limits.items()} for i in (0, 1))
+    rates = {name: step for name, (step, _) in limits.items()}
     times = alternate({**steps, **rates}, runs, meter)
-    floors = {name: times.pop(name) * work[name] for name in limits}
+    floors = {name: times.pop(name) * often for name, (_, often) in limits.items()}
     del steps
     clear()
     for name in () if on_gpu or (args.no_memory and not args.long) else names:
@@ -222,7 +224,8 @@ def work_of_limits(case: str, args: argparse.Namespace) -> dict[str, tuple[Step,
 
 def first_run(args: argparse.Namespace) -> tuple[float, int]:
     """Seconds of the first run, and its bytes above the loaded weights (gradients included)."""
-    function = step_of(*args.peak, args)
+    name, case = args.peak
+    function = step_of(name, case, args)
     with torch.inference_mode():  # Libraries take their own memory at their first call.
         F.scaled_dot_product_attention(*torch.randn(3, 1, 1, 8, 8))
         torch.randn(2048, 768) @ torch.randn(768, 3072)

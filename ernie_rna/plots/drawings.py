@@ -181,11 +181,12 @@ def _groups(
 ) -> list[tuple[str, str, list[BasePair], list[BasePair]]]:
     """Name, colour, and the pairs to draw above and below the sequence."""
     if below is None:
-        first, second, *others = [*nested_pages(above), [], []]
+        none: list[BasePair] = []
+        first, second, *others = [*nested_pages(above), none, none]
         further = [pair for page in others for pair in page]
         crossing = (("pseudoknot", _VERMILLION, second), ("further crossings", _GREEN, further))
-        some = [(name, colour, page, below or []) for name, colour, page in crossing if page]
-        return [("nested pairs", _BLUE, first, []), *some]
+        some = [(name, colour, page, none) for name, colour, page in crossing if page]
+        return [("nested pairs", _BLUE, first, none), *some]
     both = sorted(set(above) & set(below))
     return [
         ("predicted only", _VERMILLION, sorted(set(above) - set(both)), []),
@@ -288,14 +289,15 @@ def _draw_bases(
     """A circle for each base, and its letter if there is room for one."""
     from matplotlib import colormaps
 
-    colours = {"c": numbers, "cmap": colormaps[_SURENESS].with_extremes(bad="white")}
-    area = (72 * 0.75 * step) ** 2  # points squared
-    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3}
-    circles = axes.scatter(*places.T, area, vmin=0, vmax=1, plotnonfinite=True, **colours, **lines)
+    cmap, area = colormaps[_SURENESS].with_extremes(bad="white"), (72 * 0.75 * step) ** 2  # points
+    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3, "plotnonfinite": True}
+    circles = axes.scatter(
+        places[:, 0], places[:, 1], area, c=numbers, cmap=cmap, vmin=0, vmax=1, **lines
+    )
     style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline", "zorder": 4}
     if step >= _SMALLEST_STEP:
-        for base, place, number in zip(sequence, places, numbers, strict=True):
-            axes.text(*place, base, color="white" if number > 0.6 else _BLACK, **style)  # NaN: not
+        for base, (x, y), number in zip(sequence, places, numbers, strict=True):
+            axes.text(x, y, base, color="white" if number > 0.6 else _BLACK, **style)  # NaN is not
     return circles
 
 
@@ -307,11 +309,11 @@ def _number(axes: Axes, places: np.ndarray) -> None:
         along = places[min(base + 1, last)] - places[max(base - 1, 0)]
         away = np.array([along[1], -along[0]]) / (np.hypot(*along) or 1.0)
         # Of both sides the one with fewer bases about, near ones counting more.
-        place = min(
+        x, y = min(
             (places[base] + 1.3 * way for way in (away, -away)),
             key=lambda side: np.exp(-np.hypot(*(places - side).T)).sum(),
         )
-        axes.text(*place, text, fontsize=6.5, color=_GREY, ha="center", va="center", zorder=4)
+        axes.text(x, y, text, fontsize=6.5, color=_GREY, ha="center", va="center", zorder=4)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -99,14 +99,15 @@ def plot(
     import_extra("matplotlib", "plot", "a plot")
     if options.what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")
-    options, records = options.resolved(), as_source(sequences, options.unknown).read()
+    resolved: Any = options.resolved()
+    records = as_source(sequences, options.unknown).read()
     is_of_all = options.what == "embeddings"
     chosen = list(records) if is_of_all else [_find_record(records, options.id)]
     if options.reference is not None:
         known = _find_reference(options.reference, chosen[0])
     source = find_model(model, options.revision)
-    picture = _DRAW[options.what](chosen, source, options, known)
-    title = picture.title(source) + ", pairing scores zero" * (options.pairing_scores == "zero")
+    picture = _DRAW[options.what](chosen, source, resolved, known)
+    title = picture.title(source) + ", pairing scores zero" * (resolved.pairing_scores == "zero")
     save(picture.figure, output, title if options.title is None else options.title)
     if values is not None:
         with write_matrices(values) as write:
@@ -166,8 +167,8 @@ def draw_fold(folded: Fold, maps: Any, what: str, known: Any = None, sure: bool 
         figure = plot_pairing_map(folded.matrix, sequence, label=label, limits=limits, **given)
         caption += " are read off this map"
     elif what == "arcs":
-        values = folded.matrix if sure else None
-        figure = plot_arcs(sequence, probabilities=values, label=maps.certainty, **given)
+        likely = folded.matrix if sure else None
+        figure = plot_arcs(sequence, probabilities=likely, label=maps.certainty, **given)
         caption += "; its known structure is below the arcs" * (known is not None)
     else:
         figure = plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
@@ -213,7 +214,8 @@ def _closeness(records: list[FastaRecord], model: Any, options: Any, known: Any)
 
 
 def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
-    (scores,) = mutate(records, model, options=options)
+    found: Any = mutate(records, model, options=options)
+    (scores,) = found
     perplexity = f"pseudo-perplexity {scores.pseudo_perplexity:.2f} (1 at best, 4 for a guess)"
     values = {
         "sequence": np.array(scores.sequence),

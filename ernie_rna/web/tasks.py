@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import sys
 import threading
 import traceback
@@ -233,6 +234,7 @@ def _fold(
     task = FoldTask(options, None, with_reliabilities=True)
     folds = list(iterate(task, records, loaded))
     written, problems = task.write(folds, fold_outputs(files, pairs, bases))
+    problems = [problem.replace(f"{folder}{os.sep}", "") for problem in problems]
     text = "\n".join([written[0].read_text(encoding="utf-8").rstrip(), *problems])
     (chosen,) = (one for one in folds if one.id == drawn.id)
     captions = {}

@@ -20,7 +20,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -137,15 +137,17 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _training(args: argparse.Namespace) -> list[Rna] | Read:
-    if not is_table(args.rnas):
-        return lambda: read_fasta_file(args.rnas)
     leave_out = read_ids(args.leave_out)
-    if args.stream:
-        return lambda: read_table(args.rnas, args.train_split, leave_out)
-    rnas = list(read_table(args.rnas, args.train_split, leave_out))
-    if args.predicted is not None:
-        rnas += read_table(args.predicted, args.train_split, predicted=True)
-    return rnas
+
+    def read() -> Iterator[Rna]:
+        if is_table(args.rnas):
+            return read_table(args.rnas, args.train_split, leave_out)
+        return (rna for rna in read_fasta_file(args.rnas) if rna.id not in leave_out)
+
+    if args.stream or not is_table(args.rnas):
+        return read
+    predicted = args.predicted and read_table(args.predicted, args.train_split, predicted=True)
+    return [*read(), *(predicted or ())]
 
 
 def _evaluation(args: argparse.Namespace) -> list[Rna]:
@@ -179,35 +181,24 @@ def pretrain(
     leads = arguments.process_index == 0
     # A folder beside it is locked as long as the first process is there.
     with Store(folder, Share()) if leads else contextlib.nullcontext():
-        return _pretrain(settings, training, validation, folder, model, arguments)
-
-
-def _pretrain(
-    settings: Settings,
-    training: Sequence[Rna] | Read,
-    validation: Sequence[Rna],
-    folder: Path,
-    model: ErnieRnaForPreTraining | None,
-    arguments: TrainingArguments,
-) -> PretrainingTrainer:
-    sample = choose_sample(validation, settings)
-    model = model or new_model(settings)
-    share = (arguments.process_index, arguments.world_size)
-    batches = PretrainingBatches(training, settings, model.config, *share)
-    own: Any = {"model": model, "args": arguments, "train_dataset": batches}
-    trainer = PretrainingTrainer(settings, sample, **own)
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is not None:
-        restore_average(trainer.average, checkpoint)
-        if step_of(checkpoint) >= arguments.max_steps:
-            return trainer
-    if trainer.is_world_process_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / SETTINGS_FILE) as path:
-            path.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
-    trainer.train(str(checkpoint) if checkpoint else None)
-    trainer.save_state()
-    return trainer
+        sample = choose_sample(validation, settings)
+        model = model or new_model(settings)
+        share = (arguments.process_index, arguments.world_size)
+        batches = PretrainingBatches(training, settings, model.config, *share)
+        own: Any = {"model": model, "args": arguments, "train_dataset": batches}
+        trainer = PretrainingTrainer(settings, sample, **own)
+        checkpoint = last_checkpoint(folder)
+        if checkpoint is not None:
+            restore_average(trainer.average, checkpoint)
+            if step_of(checkpoint) >= arguments.max_steps:
+                return trainer
+        if leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(folder / SETTINGS_FILE) as path:
+                path.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
+        trainer.train(str(checkpoint) if checkpoint else None)
+        trainer.save_state()
+        return trainer
 
 
 def training_arguments(given: Mapping[str, Any], folder: Path) -> TrainingArguments:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from ernie_rna.options import Share
 from ernie_rna.run.store import Store
+from ernie_rna.sequences.fasta import read_fasta
 from recipes.pretraining import predict_structures
 from recipes.pretraining.rnas import read_table
 from recipes.pretraining.weights import last_checkpoint, load_average
@@ -95,6 +96,10 @@ class TestStream:
         names = {name for line in log(run) for name in line}
         assert "eval_masked_lm_loss" in names
         assert "eval_f1" not in names
+        (tmp_path / "ids").write_text(" ".join(record.id for record in read_fasta(fasta)))
+        command = [config(masked=1.0), fasta, tmp_path / "none", "--eval-fasta", fasta]
+        assert pretrain(*command, "--leave-out", tmp_path / "ids") == 1
+        assert "there is no sequence to train on" in capsys.readouterr().err
 
     def test_table_is_resumed(self, table, config, tmp_path):
         run = tmp_path / "run"

@@ -91,7 +91,9 @@ def test_files_say_nothing_of_the_server(ask, saved):
     one, two = read_embeddings(result.files[0])
     assert (one.id, two.id) == ("one", "two")
     assert read_metadata(result.files[0])["model"]["name"] == "small"
-    for more in (result, ask("fold"), ask("substitutions", masked=False)):
+    folded = ask("fold", ">x.npy\nGGGGAAAACCCC\n>y\nACGU")
+    assert folded.text.splitlines()[-1].startswith("x.npy is not in probabilities.npz: an .npz")
+    for more in (result, folded, ask("substitutions", masked=False)):
         for file in (*more.files, *more.captions):
             assert saved.parent.name.encode() not in file.read_bytes()
 
