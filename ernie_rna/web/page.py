@@ -194,8 +194,8 @@ def _told() -> Iterator[None]:
 
 def _outputs(result: Result | None = None) -> list[Any]:
     """Where pictures are seen, and files are offered."""
-    files = gr.File(label="Downloads", file_count="multiple", interactive=False, visible=False)
-    return [gr.HTML(_as_html(result) if result else ""), files]
+    kept: Any = {"file_count": "multiple", "interactive": False, "visible": False}
+    return [gr.HTML(_as_html(result) if result else ""), gr.File(label="Downloads", **kept)]
 
 
 def _as_html(result: Result) -> str:

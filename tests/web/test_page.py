@@ -70,6 +70,8 @@ def test_it_opens_with_an_example_folded_and_drawn(page):
     assert page.text.value.startswith(">hammerhead ")
     assert page.rna.value == "hammerhead"
     assert parts(page, gradio.Textbox)[1].value == ">a\nACGU\n...."
+    shown = [type(one).__name__ for one in parts(page, (gradio.HTML, gradio.File))]
+    assert shown == ["HTML", "File"] * 4
     html = parts(page, gradio.HTML)[0].value
     assert html.count('<img alt="loops: 20 pairs of &lt;b&gt;"') == 1
     assert "<figcaption>20 pairs of &lt;b&gt;</figcaption>" in html
