@@ -310,19 +310,12 @@ def print_case(
 def plot(results: Mapping[str, Results], path: Path) -> None:
     """Time and peak memory of each implementation against the tokens of the case."""
     tokens = [sizes(case)[1] for case in results]
-    panels = {
-        title: {
-            name: [
-                (at, found[kind].get(name, 0) / unit)
-                for at, found in zip(tokens, some, strict=True)
-            ]
-            for name in some[0][0]
-        }
-        for kind, (title, unit) in enumerate(
-            {"seconds": 1, "peak MiB above the weights": MIB}.items()
-        )
-        for some in [list(results.values())]
-    }
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for kind, (title, unit) in enumerate({"seconds": 1, "peak MiB above the weights": MIB}.items()):
+        for at, found in zip(tokens, results.values(), strict=True):
+            for name, value in found[kind].items():
+                curves = panels.setdefault(title, {})
+                curves.setdefault(name, []).append((at, value / unit))
     figure = plot_curves(panels, "tokens")
     for axes in figure.axes:
         axes.set(xscale="log", yscale="log")

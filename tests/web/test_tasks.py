@@ -92,7 +92,7 @@ def test_files_say_nothing_of_the_server(ask, saved):
     assert (one.id, two.id) == ("one", "two")
     assert read_metadata(result.files[0])["model"]["name"] == "small"
     folded = ask("fold", ">x.npy\nGGGGAAAACCCC\n>y\nACGU")
-    assert folded.text.splitlines()[-1].startswith("x.npy is not in probabilities.npz: an .npz")
+    assert folded.text.splitlines()[-1].startswith("x.npy is not in probabilities.npz: x.npy: an")
     for more in (result, folded, ask("substitutions", masked=False)):
         for file in (*more.files, *more.captions):
             assert saved.parent.name.encode() not in file.read_bytes()
