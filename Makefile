@@ -7,6 +7,7 @@
 # make test-browser             the web page in a headless Chromium
 # make types                    mypy, on a copy laid out as a wheel is
 # make check                    ruff, mypy and the default tests
+# make docs                     the pages and the docstrings as a site, into build/site
 # make compat [SESSION=name]    the core tests over versions of transformers and torch
 # make fuzz                     10,000 damaged files for each reader; the table of docs/robustness.md
 # make portability              the same numbers with other threads and instructions, likewise
@@ -24,7 +25,7 @@ RUNS ?= runs
 # A file of tests is one process's. Threads that wait must not spin: there are more than cores.
 TEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
-.PHONY: demo space space-folder test test-slow test-long test-browser types check compat fuzz portability bench mini clean
+.PHONY: demo space space-folder test test-slow test-long test-browser types check docs compat fuzz portability bench mini clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -83,6 +84,16 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(MAKE) types
 	$(TEST)
+
+# mkdocstrings imports the package as a wheel has it: the files at the root are in ernie_rna/model.
+docs: $(VENV)/installed
+	rm -rf build/pages build/package
+	mkdir -p build/pages build/package
+	cp -r ernie_rna examples build/package
+	cp *_ernie_rna.py build/package/ernie_rna/model
+	cp --parents -r *.md LICENSE docs recipes/pretraining/*.md recipes/pretraining/*.svg \
+		tests/golden/README.md build/pages
+	PYTHONPATH=build/package NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 compat: $(VENV)/installed
 	$(BIN)/nox --session "$(SESSION)"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ErnieRnaModel,
     )
     from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+    from ernie_rna.plots.pictures import plot
     from ernie_rna.run.loading import load_masked_lm, load_model
     from ernie_rna.run.on_ray import on_ray
     from ernie_rna.scoring.mutate import mutate
@@ -64,6 +65,7 @@ __all__ = [
     "mini",
     "mutate",
     "on_ray",
+    "plot",
     "predict",
     "read_embeddings",
 ]
@@ -83,6 +85,7 @@ _HOMES = {
     "mini": "data",
     "mutate": "scoring.mutate",
     "on_ray": "run.on_ray",
+    "plot": "plots.pictures",
     "predict": "scoring.predict",
     "read_embeddings": "embeddings.formats",
 }

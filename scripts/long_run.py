@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -26,9 +27,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging
@@ -52,6 +53,7 @@ MOST_KILLED_AT = 0.6
 REFUSED = 3  # what a process ends with that found the disk full
 ATTACKS = ("killed", "two-processes", "disk-full", "ray")
 
+Process = multiprocessing.context.ForkProcess
 Row = tuple[str, bool, str]  # name of a run, whether its output is as it should be, what it took
 
 
@@ -130,7 +132,7 @@ class Attack:
             took = {"seconds": time.monotonic() - start, "peak": peak}
             report.write_text(json.dumps({**took, "files": open_files() - files}))
 
-        ends([fork(run)])
+        ends([start(run)])
         found: dict[str, float] = json.loads(report.read_text())
         return found
 
@@ -169,9 +171,9 @@ class Attack:
             try:
                 on_ray(embed, self._many, folder, self._model, format=".npz", pooling=self._pooling)
             finally:
-                ray.shutdown()  # os._exit, which ends a fork, would leave its processes.
+                ray.shutdown()  # What ends a fork would leave its processes.
 
-        same = ends([fork(run)]) == [0] and killed.exists() and self._is_whole(output)
+        same = ends([start(run)]) == [0] and killed.exists() and self._is_whole(output)
         return "Ray, a task killed", same, "computed by another"
 
     @property
@@ -181,7 +183,7 @@ class Attack:
 
     def _start(
         self, output: Path, processes: int = 1, limit: tuple[int, int] | None = None
-    ) -> list[int]:
+    ) -> list[Process]:
         """Start processes that share the whole run.
 
         Args:
@@ -197,22 +199,22 @@ class Attack:
                 sys.exit(REFUSED if "no room to write" in str(error) else 1)
 
         parts = [f"{number + 1}/{processes}" for number in range(processes)]
-        return [fork(partial(run, part)) for part in parts]
+        return [start(run, part) for part in parts]
 
     def _embed(self, fasta: Path, output: Path, part: str = "1/1") -> None:
         embed(fasta, self._model, output, pooling=self._pooling, progress=False, part=part)
 
-    def _kill(self, processes: Sequence[int], output: Path, share: float) -> bool:
+    def _kill(self, processes: Sequence[Process], output: Path, share: float) -> bool:
         """Kill processes soon after a share of the output is computed; whether it was cut off."""
         folder = partial_folder(output)
-        while not any(map(has_ended, processes)):
+        while all(process.is_alive() for process in processes):
             parts = sum(part.stat().st_size for part in folder.glob("part-*.safetensors"))
             if parts >= share * len(self._whole):
                 break
             time.sleep(0.01)
         time.sleep(self._random.uniform(0, self._seconds / 40))
         for process in processes:
-            os.kill(process, signal.SIGKILL)
+            process.kill()
         ends(processes)
         return not output.exists()
 
@@ -267,28 +269,18 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def fork(task: Callable[[], None]) -> int:
-    """Start a process that does a task, and return its id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        task()
-        code = 0
-    except SystemExit as error:
-        code = int(error.code or 0)
-    finally:
-        os._exit(code)
+def start(*task: Any) -> Process:
+    """Start a process that calls a function with arguments."""
+    process = multiprocessing.get_context("fork").Process(target=task[0], args=task[1:])
+    process.start()
+    return process
 
 
-def has_ended(process: int) -> bool:
-    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def ends(processes: Sequence[int]) -> list[int]:
+def ends(processes: Sequence[Process]) -> list[int | None]:
     """Wait for processes; what they end with, negative for a signal."""
-    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
 
 
 if __name__ == "__main__":

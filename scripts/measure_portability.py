@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
@@ -51,26 +52,27 @@ class Setting:
         onednn: whether the model's products are oneDNN's; None leaves that to the model, which
             takes them on CPUs with AVX-512.
         environment: variables that are set for it.
-        needs: what of the CPU it is about, as torch calls it.
     """
 
     name: str
     threads: int = 2
     onednn: bool | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    needs: str = ""
+
+    @property
+    def needs(self) -> str:
+        """What of the CPU it is about, as torch calls it."""
+        values = " ".join(self.environment.values()).upper()
+        return next((one for one in ("AVX512", "AVX") if one in values), "")
 
 
-def by_variable(
-    variable: str, label: str, values: Mapping[str, str], onednn: bool | None = None
-) -> list[Setting]:
-    """A setting for each value of a variable, and what it needs of the CPU."""
-    return [
-        Setting(f"{label} {value}", 2, onednn, {variable: value}, needs)
-        for value, needs in values.items()
-    ]
-
-
+# Variable -> what it is of, its values, and whether the products are oneDNN's.
+VARIABLES: dict[str, tuple[str, tuple[str, ...], bool | None]] = {
+    "ATEN_CPU_CAPABILITY": ("ATen", ("default", "avx2", "avx512"), None),
+    "ONEDNN_MAX_CPU_ISA": ("oneDNN", ("SSE41", "AVX", "AVX2", "AVX512_CORE"), True),
+    "MKL_ENABLE_INSTRUCTIONS": ("MKL", ("SSE4_2", "AVX2", "AVX512"), None),
+    "MKL_CBWR": ("MKL CBWR", ("COMPATIBLE", "AVX2", "AVX512"), None),
+}
 REFERENCE = Setting("reference: 2 threads")
 SETTINGS = (
     REFERENCE,
@@ -81,19 +83,11 @@ SETTINGS = (
         for onednn, name in ((True, "oneDNN"), (False, "no oneDNN"))
         for threads in (1, 2, 4)
     ),
-    *by_variable(
-        "ATEN_CPU_CAPABILITY", "ATen", {"default": "", "avx2": "AVX2", "avx512": "AVX512"}
+    *(
+        Setting(f"{label} {value}", 2, onednn, {variable: value})
+        for variable, (label, values, onednn) in VARIABLES.items()
+        for value in values
     ),
-    *by_variable(
-        "ONEDNN_MAX_CPU_ISA",
-        "oneDNN",
-        {"SSE41": "", "AVX": "AVX2", "AVX2": "AVX2", "AVX512_CORE": "AVX512"},
-        onednn=True,
-    ),
-    *by_variable(
-        "MKL_ENABLE_INSTRUCTIONS", "MKL", {"SSE4_2": "", "AVX2": "AVX2", "AVX512": "AVX512"}
-    ),
-    *by_variable("MKL_CBWR", "MKL CBWR", {"COMPATIBLE": "", "AVX2": "AVX2", "AVX512": "AVX512"}),
     Setting(
         "ATen default, MKL CBWR COMPATIBLE",
         environment={"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
@@ -141,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def can_run(setting: Setting) -> bool:
     """Whether the CPU has the instructions that the setting is about."""
     found = torch.backends.cpu.get_cpu_capability()
-    return setting.needs in {"AVX512": ("", "AVX2", "AVX512"), "AVX2": ("", "AVX2")}.get(found, "")
+    return setting.needs in {"AVX512": ("", "AVX", "AVX512"), "AVX2": ("", "AVX")}.get(found, "")
 
 
 def measure(folders: Sequence[Path], settings: Sequence[Setting]) -> bool:
@@ -152,38 +146,26 @@ def measure(folders: Sequence[Path], settings: Sequence[Setting]) -> bool:
     bounds = [[2 * error + 1e-6 for error in each] for each in eager]
     missed = False
 
+    def row(name: str, numbers: Sequence[Sequence[float]], bits: Sequence[str]) -> list[str]:
+        models = zip(numbers, bits, strict=True)
+        return [name, *(c for each, same in models for c in (*(f"{x:.1e}" for x in each), same))]
+
     def rows() -> Iterator[list[str]]:
         nonlocal missed
         yield row("bound", bounds, [""] * len(folders))
         for setting in (REFERENCE, *settings):
             found = reference if setting is REFERENCE else compute_elsewhere(folders, setting)
             off = [errors(*pair) for pair in zip(found, exact, strict=True)]
-            missed |= not all(
-                error <= bound  # NaN misses
-                for model, limits in zip(off, bounds, strict=True)
-                for error, bound in zip(model, limits, strict=True)
-            )
-            yield row(
-                setting.name, off, [bits(*pair) for pair in zip(found, reference, strict=True)]
-            )
+            missed |= not (np.array(off) <= np.array(bounds)).all()  # NaN misses
+            alike = [
+                all(torch.equal(value, one[key]) for key, value in other.items())
+                for other, one in zip(found, reference, strict=True)
+            ]
+            yield row(setting.name, off, ["same" if one else "other" for one in alike])
 
-    print_table(
-        ["setting", *(f"{f.name}: {o}" for f in folders for o in (*OUTPUTS, "bits"))], rows()
-    )
+    titles = [f"{folder.name}: {what}" for folder in folders for what in (*OUTPUTS, "bits")]
+    print_table(["setting", *titles], rows())
     return missed
-
-
-def row(name: str, numbers: Sequence[Sequence[float]], bits: Sequence[str]) -> list[str]:
-    """The cells of a setting: of each model the errors, and whether its bits are the same."""
-    cells = [name]
-    for errors, same in zip(numbers, bits, strict=True):
-        cells += [*(f"{error:.1e}" for error in errors), same]
-    return cells
-
-
-def bits(found: Values, reference: Values) -> str:
-    same = all(torch.equal(value, reference[key]) for key, value in found.items())
-    return "same" if same else "other"
 
 
 def errors(found: Values, exact: Values, attentions: Sequence[str] = ATTENTIONS) -> list[float]:

@@ -21,7 +21,6 @@ import torch
 import transformers
 
 PEER = "multimolecule"
-MIB = 2**20
 
 Step = Callable[[], Any]
 Item = TypeVar("Item")
@@ -176,38 +175,3 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     print(f"| {' | '.join(titles)} |\n|---|{'--:|' * (len(titles) - 1)}")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |", flush=True)
-
-
-def print_case(
-    case: str,
-    names: Sequence[str],
-    times: Mapping[str, float],
-    peaks: Mapping[str, int],
-    floor: float,
-    reference: str,
-) -> None:
-    """A table of implementations in one case; those without a time ran out of memory.
-
-    Args:
-        times, peaks: seconds and bytes of each.
-        floor: seconds that the case takes at least.
-        reference: one of them, whose time over the others' is shown, as is multimolecule's.
-    """
-    batch, tokens = sizes(case)
-    others = [n for n in names if n in times and (n == reference or n.startswith(PEER))]
-    titles = ["implementation", "ms", "tokens/s", "of the floor", "MiB"]
-    titles += [f"speed over {other}" for other in others]
-    rows = [
-        [
-            name,
-            f"{1000 * times[name]:.{0 if floor > 0.1 else 2}f}",
-            f"{batch * tokens / times[name]:.0f}",
-            f"{times[name] / floor:.2f}",
-            f"{peaks[name] / MIB:.0f}" if name in peaks else "",
-            *(f"{times[other] / times[name]:.2f}" for other in others),
-        ]
-        if name in times
-        else [name, "out of memory", *[""] * (len(titles) - 2)]
-        for name in names
-    ]
-    print_table(titles, rows)

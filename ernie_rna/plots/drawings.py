@@ -1,6 +1,7 @@
-"""Drawings of structures, pairing maps, substitutions and vectors, by matplotlib (extra ``plot``).
+"""Drawings of structures, pairing maps, substitutions, vectors and curves, by matplotlib (`plot`).
 
-Each function returns a figure of its own, made without pyplot; `save` writes it. Everywhere
+Each function returns a figure of its own, made without pyplot; `save` writes it, and `as_svg` shows
+it in a notebook. Everywhere
 
 sequence        its bases; axes count them from 1, as the structure files do, and show the letters
                 where there is room for them
@@ -14,7 +15,8 @@ the sequence, or something has not its length. Colour-blind readers can tell the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,6 @@ from ernie_rna.structures.formats.dot_bracket import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from torch import Tensor
 
 # What a picture is saved as.
 EXTENSIONS = (".png", ".svg", ".pdf")
@@ -62,18 +63,29 @@ _UNITS, _STEP, _LARGEST, _SMALLEST_STEP = 15.0, 0.23, 14.0, 0.1
 
 def save(figure: Figure, path: FilePath, title: str = "") -> None:
     """Save a picture, under a title, by the extension; the same picture gives the same SVG file."""
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    target = Path(path)
+    with full_disk_explained(target), replacing(target) as temporary:
+        _write(figure, temporary, target.suffix.lower()[1:])
+
+
+def as_svg(draw: Callable[..., Figure], *given: Any, **more: Any) -> str | None:
+    """What a function here draws, for a notebook; None without matplotlib, or without a drawing."""
+    text = io.StringIO()
+    try:
+        _write(draw(*given, **more), text, "svg")
+    except (ImportError, ValueError):  # The notebook shows the text of the object.
+        return None
+    return text.getvalue()
+
+
+def _write(figure: Figure, target: Any, format: str) -> None:
     import matplotlib
 
-    figure.suptitle(title, fontsize=11, parse_math=False)
-    target, format = Path(path), Path(path).suffix.lower()[1:]
     # A fixed salt for the ids of the elements, and no date, make the same file of the same picture.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
-    with (
-        full_disk_explained(target),
-        replacing(target) as temporary,
-        matplotlib.rc_context({"svg.hashsalt": "ernie-rna"}),
-    ):
-        figure.savefig(temporary, format=format, metadata=metadata)
+    with matplotlib.rc_context({"svg.hashsalt": "ernie-rna"}):
+        figure.savefig(target, format=format, metadata=metadata)
 
 
 def _new_figure(width: float, height: float) -> Figure:
@@ -105,9 +117,6 @@ def _checked(pairs: Iterable[BasePair], sequence: str) -> list[BasePair]:
 # ---------------------------------------------------------------------------------------------
 # Arcs
 
-# Name, colour, and the pairs to draw above and below the sequence.
-_Group = tuple[str, str, list[BasePair], list[BasePair]]
-
 
 def plot_arcs(
     sequence: str,
@@ -126,23 +135,24 @@ def plot_arcs(
     Args:
         probabilities: (length, length), which then colour the predicted pairs.
     """
-    above = _checked(pairs, sequence)
+    above, length = _checked(pairs, sequence), len(sequence)
     below = None if known is None else _checked(known, sequence)
-    width = float(np.clip(len(sequence) * _LETTER, *_ARCS_WIDTH))
+    width = float(np.clip(length * _LETTER, *_ARCS_WIDTH))
     longest = max((j - i for i, j in above + (below or [])), default=1)
     # Half circles, or lower where they would not fit.
-    height = float(np.clip(longest * width / len(sequence) / 2, *_ARCS_HEIGHT))
-    size = _letter_size(width, len(sequence))
+    height = float(np.clip(longest * width / length / 2, *_ARCS_HEIGHT))
+    size = _letter_size(width, length)
     gap = _LETTER_GAP if size else 0.0
     top, sides = 1.03 * height + gap, 1 if below is None else 2
     figure = _new_figure(width + 0.5, sides * (height + gap) + 1.2)
-    axes = figure.add_subplot(xlabel="position")
-    axes.set(xlim=(0.2, len(sequence) + 0.8), ylim=(-gap if below is None else -top, top))
+    axes = figure.add_subplot(xlabel="position", xticks=_positions(length, int(2 * width)))
+    axes.set(xlim=(0.2, length + 0.8), ylim=(-gap if below is None else -top, top))
     named = {"predicted": top / 2, "known": -top / 2} if below is not None else {}
     axes.set_yticks([*named.values()], labels=[*named], rotation=90, va="center")
     axes.tick_params("y", length=0)
-    line, rise = float(np.clip(20 * width / len(sequence), 0.5, 1.8)), height / longest
-    groups = _by_page(above) if below is None else _by_agreement(above, below)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    line, rise = float(np.clip(20 * width / length, 0.5, 1.8)), height / longest
+    groups = _groups(above, below)
     if probabilities is not None:
         groups = [("known", _BLACK, [], below)] if below else []
         values = [float(probabilities[pair]) for pair in above]
@@ -155,33 +165,32 @@ def plot_arcs(
         axes.plot([], [], color=colour, linewidth=1.6, label=f"{name} ({count})")
     if groups:
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    for some, where, va in ((above, "predicted", "top"), (below, "known", "bottom")):
+    for some, where, y, va in ((above, "predicted", 0.97, "top"), (below, "known", 0.03, "bottom")):
         if some == []:
-            y = 0.97 if va == "top" else 0.03
             axes.text(0.5, y, f"no pairs {where}", transform=axes.transAxes, ha="center", va=va)
+    font: Any = {"fontsize": size, "family": "monospace", "ha": "center", "va": "center"}
     for position, base in enumerate(sequence, 1) if size else ():
-        font: Any = {"fontsize": size, "family": "monospace"}
-        axes.text(position, 0, base, ha="center", va="center", **font)
+        axes.text(position, 0, base, **font)
     if size is None:
         axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(_positions(len(sequence), int(2 * width)))
-    axes.spines[["left", "right", "top"]].set_visible(False)
     return figure
 
 
-def _by_page(pairs: list[BasePair]) -> list[_Group]:
-    first, *others = nested_pages(pairs) or [[]]
-    crossing = [pair for page in others[1:] for pair in page]
-    groups: list[_Group] = [("nested pairs", _BLUE, first, [])]
-    groups += [("pseudoknot", _VERMILLION, page, []) for page in others[:1]]
-    return groups + [("further crossings", _GREEN, crossing, [])] * bool(crossing)
-
-
-def _by_agreement(predicted: list[BasePair], known: list[BasePair]) -> list[_Group]:
-    both = sorted(set(predicted) & set(known))
+def _groups(
+    above: list[BasePair], below: list[BasePair] | None
+) -> list[tuple[str, str, list[BasePair], list[BasePair]]]:
+    """Name, colour, and the pairs to draw above and below the sequence."""
+    if below is None:
+        none: list[BasePair] = []
+        first, second, *others = [*nested_pages(above), none, none]
+        further = [pair for page in others for pair in page]
+        crossing = (("pseudoknot", _VERMILLION, second), ("further crossings", _GREEN, further))
+        some = [(name, colour, page, none) for name, colour, page in crossing if page]
+        return [("nested pairs", _BLUE, first, none), *some]
+    both = sorted(set(above) & set(below))
     return [
-        ("predicted only", _VERMILLION, sorted(set(predicted) - set(both)), []),
-        ("known only", _BLACK, [], sorted(set(known) - set(both))),
+        ("predicted only", _VERMILLION, sorted(set(above) - set(both)), []),
+        ("known only", _BLACK, [], sorted(set(below) - set(both))),
         ("in both", _BLUE, both, both),
     ]
 
@@ -227,16 +236,16 @@ def plot_layout(
         raise ValueError(f"{len(values)} values for {len(sequence)} bases")
     nested, *crossing = nested_pages(_checked(pairs, sequence)) or [[]]
     places = coordinates(nested, len(sequence))  # (length, 2), neighbours 1 apart
-    extent = np.ptp(places, axis=0) + 5
-    step = min(_STEP, _LARGEST / extent.max())
-    width, height = np.maximum(step * extent, (4.0, 2.0))
+    step = min(_STEP, _LARGEST / (np.ptp(places, axis=0) + 5).max())
+    width, height = np.maximum(step * (np.ptp(places, axis=0) + 5), (4.0, 2.0))
     figure = _new_figure(width + (0.9 if values is not None else 0.0), height + 0.5)
     axes = figure.add_subplot(aspect="equal")
     axes.set_axis_off()
     (left, bottom), (right, top) = places.min(axis=0) - 2.5, places.max(axis=0) + 2.5
     axes.set(xlim=(left, right), ylim=(bottom, top))
     _draw_lines(axes, sequence, places, nested, [pair for page in crossing for pair in page])
-    circles = _draw_bases(axes, sequence, places, step, values)
+    numbers = np.full(len(sequence), np.nan) if values is None else np.array(values, dtype=float)
+    circles = _draw_bases(axes, sequence, places, step, numbers)
     if values is not None:
         figure.colorbar(circles, ax=axes, label=label, shrink=0.5, aspect=20)
     _number(axes, places)
@@ -266,30 +275,29 @@ def _draw_lines(
     for pairs, colour, style in ((nested, _BLACK, "-"), (crossing, _VERMILLION, "--")):
         for pair in pairs:
             axes.plot(*places[[*pair]].T, style, color=colour, linewidth=1.2, zorder=2)
+            letters = {sequence[base].upper().replace("T", "U") for base in pair}
+            if letters == {"G", "U"} and pairs is nested:
+                axes.plot(*places[[*pair]].mean(axis=0), "ko", markersize=2.5, zorder=2)
     if crossing:
         axes.lines[-1].set_label(f"pseudoknot ({len(crossing)})")
         axes.figure.legend(loc="outside lower right", frameon=False, fontsize=8)
-    for pair in nested:
-        if {sequence[base].upper().replace("T", "U") for base in pair} == {"G", "U"}:
-            axes.plot(*places[[*pair]].mean(axis=0), "ko", markersize=2.5, zorder=2)
 
 
 def _draw_bases(
-    axes: Axes, sequence: str, places: np.ndarray, step: float, values: Sequence[float] | None
+    axes: Axes, sequence: str, places: np.ndarray, step: float, numbers: np.ndarray
 ) -> Any:
     """A circle for each base, and its letter if there is room for one."""
     from matplotlib import colormaps
 
-    numbers = np.full(len(sequence), np.nan) if values is None else np.array(values, dtype=float)
-    colours = {"c": numbers, "cmap": colormaps[_SURENESS].with_extremes(bad="white")}
-    area = (72 * 0.75 * step) ** 2  # points squared
-    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3}
-    circles = axes.scatter(*places.T, area, vmin=0, vmax=1, plotnonfinite=True, **colours, **lines)
+    cmap, area = colormaps[_SURENESS].with_extremes(bad="white"), (72 * 0.75 * step) ** 2  # points
+    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3, "plotnonfinite": True}
+    circles = axes.scatter(
+        places[:, 0], places[:, 1], area, c=numbers, cmap=cmap, vmin=0, vmax=1, **lines
+    )
+    style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline", "zorder": 4}
     if step >= _SMALLEST_STEP:
-        style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline"}
-        for base, place, number in zip(sequence, places, numbers, strict=True):
-            colour = "white" if number > 0.6 else _BLACK  # NaN is not
-            axes.text(*place, base, color=colour, zorder=4, **style)
+        for base, (x, y), number in zip(sequence, places, numbers, strict=True):
+            axes.text(x, y, base, color="white" if number > 0.6 else _BLACK, **style)  # NaN is not
     return circles
 
 
@@ -300,11 +308,12 @@ def _number(axes: Axes, places: np.ndarray) -> None:
     for base, text in labels.items():
         along = places[min(base + 1, last)] - places[max(base - 1, 0)]
         away = np.array([along[1], -along[0]]) / (np.hypot(*along) or 1.0)
-        sides = [places[base] + 1.3 * way for way in (away, -away)]
         # Of both sides the one with fewer bases about, near ones counting more.
-        crowds = [np.exp(-np.hypot(*(places - side).T)).sum() for side in sides]
-        place = sides[int(np.argmin(crowds))]
-        axes.text(*place, text, fontsize=6.5, color=_GREY, ha="center", va="center", zorder=4)
+        x, y = min(
+            (places[base] + 1.3 * way for way in (away, -away)),
+            key=lambda side: np.exp(-np.hypot(*(places - side).T)).sum(),
+        )
+        axes.text(x, y, text, fontsize=6.5, color=_GREY, ha="center", va="center", zorder=4)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -312,7 +321,7 @@ def _number(axes: Axes, places: np.ndarray) -> None:
 
 
 def plot_pairing_map(
-    scores: np.ndarray | Tensor,
+    scores: np.ndarray,
     sequence: str,
     *,
     pairs: Iterable[BasePair] | None = None,
@@ -332,23 +341,28 @@ def plot_pairing_map(
         highlight: a head, counted from 0, to be framed.
         limits: of the colours; None leaves out the few largest scores.
     """
-    maps = _as_maps(scores, len(sequence))
-    are_heads, columns = scores.ndim == 3, min(4, len(maps))
+    values, length = np.asarray(scores, dtype=np.float64), len(sequence)
+    if values.ndim not in (2, 3) or values.shape[-2:] != (length, length) or not values.size:
+        raise ValueError(
+            f"expected scores of shape ({length}, {length}) for this sequence, or that of each "
+            f"head; got {values.shape}"
+        )
+    maps, are_heads = values.reshape(-1, length, length), values.ndim == 3
+    columns = min(4, len(maps))
     rows = -(-len(maps) // columns)
-    side = _HEAD_SIDE if are_heads else float(np.clip(len(sequence) * _LETTER, *_MAP_SIDE))
+    side = _HEAD_SIDE if are_heads else float(np.clip(length * _LETTER, *_MAP_SIDE))
     figure = _new_figure(columns * (side + 0.2) + 1.3, rows * (side + 0.15) + 0.7)
     low, high = limits or _colour_limits(maps)
+    # With fewer dots than bases "nearest" would leave bases out.
+    how = "nearest" if side * _DOTS_PER_INCH >= length else "antialiased"
+    extent = (0.5, length + 0.5, length + 0.5, 0.5)
+    colours: Any = {"cmap": "RdBu_r" if low < 0 else "Greys", "vmin": low, "vmax": high}
     for head, one_map in enumerate(maps):
         axes = figure.add_subplot(rows, columns, head + 1)
-        # With fewer dots than bases "nearest" would leave bases out.
-        fits = side * _DOTS_PER_INCH >= len(sequence)
-        extent = (0.5, len(sequence) + 0.5, len(sequence) + 0.5, 0.5)
-        how: Any = {"extent": extent, "interpolation": "nearest" if fits else "antialiased"}
-        cmap = "RdBu_r" if low < 0 else "Greys"
-        image = axes.imshow(one_map, cmap=cmap, vmin=low, vmax=high, **how)
+        image = axes.imshow(one_map, extent=extent, interpolation=how, **colours)
         shown = "x" * (head + columns >= len(maps)) + "y" * (head % columns == 0)
         _label_axes(axes, sequence, side, shown, 5 if are_heads else 12)
-        _mark_pairs(axes, sequence, 72 * side / len(sequence), pairs, known)
+        _mark_pairs(axes, sequence, 72 * side / length, pairs, known)
         if are_heads:
             axes.set_title(f"head {head}", fontsize=9, pad=4)
         if head == highlight:
@@ -361,17 +375,6 @@ def plot_pairing_map(
     figure.supxlabel("position", fontsize=10)
     figure.supylabel("position", fontsize=10)
     return figure
-
-
-def _as_maps(scores: np.ndarray | Tensor, length: int) -> np.ndarray:
-    """Scores as a float array, (maps, length, length)."""
-    values = scores if isinstance(scores, np.ndarray) else scores.detach().cpu().float().numpy()
-    if values.ndim not in (2, 3) or values.shape[-2:] != (length, length) or not values.size:
-        raise ValueError(
-            f"expected scores of shape ({length}, {length}) for this sequence, or that of each "
-            f"head; got {values.shape}"
-        )
-    return values.astype(np.float64).reshape(-1, length, length)
 
 
 def _colour_limits(scores: np.ndarray) -> tuple[float, float]:
@@ -435,44 +438,38 @@ def plot_effects(scores: LetterScores) -> Figure:
     Raises:
         ValueError: no position has scores.
     """
+    from matplotlib import colormaps
+
     if not scores.scored.any():
         raise ValueError(f"{scores.id} has none of A, C, G and U, so that there are no effects")
-    length = len(scores.sequence)
-    columns, rows = min(length, _IN_A_ROW), -(-length // _IN_A_ROW)
+    columns, rows = min(len(scores.sequence), _IN_A_ROW), -(-len(scores.sequence) // _IN_A_ROW)
     figure = _new_figure(max(columns * _CELL, 3.0) + 1.6, rows * _ROW + 0.7)
     limit = float(np.nanmax(np.abs(scores.effects))) or 1.0
+    how: Any = {"vmin": -limit, "vmax": limit, "aspect": "auto", "interpolation": "nearest"}
+    how["cmap"] = colormaps["RdBu_r"].with_extremes(bad="#dddddd")
     for row in range(rows):
+        start = row * _IN_A_ROW  # counted from 0; every row has as many columns
+        letters = list(enumerate(scores.sequence[start : start + columns], start + 1))
+        stop = start + len(letters)
         axes = figure.add_subplot(rows, 1, row + 1)
-        image = _draw_effects(axes, scores, row * _IN_A_ROW, columns, limit)
+        extent = (start + 0.5, stop + 0.5, 3.5, -0.5)
+        image = axes.imshow(scores.effects[start:stop].T, extent=extent, **how)
+        there = [(at, NUCLEOTIDES.index(one)) for at, one in letters if one in NUCLEOTIDES]
+        axes.plot([at for at, _ in there], [place for _, place in there], "k.", markersize=3)
+        axes.set_xlim(start + 0.5, start + columns + 0.5)
+        names = [f"{one}\n{at}" if at % 10 == 0 or at == 1 else one for at, one in letters]
+        axes.set_xticks([at for at, _ in letters], labels=names, fontsize=7, family="monospace")
+        axes.set_yticks(range(4), labels=list(NUCLEOTIDES), fontsize=8, family="monospace")
+        axes.tick_params("both", length=0)
+        axes.spines[:].set_visible(False)
     axes.set_xlabel("position")
     label = "log P(mutant) - log P(wild type)"
     figure.colorbar(image, ax=figure.axes, label=label, aspect=12 * rows)
     return figure
 
 
-def _draw_effects(axes: Axes, scores: LetterScores, start: int, columns: int, limit: float) -> Any:
-    """Draw the positions from ``start``, counted from 0, on as many columns as every row has."""
-    from matplotlib import colormaps
-
-    letters = list(enumerate(scores.sequence[start : start + columns], start + 1))
-    stop = start + len(letters)
-    cmap = colormaps["RdBu_r"].with_extremes(bad="#dddddd")
-    how: Any = {"extent": (start + 0.5, stop + 0.5, 3.5, -0.5), "interpolation": "nearest"}
-    values = scores.effects[start:stop].T
-    image = axes.imshow(values, cmap, vmin=-limit, vmax=limit, aspect="auto", **how)
-    there = [(at, NUCLEOTIDES.index(letter)) for at, letter in letters if letter in NUCLEOTIDES]
-    axes.plot([at for at, _ in there], [row for _, row in there], "k.", markersize=3)
-    axes.set_xlim(start + 0.5, start + columns + 0.5)
-    numbered = [f"{letter}\n{at}" if at % 10 == 0 or at == 1 else letter for at, letter in letters]
-    axes.set_xticks([at for at, _ in letters], labels=numbered, fontsize=7, family="monospace")
-    axes.set_yticks(range(4), labels=list(NUCLEOTIDES), fontsize=8, family="monospace")
-    axes.tick_params("both", length=0)
-    axes.spines[:].set_visible(False)
-    return image
-
-
 # ---------------------------------------------------------------------------------------------
-# Vectors
+# Vectors, and curves
 
 
 def plot_components(
@@ -501,19 +498,33 @@ def plot_components(
     places, held = (left * sizes)[:, :2], sizes**2 / (sizes**2).sum()
     figure = _new_figure(7.0, 5.6)
     axes = figure.add_subplot()
+    axes.margins(0.12)
     for number, group in enumerate(dict.fromkeys(groups or [""])):
         inside = [groups is None or name == group for name in groups or names]
         marker = _MARKERS[number // len(_COLOURS) % len(_MARKERS)]
         colour = _COLOURS[number % len(_COLOURS)]
         axes.plot(*places[inside].T, marker, color=colour, label=group)
+    style: Any = {"textcoords": "offset points", "fontsize": 8, "parse_math": False}
     for place, name in zip(places, names, strict=True) if len(names) <= _MOST_NAMES else ():
-        style: Any = {"textcoords": "offset points", "fontsize": 8, "parse_math": False}
         axes.annotate(name, place, (4, 4), **style)
-    axes.margins(0.12)
     for axis, number in ((axes.xaxis, 0), (axes.yaxis, 1)):
         axis.set_label_text(f"component {number + 1}: {100 * held[number]:.0f} % of the variance")
     if groups is not None:
         legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         for text in legend.get_texts():
             text.set_parse_math(False)
+    return figure
+
+
+def plot_curves(
+    panels: Mapping[str, Mapping[str, Iterable[tuple[float, float]]]], xlabel: str
+) -> Figure:
+    """Draw curves: by the titles of panels, and in each by names, which a legend tells apart."""
+    figure = _new_figure(4.0 * len(panels), 3.5)
+    for number, (title, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), number, title=title, xlabel=xlabel)
+        for name, points in curves.items():
+            axes.plot(*np.reshape(list(points), (-1, 2)).T, marker=".", label=name)
+        if len(curves) > 1:
+            axes.legend(fontsize=8, frameon=False)
     return figure

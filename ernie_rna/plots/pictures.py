@@ -16,6 +16,7 @@ from ernie_rna.extras import import_extra
 from ernie_rna.options import PlotOptions, WindowOptions, takes
 from ernie_rna.plots.drawings import (
     EXTENSIONS,
+    as_svg,
     plot_arcs,
     plot_components,
     plot_effects,
@@ -31,7 +32,7 @@ from ernie_rna.scoring.mutate import NUCLEOTIDES, mutate
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, as_source, check_lengths, survey
 from ernie_rna.structures.closeness import closeness
-from ernie_rna.structures.fold import FoldTask
+from ernie_rna.structures.fold import Fold, FoldTask
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import BasePair
 from ernie_rna.structures.formats.structure import differing_base
@@ -46,15 +47,26 @@ class Picture:
 
     Attributes:
         figure: of matplotlib.
+        shown: of what.
         source: what of the model is drawn, in a few words.
         caption: what is to be seen, in a line.
         values: what is drawn, by name.
     """
 
     figure: Figure
+    shown: str
     source: str
     caption: str
     values: dict[str, np.ndarray]
+
+    def title(self, model: Any) -> str:
+        """Two lines, the second of them about the model: a folder, a Hub id or itself."""
+        from ernie_rna.run.provenance import model_name
+
+        return f"{self.shown}\n{Path(model_name(model)).name}, {self.source}"
+
+    def _repr_svg_(self) -> str | None:  # a notebook shows it
+        return as_svg(lambda: self.figure)
 
 
 @takes(PlotOptions)
@@ -87,31 +99,21 @@ def plot(
     import_extra("matplotlib", "plot", "a plot")
     if options.what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")
-    options, records = options.resolved(), as_source(sequences, **options.reading).read()
-    if options.what == "embeddings":
-        chosen = list(records)
-        shown = f"{len(chosen)} RNAs"
-    else:
-        chosen = [_find_record(records, options.id)]
-        shown = f"{chosen[0].id}, {len(chosen[0].sequence)} nt"
+    resolved: Any = options.resolved()
+    records = as_source(sequences, **options.reading).read()
+    is_of_all = options.what == "embeddings"
+    chosen = list(records) if is_of_all else [_find_record(records, options.id)]
     if options.reference is not None:
         known = _find_reference(options.reference, chosen[0])
     source = find_model(model, options.revision)
-    picture = _DRAW[options.what](chosen, source, options, known)
-    zero = ", pairing scores zero" if options.pairing_scores == "zero" else ""
-    title = f"{shown}\n{_name(source)}, {picture.source}{zero}"
+    picture = _DRAW[options.what](chosen, source, resolved, known)
+    title = picture.title(source) + ", pairing scores zero" * (resolved.pairing_scores == "zero")
     save(picture.figure, output, title if options.title is None else options.title)
     if values is not None:
         with write_matrices(values) as write:
             for name, array in picture.values.items():
                 write(name, array)
     return picture
-
-
-def _name(source: Any) -> str:
-    from ernie_rna.run.provenance import model_name
-
-    return Path(model_name(source)).name
 
 
 def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
@@ -141,27 +143,49 @@ def _find_reference(path: FilePath, record: FastaRecord) -> list[BasePair]:
     return known.pairs
 
 
-def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
-    (record,), is_map, sure = records, options.what == "map", options.confidence
-    matrix = "scores" if is_map and not sure else "probabilities"
-    task = FoldTask(replace(options, matrix=matrix), None, with_reliabilities=True)
-    (folded,) = iterate(task, records, model)
+def draw_fold(folded: Fold, maps: Any, what: str, known: Any = None, sure: bool = False) -> Picture:
+    """Draw a structure that has been predicted.
+
+    Args:
+        folded: with its reliabilities, and a matrix: of a map that does not say how sure the model
+            is the scores, else the probabilities.
+        maps: of the `FoldTask`.
+        what: map, arcs or layout.
+        known: as for `plot`.
+        sure: whether colours say how sure the model is.
+
+    Raises:
+        ValueError: there is no structure.
+    """
     if folded.matrix is None or folded.reliabilities is None:
-        raise ValueError(f"{record.id} has no structure: {folded.problem}")
-    maps, sequence, pairs = task.maps, record.sequence, folded.structure.pairs
-    caption = f"{record.id}: {len(pairs)} base pairs"
+        raise ValueError(f"{folded.id} has no structure: {folded.problem}")
+    sequence, pairs = folded.structure.sequence, folded.structure.pairs
+    caption = f"{folded.id}: {len(pairs)} base pairs"
     given: Any = {"pairs": pairs, "known": known}
-    if is_map:
+    if what == "map":
         label, limits = (maps.certainty, (0.0, 1.0)) if sure else (maps.label, None)
         figure = plot_pairing_map(folded.matrix, sequence, label=label, limits=limits, **given)
         caption += " are read off this map"
-    elif options.what == "arcs":
-        values = folded.matrix if sure else None
-        figure = plot_arcs(sequence, probabilities=values, label=maps.certainty, **given)
+    elif what == "arcs":
+        likely = folded.matrix if sure else None
+        figure = plot_arcs(sequence, probabilities=likely, label=maps.certainty, **given)
         caption += "; its known structure is below the arcs" * (known is not None)
     else:
         figure = plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
-    return Picture(figure, maps.source, caption, {record.id: folded.matrix})
+    values = {folded.id: folded.matrix}
+    return Picture(figure, _shown(folded.structure), maps.source, caption, values)
+
+
+def _shown(record: Any) -> str:
+    return f"{record.id}, {len(record.sequence)} nt"
+
+
+def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+    what, sure = options.what, options.confidence
+    matrix = "scores" if what == "map" and not sure else "probabilities"
+    task = FoldTask(replace(options, matrix=matrix), None, with_reliabilities=True)
+    (folded,) = iterate(task, records, model)
+    return draw_fold(folded, task.maps, what, known, sure)
 
 
 def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
@@ -178,18 +202,20 @@ def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> 
     values = scores.float().cpu().numpy()  # (heads, length, length)
     figure = plot_pairing_map(values, record.sequence, highlight=head, label=maps.label)
     caption = f"{len(values)} heads; structures without training are read off head {HEAD}"
-    return Picture(figure, maps.source.partition(",")[0], caption, {record.id: values})
+    source = maps.source.partition(",")[0]
+    return Picture(figure, _shown(record), source, caption, {record.id: values})
 
 
 def _closeness(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
     (close,) = closeness(records, model, options=options)
-    label, values = "probability to be close in space", close.probabilities
-    figure = plot_pairing_map(values, records[0].sequence, label=label)
-    return Picture(figure, "closeness", f"{close.id}: {label}", {close.id: values})
+    label, values = "probability to be close in space", {close.id: close.probabilities}
+    figure = plot_pairing_map(close.probabilities, records[0].sequence, label=label)
+    return Picture(figure, _shown(records[0]), "closeness", f"{close.id}: {label}", values)
 
 
 def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
-    (scores,) = mutate(records, model, options=options)
+    found: Any = mutate(records, model, options=options)
+    (scores,) = found
     perplexity = f"pseudo-perplexity {scores.pseudo_perplexity:.2f} (1 at best, 4 for a guess)"
     values = {
         "sequence": np.array(scores.sequence),
@@ -197,7 +223,8 @@ def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: 
         "log_probabilities": scores.log_probabilities,
         "effects": scores.effects,
     }
-    return Picture(plot_effects(scores), "substitutions", f"{scores.id}: {perplexity}", values)
+    caption = f"{scores.id}: {perplexity}"
+    return Picture(plot_effects(scores), _shown(scores), "substitutions", caption, values)
 
 
 def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
@@ -208,7 +235,8 @@ def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: Any
     means = np.array(list(vectors.values()))
     figure = plot_components(means, list(vectors), groups=words if are_shared else None)
     caption = f"{len(means)} vectors of {means.shape[1]} numbers, in two principal components"
-    return Picture(figure, "mean vectors of the last layer", caption, vectors)
+    shown, source = f"{len(records)} RNAs", "mean vectors of the last layer"
+    return Picture(figure, shown, source, caption, vectors)
 
 
 _DRAW = {

@@ -100,6 +100,11 @@ class LetterScores:
         count = int(self.scored.sum())
         return math.exp(-self.pseudo_log_likelihood / count) if count else math.nan
 
+    def _repr_svg_(self) -> str | None:  # a notebook shows the effects
+        from ernie_rna.plots.drawings import as_svg, plot_effects
+
+        return as_svg(plot_effects, self)
+
 
 @takes(MutateOptions)
 def mutate(

@@ -53,6 +53,11 @@ class Closeness:
     id: str
     probabilities: np.ndarray
 
+    def _repr_svg_(self) -> str | None:  # a notebook shows the map
+        from ernie_rna.plots.drawings import as_svg, plot_pairing_map
+
+        return as_svg(plot_pairing_map, self.probabilities, " " * len(self.probabilities))
+
 
 @overload
 def closeness(

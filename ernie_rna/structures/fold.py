@@ -74,6 +74,11 @@ class Fold:
     def id(self) -> str:
         return self.structure.id
 
+    def _repr_svg_(self) -> str | None:  # a notebook shows the arcs of the pairs
+        from ernie_rna.plots.drawings import as_svg, plot_arcs
+
+        return as_svg(plot_arcs, self.structure.sequence, self.structure.pairs)
+
 
 @overload
 def fold(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import functools
+import contextlib
 import html
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import gradio as gr
 
 from ernie_rna.data import examples
-from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import InputError, read_fasta
-from ernie_rna.web.pool import TaskError
 from ernie_rna.web.requests import Requests, decode
-
-if TYPE_CHECKING:
-    from ernie_rna.web.tasks import Result
+from ernie_rna.web.tasks import Result, TaskError
 
 _INTRODUCTION = """\
 # ERNIE-RNA
@@ -43,22 +42,18 @@ FONTS = {
     "font": ["system-ui", "sans-serif"],
     "font_mono": ["ui-monospace", "Consolas", "monospace"],
 }
+# Of events that do not compute.
+_QUIET: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 class Page:
-    """The page, as a `gradio.Blocks` in `blocks`.
-
-    Raises:
-        ImportError: Gradio is not installed.
-    """
+    """The page, as a `gradio.Blocks` in `blocks`."""
 
     def __init__(self, requests: Requests):
-        self.gr = gr = import_extra("gradio", "web", "the web page")
         self.requests = requests
-        # Of events that do not compute.
-        self.quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        blocks = gr.Blocks(title="ERNIE-RNA", analytics_enabled=False, delete_cache=CACHE)
-        with blocks as self.blocks:
+        ask, models = requests.check, requests.models.values()
+        self.blocks = gr.Blocks(title="ERNIE-RNA", analytics_enabled=False, delete_cache=CACHE)
+        with self.blocks:
             gr.Markdown(_INTRODUCTION)
             with gr.Row():
                 with gr.Column(scale=3):
@@ -68,16 +63,22 @@ class Page:
             with gr.Tab("Structure"):
                 self._structure()
             with gr.Tab("Pairing maps"):
-                self._maps()
+                layers = [_AS_FOLDED, *range(max(model.layers for model in models) + 1)]
+                heads = [_ALL_HEADS, *range(max(model.heads for model in models))]
+                info = "whose attention scores; 0 is the projected pairing scores"
+                with gr.Row():
+                    layer = gr.Dropdown(layers, value=_AS_FOLDED, label="Layer", info=info)
+                    head = gr.Dropdown(heads, value=_ALL_HEADS, label="Head", info="of that layer")
+                self._tab("Draw the map", self._ask_map, [layer, head])
             with gr.Tab("Substitutions"):
                 how = gr.Radio([_MASKED, _SINGLE], value=_MASKED, label="How the model is asked")
                 self._tab("Score all substitutions", self._ask_substitutions, [how])
             with gr.Tab("Embeddings"):
                 gr.Markdown(_VECTORS)
-                self._tab("Plot the vectors", functools.partial(requests.check, "embeddings"))
+                self._tab("Plot the vectors", partial(ask, "embeddings"))
 
     def _text(self) -> None:
-        gr, limits = self.gr, self.requests.limits
+        limits = self.requests.limits
         known = {
             one.id: f">{one.id} {one.description}\n{one.sequence}"
             for one in read_fasta(examples() / "rna.fasta")
@@ -96,124 +97,105 @@ class Page:
         with gr.Row():
             for label, text in texts.items():
                 button = gr.Button(label, size="sm", min_width=120)
-                button.click(lambda text=text: text, None, self.text, **self.quiet)
+                button.click(lambda text=text: text, None, self.text, **_QUIET)
             file = gr.UploadButton("Load a FASTA file", type="binary", size="sm")
-        file.upload(self._said(decode), file, self.text, api_visibility="private")
+        file.upload(_load, file, self.text, api_visibility="private")
 
     def _model(self) -> None:
-        gr, models = self.gr, self.requests.models
-        names, ids = list(models), self.requests.ids(self.text.value)
+        models, ids = self.requests.models, self.requests.ids(self.text.value)
+        names = list(models)
         self.model = gr.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1)
         gr.Markdown("\n\n".join(model.note for model in models.values()))
         self.rna = gr.Dropdown(
             ids, value=ids[0], label="RNA to draw", info="one of yours", allow_custom_value=True
         )
-        latest = {"trigger_mode": "always_last", **self.quiet}
+        latest = {"trigger_mode": "always_last", **_QUIET}
         self.text.change(self._choices, [self.text, self.rna], self.rna, **latest)
 
     def _choices(self, text: str, chosen: str | None) -> Any:
         ids = self.requests.ids(text)
-        return self.gr.Dropdown(ids, value=chosen if chosen in ids else next(iter(ids), None))
+        return gr.Dropdown(ids, value=chosen if chosen in ids else next(iter(ids), None))
 
     # -----------------------------------------------------------------------------------------
     # The tabs
 
     def _structure(self) -> None:
-        ask = functools.partial(self.requests.check, "fold")
-        text, pictures = "", ""
-        try:
+        ask, opening = partial(self.requests.check, "fold"), Result({}, [])
+        with contextlib.suppress(InputError, TaskError):  # The button says why.
             opening = self.requests.answer(ask(self.text.value, self.model.value))
-            text, pictures = opening.text, _as_html(opening)
-        except (InputError, TaskError):
-            pass  # Whoever presses the button learns why.
-        button = self.gr.Button("Fold", variant="primary")
-        structures = self.gr.Textbox(
-            text,
+        button = gr.Button("Fold", variant="primary")
+        text = gr.Textbox(
+            opening.text,
             label="Structures in dot-bracket",
             lines=3,
             max_lines=12,
             buttons=["copy"],
             elem_classes="dot-bracket",
         )
-        outputs = [structures, *self._outputs(pictures)]
+        outputs = [text, *_outputs(opening)]
         for listen in (button.click, self.rna.input):
             self._connect(listen, ask, [self.rna], outputs)
 
-    def _maps(self) -> None:
-        gr, models = self.gr, self.requests.models.values()
-        layers = [_AS_FOLDED, *range(max(model.layers for model in models) + 1)]
-        heads = [_ALL_HEADS, *range(max(model.heads for model in models))]
-        info = "whose attention scores; 0 is the projected pairing scores"
-        with gr.Row():
-            layer = gr.Dropdown(layers, value=_AS_FOLDED, label="Layer", info=info)
-            head = gr.Dropdown(heads, value=_ALL_HEADS, label="Head", info="of that layer")
-        self._tab("Draw the map", self._ask_map, [layer, head])
-
     def _ask_map(self, text: str, model: str, id: str, layer: Any, head: Any) -> dict[str, Any]:
+        what, chosen = "map", {"layer": layer, "head": head}
         if layer == _AS_FOLDED:
-            return self.requests.check("map", text, model, id)
-        if head == _ALL_HEADS:
-            return self.requests.check("heads", text, model, id, layer=layer)
-        return self.requests.check("map", text, model, id, layer=layer, head=head)
+            chosen = {}
+        elif head == _ALL_HEADS:
+            what, chosen = "heads", {"layer": layer}
+        return self.requests.check(what, text, model, id, **chosen)
 
     def _ask_substitutions(self, text: str, model: str, id: str, how: str) -> dict[str, Any]:
         return self.requests.check("substitutions", text, model, id, masked=how == _MASKED)
 
     def _tab(self, label: str, ask: Callable[..., Any], choices: Sequence[Any] = ()) -> None:
         """A button, and what it brings."""
-        button = self.gr.Button(label, variant="primary")
-        self._connect(button.click, ask, [self.rna, *choices], self._outputs())
-
-    def _outputs(self, pictures: str = "") -> list[Any]:
-        kept = {"file_count": "multiple", "interactive": False, "visible": False}
-        return [self.gr.HTML(pictures), self.gr.File(label="Downloads", **kept)]
-
-    # -----------------------------------------------------------------------------------------
-    # How a button is connected
+        button = gr.Button(label, variant="primary")
+        self._connect(button.click, ask, [self.rna, *choices], _outputs())
 
     def _connect(
         self, listen: Any, ask: Callable[..., Any], choices: list[Any], outputs: list[Any]
     ) -> None:
-        """Have an event check what it is given at once, and answer it in its turn.
-
-        What was shown before is cleared where there is no answer.
-        """
+        """Have an event check what it is given at once, and answer it in its turn."""
         given = [self.text, self.model, *choices]
 
-        def check(*given: Any) -> None:
-            ask(*given)
+        def check(*given: Any) -> Iterator[list[Any]]:
+            # What was shown before is no answer to this.
+            yield ["", "", gr.File(None, visible=False)][-len(outputs) :]
+            with _told():
+                ask(*given)
 
         def work(*given: Any) -> list[Any]:
-            result = self.requests.answer(ask(*given))
+            with _told():
+                result = self.requests.answer(ask(*given))
             files = [str(file) for file in (*result.captions, *result.files)]
-            shown = [result.text, _as_html(result), self.gr.File(files, visible=True)]
-            return shown[-len(outputs) :]
-
-        def clear() -> list[Any]:
-            return ["", "", self.gr.File(None, visible=False)][-len(outputs) :]
+            return [result.text, _as_html(result), gr.File(files, visible=True)][-len(outputs) :]
 
         checks = {"show_progress": "hidden", "api_visibility": "private"}
         # They wait for nobody's computing, but in the queue, whose errors the page shows.
-        checked = listen(self._said(check), given, None, concurrency_limit=None, **checks)
+        checked = listen(check, given, outputs, concurrency_limit=None, **checks)
         in_turn = {"concurrency_id": "models", "concurrency_limit": self.requests.limits.workers}
-        answered = checked.success(
-            self._said(work), given, outputs, api_visibility="private", **in_turn
-        )
-        for event in (checked, answered):
-            event.failure(clear, None, outputs, **self.quiet)
+        checked.success(work, given, outputs, api_visibility="private", **in_turn)
 
-    def _said(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Have our errors shown as what they say, others as nothing but that there was one."""
 
-        @functools.wraps(function)
-        def said(*given: Any) -> Any:
-            try:
-                return function(*given)
-            except (InputError, TaskError) as error:
-                message = html.escape(" ".join(str(error).split()), quote=False)
-                raise self.gr.Error(message, duration=20, print_exception=False) from None
+def _load(content: bytes) -> str:
+    with _told():
+        return decode(content)
 
-        return said
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Have our errors shown as what they say, others as nothing but that there was one."""
+    try:
+        yield
+    except (InputError, TaskError) as error:
+        message = html.escape(" ".join(str(error).split()), quote=False)
+        raise gr.Error(message, duration=20, print_exception=False) from None
+
+
+def _outputs(result: Result | None = None) -> list[Any]:
+    """Where pictures are seen, and files are offered."""
+    kept: Any = {"file_count": "multiple", "interactive": False, "visible": False}
+    return [gr.HTML(_as_html(result) if result else ""), gr.File(label="Downloads", **kept)]
 
 
 def _as_html(result: Result) -> str:

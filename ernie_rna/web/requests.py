@@ -8,7 +8,7 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ernie_rna.options import ServeOptions
 from ernie_rna.sequences.fasta import (
@@ -19,10 +19,7 @@ from ernie_rna.sequences.fasta import (
     check_records,
     read_fasta,
 )
-from ernie_rna.web.pool import Pool
-
-if TYPE_CHECKING:
-    from ernie_rna.web.tasks import Description, Result
+from ernie_rna.web.tasks import Description, Pool, Result, answer
 
 # What a sequence without a header is called.
 UNNAMED = "RNA"
@@ -43,11 +40,18 @@ def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
         raise InputError("there is no RNA yet: paste one, load a file, or take an example")
     # Headers have some room.
     _check_size("the input", len(text), limits.nucleotides + 1000 * limits.sequences, "characters")
+    lines = len(text.splitlines())
+    if text[0] not in ">#" and lines > 1:
+        raise InputError(
+            f"{lines} lines without a header: write a line >name above them if they are one RNA, "
+            "or above each of them if they are several"
+        )
     try:
         if text[0] in ">#":
             records = list(read_fasta(io.BytesIO(text.encode("utf-8", "replace"))))
         else:
-            records = list(check_records([_bare(text)], "the input"))
+            bare = FastaRecord(UNNAMED, "".join(text.split()))
+            records = list(check_records([bare], "the input"))
     except InputError as error:
         told = str(error).removesuffix(UNKNOWN_HINT).removesuffix(DEGAP_HINT)
         raise InputError(told) from None
@@ -55,16 +59,6 @@ def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
     together = sum(len(record.sequence) for record in records)
     _check_size("the input", together, limits.nucleotides, "nt together")
     return records
-
-
-def _bare(text: str) -> FastaRecord:
-    lines = len(text.splitlines())
-    if lines > 1:
-        raise InputError(
-            f"{lines} lines without a header: write a line >name above them if they are one RNA, "
-            "or above each of them if they are several"
-        )
-    return FastaRecord(UNNAMED, "".join(text.split()))
 
 
 def _check_size(what: str, size: int, most: int, unit: str) -> None:
@@ -147,7 +141,7 @@ class Requests:
         folder = self.folder / secrets.token_urlsafe(16)
         folder.mkdir()
         try:
-            result: Result = self.pool.run("answer", folder=folder, **request)
+            result: Result = self.pool.run(answer, folder=folder, **request)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -159,10 +153,9 @@ def make_room(folder: Path, size: int = _BYTES) -> None:
     found = []
     for path in folder.glob("*/*"):
         with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    total = sum(bytes for _, bytes, _ in found)
-    for _, bytes, path in sorted(found):
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = 0
+    for _, bytes, path in sorted(found, reverse=True):
+        total += bytes
         if total > size:
             path.unlink(missing_ok=True)
-            total -= bytes

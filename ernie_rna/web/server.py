@@ -13,8 +13,8 @@ from ernie_rna.data import MINI
 from ernie_rna.extras import import_extra
 from ernie_rna.options import ServeOptions, takes
 from ernie_rna.run.find_model import find_model
-from ernie_rna.web.pool import Pool
 from ernie_rna.web.requests import Requests
+from ernie_rna.web.tasks import Pool, describe
 
 
 @takes(ServeOptions)
@@ -35,9 +35,11 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
     """
     for module in ("matplotlib", "pebble", "RNA"):
         import_extra(module, "web", "the web page")
-    named = {_name(model): find_model(model, options.revision) for model in models}
-    if len(named) < len(models):
-        raise ValueError(f"two models have the same name ({', '.join(map(_name, models))})")
+    # What visitors choose a model by, which for a folder says nothing of where it is.
+    names = [Path(one).resolve().name if Path(one).is_dir() else one for one in models]
+    found = [find_model(model, options.revision) for model in models]
+    if len({*names}) < len(names):
+        raise ValueError(f"two models have the same name ({', '.join(names)})")
     _check_port(options.host, options.port)
     with tempfile.TemporaryDirectory(prefix="ernie-rna-web-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
@@ -46,8 +48,8 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
         gradio = import_extra("gradio", "web", "the web page")
         from ernie_rna.web.page import FONTS, Page
 
-        with Pool(named, options) as pool:
-            page = Page(Requests(pool, pool.run("describe"), options, folder)).blocks
+        with Pool(dict(zip(names, found, strict=True)), options) as pool:
+            page = Page(Requests(pool, pool.run(describe), options, folder)).blocks
             # Of requests that wait; further ones are told to come back.
             page.queue(max_size=20, api_open=False)
             page.launch(
@@ -68,11 +70,6 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
                 threading.Event().wait()
             finally:
                 page.close(verbose=False)
-
-
-def _name(model: str) -> str:
-    """What visitors choose a model by, which for a folder says nothing of where it is."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def _check_port(host: str, port: int) -> None:

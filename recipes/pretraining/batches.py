@@ -103,9 +103,17 @@ def drawn(rnas: Sequence[Rna], power: float, predicted: float = 0.0) -> Callable
 def streamed(read: Read) -> Callable[[], NextPool]:
     """Pools of RNAs that are read again and again, in the order of their file."""
 
+    def endless() -> Iterator[Rna]:
+        while True:
+            rna = None
+            for rna in read():
+                yield rna
+            if rna is None:
+                raise InputError("there is no sequence to train on")
+
     def start() -> NextPool:
-        endless = itertools.chain.from_iterable(read() for _ in itertools.count())
-        return lambda _: list(itertools.islice(endless, _POOL))
+        rnas = endless()
+        return lambda _: list(itertools.islice(rnas, _POOL))
 
     return start
 

@@ -20,7 +20,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from ernie_rna.extras import import_extra
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.options import Share
+from ernie_rna.plots.drawings import plot_curves, save
 from ernie_rna.run.outputs import replacing
+from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.batches import PretrainingBatches
 from recipes.pretraining.evaluation import choose_sample, evaluate
@@ -135,15 +137,17 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _training(args: argparse.Namespace) -> list[Rna] | Read:
-    if not is_table(args.rnas):
-        return lambda: read_fasta_file(args.rnas)
     leave_out = read_ids(args.leave_out)
-    if args.stream:
-        return lambda: read_table(args.rnas, args.train_split, leave_out)
-    rnas = list(read_table(args.rnas, args.train_split, leave_out))
-    if args.predicted is not None:
-        rnas += read_table(args.predicted, args.train_split, predicted=True)
-    return rnas
+
+    def read() -> Iterator[Rna]:
+        if is_table(args.rnas):
+            return read_table(args.rnas, args.train_split, leave_out)
+        return (rna for rna in read_fasta_file(args.rnas) if rna.id not in leave_out)
+
+    if args.stream or not is_table(args.rnas):
+        return read
+    predicted = args.predicted and read_table(args.predicted, args.train_split, predicted=True)
+    return [*read(), *(predicted or ())]
 
 
 def _evaluation(args: argparse.Namespace) -> list[Rna]:
@@ -170,26 +174,31 @@ def pretrain(
     Raises:
         InputError: structures are asked for, and there are none; or a setting is none of
             TrainingArguments or ErnieRnaConfig.
+        OutputError: another training runs in `folder`.
     """
     arguments = training_arguments(settings.training or {}, folder)
-    sample = choose_sample(validation, settings)
-    model = model or new_model(settings)
-    share = (arguments.process_index, arguments.world_size)
-    batches = PretrainingBatches(training, settings, model.config, *share)
-    own: Any = {"model": model, "args": arguments, "train_dataset": batches}
-    trainer = PretrainingTrainer(settings, sample, **own)
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is not None:
-        restore_average(trainer.average, checkpoint)
-        if step_of(checkpoint) >= arguments.max_steps:
-            return trainer
-    if trainer.is_world_process_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / SETTINGS_FILE) as path:
-            path.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
-    trainer.train(str(checkpoint) if checkpoint else None)
-    trainer.save_state()
-    return trainer
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    leads = arguments.process_index == 0
+    # A folder beside it is locked as long as the first process is there.
+    with Store(folder, Share()) if leads else contextlib.nullcontext():
+        sample = choose_sample(validation, settings)
+        model = model or new_model(settings)
+        share = (arguments.process_index, arguments.world_size)
+        batches = PretrainingBatches(training, settings, model.config, *share)
+        own: Any = {"model": model, "args": arguments, "train_dataset": batches}
+        trainer = PretrainingTrainer(settings, sample, **own)
+        checkpoint = last_checkpoint(folder)
+        if checkpoint is not None:
+            restore_average(trainer.average, checkpoint)
+            if step_of(checkpoint) >= arguments.max_steps:
+                return trainer
+        if leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(folder / SETTINGS_FILE) as path:
+                path.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
+        trainer.train(str(checkpoint) if checkpoint else None)
+        trainer.save_state()
+        return trainer
 
 
 def training_arguments(given: Mapping[str, Any], folder: Path) -> TrainingArguments:
@@ -304,15 +313,13 @@ def draw_curves(folder: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    matplotlib = import_extra("matplotlib.figure", "plot", "a picture of the curves")
     log = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
     names = ("eval_masked_lm_loss", "eval_pair_loss", "eval_f1", "loss")
     curves = {name: [(line["step"], line[name]) for line in log if name in line] for name in names}
-    figure = matplotlib.Figure(figsize=(4 * len(names), 3), layout="constrained")
-    for number, (name, points) in enumerate(curves.items(), 1):
-        axes = figure.add_subplot(1, len(names), number, title=name, xlabel="step")
-        axes.plot([step for step, _ in points], [value for _, value in points], marker=".")
-    figure.savefig(folder / PICTURE)
+    save(
+        plot_curves({name: {"": points} for name, points in curves.items()}, "step"),
+        folder / PICTURE,
+    )
 
 
 if __name__ == "__main__":

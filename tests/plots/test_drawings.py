@@ -10,16 +10,21 @@ import torch
 pytest.importorskip("matplotlib")
 
 from ernie_rna.plots.drawings import (
+    as_svg,
     coordinates,
     plot_arcs,
     plot_components,
+    plot_curves,
     plot_effects,
     plot_layout,
     plot_pairing_map,
     save,
 )
 from ernie_rna.scoring.mutate import LetterScores
+from ernie_rna.structures.closeness import Closeness
+from ernie_rna.structures.fold import Fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.structure import Structure
 
 needs_vienna = pytest.mark.skipif(
     importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
@@ -35,6 +40,13 @@ def scores(*shape):
     return np.random.default_rng(0).normal(size=shape)
 
 
+def letter_scores(sequence):
+    values = scores(len(sequence), 4).astype(np.float32)
+    result = LetterScores("one", sequence, values)
+    values[~result.scored] = np.nan
+    return result
+
+
 def pictures(length):
     pairs = [(0, length - 1), (1, length - 2)]
     return {
@@ -44,37 +56,89 @@ def pictures(length):
     }
 
 
+def legend(figure):
+    return [text.get_text() for one in figure.legends for text in one.get_texts()]
+
+
+# ---------------------------------------------------------------------------------------------
+# Files, notebooks and the extra
+
+
 @pytest.mark.parametrize("extension", SIGNATURES)
 @pytest.mark.parametrize("kind", ["map", "heads", "arcs"])
-def test_files_by_extension(tmp_path, kind, extension):
-    path = tmp_path / f"picture{extension}"
-    save(pictures(12)[kind](), path)
-    assert path.read_bytes().startswith(SIGNATURES[extension])
-
-
-@pytest.mark.parametrize("kind", ["map", "heads", "arcs"])
-def test_svg_is_the_same_every_time(tmp_path, kind):
-    for name in ("one.svg", "two.svg"):
-        save(pictures(12)[kind](), tmp_path / name)
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+def test_files_by_extension_are_the_same_every_time(tmp_path, kind, extension):
+    paths = [tmp_path / f"{name}{extension}" for name in ("one", "two")]
+    for path in paths:
+        save(pictures(12)[kind](), path)
+    one, two = (path.read_bytes() for path in paths)
+    assert one.startswith(SIGNATURES[extension])
+    assert one == two
 
 
 def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
     figure = plot_arcs("GAAC", [(0, 3)])
+    with pytest.raises(ValueError, match="jpeg2k"):
+        save(figure, tmp_path / "picture.jpeg2k")
     monkeypatch.setattr(figure, "savefig", lambda path, **how: path.write_text("hal") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save(figure, tmp_path / "picture.svg")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_extensions_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="jpeg2k"):
-        save(plot_arcs("GAAC", [(0, 3)]), tmp_path / "picture.jpeg2k")
-
-
 def test_titles_are_no_formulas(tmp_path):
     save(plot_arcs("GAAC", [(0, 3)]), tmp_path / "picture.svg", "a $\\frac{$ <b>")
     assert "a $\\frac{$ &lt;b&gt;" in (tmp_path / "picture.svg").read_text()
+
+
+def test_results_draw_themselves_in_a_notebook(monkeypatch):
+    results = [
+        Fold(Structure("one", "GAAAC", [(0, 4)])),
+        Closeness("one", np.eye(5, dtype=np.float32)),
+        letter_scores("GAAAC"),
+    ]
+    assert all("<svg" in result._repr_svg_() for result in results)
+    assert letter_scores("NNN")._repr_svg_() is None
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert [result._repr_svg_() for result in results] == [None] * 3
+
+
+def test_pyplot_is_left_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    for draw in pictures(12).values():
+        assert "<svg" in as_svg(draw)
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "ernie-rna\[plot\]"'):
+        plot_arcs("GAAC", [(0, 3)])
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plot_pairing_map(scores(4, 4), "GAA"), r"shape \(3, 3\) .* got \(4, 4\)"),
+        (lambda: plot_pairing_map(scores(2, 4, 3), "GAAC"), r"\(4, 4\) .* got \(2, 4, 3\)"),
+        (lambda: plot_pairing_map(scores(4), "GAAC"), r"\(4, 4\) .* got \(4,\)"),
+        (lambda: plot_pairing_map(scores(0, 0), ""), "shape"),
+        (lambda: plot_pairing_map(scores(4, 4), "GAAC", pairs=[(0, 4)]), "outside"),
+        (lambda: plot_arcs("", []), "without bases"),
+        (lambda: plot_arcs("GAAC", [(0, 4)]), "outside a sequence of 4 bases"),
+        (lambda: plot_layout("", []), "without bases"),
+        (lambda: plot_layout("GAAAC", [], values=[0, 1]), "2 values for 5 bases"),
+        (lambda: plot_effects(letter_scores("NNN")), "one has none of A, C, G and U"),
+        (lambda: plot_components(np.zeros((1, 3)), ["a"]), "two vectors or more"),
+        (lambda: plot_components(np.ones((2, 3)), ["a", "b"]), "all vectors are the same"),
+        (lambda: plot_components(np.eye(2), ["a"]), "1 names for 2 vectors"),
+    ],
+)
+def test_what_cannot_be_drawn(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+# ---------------------------------------------------------------------------------------------
+# Maps
 
 
 @pytest.mark.parametrize(("length", "has_letters"), [(10, True), (80, True), (300, False)])
@@ -90,13 +154,6 @@ def test_map_axes_show_letters_or_positions(length, has_letters):
         assert positions[-1] > length * 0.8
 
 
-@pytest.mark.parametrize(("length", "has_letters"), [(10, True), (100, True), (400, False)])
-def test_arcs_stand_over_letters_or_a_line(length, has_letters):
-    axes = pictures(length)["arcs"]().axes[0]
-    drawn = "".join(text.get_text() for text in axes.texts if len(text.get_text()) == 1)
-    assert drawn == (rna(length) if has_letters else "")
-
-
 @pytest.mark.parametrize("length", [1, 2, 1000])
 def test_extreme_lengths(tmp_path, length):
     sequence = rna(length)
@@ -108,16 +165,17 @@ def test_extreme_lengths(tmp_path, length):
 def test_the_matrix_is_drawn_on_positions_from_1():
     contacts = torch.zeros(4, 4)
     contacts[0, 3] = contacts[3, 0] = 0.8
-    figure = plot_pairing_map(contacts, "GAAC", pairs=[(0, 3)])
-    axes = figure.axes[0]
+    axes = plot_pairing_map(contacts, "GAAC", pairs=[(0, 3)]).axes[0]
     assert tuple(axes.images[0].get_extent()) == (0.5, 4.5, 4.5, 0.5)
     assert axes.lines[0].get_xydata().tolist() == [[1, 4]]
     assert axes.images[0].get_clim() == pytest.approx((0, 0.8), abs=1e-6)
 
 
-def test_scores_with_a_sign_are_white_at_0():
+def test_colours_are_white_at_0_or_between_limits():
     low, high = plot_pairing_map(scores(20, 20) - 3, rna(20)).axes[0].images[0].get_clim()
     assert low == -high
+    figure = plot_pairing_map(scores(9, 9), rna(9), limits=(0.0, 1.0))
+    assert figure.axes[0].images[0].get_clim() == (0.0, 1.0)
 
 
 def test_heads_share_their_colours_and_one_is_framed():
@@ -130,25 +188,38 @@ def test_heads_share_their_colours_and_one_is_framed():
     assert widths.count(max(widths)) == 1
 
 
-def test_arcs_tell_nested_pairs_from_pseudoknots():
-    figure = plot_arcs(rna(20), [(0, 9), (1, 8), (4, 14), (12, 18)])
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["nested pairs (3)", "pseudoknot (1)"]
-
-
-def test_arcs_tell_hits_from_misses():
-    figure = plot_arcs(rna(20), [(0, 9), (1, 8)], [(0, 9), (2, 7), (12, 18)])
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["predicted only (1)", "known only (2)", "in both (1)"]
-
-
 def test_a_map_says_whose_pairs_it_shows():
     figure = plot_pairing_map(scores(20, 20), rna(20), pairs=[(0, 9), (1, 8)], known=[])
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["below: 2 pairs predicted", "above: no pairs known"]
+    assert legend(figure) == ["below: 2 pairs predicted", "above: no pairs known"]
     figure = plot_pairing_map(scores(20, 20), rna(20), known=[(0, 9)])
     (circles,) = figure.axes[0].get_lines()
     assert circles.get_xydata().tolist() == [[10, 1]]
+
+
+# ---------------------------------------------------------------------------------------------
+# Arcs
+
+
+@pytest.mark.parametrize(("length", "has_letters"), [(10, True), (100, True), (400, False)])
+def test_arcs_stand_over_letters_or_a_line(length, has_letters):
+    axes = pictures(length)["arcs"]().axes[0]
+    drawn = "".join(text.get_text() for text in axes.texts if len(text.get_text()) == 1)
+    assert drawn == (rna(length) if has_letters else "")
+
+
+@pytest.mark.parametrize(
+    ("predicted", "known", "names"),
+    [
+        ([(0, 9), (1, 8), (4, 14), (12, 18)], None, ["nested pairs (3)", "pseudoknot (1)"]),
+        (
+            [(0, 9), (1, 8)],
+            [(0, 9), (2, 7), (12, 18)],
+            ["predicted only (1)", "known only (2)", "in both (1)"],
+        ),
+    ],
+)
+def test_arcs_tell_pseudoknots_or_hits_from_misses(predicted, known, names):
+    assert legend(plot_arcs(rna(20), predicted, known)) == names
 
 
 @pytest.mark.parametrize(
@@ -173,35 +244,6 @@ def test_an_arc_reaches_from_base_to_base():
     assert box.y1 <= axes.get_ylim()[1]
 
 
-@pytest.mark.parametrize(
-    ("draw", "message"),
-    [
-        (lambda: plot_pairing_map(scores(4, 4), "GAA"), r"shape \(3, 3\) .* got \(4, 4\)"),
-        (lambda: plot_pairing_map(scores(2, 4, 3), "GAAC"), r"\(4, 4\) .* got \(2, 4, 3\)"),
-        (lambda: plot_pairing_map(scores(4), "GAAC"), r"\(4, 4\) .* got \(4,\)"),
-        (lambda: plot_pairing_map(scores(0, 0), ""), "shape"),
-        (lambda: plot_arcs("", []), "without bases"),
-        (lambda: plot_arcs("GAAC", [(0, 4)]), "outside a sequence of 4 bases"),
-        (lambda: plot_pairing_map(scores(4, 4), "GAAC", pairs=[(0, 4)]), "outside"),
-    ],
-)
-def test_what_cannot_be_drawn(draw, message):
-    with pytest.raises(ValueError, match=message):
-        draw()
-
-
-def test_pyplot_is_left_alone(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    for draw in pictures(12).values():
-        draw()
-
-
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "ernie-rna\[plot\]"'):
-        plot_arcs("GAAC", [(0, 3)])
-
-
 def test_arcs_are_coloured_by_how_likely_their_pairs_are():
     probabilities = np.zeros((20, 20))
     probabilities[0, 9], probabilities[1, 8] = 0.9, 0.25
@@ -212,13 +254,8 @@ def test_arcs_are_coloured_by_how_likely_their_pairs_are():
     assert coloured.get_array().tolist() == [0.9, 0.25]
     assert coloured.get_clim() == (0, 1)
     assert bar.get_ylabel() == "contact"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["known (1)"]
+    assert legend(figure) == ["known (1)"]
     assert not plot_arcs(rna(20), pairs, probabilities=probabilities).legends
-
-
-def test_limits_of_the_colours():
-    figure = plot_pairing_map(scores(9, 9), rna(9), limits=(0.0, 1.0))
-    assert figure.axes[0].images[0].get_clim() == (0.0, 1.0)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -230,31 +267,26 @@ TRNA = "(((((((..((((........)))).(((((.......))))).....(((((.......))))))))))))
 
 
 @needs_vienna
-def test_neighbours_are_about_one_apart_and_no_two_bases_in_one_place():
+def test_neighbours_are_about_one_apart_no_two_bases_in_one_place_and_ladders_straight():
     places = coordinates(from_dot_bracket(TRNA), len(TRNA))
     assert places.shape == (len(TRNA), 2)
     steps = np.hypot(*np.diff(places, axis=0).T)
     assert 0.7 < steps.min() < steps.max() < 2
     distances = np.hypot(*(places[:, None] - places).transpose(2, 0, 1))
     assert distances[~np.eye(len(TRNA), dtype=bool)].min() > 0.7
-
-
-@needs_vienna
-def test_ladders_are_straight():
     pairs = from_dot_bracket("((((....))))")
     places = coordinates(pairs, 12)
-    widths = [np.hypot(*(places[i] - places[j])) for i, j in pairs]
-    assert np.ptp(widths) < 0.01
+    assert np.ptp([np.hypot(*(places[i] - places[j])) for i, j in pairs]) < 0.01
 
 
 @needs_vienna
 def test_pseudoknots_are_dashed_and_told():
     figure = plot_layout(SEQUENCE, PAIRS)
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["pseudoknot (2)"]
+    assert legend(figure) == ["pseudoknot (2)"]
     letters = [text.get_text() for text in figure.axes[0].texts]
     assert "".join(letters[: len(SEQUENCE)]) == SEQUENCE
     assert {"5'", "3'", "10"} <= set(letters)
+    assert plot_layout("ACGU", []).axes
 
 
 @needs_vienna
@@ -264,26 +296,10 @@ def test_values_colour_the_bases():
     figure = plot_layout(SEQUENCE, PAIRS, values=values, label="SHAPE")
     assert len(figure.axes) == 2
     assert figure.axes[1].get_ylabel() == "SHAPE"
-    with pytest.raises(ValueError, match="2 values for 19 bases"):
-        plot_layout(SEQUENCE, PAIRS, values=[0, 1])
-
-
-@needs_vienna
-def test_a_structure_without_pairs_is_drawn_too():
-    assert plot_layout("ACGU", []).axes
-    with pytest.raises(ValueError, match="without bases"):
-        plot_layout("", [])
 
 
 # ---------------------------------------------------------------------------------------------
-# Substitutions
-
-
-def letter_scores(sequence):
-    values = np.random.default_rng(0).normal(size=(len(sequence), 4)).astype(np.float32)
-    result = LetterScores("one", sequence, values)
-    values[~result.scored] = np.nan
-    return result
+# Substitutions, vectors and curves
 
 
 def test_rows_of_60_positions():
@@ -299,23 +315,12 @@ def test_rows_of_60_positions():
     (dots,) = second.lines
     assert list(zip(*dots.get_data(), strict=True)) == [(61, 0), (62, 1), (63, 2), (64, 3)]
     assert "log P" in bar.get_ylabel()
-
-
-def test_rows_without_scores_are_drawn_too():
+    # A row without scores is drawn too.
     assert len(plot_effects(letter_scores("N" * 60 + "ACGU")).axes) == 3
 
 
-def test_nothing_to_draw():
-    with pytest.raises(ValueError, match="one has none of A, C, G and U"):
-        plot_effects(letter_scores("NNN"))
-
-
-# ---------------------------------------------------------------------------------------------
-# Vectors
-
-
 def test_components_are_those_of_the_covariance():
-    vectors = np.random.default_rng(0).normal(size=(20, 5)) * [5, 1, 3, 0.5, 0.1]
+    vectors = scores(20, 5) * [5, 1, 3, 0.5, 0.1]
     axes = plot_components(vectors, [""] * 20).axes[0]
     places = axes.lines[0].get_xydata()
     variances = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
@@ -324,36 +329,26 @@ def test_components_are_those_of_the_covariance():
     assert axes.get_xlabel() == f"component 1: {100 * held[0]:.0f} % of the variance"
     assert axes.get_ylabel() == f"component 2: {100 * held[1]:.0f} % of the variance"
     # Two axes make no distance longer.
-    flat = np.hypot(*(places[0] - places[1]))
-    assert flat <= np.linalg.norm(vectors[0] - vectors[1])
-
-
-def test_vectors_of_one_number():
+    assert np.hypot(*(places[0] - places[1])) <= np.linalg.norm(vectors[0] - vectors[1])
     axes = plot_components(np.array([[0.0], [2.0]]), ["a", "b"]).axes[0]
     np.testing.assert_allclose(np.abs(axes.lines[0].get_xydata()), [[1, 0], [1, 0]])
     assert axes.get_ylabel() == "component 2: 0 % of the variance"
 
 
 def test_groups_have_colours():
-    vectors = np.random.default_rng(0).normal(size=(9, 5))
     groups = [f"$g{number // 2}" for number in range(9)]
-    figure = plot_components(vectors, list("abcdefghi"), groups=groups)
+    figure = plot_components(scores(9, 5), list("abcdefghi"), groups=groups)
     (axes,) = figure.axes
     assert [len(line.get_xdata()) for line in axes.lines] == [2, 2, 2, 2, 1]
     assert len({line.get_color() for line in axes.lines}) == 5
     assert [text.get_text() for text in axes.texts] == list("abcdefghi")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == sorted(set(groups))
-    assert not plot_components(vectors, list("abcdefghi")).legends
+    assert legend(figure) == sorted(set(groups))
+    assert not plot_components(scores(9, 5), list("abcdefghi")).legends
 
 
-@pytest.mark.parametrize(
-    ("vectors", "names", "message"),
-    [
-        (np.zeros((1, 3)), ["a"], "two vectors or more"),
-        (np.ones((2, 3)), ["a", "b"], "all vectors are the same"),
-        (np.eye(2), ["a"], "1 names for 2 vectors"),
-    ],
-)
-def test_vectors_that_cannot_be_drawn(vectors, names, message):
-    with pytest.raises(ValueError, match=message):
-        plot_components(vectors, names)
+def test_curves_have_a_panel_for_each_title_and_a_legend_where_there_are_several():
+    figure = plot_curves({"loss": {"": [(1, 0.5), (2, 0.25)]}, "f1": {"a": [], "b": []}}, "step")
+    one, two = figure.axes
+    assert one.lines[0].get_xydata().tolist() == [[1, 0.5], [2, 0.25]]
+    assert (one.get_title(), one.get_xlabel(), one.get_legend()) == ("loss", "step", None)
+    assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]

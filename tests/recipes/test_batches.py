@@ -82,6 +82,10 @@ class TestStreamed:
         every = taken(source.batches(), 30)
         assert taken(source.batches(20), 10) == every[20:]
 
+    def test_nothing_to_read(self):
+        with pytest.raises(InputError, match="no sequence to train on"):
+            next(Source(streamed(lambda: iter([])), 200, 1, 40, 0).batches())
+
     def test_reads_no_more_than_a_pool_ahead(self, rnas):
         read = []
 

@@ -12,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ernie_rna.options import Share
+from ernie_rna.run.store import Store
+from ernie_rna.sequences.fasta import read_fasta
 from recipes.pretraining import predict_structures
 from recipes.pretraining.rnas import read_table
 from recipes.pretraining.weights import last_checkpoint, load_average
@@ -93,6 +96,10 @@ class TestStream:
         names = {name for line in log(run) for name in line}
         assert "eval_masked_lm_loss" in names
         assert "eval_f1" not in names
+        (tmp_path / "ids").write_text(" ".join(record.id for record in read_fasta(fasta)))
+        command = [config(masked=1.0), fasta, tmp_path / "none", "--eval-fasta", fasta]
+        assert pretrain(*command, "--leave-out", tmp_path / "ids") == 1
+        assert "there is no sequence to train on" in capsys.readouterr().err
 
     def test_table_is_resumed(self, table, config, tmp_path):
         run = tmp_path / "run"
@@ -174,3 +181,15 @@ def test_the_settings_of_a_run_are_kept(table, config, tmp_path):
     kept = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert kept["training"]["max_steps"] == 1
     assert kept["masked"] == 0.5
+
+
+def test_two_trainings_into_one_folder_are_refused(table, config, tmp_path, capsys):
+    run = tmp_path / "new" / "run"
+    run.parent.mkdir()
+    with Store(run, Share()):
+        command = [config(), table, run, "--steps", 1, "--resume"]
+        assert pretrain(*command) == 1
+    assert f"another process is working on {run}" in capsys.readouterr().err
+    assert not run.exists()
+    assert pretrain(*command) == 0
+    assert [path.name for path in run.parent.iterdir()] == ["run"]

@@ -1,24 +1,17 @@
 """Requests that are answered in this process, by a small model with random weights."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.options import ServeOptions
 from ernie_rna.web.requests import Requests
+from ernie_rna.web.tasks import describe
 
 LIMITS = ServeOptions(sequences=4, nucleotides=1500, workers=2)
-
-
-class InThisProcess:
-    """In the place of a `Pool`."""
-
-    def __init__(self, tasks):
-        self._tasks = tasks
-
-    def run(self, task, **arguments):
-        return getattr(self._tasks, task)(**arguments)
+OPTIONS = ServeOptions(device="cpu", gigabytes=1000.0)
 
 
 @pytest.fixture
@@ -33,9 +26,8 @@ def saved(config, tmp_path) -> Path:
 def requests(saved, tmp_path) -> Requests:
     for module in ("matplotlib", "RNA"):
         pytest.importorskip(module)
-    from ernie_rna.web.tasks import Tasks
-
     folder = tmp_path / "results"
     folder.mkdir()
-    pool = InThisProcess(Tasks({"small": str(saved)}, ServeOptions(device="cpu")))
-    return Requests(pool, pool.run("describe"), LIMITS, folder)
+    setup = (("small", str(saved)),), OPTIONS
+    pool = SimpleNamespace(run=lambda task, **given: task(*setup, **given))
+    return Requests(pool, pool.run(describe), LIMITS, folder)

@@ -18,8 +18,12 @@ pytest.importorskip("selenium")
 pytest.importorskip("gradio")
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -85,7 +89,9 @@ class Visitor:
     def wait(self, condition):
         # Gradio draws parts of the page anew while one looks at them.
         wait = WebDriverWait(
-            self.driver, SECONDS, ignored_exceptions=(StaleElementReferenceException,)
+            self.driver,
+            SECONDS,
+            ignored_exceptions=(StaleElementReferenceException, ElementClickInterceptedException),
         )
         return wait.until(lambda driver: condition())
 
@@ -109,6 +115,17 @@ class Visitor:
             return True
 
         self.wait(clicked)
+
+    def press(self, *keys):
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    @property
+    def focused(self):
+        """Text, label and role of what has the focus."""
+        return self.driver.execute_script(
+            "const a = document.activeElement;"
+            "return [a.innerText.trim(), a.getAttribute('aria-label'), a.getAttribute('role')]"
+        )
 
     @property
     def box(self):
@@ -187,6 +204,8 @@ def take(visitor, example, id):
 
 
 def open_tab(visitor, name, width):
+    if name == "Structure":  # It is open.
+        return
     if width < 600 and name in ("Substitutions", "Embeddings"):  # They are in a menu.
         visitor.all(".overflow-menu > button")[0].click()
     visitor.click(name)
@@ -252,46 +271,41 @@ def test_two_users_at_once(come, visitor):
 
 
 def focus(visitor, text):
-    """Press Tab until what has the focus says `text`."""
+    """Press Tab until what has the focus says `text`, or is of that role."""
     for _ in range(60):
-        visitor.driver.switch_to.active_element.send_keys(Keys.TAB)
-        active = visitor.driver.switch_to.active_element
-        if text in (active.text.strip(), active.get_attribute("aria-label")):
-            return active
+        visitor.press(Keys.TAB)
+        if text in visitor.focused:
+            return
     raise AssertionError(f"Tab never comes to {text}")
 
 
 def test_keyboard_alone(visitor):
-    focus(visitor, "tRNA").send_keys(Keys.ENTER)
+    focus(visitor, "tRNA")
+    visitor.press(Keys.ENTER)
     visitor.wait(lambda: "GCGGAUUU" in visitor.box.get_attribute("value"))
-    focus(visitor, "Fold").send_keys(Keys.ENTER)
+    focus(visitor, "Fold")
+    visitor.press(Keys.ENTER)
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
-    for tab, button in (
-        ("Pairing maps", "Draw the map"),
-        ("Substitutions", "Score all substitutions"),
+    for tab, button, count in (
+        ("Pairing maps", "Draw the map", 1),
+        ("Substitutions", "Score all substitutions", 1),
+        ("Embeddings", "Plot the vectors", 0),
     ):
         visitor.driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
-        choose_tab(visitor, tab)
-        focus(visitor, button).send_keys(Keys.ENTER)
-        visitor.pictures(1)
-
-
-def choose_tab(visitor, name):
-    """Tab to the list of tabs, whose own keys are the arrows where only one of them has a stop."""
-    for _ in range(60):
-        visitor.driver.switch_to.active_element.send_keys(Keys.TAB)
-        active = visitor.driver.switch_to.active_element
-        if active.get_attribute("role") == "tab":
-            break
-    for _ in range(6):
-        active = visitor.driver.switch_to.active_element
-        if active.text.strip() == name:
-            active.send_keys(Keys.ENTER)
-            return
-        active.send_keys(Keys.ARROW_RIGHT)
-        if visitor.driver.switch_to.active_element == active:
-            active.send_keys(Keys.TAB)
-    raise AssertionError(f"the keyboard never comes to the tab {name}")
+        focus(visitor, "tab")
+        # The arrows go on where only one tab has a stop, else Tab does.
+        for _ in range(6):
+            if tab in visitor.focused:
+                break
+            before = visitor.focused
+            visitor.press(Keys.ARROW_RIGHT)
+            if visitor.focused == before:
+                visitor.press(Keys.TAB)
+        visitor.press(Keys.ENTER)
+        focus(visitor, button)
+        visitor.press(Keys.ENTER)
+        visitor.pictures(count)
+    assert "two RNAs or more" in visitor.error()
 
 
 def test_nothing_is_asked_of_other_servers(first, server):

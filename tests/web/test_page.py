@@ -1,5 +1,6 @@
-"""The page as Gradio has it: no connections elsewhere, and errors in our words."""
+"""The page as Gradio has it: what it opens with, and errors in our words; no server runs."""
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +9,12 @@ pytest.importorskip("gradio")
 
 import gradio
 
+from ernie_rna.cli import main as cli
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.web.page import CACHE, FONTS, Page
-from ernie_rna.web.pool import TaskError
+from ernie_rna.web.page import CACHE, FONTS, Page, _told
 from ernie_rna.web.requests import Requests
-from ernie_rna.web.tasks import Description, Result
+from ernie_rna.web.server import _check_port, serve
+from ernie_rna.web.tasks import Description, Result, TaskError
 from tests.web.conftest import LIMITS
 
 
@@ -28,6 +30,10 @@ def page(monkeypatch, tmp_path):
     return Page(Requests(pool, models, LIMITS, tmp_path))
 
 
+def parts(page, kind):
+    return [one for one in page.blocks.blocks.values() if isinstance(one, kind)]
+
+
 def test_all_that_computes_shares_one_queue(page):
     config = page.blocks.get_config_file()
     queued = [one for one in config["dependencies"] if one["queue"]]
@@ -39,23 +45,16 @@ def test_all_that_computes_shares_one_queue(page):
     assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
 
 
-def test_nothing_is_fetched_from_elsewhere(page):
+def test_nothing_is_fetched_from_elsewhere_nor_kept_for_more_than_an_hour(page):
     assert not page.blocks.analytics_enabled
-    theme = gradio.themes.Default(**FONTS)
-    assert theme._stylesheets == []
-
-
-def test_files_are_gone_after_an_hour(page):
+    assert gradio.themes.Default(**FONTS)._stylesheets == []
     assert page.blocks.delete_cache == CACHE
     assert sum(CACHE) <= 3600
 
 
-def test_errors_are_shown_without_markup(page):
-    def fails():
+def test_errors_are_shown_without_markup():
+    with pytest.raises(gradio.Error) as raised, _told():
         raise InputError("<b>\nis no nucleotide code")
-
-    with pytest.raises(gradio.Error) as raised:
-        page._said(fails)()
     assert raised.value.message == "&lt;b&gt; is no nucleotide code"
     assert not raised.value.print_exception
 
@@ -67,18 +66,19 @@ def test_choices_follow_the_text(page):
     assert page._choices("", "b").value is None
 
 
-def parts(page, kind):
-    return [one for one in page.blocks.blocks.values() if isinstance(one, kind)]
-
-
 def test_it_opens_with_an_example_folded_and_drawn(page):
     assert page.text.value.startswith(">hammerhead ")
     assert page.rna.value == "hammerhead"
     assert parts(page, gradio.Textbox)[1].value == ">a\nACGU\n...."
-    assert parts(page, gradio.HTML)[0].value.count("<img alt=") == 1
+    shown = [type(one).__name__ for one in parts(page, (gradio.HTML, gradio.File))]
+    assert shown == ["HTML", "File"] * 4
+    html = parts(page, gradio.HTML)[0].value
+    assert html.count('<img alt="loops: 20 pairs of &lt;b&gt;"') == 1
+    assert "<figcaption>20 pairs of &lt;b&gt;</figcaption>" in html
+    assert 'tabindex="0"' in html
 
 
-def test_it_opens_where_the_example_cannot_be_folded(page, monkeypatch):
+def test_it_opens_where_the_example_cannot_be_folded(page):
     def fails(*given, **more):
         raise TaskError("too slow")
 
@@ -88,16 +88,16 @@ def test_it_opens_where_the_example_cannot_be_folded(page, monkeypatch):
     assert not parts(page, gradio.HTML)[0].value
 
 
-def test_what_is_shown_is_cleared_where_there_is_no_answer(page):
-    functions = page.blocks.fns.values()
-    failures = [one for one in functions if one.trigger_only_on_failure]
-    answers = [one for one in functions if one.concurrency_id == "models"]
-    for one in answers:
-        clearing = [clear for clear in failures if clear.outputs == one.outputs]
-        assert len(clearing) % 2 == 0
-        cleared = clearing[0].fn()
-        assert cleared[0] == ""
-        assert cleared[-1].visible is False
+def test_what_is_shown_is_cleared_before_a_question_is_checked(page):
+    checks = [one for one in page.blocks.fns.values() if one.types_generator]
+    assert len(checks) == 5
+    for one in checks:
+        steps = one.fn("?", "small", "a", *["as folded", 1][: len(one.inputs) - 3])
+        *text, files = next(steps)
+        assert not any(text)
+        assert files.visible is False
+        with pytest.raises(gradio.Error, match="is no nucleotide code"):
+            next(steps)
 
 
 def test_maps_that_can_be_chosen(page):
@@ -110,8 +110,24 @@ def test_maps_that_can_be_chosen(page):
     assert ask(2, 7) == {"what": "map", "layer": 2, "head": 7}
 
 
-def test_pictures_say_what_they_show(page):
-    html = parts(page, gradio.HTML)[0].value
-    assert 'alt="loops: 20 pairs of &lt;b&gt;"' in html
-    assert "<figcaption>20 pairs of &lt;b&gt;</figcaption>" in html
-    assert 'tabindex="0"' in html
+# ---------------------------------------------------------------------------------------------
+# What is refused before a model is loaded
+
+
+def test_two_models_of_one_name():
+    for module in ("matplotlib", "pebble", "RNA"):
+        pytest.importorskip(module)
+    with pytest.raises(ValueError, match=r"two models have the same name \(mini, mini\)"):
+        serve(["mini", "mini"])
+
+
+def test_a_port_in_use_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port}: .*in use; --port names another"):
+            _check_port("127.0.0.1", port)
+
+
+def test_a_folder_that_is_none(capsys):
+    assert cli.main(["serve", "-m", "./none"]) == 1
+    assert "there is no folder ./none" in capsys.readouterr().err
