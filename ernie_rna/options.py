@@ -131,7 +131,6 @@ class Range:
 
 whole = partial(Range, int)
 number = partial(Range, float)
-parse_whole, parse_number = whole().parse, number().parse  # until the wings are merged
 
 
 def some_of(choices: Sequence[str]) -> Check:
@@ -832,12 +831,8 @@ class ServeOptions(ModelOptions):
         "address to listen at; 127.0.0.1 is for this machine alone, 0.0.0.0 for all who reach it",
         metavar="ADDRESS",
     )
-    port: int = option(
-        7860, "port to listen at", check=whole(1, 65535), parse=parse_whole, metavar="N"
-    )
-    workers: int = option(
-        1, "requests computed at once", check=whole(1), parse=parse_whole, metavar="N"
-    )
+    port: int = option(7860, "port to listen at", check=whole(1, 65535))
+    workers: int = option(1, "requests computed at once", check=whole(1))
     progress: bool | None = option(
         None,
         "whether to print where the page is",
@@ -857,9 +852,7 @@ class ServeOptions(ModelOptions):
         metavar="GB",
         group=_LIMITS,
     )
-    sequences: int = option(
-        50, "sequences", check=whole(1), parse=parse_whole, metavar="N", group=_LIMITS
-    )
+    sequences: int = option(50, "sequences", check=whole(1), group=_LIMITS)
     nucleotides: int = option(
         5000,
         "length of all sequences together; one has at most what the model is made for",

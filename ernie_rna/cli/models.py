@@ -19,7 +19,7 @@ from ernie_rna.cli.arguments import add_command, add_model, add_options, read_op
 from ernie_rna.conversion.convert import ConvertOptions, Export, convert
 from ernie_rna.conversion.hub import files_to_push, push
 from ernie_rna.data import EXAMPLE_FILES, examples
-from ernie_rna.options import ModelOptions, Options, option, parse_whole, whole
+from ernie_rna.options import ModelOptions, Options, option, whole
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, replacing
 
@@ -252,7 +252,7 @@ _ORIGINS = {
 
 
 def _parse_lengths(text: str) -> tuple[int, ...]:
-    return tuple(parse_whole(part) for part in text.split(","))
+    return tuple(whole().parse(part) for part in text.split(","))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +266,7 @@ class InfoOptions(Options):
         parse=_parse_lengths,
         metavar="NT,NT",
     )
-    batch: int = option(1, "sequences at once", check=whole(1), parse=parse_whole, metavar="N")
+    batch: int = option(1, "sequences at once", check=whole(1))
 
 
 def _add_info(subparsers: Any) -> None:

@@ -15,8 +15,6 @@ from ernie_rna.options import (
     OutputOptions,
     number,
     option,
-    parse_number,
-    parse_whole,
     whole,
 )
 
@@ -37,8 +35,7 @@ _DATA, _SPLITS, _TRAINING = "the data", "what is trained and evaluated on", "tra
 _name = partial(option, metavar="NAME", group=_DATA)
 _names = partial(option, (), metavar="NAME", many=True)
 _choice = partial(option, group=_TRAINING, recorded=True)
-_count = partial(_choice, check=whole(1), parse=parse_whole, metavar="N")
-_number = partial(_choice, parse=parse_number, metavar="X")
+_count = partial(_choice, check=whole(1))
 
 
 def _flag(name: str, text: str, group: str | None = _TRAINING, recorded: bool = True) -> Any:
@@ -103,7 +100,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         group=_SPLITS,
         recorded=True,
     )
-    held_out: float = _number(
+    held_out: float = _choice(
         0.2,
         "share of the rows that --split holds out",
         check=number(above=0, high=0.9),
@@ -124,12 +121,12 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     )
 
     steps: int | None = _count(None, "optimizer steps, in place of --epochs")
-    epochs: float = _number(3.0, "passes over the training rows", check=number(above=0))
+    epochs: float = _choice(3.0, "passes over the training rows", check=number(above=0))
     batch_size: int = _count(16, "sequences in a batch")
     accumulate: int = _count(1, "batches in a step")
-    learning_rate: float = _number(1e-4, "the highest learning rate", check=number(above=0))
-    weight_decay: float = _number(0.01, "of matrices; norms have none", check=number(0))
-    warmup: float = _number(0.1, "share of the steps in which it rises", check=number(0, 1))
+    learning_rate: float = _choice(1e-4, "the highest learning rate", check=number(above=0))
+    weight_decay: float = _choice(0.01, "of matrices; norms have none", check=number(0))
+    warmup: float = _choice(0.1, "share of the steps in which it rises", check=number(0, 1))
     frozen: bool = _flag("--frozen", "train the head alone")
     lora: int | None = _count(
         None,
@@ -138,7 +135,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     class_weights: str | None = _choice(
         None, "balanced: each class has the same weight in all", choices=("balanced",)
     )
-    positive_weight: float | None = _number(
+    positive_weight: float | None = _choice(
         None, "of a pair in the loss (structure); by default the model's", check=number(above=0)
     )
     mask_pairing: str = _choice(
@@ -147,7 +144,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         "on their rows and columns",
         choices=("inference", "pretraining"),
     )
-    mask_probability: float = _number(
+    mask_probability: float = _choice(
         0.15, "share of the nucleotides to predict (masked-lm)", check=number(above=0, high=1)
     )
     gradient_checkpointing: bool = _flag(
