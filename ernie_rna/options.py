@@ -22,6 +22,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
+from os import fspath
 from typing import Any, TypeVar
 
 # A problem with a value, in words that follow its name, or None.
@@ -617,6 +618,32 @@ class FoldOptions(WindowOptions, ProbingOptions):
         metavar="PAIRS",
         group=_READ_OFF,
         recorded=True,
+    )
+    pseudoknots: bool = option(
+        True,
+        "whether pairs may cross; False leaves out those that cross the largest set without "
+        "crossings",
+        flag=(
+            "--no-pseudoknots",
+            False,
+            "leave out pairs that cross the largest set that does not",
+        ),
+        group=_READ_OFF,
+        recorded=True,
+    )
+    prior: Any = option(
+        None,
+        "what else says how likely pairs are, added to the logits of a head for structures with "
+        "the weights in its config.json: vienna, the ensemble of ViennaRNA (extra vienna); a file "
+        "or folder of base-pair probabilities, as LinearPartition, EternaFold or fold --matrix "
+        "write them; in Python also a function of a sequence that gives a matrix",
+        check=lambda value: (
+            None
+            if callable(value) or (isinstance(value, (str, os.PathLike)) and fspath(value))
+            else "must be vienna, a file, a folder or a function"
+        ),
+        metavar="vienna|FILE",
+        group=_READ_OFF,
     )
     as_authors: bool = option(
         False,

@@ -20,6 +20,7 @@ import numpy as np
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
+from ernie_rna.model.structures_ernie_rna import allowed_pairs
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.loading import has_head, read_config
 from ernie_rna.run.outputs import replacing
@@ -28,7 +29,6 @@ from ernie_rna.structures.calibration import (
     fit_calibration,
     reliability,
 )
-from ernie_rna.structures.contacts import allowed_pairs
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.pairing_maps import WITH_HEAD
 from recipes.pretraining.rnas import Rna, read_table, with_pairs

@@ -7,11 +7,11 @@
 
 If the folder has a secondary-structure head, its logits are the map that pairs are read off.
 Without one that is the last layer's scores of head 5, without the special tokens, made symmetric.
-Either map is handed to `contacts.solve_contacts` and `pairs.predict_pairs`. The authors' script
-runs with pairing scores of zero everywhere (it hands an array of another form to the function that
-makes them), with no shortest loop and no shortest stem: `as_authors=True` does the same. The
-defaults take the encoder as it was pretrained, the shortest loop that a real RNA has, and no pair
-that stacks on no other.
+Either map is handed to `solve_each` and `predict_pairs` of `model.structures_ernie_rna`. The
+authors' script runs with pairing scores of zero everywhere (it hands an array of another form to
+the function that makes them), with no shortest loop and no shortest stem: `as_authors=True` does
+the same. The defaults take the encoder as it was pretrained, the shortest loop that a real RNA has,
+and no pair that stacks on no other.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class FoldTask(Task[Fold]):
         return self.compute_whole(chunk, step, self._fold)
 
     def _fold(self, records: list[FastaRecord]) -> Iterator[Fold]:
-        from ernie_rna.structures.contacts import solve_each
+        from ernie_rna.model.structures_ernie_rna import solve_each
         from ernie_rna.structures.pairing_maps import shift_maps
 
         texts = [record.sequence for record in records]
@@ -209,11 +209,11 @@ class FoldTask(Task[Fold]):
 
     def _read_off(self, structure: Structure, scores: Tensor, contacts: Tensor) -> Fold:
         """What is wanted of a sequence, by its map and contacts, (length, length) each."""
+        from ernie_rna.model.structures_ernie_rna import predict_pairs
         from ernie_rna.structures.confidence import base_reliabilities
-        from ernie_rna.structures.pairs import predict_pairs
 
         options: Any = self.options
-        (pairs,) = predict_pairs(contacts[None], min_stem=options.min_stem)
+        pairs = predict_pairs(contacts, min_stem=options.min_stem, pseudoknots=options.pseudoknots)
         structure = replace(structure, pairs=pairs)
         maps = {"scores": scores, "contacts": contacts}
         if self.with_reliabilities or options.matrix == "probabilities":

@@ -19,18 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ernie_rna.model.configuration_ernie_rna import WITH_PAIR_HEAD
+from ernie_rna.model.heads_ernie_rna import bases_of_scores, pairs_in_front
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
+from ernie_rna.model.structures_ernie_rna import pair_probabilities
 from ernie_rna.run.attention_scores import attention_scores, check_heads, run_head
 from ernie_rna.run.loading import has_head, load, read_config, resolve_layer, tokenize
 from ernie_rna.sequences.chunks import MAPS_FROM, SCORES_FROM, pair_head_cost, windows
-from ernie_rna.structures.calibration import read_calibration
-from ernie_rna.structures.confidence import pair_probabilities
-from ernie_rna.structures.contacts import extract_pairing_map, symmetrize
 
 # The authors' choice for structures without training, and the constant of their optimisation.
 LAYER, HEAD, THRESHOLD = -1, 5, 1.5
-# Classes whose folders hold a head for structures.
-WITH_HEAD = ("ErnieRnaForSecondaryStructure", "ErnieRnaForPreTraining")
 # Of bases that share no window: so far below any threshold that no contact starts from it.
 NOT_SEEN = -100.0
 
@@ -45,7 +43,7 @@ class PairingMaps(ABC):
         pairing_scores: as for `attention_scores.use_pairing_scores`.
 
     Attributes:
-        threshold: the score around which `contacts.solve_contacts` weights them.
+        threshold: the score around which `structures_ernie_rna.solve_each` weights them.
         slope: from their numbers to log-odds of pairs.
         cost, squared_from: for `chunks.Plan`.
         source, origin: what the maps are, in a few words, and what of structures.
@@ -138,8 +136,8 @@ class HeadMaps(PairingMaps):
 
     def __init__(self, model: ErnieRnaForSecondaryStructure, pairing_scores: str | None):
         super().__init__(model, pairing_scores)
-        self.calibration = read_calibration(self.model.config)
-        self.slope = self.calibration.slope
+        self.calibration = self.model.config.pair_calibration
+        self.slope = (self.calibration or (1.0,))[0]
         self.threshold = float(self.model.config.pair_threshold)
         self.cost = pair_head_cost(self.model.config)
 
@@ -178,7 +176,7 @@ def load_maps(
         OSError: there is no such model.
     """
     config = read_config(source, loading.get("revision"))
-    if layer is None and head is None and has_head(source, config, *WITH_HEAD):
+    if layer is None and head is None and has_head(source, config, *WITH_PAIR_HEAD):
         model = load(ErnieRnaForSecondaryStructure, source, config=config, **loading)
         return HeadMaps(model, pairing_scores)
     number = resolve_layer(LAYER if layer is None else layer, config.num_hidden_layers)
@@ -200,6 +198,44 @@ def shift_maps(maps: Tensor, log_odds: Iterable[np.ndarray], slope: float) -> Te
         shift = torch.from_numpy(of_one).to(row) / slope
         row[inside, inside] += shift[:, None] + shift
     return shifted
+
+
+def symmetrize(scores: Tensor) -> Tensor:
+    """The mean of a map and its transpose, over the last two dimensions: (..., length, length)."""
+    mean: Tensor = (scores + scores.transpose(-1, -2)) / 2
+    return mean
+
+
+def extract_pairing_map(scores: Tensor, attention_mask: Tensor, head: int = 5) -> Tensor:
+    """The symmetric map of a layer and head over the bases, without special tokens and padding.
+
+    Args:
+        scores: (batch, heads, seq, seq), of a layer before softmax; for structure prediction of the
+            last one, which is the last of the model's biases.
+        attention_mask: (batch, seq), non-zero for real tokens, which stand together, with ``<cls>``
+            first and ``<eos>`` last; padded on either side.
+        head: which head, counted from 0; 5 is the authors' choice for structure prediction.
+
+    Returns:
+        (batch, length, length), in the dtype of the scores; the first base is at 0 whatever the
+        side of the padding, and rows and columns past the end of a sequence are 0.
+
+    Raises:
+        ValueError: a row of the mask has a gap, or fewer than the two tokens ``<cls>``, ``<eos>``.
+    """
+    mask = attention_mask.to(scores.device).bool()
+    lengths = mask.sum(dim=-1) - 2
+    # Real tokens stand together if they begin once.
+    begins = mask.diff(dim=-1, prepend=torch.zeros_like(mask[:, :1])) & mask
+    broken = (begins.sum(dim=-1) != 1) | (lengths < 0)
+    if broken.any():
+        raise ValueError(
+            f"attention_mask of sequence {int(broken.nonzero()[0])}: expected <cls>, the bases and "
+            "<eos> together, and padding before or after them"
+        )
+    bases, _ = bases_of_scores(scores, mask, [head])
+    inside = slice(int(lengths.max()))
+    return pairs_in_front(symmetrize(bases[:, 0]), mask)[:, inside, inside]
 
 
 def head_maps(
