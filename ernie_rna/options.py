@@ -22,7 +22,6 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
-from os import fspath
 from typing import Any, TypeVar
 
 # A problem with a value, in words that follow its name, or None.
@@ -572,6 +571,17 @@ class ProbingOptions(Options):
     )
 
 
+def parse_yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"must be yes or no; got {text!r}")
+    return text == "yes"
+
+
+def _prior(value: Any) -> str | None:
+    fits = callable(value) or (isinstance(value, (str, os.PathLike)) and os.fspath(value))
+    return None if fits else "must be vienna, a file, a folder or a function"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions(WindowOptions, ProbingOptions):
     """Of `structures.fold`: what structures are read off, and how."""
@@ -621,27 +631,21 @@ class FoldOptions(WindowOptions, ProbingOptions):
     )
     pseudoknots: bool = option(
         True,
-        "whether pairs may cross; False leaves out those that cross the largest set without "
-        "crossings",
-        flag=(
-            "--no-pseudoknots",
-            False,
-            "leave out pairs that cross the largest set that does not",
-        ),
+        "whether pairs may cross: no leaves out those that cross the largest set without "
+        "crossings; yes by default",
+        check=lambda value: None if isinstance(value, bool) else "must be True or False",
+        parse=parse_yes,
+        metavar="yes|no",
         group=_READ_OFF,
         recorded=True,
     )
-    prior: Any = option(
+    prior: str | os.PathLike[str] | Callable[[str], Any] | None = option(  # noqa: RUF009
         None,
         "what else says how likely pairs are, added to the logits of a head for structures with "
-        "the weights in its config.json: vienna, the ensemble of ViennaRNA (extra vienna); a file "
-        "or folder of base-pair probabilities, as LinearPartition, EternaFold or fold --matrix "
-        "write them; in Python also a function of a sequence that gives a matrix",
-        check=lambda value: (
-            None
-            if callable(value) or (isinstance(value, (str, os.PathLike)) and fspath(value))
-            else "must be vienna, a file, a folder or a function"
-        ),
+        "the weights in its config.json: vienna, the ensemble of ViennaRNA (extra vienna); or a "
+        "file or folder of base-pair probabilities, as LinearPartition, EternaFold and fold "
+        "--matrix write them; in Python also a function of a sequence that gives a matrix",
+        check=_prior,
         metavar="vienna|FILE",
         group=_READ_OFF,
     )

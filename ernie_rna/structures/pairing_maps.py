@@ -22,7 +22,6 @@ from torch import Tensor
 from ernie_rna.model.configuration_ernie_rna import WITH_PAIR_HEAD
 from ernie_rna.model.heads_ernie_rna import bases_of_scores, pairs_in_front
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
-from ernie_rna.model.structures_ernie_rna import pair_probabilities
 from ernie_rna.run.attention_scores import attention_scores, check_heads, run_head
 from ernie_rna.run.loading import has_head, load, read_config, resolve_layer, tokenize
 from ernie_rna.sequences.chunks import MAPS_FROM, SCORES_FROM, pair_head_cost, windows
@@ -48,7 +47,7 @@ class PairingMaps(ABC):
         cost, squared_from: for `chunks.Plan`.
         source, origin: what the maps are, in a few words, and what of structures.
         label: what their numbers are.
-        certainty: what `probabilities` are.
+        certainty: what says how sure pairs are.
     """
 
     threshold: float = THRESHOLD
@@ -67,12 +66,19 @@ class PairingMaps(ABC):
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, seq) each -> symmetric maps (batch, length, length)."""
 
-    @abstractmethod
-    def probabilities(
-        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
-    ) -> Tensor:
-        """How likely each pair is, by the map and the contacts of a sequence: all (length, length),
-        see `confidence`."""
+    def add_prior(self, maps: Tensor, prior: Tensor) -> Tensor:
+        """Maps with the log-odds of an energy model, all (batch, length, length), see `prior`."""
+        raise NotImplementedError
+
+    def log_odds(self, maps: Tensor, prior: Tensor | None) -> Tensor | None:
+        """Of pairs, by maps without the prior, and that; None where maps say nothing of them."""
+        return None
+
+    def check_prior(self) -> None:
+        """ValueError unless a prior can be added."""
+        raise ValueError(
+            f"--prior is added to the logits of a head for structures, and these are {self.origin}"
+        )
 
     def of(self, texts: Sequence[str], window: tuple[int, int] | None = None) -> Tensor:
         """The maps of sequences, (batch, length, length).
@@ -118,12 +124,6 @@ class ScoreMaps(PairingMaps):
         scores = attention_scores(self.model, input_ids, attention_mask, layer=self.layer, **how)
         return extract_pairing_map(scores, attention_mask, head=0)
 
-    def probabilities(
-        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
-    ) -> Tensor:
-        # A base keeps to about one partner, not exactly, so that a contact may pass 1.
-        return contacts.float().clamp(max=1.0)
-
 
 class HeadMaps(PairingMaps):
     """The logits of a head that was trained on structures."""
@@ -136,8 +136,7 @@ class HeadMaps(PairingMaps):
 
     def __init__(self, model: ErnieRnaForSecondaryStructure, pairing_scores: str | None):
         super().__init__(model, pairing_scores)
-        self.calibration = self.model.config.pair_calibration
-        self.slope = (self.calibration or (1.0,))[0]
+        self.slope, self.offset = self.model.config.pair_calibration or (1.0, 0.0)
         self.threshold = float(self.model.config.pair_threshold)
         self.cost = pair_head_cost(self.model.config)
 
@@ -146,13 +145,26 @@ class HeadMaps(PairingMaps):
         logits: Tensor = outputs.logits
         return logits
 
-    def probabilities(
-        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
-    ) -> Tensor:
-        (found,) = pair_probabilities(
-            scores[None], [sequence], min_loop=min_loop, calibration=self.calibration
-        )
-        return found
+    def add_prior(self, maps: Tensor, prior: Tensor) -> Tensor:
+        weight, offset = self.model.config.pair_prior
+        return maps.float() + weight * prior + offset
+
+    def log_odds(self, maps: Tensor, prior: Tensor | None) -> Tensor | None:
+        fitted = self.model.config.pair_prior_calibration
+        if prior is not None and fitted is None:
+            maps = self.add_prior(maps, prior)
+        own = self.slope * maps.float() + self.offset
+        if prior is None or fitted is None:
+            return own
+        mine, others, offset = fitted
+        return mine * own + others * prior + offset
+
+    def check_prior(self) -> None:
+        if self.model.config.pair_prior is None:
+            raise ValueError(
+                "--prior needs the weight and offset with which it is added to this head's logits, "
+                "pair_prior in config.json: scripts/calibrate_pairs.py fits them for any head"
+            )
 
 
 def load_maps(
@@ -198,6 +210,14 @@ def shift_maps(maps: Tensor, log_odds: Iterable[np.ndarray], slope: float) -> Te
         shift = torch.from_numpy(of_one).to(row) / slope
         row[inside, inside] += shift[:, None] + shift
     return shifted
+
+
+def stack_maps(matrices: Iterable[np.ndarray], like: Tensor) -> Tensor:
+    """Matrices of sequences in float32, in the shape of maps (batch, length, length)."""
+    stacked = torch.zeros_like(like, dtype=torch.float32)
+    for row, matrix in zip(stacked, matrices, strict=True):
+        row[: len(matrix), : len(matrix)] = torch.from_numpy(matrix)
+    return stacked
 
 
 def symmetrize(scores: Tensor) -> Tensor:

@@ -1,0 +1,181 @@
+"""What else says how likely pairs are: the ensemble of an energy model, beside a head's logits.
+
+With the probability p of a pair by the energy model, cut to .001 to .999, its logit changes by
+
+    weight * ln(p / (1 - p)) + offset
+
+where the two numbers, `pair_prior` in the model's config.json, are fitted to known structures by
+`scripts/calibrate_pairs.py`. It is the way by which reactivities shift the map, so that both add
+up; and ViennaRNA is given the reactivities and constraints as well. Pseudoknots stay possible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_rna.extras import import_extra
+from ernie_rna.run.matrices import MATRICES
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError
+from ernie_rna.structures.constraints import Constraints
+from ernie_rna.structures.formats.lines import files_in, numbered_lines, uncompressed
+from ernie_rna.structures.reactivities import Probing
+
+VIENNA = "vienna"
+_LEAST = 0.001
+_FILES = (".bpp", ".txt", ".posteriors", MATRICES)
+_NO_DATA = -1.0  # of ViennaRNA
+
+
+class Prior:
+    """An energy model, for some RNAs.
+
+    Args:
+        given: "vienna", a file or folder as `read_probabilities` takes it, or a function of a
+            sequence, in upper case and with U, that gives its probabilities (length, length).
+        probing, constraints: what ViennaRNA is told as well.
+
+    Attributes:
+        name: of the model, with all that results depend on.
+
+    Raises:
+        ImportError: ViennaRNA is not installed.
+        InputError, ValueError: see `read_probabilities`.
+    """
+
+    def __init__(
+        self,
+        given: FilePath | Callable[[str], Any],
+        probing: Probing | None = None,
+        constraints: Constraints | None = None,
+    ):
+        self._probing, self._constraints = probing, constraints
+        self._known: dict[str, np.ndarray] | None = None
+        if given == VIENNA:
+            self._vienna: Any = import_extra("RNA", "vienna", "--prior vienna")
+            self.name = f"ViennaRNA {self._vienna.__version__}"
+        elif isinstance(given, (str, PathLike)):
+            self._known = read_probabilities(given)
+            digest = hashlib.sha256()
+            for id, cells in sorted(self._known.items()):
+                digest.update(f"{id} {cells.shape}\n".encode() + cells.tobytes())
+            self.name = f"{Path(given).name}, sha256 {digest.hexdigest()}"
+        else:
+            self._function = given
+            self.name = f"{given.__module__}.{getattr(given, '__qualname__', repr(given))}"
+
+    def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
+        """Pass records on; InputError for one of which a file has nothing."""
+        for record in records:
+            if self._known is not None and record.id not in self._known:
+                raise InputError(f"no probabilities of {record.id} in the files of --prior")
+            yield record
+
+    def log_odds(self, record: FastaRecord) -> np.ndarray:
+        """ln(p / (1 - p)) of every two bases, (length, length) in float32, symmetric.
+
+        Raises:
+            InputError: the probabilities are not of this sequence, or none.
+        """
+        length = len(record.sequence)
+        sequence = record.sequence.upper().replace("T", "U")
+        if self._known is not None:
+            found = _as_matrix(self._known[record.id], length)
+        elif self.name.startswith("ViennaRNA "):
+            found = self._by_vienna(record, sequence)
+        else:
+            found = np.asarray(self._function(sequence), dtype=np.float64)
+        fits = found.shape == (length, length) and (found >= 0).all() and (found <= 1.0001).all()
+        if not fits:
+            raise InputError(
+                f"{record.id} has {length} nt, and its prior is a matrix of {found.shape}; it must "
+                f"be of ({length}, {length}) probabilities from 0 to 1"
+            )
+        found = np.maximum(found, found.T).clip(_LEAST, 1 - _LEAST)  # Some give half of it.
+        return np.log(found / (1 - found)).astype(np.float32)
+
+    def _by_vienna(self, record: FastaRecord, sequence: str) -> np.ndarray:
+        bases = "".join(base if base in "ACGU" else "N" for base in sequence)
+        ensemble = self._vienna.fold_compound(bases)
+        if self._probing is not None:
+            values = self._probing.of(record)
+            values = np.where(np.isnan(values), _NO_DATA, np.maximum(values, 0.0))
+            ensemble.sc_add_SHAPE_deigan([_NO_DATA, *values.tolist()], *self._probing.line)
+        if self._constraints is not None and record.id in self._constraints.texts:
+            ensemble.hc_add_from_db(self._constraints.texts[record.id])
+        _, energy = ensemble.mfe()
+        ensemble.exp_params_rescale(energy)
+        ensemble.pf()
+        return np.array(ensemble.bpp(), dtype=np.float64)[1:, 1:]
+
+
+def _as_matrix(cells: np.ndarray, length: int) -> np.ndarray:
+    """The matrix of rows i, j, probability, from 1; a matrix as it is."""
+    if cells.shape[1:] != (3,) or cells.shape[0] == length == 3:
+        return cells
+    matrix = np.zeros((length, length))
+    i, j = cells[:, :2].astype(np.int64).T - 1
+    if max(i.max(initial=0), j.max(initial=0)) >= length:
+        return np.empty((int(cells[:, :2].max()),) * 2)
+    matrix[i, j] = cells[:, 2]
+    return matrix
+
+
+def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
+    """Probabilities of base pairs by id, of a file or of the files of a folder.
+
+    Args:
+        path: a .bpp, .txt or .posteriors file with lines ``i j probability``, as LinearPartition
+            writes them, or ``i base j:probability ...``, as EternaFold and CONTRAfold do; positions
+            count from 1. It is of the RNA that the file is called after, or of several below lines
+            ``>id``. Or an .npz file with a matrix under each id, as `ernie-rna fold --matrix
+            probabilities` writes it. Or a folder of such files.
+
+    Returns:
+        (pairs, 3), rows of i, j and probability, or the matrices of an .npz file.
+
+    Raises:
+        ValueError: the extension is none of these, or the folder has no such file.
+        InputError: a line is none of both, or an id is there twice.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = files_in(path, _FILES, "file of base-pair probabilities")
+        parts = [(id, cells) for file in files for id, cells in read_probabilities(file).items()]
+        found = dict(parts)
+        if len(found) < len(parts):
+            raise InputError(f"{path}: two files have probabilities of the same id")
+        return found
+    suffix = uncompressed(path).suffix.lower()
+    if suffix not in _FILES:
+        known = f"{', '.join(_FILES[:-1])} or {_FILES[-1]}"
+        raise ValueError(f"{path}: --prior must be {VIENNA}, or a file with the extension {known}")
+    if suffix == MATRICES:
+        with np.load(path) as matrices:
+            return {name: matrices[name] for name in matrices}
+    id = uncompressed(path).stem
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    for line, text in numbered_lines(path):
+        first, *others = text.split()
+        if first.startswith(">"):
+            id = (first[1:] or "".join(others[:1])).strip()
+            if id in rows:
+                raise InputError.at(path, line, f"{id} is there already")
+            rows[id] = []
+            continue
+        is_list = len(others) == 1 or ":" in text
+        cells = [cell.split(":") for cell in others[1:]] if is_list else [others]
+        try:
+            new = [(int(first), int(j), float(p)) for j, p in cells]
+        except ValueError:
+            problem = f"expected 'i j probability' or 'i base j:probability ...', not {text[:40]!r}"
+            raise InputError.at(path, line, problem) from None
+        if any(min(i, j) < 1 or not 0 <= p <= 1.0001 for i, j, p in new):
+            raise InputError.at(path, line, "positions count from 1, probabilities from 0 to 1")
+        rows.setdefault(id, []).extend(new)
+    return {id: np.array(own, np.float64).reshape(-1, 3) for id, own in rows.items()}
