@@ -11,8 +11,8 @@
     ( )    these two bases pair
 
 What contradicts a constraint is left out of the map. Two bases in brackets always pair. Of a base
-that is to be paired the scores are raised until the best of its partners is taken, unless that one
-is better off with another: then the base stays unpaired, as it may with RNAfold.
+that is to be paired the best score is raised until that partner is taken, unless it is better off
+with another: then the base stays unpaired, as it may with RNAfold.
 """
 
 from __future__ import annotations
@@ -118,11 +118,10 @@ class Constraints:
             may_be[i, j] = may_be[j, i] = True
         scores.masked_fill_(~torch.from_numpy(may_be).to(scores.device), _NEVER)
         for base in np.flatnonzero(np.isin(text, list("|<>()"))).tolist():
-            best = scores[base].masked_fill(~allowed[base], _NEVER).max()
-            raised = (threshold + _SURE - best).clamp(min=0.0)
-            raised = torch.where(scores[base] > _NEVER / 2, raised, 0.0)
-            scores[base] += raised
-            scores[:, base] = scores[base]
+            best, partner = scores[base].masked_fill(~allowed[base], _NEVER).max(dim=0)
+            if best > _NEVER:
+                raised = best.clamp(min=threshold + _SURE)
+                scores[base, partner] = scores[partner, base] = raised
 
 
 def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], dict[str, str]]:

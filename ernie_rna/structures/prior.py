@@ -168,7 +168,7 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
                 raise InputError.at(path, line, f"{id} is there already")
             rows[id] = []
             continue
-        is_list = len(others) == 1 or ":" in text
+        is_list = ":" in text or (len(others) == 1 and others[0].isalpha())
         cells = [cell.split(":") for cell in others[1:]] if is_list else [others]
         try:
             new = [(int(first), int(j), float(p)) for j, p in cells]
