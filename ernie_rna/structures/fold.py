@@ -169,13 +169,14 @@ class FoldTask(Task[Fold]):
         options = self.options
         assert options.min_loop is not None
         self.probing, self.with_reliabilities = probing, with_reliabilities
-        self.constraints = constraints and Constraints(constraints, options.min_loop)
-        self.prior = options.prior and Prior(options.prior, probing, self.constraints or None)
+        self.constraints = Constraints(constraints, options.min_loop) if constraints else None
+        self.prior = Prior(options.prior, probing, self.constraints) if options.prior else None
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
         longest = FastaRecord("", "")
-        for condition in (self.probing, self.constraints, self.prior):
-            records = condition.check(records) if condition else records
+        conditions: tuple[Any, ...] = (self.probing, self.constraints, self.prior)
+        for condition in filter(None, conditions):
+            records = condition.check(records)
         for record in records:
             longest = max(longest, record, key=lambda one: len(one.sequence))
             yield record
@@ -333,20 +334,17 @@ class FoldTask(Task[Fold]):
         return 4 * squares if self.options.matrix else 4 * found.nucleotides
 
     def describe_settings(self) -> dict[str, Any]:
-        options = self.options
+        options, config = self.options, self.model.config
         return {
             "source": self.maps.source,
             "threshold": self.maps.threshold,
-            "pairing_scores": options.pairing_scores or self.model.config.pairing_scores,
+            "pairing_scores": options.pairing_scores or config.pairing_scores,
             "reliabilities": self.with_reliabilities,
             "overlap": options.overlap if self.window else None,
             "reactivities": self.probing.digest if self.probing else None,
             "constraints": self.constraints.digest if self.constraints else None,
-            "prior": self._describe_prior(),
+            # With the numbers by which it enters logits and probabilities.
+            "prior": [self.prior.name, config.pair_prior, config.pair_prior_calibration]
+            if self.prior
+            else None,
         }
-
-    def _describe_prior(self) -> list[Any] | None:
-        """Energy model, and the numbers by which it enters logits and probabilities."""
-        config = self.model.config
-        lines = config.pair_prior, config.pair_prior_calibration
-        return [self.prior.name, *lines] if self.prior else None

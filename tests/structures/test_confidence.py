@@ -9,6 +9,8 @@ import torch
 
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
+from ernie_rna.options import FoldOptions
+from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.structures import confidence
 from ernie_rna.structures.confidence import (
     base_reliabilities,
@@ -16,9 +18,8 @@ from ernie_rna.structures.confidence import (
     fit_calibration,
     reliability,
 )
-from ernie_rna.structures.fold import fold
+from ernie_rna.structures.fold import FoldTask, fold
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.structures.pairing_maps import load_maps
 
 RNAS = ["GGGAAAUCC", "GGGGAAAAAACCUCC"]
 HAIRPIN = Structure("hairpin", "GAAAC", [(0, 4)])
@@ -52,8 +53,9 @@ def test_a_head_gives_probabilities_by_its_calibration(head):
 
 
 def test_without_a_head_the_contacts_rank(model):
-    maps = load_maps(model.ernie_rna)
-    strengths = maps.probabilities(None, torch.tensor([[0.0, 1.3], [0.4, 1.0]]), "GC", 0)
+    task = FoldTask(FoldOptions(matrix="probabilities"))
+    given = torch.tensor([[0.0, 1.3], [0.4, 1.0]])
+    strengths = task._read_off(FastaRecord("x", "GC"), given, None, given).matrix
     assert strengths.tolist() == [[0.0, 1.0], [pytest.approx(0.4), 1.0]]
     contacts = [folded.matrix for folded in fold(RNAS, model.ernie_rna, matrix="contacts")]
     for made, expected in zip(

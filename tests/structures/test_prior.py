@@ -16,8 +16,9 @@ from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.structures import prior as module
 from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.fold import FoldTask, fold
+from ernie_rna.structures.formats.probabilities import read_probabilities
 from ernie_rna.structures.pairing_maps import NOT_SEEN
-from ernie_rna.structures.prior import Prior, read_probabilities
+from ernie_rna.structures.prior import Prior
 from ernie_rna.structures.reactivities import Probing
 from tests.conftest import lively
 
