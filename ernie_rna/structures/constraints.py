@@ -61,13 +61,18 @@ class Constraints:
         return hashlib.sha256(repr(sorted(self.texts.items())).encode()).hexdigest()
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        """Pass records on; InputError for one that cannot have a structure by its constraint."""
+        """Pass records on; InputError for one that cannot have a structure by its constraint, and
+        for a constraint of no record."""
+        unseen = set(self.texts)
         for record in records:
+            unseen.discard(record.id)
             text = self.texts.get(record.id, "." * len(record.sequence))
             problem = self._problem(record.sequence.upper().replace("T", "U"), text)
             if problem is not None:
                 raise InputError(f"the constraint of {record.id}: {problem}")
             yield record
+        if unseen:
+            raise InputError(f"there is a constraint of {min(unseen)}, and no such sequence")
 
     def _problem(self, sequence: str, text: str) -> str | None:
         odd = [symbol for symbol in text if symbol not in _SYMBOLS]

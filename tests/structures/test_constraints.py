@@ -97,6 +97,12 @@ def test_constraints_that_cannot_be_met_are_told_before_any_work(monkeypatch, te
         fold({"two": RNA["two"]}, "no-such-model", constraints={"two": text})
 
 
+def test_a_constraint_of_no_sequence(monkeypatch):
+    monkeypatch.setattr(FoldTask, "load", None)
+    with pytest.raises(InputError, match="there is a constraint of tow, and no such sequence"):
+        fold(RNA, "no-such-model", constraints={"tow": "." * 12})
+
+
 def test_a_hairpin_that_is_too_short():
     record = FastaRecord("a", "GAAC")
     with pytest.raises(InputError, match="have 2 bases between them; --min-loop is 3"):
