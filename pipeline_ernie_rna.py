@@ -44,6 +44,7 @@ class RnaSecondaryStructurePipeline(Pipeline):
     Raises:
         ValueError: the model has no such head; a sequence is empty, too long or has a letter that
             is no nucleotide code, or its structure cannot be computed.
+        TypeError: a sequence is no text.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -63,6 +64,8 @@ class RnaSecondaryStructurePipeline(Pipeline):
         return {} if long is None else {"long": long}, {}, how
 
     def preprocess(self, inputs: str, long: str = "error") -> dict[str, Any]:
+        if not isinstance(inputs, str):
+            raise TypeError(f"a sequence must be a text; got {inputs!r}")
         sequence = inputs.upper().replace("T", "U")
         odd = next((at for at, letter in enumerate(sequence) if letter not in _LETTERS), None)
         if odd is not None:

@@ -150,9 +150,11 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
     records, texts = [], {}
     for header, lines in bodies:
         id, description = split_header(header)
+        # Behind a structure of RNAfold stands its energy.
+        words = [line.split()[0] for line in lines]
         # An x is a letter of sequences as well, so the first line is one.
-        begin = next((n for n, line in enumerate(lines) if n and set(line) <= _SYMBOLS), len(lines))
+        begin = next((n for n, word in enumerate(words) if n and set(word) <= _SYMBOLS), len(words))
         records.append(FastaRecord(id, "".join(lines[:begin]), description))
-        if lines[begin:]:
-            texts[id] = "".join(lines[begin:])
+        if words[begin:]:
+            texts[id] = "".join(words[begin:])
     return list(check_records(records, name, unknown)), texts

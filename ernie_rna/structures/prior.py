@@ -83,7 +83,7 @@ class Prior:
         length = len(record.sequence)
         sequence = record.sequence.upper().replace("T", "U")
         if self._known is not None:
-            found = _as_matrix(self._known[record.id], length)
+            found = _as_matrix(self._known[record.id], record)
         elif self.name.startswith("ViennaRNA "):
             found = self._by_vienna(record, sequence)
         else:
@@ -112,13 +112,15 @@ class Prior:
         return np.array(ensemble.bpp(), dtype=np.float64)[1:, 1:]
 
 
-def _as_matrix(cells: np.ndarray, length: int) -> np.ndarray:
+def _as_matrix(cells: np.ndarray, record: FastaRecord) -> np.ndarray:
     """The matrix of rows i, j, probability, from 1; a matrix as it is."""
+    length = len(record.sequence)
     if cells.shape[1:] != (3,) or cells.shape[0] == length == 3:
         return cells
     matrix = np.zeros((length, length))
     i, j = cells[:, :2].astype(np.int64).T - 1
-    if max(i.max(initial=0), j.max(initial=0)) >= length:
-        return np.empty((int(cells[:, :2].max()),) * 2)
+    last = int(max(i.max(initial=0), j.max(initial=0))) + 1
+    if last > length:
+        raise InputError(f"{record.id} has {length} nt, and its prior names base {last}")
     matrix[i, j] = cells[:, 2]
     return matrix

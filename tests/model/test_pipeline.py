@@ -81,6 +81,7 @@ def test_generators_and_settings_of_the_constructor(config):
     [
         ("GGJ", {}, "'J' at position 3 is no nucleotide code"),
         ("", {}, "a sequence is empty"),
+        (None, {}, "a sequence must be a text; got None"),
         ("A" * 300, {}, "300 nt, and the model is made for 254; long='full'"),
         ("A" * 10, {"min_lop": 1}, "there is no argument 'min_lop'; there are long, min_loop"),
     ],

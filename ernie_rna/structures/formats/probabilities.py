@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,11 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
         known = f"{', '.join(_FILES[:-1])} or {_FILES[-1]}"
         raise ValueError(f"{path}: --prior must be vienna, or a file with the extension {known}")
     if suffix == MATRICES:
-        with np.load(path) as matrices:
-            return {name: matrices[name] for name in matrices}
+        try:
+            with open(path, "rb") as file, np.lib.npyio.NpzFile(file) as matrices:
+                return {name: matrices[name] for name in matrices.files}
+        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise InputError(f"{path}: damaged, or no .npz file of matrices: {error}") from None
     id = uncompressed(path).stem
     rows: dict[str, list[tuple[float, ...]]] = {}
     for line, text in numbered_lines(path):
@@ -62,7 +66,8 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
         except ValueError:
             problem = f"expected 'i j probability' or 'i base j:probability ...', not {text[:40]!r}"
             raise InputError.at(path, line, problem) from None
-        if any(min(i, j) < 1 or not 0 <= p <= 1.0001 for i, j, p in new):
-            raise InputError.at(path, line, "positions count from 1, probabilities from 0 to 1")
+        if any(not (0 < min(i, j) and max(i, j) < 10**6 and 0 <= p <= 1.0001) for i, j, p in new):
+            problem = "positions count from 1 to 999999, probabilities from 0 to 1"
+            raise InputError.at(path, line, problem)
         rows.setdefault(id, []).extend(new)
     return {id: np.array(own, np.float64).reshape(-1, 3) for id, own in rows.items()}
