@@ -113,7 +113,7 @@ def test_a_hairpin_that_is_too_short():
 def test_a_file_with_constraints_below_some_sequences(tmp_path):
     path = tmp_path / "in.fasta"
     path.write_text(
-        "# remark\n>a an RNA\nGGGG\nAAAA\n((..\n..))\n>b\nxxxx\nxxxx\n\n>c\nACGU\n....\n"
+        "# remark\n>a an RNA\nGGGG\nAAAA\n((..\n..))\n>b\nxxxx\nxxxx\n\n>c\nACGU\n.... (0.0)\n"
     )
     records, texts = read_constrained(path, "error")
     assert records == [

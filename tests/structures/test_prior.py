@@ -242,8 +242,11 @@ def test_matrices_that_fold_wrote(head, tmp_path):
     [
         ("x.bpp", "1 2\n", "x.bpp: line 1: expected 'i j probability' or"),
         ("x.bpp", "1 2 0.5\n1 two 0.5\n", "x.bpp: line 2: expected"),
-        ("x.bpp", "0 2 0.5\n", "positions count from 1, probabilities from 0 to 1"),
-        ("x.bpp", "1 2 1.5\n", "positions count from 1, probabilities from 0 to 1"),
+        ("x.bpp", "0 2 0.5\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
+        ("x.bpp", "1 2 1.5\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
+        ("x.bpp", "1 2 nan\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
+        ("x.bpp", f"1 {10**30} 0.5\n", "positions count from 1 to 999999, probabilities from 0"),
+        ("x.npz", "no zip", "x.npz: damaged, or no .npz file of matrices"),
         ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a is there already"),
         ("x.ps", "", "--prior must be vienna, or a file with the extension .bpp, .txt"),
     ],
@@ -256,7 +259,7 @@ def test_files_that_are_none(tmp_path, name, text, message):
 
 def test_what_does_not_fit_is_told(head, tmp_path, monkeypatch):
     (tmp_path / "hairpin.bpp").write_text("1 13 0.5\n")
-    with pytest.raises(InputError, match="hairpin has 12 nt, and its prior is a matrix of"):
+    with pytest.raises(InputError, match="hairpin has 12 nt, and its prior names base 13"):
         list(fold({"hairpin": RNAS["hairpin"]}, head, prior=tmp_path))
     monkeypatch.setattr(FoldTask, "load", None)
     with pytest.raises(InputError, match="no probabilities of lower in the files of --prior"):

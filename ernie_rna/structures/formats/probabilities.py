@@ -66,7 +66,7 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
         except ValueError:
             problem = f"expected 'i j probability' or 'i base j:probability ...', not {text[:40]!r}"
             raise InputError.at(path, line, problem) from None
-        if any(not (0 < min(i, j) and max(i, j) < 10**6 and 0 <= p <= 1.0001) for i, j, p in new):
+        if any(not (min(i, j) > 0 and max(i, j) < 10**6 and 0 <= p <= 1.0001) for i, j, p in new):
             problem = "positions count from 1 to 999999, probabilities from 0 to 1"
             raise InputError.at(path, line, problem)
         rows.setdefault(id, []).extend(new)
