@@ -160,8 +160,10 @@ def predict(maps: Maps, config: Any, prior: Sequence[float]) -> list[list[BasePa
         scores = torch.from_numpy(logits + prior[0] * log_odds + prior[1]).float()[None]
         how: Any = {"threshold": config.pair_threshold, "min_loop": MIN_LOOP}
         (contacts,) = solve_each(scores, [rna.sequence], **how)
-        failed = isinstance(contacts, str)
-        found.append([] if failed else predict_pairs(contacts, min_stem=MIN_STEM))
+        if isinstance(contacts, str):
+            found.append([])
+        else:
+            found.append(predict_pairs(contacts, min_stem=MIN_STEM))
     return found
 
 

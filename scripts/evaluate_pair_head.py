@@ -23,6 +23,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import transformers
@@ -123,7 +124,7 @@ def score(
     method: str, model: str, rnas: Sequence[Rna], layer: int | None, head: int | None
 ) -> Scored:
     if method in ("head", "prior"):
-        how = {"layer": layer, "head": head, "prior": "vienna" if method == "prior" else None}
+        how: Any = {"layer": layer, "head": head, "prior": "vienna" if method == "prior" else None}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # That weights are random, or without a pair, is known.
             found = [one.structure.pairs for one in fold(rnas, model, long="full", **how)]

@@ -254,9 +254,9 @@ class FoldTask(Task[Fold]):
                 yield Fold(structure, problem=contacts)
             else:
                 inside = slice(len(record.sequence))  # without the padding
-                given = (None if one is None else one[row] for one in (maps, log_odds))
-                own = (None if one is None else one[inside, inside] for one in (*given, contacts))
-                yield self._read_off(record, *own)
+                odds = None if log_odds is None else log_odds[row, inside, inside]
+                contacts = contacts[inside, inside]
+                yield self._read_off(record, maps[row, inside, inside], odds, contacts)
 
     def _read_off(
         self, record: FastaRecord, scores: Tensor, log_odds: Tensor | None, contacts: Tensor

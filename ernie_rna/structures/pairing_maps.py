@@ -136,6 +136,7 @@ class HeadMaps(PairingMaps):
 
     def __init__(self, model: ErnieRnaForSecondaryStructure, pairing_scores: str | None):
         super().__init__(model, pairing_scores)
+        self.offset: float
         self.slope, self.offset = self.model.config.pair_calibration or (1.0, 0.0)
         self.threshold = float(self.model.config.pair_threshold)
         self.cost = pair_head_cost(self.model.config)
