@@ -78,8 +78,8 @@ class RnaSecondaryStructurePipeline(Pipeline):
                 f"a sequence has {len(sequence)} nt, and the model is made for {limit}; long='full'"
                 " computes it whole, and `ernie-rna fold --long window` by windows"
             )
-        tokens = self.tokenizer(sequence, return_tensors="pt", truncation=False)
-        return {"sequence": sequence, **tokens}
+        tokenizer: Any = self.tokenizer
+        return {"sequence": sequence, **tokenizer(sequence, return_tensors="pt")}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         texts = model_inputs.pop("sequence")  # in a batch a list of them

@@ -239,11 +239,11 @@ def predict_pairs(
     """
     i, j = (contacts > threshold).triu(1).nonzero(as_tuple=True)
     strength = contacts[i, j].float() if contacts.dtype.itemsize < 4 else contacts[i, j]
-    i, j, strength = (part.cpu().numpy() for part in (i, j, strength))
-    order = np.lexsort((-j, -i, -strength))
+    begins, ends, how_strong = (part.cpu().numpy() for part in (i, j, strength))
+    order = np.lexsort((-ends, -begins, -how_strong))
     taken: set[int] = set()
     pairs = []
-    for left, right in zip(i[order].tolist(), j[order].tolist(), strict=True):
+    for left, right in zip(begins[order].tolist(), ends[order].tolist(), strict=True):
         if left not in taken and right not in taken:
             taken.update((left, right))
             pairs.append((left, right))
