@@ -27,6 +27,9 @@ HEAD_MODELS = (
     "ErnieRnaForCloseness",
     "ErnieRnaForRibosomeLoading",
 )
+# Models with a head for the pairs of structures, and the pipeline that their folders have.
+WITH_PAIR_HEAD = ("ErnieRnaForSecondaryStructure", "ErnieRnaForPreTraining")
+PIPELINE = ("rna-secondary-structure", "pipeline_ernie_rna.RnaSecondaryStructurePipeline")
 
 
 class ErnieRnaConfig(PretrainedConfig):
@@ -75,6 +78,11 @@ class ErnieRnaConfig(PretrainedConfig):
             the default is the authors'.
         pair_calibration: slope above 0 and offset of the line from the pair head's logits to
             log-odds, fitted to known structures; None where nobody fitted one.
+        pair_prior: weight above 0 and offset with which the log-odds of an energy model are added
+            to the pair head's logits, fitted to known structures; None where nobody fitted them.
+        pair_prior_calibration: with such a prior, the weights of the calibrated log-odds and of
+            the prior's, both above 0, and the offset, that give the log-odds of a pair; None takes
+            `pair_calibration` of the sum.
         loading_channels: channels of the ribosome loading head's convolutions.
         loading_reduced_size: width that it brings the hidden states to first.
         loading_blocks: how many residual blocks it has.
@@ -128,6 +136,8 @@ class ErnieRnaConfig(PretrainedConfig):
         pair_positive_weight: float = 1.0,
         pair_threshold: float = 1.5,
         pair_calibration: list[float] | None = None,
+        pair_prior: list[float] | None = None,
+        pair_prior_calibration: list[float] | None = None,
         loading_channels: int = 64,
         loading_reduced_size: int = 32,
         loading_blocks: int = 6,
@@ -169,6 +179,8 @@ class ErnieRnaConfig(PretrainedConfig):
         self.pair_positive_weight = pair_positive_weight
         self.pair_threshold = pair_threshold
         self.pair_calibration = pair_calibration
+        self.pair_prior = pair_prior
+        self.pair_prior_calibration = pair_prior_calibration
         self.loading_channels = loading_channels
         self.loading_reduced_size = loading_reduced_size
         self.loading_blocks = loading_blocks
@@ -186,6 +198,13 @@ class ErnieRnaConfig(PretrainedConfig):
         """Write config.json, in which the Auto classes find the code of every class."""
         # Not in the constructor: a folder without code, whose map is empty, stays without.
         self.auto_map = {**AUTO_MAP, **(getattr(self, "auto_map", None) or {})}
+        heads = set(self.architectures or ()) & set(WITH_PAIR_HEAD)
+        if heads:
+            task, place = PIPELINE
+            auto_class = "AutoModel" if heads & set(HEAD_MODELS) else "AutoModelForPreTraining"
+            self.custom_pipelines = {task: {"impl": place, "pt": [auto_class], "type": "text"}}
+        else:  # An encoder that was taken out of such a model.
+            self.__dict__.pop("custom_pipelines", None)
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def to_dict(self):
@@ -234,14 +253,16 @@ class ErnieRnaConfig(PretrainedConfig):
             and all(_is_int(head, 0) and head < all_heads for head in heads)
         )
         _require(named, self, "None or a list of heads", "pair_heads", "num_attention_heads")
-        line = self.pair_calibration
-        fitted = line is None or (
-            isinstance(line, (list, tuple))
-            and len(line) == 2
-            and all(_is_number(value) for value in line)
-            and line[0] > 0
-        )
-        _require(fitted, self, "None, or a slope above 0 and an offset", "pair_calibration")
+        for name, slopes in _LINES.items():
+            line = getattr(self, name)
+            fitted = line is None or (
+                isinstance(line, (list, tuple))
+                and len(line) == slopes + 1
+                and all(_is_number(value) for value in line)
+                and min(line[:slopes]) > 0
+            )
+            rule = f"None, or {_COUNTS[slopes]} above 0 and an offset"
+            _require(fitted, self, rule, name)
 
     def check_pair_head(self) -> None:
         """Raise ValueError if no pair head can be built; most models have none."""
@@ -265,6 +286,9 @@ _NUMBERS = (
     *("pair_threshold", "loading_mean"),
 )
 _LEAST_ZERO = ("layer_norm_eps", "initializer_range", "pair_positive_weight", "loading_scale")
+# Lines with slopes and an offset, by the number of slopes.
+_LINES = {"pair_calibration": 1, "pair_prior": 1, "pair_prior_calibration": 2}
+_COUNTS = {1: "a slope", 2: "two slopes"}
 _CHOICES = {"score_memory": ("carry", "recompute", "auto"), "pairing_scores": PAIRING_SCORES}
 _TOKEN_IDS = ("cls_token_id", "pad_token_id", "eos_token_id", "unk_token_id", "mask_token_id")
 

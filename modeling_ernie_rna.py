@@ -16,6 +16,7 @@ import difflib
 import inspect
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,12 @@ from .layers_ernie_rna import (
     pairing_table,
     sinusoidal_positions,
 )
+
+if TYPE_CHECKING:
+    # Never run: save_pretrained copies the files that this one names so, and a model that was
+    # loaded from the Hub then has them. The pipeline imports what it needs itself.
+    from .pipeline_ernie_rna import RnaSecondaryStructurePipeline  # noqa: F401
+    from .structures_ernie_rna import solve_each  # noqa: F401
 
 
 @dataclass

@@ -598,6 +598,17 @@ class ProbingOptions(Options, group=_PROBING):
     )
 
 
+def parse_yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"must be yes or no; got {text!r}")
+    return text == "yes"
+
+
+def _prior(value: Any) -> str | None:
+    fits = callable(value) or (isinstance(value, (str, os.PathLike)) and os.fspath(value))
+    return None if fits else "must be vienna, a file, a folder or a function"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
     """Of `structures.fold`: what structures are read off, and how."""
@@ -635,6 +646,26 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
         check=whole(1),
         metavar="PAIRS",
         recorded=True,
+    )
+    pseudoknots: bool = option(
+        True,
+        "whether pairs may cross: no leaves out those that cross the largest set without "
+        "crossings; yes by default",
+        check=lambda value: None if isinstance(value, bool) else "must be True or False",
+        parse=parse_yes,
+        metavar="yes|no",
+        group=_READ_OFF,
+        recorded=True,
+    )
+    prior: str | os.PathLike[str] | Callable[[str], Any] | None = option(  # noqa: RUF009
+        None,
+        "what else says how likely pairs are, added to the logits of a head for structures with "
+        "the weights in its config.json: vienna, the ensemble of ViennaRNA (extra vienna); or a "
+        "file or folder of base-pair probabilities, as LinearPartition, EternaFold and fold "
+        "--matrix write them; in Python also a function of a sequence that gives a matrix",
+        check=_prior,
+        metavar="vienna|FILE",
+        group=_READ_OFF,
     )
     as_authors: bool = option(
         False,

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def register_with_transformers() -> None:
-    """Register configuration, tokenizer and models; once."""
+    """Register configuration, tokenizer, models and pipeline; once."""
     for name, register in _REGISTRATIONS.items():
         if name in sys.modules:
             register(sys.modules[name])
@@ -47,6 +47,15 @@ def _register_models(auto: Any) -> None:
             getattr(auto, auto_class).register(config, model, exist_ok=True)
 
 
+def _register_pipeline(pipelines: Any) -> None:
+    task, place = _module("configuration").PIPELINE
+    module, _, name = place.partition(".")
+    pipeline = getattr(_module(module.removesuffix("_ernie_rna")), name)
+    # Not by an Auto class: of a model with several heads it would load another one.
+    head = _module("modeling").ErnieRnaForSecondaryStructure
+    pipelines.PIPELINE_REGISTRY.register_pipeline(task, pipeline, pt_model=head, type="text")
+
+
 def _module(name: str) -> Any:
     return importlib.import_module(f"ernie_rna.model.{name}_ernie_rna")
 
@@ -56,6 +65,7 @@ _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.tokenization_auto": _register_tokenizer,
     "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.pipelines": _register_pipeline,
 }
 
 

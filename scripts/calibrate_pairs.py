@@ -2,43 +2,48 @@
 
     python scripts/calibrate_pairs.py FOLDER rfam_seed.tsv.gz --split validation
 
-The line from logits to log-odds is fitted on half of the split's families and goes into FOLDER's
-config.json as `pair_calibration`. The reliability diagram is of the pairs that are predicted for
-the other families: how often a pair with such a probability is in the known structure.
+Into FOLDER's config.json go `pair_calibration`, the line from logits to log-odds, and, where
+ViennaRNA is installed, `pair_prior`, the weight and offset with which its log-odds are added to the
+logits, of those tried the ones with the best mean F1, and `pair_prior_calibration`, the line over
+both. All are fitted on half of the split's families. The reliability diagrams are of the pairs that
+are predicted for the other families: how often such a pair is in the known structure.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import itertools
 import json
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
+from ernie_rna.model.configuration_ernie_rna import WITH_PAIR_HEAD
+from ernie_rna.model.structures_ernie_rna import MIN_STEM, allowed_pairs, predict_pairs, solve_each
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.loading import has_head, read_config
 from ernie_rna.run.outputs import replacing
-from ernie_rna.structures.calibration import (
-    expected_calibration_error,
-    fit_calibration,
-    reliability,
-)
-from ernie_rna.structures.contacts import allowed_pairs
+from ernie_rna.structures.confidence import expected_calibration_error, fit_calibration, reliability
+from ernie_rna.structures.evaluation import score_pairs
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.pairing_maps import WITH_HEAD
+from ernie_rna.structures.formats.dot_bracket import BasePair
+from ernie_rna.structures.prior import VIENNA, Prior
 from recipes.pretraining.rnas import Rna, read_table, with_pairs
 from scripts.measuring import print_table
 
 MIN_LOOP = 3
+WEIGHTS, OFFSETS = (0.2, 0.3, 0.4, 0.5), (0.25, 0.5, 0.75, 1.0)
 
-# Logits of pairs, and whether each is in the known structure; of all that may pair, and of those
-# that are predicted.
-Pairs = tuple[np.ndarray, np.ndarray]
+# Of an RNA the logits and the prior's log-odds, (2, length, length).
+Maps = list[tuple[Rna, np.ndarray]]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,40 +64,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     source = find_model(args.folder)
-    if not has_head(source, read_config(source), *WITH_HEAD):
+    config: Any = read_config(source)
+    if not has_head(source, config, *WITH_PAIR_HEAD):
         raise ValueError(f"{args.folder} has no head for structures, whose logits are calibrated")
     what = f"{args.table}, {args.split}"
     rnas = list(with_pairs(read_table(args.table, args.split), what, args.max_length))
-    fitted, others = halves(rnas, args.per_family)
-    line = fit_calibration(*collect(args.folder, fitted)[0])
-    logits, known = collect(args.folder, others)[1]
-    if not len(logits):
-        raise ValueError("no pair is predicted for the other half, so there is nothing to look at")
-    bins = reliability(1 / (1 + np.exp(-(line.slope * logits + line.offset))), known)
-    print(
-        f"{len(fitted)} and {len(others)} sequences of {args.split}\n"
-        f"log-odds = {line.slope:.4f} x logit {line.offset:+.4f}\n"
-        "predicted pairs of the other half, expected calibration error "
-        f"{expected_calibration_error(bins):.3f}:\n"
+    has_prior = importlib.util.find_spec("RNA") is not None
+    fitted, others = (
+        collect(args.folder, half, has_prior) for half in halves(rnas, args.per_family)
     )
-    print_table(
-        ["probability", "pairs", "mean probability", "in the known structure"],
-        (
-            [
-                f"{one.low:.1f} to {one.high:.1f}",
-                one.count,
-                f"{one.predicted:.3f}",
-                f"{one.known:.3f}",
-            ]
-            for one in bins
-        ),
+    print(f"{len(fitted)} and {len(others)} sequences of {args.split}")
+    evidence, known = pairs_of(fitted)
+    found = {"pair_calibration": fit_calibration(evidence[:, :1], known)}
+    slope, offset = found["pair_calibration"]
+    show(
+        f"log-odds = {slope:.4f} x logit {offset:+.4f}",
+        others,
+        config,
+        (0.0, 0.0),
+        (slope, 0.0, offset),
     )
+    if has_prior:
+        tried = {
+            prior: mean_f1(fitted, config, prior) for prior in itertools.product(WEIGHTS, OFFSETS)
+        }
+        best = max(tried, key=lambda prior: tried[prior])
+        calibrated = np.stack([slope * evidence[:, 0] + offset, evidence[:, 1]], axis=1)
+        mine, prior, rest = fit_calibration(calibrated, known)
+        found |= {"pair_prior": list(best), "pair_prior_calibration": [mine, prior, rest]}
+        line = f"{mine:.4f} x log-odds {prior:+.4f} x those of ViennaRNA {rest:+.4f}"
+        print(f"\nlogit + {best[0]} x log-odds of ViennaRNA + {best[1]}: F1 {tried[best]:.3f}")
+        show(
+            f"log-odds = {line}", others, config, best, (mine * slope, prior, mine * offset + rest)
+        )
     if not args.dry_run:
         path = args.folder / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config["pair_calibration"] = [round(line.slope, 6), round(line.offset, 6)]
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values |= {name: [round(one, 6) for one in line] for name, line in found.items()}
         with replacing(path) as new:
-            new.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            new.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
 
@@ -117,27 +127,69 @@ def halves(rnas: Sequence[Rna], per_family: int) -> tuple[list[Rna], list[Rna]]:
     return parts
 
 
-def collect(folder: Path, rnas: Sequence[Rna]) -> tuple[Pairs, Pairs]:
-    """The pairs that may be, and those that are predicted, of all sequences."""
-    may_be: list[np.ndarray] = []
-    predicted: list[np.ndarray] = []
+def collect(folder: Path, rnas: Sequence[Rna], has_prior: bool) -> Maps:
+    """The maps of the RNAs whose logits are finite; without a prior, zeros for it."""
+    prior = Prior(VIENNA) if has_prior else None
     folded = fold(rnas, folder, matrix="scores", min_loop=MIN_LOOP)
-    for rna, one in zip(rnas, folded, strict=True):
-        if one.matrix is None:
-            continue
-        known = np.zeros(one.matrix.shape, dtype=bool)
+    return [
+        (rna, np.stack([one.matrix, prior.log_odds(rna) if prior else 0 * one.matrix]))
+        for rna, one in zip(rnas, folded, strict=True)
+        if one.matrix is not None
+    ]
+
+
+def pairs_of(maps: Maps, chosen: Sequence[list[BasePair]] | None = None) -> tuple[np.ndarray, ...]:
+    """Evidence of pairs, (pairs, 2), and whether each is known: of all that may be, or some."""
+    evidence, are_known = [np.empty((0, 2))], [np.empty(0, bool)]
+    for number, (rna, both) in enumerate(maps):
+        known = np.zeros(both.shape[1:], dtype=bool)
         known[tuple(np.array(rna.pairs).T)] = True
-        both = np.stack([one.matrix, known])  # (2, length, length)
-        allowed = allowed_pairs([rna.sequence], min_loop=MIN_LOOP)[0].triu(1).numpy()
-        may_be.append(both[:, allowed])
-        chosen = np.array(one.structure.pairs, dtype=int).reshape(-1, 2).T
-        predicted.append(both[:, chosen[0], chosen[1]])
-    return _joined(may_be), _joined(predicted)
+        wanted = allowed_pairs([rna.sequence], min_loop=MIN_LOOP)[0].triu(1).numpy()
+        if chosen is not None:
+            wanted = np.zeros_like(wanted)
+            wanted[tuple(np.array(chosen[number], dtype=int).reshape(-1, 2).T)] = True
+        evidence.append(both[:, wanted].T)
+        are_known.append(known[wanted])
+    return np.concatenate(evidence), np.concatenate(are_known)
 
 
-def _joined(parts: list[np.ndarray]) -> Pairs:
-    logits, known = np.concatenate([np.empty((2, 0)), *parts], axis=1)
-    return logits, known > 0
+def predict(maps: Maps, config: Any, prior: Sequence[float]) -> list[list[BasePair]]:
+    """The pairs of `ernie-rna fold`, with weight and offset of the prior."""
+    found = []
+    for rna, (logits, log_odds) in maps:
+        scores = torch.from_numpy(logits + prior[0] * log_odds + prior[1]).float()[None]
+        how: Any = {"threshold": config.pair_threshold, "min_loop": MIN_LOOP}
+        (contacts,) = solve_each(scores, [rna.sequence], **how)
+        if isinstance(contacts, str):
+            found.append([])
+        else:
+            found.append(predict_pairs(contacts, min_stem=MIN_STEM))
+    return found
+
+
+def mean_f1(maps: Maps, config: Any, prior: Sequence[float]) -> float:
+    both = zip(maps, predict(maps, config, prior), strict=True)
+    return float(np.mean([score_pairs(pairs, rna.pairs).f1 for (rna, _), pairs in both]))
+
+
+def show(
+    line: str, maps: Maps, config: Any, prior: Sequence[float], weights: Sequence[float]
+) -> None:
+    """Print the reliability diagram of the pairs that are predicted."""
+    evidence, known = pairs_of(maps, predict(maps, config, prior))
+    if not len(evidence):
+        raise ValueError("no pair is predicted for the other half, so there is nothing to look at")
+    log_odds = evidence @ np.array(weights[:2]) + weights[2]
+    bins = reliability(1 / (1 + np.exp(-log_odds)), known)
+    error = expected_calibration_error(bins)
+    print(f"{line}\npredicted pairs of the other half, calibration error {error:.3f}:\n")
+    print_table(
+        ["probability", "pairs", "mean probability", "in the known structure"],
+        (
+            (f"{b.low:.1f} to {b.high:.1f}", b.count, f"{b.predicted:.3f}", f"{b.known:.3f}")
+            for b in bins
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -43,6 +43,14 @@ true as the model's card says its calibration is; without one they only rank.
 -(2.6 ln(r + 1) - 0.8) / 0.616, the pseudo-energy of Deigan et al. (2009) in units of RT at 37
 degrees, divided by the slope of the model's calibration. Bases without data change nothing.
 
+--prior vienna adds the ensemble of ViennaRNA to the logits of a head: with the probability p of a
+pair there, by weight x ln(p / (1 - p)) + offset, both of the head (pair_prior in config.json).
+Instead of vienna a file ID.bpp of another energy model, or a folder of these.
+
+-C reads a line of constraints below a sequence, as RNAfold does: x is unpaired, | paired, < paired
+with a base behind it, > with one before it, and two brackets ( ) pair; . is free. What contradicts
+them is left out. Brackets always pair; a base with | < or > may stay unpaired all the same.
+
 Only A-U, G-C and G-U pair. T is U; N and the other IUPAC codes stay unpaired. The id of a sequence
 is the first word of its header; the rest, its description, is written to the outputs as well.
 Letters are written in upper case, and U for T, unless --keep-letters leaves them as they are.
@@ -61,6 +69,7 @@ _FOLD_EXAMPLES = """\
   ernie-rna fold rna.fasta -m MODEL -o rna.dbn --pairs pairs.tsv --bases bases.tsv
   ernie-rna fold rna.fasta -m MODEL -o rna.ct/ --as-authors    as the authors' script
   ernie-rna fold rna.fasta -m MODEL --reactivity rna.shape.tsv
+  ernie-rna fold rna.fasta -m mini --prior vienna -o rna.dbn --pairs pairs.tsv
   ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
 """
 _CLOSENESS = """\
@@ -122,6 +131,8 @@ def add_commands(subparsers: Any) -> None:
         "reliability, which is the probability of its pair or of having none; - is stdout",
     )
     _add_reactivity(fold, "shift the map by what probing says of the bases")
+    constraint = "constraints stand below the sequences, see above"
+    fold.add_argument("-C", "--constraint", action="store_true", help=constraint)
     add_options(fold, FoldOptions)
 
     summary = "which bases are near one another in space"
@@ -175,6 +186,8 @@ def _add_evaluating(parser: argparse.ArgumentParser) -> None:
         help="score ViennaRNA's structures of minimum free energy, of the sequences in REF, as "
         'well (pip install "ernie-rna[vienna]"); about 80 sequences a second',
     )
+    prior = "score the structures of `fold -m MODEL --prior vienna`, of the same sequences, as well"
+    add("--with-prior", metavar="MODEL", help=prior)
 
 
 def _fold(args: argparse.Namespace) -> int:
@@ -182,13 +195,19 @@ def _fold(args: argparse.Namespace) -> int:
 
     options = read_options(FoldOptions, args)
     to_stdout = ["-"] if "-" not in (args.pairs, args.bases) else []
+    given, constraints = args.input, None
+    if args.constraint:
+        from ernie_rna.structures.constraints import read_constrained
+
+        given, constraints = read_constrained(given, options.unknown)
     summary = fold(
-        args.input,
+        given,
         args.model,
         args.output or to_stdout,
         pairs=args.pairs,
         bases=args.bases,
         reactivities=args.reactivity,
+        constraints=constraints,
         options=options,
     )
     return report(summary, options.progress is False)
@@ -208,7 +227,8 @@ def _closeness(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from ernie_rna.run.outputs import check_output_files
-    from ernie_rna.structures.evaluation import evaluate
+    from ernie_rna.structures.evaluation import evaluate, mfe_structure
+    from ernie_rna.structures.fold import fold
     from ernie_rna.structures.formats.by_extension import read_structures
     from ernie_rna.structures.reactivities import Probing
     from ernie_rna.structures.score_groups import group_rows
@@ -231,7 +251,11 @@ def _evaluate(args: argparse.Namespace) -> int:
         compared = {name: [both[n] for both in first.structures] for n, name in enumerate(_SIDES)}
         evaluations["predicted"] = first
         if args.with_mfe:
-            evaluations["mfe"] = evaluate(_minimum_free_energy(first), compared["known"])
+            structures = [mfe_structure(text, id) for id, text in _sequences(first).items()]
+            evaluations["mfe"] = evaluate(structures, compared["known"])
+        if args.with_prior:
+            folded = fold(_sequences(first), args.with_prior, prior="vienna", long="full")
+            evaluations["prior"] = evaluate((one.structure for one in folded), compared["known"])
         groups = _groups(evaluations, reference, args)
     fits = {} if probing is None else {name: probing.fits(all) for name, all in compared.items()}
     if args.output:
@@ -249,29 +273,27 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _check_without_reference(args: argparse.Namespace) -> None:
     if args.reactivity is None:
         raise ValueError("nothing to compare with: name REF, the known structures, or --reactivity")
-    for name in ("with_mfe", "by", "groups"):
+    for name in ("with_mfe", "with_prior", "by", "groups"):
         if getattr(args, name):
             option = name.replace("_", "-")
             raise ValueError(f"--{option} scores against known structures: name them as REF")
 
 
-def _minimum_free_energy(evaluation: Evaluation) -> Iterator[Structure]:
-    """ViennaRNA's structures of the known sequences.
+def _sequences(evaluation: Evaluation) -> dict[str, str]:
+    """The known sequences by id.
 
     A table without sequences makes them all N; then those of the prediction are taken.
 
     Raises:
         ValueError: a sequence has no known base in either.
-        ImportError: ViennaRNA is not installed.
     """
-    from ernie_rna.structures.evaluation import mfe_structure
-
+    found = {}
     for predicted, known in evaluation.structures:
         texts = (text for text in (known.sequence, predicted.sequence) if set(text) - set("Nn"))
-        sequence = next(texts, None)
-        if sequence is None:
+        found[known.id] = next(texts, "")
+        if not found[known.id]:
             raise ValueError(f"--with-mfe folds sequences, and that of {known.id} is not given")
-        yield mfe_structure(sequence, known.id)
+    return found
 
 
 def _groups(

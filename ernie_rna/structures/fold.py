@@ -7,17 +7,17 @@
 
 If the folder has a secondary-structure head, its logits are the map that pairs are read off.
 Without one that is the last layer's scores of head 5, without the special tokens, made symmetric.
-Either map is handed to `contacts.solve_contacts` and `pairs.predict_pairs`. The authors' script
-runs with pairing scores of zero everywhere (it hands an array of another form to the function that
-makes them), with no shortest loop and no shortest stem: `as_authors=True` does the same. The
-defaults take the encoder as it was pretrained, the shortest loop that a real RNA has, and no pair
-that stacks on no other.
+Either map is handed to `solve_each` and `predict_pairs` of `model.structures_ernie_rna`. The
+authors' script runs with pairing scores of zero everywhere (it hands an array of another form to
+the function that makes them), with no shortest loop and no shortest stem: `as_authors=True` does
+the same. The defaults take the encoder as it was pretrained, the shortest loop that a real RNA has,
+and no pair that stacks on no other.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -40,8 +40,10 @@ from ernie_rna.sequences.chunks import (
 )
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
+from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.formats.output import fold_outputs, suffix_of
 from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.structures.prior import Prior
 from ernie_rna.structures.reactivities import Probing, Reactivities
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
     from ernie_rna.structures.pairing_maps import FoldingModel
 
+# Whose heads know the pairing scores; no checkpoint of the authors says with which it was trained.
+_TRAINED_WITH_SCORES = ("pretrained", "fine-tuned")
 # Of memory, for each two bases of a long sequence; 18.7 and 24.5 were measured at 6000 and 3000 nt.
 _BYTES_A_PAIR = 20
 
@@ -101,6 +105,7 @@ def fold(
     pairs: FilePath | None = None,
     bases: FilePath | None = None,
     reactivities: Reactivities | FilePath | None = None,
+    constraints: Mapping[str, str] | None = None,
     options: FoldOptions,
 ) -> Iterator[Fold] | RunSummary:
     """Predict secondary structures and yield them, or write them to files.
@@ -119,6 +124,7 @@ def fold(
         bases: table with a line for each base, its partner and how likely that is.
         reactivities: of chemical probing, which shift the map as `reactivities` says: a file or
             folder, or by id a number for each base.
+        constraints: by id, a character of `.x|<>()` for each base, see `structures.constraints`.
 
     Yields:
         A `Fold` for every sequence. One whose optimisation diverges or whose scores are not finite
@@ -141,7 +147,7 @@ def fold(
             raise OptionError("matrix", f"{options.matrix} is for an .npz output: name one")
         options = replace(options, matrix=(options.matrix or "contacts") if with_matrix else None)
     probing = None if reactivities is None else Probing(reactivities, options)
-    task = FoldTask(options, probing, with_reliabilities=any(tables))
+    task = FoldTask(options, probing, constraints, with_reliabilities=any(tables))
     return run(task, sequences, model, outputs) if outputs else iterate(task, sequences, model)
 
 
@@ -150,19 +156,33 @@ class FoldTask(Task[Fold]):
 
     Args:
         probing: the reactivities, if there are any.
+        constraints: as for `fold`.
         with_reliabilities: whether those are wanted of each base.
     """
 
     name = "structures"
     options: FoldOptions
 
-    def __init__(self, options: FoldOptions, probing: Probing | None, with_reliabilities: bool):
+    def __init__(
+        self,
+        options: FoldOptions,
+        probing: Probing | None = None,
+        constraints: Mapping[str, str] | None = None,
+        with_reliabilities: bool = False,
+    ):
         super().__init__(options.resolved())
+        options = self.options
+        assert options.min_loop is not None
         self.probing, self.with_reliabilities = probing, with_reliabilities
+        self.constraints = Constraints(constraints, options.min_loop) if constraints else None
+        self.prior = Prior(options.prior, probing, self.constraints) if options.prior else None
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
         longest = FastaRecord("", "")
-        for record in records if self.probing is None else self.probing.check(records):
+        conditions: tuple[Any, ...] = (self.probing, self.constraints, self.prior)
+        for condition in filter(None, conditions):
+            records = condition.check(records)
+        for record in records:
             longest = max(longest, record, key=lambda one: len(one.sequence))
             yield record
         gigabytes = _BYTES_A_PAIR * len(longest.sequence) ** 2 / 1e9
@@ -180,6 +200,18 @@ class FoldTask(Task[Fold]):
         how = options.layer, options.head, options.pairing_scores
         self.maps = load_maps(source, *how, **{**options.loading, "device": device})
         self.model, self.source = self.maps.model, self.maps.origin
+        if self.prior:
+            self.maps.check_prior()
+            self.source += f", and {self.prior.name}"
+        config = self.model.config
+        if options.pairing_scores == "zero" != config.pairing_scores and (
+            config.weights_origin in _TRAINED_WITH_SCORES
+        ):
+            warnings.warn(
+                "this model was trained with pairing scores, and without them (--pairing-scores "
+                "zero, --as-authors) finds few pairs or none",
+                stacklevel=2,
+            )
         limit = nucleotide_limit(self.model.config)
         self.window = (limit, options.overlap) if options.long == "window" else None
         if self.window:
@@ -194,36 +226,63 @@ class FoldTask(Task[Fold]):
         return self.compute_whole(chunk, step, self._fold)
 
     def _fold(self, records: list[FastaRecord]) -> Iterator[Fold]:
-        from ernie_rna.structures.contacts import solve_each
-        from ernie_rna.structures.pairing_maps import shift_maps
+        from ernie_rna.model.structures_ernie_rna import allowed_pairs, solve_each
+        from ernie_rna.structures.pairing_maps import shift_maps, stack_maps
 
+        options: Any = self.options
         texts = [record.sequence for record in records]
-        pairing_map = self.maps.of(texts, self.window)  # (batch, length, length)
+        maps = self.maps.of(texts, self.window)  # (batch, length, length)
         if self.probing is not None:
-            shifts = map(self.probing.log_odds, records)
-            pairing_map = shift_maps(pairing_map, shifts, self.maps.slope)
-        how: Any = {"min_loop": self.options.min_loop, "threshold": self.maps.threshold}
-        solved = solve_each(pairing_map, texts, **how)
-        for record, scores, contacts in zip(records, pairing_map, solved, strict=True):
+            maps = shift_maps(maps, map(self.probing.log_odds, records), self.maps.slope)
+        prior = log_odds = None
+        if self.prior:
+            prior = stack_maps(map(self.prior.log_odds, records), maps)
+        if self.with_reliabilities or options.matrix == "probabilities":
+            log_odds = self.maps.log_odds(maps, prior)
+        if prior is not None:
+            maps = self.maps.add_prior(maps, prior)
+        if self.constraints:
+            maps = maps.float().clone()
+            allowed = allowed_pairs(
+                texts, maps.shape[-1], min_loop=options.min_loop, device=maps.device
+            )
+            for row, record in enumerate(records):
+                inside = slice(len(record.sequence))
+                for scores, threshold in ((maps, self.maps.threshold), (log_odds, 0.0)):
+                    if scores is not None:
+                        own, may = scores[row, inside, inside], allowed[row, inside, inside]
+                        self.constraints.apply(record, own, may, threshold)
+        solved = solve_each(maps, texts, min_loop=options.min_loop, threshold=self.maps.threshold)
+        for row, (record, contacts) in enumerate(zip(records, solved, strict=True)):
             structure = Structure(record.id, record.sequence, [], record.description)
             if isinstance(contacts, str):
                 yield Fold(structure, problem=contacts)
             else:
                 inside = slice(len(record.sequence))  # without the padding
-                yield self._read_off(structure, scores[inside, inside], contacts[inside, inside])
+                odds = None if log_odds is None else log_odds[row, inside, inside]
+                contacts = contacts[inside, inside]
+                yield self._read_off(record, maps[row, inside, inside], odds, contacts)
 
-    def _read_off(self, structure: Structure, scores: Tensor, contacts: Tensor) -> Fold:
-        """What is wanted of a sequence, by its map and contacts, (length, length) each."""
+    def _read_off(
+        self, record: FastaRecord, scores: Tensor, log_odds: Tensor | None, contacts: Tensor
+    ) -> Fold:
+        """What is wanted of a sequence, by its maps, (length, length) each."""
+        from ernie_rna.model.structures_ernie_rna import pair_probabilities, predict_pairs
         from ernie_rna.structures.confidence import base_reliabilities
-        from ernie_rna.structures.pairs import predict_pairs
 
         options: Any = self.options
-        (pairs,) = predict_pairs(contacts[None], min_stem=options.min_stem)
-        structure = replace(structure, pairs=pairs)
+        pairs = predict_pairs(contacts, min_stem=options.min_stem, pseudoknots=options.pseudoknots)
+        asked = self.constraints.pairs(record) if self.constraints else []
+        pairs = sorted({*pairs, *asked})
+        structure = Structure(record.id, record.sequence, pairs, record.description)
         maps = {"scores": scores, "contacts": contacts}
-        if self.with_reliabilities or options.matrix == "probabilities":
-            how = structure.sequence, options.min_loop
-            maps["probabilities"] = self.maps.probabilities(scores, contacts, *how)
+        if log_odds is not None:
+            how: Any = {"min_loop": options.min_loop}
+            (maps["probabilities"],) = pair_probabilities(log_odds[None], [record.sequence], **how)
+        else:  # A base keeps to about one partner, not exactly, so that a contact may pass 1.
+            maps["probabilities"] = contacts.float().clamp(max=1.0)
+        for i, j in asked:
+            maps["probabilities"][[i, j], [j, i]] = 1.0
         matrix = sure = None
         if options.matrix:
             matrix = maps[options.matrix].to("cpu").float().numpy().copy()
@@ -280,12 +339,17 @@ class FoldTask(Task[Fold]):
         return 4 * squares if self.options.matrix else 4 * found.nucleotides
 
     def describe_settings(self) -> dict[str, Any]:
-        options = self.options
+        options, config = self.options, self.model.config
         return {
             "source": self.maps.source,
             "threshold": self.maps.threshold,
-            "pairing_scores": options.pairing_scores or self.model.config.pairing_scores,
+            "pairing_scores": options.pairing_scores or config.pairing_scores,
             "reliabilities": self.with_reliabilities,
             "overlap": options.overlap if self.window else None,
             "reactivities": self.probing.digest if self.probing else None,
+            "constraints": self.constraints.digest if self.constraints else None,
+            # With the numbers by which it enters logits and probabilities.
+            "prior": [self.prior.name, config.pair_prior, config.pair_prior_calibration]
+            if self.prior
+            else None,
         }

@@ -19,18 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ernie_rna.model.configuration_ernie_rna import WITH_PAIR_HEAD
+from ernie_rna.model.heads_ernie_rna import bases_of_scores, pairs_in_front
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from ernie_rna.run.attention_scores import attention_scores, check_heads, run_head
 from ernie_rna.run.loading import has_head, load, read_config, resolve_layer, tokenize
 from ernie_rna.sequences.chunks import MAPS_FROM, SCORES_FROM, pair_head_cost, windows
-from ernie_rna.structures.calibration import read_calibration
-from ernie_rna.structures.confidence import pair_probabilities
-from ernie_rna.structures.contacts import extract_pairing_map, symmetrize
 
 # The authors' choice for structures without training, and the constant of their optimisation.
 LAYER, HEAD, THRESHOLD = -1, 5, 1.5
-# Classes whose folders hold a head for structures.
-WITH_HEAD = ("ErnieRnaForSecondaryStructure", "ErnieRnaForPreTraining")
 # Of bases that share no window: so far below any threshold that no contact starts from it.
 NOT_SEEN = -100.0
 
@@ -45,12 +42,12 @@ class PairingMaps(ABC):
         pairing_scores: as for `attention_scores.use_pairing_scores`.
 
     Attributes:
-        threshold: the score around which `contacts.solve_contacts` weights them.
+        threshold: the score around which `structures_ernie_rna.solve_each` weights them.
         slope: from their numbers to log-odds of pairs.
         cost, squared_from: for `chunks.Plan`.
         source, origin: what the maps are, in a few words, and what of structures.
         label: what their numbers are.
-        certainty: what `probabilities` are.
+        certainty: what says how sure pairs are.
     """
 
     threshold: float = THRESHOLD
@@ -69,12 +66,19 @@ class PairingMaps(ABC):
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, seq) each -> symmetric maps (batch, length, length)."""
 
-    @abstractmethod
-    def probabilities(
-        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
-    ) -> Tensor:
-        """How likely each pair is, by the map and the contacts of a sequence: all (length, length),
-        see `confidence`."""
+    def add_prior(self, maps: Tensor, prior: Tensor) -> Tensor:
+        """Maps with the log-odds of an energy model, all (batch, length, length), see `prior`."""
+        raise NotImplementedError
+
+    def log_odds(self, maps: Tensor, prior: Tensor | None) -> Tensor | None:
+        """Of pairs, by maps without the prior, and that; None where maps say nothing of them."""
+        return None
+
+    def check_prior(self) -> None:
+        """ValueError unless a prior can be added."""
+        raise ValueError(
+            f"--prior is added to the logits of a head for structures, and these are {self.origin}"
+        )
 
     def of(self, texts: Sequence[str], window: tuple[int, int] | None = None) -> Tensor:
         """The maps of sequences, (batch, length, length).
@@ -120,12 +124,6 @@ class ScoreMaps(PairingMaps):
         scores = attention_scores(self.model, input_ids, attention_mask, layer=self.layer, **how)
         return extract_pairing_map(scores, attention_mask, head=0)
 
-    def probabilities(
-        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
-    ) -> Tensor:
-        # A base keeps to about one partner, not exactly, so that a contact may pass 1.
-        return contacts.float().clamp(max=1.0)
-
 
 class HeadMaps(PairingMaps):
     """The logits of a head that was trained on structures."""
@@ -138,8 +136,8 @@ class HeadMaps(PairingMaps):
 
     def __init__(self, model: ErnieRnaForSecondaryStructure, pairing_scores: str | None):
         super().__init__(model, pairing_scores)
-        self.calibration = read_calibration(self.model.config)
-        self.slope = self.calibration.slope
+        self.offset: float
+        self.slope, self.offset = self.model.config.pair_calibration or (1.0, 0.0)
         self.threshold = float(self.model.config.pair_threshold)
         self.cost = pair_head_cost(self.model.config)
 
@@ -148,13 +146,26 @@ class HeadMaps(PairingMaps):
         logits: Tensor = outputs.logits
         return logits
 
-    def probabilities(
-        self, scores: Tensor, contacts: Tensor, sequence: str, min_loop: int
-    ) -> Tensor:
-        (found,) = pair_probabilities(
-            scores[None], [sequence], min_loop=min_loop, calibration=self.calibration
-        )
-        return found
+    def add_prior(self, maps: Tensor, prior: Tensor) -> Tensor:
+        weight, offset = self.model.config.pair_prior
+        return maps.float() + weight * prior + offset
+
+    def log_odds(self, maps: Tensor, prior: Tensor | None) -> Tensor | None:
+        fitted = self.model.config.pair_prior_calibration
+        if prior is not None and fitted is None:
+            maps = self.add_prior(maps, prior)
+        own = self.slope * maps.float() + self.offset
+        if prior is None or fitted is None:
+            return own
+        mine, others, offset = fitted
+        return mine * own + others * prior + offset
+
+    def check_prior(self) -> None:
+        if self.model.config.pair_prior is None:
+            raise ValueError(
+                "--prior needs the weight and offset with which it is added to this head's logits, "
+                "pair_prior in config.json: scripts/calibrate_pairs.py fits them for any head"
+            )
 
 
 def load_maps(
@@ -178,7 +189,7 @@ def load_maps(
         OSError: there is no such model.
     """
     config = read_config(source, loading.get("revision"))
-    if layer is None and head is None and has_head(source, config, *WITH_HEAD):
+    if layer is None and head is None and has_head(source, config, *WITH_PAIR_HEAD):
         model = load(ErnieRnaForSecondaryStructure, source, config=config, **loading)
         return HeadMaps(model, pairing_scores)
     number = resolve_layer(LAYER if layer is None else layer, config.num_hidden_layers)
@@ -200,6 +211,52 @@ def shift_maps(maps: Tensor, log_odds: Iterable[np.ndarray], slope: float) -> Te
         shift = torch.from_numpy(of_one).to(row) / slope
         row[inside, inside] += shift[:, None] + shift
     return shifted
+
+
+def stack_maps(matrices: Iterable[np.ndarray], like: Tensor) -> Tensor:
+    """Matrices of sequences in float32, in the shape of maps (batch, length, length)."""
+    stacked = torch.zeros_like(like, dtype=torch.float32)
+    for row, matrix in zip(stacked, matrices, strict=True):
+        row[: len(matrix), : len(matrix)] = torch.from_numpy(matrix)
+    return stacked
+
+
+def symmetrize(scores: Tensor) -> Tensor:
+    """The mean of a map and its transpose, over the last two dimensions: (..., length, length)."""
+    mean: Tensor = (scores + scores.transpose(-1, -2)) / 2
+    return mean
+
+
+def extract_pairing_map(scores: Tensor, attention_mask: Tensor, head: int = 5) -> Tensor:
+    """The symmetric map of a layer and head over the bases, without special tokens and padding.
+
+    Args:
+        scores: (batch, heads, seq, seq), of a layer before softmax; for structure prediction of the
+            last one, which is the last of the model's biases.
+        attention_mask: (batch, seq), non-zero for real tokens, which stand together, with ``<cls>``
+            first and ``<eos>`` last; padded on either side.
+        head: which head, counted from 0; 5 is the authors' choice for structure prediction.
+
+    Returns:
+        (batch, length, length), in the dtype of the scores; the first base is at 0 whatever the
+        side of the padding, and rows and columns past the end of a sequence are 0.
+
+    Raises:
+        ValueError: a row of the mask has a gap, or fewer than the two tokens ``<cls>``, ``<eos>``.
+    """
+    mask = attention_mask.to(scores.device).bool()
+    lengths = mask.sum(dim=-1) - 2
+    # Real tokens stand together if they begin once.
+    begins = mask.diff(dim=-1, prepend=torch.zeros_like(mask[:, :1])) & mask
+    broken = (begins.sum(dim=-1) != 1) | (lengths < 0)
+    if broken.any():
+        raise ValueError(
+            f"attention_mask of sequence {int(broken.nonzero()[0])}: expected <cls>, the bases and "
+            "<eos> together, and padding before or after them"
+        )
+    bases, _ = bases_of_scores(scores, mask, [head])
+    inside = slice(int(lengths.max()))
+    return pairs_in_front(symmetrize(bases[:, 0]), mask)[:, inside, inside]
 
 
 def head_maps(

@@ -98,6 +98,11 @@ class Probing:
             self._profiles[id] = profile._replace(values=values)
 
     @property
+    def line(self) -> tuple[float, float]:
+        """Slope and intercept of the pseudo-energy, in kcal/mol."""
+        return self._options.reactivity_slope, self._options.reactivity_intercept
+
+    @property
     def digest(self) -> str:
         """The sha256 of all that the results depend on."""
         options = self._options
@@ -156,7 +161,7 @@ class Probing:
         >>> probing.log_odds(Structure("tiny", "GGG", [])).round(2).tolist()
         [1.3, -1.63, 0.0]
         """
-        slope, intercept = self._options.reactivity_slope, self._options.reactivity_intercept
+        slope, intercept = self.line
         energies = slope * np.log1p(np.maximum(self.of(record), 0.0)) + intercept
         return np.nan_to_num(-energies / _RT)
 

@@ -24,7 +24,7 @@ tags:
 
 {model}, fine-tuned by `ernie-rna finetune`; it holds its own code:
 `AutoTokenizer` and `{auto_class}` load it with `trust_remote_code=True`.
-{labels}
+{example}{labels}
 ## Data
 
 {splits}
@@ -48,6 +48,15 @@ and evaluation alike make metrics look better than they are on new ones.
 {notes}
 """
 
+_STRUCTURES = """
+```python
+from transformers import pipeline
+
+fold = pipeline("rna-secondary-structure", "path/to/this/folder", trust_remote_code=True)
+print(fold("GGGGAAAACCCC"))  # sequence, dot_bracket, and pairs with their probabilities
+```
+"""
+
 
 def write_card(folder: Path, summary: FinetuneSummary) -> None:
     """Write README.md, which the Hub shows, from the facts of a fine-tuning."""
@@ -58,6 +67,7 @@ def write_card(folder: Path, summary: FinetuneSummary) -> None:
         task=options["task"].capitalize(),
         model=facts["model"],
         auto_class=facts["auto_class"],
+        example=_STRUCTURES if options["task"] == "structure" else "",
         labels=f"\nLabels: {', '.join(facts['labels'])}.\n" if facts["labels"] else "",
         splits="\n".join(
             f"- {n}: {one['rows']:,} rows, sha256 {one['sha256']}" for n, one in splits

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ernie_rna.structures.contacts import allowed_pairs
+from ernie_rna.model.structures_ernie_rna import allowed_pairs
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.training.labels import NO_LABEL
 

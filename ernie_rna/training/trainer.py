@@ -222,7 +222,8 @@ def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
             f"{some(task.names)}: begin with a model without such a head"
         )
     # A line that was fitted to another head's logits says nothing about this one's.
-    changes = {"pair_calibration": None, **task.config(kept)}
+    fitted = ("pair_calibration", "pair_prior", "pair_prior_calibration")
+    changes = {**dict.fromkeys(fitted), **task.config(kept)}
     config = ErnieRnaConfig.from_dict({**before.to_dict(), **changes})
     # The class is our own, so that no code of the folder is run.
     from_pretrained = getattr(modeling_ernie_rna, task.model_name).from_pretrained

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ernie_rna.model.structures_ernie_rna import predict_pairs, solve_each
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.structures.contacts import solve_each
 from ernie_rna.structures.evaluation import score_pairs
-from ernie_rna.structures.pairs import predict_pairs
 from ernie_rna.training.labels import NO_LABEL
 from recipes.pretraining.batches import Source, drawing, drawn, masked_batch, structure_batch
 from recipes.pretraining.rnas import Rna, with_pairs
@@ -103,7 +102,7 @@ def _f1(rnas: Sequence[Rna], logits: torch.Tensor, threshold: float) -> list[flo
     sequences = [rna.sequence for rna in rnas]
     solved = solve_each(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
     found = [
-        [] if isinstance(one, str) else predict_pairs(one[None], min_stem=_SHORTEST_STEM)[0]
+        [] if isinstance(one, str) else predict_pairs(one, min_stem=_SHORTEST_STEM)
         for one in solved
     ]
     return [score_pairs(pairs, rna.pairs).f1 for pairs, rna in zip(found, rnas, strict=True)]

@@ -23,6 +23,10 @@ from ernie_rna.structures.formats.by_extension import (
 from ernie_rna.structures.formats.structure import Structure
 from tests.conftest import ROOT, lively
 
+needs_mini = pytest.mark.skipif(
+    not (ROOT / "ernie_rna" / "mini" / "model.safetensors").is_file(),
+    reason="this checkout has no mini",
+)
 needs_vienna = pytest.mark.skipif(
     importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
 )
@@ -123,6 +127,43 @@ def test_random_weights_and_no_pairs_are_told_in_a_line_each(folder, capsys):
     ]
 
 
+@needs_mini
+def test_mini_finds_few_pairs_as_the_authors_run_theirs(folder, capsys):
+    warning = "this model was trained with pairing scores, and without them"
+    for option in ("--as-authors", "--pairing-scores=zero"):
+        _, errors = run(capsys, "fold", "in.fasta", "-m", "mini", option)
+        assert warning in errors
+    assert warning not in run(capsys, "fold", "in.fasta", "-m", "mini")[1]
+    assert warning not in run(capsys, "fold", "in.fasta", "-m", "model", "--as-authors")[1]
+
+
+@needs_mini
+def test_constraints_below_the_sequences(folder, monkeypatch, capsys):
+    Path("c.fasta").write_text(">one\nGGGGGAAAACCCCCAU\n.((......))xxxxx\n>two\nGCGCGAUUUUCGCGCA\n")
+    output, _ = run(capsys, "fold", "c.fasta", "-m", "mini", "-C", "--quiet")
+    one, two = output.split(">")[1:]
+    assert one.splitlines()[2] == ".((......))....."
+    plain, _ = run(capsys, "fold", "in.fasta", "-m", "mini", "--quiet")
+    assert two.splitlines()[2] == plain.splitlines()[5] != "." * 16
+    with open("c.fasta") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert run(capsys, "fold", "-", "-m", "mini", "-C", "--quiet")[0] == output
+    _, errors = run(capsys, "fold", "c.fasta", "-m", "mini", code=1)
+    assert "no nucleotide code" in errors
+
+
+@needs_vienna
+@needs_mini
+def test_fold_with_a_prior(folder, capsys):
+    _, errors = run(capsys, "fold", "in.fasta", "-m", "mini", "--prior", "vienna", "-o", "o.dbn")
+    assert "secondary-structure head, and ViennaRNA 2." in errors
+    arguments = ["fold", "in.fasta", "-m", "model", "--prior", "vienna"]
+    assert "a head for structures, and these are" in run(capsys, *arguments, code=1)[1]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["fold", "in.fasta", "-m", "mini", "--pseudoknots", "never"])
+    assert "must be yes or no; got 'never'" in capsys.readouterr().err
+
+
 def test_closeness(folder, capsys):
     _, errors = run(capsys, "closeness", "in.fasta", "-m", "close", "-o", "maps.npz")
     assert "maps.npz: 2 sequences, 32 nt" in errors
@@ -190,6 +231,10 @@ def test_what_is_plain_is_refused_without_torch(here):
         f"{fold} --as-authors --min-loop 3": "--as-authors: sets min_loop to 0; got min_loop 3",
         f"{fold} --min-stem 0": "--min-stem: must be a whole number of at least 1; got 0",
         f"{fold} --reactivity no.tsv": "no.tsv: no such file",
+        f"{fold} --prior no.bpp": "no.bpp: no such file",
+        f"{fold} --prior in.dbn": "in.dbn: --prior must be vienna, or a file",
+        f"{fold} --pseudoknots maybe": "must be yes or no; got 'maybe'",
+        "fold in.dbn -m model -C --min-loop 3": "the constraint of a: bases 1 and 4 have 2 bases",
         f"{fold} --reactivity words.shape": "words.shape: line 1: 'high' is no number",
         f"{fold} --reactivity words.rdat": "words.rdat: line 1: no line SEQUENCE",
         f"{fold} --reactivity b.shape": "no reactivities of 1 sequences: a",
@@ -299,6 +344,15 @@ def test_evaluate_by_length_and_family(structures, capsys):
     assert ways == ["length", "sequence", "sequence"]
     _, errors = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "clan", code=1)
     assert "known.tsv is no table with a column 'clan'" in errors
+
+
+@needs_vienna
+@needs_mini
+def test_evaluate_with_a_prior(structures, capsys):
+    command = ["evaluate", "all.dbn", "known", "--with-prior", "mini", "-o", "scores.tsv"]
+    output, _ = run(capsys, *command)
+    assert output.splitlines()[-1].startswith("prior ")
+    assert "prior_f1" in Path("scores.tsv").read_text().splitlines()[0].split("\t")
 
 
 @needs_vienna

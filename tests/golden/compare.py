@@ -21,10 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY
-from ernie_rna.structures.contacts import solve_contacts
+from ernie_rna.model.structures_ernie_rna import predict_pairs, solve_each
 from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.structures.pairs import predict_pairs
 from ernie_rna.verify import load_own
 
 # An output of one sequence by its place in the model, such as "hidden state 3" or "logits".
@@ -231,7 +230,7 @@ LOGITS, CT = "logits, of the largest", ".ct lines that differ"
 
 def _structure(logits: torch.Tensor, text: str, config: Any) -> Outputs:
     own = logits[: len(text), : len(text)]
-    contact = solve_contacts(own[None], [text], threshold=config.pair_threshold)[0]
+    contact: Any = solve_each(own[None], [text], threshold=config.pair_threshold)[0]
     return {"logits": own, "contact": contact}
 
 
@@ -302,7 +301,7 @@ def _head_values(name: str, ours: Outputs, expected: Outputs) -> Iterator[tuple[
     if "contact" in expected:
         known = json.loads((HERE / "tiny_structures.json").read_text(encoding="utf-8"))[name]
         text = "".join(line.split()[1] for line in known.splitlines()[1:])
-        pairs = predict_pairs(ours["contact"][None])[0]
+        pairs = predict_pairs(ours["contact"])
         lines = format_ct(Structure(name.partition(".")[2], text, pairs)).split("\n")
         count = sum(own != their for own, their in zip_longest(lines, known.split("\n")))
         yield CT, float(count), 0.0

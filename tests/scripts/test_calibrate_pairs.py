@@ -25,9 +25,22 @@ def folder(tmp_path, monkeypatch):
         for id, text in ((rna.id, rna.sequence) for rna in rnas):
             logits = random.normal(0, 2, (len(text), len(text)))
             logits[tuple(np.array(pairs).T)] += 2
-            yield Fold(Structure(id, text, [*pairs[:4], (4, 10)]), logits)
+            yield Fold(Structure(id, text, []), np.triu(logits) + np.triu(logits, 1).T)
+
+    class Prior:
+        """Log-odds that are 3 higher where pairs are known, with as much noise."""
+
+        def __init__(self, name):
+            assert name == "vienna"
+
+        def log_odds(self, rna):
+            values = random.normal(0, 3, (len(rna.sequence),) * 2)
+            values[tuple(np.array(pairs).T)] += 3
+            return np.triu(values) + np.triu(values, 1).T
 
     monkeypatch.setattr(calibrate_pairs, "fold", fold)
+    monkeypatch.setattr(calibrate_pairs, "Prior", Prior)
+    monkeypatch.setattr(calibrate_pairs.importlib.util, "find_spec", lambda name: True)
     architecture = "ErnieRnaForPreTraining"
     config = {"model_type": "ernie_rna", "architectures": [architecture]}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -47,9 +60,24 @@ def test_the_line_goes_into_the_configuration(folder, capsys):
     # Normal logits with means 2 apart and variance 4 have log-odds of slope 2 / 4.
     assert slope == pytest.approx(0.5, abs=0.15)
     assert f"{slope:.4f} x logit {offset:+.4f}" in printed
-    rows = [line.split("|")[1:-1] for line in printed.splitlines() if " to " in line]
-    assert sum(int(row[1]) for row in rows) == 5 * ROWS // 2
+    assert config["pair_prior"][0] in calibrate_pairs.WEIGHTS
+    assert config["pair_prior"][1] in calibrate_pairs.OFFSETS
+    mine, prior, rest = config["pair_prior_calibration"]
+    # Of the log-odds by the logits all counts, and of the prior's 3 / 9.
+    assert mine == pytest.approx(1, abs=0.3)
+    assert prior == pytest.approx(1 / 3, abs=0.15)
+    line = f"{mine:.4f} x log-odds {prior:+.4f} x those of ViennaRNA {rest:+.4f}"
+    assert line in printed
+    assert printed.count("| probability | pairs |") == 2
     assert config["model_type"] == "ernie_rna"
+
+
+def test_without_vienna_there_is_no_prior(folder, monkeypatch):
+    monkeypatch.setattr(calibrate_pairs.importlib.util, "find_spec", lambda name: None)
+    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 0
+    config = json.loads((folder / "config.json").read_text())
+    assert len(config["pair_calibration"]) == 2
+    assert "pair_prior" not in config
 
 
 def test_a_dry_run_writes_nothing(folder, capsys):
@@ -65,9 +93,7 @@ def test_a_model_without_a_head_is_refused(folder, capsys):
 
 
 def test_without_a_predicted_pair_it_says_so(folder, monkeypatch, capsys):
-    none = (np.array([1.0, -1.0, 0.5]), np.array([True, False, False])), (np.empty(0), np.empty(0))
-    monkeypatch.setattr(calibrate_pairs, "collect", lambda *arguments: none)
-    monkeypatch.setattr(calibrate_pairs, "fit_calibration", lambda *arguments: None)
+    monkeypatch.setattr(calibrate_pairs, "predict", lambda maps, *rest: [[] for _ in maps])
     assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 1
     assert "no pair is predicted for the other half" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ernie_rna import data
-from ernie_rna.structures.contacts import allowed_pairs
+from ernie_rna.model.structures_ernie_rna import allowed_pairs
 from ernie_rna.structures.formats.structure import Structure
 from scripts import demo
 from tests.conftest import ROOT

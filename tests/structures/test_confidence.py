@@ -1,4 +1,7 @@
-"""Probabilities of pairs and reliabilities of bases."""
+"""Reliabilities of bases, and probabilities that come true."""
+
+import doctest
+import sys
 
 import numpy as np
 import pytest
@@ -6,25 +9,20 @@ import torch
 
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
-from ernie_rna.structures.calibration import CalibrationLine
-from ernie_rna.structures.confidence import base_reliabilities, pair_probabilities
-from ernie_rna.structures.fold import fold
+from ernie_rna.options import FoldOptions
+from ernie_rna.sequences.fasta import FastaRecord
+from ernie_rna.structures import confidence
+from ernie_rna.structures.confidence import (
+    base_reliabilities,
+    expected_calibration_error,
+    fit_calibration,
+    reliability,
+)
+from ernie_rna.structures.fold import FoldTask, fold
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.structures.pairing_maps import load_maps
 
 RNAS = ["GGGAAAUCC", "GGGGAAAAAACCUCC"]
 HAIRPIN = Structure("hairpin", "GAAAC", [(0, 4)])
-
-
-def test_probabilities_are_of_pairs_that_may_be():
-    logits = torch.zeros(2, 5, 5)
-    logits[0, 0, 4] = logits[0, 4, 0] = 2.0
-    probabilities = pair_probabilities(logits, ["GAAAC", "GU"], min_loop=3)
-    assert probabilities[0, 0, 4] == pytest.approx(1 / (1 + np.exp(-2)))
-    assert probabilities.sum() == probabilities[0, 0, 4] + probabilities[0, 4, 0]
-    assert pair_probabilities(logits, ["GAAAC", "GU"])[1, 0, 1] == 0.5
-    calibrated = pair_probabilities(logits, ["GAAAC", "GU"], calibration=CalibrationLine(0.5, -1.0))
-    assert calibrated[0, 0, 4] == 0.5
 
 
 def test_unpaired_bases_are_sure_where_nothing_else_is_likely():
@@ -55,11 +53,88 @@ def test_a_head_gives_probabilities_by_its_calibration(head):
 
 
 def test_without_a_head_the_contacts_rank(model):
-    maps = load_maps(model.ernie_rna)
-    strengths = maps.probabilities(None, torch.tensor([[0.0, 1.3], [0.4, 1.0]]), "GC", 0)
+    task = FoldTask(FoldOptions(matrix="probabilities"))
+    given = torch.tensor([[0.0, 1.3], [0.4, 1.0]])
+    strengths = task._read_off(FastaRecord("x", "GC"), given, None, given).matrix
     assert strengths.tolist() == [[0.0, 1.0], [pytest.approx(0.4), 1.0]]
     contacts = [folded.matrix for folded in fold(RNAS, model.ernie_rna, matrix="contacts")]
     for made, expected in zip(
         fold(RNAS, model.ernie_rna, matrix="probabilities"), contacts, strict=True
     ):
         np.testing.assert_allclose(made.matrix, expected.clip(max=1), atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------
+# Calibration
+
+
+def test_doctests():
+    assert doctest.testmod(confidence).failed == 0
+
+
+def sigmoid(values):
+    return 1 / (1 + np.exp(-values))
+
+
+@pytest.fixture
+def drawn():
+    """Logits, and pairs that are known with the probability of 0.5 * logit - 2."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 6, 100_000)
+    return logits[:, None], random.random(len(logits)) < sigmoid(0.5 * logits - 2)
+
+
+def test_the_line_is_found_again(drawn):
+    slope, offset = fit_calibration(*drawn)
+    assert slope == pytest.approx(0.5, abs=0.01)
+    assert offset == pytest.approx(-2, abs=0.05)
+
+
+def test_the_line_is_the_likeliest(drawn):
+    logits, known = drawn
+    line = fit_calibration(logits, known)
+
+    def loss(slope, offset):
+        log_odds = slope * logits[:, 0] + offset
+        return (np.logaddexp(0, log_odds) - known * log_odds).mean()
+
+    best = loss(*line)
+    for change in ((1e-3, 0), (-1e-3, 0), (0, 1e-3), (0, -1e-3)):
+        assert loss(line[0] + change[0], line[1] + change[1]) > best
+
+
+def test_without_scikit_learn_the_extra_is_named(drawn, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r'pip install "ernie-rna\[train\]"'):
+        fit_calibration(*drawn)
+
+
+def test_the_error_goes_with_calibration(drawn):
+    logits, known = drawn
+    before = expected_calibration_error(reliability(sigmoid(logits[:, 0]), known))
+    slope, offset = fit_calibration(logits, known)
+    bins = reliability(sigmoid(slope * logits[:, 0] + offset), known)
+    assert before > 0.1
+    assert expected_calibration_error(bins) < 0.01
+    assert sum(one.count for one in bins) == len(logits)
+    assert all(one.low <= one.predicted <= one.high for one in bins)
+
+
+def test_pairs_of_one_kind_have_no_line():
+    with pytest.raises(ValueError, match="of 3 all are alike"):
+        fit_calibration(np.zeros((3, 1)), np.ones(3))
+    for known in ([0, 1], [1, 0]):
+        with pytest.raises(ValueError, match="no best line"):
+            fit_calibration(np.array([[-1.0], [1.0]]), np.array(known))
+
+
+def test_logits_that_rank_pairs_the_other_way_are_refused(drawn):
+    logits, known = drawn
+    with pytest.raises(ValueError, match="known pairs do not have higher logits"):
+        fit_calibration(-logits, known)
+
+
+def test_a_probability_of_one_is_in_the_last_bin():
+    (last,) = reliability(np.array([1.0]), np.array([True]))
+    assert (last.low, last.high) == (0.9, 1.0)

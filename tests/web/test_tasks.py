@@ -104,7 +104,8 @@ def test_titles_are_no_formulas(ask):
 
 def test_a_structure_that_is_missing_is_said(ask, monkeypatch):
     monkeypatch.setattr(
-        "ernie_rna.structures.contacts.solve_each", lambda maps, texts, **how: ["it diverges"]
+        "ernie_rna.model.structures_ernie_rna.solve_each",
+        lambda maps, texts, **how: ["it diverges"],
     )
     result = ask("fold", ">one\nGGGGAAAACCCC")
     assert result.text.strip() == "one has no structure: it diverges"

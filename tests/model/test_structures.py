@@ -1,21 +1,22 @@
-"""From a pairing map to base pairs, against the authors' values and a plain form of them."""
+"""From a map to contacts and base pairs, against the authors' values and plain forms of them."""
 
+import doctest
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ernie_rna.structures.contacts import (
+from ernie_rna.model import structures_ernie_rna as module
+from ernie_rna.model.structures_ernie_rna import (
     allowed_pairs,
-    extract_pairing_map,
-    solve_contacts,
-    symmetrize,
+    pair_probabilities,
+    predict_pairs,
+    solve_each,
 )
 from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.structures.pairs import predict_pairs
+from ernie_rna.structures.pairing_maps import symmetrize
 from tests.golden_folder import GOLDEN
 
 SEQUENCES = json.loads((GOLDEN / "sequences.json").read_text())["sequences"]
@@ -26,6 +27,15 @@ TOLERANCE = 2e-6
 @pytest.fixture(scope="module")
 def heads():
     return load_file(GOLDEN / "tiny_heads_expected.safetensors")
+
+
+def solve_contacts(maps, sequences, **how):
+    """The contacts of sequences that all have some, (batch, length, length)."""
+    return torch.stack(solve_each(maps, sequences, **how))
+
+
+def test_doctests():
+    assert doctest.testmod(module).failed == 0
 
 
 def random_rna(length, generator):
@@ -65,7 +75,7 @@ def plain_contacts(scores, sequence, steps=100):
 def test_golden_contacts_and_ct(heads, kind, scores, name):
     contacts = solve_contacts(heads[f"{kind}.{name}.{scores}"][None], [SEQUENCES[name]])
     torch.testing.assert_close(contacts[0], heads[f"{kind}.{name}.contact"], rtol=0, atol=TOLERANCE)
-    pairs = predict_pairs(contacts)[0]
+    pairs = predict_pairs(contacts[0])
     expected = json.loads((GOLDEN / "tiny_structures.json").read_text())[f"{kind}.{name}"]
     assert format_ct(Structure(name, SEQUENCES[name], pairs)) == expected
 
@@ -96,12 +106,11 @@ def test_a_batch_equals_each_sequence_alone(seed, extra):
     for row, one in enumerate(maps):
         batch[row, : len(one), : len(one)] = one
     together = solve_contacts(batch, sequences)
-    pairs = predict_pairs(together)
     for row, (one, sequence) in enumerate(zip(maps, sequences, strict=True)):
         alone = solve_contacts(one[None], [sequence])
         size = len(sequence)
         torch.testing.assert_close(together[row, :size, :size], alone[0], rtol=0, atol=TOLERANCE)
-        assert pairs[row] == predict_pairs(alone)[0]
+        assert predict_pairs(together[row]) == predict_pairs(alone[0])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -142,11 +151,6 @@ def test_half_precision_maps_are_solved_in_float32(dtype):
     assert torch.equal(contacts, solve_contacts(scores.float(), sequences))
 
 
-def test_without_sparsity_every_allowed_pair_stays():
-    contacts = solve_contacts(torch.ones(1, 4, 4), ["GAAC"], sparsity=0.0)
-    assert contacts[0, 0, 3] > 0
-
-
 @pytest.mark.parametrize("sequence", ["GGCAUTUNRYgcaun", ["G", "<mask>", "c", "T", "A"]])
 def test_allowed_pairs(sequence):
     letters = [base.upper().replace("T", "U") for base in sequence]
@@ -161,8 +165,8 @@ def test_shortest_loop():
     near = allowed_pairs(["GGAAACC"], min_loop=3)[0].nonzero().tolist()
     assert sorted((i, j) for i, j in near if i < j) == [(0, 5), (0, 6), (1, 5), (1, 6)]
     strong = torch.full((1, 4, 4), 8.0)
-    assert predict_pairs(solve_contacts(strong, ["GCAA"])) == [[(0, 1)]]
-    assert predict_pairs(solve_contacts(strong, ["GCAA"], min_loop=3)) == [[]]
+    assert predict_pairs(solve_contacts(strong, ["GCAA"])[0]) == [(0, 1)]
+    assert predict_pairs(solve_contacts(strong, ["GCAA"], min_loop=3)[0]) == []
 
 
 @pytest.mark.parametrize(
@@ -176,68 +180,82 @@ def test_shortest_loop():
 )
 def test_shapes_that_disagree(shape, sequences, message):
     with pytest.raises(ValueError, match=message):
-        solve_contacts(torch.zeros(shape), sequences)
+        solve_each(torch.zeros(shape), sequences)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_score_that_is_not_finite_names_the_sequence(value):
+def test_a_score_that_is_not_finite_is_told_of_its_sequence(value):
     scores = torch.zeros(2, 4, 4)
     scores[1, 0, 3] = value
-    with pytest.raises(ValueError, match="sequence 1: the map has a score that is not finite"):
-        solve_contacts(scores, ["GAAC", "GAAC"])
+    one, other = solve_each(scores, ["GAAC", "GAAC"])
+    assert other == "the map has a score that is not finite"
+    assert torch.equal(one, solve_each(scores[:1], ["GAAC"])[0])
     # Bases that may not pair are never looked at.
     assert solve_contacts(scores, ["GAAC", "AAAA"]).shape == (2, 4, 4)
 
 
-def test_divergence_is_an_error():
-    with pytest.raises(ValueError, match="sequence 0: the optimisation diverged"):
-        solve_contacts(torch.full((1, 4, 4), 1000.0), ["GAAC"])
+def test_divergence_is_told():
+    (found,) = solve_each(torch.full((1, 4, 4), 1000.0), ["GAAC"])
+    assert found.startswith("the optimisation diverged")
 
 
-def padded_biases(side):
-    """Three layers of two sequences with 5 and 3 bases, in 9 tokens, and their attention mask."""
-    generator = torch.Generator().manual_seed(9)
-    biases = torch.randn(3, 2, 6, 9, 9, generator=generator)
-    first, last = (0, 6) if side == "right" else (2, 8)
-    mask = torch.zeros(2, 9, dtype=torch.long)
-    mask[0, first : last + 1] = 1
-    mask[1, first + 2 * (side == "left") : last + 1 - 2 * (side == "right")] = 1
-    return biases, mask, [first, first + 2 * (side == "left")]
+def test_probabilities_are_of_pairs_that_may_be():
+    logits = torch.zeros(2, 5, 5)
+    logits[0, 0, 4] = logits[0, 4, 0] = 2.0
+    probabilities = pair_probabilities(logits, ["GAAAC", "GU"], min_loop=3)
+    assert probabilities[0, 0, 4] == pytest.approx(torch.tensor(2.0).sigmoid())
+    assert probabilities.sum() == probabilities[0, 0, 4] + probabilities[0, 4, 0]
+    assert pair_probabilities(logits, ["GAAAC", "GU"])[1, 0, 1] == 0.5
+    assert pair_probabilities(logits, ["GAAAC", "GU"], calibration=[0.5, -1.0])[0, 0, 4] == 0.5
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_extracting_the_map_of_a_layer_and_head(side):
-    biases, mask, starts = padded_biases(side)
-    biases = biases.masked_fill(mask[None, :, None, None, :] == 0, -float("inf"))
-    maps = extract_pairing_map(biases[1], mask, head=4)
-    assert maps.shape == (2, 5, 5)
-    for row, (start, length) in enumerate(zip(starts, [5, 3], strict=True)):
-        inner = slice(start + 1, start + 1 + length)
-        expected = symmetrize(biases[1, row, 4, inner, inner])
-        assert torch.equal(maps[row, :length, :length], expected)
-        assert maps[row, length:].eq(0).all()
-        assert maps[row, :, length:].eq(0).all()
+def plain_greedy(contacts, threshold=0.5):
+    found = [
+        (contacts[i, j], i, j)
+        for i in range(len(contacts))
+        for j in range(i + 1, len(contacts))
+        if contacts[i, j] > threshold
+    ]
+    partner = {}
+    for _, i, j in sorted(found, reverse=True):
+        if i not in partner and j not in partner:
+            partner[i] = j
+            partner[j] = i
+    return sorted((i, j) for i, j in partner.items() if i < j)
 
 
-def test_extracting_takes_the_last_scores_of_head_5():
-    expected = load_file(GOLDEN / "tiny_expected.safetensors")
-    biases = expected["readme_1.attention_biases"][:, None]
-    maps = extract_pairing_map(biases[-1], torch.ones(1, 14))
-    assert torch.equal(maps[0], symmetrize(biases[-1, 0, 5, 1:-1, 1:-1]))
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_greedy_matching_with_ties_and_without(levels):
+    generator = torch.Generator().manual_seed(8)
+    for contacts in symmetrize(torch.randint(0, levels, (5, 30, 30), generator=generator) / levels):
+        assert predict_pairs(contacts) == plain_greedy(contacts.numpy()) != []
 
 
-def test_extracting_from_a_sequence_without_bases():
-    assert extract_pairing_map(torch.zeros(1, 6, 2, 2), torch.ones(1, 2)).shape == (1, 0, 0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_contact_at_the_threshold_is_no_pair(dtype):
+    contacts = torch.zeros(4, 4, dtype=dtype)
+    contacts[0, 3] = contacts[3, 0] = 0.5
+    assert predict_pairs(contacts) == []
+    assert predict_pairs(contacts, threshold=0.4) == [(0, 3)]
 
 
-@pytest.mark.parametrize("row", [[1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
-def test_masks_that_make_no_sense(row):
-    mask = torch.tensor([[1, 1, 1, 1], row])
-    with pytest.raises(ValueError, match="attention_mask of sequence 1"):
-        extract_pairing_map(torch.zeros(2, 6, 4, 4), mask)
+def test_short_stems_are_left_out():
+    contacts = torch.zeros(14, 14)
+    stem, pair_over_a_bulge, alone = [(0, 12), (1, 11), (2, 10)], (4, 9), (5, 13)
+    for i, j in [*stem, pair_over_a_bulge, alone]:
+        contacts[i, j] = 1.0
+    assert predict_pairs(contacts) == [*stem, pair_over_a_bulge, alone]
+    assert predict_pairs(contacts, min_stem=2) == predict_pairs(contacts, min_stem=3) == stem
+    assert predict_pairs(contacts, min_stem=4) == []
 
 
-def test_symmetrize():
-    scores = torch.arange(8.0).reshape(2, 2, 2)
-    expected = np.array([[[0, 1.5], [1.5, 3]], [[4, 5.5], [5.5, 7]]])
-    assert np.array_equal(symmetrize(scores).numpy(), expected)
+def test_pairs_that_cross_are_left_out():
+    contacts = torch.zeros(14, 14)
+    stem, crossing = [(0, 9), (1, 8), (2, 7)], [(5, 13), (6, 12)]
+    for i, j in [*stem, *crossing]:
+        contacts[i, j] = 1.0
+    assert predict_pairs(contacts) == [*stem, *crossing]
+    assert predict_pairs(contacts, pseudoknots=False) == stem
+    # Of a stem half of which is left, what is too short goes as well.
+    contacts[0, 9] = contacts[1, 8] = 0.0
+    assert predict_pairs(contacts, pseudoknots=False, min_stem=2) == crossing

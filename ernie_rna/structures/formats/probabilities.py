@@ -1,0 +1,73 @@
+"""Probabilities of base pairs, as programs that fold by energy write them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ernie_rna.run.matrices import MATRICES
+from ernie_rna.sequences.fasta import FilePath, InputError
+from ernie_rna.structures.formats.by_extension import files_in, numbered_lines, uncompressed
+
+_FILES = (".bpp", ".txt", ".posteriors", MATRICES)
+
+
+def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
+    """Probabilities of base pairs by id, of a file or of the files of a folder.
+
+    Args:
+        path: a .bpp, .txt or .posteriors file with lines ``i j probability``, as LinearPartition
+            writes them, or ``i base j:probability ...``, as EternaFold and CONTRAfold do; positions
+            count from 1. It is of the RNA that the file is called after, or of several below lines
+            ``>id``. Or an .npz file with a matrix under each id, as `ernie-rna fold --matrix
+            probabilities` writes it. Or a folder of such files.
+
+    Returns:
+        (pairs, 3), rows of i, j and probability, or the matrices of an .npz file.
+
+    Raises:
+        ValueError: the extension is none of these, or the folder has no such file.
+        InputError: a line is none of both, or an id is there twice.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = files_in(path, _FILES, "file of base-pair probabilities")
+        parts = [(id, cells) for file in files for id, cells in read_probabilities(file).items()]
+        found = dict(parts)
+        if len(found) < len(parts):
+            raise InputError(f"{path}: two files have probabilities of the same id")
+        return found
+    suffix = uncompressed(path).suffix.lower()
+    if suffix not in _FILES:
+        known = f"{', '.join(_FILES[:-1])} or {_FILES[-1]}"
+        raise ValueError(f"{path}: --prior must be vienna, or a file with the extension {known}")
+    if suffix == MATRICES:
+        try:
+            with open(path, "rb") as file, np.lib.npyio.NpzFile(file) as matrices:
+                return {name: matrices[name] for name in matrices.files}
+        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise InputError(f"{path}: damaged, or no .npz file of matrices: {error}") from None
+    id = uncompressed(path).stem
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    for line, text in numbered_lines(path):
+        first, *others = text.split()
+        if first.startswith(">"):
+            id = (first[1:] or "".join(others[:1])).strip()
+            if id in rows:
+                raise InputError.at(path, line, f"{id} is there already")
+            rows[id] = []
+            continue
+        is_list = ":" in text or (len(others) == 1 and others[0].isalpha())
+        cells = [cell.split(":") for cell in others[1:]] if is_list else [others]
+        try:
+            new = [(int(first), int(j), float(p)) for j, p in cells]
+        except ValueError:
+            problem = f"expected 'i j probability' or 'i base j:probability ...', not {text[:40]!r}"
+            raise InputError.at(path, line, problem) from None
+        if any(not (min(i, j) > 0 and max(i, j) < 10**6 and 0 <= p <= 1.0001) for i, j, p in new):
+            problem = "positions count from 1 to 999999, probabilities from 0 to 1"
+            raise InputError.at(path, line, problem)
+        rows.setdefault(id, []).extend(new)
+    return {id: np.array(own, np.float64).reshape(-1, 3) for id, own in rows.items()}

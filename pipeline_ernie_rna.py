@@ -1,0 +1,113 @@
+"""The pipeline "rna-secondary-structure": sequences in, dot-brackets and base pairs out.
+
+    pipe = pipeline("rna-secondary-structure", model="USER/NAME", trust_remote_code=True)
+    pipe("GGGGAAAACCCC")["dot_bracket"]  # ((((....))))
+
+It gives what `ernie-rna fold` gives, by the same code.
+"""
+
+from typing import Any
+
+from transformers import Pipeline
+
+from .configuration_ernie_rna import WITH_PAIR_HEAD
+from .structures_ernie_rna import (
+    MIN_LOOP,
+    MIN_STEM,
+    pair_probabilities,
+    predict_pairs,
+    solve_each,
+    to_dot_bracket,
+)
+
+# The nucleotide letters of the tokenizer's vocabulary.
+_LETTERS = frozenset("GAUCNYRSKWMDHVBXI")
+
+
+class RnaSecondaryStructurePipeline(Pipeline):
+    """Predicts which bases of RNAs pair, by a model with a head for that.
+
+    What it is called with is a sequence, a list of sequences, or a data set or generator of them;
+    T is U, and case does not matter. Each gives a dictionary::
+
+        sequence     its letters, in upper case and with U
+        dot_bracket  a character for each of them
+        pairs        for each pair its positions i and j, counted from 0, and its probability, as
+                     true as the model's card says its calibration is
+
+    Args, of the constructor or of a call:
+        min_loop: fewest bases between partners; 3 by default.
+        min_stem: fewest pairs that stack on one another; 2 by default.
+        pseudoknots: whether pairs may cross.
+        long: "full" computes sequences beyond the model's limit whole; "error" refuses them.
+
+    Raises:
+        ValueError: the model has no such head; a sequence is empty, too long or has a letter that
+            is no nucleotide code, or its structure cannot be computed.
+        TypeError: a sequence is no text.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        names = self.model.config.architectures or [type(self.model).__name__]
+        if not set(names) & set(WITH_PAIR_HEAD):
+            raise ValueError(
+                f"the model has no head for structures: it is {names[0]}, and this takes "
+                f"{' or '.join(WITH_PAIR_HEAD)}"
+            )
+
+    def _sanitize_parameters(self, long: str | None = None, **how: Any) -> tuple[Any, Any, Any]:
+        known = ("min_loop", "min_stem", "pseudoknots")
+        odd = [name for name in how if name not in known]
+        if odd:
+            raise TypeError(f"there is no argument {odd[0]!r}; there are long, {', '.join(known)}")
+        return {} if long is None else {"long": long}, {}, how
+
+    def preprocess(self, inputs: str, long: str = "error") -> dict[str, Any]:
+        if not isinstance(inputs, str):
+            raise TypeError(f"a sequence must be a text; got {inputs!r}")
+        sequence = inputs.upper().replace("T", "U")
+        odd = next((at for at, letter in enumerate(sequence) if letter not in _LETTERS), None)
+        if odd is not None:
+            raise ValueError(f"{inputs[odd]!r} at position {odd + 1} is no nucleotide code")
+        limit = self.model.config.max_position_embeddings - 2
+        if not sequence:
+            raise ValueError("a sequence is empty")
+        if len(sequence) > limit and long != "full":
+            raise ValueError(
+                f"a sequence has {len(sequence)} nt, and the model is made for {limit}; long='full'"
+                " computes it whole, and `ernie-rna fold --long window` by windows"
+            )
+        tokenizer: Any = self.tokenizer
+        return {"sequence": sequence, **tokenizer(sequence, return_tensors="pt")}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        texts = model_inputs.pop("sequence")  # in a batch a list of them
+        outputs = self.model(**model_inputs)
+        logits = outputs["pair_logits" if "pair_logits" in outputs else "logits"]
+        return {"sequence": texts, "map": logits}
+
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        min_loop: int = MIN_LOOP,
+        min_stem: int = MIN_STEM,
+        pseudoknots: bool = True,
+    ) -> dict[str, Any]:
+        sequence, config = model_outputs["sequence"], self.model.config
+        size = len(sequence)
+        logits = model_outputs["map"][:, :size, :size]  # without the padding
+        how: Any = {"threshold": config.pair_threshold, "min_loop": min_loop}
+        (contacts,) = solve_each(logits, [sequence], **how)
+        if isinstance(contacts, str):
+            raise ValueError(f"{sequence[:20]}… has no structure: {contacts}")
+        pairs = predict_pairs(contacts, min_stem=min_stem, pseudoknots=pseudoknots)
+        calibration = config.pair_calibration
+        (sure,) = pair_probabilities(
+            logits, [sequence], min_loop=min_loop, calibration=calibration
+        ).tolist()
+        return {
+            "sequence": sequence,
+            "dot_bracket": to_dot_bracket(pairs, size),
+            "pairs": [{"i": i, "j": j, "probability": sure[i][j]} for i, j in pairs],
+        }

@@ -1,0 +1,150 @@
+"""The pipeline for structures: what `fold` gives, from a folder with nothing of ours installed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import pipeline
+
+import ernie_rna
+from ernie_rna.model.configuration_ernie_rna import PIPELINE, ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForMaskedLM,
+    ErnieRnaForPreTraining,
+    ErnieRnaForSecondaryStructure,
+)
+from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.structures.fold import fold
+from tests.conftest import ROOT, lively
+
+pytestmark = pytest.mark.core
+TASK = PIPELINE[0]
+RNAS = ["GGGGGAAAACCCCCAU", "GCGCGAUUUUCGCGCA", "GGGcgaaaGCCC", "GGTTNNAAGGAACC"]
+HAS_MINI = (ROOT / "ernie_rna" / "mini" / "model.safetensors").is_file()
+
+
+@pytest.fixture
+def config(config):
+    return ErnieRnaConfig(**{**config.to_dict(), "pair_blocks": 1, "pair_calibration": [2, 1]})
+
+
+@pytest.fixture(params=[ErnieRnaForSecondaryStructure, ErnieRnaForPreTraining])
+def model(config, request):
+    return with_pairs(request.param(config))
+
+
+def with_pairs(model):
+    """Random logits that are far apart, so that some stand out."""
+    model = lively(model).eval()
+    with torch.no_grad():
+        model.pair_head.conv_out.weight *= 8
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    "options", [{}, {"min_loop": 0, "min_stem": 1}, {"min_stem": 1, "pseudoknots": False}]
+)
+def test_it_gives_what_fold_gives(model, batch_size, options):
+    pipe = pipeline(TASK, model=model, tokenizer=ErnieRnaTokenizer(model_max_length=256))
+    found = pipe(RNAS, batch_size=batch_size, **options)
+    if isinstance(model, ErnieRnaForPreTraining):  # The command loads the one head of a folder.
+        head = ErnieRnaForSecondaryStructure(model.config).eval()
+        head.load_state_dict(model.state_dict(), strict=False)
+        model = head
+    for one, expected in zip(
+        found, fold(RNAS, model, matrix="probabilities", **options), strict=True
+    ):
+        structure = expected.structure
+        assert one["sequence"] == structure.sequence.upper().replace("T", "U")
+        assert one["dot_bracket"] == structure.dot_bracket
+        assert [(pair["i"], pair["j"]) for pair in one["pairs"]] == structure.pairs
+        for pair in one["pairs"]:
+            p = expected.matrix[pair["i"], pair["j"]]
+            assert pair["probability"] == pytest.approx(p, abs=1e-5)
+    assert any(one["pairs"] for one in found) or "min_stem" not in options
+
+
+def test_generators_and_settings_of_the_constructor(config):
+    model = with_pairs(ErnieRnaForSecondaryStructure(config))
+    pipe = pipeline(TASK, model=model, tokenizer=ErnieRnaTokenizer(), min_stem=1)
+    alone = pipe(RNAS[0])
+    assert alone == pipe(RNAS[0], min_stem=1) != pipe(RNAS[0], min_stem=9)
+    assert next(iter(pipe(text for text in RNAS))) == alone
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("GGJ", {}, "'J' at position 3 is no nucleotide code"),
+        ("", {}, "a sequence is empty"),
+        (None, {}, "a sequence must be a text; got None"),
+        ("A" * 300, {}, "300 nt, and the model is made for 254; long='full'"),
+        ("A" * 10, {"min_lop": 1}, "there is no argument 'min_lop'; there are long, min_loop"),
+    ],
+)
+def test_what_is_refused(config, text, options, message):
+    pipe = pipeline(
+        TASK, model=ErnieRnaForSecondaryStructure(config), tokenizer=ErnieRnaTokenizer()
+    )
+    with pytest.raises((ValueError, TypeError), match=message):
+        pipe(text, **options)
+    assert pipe("A" * 300, long="full")["dot_bracket"] == "." * 300
+
+
+def test_a_model_without_a_head_is_refused(config):
+    with pytest.raises(ValueError, match="no head for structures: it is ErnieRnaForMaskedLM"):
+        pipeline(TASK, model=ErnieRnaForMaskedLM(config), tokenizer=ErnieRnaTokenizer())
+
+
+FOREIGN = """
+import sys
+from transformers import pipeline
+for turn in range(2):
+    pipe = pipeline(sys.argv[1], model=sys.argv[2 + turn], trust_remote_code=True)
+    found = pipe(sys.argv[4:], batch_size=2, min_stem=1)
+    pipe.model.save_pretrained(sys.argv[3])
+    pipe.tokenizer.save_pretrained(sys.argv[3])
+print([one["dot_bracket"] for one in found])
+assert "ernie_rna" not in sys.modules
+"""
+
+
+def test_a_saved_folder_has_it_without_the_library_and_so_has_what_is_saved_from_that(
+    model, tmp_path
+):
+    model.save_pretrained(tmp_path / "first")
+    ErnieRnaTokenizer(model_max_length=256).save_pretrained(tmp_path / "first")
+    (entry,) = json.loads((tmp_path / "first" / "config.json").read_text())[
+        "custom_pipelines"
+    ].items()
+    auto = "ForPreTraining" if isinstance(model, ErnieRnaForPreTraining) else ""
+    assert entry == (TASK, {"impl": PIPELINE[1], "pt": [f"AutoModel{auto}"], "type": "text"})
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN, TASK, tmp_path / "first", tmp_path / "second", *RNAS],
+        cwd=tmp_path,
+        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [one.structure.dot_bracket for one in fold(RNAS, tmp_path / "first", min_stem=1)]
+    assert done.stdout.strip() == str(expected)
+
+
+def test_only_a_head_for_pairs_has_it(config, tmp_path):
+    ErnieRnaForMaskedLM(config).save_pretrained(tmp_path)
+    assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
+    ErnieRnaForSecondaryStructure(config).ernie_rna.save_pretrained(tmp_path)
+    assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
+
+
+@pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")
+def test_mini_has_it_by_the_library():
+    pipe = pipeline(TASK, model=str(ernie_rna.mini()))
+    assert type(pipe.model) is ErnieRnaForSecondaryStructure
+    assert pipe("GGGGAAAACCCC")["dot_bracket"] == "((((....))))"
+    assert pipe.model.dtype == torch.float32

@@ -1,0 +1,278 @@
+"""The ensemble of an energy model beside a head's logits: formula, sources and neighbours."""
+
+import doctest
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
+from ernie_rna.options import OptionError
+from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.store import Store
+from ernie_rna.sequences.fasta import FastaRecord, InputError
+from ernie_rna.structures import prior as module
+from ernie_rna.structures.constraints import Constraints
+from ernie_rna.structures.fold import FoldTask, fold
+from ernie_rna.structures.formats.probabilities import read_probabilities
+from ernie_rna.structures.pairing_maps import NOT_SEEN
+from ernie_rna.structures.prior import Prior
+from ernie_rna.structures.reactivities import Probing
+from tests.conftest import lively
+
+needs_vienna = pytest.mark.skipif(
+    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
+)
+RNAS = {"hairpin": "GGGGAAAACCCC", "lower": "ggcatgaaaatgcc", "n": "GGNRAAAAYCCC", "g": "G"}
+WEIGHT, OFFSET, SLOPE, LINE = 0.4, 0.75, 0.5, (0.6, 0.3, -0.2)
+
+
+@pytest.fixture
+def config(config):
+    fitted = {"pair_prior": [WEIGHT, OFFSET], "pair_prior_calibration": list(LINE)}
+    sizes = {"pair_blocks": 1, "pair_calibration": [SLOPE, 1.0], "max_position_embeddings": 62}
+    return ErnieRnaConfig(**{**config.to_dict(), **sizes, **fitted})
+
+
+@pytest.fixture
+def head(config):
+    return lively(ErnieRnaForSecondaryStructure(config)).eval()
+
+
+def matrices(model, what="scores", rnas=RNAS, **options):
+    return {one.id: one.matrix for one in fold(rnas, model, matrix=what, **options)}
+
+
+def half(sequence):
+    """Each pair with a probability of a half, others with none."""
+    return np.full((len(sequence), len(sequence)), 0.5)
+
+
+def test_doctests():
+    assert doctest.testmod(module).failed == 0
+
+
+# ---------------------------------------------------------------------------------------------
+# The formula
+
+
+def ensemble(sequence):
+    """The probabilities of ViennaRNA, by its simplest call."""
+    import RNA
+
+    compound = RNA.fold_compound(sequence)
+    compound.pf()
+    upper = np.array(compound.bpp())[1:, 1:]
+    return upper + upper.T
+
+
+@needs_vienna
+@pytest.mark.parametrize("batch_tokens", [1, 4096])
+def test_logits_are_shifted_by_the_formula(head, batch_tokens):
+    plain = matrices(head)
+    for id, found in matrices(head, prior="vienna", batch_tokens=batch_tokens).items():
+        read = RNAS[id].upper().replace("T", "U").replace("R", "N").replace("Y", "N")
+        p = ensemble(read).clip(0.001, 0.999)
+        expected = plain[id] + WEIGHT * np.log(p / (1 - p)) + OFFSET
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_probabilities_are_by_the_line_over_both(head):
+    logits = matrices(head)
+    for id, found in matrices(head, "probabilities", prior=lambda s: 0.3 * half(s) / 0.5).items():
+        own = SLOPE * logits[id] + 1.0
+        expected = 1 / (1 + np.exp(-(LINE[0] * own + LINE[1] * np.log(0.3 / 0.7) + LINE[2])))
+        mine = found > 0
+        np.testing.assert_allclose(found[mine], expected[mine], atol=1e-6)
+    head.config.pair_prior_calibration = None
+    shifted = matrices(head, prior=half)
+    for id, found in matrices(head, "probabilities", prior=half).items():
+        mine = found > 0
+        expected = 1 / (1 + np.exp(-(SLOPE * shifted[id] + 1.0)))
+        np.testing.assert_allclose(found[mine], expected[mine], atol=1e-6)
+
+
+@needs_vienna
+def test_a_prior_finds_a_hairpin_that_the_head_does_not(head):
+    head.pair_head.conv_out.weight.data *= 0.0
+    rna = ["GGGGGGCGAAAGCCCCCC"]
+    (plain,), (found,) = (fold(rna, head, prior=one) for one in (None, "vienna"))
+    assert plain.structure.pairs == []
+    assert found.structure.dot_bracket == ".((((((....))))))."
+
+
+# ---------------------------------------------------------------------------------------------
+# What stands beside it
+
+
+@needs_vienna
+def test_reactivities_shift_both():
+    record = FastaRecord("hairpin", RNAS["hairpin"])
+    probing = Probing({"hairpin": [3.0] * 4 + [float("nan")] * 8})
+    plain, probed = (Prior("vienna", given).log_odds(record) for given in (None, probing))
+    assert probed[1, 10] < plain[1, 10] - 1
+    silent = Probing({"hairpin": [float("nan")] * 12})
+    np.testing.assert_array_equal(Prior("vienna", silent).log_odds(record), plain)
+
+
+@needs_vienna
+def test_reactivities_prior_and_constraints_add_up(head):
+    values = {"hairpin": [0.5] * 12}
+    shift = (
+        matrices(
+            head,
+            rnas=RNAS | {},
+            reactivities=values
+            | {id: [float("nan")] * len(text) for id, text in RNAS.items() if id != "hairpin"},
+        )["hairpin"]
+        - matrices(head)["hairpin"]
+    )
+    rnas = {"hairpin": RNAS["hairpin"]}
+    both = matrices(head, rnas=rnas, reactivities=values, prior="vienna")["hairpin"]
+    v = Prior("vienna", Probing(values)).log_odds(FastaRecord("hairpin", RNAS["hairpin"]))
+    plain = matrices(head, rnas=rnas)["hairpin"]
+    np.testing.assert_allclose(both, plain + shift + WEIGHT * v + OFFSET, atol=2e-4)
+    how = {"reactivities": values, "prior": "vienna", "constraints": {"hairpin": "x" + "." * 11}}
+    (found,) = fold(rnas, head, matrix="scores", **how)
+    assert (found.matrix[0] == NOT_SEEN).all()
+    assert 0 not in {base for pair in found.structure.pairs for base in pair}
+
+
+@needs_vienna
+def test_vienna_knows_the_constraints():
+    record = FastaRecord("hairpin", RNAS["hairpin"])
+    texts = {"hairpin": "xx.........."}
+    found = Prior("vienna", None, Constraints(texts, 3)).log_odds(record)
+    assert found[0].max() == found[1].max() == found.min()
+    assert Prior("vienna").log_odds(record)[0].max() > 0
+    # That a base must pair, where it cannot, leaves the ensemble whole.
+    lone = Constraints({"hairpin": "....|......."}, 3)
+    assert np.isfinite(Prior("vienna", None, lone).log_odds(record)).all()
+
+
+def test_what_no_window_sees_stays_apart(head):
+    long = {"long": "GGCAU" * 24}
+    found = matrices(head, rnas=long, prior=half, long="window", overlap=30)["long"]
+    plain = matrices(head, rnas=long, long="window", overlap=30)["long"]
+    apart = plain == NOT_SEEN
+    assert apart.any()
+    assert (found[apart] < NOT_SEEN / 2).all()
+    np.testing.assert_allclose(found[~apart], plain[~apart] + OFFSET, atol=1e-4)
+
+
+def test_without_vienna_the_extra_is_named(head, monkeypatch):
+    monkeypatch.setitem(sys.modules, "RNA", None)
+    with pytest.raises(ImportError, match=r'--prior vienna.*pip install "ernie-rna\[vienna\]"'):
+        fold(RNAS, head, prior="vienna")
+
+
+def test_a_head_without_weights_and_scores_without_a_head(head):
+    with pytest.raises(ValueError, match="--prior is added to the logits of a head for structures"):
+        list(fold(RNAS, head.ernie_rna, prior=half))
+    head.config.pair_prior = None
+    with pytest.raises(ValueError, match=r"pair_prior in config.json: scripts/calibrate_pairs.py"):
+        list(fold(RNAS, head, prior=half))
+
+
+@pytest.mark.parametrize("made", [lambda s: half(s)[:2], lambda s: 3 * half(s), lambda s: -half(s)])
+def test_a_function_that_gives_no_probabilities(head, made):
+    with pytest.raises(InputError, match="hairpin has 12 nt, and its prior is a matrix"):
+        list(fold({"hairpin": RNAS["hairpin"]}, head, prior=made))
+    with pytest.raises(OptionError, match="prior must be vienna, a file, a folder or a function"):
+        fold(RNAS, head, prior=3)
+
+
+def test_the_prior_is_part_of_what_a_run_depends_on(head, tmp_path, monkeypatch):
+    def dies(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", dies)
+        with pytest.raises(KeyboardInterrupt):
+            fold(RNAS, head, tmp_path / "o.dbn", progress=False)
+    for changed in ({"prior": half}, {"constraints": {"g": "x"}}, {"pseudoknots": False}):
+        with pytest.raises(OutputError, match=f"differs: settings.{next(iter(changed))}"):
+            fold(RNAS, head, tmp_path / "o.dbn", progress=False, **changed)
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+
+
+LINEAR = "1 12 0.9\n2 11 8.0e-01\n\n"
+POSTERIORS = "1 G 12:0.9\n2 G 11:0.8\n3 G\n12 C\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hairpin.bpp", LINEAR),
+        ("hairpin.txt", f"# of a program\n{LINEAR}"),
+        ("hairpin.posteriors", POSTERIORS),
+        ("all.bpp", f">other\n1 4 0.5\n>hairpin a description\n{LINEAR}"),
+    ],
+)
+def test_files_of_other_programs(head, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    rnas = {"hairpin": RNAS["hairpin"]}
+    p = np.full((12, 12), 0.001)
+    for i, j, value in ((0, 11, 0.9), (1, 10, 0.8)):
+        p[i, j] = p[j, i] = value
+    expected = matrices(head, rnas=rnas)["hairpin"] + WEIGHT * np.log(p / (1 - p)) + OFFSET
+    for path in (tmp_path / name, tmp_path):
+        found = matrices(head, rnas=rnas, prior=path)["hairpin"]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_matrices_that_fold_wrote(head, tmp_path):
+    fold(RNAS, head, tmp_path / "p.npz", matrix="probabilities", progress=False)
+    with np.load(tmp_path / "p.npz") as written:
+        by_function = {text: written[id] for id, text in RNAS.items()}
+    found = matrices(head, prior=tmp_path / "p.npz")
+    for id, text in RNAS.items():
+        rnas = {id: text.upper().replace("T", "U")}
+        expected = matrices(head, rnas=rnas, prior=lambda _, m=by_function[text]: m)
+        np.testing.assert_allclose(found[id], expected[id], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.bpp", "1 2\n", "x.bpp: line 1: expected 'i j probability' or"),
+        ("x.bpp", "1 2 0.5\n1 two 0.5\n", "x.bpp: line 2: expected"),
+        ("x.bpp", "0 2 0.5\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
+        ("x.bpp", "1 2 1.5\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
+        ("x.bpp", "1 2 nan\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
+        ("x.bpp", f"1 {10**30} 0.5\n", "positions count from 1 to 999999, probabilities from 0"),
+        ("x.npz", "no zip", "x.npz: damaged, or no .npz file of matrices"),
+        ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a is there already"),
+        ("x.ps", "", "--prior must be vienna, or a file with the extension .bpp, .txt"),
+    ],
+)
+def test_files_that_are_none(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_probabilities(tmp_path / name)
+
+
+def test_what_does_not_fit_is_told(head, tmp_path, monkeypatch):
+    (tmp_path / "hairpin.bpp").write_text("1 13 0.5\n")
+    with pytest.raises(InputError, match="hairpin has 12 nt, and its prior names base 13"):
+        list(fold({"hairpin": RNAS["hairpin"]}, head, prior=tmp_path))
+    monkeypatch.setattr(FoldTask, "load", None)
+    with pytest.raises(InputError, match="no probabilities of lower in the files of --prior"):
+        fold(RNAS, head, prior=tmp_path)
+    (tmp_path / "copy.bpp").write_text(">hairpin\n1 2 0.5\n")
+    with pytest.raises(InputError, match="two files have probabilities of the same id"):
+        Prior(tmp_path)
+
+
+def test_the_name_is_of_all_that_counts(tmp_path):
+    names = set()
+    for text in ("1 12 0.9\n", "1 12 0.8\n", "1 11 0.9\n"):
+        (tmp_path / "a.bpp").write_text(text)
+        names.add(Prior(tmp_path / "a.bpp").name)
+    assert len({*names, Prior(half).name}) == 4
+    assert Prior(half).name == f"{__name__}.half"
