@@ -90,6 +90,7 @@ IMPLEMENTATIONS = {
         "sdpa without oneDNN": Implementation(context=without_onednn),
         "eager": Implementation("eager"),
         "recompute": Implementation(score_memory="recompute"),
+        "int8": Implementation(int8=True),
         "bfloat16": Implementation(dtype=torch.bfloat16),
         "autocast bfloat16": Implementation(context=partial(torch.autocast, "cpu", torch.bfloat16)),
         **PEERS,

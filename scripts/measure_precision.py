@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ernie_rna.run.loading import load_model, tokenize
+from ernie_rna.run.loading import load_model, quantize_layers, tokenize
 from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import read_fasta
 from scripts.measuring import Implementation, evenly, print_table
@@ -30,6 +30,7 @@ PRECISIONS = {
     "float32": (torch.float32, False),
     "bfloat16": (torch.bfloat16, False),
     "autocast bfloat16": (torch.float32, True),
+    "int8": (torch.float32, False),
 }
 
 
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (dtype, autocast) in PRECISIONS.items():
         rounded: Any = copy.deepcopy(model)
         rounded.to(dtype)
+        if name == "int8":
+            quantize_layers(rounded)
         found = [hidden_states(rounded, sequence, autocast) for sequence in sequences]
         errors[name] = layer_errors(found, exact)
         cosines.append(min(map(cosine, found, exact)))

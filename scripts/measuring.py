@@ -37,6 +37,7 @@ class Implementation:
         score_memory: of ours, see ErnieRnaConfig.
         context: what it runs in.
         compiled: mode of torch.compile; None does not compile.
+        int8: whether its products are computed in int8, on a CPU.
     """
 
     attention: str = "sdpa"
@@ -45,6 +46,7 @@ class Implementation:
     score_memory: str = "carry"
     context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     compiled: str | None = None
+    int8: bool = False
 
     def build(self, train: bool = False, device: str = "cpu") -> Any:
         """The model, with a language-model head if it is to be trained."""
@@ -56,6 +58,8 @@ class Implementation:
         with torch.device(device):
             model = kind._from_config(config, attn_implementation=self.attention)
         model = model.to(device, self.dtype).train(train)
+        if self.int8:
+            importlib.import_module("ernie_rna.run.loading").quantize_layers(model)
         if self.compiled is None:
             return model
         return torch.compile(model, dynamic=False, mode=self.compiled)

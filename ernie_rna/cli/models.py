@@ -242,7 +242,7 @@ def _print_published(found: dict[str, Any], bar: float) -> bool:
 
 _LENGTHS = (100, 1022, 4000, 16000)
 # Extras that gather others, or that only who works on this package needs.
-_NO_USERS = {"all", "demo", "bench", "browser", "dev"}
+_NO_USERS = {"all", "demo", "bench", "browser", "dev", "docs"}
 # What `weights_origin` of a configuration means.
 _ORIGINS = {
     None: "not stated",
@@ -353,7 +353,7 @@ def _machine(device: Any) -> Iterator[tuple[str, str]]:
     from ernie_rna.model.modeling_ernie_rna import free_memory
 
     yield "system", f"{platform.system()} {platform.machine()}"
-    yield "threads of torch", str(torch.get_num_threads())
+    yield "threads of torch", f"{torch.get_num_threads()}; small batches take fewer"
     for index in range(torch.cuda.device_count()):
         yield f"cuda:{index}", torch.cuda.get_device_name(index)
     yield f"free memory, {device.type}", _gigabytes(free_memory(device))
