@@ -618,7 +618,7 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
         "read structures off the attention scores of this layer, whether or not the model has a "
         "head for structures: 0 is the projected pairing scores, -1 the last layer, the default "
         "without such a head",
-        check=lambda value: None if isinstance(value, Integral) else "must be a whole number",
+        check=whole(),
         metavar="L",
     )
     head: int | None = option(

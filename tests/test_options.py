@@ -116,7 +116,9 @@ def test_checks(check, good, bad, problem):
 
 
 def test_what_is_recorded_is_as_json_gives_it_back():
-    assert RunOptions(batch_tokens=7, threads=2).recorded() == {"long": "error", "unknown": "error"}
+    recorded = RunOptions(batch_tokens=7, threads=2, long="full").recorded()
+    assert recorded["long"] == "full"
+    assert {*recorded} == {"long", "unknown", "degap", "keep_letters", "quantize"}
 
     @dataclass(frozen=True, kw_only=True)
     class Some(Options):

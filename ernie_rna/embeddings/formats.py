@@ -484,7 +484,7 @@ def _open_table(path: Path) -> _Opened:
         def blocks() -> Iterator[_Block]:
             while some := list(islice(rows, _at_once(names))):
                 values = np.array([row[2:] for row in some], np.float32)
-                vectors = np.split(values, len(names), axis=1)
+                vectors = np.split(values.reshape(-1, len(header) - 2), len(names), axis=1)
                 lengths = [int(row[1]) for row in some]
                 yield [row[0] for row in some], lengths, dict(zip(names, vectors, strict=True))
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -285,31 +284,3 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain(tmp_path):
     left = {"in.fasta", "twice.fasta", "in.csv", "bad.csv", "pretrain.pt", "commands.txt"}
     left |= {"there.tsv", "there.npz", "model", "unconverted"}
     assert {path.name for path in tmp_path.iterdir()} == left
-
-
-REMOTE_CODE = """
-from transformers import AutoModel
-
-model = AutoModel.from_pretrained("model", trust_remote_code=True)
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-assert not isinstance(model, ErnieRnaModel)
-from ernie_rna.embeddings.embed import embed
-print(next(embed(["GGGGAAAACCCC"], model))["mean"].shape)
-"""
-
-
-def test_the_library_takes_models_of_remote_code(tmp_path):
-    from tests.golden_folder import write_golden_folder
-
-    write_golden_folder(tmp_path / "model")
-    environment = {**ENVIRONMENT, "HF_HOME": str(tmp_path / "hub")}
-    done = subprocess.run(
-        [sys.executable, "-c", REMOTE_CODE],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "(48,)\n"
-    assert Path(tmp_path / "hub").exists()

@@ -280,8 +280,8 @@ def test_other_files_are_refused(tmp_path):
         read_metadata(tmp_path / "out.npz")
     with pytest.raises(FileNotFoundError):
         list(read_embeddings(tmp_path / "nowhere.npz"))
-    with pytest.raises(ValueError, match=r"out\.csv: the extension must be one of"):
-        list(read_embeddings(tmp_path / "out.csv"))
+    with pytest.raises(ValueError, match=r"out\.txt: the extension must be one of"):
+        list(read_embeddings(tmp_path / "out.txt"))
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_hdf5_without_checksums(write, tmp_path):
         (b"{}", InputError),
         (b'{"shards": []}', InputError),
         (b'{"shards": [{"file": "../a.safetensors"}]}', InputError),
-        (b'{"shards": [{"file": "a.csv"}]}', InputError),
+        (b'{"shards": [{"file": "a.txt"}]}', InputError),
         (b'{"shards": [{"file": "out-3.safetensors"}]}', FileNotFoundError),
     ],
 )

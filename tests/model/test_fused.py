@@ -19,6 +19,7 @@ from tests.model.test_attention import gradient_error, outcome, padded_ids, vari
 needs_triton = pytest.mark.skipif(fused_ernie_rna.triton is None, reason="needs Triton")
 
 
+@pytest.mark.slow
 @needs_triton
 def test_in_the_interpreter():
     """All of `fused_in_interpreter`, which needs a process whose Triton interprets."""

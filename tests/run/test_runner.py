@@ -110,7 +110,7 @@ def names(folder):
     "extension",
     [
         "safetensors",
-        "h5",
+        pytest.param("h5", marks=pytest.mark.slow),
         pytest.param("npz", marks=pytest.mark.slow),
         pytest.param("parquet", marks=pytest.mark.slow),
         pytest.param("tsv", marks=pytest.mark.slow),

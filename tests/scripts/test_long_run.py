@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_every_run_ends_in_the_same_bytes():
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("forks processes and counts their files as Linux does")

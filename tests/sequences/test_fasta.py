@@ -266,7 +266,7 @@ def test_gaps_that_are_read_as_unknown_letters_count(read):
     ],
 )
 def test_structures_below_sequences_are_passed_over(read, below):
-    with pytest.warns(UserWarning, match="structures below 1 sequences .* first below one"):
+    with pytest.warns(UserWarning, match="structures below 1 of the sequences .* first below one"):
         assert read(PLAIN.replace(b">two", below + b">two")) == RECORDS
 
 
