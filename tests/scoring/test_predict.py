@@ -240,7 +240,8 @@ def test_the_columns_of_a_table_are_kept(folder, capsys):
     run(capsys, "in.csv", "-m", "token-classification", "-o", "b.tsv", "--label-column", "bases")
     rows = read("b.tsv")
     assert [*rows[0]][:5] == ["name", "note", "label", "several", "a"]
-    assert [row["base"] for row in rows] == list("".join(SEQUENCES.values()))
+    letters = "".join(SEQUENCES.values()).upper().replace("T", "U")
+    assert [row["base"] for row in rows] == list(letters)
     assert [row["name"] for row in rows] == ["one"] * 12 + ["two"] * 5 + ["three"]
 
 
