@@ -104,6 +104,11 @@ def _write_lines(
     file.write(text if isinstance(text, str) else "".join(text))
 
 
+def _room_for(path: str) -> contextlib.AbstractContextManager[None]:
+    """An OutputError with the way out where the disk is full; a stream is not resumed."""
+    return full_disk_explained(describe([path]), _MAKE_ROOM * (path != STANDARD_OUTPUT))
+
+
 class Task(ABC, Generic[Result]):
     """What is computed of sequences. Made of options, then given a model.
 
@@ -184,7 +189,7 @@ class Task(ABC, Generic[Result]):
         with contextlib.ExitStack() as stack:
             writers = {}
             for output in outputs:
-                stack.enter_context(full_disk_explained(describe([output.path]), _MAKE_ROOM))
+                stack.enter_context(_room_for(output.path))
                 assert output.open is not None
                 writers[output.path] = stack.enter_context(output.open(output.path))
             for result in results:
@@ -198,7 +203,7 @@ class Task(ABC, Generic[Result]):
             return
         for path, write in writers.items():
             try:
-                with full_disk_explained(describe([path]), _MAKE_ROOM):
+                with _room_for(path):
                     write(result)
             except ValueError as error:
                 yield f"{self.id_of(result)} is not in {describe([path])}: {error}"
