@@ -35,6 +35,8 @@ def _register_tokenizer(auto: Any) -> None:
 
 def _register_models(auto: Any) -> None:
     configuration, modeling = _module("configuration"), _module("modeling")
+    if not hasattr(modeling, "ErnieRnaForPreTraining"):
+        return  # Its own import, which ends with this, has made transformers 4.x import `auto`.
     for auto_class, place in configuration.AUTO_MAP.items():
         module, _, name = place.partition(".")
         if module == "modeling_ernie_rna":
@@ -45,6 +47,12 @@ def _register_models(auto: Any) -> None:
             model = models if len(models) > 1 else models[0]
             config = configuration.ErnieRnaConfig
             getattr(auto, auto_class).register(config, model, exist_ok=True)
+
+
+def _register_models_at_last(modeling: ModuleType) -> None:
+    auto = sys.modules.get("transformers.models.auto.modeling_auto")
+    if auto is not None:
+        _register_models(auto)
 
 
 def _register_pipeline(pipelines: Any) -> None:
@@ -60,12 +68,13 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"ernie_rna.model.{name}_ernie_rna")
 
 
-# Module of transformers -> what to do once it is there.
+# Module -> what to do once it is there.
 _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.tokenization_auto": _register_tokenizer,
     "transformers.models.auto.modeling_auto": _register_models,
     "transformers.pipelines": _register_pipeline,
+    "ernie_rna.model.modeling_ernie_rna": _register_models_at_last,
 }
 
 
