@@ -314,14 +314,14 @@ def test_missing_predictions_are_left_out_on_request(structures, capsys):
     assert "--missing skip" in errors
     output, errors = run(capsys, "evaluate", "predicted.dbn", "known", "--missing", "skip")
     assert "warning: 1 of 2 sequences have no prediction and are left out: b" in errors
-    assert "means over 1 sequences" in output
+    assert "means over 1 sequence" in output
     assert output.splitlines()[-1].split()[1:4] == ["0.5000"] * 3
 
 
 def test_sequences_without_a_pair_on_either_side_are_counted(structures, capsys):
     write_structures(Path("empty.dbn"), [Structure("c", "GAAAC", [])])
     output, _ = run(capsys, "evaluate", "predicted.dbn", "empty.dbn")
-    assert "without a pair on either side, which scores 1: 1 (predicted)" in output
+    assert "no pair on either side, which scores 1: 1 (predicted)" in output
     assert "either side" not in run(capsys, "evaluate", "all.dbn", "known")[0]
 
 
