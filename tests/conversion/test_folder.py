@@ -153,7 +153,7 @@ def test_the_card_of_multimolecule_states_its_licence(conversion):
 def test_a_card_names_task_input_and_output():
     card = model_card(read("secondary_structure"))
     assert "| task | secondary structure" in card
-    assert "read off it (A-U 2, G-C 3, G-U 0.8)" in card
+    assert "computed from it (A-U 2, G-C 3, G-U 0.8)" in card
     assert "attention scores of head 5" in card
     assert "--pairing-scores zero" in card
     zero = model_card(read("secondary_structure", "zero"))
