@@ -274,7 +274,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _check_without_reference(args: argparse.Namespace) -> None:
     if args.reactivity is None:
-        raise ValueError("nothing to compare with: name REF, the known structures, or --reactivity")
+        raise ValueError("name REF, the known structures, or --reactivity to compare with")
     for name in ("with_mfe", "with_prior", "by", "groups"):
         if getattr(args, name):
             option = name.replace("_", "-")
@@ -310,7 +310,7 @@ def _groups(
         if labels is not None:
             groups += by_label(evaluations, labels, column)
         elif args.by:
-            raise ValueError(f"{args.reference} is no table with a column {column!r}")
+            raise ValueError(f"{args.reference} is not a table with a column {column!r}")
     return groups
 
 

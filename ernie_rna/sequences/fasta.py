@@ -267,7 +267,7 @@ def parse_fasta(
         yield _record(header, lines, below)
     if below:
         _warn_once(
-            f"{name}: structures below {len(below)} sequences are passed over, the first below "
+            f"{name}: structures below {len(below)} sequences are ignored, the first below "
             f"{below[0]}"
         )
 
