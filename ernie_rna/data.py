@@ -24,7 +24,7 @@ def mini() -> Path:
     folder = _HERE / MINI
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(
-            f"the model {MINI!r} is not in this installation ({folder}): install ernie-rna anew, "
+            f"the model {MINI!r} is not in this installation ({folder}): reinstall ernie-rna, "
             "or name another model, such as a folder that `ernie-rna convert` wrote"
         )
     return folder
@@ -41,5 +41,5 @@ def examples() -> Path:
         if all((folder / file).is_file() for file in EXAMPLE_FILES):
             return folder
     raise FileNotFoundError(
-        f"the example RNAs are not in this installation ({_HERE}): install ernie-rna anew"
+        f"the example RNAs are not in this installation ({_HERE}): reinstall ernie-rna"
     )

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, TypeVar
 Check = Callable[[Any], str | None]
 
 MOST_THREADS = 1024  # torch dies of more than a system can start
-MODEL_HELP = "folder or Hub id of the model; mini is the small one that comes with ernie-rna"
+MODEL_HELP = "folder or Hub id of a model; mini is the small model that comes with ernie-rna"
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 POOLINGS = ("token", "cls", "mean")
 MASK_PAIRINGS = ("inference", "pretraining")
@@ -283,23 +283,23 @@ class ModelOptions(Options, group=_COMPUTING):
 
     dtype: str | None = option(
         None,
-        "type that is computed in; by default float32, or that of a model that is given itself",
+        "dtype of the computation; defaults to float32, or in Python to that of a loaded model",
         choices=("float32", "bfloat16", "float16"),
     )
     device: str | None = option(
         None,
-        "device of torch: cpu, cuda, cuda:1, ...; by default cuda where there is one, else cpu",
+        "torch device: cpu, cuda, cuda:1, ...; defaults to cuda if there is a GPU, else cpu",
         check=_device,
         metavar="NAME",
     )
     threads: int | None = option(
         None,
-        "threads on a CPU; by default torch decides",
+        "CPU threads; by default as many as the size of the batches keeps busy",
         check=whole(1, MOST_THREADS),
     )
     attention: str | None = option(
         None,
-        "implementation of the attention; by default sdpa",
+        "attention implementation; defaults to sdpa",
         choices=("sdpa", "eager"),
     )
     revision: str | None = option(None, "branch, tag or commit of a model on the Hub")
@@ -413,52 +413,51 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
 
     long: str = option(
         "error",
-        "what to do with sequences over the model's 1022 nt: error refuses them, full computes "
-        "them whole, beyond what the model is made for",
+        "sequences longer than the model's 1022 nt: error refuses them, full computes each as a "
+        "whole, although the model was not trained on such lengths",
         choices=("error", "full"),
         recorded=True,
     )
     unknown: str = option(
         "error",
-        "what to do with letters that are no nucleotide codes: error refuses them, unk reads them "
-        "as <unk>, and gaps as well, so that positions are those of the input",
+        "letters that are not nucleotide codes: error refuses them, unk reads them and gaps as "
+        "<unk>, so positions are those of the input",
         choices=("error", "unk"),
         recorded=True,
     )
     quantize: str | None = option(
         None,
-        "have the encoder's products computed in int8 on a CPU, faster than float32 and a little "
-        "less exact: see docs/benchmarks.md",
+        "compute the encoder's matrix products in int8 on a CPU: faster than float32 and slightly "
+        "less exact, see docs/benchmarks.md",
         choices=("int8",),
         group=_COMPUTING,
         recorded=True,
     )
     degap: bool = option(
         False,
-        "take the gaps of aligned sequences out, in FASTA, Stockholm or Clustal; positions are "
-        "those without them",
+        "remove the gaps of aligned sequences (FASTA, Stockholm or Clustal); positions count "
+        "without gaps",
         flag=("--degap", True),
         recorded=True,
     )
     keep_letters: bool = option(
         False,
-        "write the letters of sequences as they are in the input; by default upper case, and U "
-        "for T",
+        "write sequences with the letters of the input; by default in upper case with U for T",
         flag=("--keep-letters", True),
         recorded=True,
     )
     batch_tokens: int | None = option(
         None,
-        "tokens computed at once, padding included; more takes more memory; by default 2048 on a "
-        "CPU, else 16384",
+        "tokens in a batch, padding included; larger batches take more memory; defaults to 2048 "
+        "on a CPU, else 16384",
         check=whole(1),
         group=_COMPUTING,
     )
     part: str | None = option(
         None,
-        "compute this part of the work, while other processes compute the others into the same "
-        "output: I/N is the I-th of N; by default RANK and WORLD_SIZE of torchrun, or the "
-        "variables of a SLURM array, say so; 1/1 computes all",
+        "compute part I of N; other processes compute the other parts of the same output; by "
+        "default read from RANK and WORLD_SIZE (torchrun) or the variables of a SLURM array; 1/1 "
+        "computes all",
         check=_part,
         metavar="I/N",
         group=_COMPUTING,
@@ -466,7 +465,7 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
 
     dry_run: bool = option(
         False,
-        "only tell how long it will take and how much memory, by a few batches of the input",
+        "compute a few batches, print the time, memory and output size of the whole run, and stop",
         flag=("--dry-run", True),
         group=_COMPUTING,
     )
@@ -492,14 +491,15 @@ class WindowOptions(RunOptions, group="the input"):
 
     long: str = option(
         "error",
-        "what to do with sequences over the model's 1022 nt: error refuses them, window takes "
-        "overlapping windows of them, full computes them whole, beyond what the model is made for",
+        "sequences longer than the model's 1022 nt: error refuses them, window computes "
+        "overlapping windows, full computes each as a whole, although the model was not trained "
+        "on such lengths",
         choices=("error", "window", "full"),
         recorded=True,
     )
     overlap: int = option(
         256,
-        "nucleotides that neighbouring windows share at least",
+        "fewest nucleotides that neighbouring windows share",
         check=whole(0),
         metavar="NT",
     )
@@ -531,8 +531,8 @@ class EmbedOptions(WindowOptions, group="what is written"):
 
     layers: Sequence[int] | None = option(
         (-1,),
-        "layers whose vectors are written: 0 is the embedding output, -1 the last layer, all (in "
-        "Python None) every one; write --layers=-1,-2 where it begins with a minus",
+        "layers to write: 0 is the embedding output, -1 the last layer, all (None in Python) "
+        "every layer; if the list begins with a minus, write --layers=-1,-2",
         check=lambda values: None if values is None else _layers(values),
         parse=parse_layers,
         metavar="L,L",
@@ -547,16 +547,16 @@ class EmbedOptions(WindowOptions, group="what is written"):
     )
     shard_bytes: int = option(
         1 << 30,
-        "size from which a .safetensors output is written in shards",
+        "size above which a .safetensors output is written as shards",
         check=whole(1),
         metavar="BYTES",
     )
 
 
 PAIRING_SCORES_HELP = (
-    "the potential of two bases to pair that the first layer adds: sequence reads it off the "
-    "sequence as in pretraining, zero is zero everywhere as in the authors' script for "
-    "structures; by default what the model's config.json says"
+    "pairing scores that the first layer adds: sequence computes them from the sequence, as in "
+    "pretraining; zero sets all to 0, as the authors' script for structures does; defaults to "
+    "the setting in the model's config.json"
 )
 
 
@@ -569,7 +569,7 @@ class HeadOptions(RunOptions):
     )
 
 
-_READ_OFF = "what structures are read off"
+_READ_OFF = "how structures are predicted"
 _PROBING = "chemical probing"
 _UNLESS_GIVEN: dict[str, Any] = {"min_loop": 3, "min_stem": 2}
 _AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0, "min_stem": 1}
@@ -581,7 +581,7 @@ class ProbingOptions(Options, group=_PROBING):
 
     probe: str = option(
         "shape",
-        "the reagent: shape tells of every base, dms of A and C alone",
+        "reagent: shape has data for every base, dms for A and C only",
         choices=("shape", "dms"),
     )
     reactivity_slope: float = option(
@@ -611,20 +611,20 @@ def _prior(value: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
-    """Of `structures.fold`: what structures are read off, and how."""
+    """Of `structures.fold`: how structures are predicted."""
 
     layer: int | None = option(
         None,
-        "read structures off the attention scores of this layer, whether or not the model has a "
-        "head for structures: 0 is the projected pairing scores, -1 the last layer, the default "
-        "without such a head",
+        "predict structures from the attention scores of this layer, even if the model has a "
+        "structure head: 0 is the projected pairing scores, -1 the last layer; without a structure "
+        "head the default is -1",
         check=whole(),
         metavar="L",
     )
     head: int | None = option(
         None,
-        "read structures off the attention scores of this head, counted from 0, whether or not "
-        "the model has a head for structures; 5, as the authors do, is the default without one",
+        "predict structures from the attention scores of this attention head, counted from 0, even "
+        "if the model has a structure head; without one the default is 5, as the authors use",
         check=whole(0),
         metavar="H",
     )
@@ -635,22 +635,22 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
     )
     min_loop: int | None = option(
         None,
-        "fewest bases between partners; by default 3, the shortest hairpin of a real RNA",
+        "fewest bases between the two of a pair; defaults to 3, the shortest real hairpin loop",
         check=whole(0),
         metavar="NT",
         recorded=True,
     )
     min_stem: int | None = option(
         None,
-        "fewest pairs that stack on one another; by default 2; 1 takes single ones too",
+        "fewest stacked pairs in a stem; defaults to 2; 1 keeps lone pairs",
         check=whole(1),
         metavar="PAIRS",
         recorded=True,
     )
     pseudoknots: bool = option(
         True,
-        "whether pairs may cross: no leaves out those that cross the largest set without "
-        "crossings; yes by default",
+        "whether pairs may cross; no removes the pairs that cross the largest nested set; the "
+        "default is yes",
         check=lambda value: None if isinstance(value, bool) else "must be True or False",
         parse=parse_yes,
         metavar="yes|no",
@@ -659,28 +659,28 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
     )
     prior: str | os.PathLike[str] | Callable[[str], Any] | None = option(  # noqa: RUF009
         None,
-        "what else says how likely pairs are, added to the logits of a head for structures with "
-        "the weights in its config.json: vienna, the ensemble of ViennaRNA (extra vienna); or a "
-        "file or folder of base-pair probabilities, as LinearPartition, EternaFold and fold "
-        "--matrix write them; in Python also a function of a sequence that gives a matrix",
+        "base-pair probabilities to add to the logits of a structure head, with the weights in "
+        "its config.json: vienna, ViennaRNA's ensemble (extra vienna); or a file or folder written "
+        "by LinearPartition, EternaFold or fold --matrix; in Python also a function that maps a "
+        "sequence to a matrix",
         check=_prior,
         metavar="vienna|FILE",
         group=_READ_OFF,
     )
     as_authors: bool = option(
         False,
-        "take what the authors' script has: pairing_scores zero, min_loop 0, min_stem 1",
+        "use the authors' settings: pairing_scores zero, min_loop 0, min_stem 1",
         flag=(
             "--as-authors",
             True,
-            "what the authors' script has: --pairing-scores zero --min-loop 0 --min-stem 1",
+            "use the authors' settings: --pairing-scores zero --min-loop 0 --min-stem 1",
         ),
     )
     matrix: str | None = option(
         None,
-        "matrix of each sequence: the contacts after the optimisation (those of pairs are above "
-        "0.5), the symmetric scores or logits that they come from, or the probabilities of pairs; "
-        "of an .npz output, contacts by default",
+        "matrix of each sequence in an .npz output: the contacts after the optimisation (above "
+        "0.5 for pairs), the symmetric scores or logits before it, or the probabilities of pairs; "
+        "defaults to contacts",
         choices=("contacts", "scores", "probabilities"),
         recorded=True,
     )
@@ -709,8 +709,8 @@ class EvaluateOptions(Options):
 
     missing: str = option(
         "error",
-        "known structures without a prediction: error refuses them, skip leaves them out, unpaired "
-        "scores them as structures without pairs",
+        "known structures without a prediction: error refuses them, skip ignores them, unpaired "
+        "scores the prediction as a structure without pairs",
         choices=("error", "skip", "unpaired"),
     )
     predicted_column: str = option(
@@ -727,29 +727,28 @@ class MutateOptions(RunOptions):
 
     mask_pairing: str = option(
         "inference",
-        "how <mask> pairs in the first layer: inference, with nothing (score 0), as when the "
-        "authors run the trained model; pretraining, with score -1 on its row and column, the "
-        "others read off the unmasked sequence",
+        "pairing scores of <mask>: inference is 0, as in the authors' scripts; pretraining is -1 "
+        "on its row and column, with all other scores from the unmasked sequence",
         choices=MASK_PAIRINGS,
         recorded=True,
     )
     vocabulary: str = option(
         "nucleotides",
-        "what probabilities are normalised over: nucleotides, A, C, G and U, or all tokens, as in "
-        "pretraining; the effects are the same",
+        "tokens over which probabilities are normalised: nucleotides is A, C, G and U; all is all "
+        "tokens, as in pretraining; the effects are the same",
         choices=("nucleotides", "all"),
         recorded=True,
     )
     masked: bool = option(
         True,
-        "whether each position is masked when it is asked about, a pass for each nucleotide; False "
-        "reads all positions off one pass over the unmasked sequence, but the model then sees the "
-        "letter that it is asked about",
+        "whether to mask each position in turn, which takes a pass for each nucleotide; False "
+        "scores all positions in one pass over the unmasked sequence, in which the model sees the "
+        "letter that it predicts",
         flag=(
             "--unmasked",
             False,
-            "read all positions off one pass over the unmasked sequence: L times cheaper, but the "
-            "model sees the letter that it is asked about",
+            "score all positions in one pass over the unmasked sequence: L times cheaper, but the "
+            "model sees the letter that it predicts",
         ),
         recorded=True,
     )
@@ -758,7 +757,8 @@ class MutateOptions(RunOptions):
         super().__post_init__()
         if not self.masked and self.mask_pairing != "inference":
             raise OptionError(
-                "mask_pairing", f"is {self.mask_pairing!r}, but nothing is masked: leave one out"
+                "mask_pairing",
+                f"is {self.mask_pairing!r}, but nothing is masked: leave one out",
             )
 
 
@@ -766,16 +766,16 @@ class MutateOptions(RunOptions):
 class PredictOptions(HeadOptions, group="a table"):
     """Of `scoring.predict`; those of tables are as for fine-tuning."""
 
-    sequence_column: str = option("sequence", "column of a table for the sequences", metavar="NAME")
+    sequence_column: str = option("sequence", "column with the sequences", metavar="NAME")
     label_column: Sequence[str] = option(
         (),
-        "column of a table for labels, with which predictions are compared; several for several "
+        "column with labels, to compare with the predictions; give several columns for several "
         "numbers, or for several labels in columns of 0 and 1",
         metavar="NAME",
         many=True,
     )
-    label_separator: str = option(";", "text between several labels in a cell", metavar="TEXT")
-    ignore_label: str | None = option(None, "label of bases that have none", metavar="LABEL")
+    label_separator: str = option(";", "separator between the labels in a cell", metavar="TEXT")
+    ignore_label: str | None = option(None, "label of bases to ignore", metavar="LABEL")
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -790,16 +790,16 @@ class PredictOptions(HeadOptions, group="a table"):
 
 # What `plot` draws.
 PLOTS = {
-    "map": "what structures are read off: the logits of the model's head for structures, or, "
-    "without one or with --layer or --head, the symmetric scores of a layer and head; the base "
-    "pairs that `ernie-rna fold` finds in it are circled below the diagonal",
-    "heads": "the symmetric scores of all heads of a layer, with --head framed",
-    "arcs": "the structure that `ernie-rna fold` finds, an arc for each base pair; with "
-    "--reference the known one below it",
-    "layout": "the structure that `ernie-rna fold` finds, with its stems and loops, each base "
+    "map": "the map that `ernie-rna fold` predicts structures from: the logits of the model's "
+    "structure head or, without one or with --layer or --head, the symmetric scores of a layer and "
+    "attention head; circles below the diagonal are the predicted base pairs",
+    "heads": "the symmetric scores of all attention heads of a layer; a frame marks --head",
+    "arcs": "the structure that `ernie-rna fold` predicts, an arc for each base pair; --reference "
+    "adds the known one below it",
+    "layout": "the structure that `ernie-rna fold` predicts, as stems and loops, each base "
     "coloured by its reliability as `ernie-rna fold --bases` writes it (needs the extra vienna)",
-    "closeness": "the probabilities of two bases to be near one another in space, by a model with "
-    "a head for that, as `ernie-rna closeness` writes them",
+    "closeness": "the probability of every two bases to be close in space, by a model with a "
+    "closeness head, as `ernie-rna closeness` writes it",
     "substitutions": "the effects of all substitutions, as `ernie-rna mutate` writes them",
     "embeddings": "all sequences by the first two principal components of their mean vectors, as "
     "`ernie-rna embed` writes them, coloured by the last word of the headers if some share it",
@@ -812,27 +812,27 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
 
     what: str = option(
         "map",
-        "what is drawn",
+        "kind of picture",
         choices=tuple(PLOTS),
     )
-    id: str | None = option(None, "which sequence; may be left out where there is just one")
+    id: str | None = option(None, "id of the sequence; not needed if there is only one")
     reference: str | None = option(
         None,
-        "known structures (.tsv, .ct, .bpseq, .dbn or a folder); that with the same id is drawn "
-        "below the predicted one (arcs), or marked beside it (map)",
+        "known structures (.tsv, .ct, .bpseq, .dbn or a folder); the structure with the same id "
+        "is drawn below the prediction (arcs) or marked on it (map)",
         metavar="FILE",
     )
     confidence: bool = option(
         False,
-        "whether colours say how sure the model is of each predicted pair (arcs) or of all (map)",
+        "whether to colour by the probability of each predicted pair (arcs) or of all pairs (map)",
         flag=(
             "--confidence",
             True,
-            "colours say how sure the model is, of each predicted pair (arcs) or of all (map): "
-            "the numbers of `ernie-rna fold --pairs`",
+            "colour by the probability of each predicted pair (arcs) or of all pairs (map), as in "
+            "`ernie-rna fold --pairs`",
         ),
     )
-    title: str | None = option(None, "line above the picture; by default what it shows")
+    title: str | None = option(None, "title; defaults to a description of the picture")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -850,7 +850,7 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
                 raise OptionError(name, problem)
 
 
-_LIMITS = "what a request may take"
+_LIMITS = "limits of a request"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -859,26 +859,26 @@ class ServeOptions(ModelOptions):
 
     host: str = option(
         "127.0.0.1",
-        "address to listen at; 127.0.0.1 is for this machine alone, 0.0.0.0 for all who reach it",
+        "address to listen on: 127.0.0.1 accepts this machine only, 0.0.0.0 any machine",
         metavar="ADDRESS",
     )
-    port: int = option(7860, "port to listen at", check=whole(1, 65535))
-    workers: int = option(1, "requests computed at once", check=whole(1))
+    port: int = option(7860, "port to listen on", check=whole(1, 65535))
+    workers: int = option(1, "requests computed in parallel", check=whole(1))
     progress: bool | None = option(
         None,
-        "whether to print where the page is",
-        flag=("--quiet", False, "do not print where the page is"),
+        "whether to print the address of the page",
+        flag=("--quiet", False, "do not print the address of the page"),
     )
     seconds: float = option(
         60.0,
-        "time to compute",
+        "seconds of computing",
         check=number(above=0),
         metavar="S",
         group=_LIMITS,
     )
     gigabytes: float = option(
         4.0,
-        "memory of a process that computes, on a CPU under Linux",
+        "memory of the computing process, on a CPU under Linux",
         check=number(above=0),
         metavar="GB",
         group=_LIMITS,
@@ -886,7 +886,7 @@ class ServeOptions(ModelOptions):
     sequences: int = option(50, "sequences", check=whole(1), group=_LIMITS)
     nucleotides: int = option(
         5000,
-        "length of all sequences together; one has at most what the model is made for",
+        "total length of all sequences; each is limited to the model's 1022",
         check=whole(1),
         metavar="NT",
         group=_LIMITS,

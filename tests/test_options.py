@@ -166,7 +166,7 @@ def test_signature_and_docstring_name_all_options():
     assert parameters["vocabulary"].default == "nucleotides"
     text = inspect.getdoc(example)
     assert text.index("output: a file.") < text.index("Options:") < text.index("Returns:")
-    assert "(nucleotides or all). The\n        default is 'nucleotides'." in text
+    assert "(nucleotides or all). The default is 'nucleotides'." in " ".join(text.split())
     assert all(f"\n    {name}: " in text for name in names)
     assert max(map(len, text.splitlines())) <= 92
 

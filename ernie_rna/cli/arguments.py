@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ernie_rna.options import MODEL_HELP, Options
 from ernie_rna.run.outputs import STANDARD_OUTPUT
@@ -16,6 +16,14 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 _MOST_CHOICES = 60  # letters
 # What Ctrl-C is answered with where a run can be resumed.
 RESUMES = "; run the same command again to resume"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose message on a missing model names one that everybody has."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = "; -m mini is the model that comes with ernie-rna"
+        super().error(message + hint * ("required: -m/--model" in message))
 
 
 def add_command(
@@ -68,7 +76,7 @@ def program_parser(
 
 
 def add_fasta(parser: argparse.ArgumentParser) -> None:
-    where = "plain, .gz, .bz2 or .xz; - is stdin; or a sequence of A, C, G, U, T and N, typed here"
+    where = "FASTA file (.gz, .bz2 and .xz too), - for stdin, or one sequence (A, C, G, U, T, N)"
     parser.add_argument("input", metavar="IN.fasta", help=where)
 
 

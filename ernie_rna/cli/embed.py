@@ -21,27 +21,28 @@ Embed the sequences of a FASTA file.
 
 Each sequence gives, for each layer asked for, its mean vector over the nucleotides, the vector
 of <cls>, or a vector for each nucleotide. Special tokens are never part of a mean or of the
-token vectors. The output is in input order and says with what model and settings it was made.
+token vectors. The output is in input order and records the model and the settings.
 
 output formats, by extension:
-  .safetensors  arrays by name, rows one after the other; shards and an index if large
+  .safetensors  arrays by name, concatenated rows; shards and an index if large
   .h5 .hdf5     the same arrays in HDF5                (pip install "ernie-rna[hdf5]")
   .npz          the same arrays for numpy.load
-  .parquet      a row a sequence                       (pip install "ernie-rna[parquet]")
-  .csv .tsv     a row a sequence, a number a cell, for spreadsheets; without token vectors
+  .parquet      a row for each sequence                (pip install "ernie-rna[parquet]")
+  .csv .tsv     a row for each sequence, for spreadsheets; no token vectors
 Arrays are called mean_layer12, cls_layer12, token_layer12. The nucleotides of sequence i are rows
 offsets[i] to offsets[i+1] of a token array. Values are float16 for --dtype float16, else float32.
 `ernie_rna.read_embeddings` reads them all.
 
-A run that was killed is resumed by the same command, and the output is the same. Until it is
-complete, what has been computed is in OUT.partial.
+The same command resumes a run that was killed, with the same output. Results of an unfinished
+run are kept in OUT.partial.
 
-The input is read through once before the model starts: empty records, ids that occur twice,
-letters that are no nucleotide codes (proteins!), gaps (unless --degap takes them out) and control
-characters are errors. The id is the first word of the header. T is read as U; N and the other
+The whole input is checked before the model starts: empty records, duplicate ids, letters that are
+not nucleotide codes (proteins!), gaps (unless --degap removes them) and control characters are
+errors. The id is the first word of the header. T is read as U; N and the other
 IUPAC codes have tokens of their own.
 """
 _EXAMPLES = """\
+  ernie-rna embed rna.fasta -m mini -o rna.csv
   ernie-rna embed rna.fasta -m MODEL -o rna.h5
   ernie-rna embed rna.fa.gz -m MODEL -o rna.npz --pooling token,mean --layers 6,12
   zcat rna.fa.gz | ernie-rna embed - -m MODEL -o rna.parquet --device cuda --dtype bfloat16
@@ -63,7 +64,9 @@ def add_commands(subparsers: Any) -> None:
     )
     add_fasta(parser)
     add_model(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="see above")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="file to write, see above"
+    )
     add_options(parser, EmbedOptions)
 
 

@@ -13,17 +13,18 @@ from ernie_rna.training.options import FinetuneOptions
 _DESCRIPTION = """\
 Fine-tune a model on labelled sequences, by transformers' Trainer (pip install "ernie-rna[train]").
 
-TRAIN is CSV or TSV with a header; for masked-lm FASTA as well, for structure .ct, .bpseq or .dbn
-files or a folder of them. What is wrong with it is said before any work begins. OUT gets the model,
-its tokenizer and code, a card, metrics.json and log.jsonl; it loads by trust_remote_code. Metrics
-stand beside those of the simplest guess and of counts of k-mers, of structures beside ViennaRNA's.
+TRAIN is a CSV or TSV file with a header, also FASTA for masked-lm, and for structure .ct, .bpseq or
+.dbn files or a folder of them. It is checked before any work begins. OUT is the folder of the
+trained model with its tokenizer, code, card, metrics.json and log.jsonl; it loads with
+trust_remote_code. Metrics are printed with those of the simplest guess and of k-mer counts; for
+structures, with those of ViennaRNA.
 """
 _EXAMPLES = """\
   ernie-rna finetune data.tsv -m MODEL -o OUT --task classification --label-column family \\
       --split-column split --eval-split test
   ernie-rna finetune train.csv -m MODEL -o OUT --task regression --label-column mrl \\
       --eval-file test.csv --eval-steps 100 --best r2 --patience 3
-  ernie-rna finetune spreadsheet.csv -m MODEL -o OUT --task regression --split similar --folds 5
+  ernie-rna finetune spreadsheet.csv -m mini -o OUT --task regression --split similar --folds 5
   ernie-rna finetune rnas.fasta -m MODEL -o OUT --task masked-lm --mask-pairing pretraining
   ernie-rna finetune known.tsv -m MODEL -o OUT --task structure --lora 8 --resume
   accelerate launch -m ernie_rna finetune known.ct/ -m MODEL -o OUT --task structure --frozen
@@ -41,10 +42,10 @@ def add_commands(subparsers: Any) -> None:
         _EXAMPLES,
         shares_work=True,
     )
-    parser.add_argument("train", metavar="TRAIN", help="table, or other files, see above")
+    parser.add_argument("train", metavar="TRAIN", help="table or other files, see above")
     add_model(parser)
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder to write")
-    parser.add_argument("--json", action="store_true", help="print all that is known as JSON")
+    parser.add_argument("--json", action="store_true", help="print metrics and settings as JSON")
     add_options(parser, FinetuneOptions)
 
 

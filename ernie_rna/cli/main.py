@@ -4,7 +4,7 @@ A module with commands has `add_commands(subparsers)`, which makes a parser for 
 `arguments.add_command`, and is listed in `COMMANDS`. It imports torch and the like only where a
 command runs: `--help` should not wait for them.
 
-Exit codes: 0; 1 for an error, told in one line; 2 for wrong usage; 130 after Ctrl-C, 143 after
+Exit codes: 0; 1 for an error, shown in one line; 2 for wrong usage; 130 after Ctrl-C, 143 after
 SIGTERM.
 """
 
@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from ernie_rna import __version__
+from ernie_rna.cli.arguments import CommandParser
 from ernie_rna.options import OptionError
 
 COMMANDS = (
@@ -38,7 +39,8 @@ COMMANDS = (
 _DESCRIPTION = """\
 ERNIE-RNA: embeddings, structures and scores of RNA sequences.
 
-`ernie-rna COMMAND --help` tells what a command takes and does, with examples.
+`ernie-rna COMMAND --help` describes a command and its options, with examples.
+The model `mini` comes with the package: `ernie-rna fold GGGGAAAACCCC -m mini`.
 """
 _INTERRUPTED = 130
 _TERMINATED = 143  # 128 and the number of SIGTERM
@@ -58,10 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"ernie-rna {__version__} ({versions})"
     )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where in the code an error came from"
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=CommandParser
     )
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMANDS:
         importlib.import_module(module).add_commands(subparsers)
     return parser
@@ -128,8 +130,8 @@ def _refuse_processes(args: argparse.Namespace) -> None:
     size = os.environ.get("WORLD_SIZE", "1")
     if size.isdecimal() and int(size) > 1 and not args.shares_work:
         raise ValueError(
-            f"this command runs in one process, and here are {size} (WORLD_SIZE); those that share "
-            "their work are finetune and those that compute something of a FASTA file"
+            f"this command runs in one process, and WORLD_SIZE says {size}; several processes can "
+            "share finetune and the commands that compute results for a FASTA file"
         )
 
 

@@ -45,7 +45,7 @@ def _add_convert(subparsers: Any) -> None:
         subparsers,
         "convert",
         _convert,
-        "a checkpoint into a folder for the Hub",
+        "convert a checkpoint into a folder for the Hub",
         """\
 Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that can
 be pushed to the Hub: configuration, weights, tokenizer, the model's code and a card.
@@ -57,9 +57,10 @@ CHECKPOINT is one of
     which are fetched and kept in its cache (under AGPL-3.0 there; the authors publish them under
     MIT), or a folder with their model.safetensors and config.json;
   - the https address of such a file.
-The names of the weights say which of them it is. No code in the file is run. Unknown, missing and
-misshaped weights are errors; what is left out is listed with its reason. OUT_DIR appears once it
-has been loaded in a fresh process and compared, or not at all.
+The kind is recognised by the names of the weights. No code in the file is run. Unknown, missing
+and misshaped weights are errors; dropped weights are listed with the reason. OUT_DIR is written
+only after it has been loaded in a fresh process and compared. In every command -m OUT_DIR is then
+the model; -m mini, which comes with the package, needs no conversion.
 """,
         """\
   ernie-rna convert multimolecule/ernierna ERNIE-RNA
@@ -123,11 +124,11 @@ def _add_push(subparsers: Any) -> None:
         subparsers,
         "push",
         _push,
-        "a model to the Hugging Face Hub",
+        "upload a model to the Hugging Face Hub",
         """\
-Upload a model to the Hugging Face Hub, after `hf auth login` or with HF_TOKEN set: what `ernie-rna
-convert` or `ernie-rna finetune` wrote, or save_pretrained of model and tokenizer. A folder that
-lacks something, or holds anything else, is refused.
+Upload a model to the Hugging Face Hub, after `hf auth login` or with HF_TOKEN set. FOLDER is the
+output of `ernie-rna convert` or `ernie-rna finetune`, or of save_pretrained of model and tokenizer.
+A folder with missing or with other files is refused.
 """,
         """\
   ernie-rna push ERNIE-RNA USER/NAME --dry-run
@@ -136,10 +137,14 @@ lacks something, or holds anything else, is refused.
     )
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="the model with its code and tokenizer")
-    add("repo_id", metavar="USER/NAME", help="the model repository, made if need be")
-    add("--dry-run", action="store_true", help="list what would go; no network")
-    add("--private", action="store_true", help="if it is made, make it private")
-    add("--revision", metavar="BRANCH", help="a branch other than main, made if need be")
+    add("repo_id", metavar="USER/NAME", help="the model repository, created if it does not exist")
+    add("--dry-run", action="store_true", help="list the files to upload; uses no network")
+    add("--private", action="store_true", help="make a new repository private")
+    add(
+        "--revision",
+        metavar="BRANCH",
+        help="a branch other than main, created if it does not exist",
+    )
 
 
 def _push(args: argparse.Namespace) -> int:
@@ -168,13 +173,13 @@ def _add_verify(subparsers: Any) -> None:
         """\
 Compare a converted folder with what the authors published. Give at least one of:
 
-  --checkpoint     whether its weights equal, bit for bit, those of the checkpoint that it was
-                   converted from
-  --cls-embedding  how far its <cls> vectors are from those that the authors published beside their
-                   code, results/ernie_rna_representations/test_seqs/cls_embedding.npy
-  --full-size      the rounding error of the hidden states of a model of the released size, against
-                   float64, for each matrix product that runs here; needs no FOLDER, since the
-                   weights are random and the RNAs are those of the package
+  --checkpoint     compare the weights, bit for bit, with the checkpoint that FOLDER was converted
+                   from
+  --cls-embedding  compare the <cls> vectors with those in the authors' repository,
+                   results/ernie_rna_representations/test_seqs/cls_embedding.npy
+  --full-size      measure the rounding error of the hidden states of a model of the released size
+                   against float64, for each matrix product that this machine runs; uses random
+                   weights and the package's RNAs, so it needs no FOLDER
 
 The exit code is 1 if something differs or cannot be compared.
 """,
@@ -185,10 +190,10 @@ The exit code is 1 if something differs or cannot be compared.
 """,
     )
     add = parser.add_argument
-    add("folder", metavar="FOLDER", nargs="?", help="what `ernie-rna convert` wrote")
-    add("--checkpoint", metavar="PATH", help="where it was converted from")
-    add("--cls-embedding", metavar="PATH.npy", help="published embeddings")
-    add("--full-size", action="store_true", help="rounding, by random weights")
+    add("folder", metavar="FOLDER", nargs="?", help="the output of `ernie-rna convert`")
+    add("--checkpoint", metavar="PATH", help="the checkpoint it was converted from")
+    add("--cls-embedding", metavar="PATH.npy", help="the published embeddings")
+    add("--full-size", action="store_true", help="rounding error, with random weights")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -261,12 +266,12 @@ class InfoOptions(Options):
 
     lengths: tuple[int, ...] = option(
         _LENGTHS,
-        "nucleotides of sequences whose scores are to be held",
+        "sequence lengths to show the memory for",
         check=lambda lengths: next(filter(None, map(whole(1), lengths)), None),
         parse=_parse_lengths,
         metavar="NT,NT",
     )
-    batch: int = option(1, "sequences at once", check=whole(1))
+    batch: int = option(1, "sequences in a batch", check=whole(1))
 
 
 def _add_info(subparsers: Any) -> None:
@@ -276,13 +281,14 @@ def _add_info(subparsers: Any) -> None:
         _info,
         "versions, devices, a model and its memory",
         """\
-Show versions, devices and optional packages. For a model, also show its configuration, parameters,
-the types of its weights, the attention implementations that it takes, and for some lengths whether
-its attention scores are carried from layer to layer, in memory quadratic in the length, or
-recomputed in each layer, in linear memory and more time. No weights are loaded.
+Show versions, devices and optional packages. With -m, also show the model's configuration, number
+of parameters, dtypes of the weights and attention implementations. For some lengths, show whether
+the attention scores are carried from layer to layer (memory quadratic in the length) or recomputed
+in each layer (linear memory, more time). No weights are loaded.
 """,
         """\
   ernie-rna info
+  ernie-rna info -m mini
   ernie-rna info -m ERNIE-RNA --lengths 1022,5000,20000 --device cuda
 """,
     )
@@ -433,7 +439,7 @@ def _add_examples(subparsers: Any) -> None:
         subparsers,
         "examples",
         _examples,
-        "real RNAs with known structures to try",
+        "copy real RNAs with known structures",
         """\
 Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt; rna.dbn, their known
 structures; README.md, which names their origin (Rfam, CC0); and RNase-P.fasta, .dbn and .shape, an
@@ -446,7 +452,7 @@ the documentation use them.
 """,
     )
     add = parser.add_argument
-    add("folder", nargs="?", default="examples", metavar="DIR", help="where to (examples)")
+    add("folder", nargs="?", default="examples", metavar="DIR", help="folder to write (examples)")
     add("--force", action="store_true", help="replace files that exist")
 
 

@@ -12,12 +12,12 @@ from ernie_rna.cli.arguments import add_command, add_fasta, add_model, add_optio
 from ernie_rna.options import MODEL_HELP, PLOTS, PlotOptions, ProbingOptions, ServeOptions
 
 _PLOT = """\
-Draw what the model makes of a sequence, or of all, by matplotlib (pip install "ernie-rna[plot]").
-The extension of OUT names the format: .png, .svg or .pdf. Positions count from 1.
+Draw the model's output for a sequence or for all, with matplotlib (pip install "ernie-rna[plot]").
+The extension of OUT chooses the format: .png, .svg or .pdf. Positions count from 1.
 
 """
 _PLOT_EXAMPLES = """\
-  ernie-rna plot rna.fasta -m MODEL --id tRNA --what map -o map.png
+  ernie-rna plot rna.fasta -m mini --id tRNA --what map -o map.png
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what heads --layer 6 -o heads.svg
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what arcs --reference known.ct -o arcs.svg
   ernie-rna plot rna.fasta -m MODEL --id tRNA --what arcs --confidence -o arcs.svg
@@ -25,16 +25,16 @@ _PLOT_EXAMPLES = """\
 """
 _SERVE = """\
 Show structures, pairing maps, substitutions and embeddings in a web browser (pip install
-"ernie-rna[web]"). The page fetches nothing from elsewhere, and what visitors give it is in a
+"ernie-rna[web]"). The page loads nothing from other servers. Input of visitors is kept in a
 temporary folder for at most an hour.
 
-Each request is computed in a process of its own that is limited in time and memory; the others
-wait in a queue. Visitors choose among the models that -m names, and cannot name others.
+Each request is computed in a process with limited time and memory; further requests wait in a
+queue. Visitors can choose among the models that -m names.
 """
 _SERVE_EXAMPLES = """\
   ernie-rna serve
   ernie-rna serve -m mini -m ./ERNIE-RNA --port 8080
-  ernie-rna serve --host 0.0.0.0 --workers 2 --threads 4     for all who reach this machine
+  ernie-rna serve --host 0.0.0.0 --workers 2 --threads 4     reachable from other machines
 """
 
 
@@ -57,7 +57,7 @@ def add_commands(subparsers: Any) -> None:
     add_fasta(plot)
     add_model(plot)
     plot.add_argument("-o", "--output", required=True, metavar="OUT", help="picture to write")
-    plot.add_argument("--values", metavar="OUT.npz", help="file for the numbers that are drawn")
+    plot.add_argument("--values", metavar="OUT.npz", help="file for the numbers in the picture")
     add_options(plot, PlotOptions, leave_out=_NOT_OF_PLOTS)
     serve = add_command(subparsers, "serve", _serve, "the web page", _SERVE, _SERVE_EXAMPLES)
     models = f"{MODEL_HELP} (the default); may be given more than once"

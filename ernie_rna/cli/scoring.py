@@ -18,43 +18,43 @@ from ernie_rna.options import MutateOptions, PredictOptions
 
 _MUTATE = """\
 Score the nucleotides of each sequence, and every single substitution, by the masked language
-model. Each position is masked in turn, so a sequence of L nucleotides takes L passes; P is the
-model's probability of a letter there given all others, a softmax over A, C, G and U (see
---vocabulary), and log is natural.
+model. Each position is masked in turn, so a sequence of L nucleotides takes L passes. P is the
+model's probability of a letter given all others, a softmax over A, C, G and U (see --vocabulary);
+log is the natural logarithm.
 
   -o           the effects: id, position (from 1), wildtype, mutant, and
-               effect = log P(mutant) - log P(wildtype), negative where the model prefers what
-               is there
-  --positions  id, position, wildtype, log_p_A, log_p_C, log_p_G, log_p_U, and log_likelihood,
-               that of the wildtype
+               effect = log P(mutant) - log P(wildtype), negative where the model prefers the
+               wildtype
+  --positions  id, position, wildtype, log_p_A, log_p_C, log_p_G, log_p_U, and log_likelihood of
+               the wildtype
   --summary    id, length, scored (positions with scores), pseudo_log_likelihood (the sum of
                their log-likelihoods) and pseudo_perplexity (exp of minus their mean)
 
-T is read as U, and written so but for --keep-letters. N and the other IUPAC codes are context for
-the others and have no scores: no line among the effects, NA among the positions, and no part in
-the summary.
+T is read as U and written as U, unless --keep-letters is given. N and the other IUPAC codes are
+context without scores: no line in the effects, NA in the positions, not counted in the summary.
 
-A run that was killed is resumed by the same command, in the middle of a sequence as well. Until
-it is complete, what has been computed is in a folder beside the first output, OUT.tsv.partial.
+The same command resumes a run that was killed, also in the middle of a sequence. Results of an
+unfinished run are kept in a folder beside the first output, OUT.tsv.partial.
 """
 _MUTATE_EXAMPLES = """\
-  ernie-rna mutate rna.fasta -m MODEL -o effects.tsv
+  ernie-rna mutate rna.fasta -m mini -o effects.tsv
   ernie-rna mutate rna.fasta -m MODEL --summary perplexity.tsv
-  ernie-rna mutate rna.fasta -m MODEL -o effects.tsv --unmasked        one pass a sequence
+  ernie-rna mutate rna.fasta -m MODEL -o effects.tsv --unmasked        one pass for each sequence
 """
 _PREDICT = """\
-Predict by a model with a head of sequences or of bases: one that `ernie-rna finetune` trained, or
-the authors' for mean ribosome loading.
+Predict labels of sequences or of bases with a model that `ernie-rna finetune` trained, or with the
+authors' model for mean ribosome loading. A pretrained model, such as -m mini, must be fine-tuned
+first.
 
-IN is FASTA, or a table (.csv, .tsv) with a column of sequences. OUT.tsv has a row a sequence, or a
-row a base: id and length (position and base), or the columns of the table; then `predicted` and
-the probability p_NAME of each class or label, or each number as predicted_NAME in its unit (the
-authors' mrl: ribosomes a transcript, for regions of 25 to 100 nt). Of bases, the columns of
-sequences and labels are left out. .npz, .h5, .safetensors and .parquet have the ids and an array
-of probabilities or numbers, as for `ernie-rna embed`.
+IN is FASTA, or a table (.csv, .tsv) with a column of sequences. OUT.tsv has a row for each sequence
+or base: id and length (position and base), or the columns of the table; then `predicted` and the
+probability p_NAME of each class or label, or each number as predicted_NAME in its unit (mrl of the
+authors: ribosomes per transcript, for regions of 25 to 100 nt). Tables of bases omit the columns of
+sequences and labels. .npz, .h5, .safetensors and .parquet have the ids and an array of
+probabilities or numbers, as in `ernie-rna embed`.
 
-With --label-column, how well predictions agree with labels is printed, by the metrics of
-`ernie-rna finetune`. A run that was killed is resumed by the same command.
+With --label-column, the metrics of `ernie-rna finetune` are printed for the predictions. The same
+command resumes a run that was killed.
 """
 _PREDICT_EXAMPLES = """\
   ernie-rna predict utrs.fasta -m MODEL -o loading.tsv

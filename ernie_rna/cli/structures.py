@@ -24,43 +24,45 @@ if TYPE_CHECKING:
     from ernie_rna.structures.score_groups import Group
 
 _FOLD = """\
-Predict the secondary structures of the sequences of a FASTA file. If the model has a head that was
-trained on structures, its logits are read; without one, the last layer's scores of one attention
-head, which no structure was needed for. The authors' optimisation turns either into contacts, of
-which the strongest are taken, one partner a base. The summary says which of the two it was.
+Predict the secondary structures of the sequences of a FASTA file, from the logits of the model's
+structure head or, without one, zero-shot from the scores of one attention head of the last layer.
+The authors' optimisation turns either into contacts. The strongest contacts become base pairs, at
+most one for each base. The summary names the source.
 
 output formats, by extension; -o may be given more than once:
   .dbn .db      FASTA with a dot-bracket line, ([{<Aa...Zz where pairs cross; - is stdout
-  .tsv          the columns id, sequence, dot_bracket and description
+  .tsv          columns id, sequence, dot_bracket and description
   .ct           all structures in one file; OUT.ct/ is a folder with a file for each
   .bpseq        a folder with a file for each
   .npz          the matrix of each sequence, under its id: see --matrix
 
---pairs and --bases tell how sure the model is. By a head for structures these are probabilities, as
-true as the model's card says its calibration is; without one they only rank.
+--pairs and --bases write confidences. With a structure head these are probabilities, calibrated as
+the model's card describes; without one they only rank pairs.
 
---reactivity takes SHAPE or DMS data: a base of reactivity r changes the logit of its pairs by
+--reactivity reads SHAPE or DMS data: a base of reactivity r changes the logit of its pairs by
 -(2.6 ln(r + 1) - 0.8) / 0.616, the pseudo-energy of Deigan et al. (2009) in units of RT at 37
 degrees, divided by the slope of the model's calibration. Bases without data change nothing.
 
---prior vienna adds the ensemble of ViennaRNA to the logits of a head: with the probability p of a
-pair there, by weight x ln(p / (1 - p)) + offset, both of the head (pair_prior in config.json).
-Instead of vienna a file ID.bpp of another energy model, or a folder of these.
+--prior vienna adds ViennaRNA's ensemble to the logits of a structure head: a pair of probability p
+in the ensemble changes its logit by weight x ln(p / (1 - p)) + offset; weight and offset belong to
+the head (pair_prior in config.json). Instead of vienna, name a file ID.bpp of another energy model,
+or a folder of such files.
 
--C reads a line of constraints below a sequence, as RNAfold does: x is unpaired, | paired, < paired
-with a base behind it, > with one before it, and two brackets ( ) pair; . is free. What contradicts
-them is left out. Brackets always pair; a base with | < or > may stay unpaired all the same.
+-C reads a line of constraints below each sequence, as RNAfold does: x is unpaired, | paired, <
+paired with a later base, > with an earlier base, ( and ) are paired with one another, . is free.
+Pairs that contradict a constraint are removed. Brackets always pair; a base with | < or > may still
+stay unpaired.
 
-Only A-U, G-C and G-U pair. T is U; N and the other IUPAC codes stay unpaired. The id of a sequence
-is the first word of its header; the rest, its description, is written to the outputs as well.
-Letters are written in upper case, and U for T, unless --keep-letters leaves them as they are.
+Only A-U, G-C and G-U pair. T is read as U; N and the other IUPAC codes stay unpaired. The id of a
+sequence is the first word of its header; the rest, its description, is written to the outputs too.
+Letters are written in upper case with U for T, unless --keep-letters is given.
 
-A sequence for which the optimisation diverges, or whose scores are not finite, is in no output;
-one whose pairs need more than 30 kinds of bracket is in no dot-bracket (.ct and .bpseq hold it).
-Each is named at the end with the reason, the others are written, and the exit code is 1.
+A sequence is in no output if the optimisation diverges or its scores are not finite, and in no
+dot-bracket output if its pairs need more than 30 kinds of bracket (.ct and .bpseq hold it). Each
+such sequence is named at the end with the reason, the others are written, and the exit code is 1.
 
-A run that was killed is resumed by the same command, and the outputs are the same. Until they are
-complete, what has been computed is in OUT.partial.
+The same command resumes a run that was killed, with the same outputs. Results of an unfinished run
+are kept in OUT.partial.
 """
 _FOLD_EXAMPLES = """\
   ernie-rna fold GGGGAAAACCCC -m mini
@@ -73,14 +75,15 @@ _FOLD_EXAMPLES = """\
   ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
 """
 _CLOSENESS = """\
-Predict which bases of each sequence of a FASTA file are near one another in space, by a model with
-a head for that (`ernie-rna convert` makes one of the authors' fine-tuned checkpoint).
+Predict which bases are close in space, for each sequence of a FASTA file, by a model with a
+closeness head (`ernie-rna convert` converts the authors' fine-tuned checkpoint; -m mini has no such
+head).
 
 OUT.npz has the map of each sequence under its id: (length, length) in float32, symmetric, a
-probability for every two bases. `ernie-rna plot --what closeness` draws one.
+probability for every two bases. `ernie-rna plot --what closeness` draws a map.
 
-A run that was killed is resumed by the same command, and the output is the same. Until it is
-complete, what has been computed is in OUT.npz.partial.
+The same command resumes a run that was killed, with the same output. Results of an unfinished run
+are kept in OUT.npz.partial.
 """
 _CLOSENESS_EXAMPLES = """\
   ernie-rna closeness rna.fasta -m MODEL -o maps.npz
@@ -90,23 +93,22 @@ _EVALUATE = """\
 Score predicted structures against the known ones with the same id.
 
 PRED and REF are each a .tsv, .csv, .ct, .bpseq, .dbn or .db file, or a folder of such files. Every
-id of REF needs a prediction of the same sequence (T is U, N stands for any base), unless --missing
-says otherwise; other ids of PRED are left out. An id is the first word of a header.
+id of REF needs a prediction of the same sequence (T equals U, N any base), unless --missing says
+otherwise; other ids of PRED are ignored. An id is the first word of a header.
 
-Pairs count as exact positions, pseudoknots included. precision is the part of the predicted pairs
-that is known, recall the part of the known ones that is predicted, f1 = 2 |R and P| / (|R| + |P|);
-all three are 1 where neither structure has a pair (the summary counts these), 0 where just one
-has none. In the *_shifted columns a pair (i, j) is also found at (i+-1, j) and (i, j+-1). Means
-are over sequences: of all, and by length; where REF is a table with a column family, by that as
-well.
+Pairs must agree in both positions; pseudoknots count. precision is the share of predicted pairs
+that are known, recall the share of known pairs that are predicted, f1 = 2 |R and P| / (|R| + |P|).
+All three are 1 if neither structure has a pair (the summary counts these), 0 if only one has none.
+The *_shifted columns also accept (i+-1, j) and (i, j+-1) for a pair (i, j). Means are over all
+sequences, by length, and by family if REF is a table with that column.
 
---reactivity compares with chemical probing: the AUC is the probability that of an unpaired and a
-paired base of the structure the unpaired one is the more reactive (0.5 is chance), of PRED and, as
-what can be hoped for, of REF.
+--reactivity compares with chemical probing: the AUC is the probability that an unpaired base of the
+structure is more reactive than a paired one (0.5 is chance). It is printed for PRED and, as the
+reachable value, for REF.
 """
 _EVALUATE_EXAMPLES = """\
   ernie-rna evaluate predicted.dbn known/ -o scores.tsv
-  ernie-rna evaluate predicted.tsv known.tsv --with-mfe -o scores.tsv
+  ernie-rna evaluate predicted.tsv known.tsv --with-mfe --with-prior mini -o scores.tsv
   ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
   ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
 """
@@ -116,26 +118,26 @@ _SIDES = ("predicted", "known")
 def add_commands(subparsers: Any) -> None:
     """Add the commands to `ernie-rna`."""
     resumes: Any = {"interrupted": RESUMES, "shares_work": True}
-    summary = "secondary structures, by a trained head or without"
+    summary = "secondary structures, zero-shot or by a trained head"
     fold = add_command(subparsers, "fold", _fold, summary, _FOLD, _FOLD_EXAMPLES, **resumes)
     add_fasta(fold)
     add_model(fold)
     files = "file or folder to write, see above; without it, dot-bracket to stdout"
     fold.add_argument("-o", "--output", action="append", metavar="OUT", help=files)
-    pairs = "a line for each pair: id, i, j, base_i, base_j and how likely it is; - is stdout"
+    pairs = "a line for each pair: id, i, j, base_i, base_j and its probability; - is stdout"
     fold.add_argument("--pairs", metavar="OUT.tsv", help=pairs)
     fold.add_argument(
         "--bases",
         metavar="OUT.tsv",
         help="a line for each base: id, position, base, partner (0: unpaired) and its "
-        "reliability, which is the probability of its pair or of having none; - is stdout",
+        "reliability (the probability of its pair, or of being unpaired); - is stdout",
     )
-    _add_reactivity(fold, "shift the map by what probing says of the bases")
-    constraint = "constraints stand below the sequences, see above"
+    _add_reactivity(fold, "change the map by probing data")
+    constraint = "read constraints below the sequences, see above"
     fold.add_argument("-C", "--constraint", action="store_true", help=constraint)
     add_options(fold, FoldOptions)
 
-    summary = "which bases are near one another in space"
+    summary = "which bases are close in space"
     closeness = add_command(
         subparsers, "closeness", _closeness, summary, _CLOSENESS, _CLOSENESS_EXAMPLES, **resumes
     )
@@ -151,7 +153,7 @@ def add_commands(subparsers: Any) -> None:
     )
     _add_evaluating(evaluate)
     add_options(evaluate, EvaluateOptions)
-    _add_reactivity(evaluate, "compare the structures with what probing says of the bases")
+    _add_reactivity(evaluate, "compare the structures with probing data")
     add_options(evaluate, ProbingOptions, leave_out=("reactivity_slope", "reactivity_intercept"))
 
 
@@ -161,7 +163,7 @@ def _add_reactivity(parser: argparse.ArgumentParser, use: str) -> None:
         metavar="FILE",
         help=f"{use}. A .tsv with the columns id, position and reactivity; ID.shape or ID.map with "
         "position and reactivity, or position, base and reactivity; ID.rdat; or a folder of such "
-        "files. NaN, -999 and positions left out are no data",
+        "files. NaN, -999 and missing positions are no data",
     )
 
 
@@ -176,17 +178,17 @@ def _add_evaluating(parser: argparse.ArgumentParser) -> None:
         "--by",
         action="append",
         metavar="COLUMN",
-        help="means by this column of REF, a table, in place of family; more than once for several",
+        help="column of REF (a table) for means, instead of family; may be given more than once",
     )
-    add("--groups", metavar="OUT.tsv", help="the means by length and column, a line for each")
+    add("--groups", metavar="OUT.tsv", help="table of the means by length and column")
     add("--force", action="store_true", help="replace outputs that exist")
     add(
         "--with-mfe",
         action="store_true",
-        help="score ViennaRNA's structures of minimum free energy, of the sequences in REF, as "
-        'well (pip install "ernie-rna[vienna]"); about 80 sequences a second',
+        help="also score ViennaRNA's minimum free energy structures of the sequences in REF "
+        '(pip install "ernie-rna[vienna]"); about 80 sequences a second',
     )
-    prior = "score the structures of `fold -m MODEL --prior vienna`, of the same sequences, as well"
+    prior = "also score the structures of `fold -m MODEL --prior vienna`, such as mini"
     add("--with-prior", metavar="MODEL", help=prior)
 
 
@@ -265,14 +267,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     lines = [*_describe_means(evaluations), *_describe_fits(fits)]
     if groups:
         lines = [*_aligned(group_rows(groups, decimals=4)), "", *lines]
-    # With a table on stdout, the means are for whoever looks on.
+    # A table on stdout must not be mixed with the means.
     print("\n".join(lines), file=sys.stderr if "-" in outputs else sys.stdout)
     return 0
 
 
 def _check_without_reference(args: argparse.Namespace) -> None:
     if args.reactivity is None:
-        raise ValueError("nothing to compare with: name REF, the known structures, or --reactivity")
+        raise ValueError("name REF, the known structures, or --reactivity to compare with")
     for name in ("with_mfe", "with_prior", "by", "groups"):
         if getattr(args, name):
             option = name.replace("_", "-")
@@ -308,7 +310,7 @@ def _groups(
         if labels is not None:
             groups += by_label(evaluations, labels, column)
         elif args.by:
-            raise ValueError(f"{args.reference} is no table with a column {column!r}")
+            raise ValueError(f"{args.reference} is not a table with a column {column!r}")
     return groups
 
 
@@ -340,12 +342,14 @@ def _describe_means(evaluations: Mapping[str, Evaluation]) -> list[str]:
         return []
     empty = {name: one.both_empty for name, one in evaluations.items() if one.both_empty}
     counts = ", ".join(f"{count} ({name})" for name, count in empty.items())
-    remark = f"; without a pair on either side, which scores 1: {counts}" if counts else ""
+    remark = f"; no pair on either side, which scores 1: {counts}" if counts else ""
     rows = [["", *evaluations["predicted"].columns()]]
     for name, evaluation in evaluations.items():
         means = (*evaluation.mean_exact, *evaluation.mean_shifted)
         rows.append([name, *(f"{mean:.4f}" for mean in means)])
-    return [f"means over {len(evaluations['predicted'].ids)} sequences{remark}", *_aligned(rows)]
+    count = len(evaluations["predicted"].ids)
+    noun = "sequence" if count == 1 else "sequences"
+    return [f"means over {count} {noun}{remark}", *_aligned(rows)]
 
 
 def _describe_fits(fits: Mapping[str, Sequence[float]]) -> list[str]:

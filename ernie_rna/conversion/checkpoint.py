@@ -131,7 +131,7 @@ def _read(file: Path, name: str) -> Checkpoint:
     # Names go into messages and the model card, where a line break would forge a line.
     odd = next((name for name in state_dict if not name.isprintable()), None)
     if odd is not None:
-        raise CheckpointError(f"no name of a weight: {odd[:100]!r}")
+        raise CheckpointError(f"not the name of a weight: {odd[:100]!r}")
     bad = [name for name, tensor in state_dict.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"NaN or infinity in {', '.join(bad)}")
@@ -261,7 +261,7 @@ class Unpickler(pickle._Unpickler):
             asked = repr(f"{module}.{name}"[:200])
             raise CheckpointError(
                 f"refused: its pickle asks for {asked}, which weights and their settings do not "
-                "need; nothing of it was run. If you trust its origin, save it anew where it was "
+                "need; none of it was run. If you trust its origin, save it again where it was "
                 "made, with only the state dict in it"
             ) from None
 
@@ -300,7 +300,7 @@ def _read_torch(stream: IO[bytes]) -> tuple[str, dict[str, torch.Tensor], dict[s
         reason = f"{type(error).__name__}: {error}"[:200]
         raise CheckpointError(f"{DAMAGED} ({reason})") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"holds a {_type_name(content)}, no checkpoint or state dict")
+        raise CheckpointError(f"holds a {_type_name(content)}, not a checkpoint or state dict")
     args, cfg = _plain(content.get("args")), _plain(content.get("cfg"))
     kind, settings = "state dict", None
     if isinstance(args, dict):
@@ -343,7 +343,7 @@ def _read_legacy(stream: IO[bytes]) -> tuple[Any, _Numbers]:
     if Unpickler(stream).load() != 0x1950A86A20F9469CFC6C:
         raise CheckpointError("a pickle that torch.save did not write: save it with torch.save")
     if Unpickler(stream).load() != 1001:
-        raise CheckpointError("of an unknown torch.save protocol: save it anew with torch")
+        raise CheckpointError("of an unknown torch.save protocol: save it again with torch")
     _refuse_big_endian(Unpickler(stream).load()["little_endian"])
     unpickler = Unpickler(stream)
     content = unpickler.load()
@@ -368,7 +368,7 @@ def _read_at(stream: IO[bytes], start: int, length: int) -> bytes:
 
 def _refuse_big_endian(little: bool) -> None:
     if not little:
-        raise CheckpointError("written big-endian: save it anew on a little-endian machine")
+        raise CheckpointError("written big-endian: save it again on a little-endian machine")
 
 
 def _make_tensors(weights: Mapping[Any, Any], numbers: _Numbers) -> dict[str, torch.Tensor]:

@@ -58,10 +58,10 @@ def check_target(out_dir: str | Path, force: bool = False) -> Path:
         odd = why_no_model(target, _OF_EXPORTS)
         if odd is not None:
             raise ExportError(
-                f"{target}: not empty and no earlier export ({odd}); name another folder"
+                f"{target}: not empty and not an earlier export ({odd}); name another folder"
             )
         if not force:
-            raise ExportError(f"{target}: there already; --force replaces it")
+            raise ExportError(f"{target}: exists already; --force replaces it")
     above = next(folder for folder in target.parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ExportError(f"{target}: cannot be written, since {above} allows no writing")

@@ -64,7 +64,9 @@ def find_checkpoint(
     text = os.fspath(checkpoint)
     if os.path.exists(text):
         if revision is not None:
-            raise ValueError(f"--revision is of a repository on the Hub, and {text} is here")
+            raise ValueError(
+                f"--revision is for a repository on the Hub, but {text} is a local path"
+            )
         return Found(Path(text))
     with _bars(sys.stderr.isatty() if progress is None else progress):
         if re.match(r"https?://", text, re.IGNORECASE):
@@ -205,8 +207,8 @@ def files_to_push(folder: str | Path, repo_id: str) -> dict[str, int]:
     odd = why_no_model(folder)
     if odd is not None:
         raise ExportError(
-            f"{folder}: no whole model ({odd}): name what `ernie-rna convert` or `ernie-rna "
-            "finetune` wrote, or save_pretrained of model and tokenizer"
+            f"{folder}: not a complete model ({odd}): name the output of `ernie-rna convert` or "
+            "`ernie-rna finetune`, or of save_pretrained of model and tokenizer"
         )
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     wanting = {

@@ -70,7 +70,7 @@ def check_format(output: str, pooling: Iterable[str] = ()) -> None:
     """
     suffix = _suffix(Path(output))
     if suffix in TABLES and "token" in pooling:
-        raise ValueError(f"{output}: a table has no place for token vectors; take .npz or another")
+        raise ValueError(f"{output}: a table cannot hold token vectors; use .npz or another format")
     if suffix == PARQUET:
         import_extra("pyarrow.parquet", "parquet", "writing Parquet")
     if suffix in HDF5:
@@ -399,7 +399,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError(
-            f"{path}: damaged, or no file of embeddings ({type(error).__name__}: {error})"
+            f"{path}: damaged, or not a file of embeddings ({type(error).__name__}: {error})"
         ) from error
 
 

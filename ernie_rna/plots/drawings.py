@@ -110,7 +110,7 @@ def _positions(length: int, most: int) -> list[int]:
 
 def _checked(pairs: Iterable[BasePair], sequence: str) -> list[BasePair]:
     if not sequence:
-        raise ValueError("there is nothing to draw for a sequence without bases")
+        raise ValueError("a sequence without bases cannot be drawn")
     return sorted_pairs(pairs, len(sequence))
 
 
@@ -441,7 +441,7 @@ def plot_effects(scores: LetterScores) -> Figure:
     from matplotlib import colormaps
 
     if not scores.scored.any():
-        raise ValueError(f"{scores.id} has none of A, C, G and U, so that there are no effects")
+        raise ValueError(f"{scores.id} has none of A, C, G and U, so there are no effects to draw")
     columns, rows = min(len(scores.sequence), _IN_A_ROW), -(-len(scores.sequence) // _IN_A_ROW)
     figure = _new_figure(max(columns * _CELL, 3.0) + 1.6, rows * _ROW + 0.7)
     limit = float(np.nanmax(np.abs(scores.effects))) or 1.0
@@ -489,12 +489,12 @@ def plot_components(
         if len(values) != len(vectors):
             raise ValueError(f"{len(values)} {what} for {len(vectors)} vectors")
     if len(vectors) < 2:
-        raise ValueError("components are of two vectors or more: give more sequences")
+        raise ValueError("principal components need at least two vectors: give more sequences")
     centred = vectors - np.mean(vectors, axis=0, dtype=np.float64)
     # With a column of zeros, so that vectors of one number have a second component as well.
     left, sizes, _ = np.linalg.svd(np.pad(centred, ((0, 0), (0, 1))), full_matrices=False)
     if not sizes.any():
-        raise ValueError("all vectors are the same, so that there is nothing to draw")
+        raise ValueError("all vectors are equal: there is nothing to draw")
     places, held = (left * sizes)[:, :2], sizes**2 / (sizes**2).sum()
     figure = _new_figure(7.0, 5.6)
     axes = figure.add_subplot()

@@ -125,7 +125,7 @@ def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
         return found
     first, *others = islice(records, 2)
     if others:
-        raise ValueError(f"there are several sequences: name one by --id, such as {first.id}")
+        raise ValueError(f"there are several sequences: choose one with --id, such as {first.id}")
     return first
 
 

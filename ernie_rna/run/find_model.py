@@ -35,13 +35,13 @@ def find_model(model: Any, revision: str | None = None) -> Any:
     if name == MINI:
         if path.exists():
             warnings.warn(
-                f"{MINI} is the model that comes with ernie-rna; write ./{MINI} for what is here",
+                f"{MINI} is the model that comes with ernie-rna; write ./{MINI} for the one here",
                 stacklevel=2,
             )
         return str(mini())
     if path.is_file():
         raise ValueError(
-            f"{name} is a file, and a model is a folder; convert it first: ernie-rna convert "
+            f"{name} is a file, but a model is a folder; convert it first: ernie-rna convert "
             f"{name} {path.stem or 'ERNIE-RNA'}, then -m {path.stem or 'ERNIE-RNA'}"
         )
     if path.is_dir():
@@ -63,8 +63,8 @@ def _check_folder(folder: Path) -> None:
     checkpoints = sorted(file for file in folder.iterdir() if file.suffix == ".pt")
     source = str(checkpoints[0]) if checkpoints else "CHECKPOINT"
     raise ValueError(
-        f"{folder} is no folder of a model: it has no {_CONFIG}; `ernie-rna convert {source} "
-        "OUT_DIR` makes one of the authors' checkpoint"
+        f"{folder} is not a model: it has no {_CONFIG}; `ernie-rna convert {source} OUT_DIR` "
+        "converts the authors' checkpoint"
     )
 
 
@@ -81,7 +81,7 @@ def _check_on_hub(name: str, revision: str | None) -> None:
     reason = why_no_hub()
     if reason is not None:
         raise ConnectionError(
-            f"there is no folder {name} here, and the Hub, where a model may have that name, "
+            f"there is no folder {name} here, and the Hub, which may have a model of that name, "
             f"cannot be reached ({reason}): name a folder that `ernie-rna convert` wrote, or "
             f"-m {MINI}"
         )

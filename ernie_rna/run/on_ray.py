@@ -102,7 +102,7 @@ def _agree(folder: Path, call: dict[str, Any]) -> None:
         raise OutputError(f"{folder} is not empty, and has no {record.name}: name another folder")
     if before not in (None, call):
         raise OutputError(
-            f"{folder} is of a call that differs: {differences(before, call)}. Name another folder"
+            f"{folder} belongs to another call: {differences(before, call)}. Name another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(record) as path:

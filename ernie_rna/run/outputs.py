@@ -82,7 +82,9 @@ def _take_place(new: Path, path: Path, old: Path, force: bool) -> None:
         os.replace(path, old)
     try:
         if not force and old.exists() and not (old.is_dir() and not any(old.iterdir())):
-            raise OutputError(f"{path} was written by another process meanwhile; it was left alone")
+            raise OutputError(
+                f"{path} was written by another process in the meantime; it was not changed"
+            )
         os.replace(new, path)
     except BaseException:
         if old.exists():
@@ -169,7 +171,7 @@ def check_output_files(
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
-            raise OutputError(f"cannot write {output}: it is no file; - is standard output")
+            raise OutputError(f"cannot write {output}: it is not a file; - is standard output")
         if path.exists() and not force:
             raise OutputError(f"{output} exists already; --force replaces it")
 

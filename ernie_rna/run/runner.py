@@ -327,7 +327,7 @@ def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Re
     if task.options.part is not None:
         raise OptionError("part", f"needs outputs that are files; got {task.options.part!r}")
     if task.options.dry_run:
-        raise OptionError("dry_run", "tells what an output will take: name one")
+        raise OptionError("dry_run", "estimates the writing of an output: name one")
     source = _checked(task, as_source(sequences, **task.options.reading))
     found = None if source.once else survey(source.read())
     return task.join(_results(task, source, _load(task, found, model)))

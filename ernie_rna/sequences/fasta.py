@@ -267,7 +267,7 @@ def parse_fasta(
         yield _record(header, lines, below)
     if below:
         _warn_once(
-            f"{name}: structures below {len(below)} of the sequences are passed over, first below "
+            f"{name}: structures below {len(below)} of the sequences are ignored, first below "
             f"{below[0]}"
         )
 

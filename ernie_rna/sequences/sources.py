@@ -97,8 +97,8 @@ def as_source(
         is_typed = isinstance(sequences, str) and path.isalpha() and not Path(path).exists()
         if is_typed and not set(path) <= _TYPED:
             raise InputError(
-                f"{path}: there is no such file; a sequence that is typed in place of one has the "
-                "letters A, C, G, U, T and N alone"
+                f"{path}: there is no such file; a typed sequence must have only "
+                "the letters A, C, G, U, T and N"
             )
         if not is_typed and path.lower().endswith(".parquet"):
             return Source(lambda: check_records(_read_parquet(path), path, *how))
@@ -151,7 +151,7 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
         text = f"{record.id} {record.description}"
         broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
         if broken:
-            raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is no character of a text")
+            raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is not a character of text")
         yield record
 
 
@@ -237,8 +237,8 @@ def check_lengths(found: Survey, config: Any, long: str, choices: Sequence[str])
         raise InputError(f"{what}. {_ways_out(choices)}")
     gigabytes = config.num_attention_heads * (found.longest[0][0] + 2) ** 2 * 4 / 1e9
     warnings.warn(
-        f"{what}. They are computed whole; the attention scores of the first take {gigabytes:.1f} "
-        "GB, or none but more time where memory is short",
+        f"{what}. They are computed as a whole; the attention scores of the first take "
+        f"{gigabytes:.1f} GB, or are recomputed in more time if memory is short",
         stacklevel=3,
     )
 

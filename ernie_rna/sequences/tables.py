@@ -90,7 +90,7 @@ def parse_decimal(text: str, comma: bool = False) -> float:
             raise ValueError
         return float(plain)
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is no number") from None
+        raise ValueError(f"{text[:40]!r} is not a number") from None
 
 
 def format_row(*cells: object) -> str:

@@ -117,7 +117,7 @@ class ClosenessTask(Task[Closeness]):
             is_path = isinstance(source, str)
             kind = next(iter(config.architectures or ()), "unnamed") if is_path else ""
             raise ValueError(
-                f"{source if is_path else 'the model'} has no head for closeness: it is "
+                f"{source if is_path else 'the model'} has no closeness head: it is "
                 f"{kind or class_names(source)[0]}, not {head}; `ernie-rna convert` makes one of "
                 "the authors' fine-tuned checkpoint"
             )

@@ -65,12 +65,14 @@ def fit_calibration(evidence: np.ndarray, known: np.ndarray) -> list[float]:
     linear = import_extra("sklearn.linear_model", "train", "calibration")
     known = known.astype(bool)
     if known.all() or not known.any():
-        raise ValueError(f"calibration needs known and other pairs; of {len(known)} all are alike")
+        raise ValueError(
+            f"calibration needs both known and other pairs; all {len(known)} are of one kind"
+        )
     for values in evidence.T:
         yes, no = values[known], values[~known]
         if yes.min() >= no.max() or yes.max() <= no.min():
             raise ValueError(
-                "calibration has no best line: the logits tell known pairs from the others"
+                "calibration has no best line: the logits separate known pairs from the others"
             )
     fitted = linear.LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
     fitted.fit(evidence.astype(np.float64), known)

@@ -72,7 +72,7 @@ class Constraints:
                 raise InputError(f"the constraint of {record.id}: {problem}")
             yield record
         if unseen:
-            raise InputError(f"there is a constraint of {min(unseen)}, and no such sequence")
+            raise InputError(f"there is a constraint for {min(unseen)}, but no such sequence")
 
     def _problem(self, sequence: str, text: str) -> str | None:
         odd = [symbol for symbol in text if symbol not in _SYMBOLS]

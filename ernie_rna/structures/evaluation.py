@@ -133,7 +133,7 @@ def evaluate(
     predictions = _by_id(predicted, options.predicted_column, "predicted")
     references = _by_id(reference, options.reference_column, "reference")
     if not references:
-        raise ValueError("there is no reference structure to compare with")
+        raise ValueError("there is no reference structure")
     absent = [id for id in references if id not in predictions]
     if absent:
         _report_missing(absent, len(references), options.missing)
@@ -155,7 +155,7 @@ def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
     problem = f"{len(absent)} of {count} sequences have no prediction"
     if missing == "error":
         raise ValueError(
-            f"{problem}: {shown}; --missing skip leaves them out, --missing unpaired scores them "
+            f"{problem}: {shown}; --missing skip ignores them, --missing unpaired scores them "
             "as without pairs"
         )
     done = "left out" if missing == "skip" else "scored as without pairs"

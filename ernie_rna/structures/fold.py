@@ -188,8 +188,8 @@ class FoldTask(Task[Fold]):
         gigabytes = _BYTES_A_PAIR * len(longest.sequence) ** 2 / 1e9
         if self.options.long == "window" and gigabytes >= 1:
             warnings.warn(
-                f"{longest.id} has {len(longest.sequence)} nt: its map, put together from windows, "
-                f"and what is read off it take {gigabytes:.1f} GB of memory",
+                f"{longest.id} has {len(longest.sequence)} nt: its map, assembled from windows, "
+                f"and the optimisation take {gigabytes:.1f} GB of memory",
                 stacklevel=2,
             )
 
@@ -208,8 +208,8 @@ class FoldTask(Task[Fold]):
             config.weights_origin in _TRAINED_WITH_SCORES
         ):
             warnings.warn(
-                "this model was trained with pairing scores, and without them (--pairing-scores "
-                "zero, --as-authors) finds few pairs or none",
+                "this model was trained with pairing scores; without them (--pairing-scores zero, "
+                "--as-authors) it finds few pairs or none",
                 stacklevel=2,
             )
         limit = nucleotide_limit(self.model.config)

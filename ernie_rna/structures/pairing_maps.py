@@ -77,7 +77,7 @@ class PairingMaps(ABC):
     def check_prior(self) -> None:
         """ValueError unless a prior can be added."""
         raise ValueError(
-            f"--prior is added to the logits of a head for structures, and these are {self.origin}"
+            f"--prior needs the logits of a structure head, but these are {self.origin}"
         )
 
     def of(self, texts: Sequence[str], window: tuple[int, int] | None = None) -> Tensor:
@@ -163,7 +163,7 @@ class HeadMaps(PairingMaps):
     def check_prior(self) -> None:
         if self.model.config.pair_prior is None:
             raise ValueError(
-                "--prior needs the weight and offset with which it is added to this head's logits, "
+                "--prior needs the weight and offset for this head's logits, "
                 "pair_prior in config.json: scripts/calibrate_pairs.py fits them for any head"
             )
 

@@ -93,7 +93,7 @@ class Probing:
         for id, given in reactivities.items():
             profile = given if isinstance(given, Profile) else Profile(np.array(given, np.float64))
             if np.isinf(profile.values).any():
-                raise ValueError(f"{id}: a reactivity is infinite; NaN or -999 stands for no data")
+                raise ValueError(f"{id}: a reactivity is infinite; write NaN or -999 for no data")
             values = np.where(profile.values <= _NO_DATA, np.nan, profile.values)
             self._profiles[id] = profile._replace(values=values)
 
@@ -138,9 +138,9 @@ class Probing:
                 ", ".join(ids[:5]) + ", …" * (len(ids) > 5) for ids in (absent, [*self._profiles])
             )
             raise InputError(
-                f"no reactivities of {len(absent)} sequences: {shown}; leave these out of the "
-                f"input, or give them lines of -999; there are those of {there} (a file is called "
-                "after its RNA)"
+                f"no reactivities of {len(absent)} sequences: {shown}; remove these from the "
+                f"input, or give them lines of -999; there are reactivities of {there} (files are "
+                "named after their RNA)"
             )
 
     def of(self, record: Record) -> np.ndarray:
@@ -266,7 +266,7 @@ def _reactivity(path: FilePath, line: int, text: str, comma: bool = False) -> fl
     try:
         return float("nan") if text.strip().upper() in ("NA", "") else parse_decimal(text, comma)
     except ValueError as error:
-        problem = f"{error}; NaN or -999 stands for no data"
+        problem = f"{error}; write NaN or -999 for no data"
         raise InputError.at(path, line, problem) from None
 
 

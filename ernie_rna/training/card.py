@@ -1,4 +1,4 @@
-"""What a fine-tuned folder says of itself: its model card, and the curve of its training."""
+"""The model card of a fine-tuned folder, and the curves of its training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ tags:
 
 # {task} by ERNIE-RNA
 
-{model}, fine-tuned by `ernie-rna finetune`; it holds its own code:
+{model}, fine-tuned by `ernie-rna finetune`. The folder includes the model's code:
 `AutoTokenizer` and `{auto_class}` load it with `trust_remote_code=True`.
 {example}{labels}
 ## Data
@@ -43,8 +43,8 @@ tags:
 
 ## Limits
 
-What it gives is known for sequences like those it was measured on. Families that are in training
-and evaluation alike make metrics look better than they are on new ones.
+The metrics hold for sequences like those of the evaluation. Families in both training and
+evaluation make metrics better than they are on new families.
 {notes}
 """
 

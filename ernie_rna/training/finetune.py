@@ -153,8 +153,7 @@ def _check_target(target: Path, force: bool) -> None:
     others = [name for name in names if not any(fnmatch(name, ours) for ours in _OURS)]
     if others:
         raise OutputError(
-            f"{target}: not empty, and {others[0]} is nothing that finetune writes: name another "
-            "folder"
+            f"{target}: not empty, and {others[0]} was not written by finetune: name another folder"
         )
     if names and not force:
         raise OutputError(f"{target}: not empty; --force replaces it")
@@ -198,7 +197,9 @@ class _Run:
             self.folds = assign(groups, [1 / options.folds] * options.folds, options.seed)
             self.splits = {"train": rows, **self.splits}
         elif HELD_OUT in self.splits:
-            raise InputError(f"{HELD_OUT!r} is what --split holds out: rename the other split")
+            raise InputError(
+                f"{HELD_OUT!r} names the rows that --split holds out: rename the other split"
+            )
         else:
             parts = assign(groups, [1 - options.held_out, options.held_out], options.seed)
             held = zip(("train", HELD_OUT), parts, strict=True)
@@ -397,7 +398,7 @@ def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> 
         store.begin(manifest)
     elif store.begun and not store.done and not options.force:
         raise OutputError(
-            f"{store.folder} has the state of a run that was cut off: --resume resumes it, --force "
+            f"{store.folder} has the state of an unfinished run: --resume resumes it, --force "
             "drops it"
         )
     else:

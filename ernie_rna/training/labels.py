@@ -50,13 +50,13 @@ def parse_flag(cell: str) -> float:
 def parse_target(cell: str, decimal_comma: bool) -> float:
     """A number that a model can be trained to give."""
     if not cell:
-        raise ValueError("an empty cell is no number")
+        raise ValueError("an empty cell is not a number")
     value = parse_decimal(cell, decimal_comma)
     if not math.isfinite(value):
         raise ValueError(f"{cell!r} is not finite")
     if abs(value) > _LARGEST:
         raise ValueError(
-            f"{cell!r} is too large: beyond {_LARGEST:g} its square is no number of float32; "
+            f"{cell!r} is too large: beyond {_LARGEST:g} its square overflows float32; "
             "choose another unit"
         )
     return value

@@ -30,7 +30,7 @@ _OF_TASKS = {
     "ignore_label": ("token-classification",),
 }
 
-_DATA, _SPLITS, _TRAINING = "the data", "what is trained and evaluated on", "training"
+_DATA, _SPLITS, _TRAINING = "the data", "splits and evaluation", "training"
 
 _name = partial(option, metavar="NAME", group=_DATA)
 _names = partial(option, (), metavar="NAME", many=True)
@@ -46,56 +46,57 @@ def _flag(name: str, text: str, group: str | None = _TRAINING, recorded: bool = 
 class FinetuneOptions(ModelOptions, OutputOptions):
     """Of `training.finetune`."""
 
-    task: str | None = _choice(None, "what to train for; must be given", choices=TASKS, group=None)
+    task: str | None = _choice(None, "kind of labels; required", choices=TASKS, group=None)
     resume: bool = _flag(
         "--resume",
-        "keep the state of training in OUT.partial and resume from it: the same command again, "
-        "after a kill, comes to the same weights",
+        "keep the training state in OUT.partial and resume from it: after a kill the same command "
+        "leads to the same weights",
         None,
         recorded=False,
     )
     dtype: str | None = _choice(
         None,
-        "type that is computed in (autocast); weights stay in float32, the default; float16 needs "
+        "dtype of the computation (autocast); weights stay in float32, the default; float16 needs "
         "a GPU",
         choices=("float32", "bfloat16", "float16"),
         group="how it is computed",
     )
 
-    sequence_column: str = _name("sequence", "column of the sequences")
+    sequence_column: str = _name("sequence", "column with the sequences")
     label_column: Sequence[str] = _names(
-        help="column of the label; by default label, or dot_bracket for structure; several for "
-        "several numbers (regression) or columns of 0 and 1 (multi-label)",
+        help="column with the label; defaults to label, or dot_bracket for structure; give several "
+        "for several numbers (regression) or columns of 0 and 1 (multi-label)",
         group=_DATA,
     )
-    label_separator: str = _name(";", "text between the labels of a cell (multi-label)")
-    ignore_label: str | None = _name(None, "label of bases that have none")
+    label_separator: str = _name(";", "separator between the labels in a cell (multi-label)")
+    ignore_label: str | None = _name(None, "label of bases to ignore")
     max_length: int | None = _count(
         None,
-        "nucleotides that a sequence may have; by default what the model was made for",
+        "most nucleotides in a sequence; defaults to the length the model was trained on",
         group=_DATA,
     )
-    truncate: bool = _flag("--truncate", "cut sequences that are longer", _DATA, recorded=False)
+    truncate: bool = _flag(
+        "--truncate", "cut longer sequences at --max-length", _DATA, recorded=False
+    )
     unknown: str = option(
         "error",
-        "what to do with letters that are no nucleotide codes: error refuses them, unk reads them "
-        "as <unk>",
+        "letters that are not nucleotide codes: error refuses them, unk reads them as <unk>",
         choices=("error", "unk"),
         group=_DATA,
     )
-    degap: bool = _flag("--degap", "take the gaps of aligned sequences out", _DATA)
+    degap: bool = _flag("--degap", "remove the gaps of aligned sequences", _DATA)
 
     eval_file: Sequence[str | PathLike[str]] = _names(
-        help="file to evaluate on, under its name", group=_SPLITS
+        help="file to evaluate on; its name is the name of the split", group=_SPLITS
     )
-    split_column: str | None = _name(None, "says which split a row is of", group=_SPLITS)
+    split_column: str | None = _name(None, "column with the split of each row", group=_SPLITS)
     train_split: str = _name("train", "split to train on", group=_SPLITS)
     eval_split: Sequence[str] = _names(help="split to evaluate on", group=_SPLITS)
     split: str | None = option(
         None,
-        "hold out some of the training rows to evaluate on: random; similar, by clusters of "
-        "sequences (MMseqs2 or cd-hit-est where installed, else k-mers); or a column, such as "
-        "family; no cluster or value, and no copy of a sequence, is on both sides",
+        "hold out some training rows for evaluation: random; similar, whole clusters of "
+        "sequences (by MMseqs2 or cd-hit-est if installed, else by k-mers); or whole values of a "
+        "column such as family; copies of a sequence always stay on one side",
         metavar="random|similar|COLUMN",
         group=_SPLITS,
         recorded=True,
@@ -108,58 +109,66 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     )
     folds: int | None = _count(
         None,
-        "cross-validation: hold out each of N parts once, by --split (random), then train on all "
-        "rows what is saved",
+        "N-fold cross-validation, with folds made by --split (random); the saved model is then "
+        "trained on all rows",
         check=whole(2),
         group=_SPLITS,
     )
     baseline: str = option(
         "kmer",
-        "kmer: the metrics of a regression on counts of k-mers as well, for labels of sequences",
+        "kmer also prints the metrics of a regression on k-mer counts, for labels of sequences",
         choices=("kmer", "none"),
         group=_SPLITS,
     )
 
-    steps: int | None = _count(None, "optimizer steps, in place of --epochs")
+    steps: int | None = _count(None, "optimizer steps; replaces --epochs")
     epochs: float = _choice(3.0, "passes over the training rows", check=number(above=0))
     batch_size: int = _count(16, "sequences in a batch")
-    accumulate: int = _count(1, "batches in a step")
-    learning_rate: float = _choice(1e-4, "the highest learning rate", check=number(above=0))
-    weight_decay: float = _choice(0.01, "of matrices; norms have none", check=number(0))
-    warmup: float = _choice(0.1, "share of the steps in which it rises", check=number(0, 1))
-    frozen: bool = _flag("--frozen", "train the head alone")
+    accumulate: int = _count(1, "batches in an optimizer step")
+    learning_rate: float = _choice(1e-4, "peak learning rate", check=number(above=0))
+    weight_decay: float = _choice(
+        0.01, "weight decay of matrices; norms have none", check=number(0)
+    )
+    warmup: float = _choice(
+        0.1, "share of the steps in which the learning rate rises", check=number(0, 1)
+    )
+    frozen: bool = _flag("--frozen", "train only the head; the encoder is frozen")
     lora: int | None = _count(
         None,
-        "train the head, and updates of the encoder of this rank, merged into it at the end (peft)",
+        "LoRA: train the head and updates of this rank to the encoder, merged at the end (peft)",
     )
     class_weights: str | None = _choice(
-        None, "balanced: each class has the same weight in all", choices=("balanced",)
+        None, "balanced: every class has the same total weight in the loss", choices=("balanced",)
     )
     positive_weight: float | None = _choice(
-        None, "of a pair in the loss (structure); by default the model's", check=number(above=0)
+        None,
+        "weight of a pair in the loss (structure); defaults to the model's",
+        check=number(above=0),
     )
     mask_pairing: str = _choice(
         "inference",
-        "pairing scores of masked positions (masked-lm): 0, or as in the authors' pretraining -1 "
-        "on their rows and columns",
+        "pairing scores of masked positions (masked-lm): inference is 0; pretraining is -1 on "
+        "their rows and columns, as in the authors' pretraining",
         choices=("inference", "pretraining"),
     )
     mask_probability: float = _choice(
         0.15, "share of the nucleotides to predict (masked-lm)", check=number(above=0, high=1)
     )
     gradient_checkpointing: bool = _flag(
-        "--gradient-checkpointing", "compute layers twice, to save memory", recorded=False
+        "--gradient-checkpointing",
+        "recompute layers in the backward pass, to save memory",
+        recorded=False,
     )
     seed: int = _count(
         0,
-        "of new weights, the order of rows, dropout, masks, and what is held out",
+        "seed of new weights, the order of rows, dropout, masks and held-out rows",
         check=whole(0, 2**32 - 1),
     )
     eval_steps: int | None = _count(
-        None, "steps between evaluations on the first split; by default a tenth of all for --best"
+        None, "steps between evaluations on the first split; defaults to a tenth of all with --best"
     )
     best: str | None = _name(
-        None, "metric: save the state with its best value", group=_TRAINING, recorded=True
+        None, "metric; the state with its best value is saved", group=_TRAINING, recorded=True
     )
     patience: int | None = _count(None, "stop when --best has not improved for N evaluations")
     trainer: Mapping[str, Any] | Sequence[str] = _names(
@@ -206,14 +215,14 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     def _check_splits(self) -> None:
         if self.eval_split and self.split_column is None:
             raise OptionError(
-                "eval_split", "needs --split-column, which says what split a row is of"
+                "eval_split", "needs --split-column, the column with the split of each row"
             )
         if self.train_split in self.eval_split:
             raise OptionError(
-                "eval_split", f"{self.train_split!r} is what is trained on; name another split"
+                "eval_split", f"{self.train_split!r} is the split to train on; name another one"
             )
         if self.patience is not None and self.best is None:
-            raise OptionError("patience", "needs --best, the metric that is to improve")
+            raise OptionError("patience", "needs --best, the metric to improve")
         name = "best" if self.best is not None else "eval_steps"
         if self.watches and self.folds is not None:
             raise OptionError(

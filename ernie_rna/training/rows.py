@@ -168,7 +168,7 @@ def read_file(
         comma = find_separator(path) == ";"
         table = [*read_rows(path)]
         if not table:
-            raise InputError(f"{path}: no row behind the header")
+            raise InputError(f"{path}: no row after the header")
     lines, cells = zip(*table, strict=True)
     rows = Rows(str(path), lines, cells, sequence_column, comma, labelled=not fasta)
     named = (f"line {line}" for line in rows.lines)

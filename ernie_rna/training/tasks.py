@@ -88,7 +88,7 @@ class Task:
         """What a cell says; ValueError if that is no label."""
         if cell not in self._ids:
             known = cells.some(self.names)
-            raise ValueError(f"{cells.shown(cell)} is none of the labels of training: {known}")
+            raise ValueError(f"{cells.shown(cell)} is not a label of the training: {known}")
         return self._ids[cell]
 
     @cached_property

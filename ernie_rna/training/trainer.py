@@ -86,7 +86,9 @@ class FinetuneTrainer(transformers.Trainer):
         self.train(resume_from_checkpoint=_newest_checkpoint(Path(str(self.args.output_dir))))
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
             metric = self.args.metric_for_best_model
-            warnings.warn(f"{metric} was never a number: the last state is saved", stacklevel=2)
+            warnings.warn(
+                f"{metric} was NaN in every evaluation: the last state is saved", stacklevel=2
+            )
         model: Any = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
@@ -218,8 +220,8 @@ def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
     named = known != [f"LABEL_{index}" for index in range(len(known))]
     if kept and named and task.names and known != task.names:
         raise InputError(
-            f"{source}: its head is of other labels: {some(known)}; the table has "
-            f"{some(task.names)}: begin with a model without such a head"
+            f"{source}: its head has other labels: {some(known)}; the table has "
+            f"{some(task.names)}: start from a model without such a head"
         )
     # A line that was fitted to another head's logits says nothing about this one's.
     fitted = ("pair_calibration", "pair_prior", "pair_prior_calibration")
@@ -235,8 +237,7 @@ def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
         raise InputError(f"{source}: lacks weights of an ERNIE-RNA: {some(missing)}")
     if config.weights_origin == "random":
         warnings.warn(
-            f"{source} has random weights, which were never trained: fine-tuning begins with "
-            "nothing learned",
+            f"{source} has random, untrained weights: fine-tuning starts from nothing",
             stacklevel=2,
         )
     return model.float(), ErnieRnaTokenizer.from_pretrained(source, revision=revision), kept
@@ -337,7 +338,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     parser, others = _Parser(kind), {}
     for name, value in given.items():
         if name in {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}:
-            raise OptionError("trainer", f"cannot set {name}: other options of finetune decide it")
+            raise OptionError("trainer", f"cannot set {name}: other options of finetune set it")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -354,7 +355,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     if options.device not in (None, "auto", device.type):
         raise OptionError(
             "device",
-            f"{options.device} cannot be chosen: the Trainer takes {device}; cpu keeps it off a "
+            f"{options.device} cannot be chosen: the Trainer uses {device}; cpu keeps it off a "
             "GPU, and CUDA_VISIBLE_DEVICES=1 chooses one of several",
         )
     if options.dtype == "float16" and device.type == "cpu":

@@ -61,7 +61,7 @@ def test_wrong_usage(words, message, capsys):
     ("table", "message"),
     [
         (None, "t.tsv: no such file"),
-        ("sequence\tlabel\nACGU\tx\n", "line 2: label: 'x' is no number"),
+        ("sequence\tlabel\nACGU\tx\n", "line 2: label: 'x' is not a number"),
         ("sequence\tlabel\nACEU\t1\n", "no nucleotide code"),
     ],
 )

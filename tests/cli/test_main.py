@@ -137,7 +137,7 @@ def test_one_process_for_what_is_not_shared(monkeypatch, capsys):
     Failing(monkeypatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main(["fail"]) == 1
-    assert "this command runs in one process, and here are 2" in capsys.readouterr().err
+    assert "this command runs in one process, and WORLD_SIZE says 2" in capsys.readouterr().err
 
 
 def test_sigterm_is_put_back(monkeypatch):

@@ -61,7 +61,7 @@ def test_convert_reports_what_became_of_each_weight(here, capsys):
         assert Path("out", name).read_bytes() == Path("model", name).read_bytes()
     before = Path("out/config.json").stat().st_mtime_ns
     _, errors = run(capsys, "convert", str(CHECKPOINT), "out", code=1)
-    assert "out: there already; --force replaces it" in errors
+    assert "out: exists already; --force replaces it" in errors
     assert Path("out/config.json").stat().st_mtime_ns == before
 
 
@@ -271,7 +271,7 @@ def test_what_is_plain_is_refused_before_torch_is_imported(here, converted):
     Path("notes/thesis.tex").touch()
     commands = {
         "convert no.pt out": "no.pt: no such file",
-        "convert x.pt notes": "not empty and no earlier export",
+        "convert x.pt notes": "not empty and not an earlier export",
         "convert x.pt model": "a symbolic link",
         "verify model": "nothing to compare",
         "verify model --checkpoint no.pt": "no.pt: no such file",

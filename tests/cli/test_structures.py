@@ -129,7 +129,7 @@ def test_random_weights_and_no_pairs_are_told_in_a_line_each(folder, capsys):
 
 @needs_mini
 def test_mini_finds_few_pairs_as_the_authors_run_theirs(folder, capsys):
-    warning = "this model was trained with pairing scores, and without them"
+    warning = "this model was trained with pairing scores; without them"
     for option in ("--as-authors", "--pairing-scores=zero"):
         _, errors = run(capsys, "fold", "in.fasta", "-m", "mini", option)
         assert warning in errors
@@ -149,7 +149,7 @@ def test_constraints_below_the_sequences(folder, monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdin", file)
         assert run(capsys, "fold", "-", "-m", "mini", "-C", "--quiet")[0] == output
     _, errors = run(capsys, "fold", "c.fasta", "-m", "mini")
-    assert "structures below 1 of the sequences are passed over, first below one" in errors
+    assert "structures below 1 of the sequences are ignored, first below one" in errors
 
 
 @needs_vienna
@@ -170,7 +170,7 @@ def test_closeness(folder, capsys):
     with np.load("maps.npz") as maps:
         assert maps["two"].shape == (16, 16)
     _, errors = run(capsys, "closeness", "in.fasta", "-m", "model", "-o", "other.npz", code=1)
-    assert "model has no head for closeness: it is ErnieRnaModel" in errors
+    assert "model has no closeness head: it is ErnieRnaModel" in errors
 
 
 @pytest.mark.parametrize("command", ["fold", "closeness"])
@@ -235,7 +235,7 @@ def test_what_is_plain_is_refused_without_torch(here):
         f"{fold} --prior in.dbn": "in.dbn: --prior must be vienna, or a file",
         f"{fold} --pseudoknots maybe": "must be yes or no; got 'maybe'",
         "fold in.dbn -m model -C --min-loop 3": "the constraint of a: bases 1 and 4 have 2 bases",
-        f"{fold} --reactivity words.shape": "words.shape: line 1: 'high' is no number",
+        f"{fold} --reactivity words.shape": "words.shape: line 1: 'high' is not a number",
         f"{fold} --reactivity words.rdat": "words.rdat: line 1: no line SEQUENCE",
         f"{fold} --reactivity b.shape": "no reactivities of 1 sequences: a",
         "evaluate in.dbn": "name REF",
@@ -314,14 +314,14 @@ def test_missing_predictions_are_left_out_on_request(structures, capsys):
     assert "--missing skip" in errors
     output, errors = run(capsys, "evaluate", "predicted.dbn", "known", "--missing", "skip")
     assert "warning: 1 of 2 sequences have no prediction and are left out: b" in errors
-    assert "means over 1 sequences" in output
+    assert "means over 1 sequence" in output
     assert output.splitlines()[-1].split()[1:4] == ["0.5000"] * 3
 
 
 def test_sequences_without_a_pair_on_either_side_are_counted(structures, capsys):
     write_structures(Path("empty.dbn"), [Structure("c", "GAAAC", [])])
     output, _ = run(capsys, "evaluate", "predicted.dbn", "empty.dbn")
-    assert "without a pair on either side, which scores 1: 1 (predicted)" in output
+    assert "no pair on either side, which scores 1: 1 (predicted)" in output
     assert "either side" not in run(capsys, "evaluate", "all.dbn", "known")[0]
 
 
@@ -343,7 +343,7 @@ def test_evaluate_by_length_and_family(structures, capsys):
     ways = [line.split()[0] for line in output.splitlines()[1:4]]
     assert ways == ["length", "sequence", "sequence"]
     _, errors = run(capsys, "evaluate", "all.dbn", "known.tsv", "--by", "clan", code=1)
-    assert "known.tsv is no table with a column 'clan'" in errors
+    assert "known.tsv is not a table with a column 'clan'" in errors
 
 
 @needs_vienna

@@ -196,7 +196,7 @@ def test_a_wrong_file_is_named(tmp_path, content):
         ({"epoch": 3}, "neither `model` nor tensors by name: the entry of 'epoch' is a int"),
         ({"model": {"w": [1.0]}}, "the entry of 'w' is a list"),
         ({3: torch.ones(1)}, "the entry of a int is a tensor"),
-        ({"a\nb": torch.ones(1)}, r"no name of a weight: 'a\\nb'"),
+        ({"a\nb": torch.ones(1)}, r"not the name of a weight: 'a\\nb'"),
     ],
 )
 def test_other_contents_are_named(tmp_path, content, message):

@@ -203,7 +203,7 @@ def test_an_earlier_export_is_replaced_only_with_force(folder, tmp_path, unprove
     out = tmp_path / "out"
     shutil.copytree(folder, out)
     (out / "README.md").write_text("old")
-    with pytest.raises(ExportError, match="there already; --force replaces it"):
+    with pytest.raises(ExportError, match="exists already; --force replaces it"):
         ernie_rna.convert(CHECKPOINT, out)
     assert (out / "README.md").read_text() == "old"
     ernie_rna.convert(CHECKPOINT, out, force=True)

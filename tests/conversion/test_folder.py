@@ -153,7 +153,7 @@ def test_the_card_of_multimolecule_states_its_licence(conversion):
 def test_a_card_names_task_input_and_output():
     card = model_card(read("secondary_structure"))
     assert "| task | secondary structure" in card
-    assert "read off it (A-U 2, G-C 3, G-U 0.8)" in card
+    assert "computed from it (A-U 2, G-C 3, G-U 0.8)" in card
     assert "attention scores of head 5" in card
     assert "--pairing-scores zero" in card
     zero = model_card(read("secondary_structure", "zero"))
@@ -206,14 +206,14 @@ def test_what_is_no_export_is_never_replaced(folder, tmp_path, force, change, me
     shutil.copytree(folder, out)
     change(out)
     before = listing(tmp_path)
-    with pytest.raises(ExportError, match=f"no earlier export .*{message}"):
+    with pytest.raises(ExportError, match=f"not an earlier export .*{message}"):
         ernie_rna.convert(CHECKPOINT, out, force=force)
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("target", [Path.home(), Path("/"), Path(__file__).parent], ids=str)
 def test_folders_of_the_user_are_refused(target):
-    with pytest.raises(ExportError, match="no earlier export"):
+    with pytest.raises(ExportError, match="not an earlier export"):
         check_target(target, force=True)
 
 

@@ -220,7 +220,7 @@ def test_without_a_network_it_says_so(hub, monkeypatch, offline):
 def test_a_local_folder_comes_before_the_hub(hub):
     shutil.copytree(hub.root / "multimolecule", "multimolecule")
     assert find_checkpoint("multimolecule/ernierna").path == Path("multimolecule/ernierna")
-    with pytest.raises(ValueError, match="--revision is of a repository on the Hub, and multimol"):
+    with pytest.raises(ValueError, match="--revision is for a repository on the Hub, but multimol"):
         find_checkpoint("multimolecule/ernierna", "v1")
     with pytest.raises(FileNotFoundError, match="multimolecule/none: no such file"):
         find_checkpoint("multimolecule/none")
@@ -296,7 +296,7 @@ def test_what_is_no_model_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry_
     shutil.copytree(folder, tmp_path / "out")
     (tmp_path / "out" / "thesis.tex").write_text("precious")
     printed = push(capsys, tmp_path / "out", "me/ernie-rna", *dry_run, code=1)
-    assert "no whole model (holds thesis.tex as well)" in printed.err
+    assert "not a complete model (holds thesis.tex as well)" in printed.err
     assert fake_hub.calls == {}
 
 

@@ -100,7 +100,7 @@ def test_tables(make_parts, tmp_path, name, separator, dtype):
         for column, array in other.arrays.items():
             np.testing.assert_array_equal(one[column], array.astype(np.float32))
     assert read_metadata(output) == {"columns": metadata["columns"]}
-    with pytest.raises(ValueError, match="a table has no place for token vectors"):
+    with pytest.raises(ValueError, match="a table cannot hold token vectors"):
         check_format(str(output), ("token",))
 
 
@@ -109,7 +109,7 @@ def test_tables(make_parts, tmp_path, name, separator, dtype):
 )
 def test_other_tables(tmp_path, content):
     (tmp_path / "in.csv").write_text(content)
-    with pytest.raises(InputError, match=r"in\.csv: damaged, or no file of embeddings"):
+    with pytest.raises(InputError, match=r"in\.csv: damaged, or not a file of embeddings"):
         list(read_embeddings(tmp_path / "in.csv"))
 
 
@@ -255,7 +255,7 @@ def test_damaged_files_are_refused(write, suffix, damage):
         "end": content[:-16],
     }
     path.write_bytes(damaged[damage])
-    with pytest.raises(InputError, match=rf"out\{suffix}: damaged, or no file of embeddings"):
+    with pytest.raises(InputError, match=rf"out\{suffix}: damaged, or not a file of embeddings"):
         list(read_embeddings(path))
 
 
@@ -273,10 +273,10 @@ def test_damage_anywhere_is_refused_or_harmless(write, suffix):
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "out.safetensors"
     save_file({"ids": np.frombuffer(b"a\n", np.uint8), "lengths": np.ones(1, np.int64)}, path)
-    with pytest.raises(InputError, match=r"out\.safetensors: damaged, or no file of embeddings"):
+    with pytest.raises(InputError, match=r"out\.safetensors: damaged, or not a file of embeddings"):
         read_metadata(path)
     np.savez(tmp_path / "out.npz", ids=["a"], lengths=[1])
-    with pytest.raises(InputError, match=r"out\.npz: damaged, or no file of embeddings"):
+    with pytest.raises(InputError, match=r"out\.npz: damaged, or not a file of embeddings"):
         read_metadata(tmp_path / "out.npz")
     with pytest.raises(FileNotFoundError):
         list(read_embeddings(tmp_path / "nowhere.npz"))
@@ -288,7 +288,7 @@ def test_other_files_are_refused(tmp_path):
     ("lengths", "shape", "message"),
     [
         ([2, 3], (5,), r"token_layer1 has shape \(5,\) where 5 rows are due"),
-        ([2, 3], (4, 2), "damaged, or no file of embeddings"),
+        ([2, 3], (4, 2), "damaged, or not a file of embeddings"),
         ([2, 0], (2, 2), "a sequence of 0 nucleotides"),
     ],
 )

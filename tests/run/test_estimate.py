@@ -35,7 +35,7 @@ def test_of_standard_output(model, capsys):
         in mutate({"a": "ACGU", "b": "AC"}, model, "-", dry_run=True, progress=False).text
     )
     assert capsys.readouterr().out == ""
-    with pytest.raises(OptionError, match="dry_run tells what an output will take: name one"):
+    with pytest.raises(OptionError, match="dry_run estimates the writing of an output: name one"):
         mutate(RNA, model, dry_run=True)
 
 

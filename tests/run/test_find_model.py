@@ -55,7 +55,7 @@ def test_a_model_that_may_be_loaded():
 
 def test_a_folder_called_mini_is_warned_of():
     Path("mini").mkdir()
-    with pytest.warns(UserWarning, match=r"comes with ernie-rna; write \./mini for what is here"):
+    with pytest.warns(UserWarning, match=r"comes with ernie-rna; write \./mini for the one here"):
         assert find_model("mini") == str(mini())
 
 

@@ -70,18 +70,18 @@ def test_the_outputs_of_the_function(folder):
 def test_the_same_call_resumes(folder):
     run(inputs=["a.fasta"])
     before = Path("out/a.npz").stat().st_mtime_ns
-    with pytest.raises(OutputError, match=r"a call that differs: inputs\..*b\.fa was None, is"):
+    with pytest.raises(OutputError, match=r"belongs to another call: inputs\..*b\.fa was None, is"):
         run()
     assert run(inputs=["a.fasta"], parts=2, force=True) == [None]
     assert Path("out/a.npz").stat().st_mtime_ns == before
     Path("out/a.npz").unlink()
     assert run(inputs=["a.fasta"])[0].records == 60
     for change in ({"layers": [1]}, {"long": "full"}):
-        with pytest.raises(OutputError, match=r"a call that differs"):
+        with pytest.raises(OutputError, match=r"belongs to another call"):
             run(inputs=["a.fasta"], **change)
     text = Path("a.fasta").read_text()
     Path("a.fasta").write_text(text + ">more\nACGU\n")
-    with pytest.raises(OutputError, match=r"a call that differs: inputs\..*a\.fasta was \["):
+    with pytest.raises(OutputError, match=r"belongs to another call: inputs\..*a\.fasta was \["):
         run(inputs=["a.fasta"])
     Path("out/on_ray.json").unlink()
     with pytest.raises(OutputError, match=r"out is not empty, and has no on_ray.json"):

@@ -279,7 +279,7 @@ def test_predictions_beside_labels(folder, capsys):
         ("in.csv -m classification --label-column label --sequence-column x", 1, "no column 'x'"),
         ("in.csv -m classification --label-column x", 1, "no column 'x'; it has name, note"),
         ("in.csv -m classification --label-column name", 1, "line 2: name: 'one' is none of the"),
-        ("in.csv -m regression --label-column name", 1, "line 2: name: 'one' is no number"),
+        ("in.csv -m regression --label-column name", 1, "line 2: name: 'one' is not a number"),
         ("in.csv -m token-classification --label-column label", 1, "line 2: 1 labels for 12 bases"),
         (
             "in.csv -m regression --label-column a b",
@@ -289,7 +289,7 @@ def test_predictions_beside_labels(folder, capsys):
         ("in.csv -m multi-label --label-column a b", 2, "must name 3 (a, b, c); got a, b"),
         ("in.fasta -m regression --label-column a", 2, "needs a table of sequences, and an outp"),
         ("clash.csv -m classification", 1, "the output has a column 'p_a' of its own: rename it"),
-        ("empty.csv -m classification", 1, "empty.csv: no row behind the header"),
+        ("empty.csv -m classification", 1, "empty.csv: no row after the header"),
         ("protein.csv -m classification", 1, "record 1 (line 2): it looks like a protein"),
         ("short.csv -m classification", 1, "short.csv: line 3: 1 cells, and the header has 2"),
         ("long.csv -m classification", 1, "line 2 (99 nt). --long full computes it whole"),

@@ -52,10 +52,10 @@ def test_long_sequences_that_are_wanted():
         ((" a", "ACGU"), "the id ' a' has blanks in it"),
         (("tRNA Ala", "ACGU"), "has blanks in it; give a single word"),
         (("a\nb", "ACGU"), "has blanks in it; give a single word"),
-        (("a\0", "ACGU"), r"'a\\x00': '\\x00' is no character of a text"),
-        (("a\ud800", "ACGU"), r"'\\ud800' is no character of a text"),
-        (("a", "ACGU\ud800"), r"'\\ud800' is no character of a text"),
-        (FastaRecord("a", "ACGU", "of\n>another"), r"'\\n' is no character of a text"),
+        (("a\0", "ACGU"), r"'a\\x00': '\\x00' is not a character of text"),
+        (("a\ud800", "ACGU"), r"'\\ud800' is not a character of text"),
+        (("a", "ACGU\ud800"), r"'\\ud800' is not a character of text"),
+        (FastaRecord("a", "ACGU", "of\n>another"), r"'\\n' is not a character of text"),
     ],
 )
 def test_what_is_no_record_is_named(item, message):

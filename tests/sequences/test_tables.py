@@ -122,5 +122,5 @@ def test_numbers(text, comma, value):
     ("text", "comma"), [("4,5", False), ("1.234,5", True), ("1,2,3", True), ("1_0", True), ("", 0)]
 )
 def test_what_is_no_number(text, comma):
-    with pytest.raises(ValueError, match=f"'{text}' is no number"):
+    with pytest.raises(ValueError, match=f"'{text}' is not a number"):
         parse_decimal(text, comma)

@@ -122,7 +122,7 @@ def test_the_error_goes_with_calibration(drawn):
 
 
 def test_pairs_of_one_kind_have_no_line():
-    with pytest.raises(ValueError, match="of 3 all are alike"):
+    with pytest.raises(ValueError, match="all 3 are of one kind"):
         fit_calibration(np.zeros((3, 1)), np.ones(3))
     for known in ([0, 1], [1, 0]):
         with pytest.raises(ValueError, match="no best line"):

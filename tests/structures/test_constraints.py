@@ -99,7 +99,7 @@ def test_constraints_that_cannot_be_met_are_told_before_any_work(monkeypatch, te
 
 def test_a_constraint_of_no_sequence(monkeypatch):
     monkeypatch.setattr(FoldTask, "load", None)
-    with pytest.raises(InputError, match="there is a constraint of tow, and no such sequence"):
+    with pytest.raises(InputError, match="there is a constraint for tow, but no such sequence"):
         fold(RNA, "no-such-model", constraints={"tow": "." * 12})
 
 

@@ -169,7 +169,7 @@ def test_without_vienna_the_extra_is_named(head, monkeypatch):
 
 
 def test_a_head_without_weights_and_scores_without_a_head(head):
-    with pytest.raises(ValueError, match="--prior is added to the logits of a head for structures"):
+    with pytest.raises(ValueError, match="--prior needs the logits of a structure head"):
         list(fold(RNAS, head.ernie_rna, prior=half))
     head.config.pair_prior = None
     with pytest.raises(ValueError, match=r"pair_prior in config.json: scripts/calibrate_pairs.py"):

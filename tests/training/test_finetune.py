@@ -158,12 +158,12 @@ def test_a_saved_model_can_be_trained_on(run, refusal, table, rows, tmp_path):
     run(table(), "--task", "classification", *TEST, model=tmp_path / "out", out="next")
     options = ("--task", "multi-label", "--label-column", "several")
     message = refusal(table(), *options, model=tmp_path / "out")
-    assert "its head is of other labels: miRNA, rRNA, tRNA; the table has GC, short" in message
+    assert "its head has other labels: miRNA, rRNA, tRNA; the table has GC, short" in message
     renamed = [row | {"label": row["label"].replace("miRNA", "piRNA")} for row in rows]
     message = refusal(
         table("more.tsv", renamed), "--task", "classification", model=tmp_path / "out"
     )
-    assert "its head is of other labels" in message
+    assert "its head has other labels" in message
 
 
 def test_the_folder_loads_with_the_auto_classes(run, table, tmp_path):
@@ -212,7 +212,7 @@ SPLIT = "classification --split-column split --eval-split"
         (
             f"{SPLIT} test",
             {(-1, "label"): "lncRNA"},
-            f"(test): line {ROWS + 1}: label: 'lncRNA' is none of the labels of training: miRNA, ",
+            f"(test): line {ROWS + 1}: label: 'lncRNA' is not a label of the training: miRNA, ",
         ),
         ("regression --label-column number", {(4, "number"): "4,2"}, "line 6: number: '4,2' is no"),
         (
@@ -229,7 +229,7 @@ SPLIT = "classification --split-column split --eval-split"
         (
             f"{SPLIT} held-out --split random",
             {(0, "split"): "held-out"},
-            "'held-out' is what --split holds out: rename the other split",
+            "'held-out' names the rows that --split holds out: rename the other split",
         ),
         ("multi-label --label-column number label", {}, "is neither 0 nor 1"),
         (
@@ -254,7 +254,7 @@ def test_what_is_refused(refusal, table, rows, task, changes, message):
     ("content", "message"),
     [
         ("config.json", "not empty; --force replaces it"),
-        ("thesis.tex", "not empty, and thesis.tex is nothing that finetune writes"),
+        ("thesis.tex", "not empty, and thesis.tex was not written by finetune"),
     ],
 )
 def test_a_folder_that_is_there(refusal, table, tmp_path, content, message):

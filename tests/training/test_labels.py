@@ -58,7 +58,7 @@ def test_several_labels_of_a_cell():
     task.names = ["GC", "short"]
     found = [task.parse(cell, False) for cell in ("short; GC", "", "GC")]
     assert found == [[1, 1], [0, 0], [1, 0]]
-    with pytest.raises(ValueError, match="'long' is none of the labels of training: GC, short"):
+    with pytest.raises(ValueError, match="'long' is not a label of the training: GC, short"):
         task.parse("long", False)
 
 
@@ -80,8 +80,8 @@ def test_numbers(cell, comma, value):
 @pytest.mark.parametrize(
     ("cell", "problem"),
     [
-        ("4,5", "is no number"),
-        ("", "an empty cell is no number"),
+        ("4,5", "is not a number"),
+        ("", "an empty cell is not a number"),
         ("nan", "is not finite"),
         ("1e300", "is too large"),
     ],

@@ -23,7 +23,7 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"eval_split": "test"}, "eval_split needs --split-column"),
         (
             {"eval_split": ["test", "train"], "split_column": "s"},
-            "eval_split 'train' is what is trained on",
+            "eval_split 'train' is the split to train on",
         ),
         ({"patience": 2}, "patience needs --best"),
         ({"best": "mcc"}, "best needs rows to evaluate on"),

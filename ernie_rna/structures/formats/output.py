@@ -79,7 +79,7 @@ def _output(path: str) -> Output[Fold]:
         _check_folder(path, suffix)
         return Output(path, _open_folder)
     if suffix in _IN_FOLDERS and Path(path).is_dir():
-        raise OutputError(f"{path} is a folder; write {path}/ for a file each in it")
+        raise OutputError(f"{path} is a folder; write {path}/ for one file for each structure")
     if suffix == MATRICES:
         return matrix_output(path, lambda folded: (folded.structure.id, folded.matrix))
     header, format_one = TSV_HEADER * (suffix == ".tsv"), FORMATTERS[suffix]
@@ -105,12 +105,12 @@ def _base_lines(folded: Fold) -> Iterator[str]:
 def _check_folder(path: str, suffix: str) -> None:
     """Raise OutputError if there is something but an earlier folder of ours."""
     if Path(path).is_file():
-        raise OutputError(f"{path} is to be a folder, but there is a file of that name")
+        raise OutputError(f"{path} must be a folder, but there is a file of that name")
     if Path(path).is_dir():
         others = sorted(file.name for file in Path(path).iterdir() if file.suffix != suffix)
         if others:
             raise OutputError(
-                f"{path} holds {others[0]}, which is none of our files; name another folder"
+                f"{path} holds {others[0]}, which ernie-rna did not write; name another folder"
             )
 
 
