@@ -522,8 +522,8 @@ def test_two_processes_train_what_one_trains(model_folder, table, tmp_path):
     options = ["--task", "structure", "--steps", "3", "--device", "cpu", *TEST]
     shared = [table(), "-m", str(model_folder), *options]
     one = [sys.executable, "-m", "ernie_rna", "finetune", *shared]
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-    two += ["0", "-m", "ernie_rna", "finetune", *shared]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two += ["-m", "ernie_rna", "finetune", *shared]
     for command, size, name in ((one, "4", "one"), (two, "2", "two")):
         command = [*command, "--batch-size", size, "-o", str(tmp_path / name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
