@@ -363,6 +363,31 @@ def test_a_run_that_was_cut_off_comes_to_the_same_weights(killed, tmp_path):
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
+@pytest.mark.parametrize("step", [2, None], ids=["in a step", "at the end"])
+@pytest.mark.parametrize(
+    "more", [(), ("--eval-steps", 1, "--best", "accuracy", "--patience", 2)], ids=["all", "best"]
+)
+def test_a_resumed_run_ends_where_it_would_have(run, table, tmp_path, monkeypatch, step, more):
+    """Neither a step after the last, nor more patience than was left."""
+    options = ("--task", "classification", "--steps", 5, "--learning-rate", "1e-9", *TEST, *more)
+    run(table(), *options)
+    with monkeypatch.context() as patch:
+        if step is None:
+            fail = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+            patch.setattr("ernie_rna.training.finetune._Run._save", fail)
+        else:
+            patch.setattr("ernie_rna.training.trainer.Progress", lambda _: Killer(step))
+        with pytest.raises(AssertionError):
+            run(table(), *options, "--resume", out="again")
+    run(table(), *options, "--resume", out="again")
+    facts, again = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("out", "again")
+    )
+    assert facts["steps"] == again["steps"] == (3 if more else 5)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("out", "again")]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
 @pytest.mark.parametrize(
     ("more", "difference"),
     [
