@@ -33,7 +33,7 @@ SCRIPT = re.compile(r"# (\w+\.py)\n")
 # What is there already, needs the network, or is run by tests of its own.
 NOT_HERE = re.compile(r"pip install|make |python scripts/|ernie-rna push .*NAME$|ernie-rna serve")
 # A block of code that names one of these runs where it is installed.
-OPTIONAL = ("captum", "onnxruntime")
+OPTIONAL = ("captum", "onnxruntime", "ray")
 # A folder of each of the authors' fine-tuned models, by its name in the pages.
 FINE_TUNED = {"ERNIE-RNA-closeness": "closeness", "ERNIE-RNA-loading": "ribosome_loading"}
 SS_FILE = "ERNIE-RNA_attn-map_ss_prediction_bpRNA-1m_checkpoint.pt"

@@ -85,12 +85,12 @@ def write_card(folder: Path, summary: FinetuneSummary) -> None:
 
 def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Loss and metrics over steps as SVG, where matplotlib is installed."""
-    if importlib.util.find_spec("matplotlib") is None:
+    names = dict.fromkeys(name for entry in log for name in entry)
+    shown = [name for name in names if name == "loss" or name.startswith("eval_")]
+    if not shown or importlib.util.find_spec("matplotlib") is None:
         return
     from matplotlib.figure import Figure
 
-    names = dict.fromkeys(name for entry in log for name in entry)
-    shown = [name for name in names if name == "loss" or name.startswith("eval_")]
     figure = Figure(figsize=(6, 2 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, shown, strict=True):

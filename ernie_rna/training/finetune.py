@@ -33,6 +33,7 @@ from ernie_rna.run.outputs import OutputError, replacing, replacing_folder
 from ernie_rna.run.store import Store, check_place, partial_folder
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
+from ernie_rna.training.labels import some
 from ernie_rna.training.metrics import Metrics, for_json
 from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.rows import Rows, read_splits
@@ -188,6 +189,11 @@ class _Run:
             self._divide()
         self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
         self.summary.notes += leakage(self.splits, self.labels)
+        if type(self.task) is Task:
+            known = {*self.labels["train"]}
+            gone = [name for place, name in enumerate(self.task.names) if place not in known]
+            if gone:
+                self.summary.notes.append(f"no row to train on is left of the class {some(gone)}")
 
     def _divide(self) -> None:
         """Hold out rows of training, or find those that each fold holds out."""

@@ -21,11 +21,15 @@ LESS_IS_BETTER = ("loss", "perplexity", "mse")
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     """Accuracy, macro-F1 and Matthews correlation of class ids, (n,) each."""
     sklearn = sklearn_module("metrics")
-    return {
-        "accuracy": float(sklearn.accuracy_score(labels, predicted)),
-        "macro_f1": float(sklearn.f1_score(labels, predicted, average="macro", zero_division=0)),
-        "mcc": float(sklearn.matthews_corrcoef(labels, predicted)),
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single class
+        return {
+            "accuracy": float(sklearn.accuracy_score(labels, predicted)),
+            "macro_f1": float(
+                sklearn.f1_score(labels, predicted, average="macro", zero_division=0)
+            ),
+            "mcc": float(sklearn.matthews_corrcoef(labels, predicted)),
+        }
 
 
 def multi_label_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
@@ -44,17 +48,16 @@ def multi_label_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
 def regression_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     """R2, Spearman correlation and mean squared error, (n,) or the mean over (n, targets).
 
-    NaN where they are not defined: both of a single row, the correlation of a constant.
+    NaN where they are not defined: R2 of a single row or of constant labels, the correlation of a
+    constant.
     """
     sklearn = sklearn_module("metrics")
     arrays = (np.asarray(array, float).reshape(len(array), -1) for array in (predicted, labels))
     predicted, labels = arrays
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a single row
-        r2 = sklearn.r2_score(labels, predicted, force_finite=False)
+    varied = len(labels) > 1 and np.ptp(labels, axis=0).all()
     columns = zip(predicted.T, labels.T, strict=True)
     return {
-        "r2": float(r2),
+        "r2": float(sklearn.r2_score(labels, predicted)) if varied else math.nan,
         "spearman": float(np.mean([_spearman(*column) for column in columns])),
         "mse": float(sklearn.mean_squared_error(labels, predicted)),
     }

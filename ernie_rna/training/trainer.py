@@ -17,7 +17,13 @@ import torch
 import torch.nn.functional as F
 import transformers
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, HfArgumentParser, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    HfArgumentParser,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ernie_rna.extras import import_extra
 from ernie_rna.model import modeling_ernie_rna
@@ -83,7 +89,13 @@ class FinetuneTrainer(transformers.Trainer):
 
     def fit(self) -> None:
         """Train, or resume; the model is then of its own class, without LoRA's updates."""
-        self.train(resume_from_checkpoint=_newest_checkpoint(Path(str(self.args.output_dir))))
+        path, ended = _newest_checkpoint(Path(str(self.args.output_dir)))
+        if path is not None and ended:  # The Trainer would train for another step.
+            self.state = TrainerState.load_from_json(f"{path}/trainer_state.json")
+            best = self.args.load_best_model_at_end and self.state.best_model_checkpoint
+            self._load_from_checkpoint(best or path)
+        else:
+            self.train(resume_from_checkpoint=path)
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
             metric = self.args.metric_for_best_model
             warnings.warn(
@@ -175,15 +187,17 @@ class Progress(TrainerCallback):
         self._bar.close()
 
 
-def _newest_checkpoint(folder: Path) -> str | None:
-    """The newest state of training that is whole: the Trainer writes its own state last."""
+def _newest_checkpoint(folder: Path) -> tuple[str | None, bool]:
+    """The newest state of training that is whole, whose last file is the Trainer's own state; and
+    whether training had ended with it."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name[11:])):
         try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        return str(path)
-    return None
+        control = state["stateful_callbacks"]["TrainerControl"]
+        return str(path), control["args"]["should_training_stop"]
+    return None, False
 
 
 def _collate(collator: Any, examples: Sequence[Example]) -> dict[str, Any]:
@@ -289,6 +303,13 @@ def _weigh_classes(model: Any, labels: Sequence[Any], count: int) -> None:
 # ---------------------------------------------------------------------------------------------
 # How
 
+# Fields that pass over the loss of the model, or the predictions that are measured, or what is
+# done beside the Trainer by finetune itself.
+_UNFIT = (
+    *("label_smoothing_factor", "label_names", "prediction_loss_only", "batch_eval_metrics"),
+    *("push_to_hub", "resume_from_checkpoint", "save_only_model", "do_train", "do_eval"),
+)
+
 
 def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> TrainingArguments:
     """The Trainer's arguments.
@@ -324,6 +345,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "ddp_find_unused_parameters": False,
+        "restore_callback_states_from_checkpoint": options.patience is not None,
         new if new in known else "gradient_checkpointing": options.gradient_checkpointing,
     }
     usual = {
@@ -339,6 +361,8 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     for name, value in given.items():
         if name in {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}:
             raise OptionError("trainer", f"cannot set {name}: other options of finetune set it")
+        if name in _UNFIT:
+            raise OptionError("trainer", f"cannot set {name}: finetune does without it")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""

@@ -363,6 +363,31 @@ def test_a_run_that_was_cut_off_comes_to_the_same_weights(killed, tmp_path):
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
+@pytest.mark.parametrize("step", [2, None], ids=["in a step", "at the end"])
+@pytest.mark.parametrize(
+    "more", [(), ("--eval-steps", 1, "--best", "accuracy", "--patience", 2)], ids=["all", "best"]
+)
+def test_a_resumed_run_ends_where_it_would_have(run, table, tmp_path, monkeypatch, step, more):
+    """Neither a step after the last, nor more patience than was left."""
+    options = ("--task", "classification", "--steps", 5, "--learning-rate", "1e-9", *TEST, *more)
+    run(table(), *options)
+    with monkeypatch.context() as patch:
+        if step is None:
+            fail = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+            patch.setattr("ernie_rna.training.finetune._Run._save", fail)
+        else:
+            patch.setattr("ernie_rna.training.trainer.Progress", lambda _: Killer(step))
+        with pytest.raises(AssertionError):
+            run(table(), *options, "--resume", out="again")
+    run(table(), *options, "--resume", out="again")
+    facts, again = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("out", "again")
+    )
+    assert facts["steps"] == again["steps"] == (3 if more else 5)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("out", "again")]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
 @pytest.mark.parametrize(
     ("more", "difference"),
     [
@@ -522,8 +547,8 @@ def test_two_processes_train_what_one_trains(model_folder, table, tmp_path):
     options = ["--task", "structure", "--steps", "3", "--device", "cpu", *TEST]
     shared = [table(), "-m", str(model_folder), *options]
     one = [sys.executable, "-m", "ernie_rna", "finetune", *shared]
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-    two += ["0", "-m", "ernie_rna", "finetune", *shared]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two += ["-m", "ernie_rna", "finetune", *shared]
     for command, size, name in ((one, "4", "one"), (two, "2", "two")):
         command = [*command, "--batch-size", size, "-o", str(tmp_path / name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

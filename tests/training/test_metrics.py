@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -35,7 +36,10 @@ def test_a_single_row_or_a_constant_has_no_r2():
     assert math.isnan(one["spearman"])
     assert one["mse"] == 1
     same = metrics.regression_metrics(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
-    assert not math.isfinite(same["r2"])
+    assert math.isnan(same["r2"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert metrics.classification_metrics(np.array([1]), np.array([1]))["accuracy"] == 1
 
 
 def test_perplexity_is_over_tokens_not_batches():

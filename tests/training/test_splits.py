@@ -158,7 +158,9 @@ def test_labels_are_those_of_all_rows_before_they_are_divided(run, table, tmp_pa
     options = ("--split", "label", "--held-out", "0.4", "--baseline", "none", "--steps", "1")
     metrics = run(table(), "--task", "classification", *options)
     assert set(metrics) == {"held-out", "held-out: guess"}
-    assert len(facts_of(tmp_path / "out")["labels"]) == 3
+    facts = facts_of(tmp_path / "out")
+    assert len(facts["labels"]) == 3
+    assert "no row to train on is left of the class " in facts["notes"][-1]
 
 
 def test_cross_validation(run, table, tmp_path, capsys):
