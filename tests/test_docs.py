@@ -32,8 +32,8 @@ BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 # What is there already, needs the network, or is run by tests of its own.
 NOT_HERE = re.compile(r"pip install|make |python scripts/|ernie-rna push .*NAME$|ernie-rna serve")
-# A block of code that names one of these runs where it is installed.
-OPTIONAL = ("captum", "onnxruntime", "ray")
+# A block of code with one of these words runs where the package is installed.
+OPTIONAL = {"captum": "captum", "onnxruntime": "onnxruntime", "on_ray": "ray"}
 # A folder of each of the authors' fine-tuned models, by its name in the pages.
 FINE_TUNED = {"ERNIE-RNA-closeness": "closeness", "ERNIE-RNA-loading": "ribosome_loading"}
 SS_FILE = "ERNIE-RNA_attn-map_ss_prediction_bpRNA-1m_checkpoint.pt"
@@ -72,7 +72,7 @@ def run_page(page: Path) -> None:
         if script:
             Path(script[1]).write_text(code, encoding="utf-8")
         elif language == "python":
-            if all(find_spec(name) for name in OPTIONAL if name in code):
+            if all(find_spec(name) for word, name in OPTIONAL.items() if word in code):
                 exec(compile(code, str(page), "exec"), namespace)
             ran += 1
         else:

@@ -40,7 +40,7 @@ def test_other_fields_have_their_types(tmp_path):
     ("given", "message"),
     [
         ("lerning_rate=3", "no field 'lerning_rate' of TrainingArguments; did you mean learning"),
-        ("learning_rate=3", "cannot set learning_rate: other options of finetune decide it"),
+        ("learning_rate=3", "cannot set learning_rate: other options of finetune set it"),
         ("label_smoothing_factor=0.1", "cannot set label_smoothing_factor: finetune does without"),
         ("optim=magic", "invalid choice: 'magic'"),
         ("max_grad_norm=much", "invalid float value: 'much'"),
