@@ -11,6 +11,8 @@ small to have learned to fill in a masked base, so that this is shown of release
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import math
 import os
 import shlex
@@ -30,6 +32,7 @@ from ernie_rna.run.loading import load_masked_lm, tokenize
 from ernie_rna.scoring.mutate import NUCLEOTIDES
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.sequences.tables import read_rows
+from ernie_rna.structures.evaluation import mfe_structure
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.structure import Structure
 
@@ -111,18 +114,48 @@ def known_structures() -> dict[str, Structure]:
 
 
 def fold(model: str, out_dir: Path) -> None:
-    """Fold the examples, and print what is predicted beside what is known."""
+    """Fold the examples; print what is predicted, by ViennaRNA too, beside what is known."""
     step("Fold real RNAs with known structures")
-    predicted, known, scores = out_dir / "rna.dbn", examples() / "rna.dbn", out_dir / "scores.tsv"
-    command("fold", examples() / "rna.fasta", "-m", model, "-o", predicted, "--quiet")
-    command("evaluate", predicted, known, "-o", scores)
-    f1 = {row["id"]: float(row["f1"]) for _, row in read_rows(scores)}
-    structures = known_structures()
-    for found in read_structures(predicted):
-        print(f"\n{found.id}, {len(found.sequence)} nt, F1 {f1[found.id]:.2f}")
-        print(f"           {found.sequence}")
-        print(f"predicted  {found.dot_bracket}")
-        print(f"known      {structures[found.id].dot_bracket}")
+    has_vienna = importlib.util.find_spec("RNA") is not None
+    beside = ["--with-mfe"] if has_vienna else []
+    rows = fold_and_score(model, out_dir / "rna.dbn", beside=beside)
+    shown = {"predicted": {id: (one, float(row["f1"])) for id, (one, row) in rows.items()}}
+    config = (mini() if model == MINI else Path(model)) / "config.json"
+    if not has_vienna:
+        print('\nWith ViennaRNA (pip install "ernie-rna[vienna]") its structures are beside these.')
+    elif json.loads(config.read_text(encoding="utf-8")).get("pair_prior"):
+        with_prior = fold_and_score(model, out_dir / "with_vienna.dbn", ["--prior", "vienna"])
+        shown["with prior"] = {id: (one, float(row["f1"])) for id, (one, row) in with_prior.items()}
+    if has_vienna:
+        shown["MFE"] = {
+            id: (mfe_structure(one.sequence, id), float(row["mfe_f1"]))
+            for id, (one, row) in rows.items()
+        }
+    for id, known in known_structures().items():
+        print(f"\n{id}, {len(known.sequence)} nt\n{'':<12}{known.sequence}")
+        for label, found in shown.items():
+            structure, f1 = found[id]
+            print(f"{label:<12}{structure.dot_bracket}  F1 {f1:.2f}")
+        print(f"{'known':<12}{known.dot_bracket}")
+    print()
+    for label, found in shown.items():
+        print(f"{label:<12}mean F1 {np.mean([f1 for _, f1 in found.values()]):.3f}")
+    if has_vienna:
+        print(
+            '"with prior" adds ViennaRNA\'s probabilities to the model; "MFE" is ViennaRNA alone.'
+        )
+        print("14 RNAs do not say which is best: docs/for-biologists.md has sets of hundreds.")
+
+
+def fold_and_score(
+    model: str, predicted: Path, prior: Sequence[str] = (), beside: Sequence[str] = ()
+) -> dict[str, tuple[Structure, Mapping[str, str]]]:
+    """The structures of the examples by id, each with its row of `evaluate`'s table."""
+    scores = predicted.with_name(f"{predicted.stem}_scores.tsv")
+    command("fold", examples() / "rna.fasta", "-m", model, *prior, "-o", predicted, "--quiet")
+    command("evaluate", predicted, examples() / "rna.dbn", *beside, "-o", scores)
+    rows = {row["id"]: row for _, row in read_rows(scores)}
+    return {one.id: (one, rows[one.id]) for one in read_structures(predicted)}
 
 
 def draw(model: str, out_dir: Path) -> None:

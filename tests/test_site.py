@@ -1,5 +1,6 @@
 """The notebook runs and shows pictures; the site has all pages and functions."""
 
+import importlib.util
 import json
 import os
 import re
@@ -24,6 +25,9 @@ def test_the_tour_runs_as_a_notebook(tmp_path, monkeypatch):
     pictures = [data["image/svg+xml"] for data in shown if "image/svg+xml" in data]
     assert len(pictures) == 3  # arcs, a map, effects
     assert all("<svg" in picture for picture in pictures)
+    texts = [output.get("text", "") for cell in tour.cells for output in cell.get("outputs", ())]
+    has_vienna = importlib.util.find_spec("RNA") is not None
+    assert has_vienna or any("ernie-rna[vienna]" in text for text in texts)
     assert (tmp_path / "KINDS" / "config.json").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,14 @@ from ernie_rna.cli.arguments import (
     read_options,
     report,
 )
-from ernie_rna.options import EvaluateOptions, FoldOptions, HeadOptions, ProbingOptions
+from ernie_rna.options import (
+    EvaluateOptions,
+    FoldOptions,
+    HeadOptions,
+    OptionError,
+    ProbingOptions,
+)
+from ernie_rna.sequences.fasta import InputError
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
@@ -201,6 +209,15 @@ def _fold(args: argparse.Namespace) -> int:
     if args.constraint:
         from ernie_rna.structures.constraints import read_constrained
 
+        if options.degap:
+            raise OptionError(
+                "degap", "does not go with -C: take the gaps and their constraints out of the file"
+            )
+        if given.isalpha() and not os.path.exists(given):
+            raise InputError(
+                f"{given}: there is no such file; -C reads constraints from one: a line >name, the "
+                "sequence, and its constraint below it (- is standard input)"
+            )
         given, constraints = read_constrained(given, options.unknown)
     summary = fold(
         given,

@@ -34,6 +34,7 @@ _EXAMPLES = {
     "purine-1": "Purine riboswitch",
 }
 _AS_FOLDED, _ALL_HEADS = "as folded", "all heads"
+_NO_PRIOR, _VIENNA = "none", "ViennaRNA"
 _MASKED, _SINGLE = "mask each position in turn", "a single pass (faster, sees the letter itself)"
 # Seconds from one look for old files to the next, and what is old: files are served for an hour.
 CACHE = (300, 3300)
@@ -120,9 +121,13 @@ class Page:
     # The tabs
 
     def _structure(self) -> None:
-        ask, opening = partial(self.requests.check, "fold"), Result({}, [])
+        opening = Result({}, [])
         with contextlib.suppress(InputError, TaskError):  # The button says why.
-            opening = self.requests.answer(ask(self.text.value, self.model.value))
+            given = self.text.value, self.model.value, self.rna.value, _NO_PRIOR
+            opening = self.requests.answer(self._ask_fold(*given))
+        info = "ViennaRNA's probabilities of pairs are added to the model's logits"
+        choices = [_NO_PRIOR, _VIENNA]
+        prior = gr.Radio(choices, value=_NO_PRIOR, label="Energy prior", info=info)
         button = gr.Button("Fold", variant="primary")
         text = gr.Textbox(
             opening.text,
@@ -134,7 +139,11 @@ class Page:
         )
         outputs = [text, *_outputs(opening)]
         for listen in (button.click, self.rna.input):
-            self._connect(listen, ask, [self.rna], outputs)
+            self._connect(listen, self._ask_fold, [self.rna, prior], outputs)
+
+    def _ask_fold(self, text: str, model: str, id: str, prior: str) -> dict[str, Any]:
+        chosen = "vienna" if prior == _VIENNA else None
+        return self.requests.check("fold", text, model, id, prior=chosen)
 
     def _ask_map(self, text: str, model: str, id: str, layer: Any, head: Any) -> dict[str, Any]:
         what, chosen = "map", {"layer": layer, "head": head}

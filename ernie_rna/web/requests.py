@@ -111,7 +111,8 @@ class Requests:
             what: "fold", "embeddings", or what is drawn of one sequence, see `options.PlotOptions`.
             id: of that sequence; of one that is gone, as the text may have changed since, the first
                 takes the place.
-            choices: other options of `options.PlotOptions`.
+            choices: the prior of "fold", see `options.FoldOptions`; other options of
+                `options.PlotOptions`.
 
         Raises:
             InputError: it cannot be computed.

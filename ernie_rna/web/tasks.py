@@ -213,7 +213,7 @@ def answer(
     loaded.config._name_or_path = model
     known = _known().get(drawn.sequence)
     if what == "fold":
-        return _fold(records, drawn, loaded, folder, known)
+        return _fold(records, drawn, loaded, folder, known, **choices)
     data, picture = folder / f"{what}.npz", folder / f"{what}.svg"
     given: dict[str, Any] = {"values": data, "known": known, **choices}
     if what == "embeddings":
@@ -225,12 +225,17 @@ def answer(
 
 
 def _fold(
-    records: list[FastaRecord], drawn: FastaRecord, loaded: Any, folder: Path, known: Any
+    records: list[FastaRecord],
+    drawn: FastaRecord,
+    loaded: Any,
+    folder: Path,
+    known: Any,
+    prior: str | None = None,
 ) -> Result:
     """Structures of all records, and pictures of that of one."""
     names = ("structures.dbn", "structures.ct", "probabilities.npz", "pairs.tsv", "bases.tsv")
     *files, pairs, bases = [str(folder / name) for name in names]
-    options = FoldOptions(matrix="probabilities", progress=False).resolved()
+    options = FoldOptions(matrix="probabilities", prior=prior, progress=False).resolved()
     task = FoldTask(options, None, with_reliabilities=True)
     folds = list(iterate(task, records, loaded))
     written, problems = task.write(folds, fold_outputs(files, pairs, bases))

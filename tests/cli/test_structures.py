@@ -235,6 +235,8 @@ def test_what_is_plain_is_refused_without_torch(here):
         f"{fold} --prior in.dbn": "in.dbn: --prior must be vienna, or a file",
         f"{fold} --pseudoknots maybe": "must be yes or no; got 'maybe'",
         "fold in.dbn -m model -C --min-loop 3": "the constraint of a: bases 1 and 4 have 2 bases",
+        f"{fold} -C --degap": "--degap: does not go with -C: take the gaps",
+        "fold GGGGAAAACCCC -m model -C": "there is no such file; -C reads constraints from one",
         f"{fold} --reactivity words.shape": "words.shape: line 1: 'high' is not a number",
         f"{fold} --reactivity words.rdat": "words.rdat: line 1: no line SEQUENCE",
         f"{fold} --reactivity b.shape": "no reactivities of 1 sequences: a",

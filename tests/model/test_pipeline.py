@@ -44,6 +44,11 @@ def with_pairs(model):
     return model
 
 
+def test_no_sequence_gives_nothing(model):
+    pipe = pipeline(TASK, model=model, tokenizer=ErnieRnaTokenizer(model_max_length=256))
+    assert pipe([]) == []
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize(
     "options", [{}, {"min_loop": 0, "min_stem": 1}, {"min_stem": 1, "pseudoknots": False}]

@@ -100,6 +100,15 @@ def test_what_is_shown_is_cleared_before_a_question_is_checked(page):
             next(steps)
 
 
+def test_the_prior_is_none_unless_it_is_chosen(page):
+    (prior,) = (one for one in parts(page, gradio.Radio) if one.label == "Energy prior")
+    assert ([value for _, value in prior.choices], prior.value) == (["none", "ViennaRNA"], "none")
+    asked = [page._ask_fold(">a\nACGU", "small", "a", value) for _, value in prior.choices]
+    assert [one["prior"] for one in asked] == [None, "vienna"]
+    functions = [one for one in page.blocks.fns.values() if prior in one.inputs]
+    assert len(functions) == 4  # fold, and for another drawing; their checks
+
+
 def test_maps_that_can_be_chosen(page):
     def ask(*choice):
         asked = page._ask_map(">a\nACGU", "small", "a", *choice)

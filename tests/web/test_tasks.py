@@ -12,10 +12,11 @@ from ernie_rna.data import examples
 from ernie_rna.embeddings.formats import read_embeddings, read_metadata
 from ernie_rna.options import ServeOptions
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.structures.fold import FoldTask
+from ernie_rna.structures.fold import FoldTask, fold
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.web import tasks
 from ernie_rna.web.tasks import Pool, TaskError, answer, describe
+from tests.web import conftest
 
 for module in ("matplotlib", "pebble", "RNA"):
     pytest.importorskip(module)
@@ -33,11 +34,11 @@ def ask(requests):
 
 
 def test_folds_all_once_and_draws_the_one_that_is_chosen(ask, monkeypatch):
-    folded, fold = [], FoldTask._fold
+    folded, compute = [], FoldTask._fold
     monkeypatch.setattr(
         FoldTask,
         "_fold",
-        lambda self, records: folded.extend(one.id for one in records) or fold(self, records),
+        lambda self, records: folded.extend(one.id for one in records) or compute(self, records),
     )
     result = ask("fold", id="two")
     assert sorted(folded) == ["one", "two"]
@@ -53,6 +54,18 @@ def test_folds_all_once_and_draws_the_one_that_is_chosen(ask, monkeypatch):
     drawn = [(path.name, said[:5]) for path, said in result.captions.items()]
     assert drawn == [("layout.svg", "two: "), ("arcs.svg", "two: ")]
     assert all("two, 12 nt" in path.read_text() for path in result.captions)
+
+
+def test_a_prior_is_that_of_the_command(ask, saved):
+    with pytest.raises(ValueError, match=r"pair_prior in config.json: scripts/calibrate_pairs.py"):
+        ask("fold", prior="vienna")
+    plain = np.load(ask("fold").files[2])["one"]
+    model = tasks._load((("small", str(saved)),), conftest.OPTIONS)["small"].model
+    model.config.pair_prior = [0.4, 0.75]
+    found = np.load(ask("fold", prior="vienna").files[2])["one"]
+    (folded,) = fold({"one": RECORD.sequence}, model, prior="vienna", matrix="probabilities")
+    np.testing.assert_allclose(found, folded.matrix, atol=1e-6)
+    assert abs(found - plain).max() > 0.01
 
 
 def test_known_structures_of_examples_are_below(ask):
