@@ -378,3 +378,12 @@ def test_evaluate_with_reactivities(here, capsys):
     assert second.endswith("\t0.833333\t0.833333")
     assert cli.main(["evaluate", "found.dbn", "--reactivity", "r.tsv", "-o", "-"]) == 0
     assert capsys.readouterr().out == "id\tpredicted_reactivity_auc\na\tnan\nb\t0.833333\n"
+
+
+@needs_mini
+def test_constraints_do_not_depend_on_letters(here, capsys):
+    Path("t.fasta").write_text(">one\nGGGGGaaaaCCCCCAT\n.((......))xxxxx\n")
+    arguments = ["fold", "t.fasta", "-m", "mini", "-C", "--quiet"]
+    for more, sequence in (([], "GGGGGAAAACCCCCAU"), (["--keep-letters"], "GGGGGaaaaCCCCCAT")):
+        lines = run(capsys, *arguments, *more)[0].splitlines()
+        assert lines[1:] == [sequence, ".((......))....."]
