@@ -158,7 +158,7 @@ def test_fold_with_a_prior(folder, capsys):
     _, errors = run(capsys, "fold", "in.fasta", "-m", "mini", "--prior", "vienna", "-o", "o.dbn")
     assert "secondary-structure head, and ViennaRNA 2." in errors
     arguments = ["fold", "in.fasta", "-m", "model", "--prior", "vienna"]
-    assert "a head for structures, and these are" in run(capsys, *arguments, code=1)[1]
+    assert "a structure head, but these are" in run(capsys, *arguments, code=1)[1]
     with pytest.raises(SystemExit, match="2"):
         cli.main(["fold", "in.fasta", "-m", "mini", "--pseudoknots", "never"])
     assert "must be yes or no; got 'never'" in capsys.readouterr().err

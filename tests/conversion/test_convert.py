@@ -184,7 +184,7 @@ def test_what_another_process_wrote_meanwhile_stays_without_force(tmp_path, monk
         ernie_rna.convert(CHECKPOINT, tmp_path / "out", force=True)
         assert why_no_model(tmp_path / "out") is None
     else:
-        with pytest.raises(OutputError, match="out was written by another process meanwhile"):
+        with pytest.raises(OutputError, match="out was written by another process in the meantime"):
             ernie_rna.convert(CHECKPOINT, tmp_path / "out")
         assert listing(tmp_path) == {"out/theirs": b"whole"}
     assert os.listdir(tmp_path) == ["out"]

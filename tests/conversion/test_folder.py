@@ -119,7 +119,7 @@ def of_trained(conversion: Conversion, **changes) -> Conversion:
 
 def test_random_weights_are_marked_and_not_called_the_authors(folder):
     card = (folder / "README.md").read_text()
-    assert "**These weights are random: they were never trained" in card
+    assert "**These weights are random and untrained" in card
     assert "license: apache-2.0\n" in card
     assert "work of the authors" not in card
     assert "Weijie Yin\n" not in card
@@ -157,7 +157,7 @@ def test_a_card_names_task_input_and_output():
     assert "attention scores of head 5" in card
     assert "--pairing-scores zero" in card
     zero = model_card(read("secondary_structure", "zero"))
-    assert "of zero everywhere, as the authors' script" in zero
+    assert "of zero everywhere, as in the authors' script" in zero
     assert "--pairing-scores zero" not in zero
     assert "probability" in model_card(read("closeness"))
     loading = model_card(read("ribosome_loading"))

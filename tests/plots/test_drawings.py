@@ -128,7 +128,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         (lambda: plot_layout("GAAAC", [], values=[0, 1]), "2 values for 5 bases"),
         (lambda: plot_effects(letter_scores("NNN")), "one has none of A, C, G and U"),
         (lambda: plot_components(np.zeros((1, 3)), ["a"]), "at least two vectors"),
-        (lambda: plot_components(np.ones((2, 3)), ["a", "b"]), "all vectors are the same"),
+        (lambda: plot_components(np.ones((2, 3)), ["a", "b"]), "all vectors are equal"),
         (lambda: plot_components(np.eye(2), ["a"]), "1 names for 2 vectors"),
     ],
 )

@@ -116,7 +116,7 @@ def test_other_errors_stay_what_they_are():
         (["-", "-"], {}, ValueError, "standard output is named for two outputs"),
         (["a.txt"], {"extensions": (".tsv",)}, ValueError, "extension must be .tsv"),
         (["no/a.tsv"], {}, OutputError, "there is no folder no"),
-        (["folder"], {"force": True}, OutputError, "it is no file"),
+        (["folder"], {"force": True}, OutputError, "it is not a file"),
         (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
         (["there.tsv"], {}, OutputError, "there.tsv exists already; --force replaces it"),
     ],

@@ -278,7 +278,11 @@ def test_predictions_beside_labels(folder, capsys):
     [
         ("in.csv -m classification --label-column label --sequence-column x", 1, "no column 'x'"),
         ("in.csv -m classification --label-column x", 1, "no column 'x'; it has name, note"),
-        ("in.csv -m classification --label-column name", 1, "line 2: name: 'one' is none of the"),
+        (
+            "in.csv -m classification --label-column name",
+            1,
+            "line 2: name: 'one' is not a label of the training",
+        ),
         ("in.csv -m regression --label-column name", 1, "line 2: name: 'one' is not a number"),
         ("in.csv -m token-classification --label-column label", 1, "line 2: 1 labels for 12 bases"),
         (

@@ -82,7 +82,7 @@ def test_threads_are_those_asked_for(model, monkeypatch):
 
 def test_a_folder_is_no_output(model, tmp_path):
     (tmp_path / "maps.npz").mkdir()
-    with pytest.raises(OutputError, match=r"maps\.npz: it is no file"):
+    with pytest.raises(OutputError, match=r"maps\.npz: it is not a file"):
         closeness(SHORT, model, tmp_path / "maps.npz", force=True)
     (tmp_path / "other.npz.partial").write_text("mine")
     with pytest.raises(OutputError, match=r"other\.npz\.partial, where unfinished results"):

@@ -424,7 +424,7 @@ def test_all_outputs_are_checked_before_any_work(encoder, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("folder.tsv").mkdir()
     for options, error, message in (
-        ({"pairs": "folder.tsv", "force": True}, OutputError, "folder.tsv: it is no file"),
+        ({"pairs": "folder.tsv", "force": True}, OutputError, "folder.tsv: it is not a file"),
         ({"pairs": tmp_path}, ValueError, "the extension must be .tsv"),
         ({"pairs": "x.xlsx"}, ValueError, r"x\.xlsx: the extension must be \.tsv"),
         ({"bases": "o.tsv"}, ValueError, r"o\.tsv is named for two outputs"),

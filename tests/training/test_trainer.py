@@ -56,7 +56,7 @@ def test_fields_that_cannot_be(tmp_path, given, message):
 
 def test_a_device_that_the_trainer_does_not_take(tmp_path):
     options = FinetuneOptions(task="classification", device="xla")
-    with pytest.raises(OptionError, match="device xla cannot be chosen: the Trainer takes"):
+    with pytest.raises(OptionError, match="device xla cannot be chosen: the Trainer uses"):
         trainer.make_arguments(options, tmp_path, 4)
 
 

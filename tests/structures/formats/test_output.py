@@ -116,7 +116,7 @@ def test_force_replaces_our_own_kind_only(tmp_path, monkeypatch):
     Path("folder.ct/thesis.doc").touch()
     fold_outputs(["-"])
     for output, message in (
-        ("file.bpseq", "to be a folder"),
+        ("file.bpseq", "must be a folder"),
         ("folder.ct", r"is a folder; write folder\.ct/"),
         ("folder.ct/", r"holds thesis\.doc"),
     ):
