@@ -281,7 +281,7 @@ def test_predictions_beside_labels(folder, capsys):
         (
             "in.csv -m classification --label-column name",
             1,
-            "line 2: name: 'one' is not a label of the training",
+            "line 2: name: 'one' is not a label",
         ),
         ("in.csv -m regression --label-column name", 1, "line 2: name: 'one' is not a number"),
         ("in.csv -m token-classification --label-column label", 1, "line 2: 1 labels for 12 bases"),
