@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ernie_rna.run.progress import total_work
+from ernie_rna.run.threads import use_threads_for
 from ernie_rna.sequences.chunks import Chunk
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.sources import Survey
@@ -80,7 +81,8 @@ def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> 
                 raise _MeasuredError
 
         try:
-            task.compute(chunk, step)
+            with use_threads_for(task, chunk):
+                task.compute(chunk, step)
         except _MeasuredError:
             break
     warm = steps[1:] or steps  # The first one also builds what is built once.

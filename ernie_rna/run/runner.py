@@ -351,17 +351,15 @@ def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Resu
     records = short_enough(source.read(), task.model.config, task.options.long, choices)
     with contextlib.closing(bar):
         for chunk in task.plan.chunks(records):
-            yield from _compute(task, chunk, bar)
+            yield from _compute_chunk(task, chunk, bar)
 
 
-def _compute(task: Task[Result], chunk: Chunk, bar: Progress) -> list[Result]:
-    from ernie_rna.run.threads import suitable_threads, use_threads
+def _compute_chunk(task: Task[Result], chunk: Chunk, bar: Progress) -> list[Result]:
+    from ernie_rna.run.threads import use_threads_for
 
-    with use_threads(task.options.threads):
-        threads = task.options.threads or suitable_threads(task.model.config, task.plan, chunk)
+    with use_threads_for(task, chunk) as threads:
         bar.threads = max(bar.threads, threads)
-        with use_threads(threads):
-            return task.compute(chunk, partial(bar.advance, chunk))
+        return task.compute(chunk, partial(bar.advance, chunk))
 
 
 def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = ()) -> Source:
@@ -535,7 +533,7 @@ class _Run(Generic[Result]):
             if not own or self.store.done or self.store.part(chunk.number).is_whole():
                 self.bar.skip(chunk)
             else:
-                results = _compute(self.task, chunk, self.bar)
+                results = _compute_chunk(self.task, chunk, self.bar)
                 self.store.put(chunk.number, self.task.pack(results), metadata)
         if digest.sha256 != self.found.sha256:
             self.store.invalidate()
