@@ -36,6 +36,7 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.options import parse_words
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import open_text
+from ernie_rna.sequences.fasta import to_rna
 from ernie_rna.sequences.tables import format_row
 from ernie_rna.structures.evaluation import PairScore, mean_score, score_pairs
 from ernie_rna.structures.fold import fold
@@ -136,7 +137,7 @@ def score(
 def vienna_pairs(method: str, sequence: str) -> list[BasePair]:
     """The structure of ViennaRNA with its default parameters."""
     vienna = import_extra("RNA", "vienna", f"--methods {method}")
-    ensemble = vienna.fold_compound(sequence.upper().replace("T", "U"))
+    ensemble = vienna.fold_compound(to_rna(sequence))
     text, energy = ensemble.mfe()
     if method != "mfe":
         ensemble.exp_params_rescale(energy)

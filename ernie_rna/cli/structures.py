@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from ernie_rna.options import (
     ProbingOptions,
 )
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.sequences.sources import is_word
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
@@ -213,7 +213,7 @@ def _fold(args: argparse.Namespace) -> int:
             raise OptionError(
                 "degap", "does not go with -C: take the gaps and their constraints out of the file"
             )
-        if given.isalpha() and not os.path.exists(given):
+        if is_word(given):
             raise InputError(
                 f"{given}: there is no such file; -C reads constraints from one: a line >name, the "
                 "sequence, and its constraint below it (- is standard input)"
@@ -311,7 +311,9 @@ def _sequences(evaluation: Evaluation) -> dict[str, str]:
         texts = (text for text in (known.sequence, predicted.sequence) if set(text) - set("Nn"))
         found[known.id] = next(texts, "")
         if not found[known.id]:
-            raise ValueError(f"--with-mfe folds sequences, and that of {known.id} is not given")
+            raise ValueError(
+                f"--with-mfe and --with-prior fold sequences, and that of {known.id} is not given"
+            )
     return found
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import full_disk_explained, replacing
 from ernie_rna.scoring.mutate import NUCLEOTIDES, LetterScores
-from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.fasta import FilePath, to_rna
 from ernie_rna.structures.formats.dot_bracket import (
     BasePair,
     nested_pages,
@@ -275,7 +275,7 @@ def _draw_lines(
     for pairs, colour, style in ((nested, _BLACK, "-"), (crossing, _VERMILLION, "--")):
         for pair in pairs:
             axes.plot(*places[[*pair]].T, style, color=colour, linewidth=1.2, zorder=2)
-            letters = {sequence[base].upper().replace("T", "U") for base in pair}
+            letters = {to_rna(sequence[base]) for base in pair}
             if letters == {"G", "U"} and pairs is nested:
                 axes.plot(*places[[*pair]].mean(axis=0), "ko", markersize=2.5, zorder=2)
     if crossing:

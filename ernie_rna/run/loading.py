@@ -85,9 +85,15 @@ def load_model(
             ERNIE-RNA; or what is to be quantised is on a GPU, or loaded already.
         OSError: there is no such model.
     """
-    loading: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device}
-    source = find_model(model, revision)
-    return load(ErnieRnaModel, source, attention=attention, quantize=quantize, **loading)
+    return load(
+        ErnieRnaModel,
+        find_model(model, revision),
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+        quantize=quantize,
+    )
 
 
 def load_masked_lm(

@@ -139,6 +139,11 @@ def read_fasta(
     return check_records(parse_fasta(path, name, degap), name, unknown, degap, keep_letters)
 
 
+def to_rna(sequence: str) -> str:
+    """A sequence in upper case and with U for T, letter by letter."""
+    return sequence.translate(_TO_RNA)
+
+
 def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
     """Write records, one line a sequence; the inverse of `read_fasta`."""
     for record in records:
@@ -184,7 +189,7 @@ def check_records(
         if unknown == "unk":
             with_gaps += "-" in sequence or "." in sequence
         if not keep_letters:
-            sequence = sequence.translate(_TO_RNA)
+            sequence = to_rna(sequence)
         if sequence != record.sequence:
             record = FastaRecord(record.id, sequence, record.description)
         yield record

@@ -94,7 +94,7 @@ def as_source(
     name = "sequences"
     if isinstance(sequences, (str, PathLike)):
         path = name = fspath(sequences)
-        is_typed = isinstance(sequences, str) and path.isalpha() and not Path(path).exists()
+        is_typed = isinstance(sequences, str) and is_word(path)
         if is_typed and not set(path) <= _TYPED:
             raise InputError(
                 f"{path}: there is no such file; a typed sequence must have only "
@@ -113,6 +113,11 @@ def as_source(
         items = sequences
     once = not isinstance(sequences, (str, Mapping, Sequence))
     return Source(lambda: check_records(_as_records(items, name), name, *how), once)
+
+
+def is_word(text: str) -> bool:
+    """Whether a text is a sequence that was typed, or meant for one, and no file."""
+    return text.isalpha() and not Path(text).exists()
 
 
 def _read_parquet(path: str) -> Iterator[FastaRecord]:

@@ -31,6 +31,7 @@ from ernie_rna.sequences.fasta import (
     check_records,
     read_lines,
     split_header,
+    to_rna,
 )
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
 
@@ -67,7 +68,7 @@ class Constraints:
         for record in records:
             unseen.discard(record.id)
             text = self.texts.get(record.id, "." * len(record.sequence))
-            problem = self._problem(record.sequence.upper().replace("T", "U"), text)
+            problem = self._problem(to_rna(record.sequence), text)
             if problem is not None:
                 raise InputError(f"the constraint of {record.id}: {problem}")
             yield record

@@ -16,7 +16,7 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.options import EvaluateOptions, takes
-from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.fasta import FilePath, to_rna
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure, differing_base
@@ -199,5 +199,5 @@ def mfe_structure(sequence: str, name: str = "") -> Structure:
         ImportError: ViennaRNA is not installed.
     """
     vienna = import_extra("RNA", "vienna", "the structure of minimum free energy")
-    dot_bracket, _ = vienna.fold(sequence.upper().replace("T", "U"))
+    dot_bracket, _ = vienna.fold(to_rna(sequence))
     return Structure(name, sequence, from_dot_bracket(dot_bracket))

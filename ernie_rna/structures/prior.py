@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, to_rna
 from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.formats.probabilities import read_probabilities
 from ernie_rna.structures.reactivities import Probing
@@ -54,17 +54,22 @@ class Prior:
     ):
         self._probing, self._constraints = probing, constraints
         self._known: dict[str, np.ndarray] | None = None
+        self._matrix_of: Callable[[FastaRecord], Any]
         if given == VIENNA:
             self._vienna: Any = import_extra("RNA", "vienna", "--prior vienna")
+            self._matrix_of = self._by_vienna
             self.name = f"ViennaRNA {self._vienna.__version__}"
         elif isinstance(given, (str, PathLike)):
-            self._known = read_probabilities(given)
+            self._known = known = read_probabilities(given)
+            self._matrix_of = lambda record: _as_matrix(known[record.id], record)
             digest = hashlib.sha256()
-            for id, cells in sorted(self._known.items()):
+            for id, cells in sorted(known.items()):
                 digest.update(f"{id} {cells.shape}\n".encode() + cells.tobytes())
             self.name = f"{Path(given).name}, sha256 {digest.hexdigest()}"
         else:
-            self._function = given
+            self._matrix_of = lambda record: np.asarray(
+                given(to_rna(record.sequence)), dtype=np.float64
+            )
             self.name = f"{given.__module__}.{getattr(given, '__qualname__', repr(given))}"
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
@@ -81,13 +86,7 @@ class Prior:
             InputError: the probabilities are not of this sequence, or none.
         """
         length = len(record.sequence)
-        sequence = record.sequence.upper().replace("T", "U")
-        if self._known is not None:
-            found = _as_matrix(self._known[record.id], record)
-        elif self.name.startswith("ViennaRNA "):
-            found = self._by_vienna(record, sequence)
-        else:
-            found = np.asarray(self._function(sequence), dtype=np.float64)
+        found = self._matrix_of(record)
         fits = found.shape == (length, length) and (found >= 0).all() and (found <= 1.0001).all()
         if not fits:
             raise InputError(
@@ -97,8 +96,8 @@ class Prior:
         found = np.maximum(found, found.T).clip(_LEAST, 1 - _LEAST)  # Some give half of it.
         return np.log(found / (1 - found)).astype(np.float32)
 
-    def _by_vienna(self, record: FastaRecord, sequence: str) -> np.ndarray:
-        bases = "".join(base if base in "ACGU" else "N" for base in sequence)
+    def _by_vienna(self, record: FastaRecord) -> np.ndarray:
+        bases = "".join(base if base in "ACGU" else "N" for base in to_rna(record.sequence))
         ensemble = self._vienna.fold_compound(bases)
         if self._probing is not None:
             values = self._probing.of(record)

@@ -32,7 +32,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ernie_rna.options import ProbingOptions
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header, to_rna
 from ernie_rna.sequences.tables import find_separator, parse_decimal, read_rows
 from ernie_rna.structures.formats.by_extension import TABLES, files_in, numbered_lines, uncompressed
 from ernie_rna.structures.formats.structure import Structure, differing_base
@@ -150,7 +150,7 @@ class Probing:
             InputError: there are none of it, or not as many as it has bases.
         """
         list(self.check([record]))
-        bases = record.sequence.upper().replace("T", "U")
+        bases = to_rna(record.sequence)
         told = [base in _PROBES[self._options.probe] for base in bases]
         return np.where(told, self._profiles[record.id].values, np.nan)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records, read_fasta
+from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records, read_fasta, to_rna
 from ernie_rna.sequences.tables import find_separator, read_rows
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.training.labels import some
@@ -53,7 +53,7 @@ class Rows:
     @property
     def folded(self) -> list[str]:
         """The sequences in one way of writing, to find those that are the same."""
-        return [sequence.upper().replace("T", "U") for sequence in self.sequences]
+        return [to_rna(sequence) for sequence in self.sequences]
 
     def take(self, places: Iterable[int], split: str) -> Rows:
         """Some of the rows."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ernie_rna.sequences.fasta import to_rna
 from ernie_rna.structures.formats.dot_bracket import BasePair, sorted_pairs, to_dot_bracket
 
 
@@ -64,5 +65,5 @@ def differing_base(one: str, other: str) -> int | None:
     >>> differing_base("gATN", "GAUCC"), differing_base("GA", "GC")
     (None, 1)
     """
-    pairs = zip(one.upper().replace("T", "U"), other.upper().replace("T", "U"), strict=False)
+    pairs = zip(to_rna(one), to_rna(other), strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b and "N" not in (a, b)), None)
