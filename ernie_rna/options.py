@@ -302,7 +302,9 @@ class ModelOptions(Options, group=_COMPUTING):
         "attention implementation; defaults to sdpa",
         choices=("sdpa", "eager"),
     )
-    revision: str | None = option(None, "branch, tag or commit of a model on the Hub")
+    revision: str | None = option(
+        None, "branch, tag or commit of a model on the Hub", metavar="REVISION"
+    )
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -815,7 +817,9 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
         "kind of picture",
         choices=tuple(PLOTS),
     )
-    id: str | None = option(None, "id of the sequence; not needed if there is only one")
+    id: str | None = option(
+        None, "id of the sequence; not needed if there is only one", metavar="ID"
+    )
     reference: str | None = option(
         None,
         "known structures (.tsv, .ct, .bpseq, .dbn or a folder); the structure with the same id "
@@ -832,7 +836,9 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
             "`ernie-rna fold --pairs`",
         ),
     )
-    title: str | None = option(None, "title; defaults to a description of the picture")
+    title: str | None = option(
+        None, "title; defaults to a description of the picture", metavar="TEXT"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

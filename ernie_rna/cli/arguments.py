@@ -134,7 +134,7 @@ def _help(known: Mapping[str, Any], default: Any) -> str:
     if default is None or "default" in text or default == ():
         return text
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    return f"{text} ({shown})"
+    return f"{text} (default: {shown})"
 
 
 def _word(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -46,7 +46,9 @@ def _flag(name: str, text: str, group: str | None = _TRAINING, recorded: bool = 
 class FinetuneOptions(ModelOptions, OutputOptions):
     """Of `training.finetune`."""
 
-    task: str | None = _choice(None, "kind of labels; required", choices=TASKS, group=None)
+    task: str | None = _choice(
+        None, "kind of labels; required", choices=TASKS, metavar="TASK", group=None
+    )
     resume: bool = _flag(
         "--resume",
         "keep the training state in OUT.partial and resume from it: after a kill the same command "
@@ -68,8 +70,10 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         "for several numbers (regression) or columns of 0 and 1 (multi-label)",
         group=_DATA,
     )
-    label_separator: str = _name(";", "separator between the labels in a cell (multi-label)")
-    ignore_label: str | None = _name(None, "label of bases to ignore")
+    label_separator: str = _name(
+        ";", "separator between the labels in a cell (multi-label)", metavar="TEXT"
+    )
+    ignore_label: str | None = _name(None, "label of bases to ignore", metavar="LABEL")
     max_length: int | None = _count(
         None,
         "most nucleotides in a sequence; defaults to the length the model was trained on",
@@ -87,11 +91,17 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     degap: bool = _flag("--degap", "remove the gaps of aligned sequences", _DATA)
 
     eval_file: Sequence[str | PathLike[str]] = _names(
-        help="file to evaluate on; its name is the name of the split", group=_SPLITS
+        help="file to evaluate on; its name is the name of the split",
+        metavar="FILE",
+        group=_SPLITS,
     )
     split_column: str | None = _name(None, "column with the split of each row", group=_SPLITS)
-    train_split: str = _name("train", "split to train on", group=_SPLITS)
-    eval_split: Sequence[str] = _names(help="split to evaluate on", group=_SPLITS)
+    train_split: str = _name(
+        "train", "value of --split-column for training", metavar="SPLIT", group=_SPLITS
+    )
+    eval_split: Sequence[str] = _names(
+        help="value of --split-column for evaluation", metavar="SPLIT", group=_SPLITS
+    )
     split: str | None = option(
         None,
         "hold out some training rows for evaluation: random; similar, whole clusters of "
@@ -109,8 +119,8 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     )
     folds: int | None = _count(
         None,
-        "N-fold cross-validation, with folds made by --split (random); the saved model is then "
-        "trained on all rows",
+        "N-fold cross-validation, with folds made by --split (random without it); the saved model "
+        "is then trained on all rows",
         check=whole(2),
         group=_SPLITS,
     )
@@ -168,7 +178,11 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         None, "steps between evaluations on the first split; defaults to a tenth of all with --best"
     )
     best: str | None = _name(
-        None, "metric; the state with its best value is saved", group=_TRAINING, recorded=True
+        None,
+        "metric; the state with its best value is saved",
+        metavar="METRIC",
+        group=_TRAINING,
+        recorded=True,
     )
     patience: int | None = _count(None, "stop when --best has not improved for N evaluations")
     trainer: Mapping[str, Any] | Sequence[str] = _names(
