@@ -59,8 +59,8 @@ def test_help_shows_defaults_and_groups(parser, capsys):
         parser.parse_args(["do", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--count N how many" in text
-    assert "--share X 100 % of it (0.5)" in text
-    assert "--kind {a,b} which (a)" in text
+    assert "--share X 100 % of it (default: 0.5)" in text
+    assert "--kind {a,b} which (default: a)" in text
     assert f"--task VALUE one of: {'a' * 30}, {'b' * 30}" in text
     assert text.index("others:") < text.index("--unmasked not") < text.index("examples:")
 
