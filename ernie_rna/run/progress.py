@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -11,6 +13,19 @@ from ernie_rna.sequences.sources import Survey
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
 _FORMAT_WITHOUT_TOTAL = "{desc}, {elapsed} gone"
+LOADING = "loading torch and the model"
+
+
+@contextlib.contextmanager
+def show_loading(show: bool | None) -> Iterator[None]:
+    """Show that the model is being loaded, which takes seconds before the bar can be drawn.
+
+    Args:
+        show: as in `Progress`.
+    """
+    disable = None if show is None else not show
+    with tqdm(bar_format=LOADING, leave=False, disable=disable, dynamic_ncols=True):
+        yield
 
 
 class Progress:

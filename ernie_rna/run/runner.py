@@ -37,7 +37,7 @@ from ernie_rna.run.outputs import (
     full_disk_explained,
     open_text,
 )
-from ernie_rna.run.progress import Progress
+from ernie_rna.run.progress import Progress, show_loading
 from ernie_rna.run.store import Part, Results, Store, check_place
 from ernie_rna.sequences.chunks import Chunk, Plan
 from ernie_rna.sequences.fasta import FastaRecord, InputError
@@ -340,7 +340,8 @@ def _load(task: Task[Any], found: Survey | None, model: Any, device: str | None 
         found: in the input; None if it can be read only once.
         device: in place of that of the options.
     """
-    task.load(find_model(model, task.options.revision), device or task.options.device)
+    with show_loading(task.options.progress):
+        task.load(find_model(model, task.options.revision), device or task.options.device)
     if found is not None:
         check_lengths(found, task.model.config, task.options.long, _long_choices(task))
     return Progress(task.options.progress, task.plan, found)

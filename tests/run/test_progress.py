@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ernie_rna.run.progress import Progress
+from ernie_rna.run.progress import LOADING, Progress, show_loading
 from ernie_rna.sequences.chunks import Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.sources import survey
@@ -94,3 +94,10 @@ def test_passes_over_parts_of_sequences(capsys, skipped):
     assert "100%" in last
     done = sum(chunk.share(chunk.pieces) for chunk in chunks[skipped:])
     assert bar.done == pytest.approx(done)
+
+
+@pytest.mark.parametrize(("show", "shown"), [(True, True), (False, False), (None, False)])
+def test_loading_is_shown_and_cleared(show, shown, capsys):
+    with show_loading(show):
+        assert (LOADING in capsys.readouterr().err) == shown
+    assert LOADING not in capsys.readouterr().err
