@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -55,6 +57,18 @@ def add_command(
     )
     parser.set_defaults(run=run, interrupted=interrupted, shares_work=shares_work, parser=parser)
     return parser
+
+
+def refuse_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoReturn:
+    """End with the words that a command does not take, and what may have been meant."""
+    known = re.findall(r"--[a-z][a-z-]*", parser.format_help())
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    near = [name for word in options for name in difflib.get_close_matches(word, known, 1)]
+    hint = f"; did you mean {' '.join(near)}?" if near else ""
+    if not any(word.startswith("-") for word in words):
+        hint = "; give one input, with quotes if its path has blanks"
+        hint += ", and write -m before a model" * ("--model" in known)
+    parser.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 def program_parser(

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from ernie_rna import __version__
-from ernie_rna.cli.arguments import CommandParser
+from ernie_rna.cli.arguments import CommandParser, refuse_words
 from ernie_rna.options import OptionError
 
 COMMANDS = (
@@ -83,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """As `main`, of a parser whose defaults say what to run, see `arguments.program_parser`."""
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        refuse_words(args.parser, unknown)
     # As contexts, since Python programs may call main as well.
     with warnings.catch_warnings(), _terminated_as_interrupted():
         warnings.showwarning = _show_warning

@@ -73,6 +73,24 @@ def test_the_commands_of_a_model_speak_one_dialect():
         assert "--revision" in text, command
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("info mini", "info: error: unrecognized arguments: mini; give one input, with quotes if "
+         "its path has blanks, and write -m before a model"),
+        ("evaluate a b c", "error: unrecognized arguments: c; give one input, with quotes "
+         "if its path has blanks"),
+        ("fold a -m mini --priors x", "--priors x; did you mean --prior?"),
+        ("fold a -m mini --zzz", "fold: error: unrecognized arguments: --zzz"),
+    ],
+)  # fmt: skip
+def test_words_that_a_command_does_not_take(capsys, words, message):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(words.split())
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(message)
+
+
 class Failing:
     """A command that raises what it is told to."""
 
