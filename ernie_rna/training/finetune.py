@@ -30,6 +30,7 @@ from ernie_rna.extras import import_extra
 from ernie_rna.options import OptionError, Share, takes
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, replacing, replacing_folder
+from ernie_rna.run.progress import show_loading
 from ernie_rna.run.store import Store, check_place, partial_folder
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
@@ -123,8 +124,9 @@ def finetune(
     with _alone(target, options.force) as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
-        from ernie_rna.run.loading import without_report
-        from ernie_rna.run.threads import use_threads
+        with show_loading(options.progress if leads() else False):
+            from ernie_rna.run.loading import without_report
+            from ernie_rna.run.threads import use_threads
 
         for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
             import_extra(extra, "train", "fine-tuning")
@@ -211,7 +213,7 @@ class _Run:
             held = zip(("train", HELD_OUT), parts, strict=True)
             self.splits = {**{name: rows.take(own, name) for name, own in held}, **self.splits}
         self.summary.notes.append(
-            f"{len(rows)} rows were divided by {what}, none of which is on both sides"
+            f"{len(rows)} rows have {what}; each of these is on one side of a split"
         )
         if self.folds:
             self.summary.notes.append(
@@ -221,9 +223,10 @@ class _Run:
 
     def train(self, source: Any, store: Store | None) -> None:
         """Load a model, train it and, in the leading process, save it."""
-        from ernie_rna.training import trainer as training
+        with show_loading(self.options.progress if leads() else False):
+            from ernie_rna.training import trainer as training
 
-        model, self.tokenizer, kept = training.load(self.task, source)
+            model, self.tokenizer, kept = training.load(self.task, source)
         self.examples = self._encode(model.config.max_position_embeddings)
         train, folder = self.examples["train"], partial_folder(self.target)
         arguments = training.make_arguments(self.options, folder, len(train))

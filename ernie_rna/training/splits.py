@@ -58,7 +58,7 @@ def find_groups(rows: Rows, how: str) -> tuple[np.ndarray, str]:
     Raises:
         InputError: there is no such column, or a program that clusters has failed.
     """
-    links, kind = [_first(rows.folded)], "sequences"
+    links, kind = [_first(rows.folded)], "different sequences"
     if how == "similar":
         clusters, program = _cluster(rows.folded)
         links, kind = [*links, clusters], f"clusters (by {program})"

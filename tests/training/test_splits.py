@@ -58,7 +58,7 @@ def test_clusters_of_kmers():
 @pytest.mark.parametrize(
     ("how", "groups", "what"),
     [
-        ("random", [[i] for i in range(40)], "40 sequences"),
+        ("random", [[i] for i in range(40)], "40 different sequences"),
         ("similar", BY_FIVES, "8 clusters (by 8-mers)"),
         ("kind", [[*range(0, 40, 2)], [*range(1, 40, 2)]], "2 values of kind"),
     ],
@@ -148,7 +148,7 @@ def test_rows_held_out(run, table, tmp_path, capsys):
     assert set(metrics) == {"held-out", "held-out: guess", "held-out: k-mers"}
     facts = facts_of(tmp_path / "out")
     assert [facts["splits"][name]["rows"] for name in ("train", "held-out")] == [18, 6]
-    note = "24 rows were divided by 24 sequences, none of which is on both sides"
+    note = "24 rows have 24 different sequences; each of these is on one side of a split"
     assert facts["notes"] == [note]
     assert note in capsys.readouterr().err
     assert "held-out: k-mers" in (tmp_path / "out" / "README.md").read_text()
