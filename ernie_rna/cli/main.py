@@ -141,7 +141,12 @@ def _report(error: Exception) -> None:
     """One line, whatever the error's own text looks like."""
     text = _plain(str(error))
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+        name = os.fsdecode(error.filename)
+        text = f"{name}: {error.strerror.lower()}"
+        if isinstance(error, FileNotFoundError) and not os.path.isabs(name):
+            text += f" in {os.getcwd()}"
+        elif isinstance(error, IsADirectoryError):
+            text += "; name a file"
     if isinstance(error, _EXPECTED) and text:
         _say(f"error: {text}")
     else:

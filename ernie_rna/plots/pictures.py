@@ -121,7 +121,9 @@ def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
     if id is not None:
         found = next((record for record in records if record.id == id), None)
         if found is None:
-            raise ValueError(f"no sequence has the id {id!r}; the ids are first words of headers")
+            raise ValueError(
+                f"no sequence has the id {id!r}; an id is the first word of a header, up to a blank"
+            )
         return found
     first, *others = islice(records, 2)
     if others:

@@ -267,8 +267,8 @@ def _find_task(source: Any, config: Any) -> str:
         here = isinstance(source, str)
         kind = ((config.architectures if here else class_names(source)) or ["unnamed"])[0]
         raise ValueError(
-            f"{source if here else 'the model'} has no head that predicts something of sequences "
-            f"or of bases: it is {kind}; `ernie-rna {_OTHERS.get(kind, 'finetune')}` "
+            f"{source if here else 'the model'} has no head for labels of sequences or "
+            f"of bases: it is {kind}; `ernie-rna {_OTHERS.get(kind, 'finetune')}` "
             f"{'runs it' if kind in _OTHERS else 'trains one'}"
         )
     of_type = [name for name in fitting if TASKS[name].problem_type == config.problem_type]

@@ -182,9 +182,10 @@ def check_records(
             raise InputError(f"{name}: record {number} ({record.id or 'no id'}): {problem}")
         seen.add(hash(record.id))
         if len(seen) < number:
+            blanks = ", for example with _ in place of blanks" * bool(record.description)
             raise InputError(
                 f"{name}: record {number}: there is a record with the id {record.id!r} (the first "
-                "word of the header) already; results are filed by id: make the ids unique"
+                f"word of the header) already; results are filed by id: make the ids unique{blanks}"
             )
         if unknown == "unk":
             with_gaps += "-" in sequence or "." in sequence
@@ -266,7 +267,8 @@ def parse_fasta(
         elif line.strip() and (not line.startswith("#") or _ALIGNMENT.match(line)):
             _refuse_foreign(_FOREIGN_LINES, line, name)
             raise InputError(
-                f"{name}: not a FASTA file: line {number} must begin with '>', not {line[:20]!r}"
+                f"{name}: not a FASTA file: line {number} must begin with '>', not {line[:20]!r}: "
+                "write a line >name above each sequence"
             )
     if header is not None:
         yield _record(header, lines, below)
@@ -376,7 +378,8 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
             # All lines before those that are being decoded have been read.
             before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             line_number = number + 1 + before.count(b"\n")
-            raise InputError.at(name, line_number, "text that is not UTF-8") from error
+            problem = "text that is not UTF-8: save it as UTF-8 (Excel calls it CSV UTF-8)"
+            raise InputError.at(name, line_number, problem) from error
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{name}: damaged or cut off: {error}") from error
         finally:

@@ -118,7 +118,17 @@ class Failing:
         (
             FileNotFoundError(2, "No such file or directory", "x.tsv"),
             1,
-            "ernie-rna: error: x.tsv: no such file or directory\n",
+            f"ernie-rna: error: x.tsv: no such file or directory in {os.getcwd()}\n",
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "/x.tsv"),
+            1,
+            "ernie-rna: error: /x.tsv: no such file or directory\n",
+        ),
+        (
+            IsADirectoryError(21, "Is a directory", "."),
+            1,
+            "ernie-rna: error: .: is a directory; name a file\n",
         ),
         (
             OSError("cannot read x: [Errno 13] Permission denied: 'x'"),

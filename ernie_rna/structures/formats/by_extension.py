@@ -56,7 +56,8 @@ def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structu
         return read_tsv(path, column)
     if suffix not in _READERS:
         raise ValueError(
-            f"{path}: unknown extension; expected .tsv or one of {', '.join(_READERS)}"
+            f"{path}: unknown extension of structures; expected one of "
+            f"{', '.join((*TABLES, *_READERS))}"
         )
     return _READERS[suffix](path)
 

@@ -124,7 +124,8 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 def test_folders_and_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match=r"no structure file in this folder"):
         read_structures(tmp_path)
-    with pytest.raises(ValueError, match=r"x\.fasta: unknown extension; expected \.tsv"):
+    message = r"x\.fasta: unknown extension of structures; expected one of \.tsv, \.csv, \.ct"
+    with pytest.raises(ValueError, match=message):
         read_structures(tmp_path / "x.fasta")
     with pytest.raises(FileNotFoundError):
         read_structures(tmp_path / "x.ct")
