@@ -15,6 +15,7 @@ been found fit.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, ClassVar, Generic, TypeVar
 
 from ernie_rna.options import OptionError, RunOptions, Share, own_share
@@ -340,11 +342,25 @@ def _load(task: Task[Any], found: Survey | None, model: Any, device: str | None 
         found: in the input; None if it can be read only once.
         device: in place of that of the options.
     """
+    source = find_model(model, task.options.revision)
+    if found is not None and task.options.long == "error" and isinstance(source, str):
+        _check_lengths_without_torch(task, found, source)
     with show_loading(task.options.progress):
-        task.load(find_model(model, task.options.revision), device or task.options.device)
+        task.load(source, device or task.options.device)
     if found is not None:
         check_lengths(found, task.model.config, task.options.long, _long_choices(task))
     return Progress(task.options.progress, task.plan, found)
+
+
+def _check_lengths_without_torch(task: Task[Any], found: Survey, folder: str) -> None:
+    """Refuse sequences that are too long before torch is imported, where config.json is at hand."""
+    try:
+        text = (Path(folder) / "config.json").read_text(encoding="utf-8")
+        limit = int(json.loads(text)["max_position_embeddings"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # Loading says what is wrong with it.
+    config = SimpleNamespace(max_position_embeddings=limit)
+    check_lengths(found, config, "error", _long_choices(task))
 
 
 def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,6 +16,7 @@ _MISSING = frozenset(("na", "nan", "n/a", "none", "null", "#n/a", "?", "-"))
 _SEPARATORS = ",;|/+ "
 _LARGEST = 1e18  # its square is still a number of float32
 _SHOWN = 8  # names in a message
+_MANY_CLASSES = 10  # fewer are taken for classes, whatever their names
 
 
 def class_names(cells: Iterable[str]) -> list[str]:
@@ -27,6 +29,12 @@ def class_names(cells: Iterable[str]) -> list[str]:
     # nan has no place among numbers.
     finite = all(map(math.isfinite, values.values()))
     return sorted(names, key=values.__getitem__) if finite else names
+
+
+def are_measured(names: Sequence[str], rows: int) -> bool:
+    """Whether names of classes are measured values: decimals, about one for each row."""
+    marks = [name for name in names if re.fullmatch(r"-?[0-9]+[.,][0-9]+", name)]
+    return len(names) >= _MANY_CLASSES and 2 * len(names) > rows and 2 * len(marks) > len(names)
 
 
 def split_labels(cell: str, separator: str) -> list[str]:
@@ -50,7 +58,7 @@ def parse_flag(cell: str) -> float:
 def parse_target(cell: str, decimal_comma: bool) -> float:
     """A number that a model can be trained to give."""
     if not cell:
-        raise ValueError("an empty cell is not a number")
+        raise ValueError("an empty cell is not a number: fill it in, or delete its row")
     value = parse_decimal(cell, decimal_comma)
     if not math.isfinite(value):
         raise ValueError(f"{cell!r} is not finite")

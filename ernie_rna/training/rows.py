@@ -19,6 +19,7 @@ from ernie_rna.training.options import FinetuneOptions
 _FASTA = (".fa", ".fasta", ".fna", ".ffn")
 _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
 _COMPRESSED = (".gz", ".bz2", ".xz")
+_LETTERS, _LEAST_SEQUENCE = frozenset("ACGTUN"), 10  # of what is no name of a column
 
 Label = TypeVar("Label")
 
@@ -76,10 +77,11 @@ class Rows:
                 f"{self.name}: FASTA has no labels: give a table (CSV or TSV) of sequences with "
                 "their labels; only --task masked-lm needs none"
             )
-        raise InputError(
-            f"{self.name}: no column {column!r}; it has {', '.join(self.cells[0])}: {option} names "
-            "the right one"
-        )
+        names = self.cells[0]
+        hint = f"{option} names the right one"
+        if any(len(name) >= _LEAST_SEQUENCE and set(name.upper()) <= _LETTERS for name in names):
+            hint = "its first line must be a header, with the names of the columns"
+        raise InputError(f"{self.name}: no column {column!r}; it has {', '.join(names)}: {hint}")
 
     def parse(self, column: str, parse: Callable[[str, bool], Label]) -> list[Label]:
         """The cells of a column of labels, each parsed; `parse` is told of a decimal comma.

@@ -76,13 +76,20 @@ class Task:
 
     def learn_names(self, training: Rows) -> Iterable[str]:
         """Fix the names of the labels, which are those of training; return what looks odd."""
-        self.names = cells.class_names(self.cells(training))
+        labels = self.cells(training)
+        self.names = cells.class_names(labels)
         if len(self.names) < 2:
             raise InputError(
                 f"{training.name}: column {self.columns[0]!r} has {len(self.names)} different "
                 "labels; a classification needs at least 2"
             )
-        return cells.odd_classes(self.cells(training))
+        if cells.are_measured(self.names, len(labels)):
+            raise InputError(
+                f"{training.name}: column {self.columns[0]!r} has {len(self.names)} different "
+                f"numbers, such as {self.names[0]}, in {len(labels)} rows: those are no classes; "
+                "--task regression predicts numbers"
+            )
+        return cells.odd_classes(labels)
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
         """What a cell says; ValueError if that is no label."""

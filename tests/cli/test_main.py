@@ -276,10 +276,12 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain(tmp_path):
     (tmp_path / "pretrain.pt").write_bytes(b"PK")
     for name in ("there.tsv", "there.npz"):
         (tmp_path / name).write_text("")
-    for name in ("model", "unconverted"):
+    for name in ("model", "short", "unconverted"):
         (tmp_path / name).mkdir()
     (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "short/config.json").write_text('{"max_position_embeddings": 5}')
     named = {
+        "embed in.fasta -m short -o out.npz": "1 of 1 sequences are longer than the 3 nt that",
         "embed in.fasta -m pretrain.pt -o out.npz": "convert it first",
         "embed in.fasta -m unconverted -o out.npz": "config.json",
         "embed in.fasta -m ./NOSUCH -o out.npz": "no folder ./NOSUCH",
@@ -310,5 +312,5 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain(tmp_path):
         assert line.startswith("ernie-rna: error: "), command
         assert message in line, command
     left = {"in.fasta", "twice.fasta", "in.csv", "bad.csv", "pretrain.pt", "commands.txt"}
-    left |= {"there.tsv", "there.npz", "model", "unconverted"}
+    left |= {"there.tsv", "there.npz", "model", "short", "unconverted"}
     assert {path.name for path in tmp_path.iterdir()} == left

@@ -195,6 +195,7 @@ def test_the_folder_loads_without_this_package(run, table, tmp_path):
 
 
 ONE_CLASS = {(row, "label"): "a" for row in range(ROWS)}
+MEASURED = {(row, "label"): f"{row / 7:.3f}" for row in range(ROWS)}
 LONG = {(2, "sequence"): "A" * 41, (7, "sequence"): "C" * 50}
 UNFIT = {(3, "sequence"): "ACGU", (3, "bases"): "SSSSS"}
 SPLIT = "classification --split-column split --eval-split"
@@ -225,6 +226,7 @@ SPLIT = "classification --split-column split --eval-split"
         ("classification", {(5, "sequence"): "ACG-U"}, "(line 7): '-' at position 4"),
         ("classification", {(5, "sequence"): ""}, "(line 7): it is empty"),
         ("classification", ONE_CLASS, "has 1 different labels"),
+        ("classification", MEASURED, f"in {ROWS} rows: those are no classes; --task regression"),
         (f"{SPLIT} valid", {}, "no row with split='valid'; there are test, train"),
         (
             f"{SPLIT} held-out --split random",

@@ -6,6 +6,7 @@ import pytest
 
 from ernie_rna.training.labels import (
     NO_LABEL,
+    are_measured,
     class_names,
     odd_classes,
     other_separator,
@@ -29,6 +30,20 @@ def test_classes_have_one_order(names):
         cells = [*names, ""]
         random.Random(seed).shuffle(cells)
         assert class_names(cells) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "measured"),
+    [
+        ([f"{value / 7:.3f}" for value in range(20)], 24, True),
+        ([f"4,{value:02}" for value in range(20)], 24, True),
+        ([f"{value / 7:.3f}" for value in range(20)], 400, False),  # many rows for each
+        ([str(value) for value in range(20)], 24, False),  # numbered families
+        (["0.5", "1.0", "2.0"], 4, False),
+    ],
+)
+def test_measured_values_are_no_classes(names, rows, measured):
+    assert are_measured(names, rows) == measured
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,12 @@ def test_an_unbalanced_quotation_mark_hides_no_rows(tmp_path):
         read_file(tmp_path / "x.csv", "sequence")
 
 
+def test_a_table_without_a_header(tmp_path):
+    (tmp_path / "x.csv").write_text("r1,GGGGAAAACCCC,4.2\nr2,GGGGAAAACCCA,4.3\n")
+    with pytest.raises(InputError, match=r"no column 'sequence'; .* first line must be a header"):
+        read_file(tmp_path / "x.csv", "sequence")
+
+
 def test_fasta_has_no_labels(tmp_path):
     (tmp_path / "x.fasta").write_text(">a\nACGU\n")
     rows = read_file(tmp_path / "x.fasta", "sequence")
