@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -382,10 +382,22 @@ class _Run:
         for name in evaluation:
             examples = (self.examples[train], self.examples[name])
             self.summary.metrics |= self._measure(name, self.trainer, *examples)
+        self.summary.notes += better_counts(self.summary.metrics, self.task.metric_names[0])
         if leads():
             with replacing(self.target / "metrics.json") as path:
                 path.write_text(self.summary.as_json() + "\n", encoding="utf-8")
             write_card(self.target, self.summary)
+
+
+def better_counts(metrics: Mapping[str, Metrics], metric: str) -> Iterator[str]:
+    """Say on which rows a regression on k-mer counts is no worse than the model."""
+    for name, own in metrics.items():
+        counts = metrics.get(f"{name}: k-mers", {})
+        if metric in counts and counts[metric] >= own[metric]:
+            yield (
+                f"{name}: k-mer counts are no worse than this model, {metric} {counts[metric]:.4f} "
+                f"against {own[metric]:.4f}: prefer them, or train on more rows or another model"
+            )
 
 
 def _check_lengths(rows: Rows, longest: int) -> None:

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from ernie_rna.cli.main import main
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training import splits
+from ernie_rna.training.finetune import better_counts
 from ernie_rna.training.rows import Rows
 from tests.training.conftest import QUICK, Killer
 
@@ -149,9 +150,19 @@ def test_rows_held_out(run, table, tmp_path, capsys):
     facts = facts_of(tmp_path / "out")
     assert [facts["splits"][name]["rows"] for name in ("train", "held-out")] == [18, 6]
     note = "24 rows have 24 different sequences; each of these is on one side of a split"
-    assert facts["notes"] == [note]
+    assert facts["notes"][0] == note
+    assert facts["notes"][1:] == [*better_counts(metrics, "accuracy")]
     assert note in capsys.readouterr().err
     assert "held-out: k-mers" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("counts", "said"), [(0.4, True), (0.2, True), (0.1, False)])
+def test_better_k_mer_counts_are_named(counts, said):
+    metrics = {"test: guess": {"r2": 0.9}, "test: k-mers": {"r2": counts}, "test": {"r2": 0.2}}
+    notes = list(better_counts(metrics, "r2"))
+    assert len(notes) == said
+    assert not said or f"r2 {counts:.4f} against 0.2000" in notes[0]
+    assert not list(better_counts({"test": {"r2": 0.2}}, "r2"))
 
 
 def test_labels_are_those_of_all_rows_before_they_are_divided(run, table, tmp_path):
