@@ -66,7 +66,7 @@ _PREDICT_EXAMPLES = """\
 def add_commands(subparsers: Any) -> None:
     """Add the commands to `ernie-rna`."""
     run: dict[str, Any] = {"interrupted": RESUMES, "shares_work": True}
-    summary = "masked-LM scores: substitutions, likelihoods, perplexity"
+    summary = "effects of all substitutions, by the masked language model"
     parser = add_command(subparsers, "mutate", _mutate, summary, _MUTATE, _MUTATE_EXAMPLES, **run)
     add_fasta(parser)
     add_model(parser)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 _FOLD = """\
 Predict the secondary structures of the sequences of a FASTA file, from the logits of the model's
-structure head or, without one, zero-shot from the scores of one attention head of the last layer.
-The authors' optimisation turns either into contacts. The strongest contacts become base pairs, at
-most one for each base. The summary names the source.
+structure head or, without one, from the scores of one attention head of the last layer (zero-shot:
+such a model was not trained on structures). The authors' optimisation turns either into contacts.
+The strongest contacts become base pairs, at most one for each base. The summary names the source.
 
 output formats, by extension; -o may be given more than once:
   .dbn .db      FASTA with a dot-bracket line, ([{<Aa...Zz where pairs cross; - is stdout
@@ -126,7 +126,7 @@ _SIDES = ("predicted", "known")
 def add_commands(subparsers: Any) -> None:
     """Add the commands to `ernie-rna`."""
     resumes: Any = {"interrupted": RESUMES, "shares_work": True}
-    summary = "secondary structures, zero-shot or by a trained head"
+    summary = "secondary structures: dot-bracket, .ct, .bpseq or a table"
     fold = add_command(subparsers, "fold", _fold, summary, _FOLD, _FOLD_EXAMPLES, **resumes)
     add_fasta(fold)
     add_model(fold)
