@@ -309,7 +309,7 @@ def _info(args: argparse.Namespace) -> int:
     if source is not None:
         config = read_config(source, loading.revision)
         _print_section("model", _model(source, config))
-        title = f"scores of {options.batch} at once in float32, on {device.type}"
+        title = f"attention scores, batches of {options.batch}, float32, {device.type}"
         _print_section(title, _memory(config, options, device))
     return 0
 
@@ -421,9 +421,10 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
         tokens = length + 2
         hidden_states = torch.empty(1, device=device).expand(options.batch, tokens, 1)
         with torch.inference_mode():
-            what = "recomputed" if model._recomputes(hidden_states, []) else "carried"
-        carried = 4 * options.batch * config.num_attention_heads * tokens**2
-        yield f"{length} nt", f"{what}; carried they take {_gigabytes(carried)}"
+            recomputed = model._recomputes(hidden_states, [])
+        carried = _gigabytes(4 * options.batch * config.num_attention_heads * tokens**2)
+        what = "recomputed; carried, they would take" if recomputed else "carried; they take"
+        yield f"{length} nt", f"{what} {carried}"
 
 
 def _gigabytes(size: float) -> str:

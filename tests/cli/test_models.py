@@ -202,7 +202,7 @@ def test_info_on_a_model(here, capsys):
         "parameters             82,057 (encoder, pooler and LM head)",
         "weights                82,057 in F32",
         "their origin           random, never trained",
-        "100 nt                 carried; carried they take 0.000999 GB",
+        "100 nt                 carried; they take 0.000999 GB",
         "2000000 nt             recomputed",
     ):
         assert f"  {line}" in output
