@@ -428,7 +428,14 @@ def _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores) -> N
             "inputs_embeds say nothing about base pairs: give pairing_scores "
             "(batch, seq, seq) as well, zeros for none"
         )
-    batch, seq = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
+    given = input_ids if inputs_embeds is None else inputs_embeds
+    if not isinstance(given, torch.Tensor) or given.ndim != 2 + (inputs_embeds is not None):
+        found = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+        raise ValueError(
+            "input_ids must be a tensor (batch, seq), and inputs_embeds (batch, seq, hidden), as "
+            f"of model(**tokenizer(sequences, return_tensors='pt', padding=True)); got {found}"
+        )
+    batch, seq = given.shape[:2]
     if attention_mask is not None and attention_mask.shape != (batch, seq):
         raise ValueError(
             f"attention_mask must be (batch, seq) = {(batch, seq)}; "
@@ -620,8 +627,9 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
     - "single_label_classification": (batch,) class ids; cross entropy.
     - "multi_label_classification": (batch, num_labels) of 0 and 1; binary cross entropy.
 
-    None takes regression for one label, else the multi-label form for floats and for labels of
-    (batch, num_labels), the single-label form for other integers.
+    None becomes regression for one label, else the multi-label form for floats and for labels of
+    (batch, num_labels), the single-label form for other integers, with the first labels that are
+    seen; as with transformers' own models, a saved config.json then says so.
     """
 
     def __init__(self, config: ErnieRnaConfig):
@@ -640,7 +648,7 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
         return self.classifier(self.dropout(cls_embedding(outputs.last_hidden_state, mask)))
 
     def _loss(self, logits, labels, num_items):
-        problem = self._problem_type(labels)
+        problem = self.config.problem_type = self._problem_type(labels)
         if problem == "single_label_classification":
             return _class_loss(logits, labels, num_items)
         if labels.numel() != logits.numel():

@@ -201,6 +201,9 @@ def test_pairing_scores_replace_those_of_the_ids(model, golden):
         ({}, "got neither"),
         ({"input_ids": torch.ones(2, 5).long(), "inputs_embeds": torch.ones(2, 5, 48)}, "both"),
         ({"inputs_embeds": torch.ones(2, 5, 48)}, "give pairing_scores"),
+        ({"input_ids": "AUGC"}, r"tokenizer\(sequences, .*got str"),
+        ({"input_ids": [[1, 5, 2]]}, "got list"),
+        ({"input_ids": torch.tensor([1, 5, 2])}, r"got \(3,\)"),
         (
             {"input_ids": torch.ones(2, 5).long(), "attention_mask": torch.ones(2, 4)},
             r"attention_mask must be \(batch, seq\) = \(2, 5\); got \(2, 4\)",
@@ -246,18 +249,18 @@ def test_losses_are_float32(model, tokenizer, dtype):
 
 
 @pytest.mark.parametrize(
-    ("problem_type", "num_labels", "labels"),
+    ("problem_type", "num_labels", "labels", "kept"),
     [
-        (None, 1, torch.tensor([0.5, -1.0])),
-        ("regression", 1, torch.tensor([[0.5], [-1.0]])),
-        ("regression", 3, torch.randn(2, 3)),
-        (None, 3, torch.tensor([0, 2])),
-        ("single_label_classification", 3, torch.tensor([0, 2])),
-        (None, 3, torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])),
-        ("multi_label_classification", 3, torch.tensor([[0, 1, 1], [1, 0, 0]])),
+        (None, 1, torch.tensor([0.5, -1.0]), "regression"),
+        ("regression", 1, torch.tensor([[0.5], [-1.0]]), "regression"),
+        ("regression", 3, torch.randn(2, 3), "regression"),
+        (None, 3, torch.tensor([0, 2]), "single_label_classification"),
+        ("single_label_classification", 3, torch.tensor([0, 2]), "single_label_classification"),
+        (None, 3, torch.tensor([[0.0, 1, 1], [1, 0, 0]]), "multi_label_classification"),
+        (None, 3, torch.tensor([[0, 1, 1], [1, 0, 0]]), "multi_label_classification"),
     ],
 )
-def test_sequence_classification(config, tokenizer, problem_type, num_labels, labels):
+def test_sequence_classification(config, tokenizer, problem_type, num_labels, labels, kept):
     config.num_labels, config.problem_type = num_labels, problem_type
     model = ErnieRnaForSequenceClassification(config).eval()
     batch = batch_of(tokenizer, ["AUGC", "GG"])
@@ -265,13 +268,14 @@ def test_sequence_classification(config, tokenizer, problem_type, num_labels, la
     losses = torch.nn.functional
     if labels.ndim == 1 and num_labels > 1:
         expected = losses.cross_entropy(output.logits, labels)
-    elif problem_type == "multi_label_classification" or (num_labels > 1 and not problem_type):
+    elif kept == "multi_label_classification":
         expected = losses.binary_cross_entropy_with_logits(output.logits, labels.float())
     else:
         expected = losses.mse_loss(output.logits, labels.view(2, -1))
     assert output.logits.shape == (2, num_labels)
     assert torch.equal(output.loss, expected)
-    assert config.problem_type == problem_type
+    # As with transformers' own models: a pipeline of the saved folder reads the logits by it.
+    assert model.config.problem_type == kept
 
 
 def test_sequence_classification_reads_cls_however_padded(config, tokenizer):
