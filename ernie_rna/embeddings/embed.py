@@ -24,11 +24,11 @@ from ernie_rna.embeddings.formats import (
 )
 from ernie_rna.options import EmbedOptions, takes
 from ernie_rna.run.outputs import behind_link, check_output_files
-from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run
+from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
-    Chunk,
+    Piece,
     Plan,
     check_overlap,
     nucleotide_limit,
@@ -36,7 +36,7 @@ from ernie_rna.sequences.chunks import (
     whole,
     windows,
 )
-from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
 
 if TYPE_CHECKING:
@@ -122,8 +122,11 @@ class EmbedTask(Task[Embedding]):
             min(CHUNK_BATCHES * tokens, in_memory),
         )
 
-    def compute(self, chunk: Chunk, step: Step) -> list[Embedding]:
-        return self.encoder.encode_chunk(chunk, step)
+    def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> list[Any]:
+        return self.encoder.encode(records, pieces)
+
+    def merge(self, record: FastaRecord, pieces: list[Piece], values: list[Any]) -> Embedding:
+        return Embedding(record.id, len(record.sequence), self.encoder.merge(pieces, values))
 
     def pack(self, results: list[Embedding]) -> Results:
         return pack(results)
@@ -141,7 +144,7 @@ class EmbedTask(Task[Embedding]):
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Embedding]], metadata: dict[str, Any]
-    ) -> tuple[list[Path], list[str]]:
+    ) -> Written:
         place = behind_link(Path(outputs[0].path))
         return write_parts(parts, place, metadata, self.options.shard_bytes), []
 

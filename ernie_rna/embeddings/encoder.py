@@ -5,19 +5,20 @@ Shapes: batch sequences, seq tokens (`<cls>`, nucleotides, `<eos>`, padding), hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from ernie_rna.embeddings.embedding import Embedding, resolve_columns
+from ernie_rna.embeddings.embedding import resolve_columns
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from ernie_rna.run.loading import memory_explained, not_finite, tokenize
-from ernie_rna.sequences.chunks import Chunk, Piece
+from ernie_rna.run.loading import not_finite, tokenize
+from ernie_rna.sequences.chunks import Piece
+from ernie_rna.sequences.fasta import FastaRecord
 
 # What the model gives of a piece, or of a sequence, by the name of the column.
-_Arrays = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 class Encoder:
@@ -47,57 +48,34 @@ class Encoder:
         vectors = nucleotides * per_token + sequences * (len(self.columns) - per_token)
         return vectors * self.hidden * self.dtype.itemsize
 
-    def encode_chunk(self, chunk: Chunk, step: Callable[[int], None]) -> list[Embedding]:
-        """Compute the embeddings of a chunk's records, in their order.
-
-        Args:
-            step: called with the number of each batch once it is computed.
-
-        Raises:
-            EncodingError: a result is not finite, or there is not enough memory.
-        """
-        arrays: dict[int, _Arrays] = {}
-        for number, places in enumerate(chunk.batches):
-            arrays.update(zip(places, self.encode(chunk, number), strict=True))
-            step(number)
-        places_of: list[list[int]] = [[] for _ in chunk.records]
-        for place, piece in enumerate(chunk.pieces):
-            places_of[piece.record].append(place)
-        return [
-            Embedding(
-                record.id,
-                len(record.sequence),
-                self._merge([arrays[one] for one in own], [chunk.pieces[one] for one in own]),
-            )
-            for record, own in zip(chunk.records, places_of, strict=True)
-        ]
-
     @torch.inference_mode()
-    def encode(self, chunk: Chunk, batch: int) -> list[_Arrays]:
+    def encode(self, records: Sequence[FastaRecord], pieces: Sequence[Piece]) -> list[Arrays]:
         """What each piece of a batch keeps: (hidden,), or, for token, (nucleotides, hidden).
 
+        Args:
+            records: that of each piece.
+
         Raises:
-            As `encode_chunk`.
+            EncodingError: a result is not finite.
         """
-        pieces = chunk.batch(batch)
-        records = [chunk.records[piece.record] for piece in pieces]
-        kept: list[_Arrays] = [{} for _ in pieces]
-        with memory_explained(records):
-            input_ids, mask = tokenize([chunk.text(piece) for piece in pieces], self.model.device)
-            output = self.model(
-                input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
-            )
-            for column in self.columns:
-                states = output.hidden_states if self._all_layers else [output.last_hidden_state]
-                state = states[column.layer if self._all_layers else 0]
-                pooled = self._pool(column.pooling, state, pieces)
-                for record, arrays, array in zip(records, kept, pooled, strict=True):
-                    if not np.isfinite(array).all():
-                        raise not_finite(f"{record.id}: {column.name}", self.model)
-                    arrays[column.name] = array
+        kept: list[Arrays] = [{} for _ in pieces]
+        pairs = zip(records, pieces, strict=True)
+        texts = [record.sequence[piece.start : piece.stop] for record, piece in pairs]
+        input_ids, mask = tokenize(texts, self.model.device)
+        output = self.model(
+            input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
+        )
+        for column in self.columns:
+            states = output.hidden_states if self._all_layers else [output.last_hidden_state]
+            state = states[column.layer if self._all_layers else 0]
+            pooled = self._pool(column.pooling, state, pieces)
+            for record, arrays, array in zip(records, kept, pooled, strict=True):
+                if not np.isfinite(array).all():
+                    raise not_finite(f"{record.id}: {column.name}", self.model)
+                arrays[column.name] = array
         return kept
 
-    def _pool(self, pooling: str, state: torch.Tensor, pieces: list[Piece]) -> list[np.ndarray]:
+    def _pool(self, pooling: str, state: torch.Tensor, pieces: Sequence[Piece]) -> list[np.ndarray]:
         """(batch, seq, hidden) -> an array for each piece, none of which keeps the batch."""
         starts = [1 + piece.own_start - piece.start for piece in pieces]  # behind <cls>
         own = [slice(at, at + piece.owned) for at, piece in zip(starts, pieces, strict=True)]
@@ -109,7 +87,7 @@ class Encoder:
             for row, kept in zip(rows, own, strict=True)
         ]
 
-    def _merge(self, arrays: Sequence[_Arrays], pieces: Sequence[Piece]) -> _Arrays:
+    def merge(self, pieces: Sequence[Piece], arrays: Sequence[Arrays]) -> Arrays:
         """The arrays of a sequence of those of its pieces, see `sequences.chunks`."""
         if len(pieces) == 1:
             return arrays[0]
