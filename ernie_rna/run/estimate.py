@@ -70,6 +70,8 @@ def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> 
         last, done = now, done + chunk.share(pieces)
         if now - begin > _SECONDS:
             break
+    if not steps:  # no letter that has scores
+        return Estimate(0.0, _memory(), task.nbytes(found), done)
     warm = steps[1:] or steps  # The first one also builds what is built once.
     rate = sum(work for _, work in warm) / sum(seconds for seconds, _ in warm)
     return Estimate(total_work(task.plan, found) / rate, _memory(), task.nbytes(found), done)

@@ -28,6 +28,13 @@ def working(output, index=0, count=1, settings=SETTINGS, force=False, **more):
         yield store
 
 
+def _raise(error):
+    def call(*_):
+        raise error
+
+    return call
+
+
 def finish(store):
     store.finish()
     store.finish_share()
@@ -87,7 +94,7 @@ def test_a_part_that_is_not_written_whole_is_not_there(store, file_limit, monkey
     with file_limit(2000), pytest.raises(OSError, match="too large") as error:
         store.put(0, {"values": np.zeros(1000)}, {})
     assert error.value.errno == errno.EFBIG
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(os, "fsync", _raise(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         store.put(0, ONE, {})
     assert not store.part(0).is_whole()
@@ -213,7 +220,14 @@ def test_processes_that_come_and_go(output):
     assert names(output.parent) == []
 
 
-def test_where_nothing_can_be_written(output):
+def test_where_nothing_can_be_written(output, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", _raise(OSError(errno.ENOSYS, "Function not implemented")))
+        with pytest.raises(
+            OSError, match=r"has no locks .* write to another one: '.*partial/lock'"
+        ):
+            Store(output.with_name("other.npz"), Share())
     with pytest.raises(OutputError, match=r"there is no folder .*nowhere"):
         check_place(output.parent / "nowhere" / "out.npz")
     (output.parent / "out.npz.partial").write_text("mine")
