@@ -4,6 +4,7 @@ By `embed`, whose chunks are few records here, and by `mutate`, which has severa
 """
 
 import contextlib
+import copy
 import itertools
 import json
 import os
@@ -32,8 +33,12 @@ from tests.conftest import ROOT, lively
 from tests.run.conftest import names
 
 RNA = {f"rna{i}": "ACGUN"[: 1 + i % 5] * (1 + i % 11) for i in range(40)}
-SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 96}
-CONFIG = ErnieRnaConfig(**SIZES, max_position_embeddings=256)
+SIZES = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "intermediate_size": 96,
+    "max_position_embeddings": 256,
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,7 +56,7 @@ def _one_thread(_reproducible):
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return ErnieRnaModel(CONFIG, add_pooling_layer=False).eval()
+    return ErnieRnaModel(ErnieRnaConfig(**SIZES), add_pooling_layer=False).eval()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ def whole(encoder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def masked_lm():
     torch.manual_seed(0)
-    return lively(ErnieRnaForMaskedLM(CONFIG)).eval()
+    return lively(ErnieRnaForMaskedLM(ErnieRnaConfig(**SIZES))).eval()
 
 
 class Computed(list):
@@ -206,8 +211,8 @@ def test_half_an_output_of_a_run_that_was_killed_is_deleted(encoder, output):
         ({"sequences": {**RNA, "rna39": "ACGU" * 11}}, "input_sha256 was"),
     ],
 )
-def test_a_run_that_differs(output, computed, change, message):
-    model = ErnieRnaModel(CONFIG, add_pooling_layer=False).eval()  # Options change it.
+def test_a_run_that_differs(encoder, output, computed, change, message):
+    model = copy.deepcopy(encoder)  # Options change it.
     with computed.killed_after(4):
         run(model, output)
     with pytest.raises(OutputError, match=message + ".*--force"):
@@ -227,12 +232,12 @@ MATH_VARIABLES = {
 }
 
 
-def test_another_machine_or_model(output, computed, monkeypatch):
+def test_another_machine_or_model(encoder, output, computed, monkeypatch):
     def refused(message, **options):
         with pytest.raises(OutputError, match=message):
             run(model, output, **options)
 
-    model = ErnieRnaModel(CONFIG, add_pooling_layer=False).eval()
+    model = copy.deepcopy(encoder)
     for name in MATH_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with computed.killed_after(4):
