@@ -14,7 +14,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ernie_rna.embeddings.embedding import Embedding
+import numpy as np
+
+from ernie_rna.embeddings.embedding import Embedding, resolve_columns
 from ernie_rna.embeddings.formats import (
     check_format,
     existing_files,
@@ -24,11 +26,11 @@ from ernie_rna.embeddings.formats import (
 )
 from ernie_rna.options import EmbedOptions, takes
 from ernie_rna.run.outputs import behind_link, check_output_files
-from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run
+from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
-    Chunk,
+    Piece,
     Plan,
     check_overlap,
     nucleotide_limit,
@@ -36,16 +38,20 @@ from ernie_rna.sequences.chunks import (
     whole,
     windows,
 )
-from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 
     Model = str | PathLike[str] | ErnieRnaModel
 
 __all__ = ["Embedding", "RunSummary", "embed"]
 
+# What the model gives of a piece by the name of the column.
+_Arrays = dict[str, np.ndarray]
 # About what the vectors of a chunk may take in memory; a longer sequence is alone in its chunk.
 _CHUNK_BYTES = 1 << 28
 
@@ -96,69 +102,146 @@ def embed(
 
 
 class EmbedTask(Task[Embedding]):
-    """Vectors of the columns asked for."""
+    """Vectors of the columns asked for.
+
+    Shapes: batch sequences, seq tokens (`<cls>`, nucleotides, `<eos>`, padding), hidden.
+
+    Attributes:
+        columns, hidden: what a result consists of, and the length of its vectors.
+        dtype: of the results: float16 where the model computes in that, else float32 (NumPy has
+            no bfloat16).
+    """
 
     name = "embeddings"
     options: EmbedOptions
 
     def load(self, source: Any, device: str | None) -> None:
-        from ernie_rna.embeddings.encoder import Encoder
+        import torch
+
         from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
         from ernie_rna.run.loading import load
 
         options = self.options
         self.model = load(ErnieRnaModel, source, **{**options.loading, "device": device})
-        self.encoder = Encoder(self.model, options.layers, options.pooling)
-        limit = nucleotide_limit(self.model.config)
+        config: Any = self.model.config
+        last: int = config.num_hidden_layers
+        self.columns = resolve_columns(options.layers, options.pooling, last)
+        self.hidden: int = config.hidden_size
+        self.dtype = np.dtype(np.float16 if self.model.dtype == torch.float16 else np.float32)
+        self._all_layers = any(column.layer != last for column in self.columns)
+        limit = nucleotide_limit(config)
         by_window = options.long == "window"
         if by_window:
             check_overlap(options.overlap, limit)
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
-        in_memory = max(1, _CHUNK_BYTES // max(1, self.encoder.nbytes(0, 1)))
+        in_memory = max(1, _CHUNK_BYTES // max(1, self._nbytes(0, 1)))
         self.plan = Plan(
             tokens,
-            self.encoder.hidden,
+            self.hidden,
             partial(_split, limit, options.overlap) if by_window else whole,
             min(CHUNK_BATCHES * tokens, in_memory),
         )
 
-    def compute(self, chunk: Chunk, step: Step) -> list[Embedding]:
-        return self.encoder.encode_chunk(chunk, step)
+    def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> list[_Arrays]:
+        """What each piece keeps: (hidden,), or, for token, (nucleotides, hidden)."""
+        import torch
+
+        from ernie_rna.run.loading import not_finite, tokenize
+
+        kept: list[_Arrays] = [{} for _ in pieces]
+        pairs = zip(records, pieces, strict=True)
+        texts = [record.sequence[piece.start : piece.stop] for record, piece in pairs]
+        with torch.inference_mode():
+            input_ids, mask = tokenize(texts, self.model.device)
+            output = self.model(
+                input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
+            )
+            for column in self.columns:
+                states = output.hidden_states if self._all_layers else [output.last_hidden_state]
+                state = states[column.layer if self._all_layers else 0]
+                pooled = self._pool(column.pooling, state, pieces)
+                for record, arrays, array in zip(records, kept, pooled, strict=True):
+                    if not np.isfinite(array).all():
+                        raise not_finite(f"{record.id}: {column.name}", self.model)
+                    arrays[column.name] = array
+        return kept
+
+    def _pool(self, pooling: str, state: Tensor, pieces: list[Piece]) -> list[np.ndarray]:
+        """(batch, seq, hidden) -> an array for each piece, none of which keeps the batch."""
+        import torch
+
+        starts = [1 + piece.own_start - piece.start for piece in pieces]  # behind <cls>
+        own = [slice(at, at + piece.owned) for at, piece in zip(starts, pieces, strict=True)]
+        if pooling == "cls":
+            state = state[:, 0]
+        elif pooling == "mean":  # over the nucleotides kept, in float32
+            weights = torch.zeros(state.shape[:2])
+            for row, kept in zip(weights, own, strict=True):
+                row[kept] = 1 / (kept.stop - kept.start)
+            state = (weights[:, None].to(state.device) @ state.float())[:, 0]
+        rows = state.to("cpu", getattr(torch, self.dtype.name)).numpy()
+        return [
+            (row[kept] if pooling == "token" else row).copy()
+            for row, kept in zip(rows, own, strict=True)
+        ]
+
+    def merge(self, record: FastaRecord, pieces: list[Piece], values: list[_Arrays]) -> Embedding:
+        """The windows of a sequence become one, see `sequences.chunks`."""
+        merged = dict(values[0])
+        owned = [piece.owned for piece in pieces]
+        for column in self.columns if len(pieces) > 1 else ():
+            parts = [one[column.name] for one in values]
+            joined = (
+                np.concatenate(parts)
+                if column.per_token
+                else np.average(np.stack(parts), axis=0, weights=owned)
+            )
+            merged[column.name] = joined.astype(self.dtype)
+        return Embedding(record.id, len(record.sequence), merged)
 
     def pack(self, results: list[Embedding]) -> Results:
         return pack(results)
 
     def unpack(self, part: Part) -> Iterator[Embedding]:
-        names = [column.name for column in self.encoder.columns]
-        arrays = {name: part.get(name) for name in ["lengths", *names]}
+        arrays = {name: part.get(name) for name in ["lengths", *self._names]}
         return split_rows({"ids": part.texts("ids"), **arrays})
 
     def existing(self, outputs: Sequence[Output[Embedding]]) -> list[Path]:
         return [path for output in outputs for path in existing_files(Path(output.path))]
 
     def nbytes(self, found: Survey) -> int:
-        return self.encoder.nbytes(found.records, found.nucleotides)
+        return self._nbytes(found.records, found.nucleotides)
+
+    def _nbytes(self, sequences: int, nucleotides: int) -> int:
+        """What the results of so many sequences of so many nucleotides together take."""
+        per_token = sum(column.per_token for column in self.columns)
+        vectors = nucleotides * per_token + sequences * (len(self.columns) - per_token)
+        return vectors * self.hidden * self.dtype.itemsize
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Embedding]], metadata: dict[str, Any]
-    ) -> tuple[list[Path], list[str]]:
+    ) -> Written:
         place = behind_link(Path(outputs[0].path))
         return write_parts(parts, place, metadata, self.options.shard_bytes), []
 
+    @property
+    def _names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
     def describe_settings(self) -> dict[str, Any]:
-        columns = self.encoder.columns
         return {
-            "layers": sorted({column.layer for column in columns}),
-            "pooling": sorted({column.pooling for column in columns}),
+            "layers": sorted({column.layer for column in self.columns}),
+            "pooling": sorted({column.pooling for column in self.columns}),
             "overlap": self.options.overlap if self.options.long == "window" else None,
         }
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
+        about = super().metadata(found, given)
         return {
             "format_version": 1,
-            "columns": [column.name for column in self.encoder.columns],
-            "hidden_size": self.encoder.hidden,
-            **super().metadata(found, given),
+            "columns": self._names,
+            "hidden_size": self.hidden,
+            **about,
         }
 
     def part_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:

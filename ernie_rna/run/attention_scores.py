@@ -8,7 +8,7 @@ Shapes: batch sequences, seq tokens, heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,9 +53,23 @@ def attention_scores(
     chosen = check_heads(heads, model.config.num_attention_heads)
     shape = (len(input_ids), model.config.num_attention_heads)
     kept: list[Tensor] = []
+
+    def before(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if number == 0:
+            kept.append(_scores(args[1], shape, chosen))
+        # Nobody but us wants the last layer's scores.
+        return args, {**kwargs, "carry": kwargs["carry"] or number > 0}
+
+    def after(module: Any, args: Any, output: Any) -> None:
+        if number > 0:
+            kept.append(_scores(output[2], shape, chosen))
+
+    layers: Any = model.layers
+    attention = layers[max(number - 1, 0)].self_attn
     with (
         use_pairing_scores(model, pairing_scores),
-        _listening(model, number, lambda state: kept.append(_scores(state, shape, chosen))),
+        attention.register_forward_pre_hook(before, with_kwargs=True),
+        attention.register_forward_hook(after),
     ):
         model(input_ids=input_ids, attention_mask=attention_mask)
     return kept[0]
@@ -102,35 +116,6 @@ def use_pairing_scores(
         yield
     finally:
         config.pairing_scores = before
-
-
-@contextmanager
-def _listening(
-    model: ErnieRnaModel, layer: int, take: Callable[[tuple[Tensor, ...]], None]
-) -> Iterator[None]:
-    """Hand the state that a layer hands on, or for 0 the first layer's, to `take`."""
-
-    def before(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if layer == 0:
-            take(args[1])
-        # Nobody but us wants the last layer's scores.
-        return args, {**kwargs, "carry": kwargs["carry"] or layer > 0}
-
-    def after(module: Any, args: Any, output: Any) -> None:
-        if layer > 0:
-            take(output[2])
-
-    layers: Any = model.layers
-    attention = layers[max(layer - 1, 0)].self_attn
-    handles = [
-        attention.register_forward_pre_hook(before, with_kwargs=True),
-        attention.register_forward_hook(after),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _scores(state: tuple[Tensor, ...], shape: tuple[int, int], heads: list[int]) -> Tensor:

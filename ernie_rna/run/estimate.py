@@ -6,26 +6,18 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ernie_rna.run.progress import total_work
-from ernie_rna.run.threads import use_threads_for
-from ernie_rna.sequences.chunks import Chunk
+from ernie_rna.run.runner import Task, compute_batches
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.sources import Survey
-
-if TYPE_CHECKING:
-    from ernie_rna.run.runner import Task
 
 _SECONDS = 10.0  # to measure for, if the input has work for so long
 _SAMPLE = 256  # sequences that are measured at most
 _MACHINES = 10
-
-
-class _MeasuredError(Exception):
-    """Ends a chunk that takes longer than is measured."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +62,16 @@ def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> 
     begin = last = time.monotonic()
     steps: list[tuple[float, float]] = []  # seconds and work of each batch
     done = 0.0
-    for chunk in task.plan.chunks(_sample(records, found)):
-
-        def step(batch: int, chunk: Chunk = chunk) -> None:
-            nonlocal last, done
-            now = time.monotonic()
-            steps.append((now - last, task.plan.work(chunk.batch(batch))))
-            last, done = now, done + chunk.share(chunk.batch(batch))
-            if now - begin > _SECONDS:
-                raise _MeasuredError
-
-        try:
-            with use_threads_for(task, chunk):
-                task.compute(chunk, step)
-        except _MeasuredError:
+    chunks = task.plan.chunks(_sample(records, found))
+    batches = ((chunk, own) for chunk in chunks for own, _ in compute_batches(task, chunk))
+    for chunk, pieces in batches:
+        now = time.monotonic()
+        steps.append((now - last, task.plan.work(pieces)))
+        last, done = now, done + chunk.share(pieces)
+        if now - begin > _SECONDS:
             break
+    if not steps:  # no letter that has scores
+        return Estimate(0.0, _memory(), task.nbytes(found), done)
     warm = steps[1:] or steps  # The first one also builds what is built once.
     rate = sum(work for _, work in warm) / sum(seconds for seconds, _ in warm)
     return Estimate(total_work(task.plan, found) / rate, _memory(), task.nbytes(found), done)

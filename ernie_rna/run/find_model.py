@@ -45,7 +45,12 @@ def find_model(model: Any, revision: str | None = None) -> Any:
             f"{name} {path.stem or 'ERNIE-RNA'}, then -m {path.stem or 'ERNIE-RNA'}"
         )
     if path.is_dir():
-        _check_folder(path)
+        if not (path / _CONFIG).is_file():
+            checkpoints = sorted(str(file) for file in path.iterdir() if file.suffix == ".pt")
+            raise ValueError(
+                f"{path} is not a model: it has no {_CONFIG}; `ernie-rna convert "
+                f"{(checkpoints or ['CHECKPOINT'])[0]} OUT_DIR` converts the authors' checkpoint"
+            )
     elif name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1:
         # A name on the Hub has at most one slash.
         raise FileNotFoundError(
@@ -55,17 +60,6 @@ def find_model(model: Any, revision: str | None = None) -> Any:
     else:
         _check_on_hub(name, revision)
     return name
-
-
-def _check_folder(folder: Path) -> None:
-    if (folder / _CONFIG).is_file():
-        return
-    checkpoints = sorted(file for file in folder.iterdir() if file.suffix == ".pt")
-    source = str(checkpoints[0]) if checkpoints else "CHECKPOINT"
-    raise ValueError(
-        f"{folder} is not a model: it has no {_CONFIG}; `ernie-rna convert {source} OUT_DIR` "
-        "converts the authors' checkpoint"
-    )
 
 
 def _check_on_hub(name: str, revision: str | None) -> None:

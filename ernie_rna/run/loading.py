@@ -85,15 +85,8 @@ def load_model(
             ERNIE-RNA; or what is to be quantised is on a GPU, or loaded already.
         OSError: there is no such model.
     """
-    return load(
-        ErnieRnaModel,
-        find_model(model, revision),
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        attention=attention,
-        quantize=quantize,
-    )
+    how: Any = {"revision": revision, "dtype": dtype, "device": device, "attention": attention}
+    return load(ErnieRnaModel, find_model(model, revision), quantize=quantize, **how)
 
 
 def load_masked_lm(
@@ -126,7 +119,14 @@ def load(
     if kind.__name__ in class_names(source):
         if quantize is not None:
             raise ValueError("only what is loaded here is quantised: give the model as a folder")
-        return _adjust(cast(_AnyModel, source), dtype, device, attention)
+        given: Any = source
+        if attention is not None:
+            given.set_attn_implementation(attention)
+        if dtype is not None:
+            given.to(DTYPES[dtype])
+        if device is not None:
+            given.to(resolve_device(device))
+        return cast(_AnyModel, given.eval())
     if not isinstance(source, str):
         raise TypeError(f"expected a folder, a Hub id or an {kind.__name__}; got {type(source)}")
     target = resolve_device(device)
@@ -293,20 +293,6 @@ def without_report() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _adjust(
-    model: _AnyModel, dtype: str | None, device: str | None, attention: str | None
-) -> _AnyModel:
-    if attention is not None:
-        model.set_attn_implementation(attention)
-    module: Any = model  # transformers types `to` as that of another class.
-    if dtype is not None:
-        module.to(DTYPES[dtype])
-    if device is not None:
-        module.to(resolve_device(device))
-    module.eval()
-    return model
 
 
 # ---------------------------------------------------------------------------------------------

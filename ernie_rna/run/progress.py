@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from ernie_rna.sequences.chunks import Chunk, Plan
+from ernie_rna.sequences.chunks import Chunk, Piece, Plan
 from ernie_rna.sequences.sources import Survey
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
@@ -63,30 +63,29 @@ class Progress:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
-    def advance(self, chunk: Chunk, batch: int) -> None:
+    def advance(self, chunk: Chunk, pieces: list[Piece], threads: int) -> None:
         """Count a batch of a chunk as computed."""
-        pieces = chunk.batch(batch)
         longest = pieces[0].tokens
         self.tokens += longest * len(pieces)
         self.padding += sum(longest - piece.tokens for piece in pieces)
-        done = chunk.share(pieces)
-        self.done += done
-        self._draw(done, self._plan.work(pieces))
+        self.done += chunk.share(pieces)
+        self.threads = max(self.threads, threads)
+        self._draw(chunk, pieces)
 
     def skip(self, chunk: Chunk) -> None:
         """Count a chunk as found to be there, or as another process's."""
-        amount = self._plan.work(chunk.pieces)
         if not self._bar.disable:  # A bar that is not shown has no such field.
-            self._bar.initial += amount
-        self._draw(chunk.share(chunk.pieces), amount)
+            self._bar.initial += self._plan.work(chunk.pieces)
+        self._draw(chunk, chunk.pieces)
 
-    def _draw(self, records: float, amount: float) -> None:
-        self._seen += records
+    def _draw(self, chunk: Chunk, pieces: list[Piece]) -> None:
+        self._seen += chunk.share(pieces)
         of = "" if self._records is None else f" of {self._records}"
         rate = self.done / max(self.seconds, 1e-9)
         self._bar.set_description_str(
             f"{self._seen:.0f}{of} sequences, {rate:.1f} a second", refresh=False
         )
+        amount = self._plan.work(pieces)
         if self._bar.total is not None:  # Letters without scores make it a little less.
             amount = min(amount, self._bar.total - self._bar.n)
         self._bar.update(amount)

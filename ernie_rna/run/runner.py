@@ -1,6 +1,6 @@
 """How something is computed of all sequences of an input, whatever it is.
 
-    class Lengths(Task[int]): ...                  # what is computed of a chunk of records
+    class Lengths(Task[int]): ...                  # what is computed of a batch of sequences
     for result in iterate(Lengths(options), sequences, model): ...
     run(Lengths(options), sequences, model, outputs)
 
@@ -23,10 +23,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ernie_rna.options import OptionError, RunOptions, Share, own_share
 from ernie_rna.run.find_model import find_model
@@ -41,7 +40,7 @@ from ernie_rna.run.outputs import (
 )
 from ernie_rna.run.progress import Progress, show_loading
 from ernie_rna.run.store import Part, Results, Store, check_place
-from ernie_rna.sequences.chunks import Chunk, Plan
+from ernie_rna.sequences.chunks import Chunk, Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import (
     Digest,
@@ -56,10 +55,10 @@ from ernie_rna.sequences.sources import (
 
 Result = TypeVar("Result")
 
-# Is called with the number of each batch of a chunk that is done.
-Step = Callable[[int], None]
 # Takes a result; raises ValueError where the format cannot hold it.
 Write = Callable[[Result], None]
+# The files that were written, and what could not be written, a sentence each.
+Written = tuple[list[Path], list[str]]
 
 _MAKE_ROOM = "; make room and run the same command again: it resumes"
 
@@ -94,21 +93,14 @@ def text_output(
     def opened(path: str) -> Iterator[Write[Result]]:
         with open_text(path) as file:
             file.write(header if isinstance(header, str) else header())
-            yield partial(_write_lines, file, lines)
+
+            def write(result: Result) -> None:
+                text = lines(result)
+                file.write(text if isinstance(text, str) else "".join(text))
+
+            yield write
 
     return Output(path, opened)
-
-
-def _write_lines(
-    file: IO[str], lines: Callable[[Result], str | Iterable[str]], result: Result
-) -> None:
-    text = lines(result)
-    file.write(text if isinstance(text, str) else "".join(text))
-
-
-def _room_for(path: str) -> contextlib.AbstractContextManager[None]:
-    """An OutputError with the way out where the disk is full; a stream is not resumed."""
-    return full_disk_explained(describe([path]), _MAKE_ROOM * (path != STANDARD_OUTPUT))
 
 
 class Task(ABC, Generic[Result]):
@@ -143,12 +135,23 @@ class Task(ABC, Generic[Result]):
         """
 
     @abstractmethod
-    def compute(self, chunk: Chunk, step: Step) -> list[Result]:
-        """The results of the records of a chunk, or of its pieces of them, in their order.
+    def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterable[Any]:
+        """What each piece of a batch gives, in order.
+
+        Args:
+            records: that of each piece.
 
         Raises:
-            EncodingError: memory does not suffice, or a result is not finite.
+            EncodingError: a result is not finite.
         """
+
+    def merge(self, record: FastaRecord, pieces: list[Piece], values: list[Any]) -> Result:
+        """The result of a record, of what `compute` gave of its pieces in this chunk.
+
+        By default a record has one piece, which gives the result.
+        """
+        (result,) = values
+        return result  # type: ignore[no-any-return]
 
     @abstractmethod
     def pack(self, results: list[Result]) -> Results:
@@ -179,49 +182,41 @@ class Task(ABC, Generic[Result]):
         """About what the outputs take on the disk."""
         return 0
 
-    def write(
-        self, results: Iterable[Result], outputs: Sequence[Output[Result]]
-    ) -> tuple[list[Path], list[str]]:
-        """Write results to outputs.
+    def write(self, results: Iterable[Any], outputs: Sequence[Output[Result]]) -> Written:
+        """Write results to outputs."""
 
-        Returns:
-            The files, and what could not be written, a sentence each.
-        """
+        def room_for(path: str) -> contextlib.AbstractContextManager[None]:
+            # A stream is not resumed.
+            return full_disk_explained(describe([path]), _MAKE_ROOM * (path != STANDARD_OUTPUT))
+
         problems: list[str] = []
         with contextlib.ExitStack() as stack:
             writers = {}
             for output in outputs:
-                stack.enter_context(_room_for(output.path))
+                stack.enter_context(room_for(output.path))
                 assert output.open is not None
                 writers[output.path] = stack.enter_context(output.open(output.path))
             for result in results:
-                problems += self._write_one(result, writers)
+                problem = self.problem(result)
+                if problem is not None:
+                    problems.append(problem)
+                    continue
+                for path, write in writers.items():
+                    try:
+                        with room_for(path):
+                            write(result)
+                    except ValueError as error:
+                        problems.append(f"{result.id} is not in {describe([path])}: {error}")
         return [Path(output.path) for output in outputs], problems
-
-    def _write_one(self, result: Result, writers: dict[str, Write[Result]]) -> Iterator[str]:
-        problem = self.problem(result)
-        if problem is not None:
-            yield problem
-            return
-        for path, write in writers.items():
-            try:
-                with _room_for(path):
-                    write(result)
-            except ValueError as error:
-                yield f"{self.id_of(result)} is not in {describe([path])}: {error}"
 
     def problem(self, result: Result) -> str | None:
         """Why there is nothing to write of a result, in a sentence; None where there is."""
         return None
 
-    def id_of(self, result: Any) -> str:
-        """The id of the sequence that a result is of."""
-        return str(result.id)
-
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Result]], metadata: dict[str, Any]
-    ) -> tuple[list[Path], list[str]]:
-        """Make the outputs of the parts, in their order; returns as `write`."""
+    ) -> Written:
+        """Make the outputs of the parts, in their order."""
         results = (result for part in parts for result in self.unpack(part))
         return self.write(self.join(results), outputs)
 
@@ -242,21 +237,6 @@ class Task(ABC, Generic[Result]):
     def part_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """What each part says of itself, for JSON."""
         return {}
-
-    def compute_whole(
-        self, chunk: Chunk, step: Step, batch: Callable[[list[FastaRecord]], Iterable[Result]]
-    ) -> list[Result]:
-        """The results of a chunk whose records have a piece each, batch by batch."""
-        from ernie_rna.run.loading import memory_explained
-
-        results: dict[int, Result] = {}
-        for number in range(len(chunk.batches)):
-            places = [piece.record for piece in chunk.batch(number)]
-            records = [chunk.records[place] for place in places]
-            with memory_explained(records):
-                results.update(zip(places, batch(records), strict=True))
-            step(number)
-        return [results[place] for place in range(len(chunk.records))]
 
 
 @dataclass(frozen=True)
@@ -331,25 +311,42 @@ def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Re
     if task.options.dry_run:
         raise OptionError("dry_run", "estimates the writing of an output: name one")
     source = _checked(task, as_source(sequences, **task.options.reading))
-    found = None if source.once else survey(source.read())
-    return task.join(_results(task, source, _load(task, found, model)))
+    return task.join(_results(task, source, _load(task, source, model)[1]))
 
 
-def _load(task: Task[Any], found: Survey | None, model: Any, device: str | None = None) -> Progress:
-    """Load the model of a task, and check that it can take the input.
+def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = ()) -> Source:
+    """The records of a source, of which task and outputs can take every one."""
+    checks = [output.check_id for output in outputs if output.check_id is not None]
+
+    def read() -> Iterator[FastaRecord]:
+        for record in task.check(source.read()):
+            for check in checks:
+                check(record.id)
+            yield record
+
+    return Source(read, source.once)
+
+
+def _load(
+    task: Task[Any], source: Source, model: Any, device: str | None = None
+) -> tuple[Any, Progress]:
+    """Look through an input, load the model of a task, and check that it can take the input.
 
     Args:
-        found: in the input; None if it can be read only once.
         device: in place of that of the options.
+
+    Returns:
+        What is in the input, None if it can be read only once; and a bar for it.
     """
-    source = find_model(model, task.options.revision)
-    if found is not None and task.options.long == "error" and isinstance(source, str):
-        _check_lengths_without_torch(task, found, source)
+    found = None if source.once else survey(source.read())
+    where = find_model(model, task.options.revision)
+    if found is not None and task.options.long == "error" and isinstance(where, str):
+        _check_lengths_without_torch(task, found, where)
     with show_loading(task.options.progress):
-        task.load(source, device or task.options.device)
+        task.load(where, device or task.options.device)
     if found is not None:
         check_lengths(found, task.model.config, task.options.long, _long_choices(task))
-    return Progress(task.options.progress, task.plan, found)
+    return found, Progress(task.options.progress, task.plan, found)
 
 
 def _check_lengths_without_torch(task: Task[Any], found: Survey, folder: str) -> None:
@@ -363,6 +360,11 @@ def _check_lengths_without_torch(task: Task[Any], found: Survey, folder: str) ->
     check_lengths(found, config, "error", _long_choices(task))
 
 
+def _long_choices(task: Task[Any]) -> Sequence[str]:
+    choices: Sequence[str] = type(task.options).__dataclass_fields__["long"].metadata["choices"]
+    return choices
+
+
 def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Result]:
     choices = _long_choices(task)
     records = short_enough(source.read(), task.model.config, task.options.long, choices)
@@ -372,28 +374,41 @@ def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Resu
 
 
 def _compute_chunk(task: Task[Result], chunk: Chunk, bar: Progress) -> list[Result]:
-    from ernie_rna.run.threads import use_threads_for
+    """The results of the records of a chunk, or of its pieces of them, in their order."""
+    import torch
 
-    with use_threads_for(task, chunk) as threads:
-        bar.threads = max(bar.threads, threads)
-        return task.compute(chunk, partial(bar.advance, chunk))
-
-
-def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = ()) -> Source:
-    checks = [output.check_id for output in outputs if output.check_id is not None]
-
-    def read() -> Iterator[FastaRecord]:
-        for record in task.check(source.read()):
-            for check in checks:
-                check(record.id)
-            yield record
-
-    return Source(read, source.once)
+    values: dict[int, Any] = {}
+    for places, (pieces, batch) in zip(chunk.batches, compute_batches(task, chunk), strict=True):
+        values |= zip(places, batch, strict=True)
+        bar.advance(chunk, pieces, torch.get_num_threads())
+    own: list[list[int]] = [[] for _ in chunk.records]
+    for place, piece in enumerate(chunk.pieces):
+        own[piece.record].append(place)
+    return [
+        task.merge(record, [chunk.pieces[one] for one in places], [values[one] for one in places])
+        for record, places in zip(chunk.records, own, strict=True)
+    ]
 
 
-def _long_choices(task: Task[Any]) -> Sequence[str]:
-    choices: Sequence[str] = type(task.options).__dataclass_fields__["long"].metadata["choices"]
-    return choices
+def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece], list[Any]]]:
+    """The pieces of each batch of a chunk, and what each gives.
+
+    Torch uses the threads of the options for it, else those that suit the chunk.
+
+    Raises:
+        EncodingError: memory does not suffice, or a result is not finite.
+    """
+    from ernie_rna.run.loading import memory_explained
+    from ernie_rna.run.threads import suitable_threads, use_threads
+
+    suitable = suitable_threads(task.model.config, task.plan, chunk)
+    with use_threads(task.options.threads or suitable):
+        for number in range(len(chunk.batches)):
+            pieces = chunk.batch(number)
+            records = [chunk.records[piece.record] for piece in pieces]
+            with memory_explained(records):
+                values = list(task.compute(records, pieces))
+            yield pieces, values
 
 
 # ---------------------------------------------------------------------------------------------
@@ -414,50 +429,62 @@ def run(
             results beside it are of other settings.
         And as `iterate`.
     """
-    source = _checked(task, as_source(sequences, **task.options.reading), outputs)
+    options = task.options
+    source = _checked(task, as_source(sequences, **options.reading), outputs)
     files = [output for output in outputs if output.path != STANDARD_OUTPUT]
-    share = own_share(task.options.part)
+    share = own_share(options.part)
     if not files and share.count > 1:
         raise OptionError("part", f"needs outputs that are files; this is {share.text}")
-    if task.options.dry_run:
-        return _estimate(task, source, model)
-    if not files:
-        return _stream(task, source, model, outputs)
+    if options.dry_run or not files:
+        return _run_unkept(task, source, model, outputs)
     place = behind_link(Path(files[0].path))
     check_place(place)
-    with full_disk_explained(place, _MAKE_ROOM), Store(place, share, task.options.force) as store:
+    with full_disk_explained(place, _MAKE_ROOM), Store(place, share, options.force) as store:
         existing = task.existing(files)
-        if existing and not store.begun and not task.options.force:
+        if existing and not store.begun and not options.force:
             raise OutputError(f"{existing[0]} exists already; --force replaces it")
-        return _Run(task, source, model, outputs, store, share).finish()
+        if source.once and share.count > 1:
+            raise InputError(
+                "an input that can be read only once cannot be shared by several processes: give "
+                f"each the same file ({share.text})"
+            )
+        if source.once:
+            source = source.kept_in(store.input_path)
+        found, bar = _load(task, source, model, _own_device(task, share))
+        from ernie_rna.run.threads import use_threads
+
+        with use_threads(options.threads), contextlib.closing(bar):
+            metadata = task.metadata(found, model)
+            whole = all(task.existing([output]) for output in files)
+            resumed = store.begin(_manifest(task, metadata, outputs, place), whole)
+            _warn_of_room(store, 2 * task.nbytes(found))
+            about = task.part_metadata(metadata)
+            parts = [] if store.done else _compute(task, source, found, store, bar, about)
+            written = _assemble(task, parts, outputs, store, metadata)
+    return _summary(bar, found, written, resumed=resumed, share=share, source=task.source)
 
 
-def _stream(
+def _run_unkept(
     task: Task[Result], source: Source, model: Any, outputs: Sequence[Output[Result]]
 ) -> RunSummary:
-    """Write to standard output as results come; nothing is kept."""
-    if sys.stdout.isatty():  # A bar would be drawn between the lines.
+    """Write to standard output as results come, or say what a run will take."""
+    dry_run = task.options.dry_run
+    if not dry_run and sys.stdout.isatty():  # A bar would be drawn between the lines.
         task.options = replace(task.options, progress=False)
     with source.readable_twice() as twice:
-        found = survey(twice.read())
-        bar = _load(task, found, model)
-        files, problems = task.write(task.join(_results(task, twice, bar)), outputs)
-    return _summary(bar, found, files, problems, source=task.source)
+        found, bar = _load(task, twice, model)
+        with contextlib.closing(bar):
+            if not dry_run:
+                written = task.write(task.join(_results(task, twice, bar)), outputs)
+                return _summary(bar, found, written, source=task.source)
+            from ernie_rna.run.estimate import estimate
 
-
-def _estimate(task: Task[Any], source: Source, model: Any) -> RunSummary:
-    from ernie_rna.run.estimate import estimate
-
-    with source.readable_twice() as twice:
-        found = survey(twice.read())
-        with contextlib.closing(_load(task, found, model)) as bar:
             about = estimate(task, twice.read(), found)
-    return _summary(bar, found, [], [], estimate=about.text)
+            return _summary(bar, found, ([], []), estimate=about.text)
 
 
-def _summary(
-    bar: Progress, found: Survey, files: list[Path], problems: list[str], **more: Any
-) -> RunSummary:
+def _summary(bar: Progress, found: Survey, written: Written, **more: Any) -> RunSummary:
+    files, problems = written
     return RunSummary(
         files=files,
         records=found.records,
@@ -471,115 +498,6 @@ def _summary(
     )
 
 
-class _Run(Generic[Result]):
-    """A run of this process, its store locked."""
-
-    def __init__(
-        self,
-        task: Task[Result],
-        source: Source,
-        model: Any,
-        outputs: Sequence[Output[Result]],
-        store: Store,
-        share: Share,
-    ):
-        if source.once:
-            if share.count > 1:
-                raise InputError(
-                    "an input that can be read only once cannot be shared by several processes: "
-                    f"give each the same file ({share.text})"
-                )
-            source = source.kept_in(store.input_path)
-        self.task, self.source, self.outputs = task, source, outputs
-        self.store, self.share = store, share
-        self.found = survey(source.read())
-        self.bar = _load(task, self.found, model, _own_device(task, share))
-        self.metadata = task.metadata(self.found, model)
-
-    def finish(self) -> RunSummary:
-        from ernie_rna.run.threads import use_threads
-
-        with use_threads(self.task.options.threads), contextlib.closing(self.bar):
-            resumed = self._begin()
-            count = 0 if self.store.done else self._compute()
-            files, problems = self._assemble(count)
-        more = {"resumed": resumed, "share": self.share, "source": self.task.source}
-        return _summary(self.bar, self.found, files, problems, **more)
-
-    def _begin(self) -> bool:
-        from ernie_rna.run.provenance import describe_machine
-
-        manifest = {
-            **self.metadata,
-            "chunk_tokens": self.task.plan.limit,
-            "machine": describe_machine(self.task.model.device),
-            # Those that exist are replaced when a run is resumed, so they must be the same ones.
-            "outputs": [self._relative(output.path) for output in self.outputs],
-        }
-        whole = all(self.task.existing([output]) for output in self._files)
-        resumed = self.store.begin(manifest, whole)
-        there = sum(path.stat().st_size for path in self.store.folder.glob("part-*"))
-        free = shutil.disk_usage(self.store.folder).free
-        expected = 2 * self.task.nbytes(self.found)
-        if expected - there > free:
-            warnings.warn(
-                f"{self.store.output} and unfinished results will take up to "
-                f"{expected / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free",
-                stacklevel=2,
-            )
-        return resumed
-
-    @property
-    def _files(self) -> list[Output[Result]]:
-        return [output for output in self.outputs if output.path != STANDARD_OUTPUT]
-
-    def _relative(self, output: str) -> str:
-        """An output as seen from the folder of the first one, which may be moved."""
-        if output == STANDARD_OUTPUT:
-            return output
-        return os.path.relpath(behind_link(Path(output)), self.store.output.parent)
-
-    def _compute(self) -> int:
-        """Compute the chunks that are this process's; return how many there are in all."""
-        digest = Digest()
-        count = 0
-        metadata = self.task.part_metadata(self.metadata)
-        for chunk in self.task.plan.chunks(digest.watch(self.source.read())):
-            count += 1
-            own = chunk.number % self.share.count == self.share.index
-            if not own or self.store.done or self.store.part(chunk.number).is_whole():
-                self.bar.skip(chunk)
-            else:
-                results = _compute_chunk(self.task, chunk, self.bar)
-                self.store.put(chunk.number, self.task.pack(results), metadata)
-        if digest.sha256 != self.found.sha256:
-            self.store.invalidate()
-            raise InputError("the input was changed while it was being read; run it again")
-        return count
-
-    def _assemble(self, count: int) -> tuple[list[Path], list[str]]:
-        """Put the outputs together, if all parts are there and nobody else has done it."""
-        with self.store.assembling():
-            if self.store.done:
-                made: tuple[list[Path], list[str]] = self.task.existing(self.outputs), []
-            elif not self.store.begun:
-                raise OutputError(
-                    f"another process has dropped the unfinished results of {self.store.output}; "
-                    "run it again"
-                )
-            else:
-                parts = [self.store.part(number) for number in range(count)]
-                if not all(part.path.exists() for part in parts):
-                    self.store.finish_share()
-                    return [], []
-                for output in self._files:
-                    clear_unfinished(Path(output.path))
-                made = self.task.assemble(parts, self.outputs, self.metadata)
-                self.store.finish()
-            self.store.finish_share()
-            return made
-
-
 def _own_device(task: Task[Any], share: Share) -> str | None:
     """The device of this process: of several on one machine, each takes a GPU."""
     device = task.options.device
@@ -589,3 +507,78 @@ def _own_device(task: Task[Any], share: Share) -> str | None:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return f"cuda:{share.local % count}" if count else device
+
+
+def _manifest(
+    task: Task[Any], metadata: dict[str, Any], outputs: Sequence[Output[Any]], place: Path
+) -> dict[str, Any]:
+    """What a run that resumes must agree with."""
+    from ernie_rna.run.provenance import describe_machine
+
+    # As seen from the folder of the first one, which may be moved.
+    paths = [
+        path if path == STANDARD_OUTPUT else os.path.relpath(behind_link(Path(path)), place.parent)
+        for path in (output.path for output in outputs)
+    ]
+    return {
+        **metadata,
+        "chunk_tokens": task.plan.limit,
+        "machine": describe_machine(task.model.device),
+        # Those that exist are replaced when a run is resumed, so they must be the same ones.
+        "outputs": paths,
+    }
+
+
+def _warn_of_room(store: Store, expected: int) -> None:
+    there = sum(path.stat().st_size for path in store.folder.glob("part-*"))
+    free = shutil.disk_usage(store.folder).free
+    if expected - there > free:
+        warnings.warn(
+            f"{store.output} and unfinished results will take up to {expected / 1e6:,.0f} MB, but "
+            f"{free / 1e6:,.0f} MB are free",
+            stacklevel=3,
+        )
+
+
+def _compute(
+    task: Task[Any], source: Source, found: Survey, store: Store, bar: Progress, about: Any
+) -> list[Part]:
+    """Compute the chunks that are this process's; return the parts of all, there or not."""
+    digest, parts = Digest(), []
+    for chunk in task.plan.chunks(digest.watch(source.read())):
+        parts.append(store.part(chunk.number))
+        if store.wants(chunk.number):
+            store.put(chunk.number, task.pack(_compute_chunk(task, chunk, bar)), about)
+        else:
+            bar.skip(chunk)
+    if digest.sha256 != found.sha256:
+        store.invalidate()
+        raise InputError("the input was changed while it was being read; run it again")
+    return parts
+
+
+def _assemble(
+    task: Task[Any],
+    parts: list[Part],
+    outputs: Sequence[Output[Any]],
+    store: Store,
+    metadata: dict[str, Any],
+) -> Written:
+    """Put the outputs together, if all parts are there and nobody else has done it."""
+    with store.assembling():
+        written: Written = [], []
+        if store.done:
+            written = task.existing(outputs), []
+        elif not store.begun:
+            raise OutputError(
+                f"another process has dropped the unfinished results of {store.output}; run it "
+                "again"
+            )
+        elif all(part.path.exists() for part in parts):
+            for output in outputs:
+                if output.path != STANDARD_OUTPUT:
+                    clear_unfinished(Path(output.path))
+            written = task.assemble(parts, outputs, metadata)
+            store.finish()
+        store.finish_share()
+        return written

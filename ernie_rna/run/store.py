@@ -28,13 +28,14 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ernie_rna.options import Share
+from ernie_rna.run.locks import locked
 from ernie_rna.run.outputs import OutputError, replacing
 
 # Results, and all that may be in the folder and is deleted with it.
@@ -138,19 +139,17 @@ class Store:
     def __init__(self, output: Path, share: Share, force: bool = False):
         self.output = output
         self.folder = partial_folder(output)
+        self.input_path = self.folder / "input.fasta"  # where what can be read only once is kept
+        self._manifest_path = self.folder / "manifest.json"
+        self._lock_path = self.folder / f"lock-{share.index + 1}-of-{share.count}"
         self._force, self._share = force, share
         self._held = contextlib.ExitStack()
         with self._guarded():
-            lock = self._held.enter_context(_lock(self._lock_path))
+            lock = self._held.enter_context(locked(self._lock_path))
             if lock is None:
                 raise self._busy()
             lock.truncate(0)
             self._own = lock
-
-    @property
-    def input_path(self) -> Path:
-        """Where the input is kept if it can be read only once."""
-        return self.folder / "input.fasta"
 
     @property
     def begun(self) -> bool:
@@ -161,14 +160,6 @@ class Store:
     def done(self) -> bool:
         """Whether a process has said that the output is whole."""
         return (self.folder / "done").exists()
-
-    @property
-    def _manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
-
-    @property
-    def _lock_path(self) -> Path:
-        return self.folder / f"lock-{self._share.index + 1}-of-{self._share.count}"
 
     def _done_path(self, index: int) -> Path:
         return self.folder / f"done-{index + 1}-of-{self._share.count}"
@@ -181,7 +172,10 @@ class Store:
             shares = range(self._share.count)
             finished = self.done and all(self._done_path(index).exists() for index in shares)
             if (finished or not self.begun) and not self._others():
-                self._remove()
+                self.invalidate()
+                self._delete(*_OURS)
+                with contextlib.suppress(OSError):  # Files that are not ours keep the folder.
+                    self.folder.rmdir()
         self._held.close()
 
     def begin(self, manifest: Mapping[str, Any], whole: bool = False) -> bool:
@@ -196,10 +190,19 @@ class Store:
         """
         manifest = json.loads(json.dumps(manifest))  # Lists for tuples, as they are read.
         with self._guarded():
-            before = self._read_manifest()
+            before = self._read_manifest() if self.begun else None
+            if before not in (None, manifest):
+                if not self._force and self.done:
+                    raise OutputError(f"{self.output} exists already; --force replaces it")
+                if not self._force:
+                    raise OutputError(
+                        f"{self.folder} has results of an unfinished run that differs: "
+                        f"{differences(before, manifest)}. Run it as before to resume it, or drop "
+                        "its results by --force"
+                    )
+                if self._others(begun=True):
+                    raise self._busy()
             if before != manifest or (self.done and not whole):
-                if before not in (None, manifest):
-                    self._check_may_drop(before, manifest)
                 self.drop()
                 with replacing(self._manifest_path) as path:
                     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -207,17 +210,15 @@ class Store:
             self._own.flush()
             return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
-    def _check_may_drop(self, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        if not self._force and self.done:
-            raise OutputError(f"{self.output} exists already; --force replaces it")
-        if not self._force:
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._manifest_path.read_bytes()))
+        except (ValueError, TypeError, RecursionError) as error:
+            if self._force:
+                return {}
             raise OutputError(
-                f"{self.folder} has results of an unfinished run that differs: "
-                f"{differences(before, manifest)}. Run it as before to resume it, or drop its "
-                "results by --force"
-            )
-        if self._others(begun=True):
-            raise self._busy()
+                f"{self._manifest_path} is damaged; --force drops the unfinished results"
+            ) from error
 
     def invalidate(self) -> None:
         """Have the next run compute everything anew."""
@@ -231,6 +232,11 @@ class Store:
     def part(self, number: int) -> Part:
         """The results of a chunk, there or not."""
         return Part(self.folder / f"part-{number:06d}.safetensors")
+
+    def wants(self, number: int) -> bool:
+        """Whether this process is to compute a chunk: it is its own, and not there."""
+        own = number % self._share.count == self._share.index
+        return own and not self.done and not self.part(number).is_whole()
 
     def put(self, number: int, results: Results, metadata: Mapping[str, Any]) -> None:
         """Keep a chunk's results.
@@ -246,11 +252,9 @@ class Store:
         with replacing(self.part(number).path) as path:
             save_arrays(arrays, path, {METADATA: about})
 
-    @contextlib.contextmanager
-    def assembling(self) -> Iterator[None]:
+    def assembling(self) -> contextlib.AbstractContextManager[Any]:
         """Alone in putting the output together."""
-        with _lock(self.folder / "lock-output", wait=True):
-            yield
+        return locked(self.folder / "lock-output", wait=True)
 
     def finish_share(self) -> None:
         """Say that this process has done its share."""
@@ -263,13 +267,13 @@ class Store:
 
     def _guarded(self) -> contextlib.AbstractContextManager[Any]:
         """Alone in looking at who is here and in changing what that decides: for a moment."""
-        return _lock(self.folder / "lock", wait=True)
+        return locked(self.folder / "lock", wait=True)
 
     def _others(self, begun: bool = False) -> bool:
         """Whether other processes are here, or are here and have agreed with the manifest."""
         for path in self.folder.glob("lock-*-of-*"):
             if path != self._lock_path and (path.stat().st_size or not begun):
-                with _lock(path) as lock:
+                with locked(path) as lock:
                     if lock is None:
                         return True
         return False
@@ -277,75 +281,12 @@ class Store:
     def _busy(self) -> OutputError:
         return OutputError(f"another process is working on {self.output}")
 
-    def _remove(self) -> None:
-        """Delete the folder; files that are not ours keep it."""
-        self.invalidate()
-        self._delete(*_OURS)
-        with contextlib.suppress(OSError):  # not empty
-            self.folder.rmdir()
-
-    def _read_manifest(self) -> Any:
-        if not self.begun:
-            return None
-        try:
-            return dict(json.loads(self._manifest_path.read_bytes()))
-        except (ValueError, TypeError, RecursionError) as error:
-            if self._force:
-                return {}
-            raise OutputError(
-                f"{self._manifest_path} is damaged; --force drops the unfinished results"
-            ) from error
-
     def _delete(self, *patterns: str) -> None:
-        for pattern in patterns:
-            for path in self.folder.glob(pattern):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _lock(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
-    """A file that is locked as long as this lasts; None where another process holds it.
-
-    Its folder is made if need be. A process that ends deletes lock and folder while it holds the
-    lock; whoever waited for it gets a lock on a file that is no longer there, and tries again.
-    """
-    while True:
-        path.parent.mkdir(exist_ok=True)
-        try:
-            file = open(path, "ab")  # noqa: SIM115  # closed below
-        except FileNotFoundError:  # The folder has just been deleted.
-            continue
-        with file:
-            if not _acquire(file, wait):
-                yield None
-                return
-            if _is_at(file, path):
-                yield file
-                return
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is the one that is there now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _acquire(file: IO[bytes], wait: bool) -> bool:
-    """Lock a file, if no other process holds it or this one waits; whether that has succeeded."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        for path in (path for pattern in patterns for path in self.folder.glob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:

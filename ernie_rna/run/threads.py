@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ernie_rna.sequences.chunks import Chunk, Plan
-
-if TYPE_CHECKING:
-    from ernie_rna.run.runner import Task
 
 # Multiplications that a thread should have of a product of matrices. With fewer, threads wait for
 # one another at its end, on a busy machine for milliseconds: 256 tokens of `mini`, 9.4 million,
@@ -30,15 +27,6 @@ def use_threads(count: int | None) -> Iterator[None]:
     finally:
         if count is not None:
             torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def use_threads_for(task: Task[Any], chunk: Chunk) -> Iterator[int]:
-    """Have torch use the threads for a chunk: those of the options, else what suits it; gives how
-    many these are."""
-    count = task.options.threads or suitable_threads(task.model.config, task.plan, chunk)
-    with use_threads(count):
-        yield count
 
 
 def suitable_threads(config: Any, plan: Plan, chunk: Chunk) -> int:

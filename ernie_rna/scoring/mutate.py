@@ -38,10 +38,10 @@ import numpy as np
 
 from ernie_rna.options import MutateOptions, takes
 from ernie_rna.run.outputs import check_output_files
-from ernie_rna.run.runner import RunSummary, Step, Task, iterate, run, text_output
+from ernie_rna.run.runner import RunSummary, Task, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
-from ernie_rna.sequences.chunks import Chunk, Piece, Plan, resolve_batch_tokens, whole
-from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
+from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences
 
 if TYPE_CHECKING:
@@ -170,35 +170,18 @@ class MutateTask(Task[LetterScores]):
         split = _passes if options.masked else whole
         self.plan = Plan(tokens, hidden, split, divides=options.masked)
 
-    def compute(self, chunk: Chunk, step: Step) -> list[LetterScores]:
-        from ernie_rna.run.loading import memory_explained
-
-        arrays = [np.full((length, 4), np.nan, np.float32) for length in chunk.lengths]
-        for number in range(len(chunk.batches)):
-            pieces = chunk.batch(number)
-            with memory_explained([chunk.records[piece.record] for piece in pieces]):
-                for piece, values in self._score(chunk, pieces):
-                    arrays[piece.record][piece.own_start : piece.own_stop] = values
-            step(number)
-        results = [
-            LetterScores(record.id, record.sequence, array)
-            for record, array in zip(chunk.records, arrays, strict=True)
-        ]
-        for scores in results:
-            scores.log_probabilities[~scores.scored] = np.nan
-        return results
-
-    def _score(self, chunk: Chunk, pieces: list[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
-        """Run some passes; yield, for each, the log-probabilities where it owns, (owned, 4)."""
+    def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[np.ndarray]:
+        """Run some passes; for each, the log-probabilities where it owns, (owned, 4)."""
         import torch
 
         from ernie_rna.run.loading import not_finite, tokenize
         from ernie_rna.scoring.masking import mask_tokens, nucleotide_log_probabilities
 
-        chosen = sorted({piece.record for piece in pieces})
+        texts = {piece.record: one.sequence for one, piece in zip(records, pieces, strict=True)}
+        chosen = sorted(texts)
         rows = [chosen.index(piece.record) for piece in pieces]
-        texts = [chunk.records[record].sequence for record in chosen]
-        input_ids, mask = (batch[rows] for batch in tokenize(texts, self.model.device))
+        batch = tokenize([texts[record] for record in chosen], self.model.device)
+        input_ids, mask = (one[rows] for one in batch)
         owned = torch.zeros(input_ids.shape, dtype=torch.bool)  # (batch, seq), a row a pass
         for row, piece in zip(owned, pieces, strict=True):
             row[1 + piece.own_start : 1 + piece.own_stop] = True
@@ -210,11 +193,20 @@ class MutateTask(Task[LetterScores]):
             self.model, input_ids, mask, owned, scores, self.options.vocabulary
         )
         parts = values.cpu().split([piece.owned for piece in pieces])
-        for piece, part in zip(pieces, parts, strict=True):
+        for record, part in zip(records, parts, strict=True):
             if not part.isfinite().all():
-                name = chunk.records[piece.record].id
-                raise not_finite(f"{name}: a log-probability", self.model)
-            yield piece, part.numpy()
+                raise not_finite(f"{record.id}: a log-probability", self.model)
+            yield part.numpy()
+
+    def merge(
+        self, record: FastaRecord, pieces: list[Piece], values: list[np.ndarray]
+    ) -> LetterScores:
+        array = np.full((len(record.sequence), 4), np.nan, np.float32)
+        for piece, own in zip(pieces, values, strict=True):
+            array[piece.own_start : piece.own_stop] = own
+        scores = LetterScores(record.id, record.sequence, array)
+        array[~scores.scored] = np.nan
+        return scores
 
     def join(self, results: Iterable[LetterScores]) -> Iterator[LetterScores]:
         for _, same in groupby(results, attrgetter("id")):

@@ -21,9 +21,9 @@ from ernie_rna.embeddings.embedding import Embedding
 from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
 from ernie_rna.options import OptionError, PredictOptions, takes
 from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_files
-from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run, text_output
+from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
-from ernie_rna.sequences.chunks import Chunk, Plan, resolve_batch_tokens
+from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, check_records
 from ernie_rna.sequences.sources import Sequences, Source, Survey
 from ernie_rna.sequences.tables import format_row
@@ -156,10 +156,7 @@ class PredictTask(Task[Prediction]):
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
         self.plan = Plan(tokens, config.hidden_size)
 
-    def compute(self, chunk: Chunk, step: Step) -> list[Prediction]:
-        return self.compute_whole(chunk, step, self._compute_batch)
-
-    def _compute_batch(self, records: list[FastaRecord]) -> Iterator[Prediction]:
+    def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Prediction]:
         from ernie_rna.run.attention_scores import run_head
         from ernie_rna.run.loading import not_finite, tokenize
 
@@ -191,7 +188,7 @@ class PredictTask(Task[Prediction]):
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Prediction]], metadata: dict[str, Any]
-    ) -> tuple[list[Path], list[str]]:
+    ) -> Written:
         if outputs[0].open is not None:
             return super().assemble(parts, outputs, metadata)
         self._written = [part.get(self._column) for part in parts if self._labels is not None]

@@ -20,13 +20,13 @@ import numpy as np
 from ernie_rna.options import HeadOptions, takes
 from ernie_rna.run.matrices import MATRICES, matrix_output
 from ernie_rna.run.outputs import check_output_files
-from ernie_rna.run.runner import RunSummary, Step, Task, iterate, run
+from ernie_rna.run.runner import RunSummary, Task, iterate, run
 from ernie_rna.run.store import Part, Results, pack_ragged
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
     MAPS_FROM,
     TOKENS_OF_MAPS,
-    Chunk,
+    Piece,
     Plan,
     pair_head_cost,
     resolve_batch_tokens,
@@ -131,10 +131,7 @@ class ClosenessTask(Task[Closeness]):
             squared_from=MAPS_FROM,
         )
 
-    def compute(self, chunk: Chunk, step: Step) -> list[Closeness]:
-        return self.compute_whole(chunk, step, self._compute)
-
-    def _compute(self, records: list[FastaRecord]) -> Iterator[Closeness]:
+    def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Closeness]:
         from ernie_rna.run.attention_scores import run_head
         from ernie_rna.run.loading import not_finite, tokenize
 

@@ -20,19 +20,18 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from ernie_rna.options import FoldOptions, OptionError, takes
 from ernie_rna.run.matrices import MATRICES
-from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run
+from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
 from ernie_rna.run.store import Part, Results, pack_ragged
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
     TOKENS_OF_MAPS,
-    Chunk,
+    Piece,
     Plan,
     check_overlap,
     nucleotide_limit,
@@ -222,10 +221,7 @@ class FoldTask(Task[Fold]):
             tokens, self.maps.cost, chunk_tokens=most, squared_from=self.maps.squared_from
         )
 
-    def compute(self, chunk: Chunk, step: Step) -> list[Fold]:
-        return self.compute_whole(chunk, step, self._fold)
-
-    def _fold(self, records: list[FastaRecord]) -> Iterator[Fold]:
+    def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Fold]:
         from ernie_rna.model.structures_ernie_rna import allowed_pairs, solve_each
         from ernie_rna.structures.pairing_maps import shift_maps, stack_maps
 
@@ -319,9 +315,7 @@ class FoldTask(Task[Fold]):
                 sure if sure.size else None,
             )
 
-    def write(
-        self, results: Iterable[Fold], outputs: Sequence[Output[Fold]]
-    ) -> tuple[list[Path], list[str]]:
+    def write(self, results: Iterable[Any], outputs: Sequence[Output[Fold]]) -> Written:
         self._paired = False
         made = super().write(results, outputs)
         if not self._paired:

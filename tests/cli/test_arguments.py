@@ -1,13 +1,14 @@
 """Commands made of options: `--name`, its value, its help, and what is said of a wrong one."""
 
 import argparse
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
 from ernie_rna.cli.arguments import add_command, add_options, read_options, report
-from ernie_rna.cli.main import build_parser, main
+from ernie_rna.cli.main import build_parser
 from ernie_rna.options import (
     EmbedOptions,
     MutateOptions,
@@ -94,14 +95,9 @@ def test_words_that_are_no_values(parser, capsys, arguments, message):
         ("--part", "5/4", "--part: must be I/N, .*; got '5/4'"),
     ],
 )
-def test_what_an_option_cannot_be_is_wrong_usage(command, name, value, message, capsys):
-    arguments = [command, "in.fasta", "-m", "mini", "-o", "out", name, value]
-    with pytest.raises(SystemExit) as leaving:
-        main(arguments)
-    assert leaving.value.code == 2
-    error = " ".join(capsys.readouterr().err.split())
-    with pytest.raises(AssertionError, match=f"error: argument {message}"):
-        raise AssertionError(error)
+def test_what_an_option_cannot_be_is_wrong_usage(command, name, value, message, run):
+    error = run(f"{command} in.fasta -m mini -o out {name} {value}", code=2).err
+    assert re.search(f"error: argument {message}", " ".join(error.split()))
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,12 @@
 """`ernie-rna finetune` as it is typed: its options, and what it says at once."""
 
-import subprocess
-import sys
-
 import pytest
 
 from ernie_rna.cli.arguments import read_options
-from ernie_rna.cli.main import build_parser, main
+from ernie_rna.cli.main import build_parser
 from ernie_rna.training.options import FinetuneOptions
 
 BASE = ["finetune", "t.tsv", "-m", "mini", "-o", "out", "--task", "regression"]
-
-WITHOUT_TORCH = """
-import sys
-from ernie_rna.cli.main import main
-code = main(sys.argv[1:])
-assert "torch" not in sys.modules
-sys.exit(code)
-"""
 
 
 def options(*words):
@@ -50,31 +39,5 @@ def test_defaults_are_those_of_python():
         (["--learning-rate", "fast"], "argument --learning-rate: must be a number; got 'fast'"),
     ],
 )
-def test_wrong_usage(words, message, capsys):
-    with pytest.raises(SystemExit) as error:
-        main([*BASE, *words])
-    assert error.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (None, "t.tsv: no such file"),
-        ("sequence\tlabel\nACGU\tx\n", "line 2: label: 'x' is not a number"),
-        ("sequence\tlabel\nACEU\t1\n", "no nucleotide code"),
-    ],
-)
-def test_what_is_wrong_is_said_without_torch(tmp_path, table, message):
-    if table is not None:
-        (tmp_path / "t.tsv").write_text(table)
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *BASE],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1, done.stderr
-    assert message in done.stderr
-    assert not (tmp_path / "out.partial").exists()
+def test_wrong_usage(words, message, run):
+    assert message in run(" ".join([*BASE, *words]), code=2).err

@@ -1,11 +1,11 @@
 """The command line: what an error looks like, exit codes, and what is said without torch."""
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +13,7 @@ import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.arguments import add_command
 from ernie_rna.options import OptionError
-from tests.conftest import ROOT
+from tests.cli.conftest import ENVIRONMENT
 
 
 def commands():
@@ -27,50 +27,34 @@ def commands():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
-        (["fly"], "invalid choice: 'fly'"),
-        (["embed", "in.fasta"], "the following arguments are required: -m/--model, -o/--output"),
-        (["predict", "i", "-m", "m"], "the following arguments are required: -o/--output"),
-        (["embed", "i", "-m", "m", "-o", "o", "--long", "cut"], "argument --long: invalid choice"),
-        (["embed", "i", "-m", "m", "-o", "o", "--layers", "x"], "must be all, or numbers with com"),
-        (
-            ["embed", "i", "-m", "m", "-o", "o", "--pooling", "max"],
-            "--pooling: must be among token",
-        ),
-        (["mutate", "i", "-m", "m", "-o", "o.tsv", "--part", "1"], "argument --part: must be I/N"),
+        ("", "the following arguments are required: COMMAND"),
+        ("fly", "invalid choice: 'fly'"),
+        ("embed in.fasta", "the following arguments are required: -m/--model, -o/--output"),
+        ("predict i -m m", "the following arguments are required: -o/--output"),
+        ("embed i -m m -o o --long cut", "argument --long: invalid choice"),
+        ("embed i -m m -o o --layers x", "must be all, or numbers with com"),
+        ("embed i -m m -o o --pooling max", "--pooling: must be among token"),
+        ("mutate i -m m -o o.tsv --part 1", "argument --part: must be I/N"),
     ],
 )
-def test_usage(capsys, arguments, message):
-    with pytest.raises(SystemExit) as exit:
-        cli.main(arguments)
-    assert exit.value.code == 2
-    assert message in capsys.readouterr().err
+def test_usage(run, command, message):
+    assert message in run(command, code=2).err
 
 
-def test_version(capsys):
-    with pytest.raises(SystemExit) as exit:
-        cli.main(["--version"])
-    assert exit.value.code == 0
-    assert capsys.readouterr().out.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2.")
+def test_version(run):
+    assert run("--version").out.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2.")
 
 
 @pytest.mark.parametrize("command", commands())
-def test_help_of_every_command(capsys, command):
-    with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
-    text = capsys.readouterr().out
+def test_help_of_every_command(run, command):
+    text = run(f"{command} --help").out
     assert "examples:" in text
     assert max(map(len, text.splitlines())) <= 100
-
-
-def test_the_commands_of_a_model_speak_one_dialect():
-    for command in ("embed", "fold", "closeness", "mutate", "predict", "finetune"):
-        text = cli.build_parser()._subparsers._group_actions[0].choices[command].format_help()
-        for name in ("-m MODEL", "-o ", "--force", "--quiet", "--dtype", "--device", "--threads"):
-            assert name in text, (command, name)
-        assert "--revision" in text, command
+    if command in ("embed", "fold", "closeness", "mutate", "predict", "finetune"):
+        words = ("-m MODEL", "-o ", "--force", "--quiet", "--dtype", "--device", "--threads")
+        assert [word for word in (*words, "--revision") if word not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -118,7 +102,7 @@ class Failing:
         (
             FileNotFoundError(2, "No such file or directory", "x.tsv"),
             1,
-            f"ernie-rna: error: x.tsv: no such file or directory in {os.getcwd()}\n",
+            f"ernie-rna: error: x.tsv: no such file or directory in {Path.cwd()}\n",
         ),
         (
             FileNotFoundError(2, "No such file or directory", "/x.tsv"),
@@ -139,33 +123,27 @@ class Failing:
         (None, 0, "ernie-rna: warning: take care\n"),
     ],
 )
-def test_outcomes(monkeypatch, capsys, error, code, message):
+def test_outcomes(monkeypatch, run, error, code, message):
     Failing(monkeypatch).error = error
-    assert cli.main(["fail"]) == code
-    assert capsys.readouterr().err == message
+    assert run("fail", code).err == message
 
 
-def test_an_option_that_python_refuses_is_wrong_usage(monkeypatch, capsys):
+def test_an_option_that_python_refuses_is_wrong_usage(monkeypatch, run):
     Failing(monkeypatch).error = OptionError("batch_tokens", "must be even; got 3")
-    with pytest.raises(SystemExit) as exit:
-        cli.main(["fail"])
-    assert exit.value.code == 2
-    assert capsys.readouterr().err.endswith(
-        "fail: error: argument --batch-tokens: must be even; got 3\n"
-    )
+    message = "fail: error: argument --batch-tokens: must be even; got 3\n"
+    assert run("fail", code=2).err.endswith(message)
 
 
-def test_traceback_on_request(monkeypatch, capsys):
+def test_traceback_on_request(monkeypatch, run):
     Failing(monkeypatch).error = ValueError("wrong")
-    assert cli.main(["--traceback", "fail"]) == 1
-    assert "in run\n" in capsys.readouterr().err
+    assert "in run\n" in run("--traceback fail", code=1).err
 
 
-def test_one_process_for_what_is_not_shared(monkeypatch, capsys):
+def test_one_process_for_what_is_not_shared(monkeypatch, run):
     Failing(monkeypatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert cli.main(["fail"]) == 1
-    assert "this command runs in one process, and WORLD_SIZE says 2" in capsys.readouterr().err
+    errors = run("fail", code=1).err
+    assert "this command runs in one process, and WORLD_SIZE says 2" in errors
 
 
 def test_sigterm_is_put_back(monkeypatch):
@@ -179,16 +157,12 @@ def test_sigterm_is_put_back(monkeypatch):
 # In processes of their own
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def python(program, **options):
+def python(program):
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        **options,
     )
 
 
@@ -242,75 +216,118 @@ def test_closed_streams(tmp_path, closed, command, message):
     assert "internal" not in done.stderr
 
 
-def test_help_answers_without_torch():
-    program = """
-import sys
-from ernie_rna.cli.main import main
-sys.argv = ["ernie-rna", "embed", "--help"]
-try:
-    main()
-finally:
-    loaded = {"torch", "transformers", "numpy"} & set(sys.modules)
-    assert not loaded, loaded
-"""
-    done = python(program)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "usage: ernie-rna embed" in done.stdout
-
-
 WITHOUT_TORCH = """
 import sys
-sys.modules["torch"] = sys.modules["transformers"] = None
 from ernie_rna.cli.main import main
+def run(line):
+    try:
+        code = main(line.split())
+    except SystemExit as leaving:
+        code = leaving.code
+    print("exit code", code, file=sys.stderr)
+run("embed --help")
+loaded = {"torch", "transformers", "numpy"} & set(sys.modules)
+assert not loaded, loaded
+sys.modules["torch"] = sys.modules["transformers"] = None
 for line in open("commands.txt"):
-    assert main(line.split()) == 1, line
+    run(line)
 """
 
+INPUTS = {
+    "in.fasta": ">a\nACGU\n",
+    "twice.fasta": ">a\nACGU\n>a\nACGU\n",
+    "in.dbn": ">a\nACGU\n(..)\n",
+    "in.csv": "sequence,label\nACGU,x\n",
+    "bad.csv": "sequence,label\nAC-GU,x\n",
+    "bad.tsv": "sequence\tlabel\nACEU\t1\n",
+    "words.rdat": "NAME words\n",
+    "words.shape": "1 high\n",
+    "a.shape": "1 0.5\n2 -999\n",
+    "b.shape": "1 0.5\n2 -999\n",
+    "pretrain.pt": "PK",
+    "there.tsv": "",
+    "there.npz": "",
+    "model/config.json": "{}",
+    "short/config.json": '{"max_position_embeddings": 5}',
+    "unconverted/none": "",
+}
+REFUSED = {
+    "embed in.fasta -m short -o out.npz": "1 of 1 sequences are longer than the 3 nt that",
+    "embed in.fasta -m pretrain.pt -o out.npz": "convert it first",
+    "embed in.fasta -m unconverted -o out.npz": "config.json",
+    "embed in.fasta -m ./NOSUCH -o out.npz": "no folder ./NOSUCH",
+    "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
+    "embed twice.fasta -m model -o out.npz": "twice.fasta: record 2: there is a record with",
+    "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
+    "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
+    "embed in.fasta -m model -o no/out.npz": "there is no folder no",
+    "mutate in.fasta -m model": "nothing to write: give -o, --positions or --summary",
+    "mutate in.fasta -m model -o out.npz": "out.npz: the extension must be .tsv",
+    "mutate in.fasta -m model -o x.tsv --summary ./x.tsv": "x.tsv is named for two outputs",
+    "mutate in.fasta -m model -o - --summary -": "standard output is named for two outputs",
+    "mutate in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
+    "mutate no.fasta -m model -o -": "no.fasta: no such file",
+    "predict in.fasta -m model -o out.txt": "out.txt: the extension must be .tsv or .safet",
+    "predict in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
+    "predict in.csv -m model -o o.tsv --sequence-column rna": "no column 'rna'; it has sequen",
+    "predict bad.csv -m model -o out.tsv": "bad.csv: record 1 (line 2): '-' at position 3",
+    "predict no.csv -m model -o out.tsv": "no.csv: no such file",
+    "predict in.csv -m ./NOSUCH -o out.tsv": "no folder ./NOSUCH",
+    "fold in.fasta -m ./NOSUCH": "no folder ./NOSUCH",
+    "FOLD -o out.xyz": "extension",
+    "FOLD -o there.tsv": "--force",
+    "FOLD -o out.dbn --pairs there.tsv": "there.tsv exists already; --force",
+    "FOLD -o out.dbn --pairs model --force": "model: the extension must be .tsv",
+    "FOLD -o out.dbn --bases out.xlsx": "out.xlsx: the extension must be .tsv",
+    "FOLD -o out.dbn -o out.dbn": "out.dbn is named for two outputs",
+    "FOLD -o out.dbn --matrix scores": "--matrix: scores is for an .npz output",
+    "fold no.fasta -m model": "no.fasta: no such file",
+    "FOLD --as-authors --min-loop 3": "--as-authors: sets min_loop to 0; got min_loop 3",
+    "FOLD --min-stem 0": "--min-stem: must be a whole number of at least 1; got 0",
+    "FOLD --reactivity no.tsv": "no.tsv: no such file",
+    "FOLD --prior no.bpp": "no.bpp: no such file",
+    "FOLD --prior in.dbn": "in.dbn: --prior must be vienna, or a file",
+    "FOLD --pseudoknots maybe": "must be yes or no; got 'maybe'",
+    "fold in.dbn -m model -C --min-loop 3": "the constraint of a: bases 1 and 4 have 2 bases",
+    "FOLD -C --degap": "--degap: does not go with -C: take the gaps",
+    "fold GGGGAAAACCCC -m model -C": "there is no such file; -C reads constraints from one",
+    "FOLD --reactivity words.shape": "words.shape: line 1: 'high' is not a number",
+    "FOLD --reactivity words.rdat": "words.rdat: line 1: no line SEQUENCE",
+    "FOLD --reactivity b.shape": "no reactivities of 1 sequences: a",
+    "evaluate in.dbn": "name REF",
+    "evaluate in.dbn --reactivity a.shape": "a has 4 nt and 2 reactivities",
+    "evaluate in.dbn --reactivity b.shape": "no reactivities of 1 sequences: a",
+    "evaluate in.dbn --reactivity b.shape --with-mfe": "--with-mfe scores against known",
+    "evaluate in.dbn in.dbn -o out.csv": "out.csv: the extension must be .tsv",
+    "evaluate no.dbn model": "no.dbn: no such file",
+    "closeness in.fasta -m model -o out.npy": "out.npy: the extension must be .npz",
+    "closeness in.fasta -m model -o there.npz": "there.npz exists already; --force",
+    "closeness in.fasta -m model -o no/out.npz": "there is no folder no",
+    "finetune no.tsv TRAIN": "no.tsv: no such file",
+    "finetune in.csv TRAIN": "line 2: label: 'x' is not a number",
+    "finetune bad.tsv TRAIN": "no nucleotide code",
+}
 
-def test_no_command_waits_for_torch_to_refuse_what_is_plain(tmp_path):
-    """Those that read a FASTA file; tests of the other commands say it of theirs."""
-    (tmp_path / "in.fasta").write_text(">a\nACGU\n")
-    (tmp_path / "twice.fasta").write_text(">a\nACGU\n>a\nACGU\n")
-    (tmp_path / "in.csv").write_text("sequence,label\nACGU,x\n")
-    (tmp_path / "bad.csv").write_text("sequence,label\nAC-GU,x\n")
-    (tmp_path / "pretrain.pt").write_bytes(b"PK")
-    for name in ("there.tsv", "there.npz"):
-        (tmp_path / name).write_text("")
-    for name in ("model", "short", "unconverted"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "model/config.json").write_text("{}")
-    (tmp_path / "short/config.json").write_text('{"max_position_embeddings": 5}')
-    named = {
-        "embed in.fasta -m short -o out.npz": "1 of 1 sequences are longer than the 3 nt that",
-        "embed in.fasta -m pretrain.pt -o out.npz": "convert it first",
-        "embed in.fasta -m unconverted -o out.npz": "config.json",
-        "embed in.fasta -m ./NOSUCH -o out.npz": "no folder ./NOSUCH",
-        "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
-        "embed twice.fasta -m model -o out.npz": "twice.fasta: record 2: there is a record with",
-        "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
-        "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
-        "embed in.fasta -m model -o no/out.npz": "there is no folder no",
-        "mutate in.fasta -m model": "nothing to write: give -o, --positions or --summary",
-        "mutate in.fasta -m model -o out.npz": "out.npz: the extension must be .tsv",
-        "mutate in.fasta -m model -o x.tsv --summary ./x.tsv": "x.tsv is named for two outputs",
-        "mutate in.fasta -m model -o - --summary -": "standard output is named for two outputs",
-        "mutate in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
-        "mutate no.fasta -m model -o -": "no.fasta: no such file",
-        "predict in.fasta -m model -o out.txt": "out.txt: the extension must be .tsv or .safet",
-        "predict in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
-        "predict in.csv -m model -o o.tsv --sequence-column rna": "no column 'rna'; it has sequen",
-        "predict bad.csv -m model -o out.tsv": "bad.csv: record 1 (line 2): '-' at position 3",
-        "predict no.csv -m model -o out.tsv": "no.csv: no such file",
-        "predict in.csv -m ./NOSUCH -o out.tsv": "no folder ./NOSUCH",
-    }
-    (tmp_path / "commands.txt").write_text("\n".join(named))
-    done = python(WITHOUT_TORCH, cwd=tmp_path)
+
+def test_no_command_waits_for_torch_to_refuse_what_is_plain(here):
+    for name, text in INPUTS.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    there = {*Path().rglob("*")}
+    short = {"FOLD": "fold in.fasta -m model", "TRAIN": "-m mini -o out --task regression"}
+    words = [" ".join(short.get(word, word) for word in one.split()) for one in REFUSED]
+    Path("commands.txt").write_text("\n".join(words))
+    done = python(WITHOUT_TORCH)
     assert done.returncode == 0, done.stderr
-    said = done.stderr.splitlines()
-    assert len(said) == len(named)
-    for line, (command, message) in zip(said, named.items(), strict=True):
-        assert line.startswith("ernie-rna: error: "), command
-        assert message in line, command
-    left = {"in.fasta", "twice.fasta", "in.csv", "bad.csv", "pretrain.pt", "commands.txt"}
-    left |= {"there.tsv", "there.npz", "model", "short", "unconverted"}
-    assert {path.name for path in tmp_path.iterdir()} == left
+    assert done.stdout.startswith("usage: ernie-rna embed")
+    told = done.stderr.split("exit code ")  # Each code stands before what the next command says.
+    assert len(told) == 2 + len(REFUSED)
+    assert told[0] == ""
+    assert told[1].startswith("0\n")
+    for at, (command, message) in enumerate(REFUSED.items(), 1):
+        text, code = told[at].partition("\n")[2], told[at + 1].partition("\n")[0]
+        assert message in " ".join(text.split()), command
+        assert code == ("2" if "usage:" in text else "1"), command
+        assert "usage:" in text or text.startswith("ernie-rna: error: "), command
+        assert "usage:" in text or text.count("\n") == 1, command
+    assert {*Path().rglob("*")} - {Path("commands.txt")} == there

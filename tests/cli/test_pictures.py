@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_rna.cli import main as cli
 from ernie_rna.data import examples
 from ernie_rna.structures.formats.by_extension import write_structures
 from ernie_rna.structures.formats.structure import Structure
@@ -18,24 +17,12 @@ needs_vienna = pytest.mark.skipif(
 RNA = "GGGGAAAACCCCA"
 
 
-def run(command):
-    try:
-        return cli.main(command.split())
-    except SystemExit as leaving:
-        return leaving.code
-
-
 @pytest.fixture
-def plot(tmp_path, monkeypatch, capsys):
+def plot(here, run):
     """Runs `ernie-rna plot` on two RNAs in an empty folder; gives what it says."""
-    monkeypatch.chdir(tmp_path)
     Path("in.fasta").write_text(f">one fish\n{RNA}\n>two fish\nGGGAAACCCAGCN\n")
 
-    def plot(arguments, code=0):
-        assert run(f"plot in.fasta -m mini --threads 1 {arguments}") == code
-        return capsys.readouterr().err
-
-    return plot
+    return lambda arguments, code=0: run(f"plot in.fasta -m mini --threads 1 {arguments}", code).err
 
 
 @pytest.mark.parametrize(
@@ -113,8 +100,7 @@ def test_the_only_record_needs_no_name(plot):
         ("--port 70000", "--port: must be a whole number from 1 to 65535", 2),
     ],
 )
-def test_what_serve_refuses(capsys, options, message, code):
+def test_what_serve_refuses(run, options, message, code):
     for module in ("pebble", "RNA"):
         pytest.importorskip(module)
-    assert run(f"serve {options}") == code
-    assert message in capsys.readouterr().err
+    assert message in run(f"serve {options}", code).err

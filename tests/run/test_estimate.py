@@ -34,6 +34,8 @@ def test_of_standard_output(model, capsys):
         " of memory (measured on 2 sequences)"
         in mutate({"a": "ACGU", "b": "AC"}, model, "-", dry_run=True, progress=False).text
     )
+    about = mutate({"a": "NN"}, model, "-", dry_run=True, progress=False).text
+    assert about.startswith("1 sequence, 2 nt: about 0 seconds and ")
     assert capsys.readouterr().out == ""
     with pytest.raises(OptionError, match="dry_run estimates the writing of an output: name one"):
         mutate(RNA, model, dry_run=True)

@@ -45,12 +45,14 @@ def test_a_model_that_cannot_be_loaded(model, error, message):
         find_model(model)
 
 
-def test_a_model_that_may_be_loaded():
+def test_a_model_that_may_be_loaded(monkeypatch):
     assert find_model("model") == find_model(Path("model")) == "model"
     assert find_model("./model") == "./model"
     assert find_model("mini") == str(mini())
     loaded = object()
     assert find_model(loaded) is loaded
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "config.json")
+    assert find_model("user/name") == "user/name"  # in the cache, so that no Hub is needed
 
 
 def test_a_folder_called_mini_is_warned_of():
@@ -63,8 +65,3 @@ def test_offline_by_choice_is_said(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
         find_model("user/name")
-
-
-def test_a_model_in_the_cache_needs_no_hub(monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "config.json")
-    assert find_model("user/name") == "user/name"

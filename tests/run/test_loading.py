@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import OptionError
 from ernie_rna.run.loading import (
     EncodingError,
@@ -27,24 +27,35 @@ def encoder_model(config):
     return ErnieRnaModel(config, add_pooling_layer=False).eval()
 
 
-def test_loads_a_model_with_a_head(config, tmp_path):
-    model = ErnieRnaForMaskedLM(config)
+@pytest.fixture
+def saved(encoder_model, tmp_path):
+    """The folder of an encoder."""
+    encoder_model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_loads_a_model_with_a_head(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = load_model(tmp_path, attention="eager")
     assert loaded.config._attn_implementation == "eager"
     torch.testing.assert_close(loaded.layers[0].fc1.weight, model.ernie_rna.layers[0].fc1.weight)
+    for source in (model, str(tmp_path)):
+        assert has_head(source, read_config(source), "ErnieRnaForMaskedLM")
+        assert not has_head(source, read_config(source), "ErnieRnaForCloseness")
 
 
-def test_refuses_what_is_no_model(tmp_path, config, encoder_model):
+def test_refuses_what_is_no_model(tmp_path, encoder_model, saved):
     with pytest.raises(OSError, match=r"nowhere"):
         load_model(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no language-model head, .*: it is ErnieRnaModel; take"):
+        load_masked_lm(saved)
     state = encoder_model.state_dict()
     del state["layers.1.fc1.weight"]
-    encoder_model.save_pretrained(tmp_path, state_dict=state)
+    encoder_model.save_pretrained(saved, state_dict=state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match=r"lacks 1 weights, among them layers.1.fc1.weight"):
-            load_model(tmp_path)
+            load_model(saved)
 
 
 def damage(name, change):
@@ -64,24 +75,25 @@ def damage(name, change):
             damage("config.json", lambda text: text.replace(b'size": 96', b'size": 97')),
             r"damaged, or its config.json is another model's",
         ),
+        (
+            damage("config.json", lambda text: b'{"model_type": "bert"}'),
+            "no ERNIE-RNA: .* says bert",
+        ),
         (damage("model.safetensors", lambda data: data[:-1]), r"SafetensorError"),
         (damage("model.safetensors", lambda data: b"\xff" * len(data)), r"SafetensorError"),
     ],
 )
-def test_a_damaged_folder_is_named(tmp_path, encoder_model, harm, message):
-    encoder_model.save_pretrained(tmp_path)
-    harm(tmp_path)
-    with pytest.raises(
-        (ValueError, OSError), match=f"cannot load the model '{tmp_path}': .*{message}"
-    ):
-        load_model(tmp_path)
+def test_a_damaged_folder_is_named(saved, harm, message):
+    harm(saved)
+    named = f"cannot load the model '{saved}': .*{message}"
+    with pytest.raises((ValueError, OSError), match=named):
+        load_model(saved)
 
 
-def test_tokenizer_files_are_not_needed(tmp_path, encoder_model):
-    encoder_model.save_pretrained(tmp_path)
+def test_tokenizer_files_are_not_needed(saved, encoder_model):
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"):
-        (tmp_path / name).write_bytes(b"\xff{")
-    (found,), (expected,) = embed(["ACGU"], tmp_path), embed(["ACGU"], encoder_model)
+        (saved / name).write_bytes(b"\xff{")
+    (found,), (expected,) = embed(["ACGU"], saved), embed(["ACGU"], encoder_model)
     assert np.array_equal(found["mean"], expected["mean"])
 
 
@@ -96,25 +108,6 @@ def test_mini_and_what_is_asked_of_it():
         load_model("mini", dtype="int8")
     with pytest.raises(ValueError, match="device 'mtia' cannot be used: "):
         load_model("mini", device="mtia")
-
-
-def test_heads(config, model, tmp_path):
-    model.save_pretrained(tmp_path)
-    for source in (model, str(tmp_path)):
-        assert has_head(source, read_config(source), "ErnieRnaForMaskedLM")
-        assert not has_head(source, read_config(source), "ErnieRnaForCloseness")
-
-
-def test_an_encoder_has_no_language_model_head(encoder_model, tmp_path):
-    encoder_model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"no language-model head, .*: it is ErnieRnaModel; take"):
-        load_masked_lm(tmp_path)
-
-
-def test_another_model(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match=r"cannot load the model .*: no ERNIE-RNA: .* says bert"):
-        load_model(tmp_path)
 
 
 def test_weights_that_were_never_trained_are_told_of(config, tmp_path):

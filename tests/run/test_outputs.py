@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import io
+import os
+import signal
 import sys
 
 import pytest
@@ -15,21 +17,6 @@ from ernie_rna.run.outputs import (
     replacing,
     replacing_folder,
 )
-
-
-def test_what_is_interrupted_leaves_what_was_there(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def write_half():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_of_two_writers_the_last_one_is_there_whole(tmp_path):
@@ -45,32 +32,19 @@ def test_of_two_writers_the_last_one_is_there_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_of_a_like_name_is_left_alone(tmp_path):
-    others = {tmp_path / "out.tsv.tmp", tmp_path / ".out.tsv.tmp"}
+def test_what_is_interrupted_leaves_what_was_there(tmp_path):
+    others = {tmp_path / name for name in ("out.tsv", "out.tsv.tmp", ".out.tsv.tmp")}
     for other in others:
         other.write_text("mine")
     with contextlib.suppress(ZeroDivisionError), replacing(tmp_path / "out.tsv") as path:
         path.write_text("half")
         raise ZeroDivisionError
     assert set(tmp_path.iterdir()) == others
+    assert {other.read_text() for other in others} == {"mine"}
     with replacing(tmp_path / "out.tsv") as path:
         path.write_text("whole")
-    assert {other.read_text() for other in others} == {"mine"}
-    assert set(tmp_path.iterdir()) == {*others, tmp_path / "out.tsv"}
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_link_is_written_through(tmp_path, there):
-    target = tmp_path / "folder" / "target.tsv"
-    target.parent.mkdir()
-    if there:
-        target.write_text("before")
-    link = tmp_path / "link.tsv"
-    link.symlink_to(target)
-    with replacing(link) as path:
-        path.write_text("after")
-    assert link.is_symlink()
-    assert target.read_text() == "after"
+    assert sorted(other.read_text() for other in others) == ["mine", "mine", "whole"]
+    assert set(tmp_path.iterdir()) == others
 
 
 def test_a_folder_appears_whole(tmp_path):
@@ -84,6 +58,30 @@ def test_a_folder_appears_whole(tmp_path):
             (folder / text).touch()
         assert [one.name for one in path.iterdir()] == [text]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("between_renamings", [False, True])
+def test_what_a_killed_process_left_of_a_folder_goes_with_the_next(tmp_path, between_renamings):
+    path, other = tmp_path / "model", tmp_path / ".model.mine.tmp"
+    for folder in (path, other):
+        folder.mkdir()
+    child = os.fork()
+    if not child:  # dies in the block
+        with replacing_folder(path) as folder:
+            (folder / "half").touch()
+            if between_renamings:
+                path.rename(folder.with_name("old"))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
+    with replacing_folder(path):  # One that is at work keeps what it has, and `path` stays whole.
+        with contextlib.suppress(ZeroDivisionError), replacing_folder(path):
+            assert path.is_dir()
+            assert len(list(tmp_path.glob(".model.*.tmp"))) == 3
+            raise ZeroDivisionError
+        assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
+    assert {*tmp_path.iterdir()} == {path, other}
 
 
 def test_text_is_utf8_with_the_line_ends_given(tmp_path, capsys):
@@ -102,9 +100,6 @@ def test_a_full_disk_is_explained(code):
         full_disk_explained("out.tsv", "; make room"),
     ):
         raise OSError(code, "full")
-
-
-def test_other_errors_stay_what_they_are():
     with pytest.raises(PermissionError), full_disk_explained("out.tsv"):
         raise PermissionError(errno.EACCES, "no")
 

@@ -11,89 +11,49 @@ from ernie_rna.sequences.sources import survey
 
 RECORDS = [FastaRecord(str(i), "A" * (10 + 50 * (i % 3))) for i in range(12)]
 FOUND = survey(RECORDS)
-PLAN = Plan(200, 48)
+PLAN = Plan(200, 48, chunk_tokens=300)
 
 
-@pytest.fixture
-def chunk():
-    (chunk,) = PLAN.chunks(RECORDS)
-    return chunk
+def passes(record, sequence):
+    return [Piece(record, 0, len(sequence), p, p + 1) for p in range(len(sequence))]
 
 
-@pytest.fixture
-def chunks():
-    return list(Plan(200, 48, chunk_tokens=300).chunks(RECORDS))
-
-
-def advance_all(bar, chunks):
-    for chunk in chunks:
-        for batch in range(len(chunk.batches)):
-            bar.advance(chunk, batch)
-
-
-def lines(capsys):
-    return [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if line.strip()]
-
-
-def bar_over(show, found=FOUND):
-    return Progress(show, PLAN, found)
-
-
-def test_counts_work_and_sequences(chunk, capsys):
-    bar = bar_over(True)
-    advance_all(bar, [chunk])
+def go(capsys, plan=PLAN, skipped=0, show=True, found=FOUND):
+    """The bar when all chunks but the first few were computed, those, and the last line drawn."""
+    chunks = list(plan.chunks(RECORDS))
+    bar = Progress(show, plan, found)
+    for chunk in chunks[:skipped]:
+        bar.skip(chunk)
+    for chunk in chunks[skipped:]:
+        for number in range(len(chunk.batches)):
+            bar.advance(chunk, chunk.batch(number), 3)
     bar.close()
-    last = lines(capsys)[-1]
+    lines = re.split(r"[\r\n]+", capsys.readouterr().err)
+    return bar, chunks[skipped:], next((line for line in lines[::-1] if line.strip()), "")
+
+
+@pytest.mark.parametrize("plan", [PLAN, Plan(200, 48, passes, 500, divides=True)])
+@pytest.mark.parametrize("skipped", [0, 1, 4])
+def test_counts_work_and_sequences(capsys, plan, skipped):
+    """What was there counts as seen, and not as speed."""
+    bar, computed, last = go(capsys, plan, skipped)
     assert last.startswith("12 of 12 sequences, ")
     assert "100%" in last
-    assert bar.done == 12
+    assert bar.done == pytest.approx(sum(chunk.share(chunk.pieces) for chunk in computed))
+    pieces = [piece for chunk in computed for piece in chunk.pieces]
+    assert bar.tokens - bar.padding == sum(piece.tokens for piece in pieces)
+    assert bar.threads == (3 if computed else 1)
+
+
+def test_without_a_total(capsys):
+    bar, _, last = go(capsys, found=None)
+    assert "12 sequences, " in last
     assert (bar.tokens, bar.padding) == (sum(len(r.sequence) + 2 for r in RECORDS), 0)
 
 
-def test_what_was_there_does_not_count_as_speed(chunks, capsys):
-    bar = bar_over(True)
-    bar.skip(chunks[0])
-    assert bar.done == 0
-    advance_all(bar, chunks[1:])
-    bar.close()
-    assert bar.done == 12 - len(chunks[0].records)
-    assert "12 of 12" in lines(capsys)[-1]
-
-
-def test_without_a_total(chunk, capsys):
-    bar = bar_over(True, None)
-    advance_all(bar, [chunk])
-    bar.close()
-    assert "12 sequences, " in lines(capsys)[-1]
-
-
 @pytest.mark.parametrize("show", [False, None])
-def test_hidden(chunks, capsys, show):
-    bar = bar_over(show)
-    bar.skip(chunks[0])
-    advance_all(bar, chunks[1:])
-    bar.close()
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("skipped", [0, 1, 4])
-def test_passes_over_parts_of_sequences(capsys, skipped):
-    def passes(record, sequence):
-        return [Piece(record, 0, len(sequence), p, p + 1) for p in range(len(sequence))]
-
-    plan = Plan(200, 48, passes, 500, divides=True)
-    chunks = list(plan.chunks(RECORDS))
-    assert len(chunks) > len(RECORDS)
-    bar = Progress(True, plan, FOUND)
-    for chunk in chunks[:skipped]:
-        bar.skip(chunk)
-    advance_all(bar, chunks[skipped:])
-    bar.close()
-    last = lines(capsys)[-1]
-    assert last.startswith("12 of 12 sequences, ")
-    assert "100%" in last
-    done = sum(chunk.share(chunk.pieces) for chunk in chunks[skipped:])
-    assert bar.done == pytest.approx(done)
+def test_hidden(capsys, show):
+    assert go(capsys, skipped=1, show=show)[2] == ""
 
 
 @pytest.mark.parametrize(("show", "shown"), [(True, True), (False, False), (None, False)])

@@ -1,9 +1,9 @@
 """What is kept beside an output: parts that are whole or not there, and who may work there."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
-import resource
 
 import numpy as np
 import pytest
@@ -11,25 +11,39 @@ import pytest
 from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import Store, check_place
+from tests.run.conftest import names
 
 SETTINGS = {"model": {"name": "M"}, "layers": [0, 1]}
 OTHERS = {**SETTINGS, "layers": [1]}
 
 
-@pytest.fixture
-def output(tmp_path):
-    return tmp_path / "out.npz"
+ONE = {"values": np.zeros(1)}
+
+
+@contextlib.contextmanager
+def working(output, index=0, count=1, settings=SETTINGS, force=False, **more):
+    """A store that is begun; `resumed` is what `begin` gave."""
+    with Store(output, Share(index, count), force) as store:
+        store.resumed = store.begin(settings, **more)
+        yield store
+
+
+def _raise(error):
+    def call(*_):
+        raise error
+
+    return call
+
+
+def finish(store):
+    store.finish()
+    store.finish_share()
 
 
 @pytest.fixture
 def store(output):
-    with Store(output, Share()) as store:
-        store.begin(SETTINGS)
+    with working(output) as store:
         yield store
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 # ---------------------------------------------------------------------------------------------
@@ -76,24 +90,15 @@ def test_a_damaged_part_is_not_there(store):
     assert not part.is_whole()
 
 
-def test_a_part_for_which_there_is_no_room_is_not_there(store):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    try:
-        with pytest.raises(OSError, match="too large") as error:
-            store.put(0, {"values": np.zeros(1000)}, {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_a_part_that_is_not_written_whole_is_not_there(store, file_limit, monkeypatch):
+    with file_limit(2000), pytest.raises(OSError, match="too large") as error:
+        store.put(0, {"values": np.zeros(1000)}, {})
     assert error.value.errno == errno.EFBIG
+    monkeypatch.setattr(os, "fsync", _raise(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        store.put(0, ONE, {})
     assert not store.part(0).is_whole()
     assert names(store.folder) == ["lock", "lock-1-of-1", "manifest.json"]
-
-
-def test_put_that_is_interrupted_leaves_nothing(store, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        store.put(0, {"values": np.zeros(3)}, {})
-    assert not list(store.folder.glob("part-*"))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -102,108 +107,59 @@ def test_put_that_is_interrupted_leaves_nothing(store, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff", b"[" * 100_000])
 def test_a_damaged_manifest_is_refused(output, content):
-    with Store(output, Share()) as store:
-        store.begin(SETTINGS)
-        store.put(0, {"values": np.zeros(1)}, {})
+    with working(output) as store:
+        store.put(0, ONE, {})
         (store.folder / "manifest.json").write_bytes(content)
     with (
         Store(output, Share()) as store,
         pytest.raises(OutputError, match=r"manifest\.json is damaged; --force drops the unfinish"),
     ):
         store.begin(SETTINGS)
-    with Store(output, Share(), force=True) as store:
-        assert not store.begin(SETTINGS)
-        assert not store.part(0).is_whole()
-
-
-def test_resumes_if_nothing_has_changed(output):
-    with Store(output, Share()) as store:
-        assert not store.begin(SETTINGS)
-        store.put(0, {"values": np.zeros(1)}, {})
-    with Store(output, Share()) as store:
-        assert store.begin(SETTINGS)
-        assert [store.part(number).is_whole() for number in range(2)] == [True, False]
-    with (
-        Store(output, Share()) as store,
-        pytest.raises(OutputError, match=r"layers was \[0, 1\], is \[1\]\. Run it.*--force"),
-    ):
-        store.begin(OTHERS)
-    with Store(output, Share(), force=True) as store:
-        assert not store.begin(OTHERS)
+    with working(output, force=True) as store:
+        assert not store.resumed
         assert not store.part(0).is_whole()
 
 
 def test_a_tuple_is_what_it_is_read_as(output):
-    with Store(output, Share()) as store:
-        store.begin({"layers": (0, 1)})
-        store.put(0, {"values": np.zeros(1)}, {})
+    with working(output, settings={"layers": (0, 1)}) as store:
+        store.put(0, ONE, {})
         assert store.begin({"layers": (0, 1)})
         assert store.begin({"layers": [0, 1]})
 
 
-def test_results_that_were_invalidated_are_dropped(output):
-    with Store(output, Share()) as store:
-        store.begin(SETTINGS)
-        store.put(0, {"values": np.zeros(1)}, {})
-        store.invalidate()
-        store.begin(SETTINGS)
-        assert not store.part(0).path.exists()
-
-
 # ---------------------------------------------------------------------------------------------
-# Who leaves last
-
-
-def test_nothing_is_left_of_what_was_not_begun(output):
-    with Store(output, Share()) as store:
-        store.input_path.write_text(">a\nACGU\n")
-    assert names(output.parent) == []
-
-
-def test_a_finished_run_leaves_nothing(output):
-    with Store(output, Share()) as store:
-        store.begin(SETTINGS)
-        store.put(0, {"values": np.zeros(1)}, {})
-        store.finish()
-        store.finish_share()
-        assert store.done
-        assert not store.part(0).path.exists()
-    assert names(output.parent) == []
+# Who leaves last, and two at once
 
 
 def test_leaves_the_files_of_others(output):
-    with Store(output, Share()) as store:
-        store.begin(SETTINGS)
+    with working(output) as store:
         (store.folder / "notes.txt").write_text("mine")
-        store.finish()
-        store.finish_share()
+        finish(store)
     assert names(store.folder) == ["notes.txt"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 def test_a_process_that_comes_late_finds_the_work_done(output, order):
-    first, second, last = (Share(index, 3) for index in order)
-    with Store(output, first) as store:
-        store.begin(SETTINGS)
+    first, second, last = order
+    with working(output, first, 3) as store:
+        assert [store.wants(number) for number in range(3)] == [first == i for i in range(3)]
         store.finish_share()  # before the others have put anything
-    with Store(output, second) as store:
-        assert not store.begin(SETTINGS)
-        store.finish()
-        store.finish_share()
-    with Store(output, last) as store:
-        assert store.begin(SETTINGS, whole=True)
+    with working(output, second, 3) as store:
+        assert not store.resumed
+        finish(store)
+    with working(output, last, 3, whole=True) as store:
+        assert store.resumed
         assert store.done
+        assert not store.wants(last)
         store.finish_share()
     assert names(output.parent) == []
 
 
 def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
-    with Store(output, Share(0, 2)) as store:
-        store.begin(SETTINGS)
-        store.finish()
-        store.finish_share()
-    with Store(output, Share(1, 2)) as store:
-        assert not store.begin(SETTINGS, whole=False)
+    with working(output, 0, 2) as store:
+        finish(store)
+    with working(output, 1, 2, whole=False) as store:
+        assert not store.resumed
         assert not store.done
     with Store(output, Share(1, 2)) as store:
         store.finish()
@@ -212,66 +168,41 @@ def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
 
 
 def test_the_last_of_several_at_once_deletes_the_folder(output):
-    with Store(output, Share(0, 2)) as one:
-        one.begin(SETTINGS)
-        with Store(output, Share(1, 2)) as two:
-            two.begin(SETTINGS)
-            two.finish()
-            two.finish_share()
+    with working(output, 0, 2) as one:
+        with working(output, 1, 2) as two:
+            finish(two)
         assert one.folder.exists()
         one.finish_share()
     assert names(output.parent) == []
 
 
-# ---------------------------------------------------------------------------------------------
-# Two at once
-
-
 def test_a_share_is_computed_by_one_process(output):
-    busy = pytest.raises(OutputError, match=r"another process is working on .*out\.npz")
-    with Store(output, Share(1, 2)) as store:
-        with busy:
+    with working(output, 1, 2) as store:
+        with pytest.raises(OutputError, match=r"another process is working on .*out\.npz"):
             Store(output, Share(1, 2))
-        store.begin(SETTINGS)
-        with Store(output, Share(0, 2)) as other:
-            other.begin(SETTINGS)
+        with working(output, 0, 2):
+            pass
     assert names(store.folder) == ["lock", "lock-1-of-2", "lock-2-of-2", "manifest.json"]
 
 
-def test_results_are_not_dropped_under_who_works_with_them(output):
-    with Store(output, Share(0, 2)) as store:
-        store.begin(SETTINGS)
-        store.put(0, {"values": np.zeros(1)}, {})
-        with (
-            Store(output, Share(), force=True) as other,
-            pytest.raises(OutputError, match="another process is working on"),
-        ):
-            other.begin(OTHERS)
-        assert store.part(0).is_whole()
-        assert store.begin(SETTINGS)
-
-
 def test_several_that_force_at_once_agree(output):
-    with Store(output, Share()) as store:
-        store.begin(OTHERS)
-        store.put(0, {"values": np.zeros(1)}, {})
+    with working(output, settings=OTHERS) as store:
+        store.put(0, ONE, {})
     with (
         Store(output, Share(0, 2), force=True) as one,
         Store(output, Share(1, 2), force=True) as two,
     ):
         assert not two.begin(SETTINGS)
-        two.put(1, {"values": np.zeros(1)}, {})
+        two.put(1, ONE, {})
         assert one.begin(SETTINGS)
         assert [one.part(number).is_whole() for number in range(2)] == [False, True]
 
 
 def come_and_go(output, index, rounds):
     for _ in range(rounds):
-        with Store(output, Share(index, 3)) as store:
-            store.begin(SETTINGS)
+        with working(output, index, 3) as store:
             store.put(index, {"values": np.zeros(9)}, {})
-            store.finish()
-            store.finish_share()
+            finish(store)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
@@ -284,41 +215,19 @@ def test_processes_that_come_and_go(output):
     for child in children:
         child.join(120)
     assert [child.exitcode for child in children] == [0, 0, 0]
-    with Store(output, Share()) as store:
-        store.begin(SETTINGS)
-        store.finish()
-        store.finish_share()
+    with working(output) as store:
+        finish(store)
     assert names(output.parent) == []
 
 
-def hold(output, ready, wait):
-    with Store(output, Share()) as store:
-        store.begin(SETTINGS)
-        store.put(0, {"values": np.zeros(1)}, {})
-        ready.set()
-        wait.wait()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
-def test_a_process_that_is_killed_holds_nothing(output):
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    child = context.Process(target=hold, args=(output, ready, context.Event()))
-    child.start()
-    assert ready.wait(60)
-    with pytest.raises(OutputError, match="another process"):
-        Store(output, Share())
-    child.kill()
-    child.join()
-    with Store(output, Share()) as store:
-        assert store.begin(SETTINGS)
-
-
-# ---------------------------------------------------------------------------------------------
-# The place
-
-
-def test_where_nothing_can_be_written(output):
+def test_where_nothing_can_be_written(output, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", _raise(OSError(errno.ENOSYS, "Function not implemented")))
+        with pytest.raises(
+            OSError, match=r"has no locks .* write to another one: '.*partial/lock'"
+        ):
+            Store(output.with_name("other.npz"), Share())
     with pytest.raises(OutputError, match=r"there is no folder .*nowhere"):
         check_place(output.parent / "nowhere" / "out.npz")
     (output.parent / "out.npz.partial").write_text("mine")

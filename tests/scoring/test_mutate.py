@@ -9,6 +9,7 @@ import torch
 from ernie_rna.cli import main as cli
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import OptionError
+from ernie_rna.run import runner
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.scoring.masking import mask_tokens
 from ernie_rna.scoring.mutate import NUCLEOTIDES, MutateTask, mutate
@@ -145,13 +146,13 @@ LONG = {"short": "ACGU", "long": "ACGUN" * 9, "none": "NN", "last": "GGAUCC"}
 def chunks(monkeypatch):
     """The ids in each chunk that is computed."""
     found = []
-    compute = MutateTask.compute
+    compute = runner._compute_chunk
 
-    def watched(self, chunk, step):
+    def watched(task, chunk, bar):
         found.append([record.id for record in chunk.records])
-        return compute(self, chunk, step)
+        return compute(task, chunk, bar)
 
-    monkeypatch.setattr(MutateTask, "compute", watched)
+    monkeypatch.setattr(runner, "_compute_chunk", watched)
     return found
 
 
@@ -174,15 +175,15 @@ def test_a_kill_costs_some_passes_and_not_a_sequence(model, chunks, tmp_path, mo
     for path in outputs:
         path.unlink()
     chunks.clear()
-    score = MutateTask._score
+    batches = runner.compute_batches
     with monkeypatch.context() as patch:
 
-        def stop(self, chunk, pieces):
+        def stop(task, chunk):
             if chunk.number == 4:
                 raise KeyboardInterrupt
-            return score(self, chunk, pieces)
+            return batches(task, chunk)
 
-        patch.setattr(MutateTask, "_score", stop)
+        patch.setattr(runner, "compute_batches", stop)
         with pytest.raises(KeyboardInterrupt):
             mutate(LONG, model, *outputs, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["effects.tsv.partial"]

@@ -343,16 +343,16 @@ def test_killed_and_resumed_and_shared(folder, monkeypatch, suffix):
     options = {"label_column": "label", "progress": False}
     whole = predict("in.csv", "classification", f"whole{suffix}", **options)
     computed = []
-    compute = PredictTask._compute_batch
+    compute = PredictTask.compute
 
-    def counted(self, records):
+    def counted(self, records, pieces):
         if len(computed) == 2:
             raise KeyboardInterrupt
         computed.extend(record.id for record in records)
-        return compute(self, records)
+        return compute(self, records, pieces)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PredictTask, "_compute_batch", counted)
+        patch.setattr(PredictTask, "compute", counted)
         with pytest.raises(KeyboardInterrupt):
             predict("in.csv", "classification", f"out{suffix}", **options)
     assert computed == ["line 2", "line 3"]

@@ -6,12 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
-from ernie_rna.run import attention_scores
+from ernie_rna.run import attention_scores, runner
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.structures.closeness import ClosenessTask, closeness
+from ernie_rna.structures.closeness import closeness
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
 
 SHORT = {"a": "GGGAAACCC", "b": "AUGCAUGCAUGC", "c": "G"}
@@ -93,7 +93,7 @@ def test_a_run_that_was_cut_off_is_resumed(model, tmp_path, monkeypatch):
     monkeypatch.setattr("ernie_rna.sequences.chunks.CHUNK_RECORDS", 1)
     options = {"batch_tokens": 32, "progress": False}
     closeness(SHORT, model, tmp_path / "whole.npz", **options)
-    compute, put, computed = ClosenessTask.compute, Store.put, []
+    compute, put, computed = runner._compute_chunk, Store.put, []
 
     def dies(store, number, *rest):
         if number == 1 and len(computed) == 2:
@@ -102,9 +102,9 @@ def test_a_run_that_was_cut_off_is_resumed(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Store, "put", dies)
     monkeypatch.setattr(
-        ClosenessTask,
-        "compute",
-        lambda self, chunk, step: computed.append(chunk.number) or compute(self, chunk, step),
+        runner,
+        "_compute_chunk",
+        lambda task, chunk, bar: computed.append(chunk.number) or compute(task, chunk, bar),
     )
     with pytest.raises(KeyboardInterrupt):
         closeness(SHORT, model, tmp_path / "broken.npz", **options)

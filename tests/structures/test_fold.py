@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import ernie_rna.structures.pairing_maps as maps_module
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import FoldOptions, OptionError, Share
+from ernie_rna.run import runner
 from ernie_rna.run.attention_scores import attention_scores
 from ernie_rna.run.loading import load_model
 from ernie_rna.run.outputs import OutputError
@@ -291,13 +292,13 @@ def diverging(monkeypatch):
 def chunks(monkeypatch):
     """Has each chunk be a record; gives the numbers of those that are computed."""
     computed = []
-    compute = FoldTask.compute
+    compute = runner._compute_chunk
 
-    def counted(self, chunk, step):
+    def counted(task, chunk, bar):
         computed.append(chunk.number)
-        return compute(self, chunk, step)
+        return compute(task, chunk, bar)
 
-    monkeypatch.setattr(FoldTask, "compute", counted)
+    monkeypatch.setattr(runner, "_compute_chunk", counted)
     monkeypatch.setattr("ernie_rna.sequences.chunks.CHUNK_RECORDS", 1)
     return computed
 

@@ -1,0 +1,82 @@
+"""The command line as tests call it: in a folder of their own, with small random models."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ernie_rna.cli import main as cli
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness, ErnieRnaModel
+from tests.conftest import ROOT, lively
+
+# Of Python, started anew.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command as it is typed; gives its standard output and standard error."""
+
+    def run(command, code=0):
+        try:
+            found = cli.main(command.split())
+        except SystemExit as leaving:
+            found = leaving.code
+        output = capsys.readouterr()
+        assert found == code, output.err
+        return output
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A folder with the encoders `model` and `random`, which says so, and a `close`ness model."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 96, "pair_blocks": 1}
+    config = ErnieRnaConfig(**sizes, max_position_embeddings=256)
+    encoder = lively(ErnieRnaModel(config, add_pooling_layer=False))
+    encoder.save_pretrained(folder / "model")
+    encoder.config.weights_origin = "random"
+    encoder.save_pretrained(folder / "random")
+    config.weights_origin = None
+    ErnieRnaForCloseness(config).save_pretrained(folder / "close")
+    return folder
+
+
+@pytest.fixture
+def folder(here, models, _reproducible):
+    """The working directory, with the models and a FASTA file."""
+    torch.set_num_threads(1)
+    for name in ("model", "random", "close"):
+        os.symlink(models / name, name)
+    hairpins = {"one": "GGGGGAAAACCCCCAU", "two": "GCGCGAUUUUCGCGCA"}
+    records = [f">{id} an RNA, partial\n{text}\n" for id, text in hairpins.items()]
+    Path("in.fasta").write_text("".join(records))
+    return here
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Puts a file into standard input."""
+
+    def put(path):
+        file = open(path)  # noqa: SIM115  # closed at the end of the test
+        files.append(file)
+        monkeypatch.setattr(sys, "stdin", file)
+
+    files = []
+    yield put
+    for file in files:
+        file.close()

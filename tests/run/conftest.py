@@ -1,0 +1,44 @@
+"""What tests of runs have in common."""
+
+import contextlib
+import io
+import sys
+
+import pytest
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out.npz"
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Puts a text into standard input."""
+
+    def put(text):
+        buffer = io.BufferedReader(io.BytesIO(text.encode()))
+        monkeypatch.setattr(sys, "stdin", type("Input", (), {"buffer": buffer}))
+
+    return put
+
+
+@pytest.fixture
+def file_limit():
+    """Has no file grow over some bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
