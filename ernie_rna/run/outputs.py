@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from ernie_rna.run.locks import locked
+
 STANDARD_OUTPUT = "-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -54,7 +56,8 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
     """A folder to write to, which takes the place of `path` once the block has ended well.
 
     Until then `path` stays as it was; if the block raises, what it wrote is deleted, and so are
-    the folders above that were made for it.
+    the folders above that were made for it. What a process leaves that is killed in it, the next
+    one deletes.
 
     Args:
         force: whether to replace what is there by then, unless that is an empty folder.
@@ -67,14 +70,30 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
     # Older transformers (4.41) import a model's code by the folder's name, which may hold no dot.
     new, old = hidden / "new", hidden / "old"
     try:
-        new.mkdir(parents=True)
-        yield new
-        _take_place(new, path, old, force)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_dead(path)
+        with locked(hidden / "lock", wait=True):
+            new.mkdir()
+            yield new
+            _take_place(new, path, old, force)
     finally:  # also at Ctrl-C
         shutil.rmtree(hidden, ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):  # It is in use.
                 folder.rmdir()
+
+
+def _clear_dead(path: Path) -> None:
+    """Delete what processes that were killed have left in `replacing_folder`, by their locks."""
+    if os.name != "posix":  # no locks
+        return
+    for hidden in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        with contextlib.suppress(OSError), locked(hidden / "lock") as lock:
+            if lock is None:  # It is being written.
+                continue
+            if not path.exists() and (hidden / "old").exists():  # killed between two renamings
+                os.replace(hidden / "old", path)
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _take_place(new: Path, path: Path, old: Path, force: bool) -> None:

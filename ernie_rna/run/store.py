@@ -28,13 +28,14 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ernie_rna.options import Share
+from ernie_rna.run.locks import locked
 from ernie_rna.run.outputs import OutputError, replacing
 
 # Results, and all that may be in the folder and is deleted with it.
@@ -141,7 +142,7 @@ class Store:
         self._force, self._share = force, share
         self._held = contextlib.ExitStack()
         with self._guarded():
-            lock = self._held.enter_context(_lock(self._lock_path))
+            lock = self._held.enter_context(locked(self._lock_path))
             if lock is None:
                 raise self._busy()
             lock.truncate(0)
@@ -249,7 +250,7 @@ class Store:
     @contextlib.contextmanager
     def assembling(self) -> Iterator[None]:
         """Alone in putting the output together."""
-        with _lock(self.folder / "lock-output", wait=True):
+        with locked(self.folder / "lock-output", wait=True):
             yield
 
     def finish_share(self) -> None:
@@ -263,13 +264,13 @@ class Store:
 
     def _guarded(self) -> contextlib.AbstractContextManager[Any]:
         """Alone in looking at who is here and in changing what that decides: for a moment."""
-        return _lock(self.folder / "lock", wait=True)
+        return locked(self.folder / "lock", wait=True)
 
     def _others(self, begun: bool = False) -> bool:
         """Whether other processes are here, or are here and have agreed with the manifest."""
         for path in self.folder.glob("lock-*-of-*"):
             if path != self._lock_path and (path.stat().st_size or not begun):
-                with _lock(path) as lock:
+                with locked(path) as lock:
                     if lock is None:
                         return True
         return False
@@ -303,49 +304,6 @@ class Store:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _lock(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
-    """A file that is locked as long as this lasts; None where another process holds it.
-
-    Its folder is made if need be. A process that ends deletes lock and folder while it holds the
-    lock; whoever waited for it gets a lock on a file that is no longer there, and tries again.
-    """
-    while True:
-        path.parent.mkdir(exist_ok=True)
-        try:
-            file = open(path, "ab")  # noqa: SIM115  # closed below
-        except FileNotFoundError:  # The folder has just been deleted.
-            continue
-        with file:
-            if not _acquire(file, wait):
-                yield None
-                return
-            if _is_at(file, path):
-                yield file
-                return
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is the one that is there now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _acquire(file: IO[bytes], wait: bool) -> bool:
-    """Lock a file, if no other process holds it or this one waits; whether that has succeeded."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from ernie_rna.conversion.checkpoint import read_checkpoint
 from ernie_rna.conversion.folder import ExportError, why_no_model, write_folder
 from ernie_rna.conversion.proof import Proof, prove
 from ernie_rna.conversion.weights import Conversion, convert_weights
-from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.outputs import OutputError, replacing_folder
 from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
 
 # `ernie_rna.conversion.convert` is the module, whatever the package's name means.
@@ -187,6 +188,20 @@ def test_what_another_process_wrote_meanwhile_stays_without_force(tmp_path, monk
         with pytest.raises(OutputError, match="out was written by another process in the meantime"):
             ernie_rna.convert(CHECKPOINT, tmp_path / "out")
         assert listing(tmp_path) == {"out/theirs": b"whole"}
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_next_conversion_removes_what_a_killed_one_left(tmp_path, unproven):
+    child = os.fork()
+    if not child:
+        with replacing_folder(tmp_path / "out") as folder:
+            (folder / "config.json").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".out.")
+    ernie_rna.convert(CHECKPOINT, tmp_path / "out")
     assert os.listdir(tmp_path) == ["out"]
 
 

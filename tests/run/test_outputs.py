@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import io
+import os
+import signal
 import sys
 
 import pytest
@@ -84,6 +86,30 @@ def test_a_folder_appears_whole(tmp_path):
             (folder / text).touch()
         assert [one.name for one in path.iterdir()] == [text]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("between_renamings", [False, True])
+def test_what_a_killed_process_left_of_a_folder_goes_with_the_next(tmp_path, between_renamings):
+    path, other = tmp_path / "model", tmp_path / ".model.mine.tmp"
+    for folder in (path, other):
+        folder.mkdir()
+    child = os.fork()
+    if not child:  # dies in the block
+        with replacing_folder(path) as folder:
+            (folder / "half").touch()
+            if between_renamings:
+                path.rename(folder.with_name("old"))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
+    with replacing_folder(path):  # One that is at work keeps what it has, and `path` stays whole.
+        with contextlib.suppress(ZeroDivisionError), replacing_folder(path):
+            assert path.is_dir()
+            assert len(list(tmp_path.glob(".model.*.tmp"))) == 3
+            raise ZeroDivisionError
+        assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
+    assert {*tmp_path.iterdir()} == {path, other}
 
 
 def test_text_is_utf8_with_the_line_ends_given(tmp_path, capsys):
