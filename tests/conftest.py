@@ -69,3 +69,16 @@ def golden() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def sequences() -> dict[str, str]:
     return json.loads((GOLDEN / "sequences.json").read_text())["sequences"]
+
+
+@pytest.fixture(scope="session")
+def golden_folder(tmp_path_factory) -> Path:
+    """The authors' small checkpoint as a conversion leaves it, for tests that only read it."""
+    from tests.golden_folder import write_golden_folder
+
+    return write_golden_folder(tmp_path_factory.mktemp("golden"))
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """All files of a folder and of those within it."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -72,8 +72,10 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_dead(path)
-        with locked(hidden / "lock", wait=True):
-            new.mkdir()
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # A file system may have no locks.
+                held.enter_context(locked(hidden / "lock", wait=True))
+            new.mkdir(parents=True)
             yield new
             _take_place(new, path, old, force)
     finally:  # also at Ctrl-C

@@ -129,32 +129,24 @@ def test_safetensors(tmp_path, whole_folder):
 # What is refused for what it is
 
 
-def npz(path: Path) -> None:
-    np.savez(path, a=np.ones(3))
+def write_zip(path: Path, members: dict[str, bytes], compression=zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
 
 
-def tar(path: Path) -> None:
+def members_of(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_tar(path: Path) -> None:
     with tarfile.open(path, "w") as archive:
         archive.add(ARGS, "inside.pt")
 
 
-def zipped(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.write(ARGS, "inside.pt")
-
-
-def torchscript(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
-            archive.writestr(f"model/{name}", b"")
-
-
-def compressed(path: Path) -> None:
-    with zipfile.ZipFile(ARGS) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name))
-
-
+TORCHSCRIPT = ("model/data.pkl", "model/constants.pkl", "model/code/__torch__.py")
 MISTAKEN = {
     "empty": (b"", "an empty file"),
     "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
@@ -165,11 +157,17 @@ MISTAKEN = {
     "gzip": (b"\x1f\x8b\x08\x00", "gzip-compressed"),
     "json": (b'{"model_type": "ernie_rna"}', "JSON, not weights"),
     "text": (b"Entry not found", "neither a file of torch.save nor safetensors"),
-    "npz": (npz, "torch.save did not write, of ..a.npy"),
-    "zip": (zipped, "torch.save did not write, of ..inside.pt"),
-    "tar": (tar, "a tar archive"),
-    "torchscript": (torchscript, "TorchScript"),
-    "compressed": (compressed, "a compressed zip archive"),
+    "npz": (lambda path: np.savez(path, a=np.ones(3)), "torch.save did not write, of ..a.npy"),
+    "zip": (
+        lambda path: write_zip(path, {"inside.pt": ARGS.read_bytes()}),
+        "torch.save did not write, of ..inside.pt",
+    ),
+    "tar": (write_tar, "a tar archive"),
+    "torchscript": (lambda path: write_zip(path, dict.fromkeys(TORCHSCRIPT, b"")), "TorchScript"),
+    "compressed": (
+        lambda path: write_zip(path, members_of(ARGS), zipfile.ZIP_DEFLATED),
+        "a compressed zip archive",
+    ),
     "pickle": (pickle.dumps({"w": 1}, 2), "a pickle that torch.save did not write"),
     "safetensors": (b"\x10\0\0\0\0\0\0\0{not json at all", "a safetensors file, but it is trunc"),
 }
@@ -219,11 +217,19 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
         read_checkpoint(tmp_path / "pipe")
 
 
-@pytest.mark.parametrize("config", ["{", "[1]", '"text"'])
-def test_a_broken_config_is_named(tmp_path, config):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"{", r"config\.json: not JSON"),
+        ("config.json", b"[1]", r"config\.json: a list, not a configuration"),
+        ("config.json", b'"text"', r"config\.json: a str, not a configuration"),
+        ("vocab.txt", b"A\nC\xff\n", r"vocab\.txt: not text in UTF-8"),
+    ],
+)
+def test_what_is_wrong_beside_the_weights_is_named(tmp_path, name, content, message):
     save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(config)
-    with pytest.raises(CheckpointError, match=r"config\.json: "):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(tmp_path)
 
 
@@ -237,22 +243,16 @@ def test_weights_that_are_not_finite_are_named(tmp_path, value):
 # What is damaged
 
 
-def whole_files(tmp_path: Path) -> dict[str, Path]:
-    state = golden_weights(ARGS)
-    save_file(state, tmp_path / "whole.safetensors")
-    return {
-        "zip": ARGS,
-        "legacy": save({"model": state}, tmp_path / "legacy.pt", legacy=True),
-        "safetensors": tmp_path / "whole.safetensors",
-    }
-
-
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 @pytest.mark.parametrize("kept", [1, 7, 9, 20, 100, 0.01, 0.1, 0.5, 0.9, -1000, -30, -1])
 def test_a_truncated_file_is_refused(tmp_path, kind, kept):
-    whole = whole_files(tmp_path)[kind].read_bytes()
-    length = int(len(whole) * kept) if isinstance(kept, float) else kept
     path = tmp_path / "cut.pt"
+    if kind == "safetensors":
+        save_file(golden_weights(ARGS), path)
+    else:
+        save({"model": golden_weights(ARGS)}, path, legacy=kind == "legacy")
+    whole = path.read_bytes()
+    length = int(len(whole) * kept) if isinstance(kept, float) else kept
     path.write_bytes(whole[:length])
     with pytest.raises(CheckpointError) as error:
         read_checkpoint(path)
@@ -269,13 +269,6 @@ def test_a_storage_that_is_not_in_the_file(tmp_path):
         read_checkpoint(path)
 
 
-def test_a_vocabulary_that_is_not_text(tmp_path):
-    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
-    (tmp_path / "vocab.txt").write_bytes(b"A\nC\xff\n")
-    with pytest.raises(CheckpointError, match=r"vocab\.txt: not text in UTF-8"):
-        read_checkpoint(tmp_path)
-
-
 @pytest.mark.parametrize("end", [b"", b"\0" * 100])
 def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
     content = bytearray(ARGS.read_bytes())
@@ -289,36 +282,24 @@ def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
 
 def test_any_damage_to_the_pickle_is_our_error(tmp_path):
     """Also no memory is filled: a changed opcode may ask for a memo of 2³² entries."""
-    with zipfile.ZipFile(ARGS) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    members = members_of(ARGS)
     name = next(name for name in members if name.endswith("data.pkl"))
     draw = random.Random(0)
-    refused = 0
+    read = 0
     for number in range(150):
         damaged = bytearray(members[name])
         for _ in range(1 + number % 4):
             damaged[draw.randrange(len(damaged))] = draw.randrange(256)
-        refused += not readable(tmp_path / "x.pt", {**members, name: bytes(damaged)})
-    assert refused > 30
+        path = write_zip(tmp_path / "x.pt", {**members, name: bytes(damaged)})
+        with contextlib.suppress(CheckpointError):
+            read_checkpoint(path)
+            read += 1
+    assert read < 120
 
 
-def readable(path: Path, members: dict[str, bytes]) -> bool:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    try:
-        read_checkpoint(path)
-    except CheckpointError:
-        return False
-    return True
-
-
-def crafted(path: Path, pickled: bytes, numbers: bytes = b"\0" * 16) -> Path:
+def crafted(path: Path, pickled: bytes) -> Path:
     """A file as of torch.save around a pickle written by hand."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x/data.pkl", pickled)
-        archive.writestr("x/data/0", numbers)
-    return path
+    return write_zip(path, {"x/data.pkl": pickled, "x/data/0": b"\0" * 16})
 
 
 def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), stride=(1,)):
@@ -358,14 +339,11 @@ def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), s
     ids=str,
 )
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path, description):
+    sound = crafted(tmp_path / "sound.pt", tensor_pickle())
+    assert_same(read_checkpoint(sound).state_dict, {"w": torch.zeros(4)})
     path = crafted(tmp_path / "x.pt", tensor_pickle(**description))
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         read_checkpoint(path)
-
-
-def test_the_crafted_file_itself_is_sound(tmp_path):
-    checkpoint = read_checkpoint(crafted(tmp_path / "x.pt", tensor_pickle()))
-    assert_same(checkpoint.state_dict, {"w": torch.zeros(4)})
 
 
 # What is malicious

@@ -20,7 +20,8 @@ from ernie_rna.conversion.folder import ExportError, why_no_model, write_folder
 from ernie_rna.conversion.proof import Proof, prove
 from ernie_rna.conversion.weights import Conversion, convert_weights
 from ernie_rna.run.outputs import OutputError, replacing_folder
-from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
+from tests.conftest import listing
+from tests.golden_folder import CHECKPOINT, head_checkpoint
 
 # `ernie_rna.conversion.convert` is the module, whatever the package's name means.
 convert_module = importlib.import_module("ernie_rna.conversion.convert")
@@ -31,15 +32,6 @@ pytestmark = pytest.mark.core
 def unproven(monkeypatch):
     """Exports without the fresh process, which takes seconds."""
     monkeypatch.setattr(proof, "prove", lambda folder, conversion: Proof(0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_golden_folder(tmp_path_factory.mktemp("folder"))
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -63,11 +55,11 @@ def test_what_is_converted_is_proven(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["cache", "with.dot"]
 
 
-def test_another_weight_and_another_function_are_found(folder, tmp_path):
+def test_another_weight_and_another_function_are_found(golden_folder, tmp_path):
     """One bit of one weight: the fresh process must load what was converted."""
     changed = tmp_path / "changed"
-    shutil.copytree(folder, changed)
-    weights = load_file(folder / "model.safetensors")
+    shutil.copytree(golden_folder, changed)
+    weights = load_file(golden_folder / "model.safetensors")
     name = "ernie_rna.layers.3.fc2.bias"
     weights[name].view(torch.int32)[5] ^= 1
     save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
@@ -113,12 +105,12 @@ assert "ernie_rna" not in sys.modules
 """
 
 
-def test_every_model_saved_from_the_folder_loads_again(folder, tmp_path):
+def test_every_model_saved_from_the_folder_loads_again(golden_folder, tmp_path):
     """With the folder alone; `save_pretrained` of any of its models writes one with its code."""
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     environment.pop("PYTHONPATH", None)
     run = subprocess.run(
-        [sys.executable, "-c", SAVE_EACH_CLASS, folder, tmp_path],
+        [sys.executable, "-c", SAVE_EACH_CLASS, golden_folder, tmp_path],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -136,13 +128,18 @@ def test_every_model_saved_from_the_folder_loads_again(folder, tmp_path):
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), ExportError("no")])
 @pytest.mark.parametrize("at", ["save_file", "model_card", "replace"])
-@pytest.mark.parametrize("out", ["out", "a/b/out"])
-def test_a_failure_leaves_nothing(tmp_path, monkeypatch, unproven, failure, at, out):
-    fail_at(monkeypatch, at, failure)
+@pytest.mark.parametrize("out", ["out", "a/b/out", "earlier"])
+def test_a_failure_leaves_what_was_there(
+    golden_folder, tmp_path, monkeypatch, unproven, failure, at, out
+):
     (tmp_path / "other").write_text("stays")
+    shutil.copytree(golden_folder, tmp_path / "earlier")
+    before = listing(tmp_path)
+    fail_at(monkeypatch, at, failure)
     with pytest.raises(type(failure)):
-        ernie_rna.convert(CHECKPOINT, tmp_path / out)
-    assert os.listdir(tmp_path) == ["other"]
+        ernie_rna.convert(CHECKPOINT, tmp_path / out, force=out == "earlier")
+    assert listing(tmp_path) == before
+    assert sorted(os.listdir(tmp_path)) == ["earlier", "other"]
 
 
 def fail_at(monkeypatch, at: str, failure: BaseException) -> None:
@@ -160,17 +157,6 @@ def fail_at(monkeypatch, at: str, failure: BaseException) -> None:
         "replace": "os.replace",
     }
     monkeypatch.setattr(places[at], fail)
-
-
-@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("at", ["save_file", "replace"])
-def test_a_failure_keeps_the_earlier_export(folder, tmp_path, monkeypatch, unproven, failure, at):
-    shutil.copytree(folder, tmp_path / "out")
-    before = listing(tmp_path)
-    fail_at(monkeypatch, at, failure)
-    with pytest.raises(type(failure)):
-        ernie_rna.convert(CHECKPOINT, tmp_path / "out", force=True)
-    assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -214,14 +200,14 @@ def test_missing_folders_above_are_made_and_an_empty_one_is_filled(tmp_path, unp
     assert sorted(os.listdir(tmp_path)) == ["a", "empty"]
 
 
-def test_an_earlier_export_is_replaced_only_with_force(folder, tmp_path, unproven):
+def test_an_earlier_export_is_replaced_only_with_force(golden_folder, tmp_path, unproven):
     out = tmp_path / "out"
-    shutil.copytree(folder, out)
+    shutil.copytree(golden_folder, out)
     (out / "README.md").write_text("old")
     with pytest.raises(ExportError, match="exists already; --force replaces it"):
         ernie_rna.convert(CHECKPOINT, out)
     assert (out / "README.md").read_text() == "old"
     ernie_rna.convert(CHECKPOINT, out, force=True)
-    assert listing(out).keys() == listing(folder).keys()
+    assert listing(out).keys() == listing(golden_folder).keys()
     assert (out / "README.md").read_text() != "old"
     assert os.listdir(tmp_path) == ["out"]

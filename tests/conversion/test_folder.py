@@ -24,7 +24,7 @@ from ernie_rna.conversion.folder import (
 )
 from ernie_rna.conversion.names import MULTIMOLECULE
 from ernie_rna.conversion.weights import Conversion, convert_weights
-from tests.conftest import ROOT
+from tests.conftest import ROOT, listing
 from tests.golden_folder import CHECKPOINT, head_checkpoint
 
 pytestmark = pytest.mark.core
@@ -39,29 +39,21 @@ def conversion() -> Conversion:
     return convert_weights(read_checkpoint(CHECKPOINT))
 
 
-@pytest.fixture(scope="module")
-def folder(conversion, tmp_path_factory) -> Path:
-    """For tests that only read it."""
-    path = tmp_path_factory.mktemp("folder")
-    write_folder(conversion, path)
-    return path
-
-
 # ---------------------------------------------------------------------------------------------
 # What is written
 
 
-def test_the_folder_is_complete(folder):
-    assert why_no_model(folder, ["README.md", "vocab.json"]) is None
-    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+def test_the_folder_is_complete(golden_folder):
+    assert why_no_model(golden_folder, ["README.md", "vocab.json"]) is None
+    assert len({path.stat().st_mode for path in golden_folder.iterdir()}) == 1
     root = {path.name: path.read_bytes() for path in ROOT.glob("*_ernie_rna.py")}
     assert {path.name: path.read_bytes() for path in code_files()} == root
     assert root.keys() >= {"modeling_ernie_rna.py", "fused_ernie_rna.py"}
-    assert {name: (folder / name).read_bytes() for name in root} == root
+    assert {name: (golden_folder / name).read_bytes() for name in root} == root
 
 
-def test_the_configuration_names_every_class(folder):
-    config = json.loads((folder / "config.json").read_text())
+def test_the_configuration_names_every_class(golden_folder):
+    config = json.loads((golden_folder / "config.json").read_text())
     assert config["model_type"] == "ernie_rna"
     assert config["architectures"] == ["ErnieRnaForMaskedLM"]
     assert config["weights_origin"] == "random"
@@ -72,15 +64,15 @@ def test_the_configuration_names_every_class(folder):
         **{f"AutoModel{head}": f"modeling_ernie_rna.ErnieRna{head}" for head in heads},
         "AutoTokenizer": ["tokenization_ernie_rna.ErnieRnaTokenizer", None],
     }
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer = json.loads((golden_folder / "tokenizer_config.json").read_text())
     assert tokenizer["auto_map"]["AutoTokenizer"] == config["auto_map"]["AutoTokenizer"]
     assert tokenizer["model_max_length"] == config["max_position_embeddings"] == 256
 
 
-def test_the_weights_are_the_converted_ones(folder, conversion):
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
+def test_the_weights_are_the_converted_ones(golden_folder, conversion):
+    with safe_open(golden_folder / "model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
-    written = load_file(folder / "model.safetensors")
+    written = load_file(golden_folder / "model.safetensors")
     assert written.keys() == conversion.state_dict.keys()
     assert all(torch.equal(written[name], conversion.state_dict[name]) for name in written)
     assert "lm_head.decoder.weight" not in written  # tied to the embedding
@@ -117,16 +109,16 @@ def of_trained(conversion: Conversion, **changes) -> Conversion:
     return trained
 
 
-def test_random_weights_are_marked_and_not_called_the_authors(folder):
-    card = (folder / "README.md").read_text()
+def test_random_weights_are_marked_and_not_called_the_authors(golden_folder):
+    card = (golden_folder / "README.md").read_text()
     assert "**These weights are random and untrained" in card
     assert "license: apache-2.0\n" in card
     assert "work of the authors" not in card
     assert "Weijie Yin\n" not in card
 
 
-def test_the_card_states_the_facts(conversion, folder):
-    assert (folder / "README.md").read_text() == model_card(conversion)
+def test_the_card_states_the_facts(conversion, golden_folder):
+    assert (golden_folder / "README.md").read_text() == model_card(conversion)
     card = model_card(of_trained(conversion))
     assert "license: mit\n" in card.split("---")[1]
     assert "random" not in card
@@ -178,10 +170,6 @@ def test_tables_of_a_card_are_whole(conversion):
 # Where one may be written
 
 
-def listing(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def only_notes(out: Path) -> None:
     shutil.rmtree(out)
     out.mkdir()
@@ -201,9 +189,9 @@ NO_EXPORTS = {
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(("message", "change"), NO_EXPORTS.items())
-def test_what_is_no_export_is_never_replaced(folder, tmp_path, force, change, message):
+def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, change, message):
     out = tmp_path / "out"
-    shutil.copytree(folder, out)
+    shutil.copytree(golden_folder, out)
     change(out)
     before = listing(tmp_path)
     with pytest.raises(ExportError, match=f"not an earlier export .*{message}"):
@@ -217,9 +205,11 @@ def test_folders_of_the_user_are_refused(target):
         check_target(target, force=True)
 
 
-def test_files_and_links_and_what_allows_no_writing_are_refused(folder, tmp_path, monkeypatch):
+def test_files_and_links_and_what_allows_no_writing_are_refused(
+    golden_folder, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("x")
-    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "link").symlink_to(golden_folder)
     with pytest.raises(ExportError, match="a file; name a folder"):
         check_target(tmp_path / "file", force=True)
     with pytest.raises(ExportError, match="a symbolic link"):

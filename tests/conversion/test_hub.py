@@ -21,15 +21,9 @@ from ernie_rna.conversion.folder import ExportError, code_files, why_no_model
 from ernie_rna.conversion.hub import files_to_push, find_checkpoint
 from ernie_rna.conversion.weights import convert_weights
 from tests.conversion.test_weights import theirs
-from tests.golden_folder import CHECKPOINT, write_golden_folder
+from tests.golden_folder import CHECKPOINT
 
 pytestmark = pytest.mark.core
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """What a conversion writes, for tests that only read it."""
-    return write_golden_folder(tmp_path_factory.mktemp("folder"))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -273,27 +267,27 @@ def push(capsys, *arguments, code=0):
     return capsys.readouterr()
 
 
-def test_a_dry_run_lists_the_files_and_sends_nothing(folder, capsys, fake_hub):
-    printed = push(capsys, folder, "me/ernie-rna", "--dry-run", "--private")
+def test_a_dry_run_lists_the_files_and_sends_nothing(golden_folder, capsys, fake_hub):
+    printed = push(capsys, golden_folder, "me/ernie-rna", "--dry-run", "--private")
     assert "me/ernie-rna (private if made, branch main)" in printed.out
-    for path in folder.iterdir():
+    for path in golden_folder.iterdir():
         assert f"{path.stat().st_size:,} bytes  {path.name}\n" in printed.out
     assert "has random weights" in printed.err
     assert fake_hub.calls == {}
 
 
-def test_push_sends_the_files_of_the_export(folder, capsys, fake_hub):
-    assert "commit/1" in push(capsys, folder, "me/ernie-rna", "--revision", "v1").out
+def test_push_sends_the_files_of_the_export(golden_folder, capsys, fake_hub):
+    assert "commit/1" in push(capsys, golden_folder, "me/ernie-rna", "--revision", "v1").out
     assert fake_hub.calls["repo"] == ("me/ernie-rna", {"private": False, "exist_ok": True})
     assert fake_hub.calls["branch"] == {"branch": "v1", "exist_ok": True}
     upload = fake_hub.calls["upload"]
-    assert (upload["folder_path"], upload["revision"]) == (str(folder), "v1")
-    assert set(upload["allow_patterns"]) == {path.name for path in folder.iterdir()}
+    assert (upload["folder_path"], upload["revision"]) == (str(golden_folder), "v1")
+    assert set(upload["allow_patterns"]) == {path.name for path in golden_folder.iterdir()}
 
 
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
-def test_what_is_no_model_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry_run):
-    shutil.copytree(folder, tmp_path / "out")
+def test_what_is_no_model_is_not_pushed(golden_folder, tmp_path, fake_hub, capsys, dry_run):
+    shutil.copytree(golden_folder, tmp_path / "out")
     (tmp_path / "out" / "thesis.tex").write_text("precious")
     printed = push(capsys, tmp_path / "out", "me/ernie-rna", *dry_run, code=1)
     assert "not a complete model (holds thesis.tex as well)" in printed.err
@@ -301,9 +295,9 @@ def test_what_is_no_model_is_not_pushed(folder, tmp_path, fake_hub, capsys, dry_
 
 
 @pytest.mark.parametrize("source", ["converted", "mini"])
-def test_a_saved_model_is_pushed_with_what_it_lacks_said(folder, tmp_path, source):
+def test_a_saved_model_is_pushed_with_what_it_lacks_said(golden_folder, tmp_path, source):
     """`mini` has no code of its own, and what is saved of it has."""
-    source = folder if source == "converted" else ernie_rna.mini()
+    source = golden_folder if source == "converted" else ernie_rna.mini()
     for one in (AutoModelForMaskedLM, AutoTokenizer):
         one.from_pretrained(source).save_pretrained(tmp_path / "saved")
     with pytest.warns(UserWarning, match="has no README.md") as warned:
@@ -311,7 +305,7 @@ def test_a_saved_model_is_pushed_with_what_it_lacks_said(folder, tmp_path, sourc
     code = {path.name for path in code_files()}
     assert {"model.safetensors", "tokenizer.json", *code} <= files.keys()
     said = [str(warning.message) for warning in warned]
-    assert any("has random weights" in text for text in said) == (source == folder)
+    assert any("has random weights" in text for text in said) == (source == golden_folder)
     assert not any("has no code" in text for text in said)
 
 
@@ -323,17 +317,17 @@ def test_a_folder_without_code_is_pushed_with_a_warning():
 
 
 @pytest.mark.parametrize("repo_id", ["ernie-rna", "a/b/c", "me/", "me/a b", "-me/x"])
-def test_a_name_that_the_hub_would_refuse_is_refused(folder, fake_hub, capsys, repo_id):
-    errors = push(capsys, "--", folder, repo_id, code=1).err
+def test_a_name_that_the_hub_would_refuse_is_refused(golden_folder, fake_hub, capsys, repo_id):
+    errors = push(capsys, "--", golden_folder, repo_id, code=1).err
     assert errors.startswith(f"ernie-rna: error: {repo_id!r}: ")
     assert fake_hub.calls == {}
 
 
-def test_what_keeps_it_from_being_pushed_is_one_line(folder, fake_hub, monkeypatch, capsys):
-    *_, said = push(capsys, folder, "me/refused", code=1).err.splitlines()
+def test_what_keeps_it_from_being_pushed_is_one_line(golden_folder, fake_hub, monkeypatch, capsys):
+    *_, said = push(capsys, golden_folder, "me/refused", code=1).err.splitlines()
     assert said == "ernie-rna: error: me/refused: RuntimeError: 403 Forbidden"
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    *_, said = push(capsys, folder, "me/x", code=1).err.splitlines()
+    *_, said = push(capsys, golden_folder, "me/x", code=1).err.splitlines()
     assert said.endswith("no token for the Hub: run `hf auth login`, or set HF_TOKEN")
     with pytest.raises(ExportError, match="no such folder"):
         files_to_push("none", "me/x")

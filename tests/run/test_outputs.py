@@ -60,6 +60,22 @@ def test_a_folder_appears_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_where_no_file_can_be_locked(tmp_path, monkeypatch):
+    """As on some file systems of clusters; nobody knows there what is dead, and it stays."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    left = tmp_path / ".model.01234567.tmp"
+    left.mkdir()
+    with replacing_folder(tmp_path / "model") as folder:
+        (folder / "config.json").touch()
+    assert (tmp_path / "model" / "config.json").exists()
+    assert {*tmp_path.iterdir()} == {left, tmp_path / "model"}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("between_renamings", [False, True])
 def test_what_a_killed_process_left_of_a_folder_goes_with_the_next(tmp_path, between_renamings):
