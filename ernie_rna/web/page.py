@@ -44,6 +44,8 @@ FONTS = {
     "font": ["system-ui", "sans-serif"],
     "font_mono": ["ui-monospace", "Consolas", "monospace"],
 }
+# What is said of a choice is text to be read, which Gradio has in a pale grey.
+INFO = {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
 # Of events that do not compute.
 _QUIET: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
