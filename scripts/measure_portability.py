@@ -29,7 +29,9 @@ from transformers.utils import logging
 from ernie_rna import ErnieRnaConfig, ErnieRnaForMaskedLM, load_masked_lm
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from ernie_rna.conversion.convert import convert
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import write_folder
+from ernie_rna.conversion.weights import convert_weights
 from ernie_rna.model import layers_ernie_rna
 from ernie_rna.run.loading import tokenize
 from scripts.measuring import print_table, processor, run_anew
@@ -104,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     }
     with tempfile.TemporaryDirectory() as scratch:
         golden, middle = Path(scratch, "golden"), Path(scratch, "middle")
-        convert(CHECKPOINT, golden)
+        golden.mkdir()
+        write_folder(convert_weights(read_checkpoint(CHECKPOINT)), golden)
         write_random(middle)
         capability = torch.backends.cpu.get_cpu_capability()
         print(f"{processor()}, {capability}, torch {torch.__version__}")

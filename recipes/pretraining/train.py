@@ -134,7 +134,7 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
         raise InputError(f"{args.rnas}: FASTA has no structures; set masked to 1 in {args.config}")
     if not is_table(args.rnas) and args.eval_fasta is None:
         raise InputError(f"{args.rnas}: has no splits; name a file by --eval-fasta")
-    if args.stream and args.predicted is not None:
+    if args.predicted is not None and (args.stream or not is_table(args.rnas)):
         raise InputError("--predicted is for tables in memory; put all rows into one for --stream")
     if args.stream and power != 1:
         raise InputError(

@@ -97,6 +97,8 @@ def test_what_it_cannot_do_is_said(table, fasta, config, tmp_path, refused):
     refused("family_power is 0.5", config(family_power=0.5), table, run, "--stream")
     options = ["--stream", "--predicted", table]
     refused("tables in memory", config(predicted=0.5), table, run, *options)
+    options = ["--eval-fasta", fasta, "--predicted", table]
+    refused("tables in memory", config(masked=1.0, predicted=0.5), fasta, run, *options)
     refused("predicted is 0.0", config(), table, run, "--predicted", table)
     refused("predicted is 0.5", config(predicted=0.5), table, run)
     start_from = ["--start-from", tmp_path / "none"]

@@ -293,8 +293,8 @@ def test_keyboard_alone(visitor):
     visitor.press(Keys.ENTER)
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
     visitor.driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
-    focus(visitor, "none")
-    visitor.press(Keys.ARROW_RIGHT)
+    focus(visitor, "ViennaRNA")  # Gradio's radio buttons are a stop each.
+    visitor.press(Keys.SPACE)
     visitor.wait(lambda: visitor.prior.is_selected())
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
     for tab, button, count in (
