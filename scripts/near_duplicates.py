@@ -72,8 +72,8 @@ def near_duplicates(train: Mapping[str, str], test: Iterable[str], identity: flo
             lines = (f">{i}\n{s.upper().replace('U', 'T')}\n" for i, s in enumerate(sequences))
             Path(folder, name).write_text("".join(lines))
         options = f"-i test -i2 train -o kept -c {identity} -n 5 -s2 0 -r 0 -M 0 -T 1".split()
-        how = {"cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
-        subprocess.run(["cd-hit-est-2d", *options], **how)
+        command = ["cd-hit-est-2d", *options]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         text = Path(folder, "kept").read_text()
     kept = {int(line[1:]) for line in text.splitlines() if line.startswith(">")}
     names = [(i, name) for i, name in enumerate(train) if len(train[name]) > _SHORTEST]
