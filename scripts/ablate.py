@@ -1,6 +1,6 @@
 """What pairing scores and carried scores are worth: the same training without either, or both.
 
-    python -m recipes.pretraining.ablate ablation rfam_seed.tsv.gz runs/ablation --seeds 2
+    python scripts/ablate.py ablation rfam_seed.tsv.gz runs/ablation --seeds 2
 
 Four models are trained alike, from the same seeds on the same batches: ERNIE-RNA as it is; with
 pairing scores of zero; with the projected pairing scores in each layer in place of the scores of
@@ -15,10 +15,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ernie_rna.cli.arguments import program_parser
@@ -58,27 +58,22 @@ def run(args: argparse.Namespace) -> int:
     training = list(read_table(args.rnas, "train", read_ids(args.leave_out)))
     validation = list(read_table(args.rnas, "validation"))
     sample = choose_sample(validation, settings)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
-    for seed in range(args.seeds):
-        chosen = replace(settings, training={**(settings.training or {}), "seed": seed})
-        for name, (pairing, carried) in VARIANTS.items():
+    lines = ["variant\tmasked-LM loss\tpair loss\tF1"]
+    for name, kept in VARIANTS.items():
+        found = []
+        for seed in range(args.seeds):
+            chosen = replace(settings, training={**(settings.training or {}), "seed": seed})
             model = new_model(chosen)
-            take_away(model, pairing, carried)
+            take_away(model, *kept)
             folder = args.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             trainer = pretrain(chosen, training, validation, folder, model)
-            results[name].append(evaluate(trainer.average.module, sample, chosen))
-    print("variant\tmasked-LM loss\tpair loss\tF1")
-    for name, metrics in results.items():
-        cells = [
-            _cell([one[key] for one in metrics]) for key in ("masked_lm_loss", "pair_loss", "f1")
-        ]
-        print("\t".join([name, *cells]))
+            metrics = evaluate(trainer.average.module, sample, chosen)
+            found.append([metrics[key] for key in ("masked_lm_loss", "pair_loss", "f1")])
+        lines.append(name)
+        for each in zip(*found, strict=True):
+            lines[-1] += f"\t{np.mean(each):.4f} ({', '.join(f'{value:.4f}' for value in each)})"
+    print("\n".join(lines))
     return 0
-
-
-def _cell(values: Sequence[float]) -> str:
-    mean = sum(values) / len(values)
-    return f"{mean:.4f} ({', '.join(f'{value:.4f}' for value in values)})"
 
 
 def take_away(model: Any, pairing: bool, carried: bool) -> None:
@@ -86,18 +81,16 @@ def take_away(model: Any, pairing: bool, carried: bool) -> None:
     encoder = model.ernie_rna
     if not pairing:
         encoder.twod_proj.register_forward_pre_hook(lambda _, args: (torch.zeros_like(args[0]),))
-    if carried:
-        return
     first: list[torch.Tensor] = []
 
-    def give_the_first(number: int, layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        *others, bias = args
-        if number == 0:
-            first[:] = [bias]
-        return (*others, first[0].clone())  # A layer may write on what it is given.
+    def keep(layer: Any, args: tuple[Any, ...]) -> None:
+        first[:] = [args[-1]]
 
-    for number, layer in enumerate(encoder.layers):
-        layer.register_forward_pre_hook(partial(give_the_first, number))
+    def give_the_first(layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*args[:-1], first[0].clone())  # A layer may write on what it is given.
+
+    for number, layer in enumerate(() if carried else encoder.layers):
+        layer.register_forward_pre_hook(give_the_first if number else keep)
 
 
 if __name__ == "__main__":

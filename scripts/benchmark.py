@@ -10,9 +10,16 @@ bfloat16 take several times as long with it as without, so there its rows are le
     python scripts/benchmark.py                      # the tables of docs/benchmarks.md
     python scripts/benchmark.py --long               # up to 16384 tokens, timed once each
     python scripts/benchmark.py --train              # a training step
-    python scripts/benchmark.py --plot length.png    # time and memory against length
     python scripts/benchmark.py --device cuda --dtype bfloat16
-    python scripts/benchmark.py --device cuda --longest        # how long a sequence may be
+    python scripts/benchmark.py --fasta rna.fasta --sequences 96
+
+With --fasta evenly spaced sequences of a file become mean vectors, on a CPU:
+
+    embed                            ours, batches of like lengths
+    embed, bfloat16                  the same with a bfloat16 model, where the CPU computes in it
+    one by one, eager                ours, one sequence at a time, as the authors' scripts do
+    multimolecule, batches of 8      in the order of the file, padded; only if it is installed
+    multimolecule, one by one        likewise, with its eager attention
 """
 
 from __future__ import annotations
@@ -20,74 +27,110 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
+import importlib
+import importlib.util
+import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
+import transformers
 
-from ernie_rna.plots.drawings import plot_curves, save
-from scripts.measuring import (
-    PEER,
-    Implementation,
-    Step,
-    alternate,
-    computes_bfloat16,
-    elapsed,
-    flops,
-    is_installed,
-    print_table,
-    processor,
-    run_anew,
-    sizes,
-    time_and_peak,
-    versions,
-)
+from ernie_rna import ErnieRnaConfig, ErnieRnaTokenizer, embed
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
+from ernie_rna.model import attention_ernie_rna
+from ernie_rna.run.loading import quantize_layers
+from ernie_rna.sequences.chunks import Plan, count_padding, nucleotide_limit, resolve_batch_tokens
+from ernie_rna.sequences.fasta import FastaRecord, read_fasta
+from scripts.measuring import evenly, print_table, processor, run_anew
 
 CASES = {
     "cpu": ("8x128", "1x512", "4x512", "1x1024", "4x1024"),
     "cpu long": ("1x2048", "1x4096", "1x8192", "1x16384"),
-    "cpu plot": ("1x128", "1x256", "1x512", "1x1024", "1x2048"),
     "cuda": ("8x128", "256x128", "64x512", "16x1024", "1x4096"),
     "cuda train": ("64x128", "16x512", "4x1024"),
 }
-LONGEST = 65536  # tokens; more are not tried
-LAYERS, HEADS = 12, 12
+LAYERS, HEADS, HIDDEN, INTERMEDIATE = 12, 12, 768, 3072
 MIB = 2**20
-# By implementation, seconds and peak bytes above the weights.
-Results = tuple[dict[str, float], dict[str, int]]
+PEER, PEER_BATCH = "multimolecule", 8
+
+Step = Callable[[], Any]
 
 
-@contextlib.contextmanager
-def without_onednn() -> Iterator[None]:
-    mkldnn: Any = torch.backends.mkldnn
-    enabled, mkldnn.enabled = mkldnn.enabled, False
-    yield
-    mkldnn.enabled = enabled
+@dataclass(frozen=True)
+class Implementation:
+    """A model of the published size with random weights, on which time does not depend.
+
+    Attributes:
+        peer: whether it is multimolecule's.
+        context: what it runs in.
+        compiled: mode of torch.compile; None does not compile.
+        int8: whether its products are computed in int8, on a CPU.
+    """
+
+    attention: str = "sdpa"
+    dtype: torch.dtype = torch.float32
+    peer: bool = False
+    score_memory: str = "carry"
+    context: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    compiled: str | None = None
+    int8: bool = False
+
+    def build(self, train: bool = False, device: str = "cpu") -> Any:
+        """The model, with a language-model head if it is to be trained."""
+        package = importlib.import_module(f"{PEER}.models.ernierna" if self.peer else "ernie_rna")
+        own = {} if self.peer else {"score_memory": self.score_memory}
+        config = package.ErnieRnaConfig(attn_implementation=self.attention, **own)
+        kind = package.ErnieRnaForMaskedLM if train else package.ErnieRnaModel
+        torch.manual_seed(0)
+        with torch.device(device):
+            model = kind._from_config(config, attn_implementation=self.attention)
+        model = model.to(device, self.dtype).train(train)
+        if self.int8:
+            quantize_layers(model)
+        if self.compiled is None:
+            return model
+        return torch.compile(model, dynamic=False, mode=self.compiled)
+
+    def step(self, case: str, train: bool = False, device: str = "cpu") -> Step:
+        """A function that runs the model once on unpadded RNA, or trains a step."""
+        model = self.build(train, device)
+        # Ids of letters in either vocabulary; which ones does not matter to the time.
+        ids = torch.randint(6, 10, sizes(case), device=device)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if train:
+            inputs["labels"] = ids
+
+        def run() -> None:
+            if train:
+                model.zero_grad()
+            with torch.inference_mode(not train), self.context():
+                output = model(**inputs)
+            if train:
+                output.loss.backward()
+
+        return run
 
 
-@contextlib.contextmanager
-def without_kernels() -> Iterator[None]:
-    from ernie_rna.model.fused_ernie_rna import DEVICE_TYPES
-
-    DEVICE_TYPES.discard("cuda")
-    try:
-        yield
-    finally:
-        DEVICE_TYPES.add("cuda")
-
-
-plain = partial(Implementation, context=without_kernels)
+# What runs on a GPU without our kernels.
+plain = partial(
+    Implementation,
+    context=partial(mock.patch.object, attention_ernie_rna, "DEVICE_TYPES", frozenset()),
+)
 PEERS = {f"{PEER} {name}": Implementation(name, peer=True) for name in ("eager", "sdpa")}
 IMPLEMENTATIONS = {
     "cpu": {
         "sdpa": Implementation(),
-        "sdpa without oneDNN": Implementation(context=without_onednn),
+        "sdpa without oneDNN": Implementation(context=partial(torch.backends.mkldnn.flags, False)),
         "eager": Implementation("eager"),
         "recompute": Implementation(score_memory="recompute"),
         "int8": Implementation(int8=True),
@@ -106,12 +149,19 @@ IMPLEMENTATIONS = {
         **PEERS,
     },
 }
+# From FASTA to vectors; and the sequences of a batch, None for those of `embed`.
+WAYS = {
+    "embed": (Implementation(), None),
+    "one by one, eager": (Implementation("eager"), 1),
+    "embed, bfloat16": (Implementation(dtype=torch.bfloat16), None),
+    # The attention that a user of its defaults gets, and eager.
+    f"{PEER}, batches of {PEER_BATCH}": (PEERS[f"{PEER} sdpa"], PEER_BATCH),
+    f"{PEER}, one by one": (PEERS[f"{PEER} eager"], 1),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(run, __doc__)
     add = parser.add_argument
     names = "; ".join(f"{device}: {', '.join(some)}" for device, some in IMPLEMENTATIONS.items())
     add("--device", default="cpu", choices=IMPLEMENTATIONS, help="what computes (cpu)")
@@ -123,93 +173,107 @@ def build_parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=2, help="CPU threads (2)")
     add("--long", action="store_true", help="on a CPU, sequences up to 16384 tokens, once")
     add("--no-memory", action="store_true", help="on a CPU, leave out the peak memory")
-    add("--longest", action="store_true", help="on a GPU, double the tokens until it fails")
-    add("--plot", type=Path, metavar="FILE", help="plot against length, PNG or SVG")
-    add("--peak", nargs=2, metavar=("NAME", "BxT"), help=argparse.SUPPRESS)
+    add("--fasta", type=Path, metavar="FILE", help="from its sequences to mean vectors, on a CPU")
+    add("--sequences", type=int, default=128, metavar="N", help="how many of the file (128)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
     known, on_gpu = IMPLEMENTATIONS[args.device], args.device == "cuda"
     for name in set(args.only or ()) - known.keys():
-        parser.error(f"argument --only: no {name!r} on {args.device}; choose {', '.join(known)}")
+        raise ValueError(f"--only: no {name!r} on {args.device}; choose {', '.join(known)}")
     if on_gpu and not torch.cuda.is_available():
-        parser.error("argument --device: there is no CUDA device")
+        raise ValueError("--device: there is no CUDA device")
     torch.set_num_threads(args.threads)
-    if args.peak:
-        print(json.dumps(first_run(args)))
+    on = f"{processor()}, {args.threads} threads"
+    if on_gpu:
+        on = f"{torch.cuda.get_device_name()}, {args.dtype}, TF32 off"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    print(f"{on}; {versions}", flush=True)
+    if args.fasta is not None:
+        measure_fasta(args)
         return 0
-    on_cpu = f"{processor()}, {args.threads} threads"
-    on = f"{torch.cuda.get_device_name()}, {args.dtype}, TF32 off" if on_gpu else on_cpu
-    print(f"{on}; {versions()}", flush=True)
-    names = args.only or ["sdpa", "recompute"] * args.long or names_that_run(args.device)
-    if args.longest:
-        titles = ["implementation", "longest", "seconds", "MiB", "fails at"]
-        print_table(titles, (longest(name, args) for name in names))
-        return 0
-    kind = "long" if args.long else "plot" if args.plot else "train" if args.train else ""
-    cases = args.cases or CASES.get(f"{args.device} {kind}", CASES[args.device])
-    results = {case: measure(case, names, args) for case in cases}
-    if args.plot:
-        plot(results, args.plot)
+    kind = " long" if args.long else " train" if args.train else ""
+    names = args.only or (["sdpa", "recompute"] if args.long else that_run(known))
+    for case in args.cases or CASES.get(f"{args.device}{kind}", CASES[args.device]):
+        measure(case, names, args)
     return 0
 
 
-def names_that_run(device: str) -> list[str]:
-    """multimolecule may not be installed, and the CPU may lack bfloat16."""
-    return [
-        name
-        for name, one in IMPLEMENTATIONS[device].items()
-        if (is_installed(PEER) or not one.peer)
-        and (device == "cuda" or computes_bfloat16() or "bfloat16" not in name)
-    ]
+def that_run(names: Iterable[str]) -> list[str]:
+    """Those that run well: multimolecule may not be installed, and the CPU may lack bfloat16."""
+    odd = [] if importlib.util.find_spec(PEER) else [PEER]
+    if "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        odd.append("bfloat16")
+    return [name for name in names if not any(one in name for one in odd)]
 
 
-def step_of(name: str, case: str, args: argparse.Namespace) -> Step:
-    one = IMPLEMENTATIONS[args.device][name]
-    if args.device == "cuda":
-        one = replace(one, dtype=getattr(torch, args.dtype))
-    return one.step(case, args.train, args.device)
+# ---------------------------------------------------------------------------------------------
+# Cases
 
 
-def measure(case: str, names: Sequence[str], args: argparse.Namespace) -> Results:
-    """Time and peak memory of all implementations in one case, printed as a table."""
+def sizes(case: str) -> tuple[int, int]:
+    """Batch and tokens of a case such as "8x128"."""
+    batch, tokens = map(int, case.split("x"))
+    return batch, tokens
+
+
+def measure(case: str, names: Sequence[str], args: argparse.Namespace) -> None:
+    """Print a table of time and peak memory of all implementations in one case."""
     on_gpu = args.device == "cuda"
     steps: dict[str, Step] = {}
     peaks: dict[str, int] = {}
     for name in () if args.long else names:
-        with contextlib.suppress(torch.cuda.OutOfMemoryError):
-            function = step_of(name, case, args)
-            if on_gpu:
-                function()  # Kernels are compiled, and libraries take their memory.
-                peaks[name] = peak(function)
-            steps[name] = function
-        function = None  # type: ignore[assignment]
-        clear()
-    runs, meter = args.runs or (11 if on_gpu else 5), timed if on_gpu else elapsed
+        if not on_gpu:
+            steps[name] = IMPLEMENTATIONS["cpu"][name].step(case, args.train)
+        elif found := warmed(name, case, args):
+            steps[name], peaks[name] = found
     limits = work_of_limits(case, args)
     rates = {name: step for name, (step, _) in limits.items()}
+    runs, meter = args.runs or (11 if on_gpu else 5), timed if on_gpu else elapsed
     times = alternate({**steps, **rates}, runs, meter)
     floors = {name: times.pop(name) * often for name, (_, often) in limits.items()}
-    del steps
+    steps.clear()
     clear()
     for name in () if on_gpu or (args.no_memory and not args.long) else names:
-        train = ["--train"] if args.train else []
-        command = ["--peak", name, case, "--threads", str(args.threads), *train]
-        seconds, peaks[name] = json.loads(run_anew(__file__, *command))
+        seconds, peaks[name] = run_anew(first_run, name, case, args.train, args.threads)
         times.setdefault(name, seconds)
-    print_case(case, names, (times, peaks), floors, "eager" if on_gpu else "sdpa")
-    return times, peaks
+    print_case(case, names, times, peaks, floors, "eager" if on_gpu else "sdpa")
+
+
+def alternate(
+    steps: Mapping[str, Step], runs: int, meter: Callable[[Step], float]
+) -> dict[str, float]:
+    """The median seconds of each step behind a warm-up, all by turns: a noisy machine hurts all."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(1 + runs):
+        for name, function in steps.items():
+            seconds[name].append(meter(function))
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def elapsed(function: Step) -> float:
+    """Seconds that a function takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def work_of_limits(case: str, args: argparse.Namespace) -> dict[str, tuple[Step, float]]:
     """What the hardware can do at best: a function, and how often a case takes that at least."""
-    (batch, tokens), operations = sizes(case), flops(case) * (3 if args.train else 1)
+    batch, tokens = sizes(case)
+    # Those of the matrix products of a forward pass; a backward pass has twice as many.
+    linear = 2 * batch * tokens * (4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE)
+    operations = LAYERS * (linear + 4 * batch * tokens**2 * HIDDEN) * (3 if args.train else 1)
     if args.device == "cpu":
-        left, right = (torch.randn(rows, 768) for rows in (2048, 3072))
-        return {"products": (lambda: left @ right.T, operations / (2 * 2048 * 768 * 3072))}
+        left, right = (torch.randn(rows, HIDDEN) for rows in (2048, INTERMEDIATE))
+        return {
+            "products": (lambda: left @ right.T, operations / (2 * 2048 * HIDDEN * INTERMEDIATE))
+        }
     dtype = getattr(torch, args.dtype)
     one, other = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in "ab")
     source, target = (torch.empty(2**29, device="cuda") for _ in "ab")
@@ -223,70 +287,22 @@ def work_of_limits(case: str, args: argparse.Namespace) -> dict[str, tuple[Step,
     }
 
 
-def first_run(args: argparse.Namespace) -> tuple[float, int]:
-    """Seconds of the first run, and its bytes above the loaded weights (gradients included)."""
-    name, case = args.peak
-    function = step_of(name, case, args)
-    with torch.inference_mode():  # Libraries take their own memory at their first call.
-        F.scaled_dot_product_attention(*torch.randn(3, 1, 1, 8, 8))
-        torch.randn(2048, 768) @ torch.randn(768, 3072)
-    return time_and_peak(function)
-
-
-def longest(name: str, args: argparse.Namespace) -> list[str]:
-    """The longest single sequence, in powers of two, and what it takes: a row of a table."""
-    cells, tokens = ["", "", ""], 2048
-    while tokens <= LONGEST:
-        try:
-            function = step_of(name, f"1x{tokens}", args)
-            function()
-            cells = [str(tokens), f"{timed(function):.3f}", f"{peak(function) / MIB:.0f}"]
-        except torch.cuda.OutOfMemoryError:
-            break
-        finally:
-            function = None  # type: ignore[assignment]
-            clear()
-        tokens *= 2
-    return [name, *cells, str(tokens) if tokens <= LONGEST else "not tried further"]
-
-
-def timed(function: Step) -> float:
-    """Seconds by the card's events."""
-    torch.cuda.synchronize()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    function()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1000
-
-
-def peak(function: Step) -> int:
-    """Bytes that a run allocates on the card above what is there before it, gradients included."""
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    function()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def clear() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def print_case(
-    case: str, names: Sequence[str], results: Results, floors: Mapping[str, float], reference: str
+    case: str,
+    names: Sequence[str],
+    times: Mapping[str, float],
+    peaks: Mapping[str, int],
+    floors: Mapping[str, float],
+    reference: str,
 ) -> None:
     """A table of implementations in one case; those without a time ran out of memory.
 
     Args:
+        times, peaks: seconds, and bytes above the weights, by implementation.
         floors: seconds that the case takes at least, by what it is the floor of.
         reference: one of them, whose time over the others' is shown, as is multimolecule's.
     """
-    (batch, tokens), (times, peaks), floor = sizes(case), results, max(floors.values())
+    (batch, tokens), floor = sizes(case), max(floors.values())
     told = ", ".join(f"{what} {1000 * seconds:.3g} ms" for what, seconds in floors.items())
     print(f"\nbatch {batch} x {tokens} tokens (floor of the {told})\n")
     others = [n for n in names if n in times and (n == reference or n.startswith(PEER))]
@@ -308,21 +324,134 @@ def print_case(
     print_table(titles, rows)
 
 
-def plot(results: Mapping[str, Results], path: Path) -> None:
-    """Time and peak memory of each implementation against the tokens of the case."""
-    tokens = [sizes(case)[1] for case in results]
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for kind, (title, unit) in enumerate({"seconds": 1, "peak MiB above the weights": MIB}.items()):
-        for at, found in zip(tokens, results.values(), strict=True):
-            for name, value in found[kind].items():
-                curves = panels.setdefault(title, {})
-                curves.setdefault(name, []).append((at, value / unit))
-    figure = plot_curves(panels, "tokens")
-    for axes in figure.axes:
-        axes.set(xscale="log", yscale="log")
-        axes.set_xticks(tokens, labels=map(str, tokens), minor=False)
-        axes.minorticks_off()
-    save(figure, path)
+# ---------------------------------------------------------------------------------------------
+# On a CPU, memory
+
+
+def first_run(name: str, case: str, train: bool, threads: int) -> tuple[float, int]:
+    """Seconds of the first run, and its bytes above the loaded weights (gradients included)."""
+    torch.set_num_threads(threads)
+    function = IMPLEMENTATIONS["cpu"][name].step(case, train)
+    with torch.inference_mode():  # Libraries take their own memory at their first call.
+        F.scaled_dot_product_attention(*torch.randn(3, 1, 1, 8, 8))
+        torch.randn(2048, HIDDEN) @ torch.randn(HIDDEN, INTERMEDIATE)
+    return time_and_peak(function)
+
+
+def time_and_peak(function: Step) -> tuple[float, int]:
+    """Seconds of a function, and the most bytes of this process above those before (Linux)."""
+
+    def resident(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # Start the high-water mark anew.
+    before = resident("VmRSS")
+    seconds = elapsed(function)
+    return seconds, resident("VmHWM") - before
+
+
+# ---------------------------------------------------------------------------------------------
+# On a GPU
+
+
+def warmed(name: str, case: str, args: argparse.Namespace) -> tuple[Step, int] | None:
+    """A step that has run once, and the bytes that a run allocates above what is there before it,
+    gradients included; None where the card lacks the memory."""
+    clear()
+    try:
+        one = replace(IMPLEMENTATIONS["cuda"][name], dtype=getattr(torch, args.dtype))
+        function = one.step(case, args.train, "cuda")
+        function()  # Kernels are compiled, and libraries take their memory.
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        timed(function)
+        return function, torch.cuda.max_memory_allocated() - before
+    except torch.cuda.OutOfMemoryError:
+        return None
+
+
+def timed(function: Step) -> float:
+    """Seconds by the card's events."""
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    function()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def clear() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# ---------------------------------------------------------------------------------------------
+# From FASTA to mean vectors
+
+
+def measure_fasta(args: argparse.Namespace) -> None:
+    """Print how much padding there is, and what each way to the vectors takes."""
+    limit = nucleotide_limit(ErnieRnaConfig())
+    records = [record for record in read_fasta(args.fasta) if len(record.sequence) <= limit]
+    sample = evenly(records, args.sequences)
+    for what, some in ((f"all up to {limit} nt", records), ("which are timed", sample)):
+        ours, others = padding(some)
+        print(
+            f"{len(some)} sequences, {what}, {sum(len(one.sequence) for one in some)} nt: padding "
+            f"is {ours:.1%} in embed, {others:.1%} in batches of {PEER_BATCH} in this order"
+        )
+    print(flush=True)
+    sequences = [one.sequence for one in sample]
+    steps = {name: way(*WAYS[name], sequences) for name in that_run(WAYS)}
+    times = alternate(steps, args.runs or 5, elapsed)
+    rows = (
+        [name, f"{taken:.1f}", f"{len(sample) / taken:.2f}", f"{taken / times['embed']:.2f}x"]
+        for name, taken in times.items()
+    )
+    print_table(["implementation", "s", "sequences/s", "embed's speed over it"], rows)
+
+
+def padding(records: Sequence[FastaRecord]) -> tuple[float, float]:
+    """Shares of padding in the batches that `embed` makes, and in those of others."""
+    plan = Plan(resolve_batch_tokens(None, torch.device("cpu")), HIDDEN)
+    ours = [
+        count_padding([piece.tokens for piece in chunk.pieces], chunk.batches)
+        for chunk in plan.chunks(records)
+    ]
+    tokens, wasted = map(sum, zip(*ours, strict=True))
+    lengths = [len(record.sequence) + 2 for record in records]
+    others, others_wasted = count_padding(lengths, in_batches(range(len(lengths)), PEER_BATCH))
+    return wasted / tokens, others_wasted / others
+
+
+def in_batches(items: Sequence[Any], size: int) -> list[Any]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def way(one: Implementation, size: int | None, sequences: Sequence[str]) -> Step:
+    """A function that computes the mean vectors of all sequences, in batches of a size."""
+    model = one.build()
+    if size is None:
+        return lambda: list(embed(sequences, model, progress=False))
+    tokenizer: Any = (
+        importlib.import_module(PEER).RnaTokenizer() if one.peer else ErnieRnaTokenizer()
+    )
+    batches = in_batches(sequences, size)
+    return lambda: [mean_vectors(model, tokenizer, batch) for batch in batches]
+
+
+@torch.inference_mode()
+def mean_vectors(model: Any, tokenizer: Any, sequences: list[str]) -> torch.Tensor:
+    """The mean over all tokens but padding, (batch, hidden): what a plain loop would do."""
+    batch = tokenizer(sequences, return_tensors="pt", padding=True)
+    mask = batch["attention_mask"][..., None]
+    hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    means: torch.Tensor = (hidden.last_hidden_state * mask).sum(1) / mask.sum(1)
+    return means
 
 
 if __name__ == "__main__":

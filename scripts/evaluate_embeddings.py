@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import transformers
@@ -37,19 +37,17 @@ from ernie_rna.cli.main import run_program
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.splits import count_kmers
 from recipes.pretraining.rnas import table_rows
-from scripts.measuring import evenly, print_table
+from scripts.measuring import evenly, nearest, print_table
 
 # Sequences -> (sequences, features) in float64.
 Features = Callable[[Sequence[str]], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Row:
-    """A sequence, its family or class, and the split that it is of."""
+class Row(NamedTuple):
+    """A sequence, and its family or class."""
 
     sequence: str
     label: str
-    split: str
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,48 +70,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     if args.what == "families":
-        found = choose_families(read_rows(args.table, "family"), args.split, args.per_family)
-        print(f"{len(found)} sequences of {len({row.label for row in found})} families\n")
+        rows = choose_families(read_rows(args.table, "family", args.split), args.per_family)
+        print(f"{len(rows)} sequences of {len({row.label for row in rows})} families\n")
         titles = ["features", "nearest neighbour of the same family"]
-        results = ((name, neighbours(f, found)) for name, f in feature_sets(args.model))
-        print_table(titles, ([name, f"{share:.3f}"] for name, share in results))
+        results = ((name, [neighbours(f, rows)]) for name, f in feature_sets(args.model))
     else:
-        rows = read_rows(args.table, "label")
-        train, test = (evenly(split(rows, s), args.most) for s in (args.train, args.test))
+        train, test = (
+            evenly(read_rows(args.table, "label", split), args.most)
+            for split in (args.train, args.test)
+        )
         print(f"{len(train)} training rows, {len(test)} test rows\n")
         titles = ["features", "accuracy", "without copies of training rows"]
-        probed = ((name, probe(f, train, test)) for name, f in feature_sets(args.model))
-        print_table(titles, ([name, *(f"{x:.3f}" for x in each)] for name, each in probed))
+        results = ((name, probe(f, train, test)) for name, f in feature_sets(args.model))
+    print_table(titles, ([name, *(f"{share:.3f}" for share in own)] for name, own in results))
     return 0
 
 
-def read_rows(path: Path, column: str) -> list[Row]:
-    """The rows of a table.
+def read_rows(path: Path, column: str, split: str) -> list[Row]:
+    """The rows of a split of a table, with the label of a column.
 
     Raises:
-        InputError: a column is missing.
+        InputError: a column is missing, or there is no such row.
     """
-    rows = table_rows(path, ("sequence", column, "split"))
-    return [Row(row["sequence"], row[column], row["split"]) for row in rows]
+    found = table_rows(path, ("sequence", column, "split"))
+    rows = [Row(one["sequence"], one[column]) for one in found if one["split"] == split]
+    if not rows:
+        raise InputError(f"{path}: no row is of the split {split!r}")
+    return rows
 
 
-def split(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows of a split.
-
-    Raises:
-        InputError: there is none.
-    """
-    chosen = [row for row in rows if row.split == name]
-    if not chosen:
-        raise InputError(f"no row is of the split {name!r}")
-    return chosen
-
-
-def choose_families(rows: Sequence[Row], name: str, per_family: int) -> list[Row]:
-    """The rows of the families of a split that have at least two different sequences."""
-    families: dict[str, dict[str, Row]] = {}
-    for row in split(rows, name):
-        families.setdefault(row.label, {})[row.sequence] = row
+def choose_families(rows: Sequence[Row], per_family: int) -> list[Row]:
+    """The rows of the families that have at least two different sequences."""
+    families: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        families[row.label][row.sequence] = row
     chosen = [list(family.values()) for family in families.values() if len(family) > 1]
     return [row for family in chosen for row in evenly(family, per_family)]
 
@@ -138,18 +128,14 @@ def mean_vectors(model: ErnieRnaModel, sequences: Sequence[str]) -> np.ndarray:
 
 def neighbours(features: Features, rows: Sequence[Row]) -> float:
     """The share of sequences whose nearest other one is of their family, mean over families."""
-    vectors = features([row.sequence for row in rows])
-    vectors = vectors - vectors.mean(0)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    found: dict[str, list[bool]] = {}
-    for row, nearest in zip(rows, similarity.argmax(1), strict=True):
-        found.setdefault(row.label, []).append(row.label == rows[nearest].label)
+    others, _ = nearest(features([row.sequence for row in rows]))
+    found: dict[str, list[bool]] = defaultdict(list)
+    for row, other in zip(rows, others, strict=True):
+        found[row.label].append(row.label == rows[other].label)
     return float(np.mean([np.mean(hits) for hits in found.values()]))
 
 
-def probe(features: Features, train: Sequence[Row], test: Sequence[Row]) -> tuple[float, float]:
+def probe(features: Features, train: Sequence[Row], test: Sequence[Row]) -> list[float]:
     """The accuracy of a linear probe on all test rows, and on those that are no training row."""
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     strengths = {"logisticregression__C": [0.01, 0.1, 1.0]}
@@ -159,7 +145,7 @@ def probe(features: Features, train: Sequence[Row], test: Sequence[Row]) -> tupl
     hits = predicted == np.array([row.label for row in test])
     seen = {row.sequence for row in train}
     new = np.array([row.sequence not in seen for row in test])
-    return float(hits.mean()), float(hits[new].mean())
+    return [float(hits.mean()), float(hits[new].mean())]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ Every output must have the bytes of the undisturbed run, and nothing may be left
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import multiprocessing
 import os
 import random
@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ import torch
 from transformers.utils import logging
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaModel
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
 from ernie_rna.data import examples
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
@@ -43,6 +46,7 @@ from ernie_rna.run.on_ray import on_ray
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import partial_folder
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta, write_fasta
+from scripts.measuring import print_table
 
 # How much more memory all sequences may take than a hundredth of them, in bytes. The hundredth is
 # at least so many sequences that batches are as large as they get.
@@ -52,15 +56,14 @@ FEW = 1000
 MOST_KILLED_AT = 0.6
 REFUSED = 3  # what a process ends with that found the disk full
 ATTACKS = ("killed", "two-processes", "disk-full", "ray")
+FORK = multiprocessing.get_context("fork")  # torch is loaded once
 
 Process = multiprocessing.context.ForkProcess
-Row = tuple[str, bool, str]  # name of a run, whether its output is as it should be, what it took
+Row = tuple[str, str, str]  # name of a run, how its output is, what it took
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(run, __doc__)
     add = parser.add_argument
     add("--sequences", type=int, default=100_000, metavar="N", help="how many (100000)")
     add("--kills", type=int, default=20, metavar="N", help="kills of the one process (20)")
@@ -68,99 +71,87 @@ def build_parser() -> argparse.ArgumentParser:
     add("--longest", type=int, metavar="N", help="take pieces of N/2 to N nucleotides (whole)")
     add("--attacks", nargs="*", choices=ATTACKS, default=ATTACKS, help="only these, or none (all)")
     add("-m", "--model", help="folder, Hub id or mini; default: a tiny one of random weights")
-    add("--pooling", default="mean", help="as for ernie-rna embed, which of them (mean)")
     add("--seed", type=int, default=0, help="of the letters and of the moments (0)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     torch.set_num_threads(1)  # Processes that are forked must not inherit a pool of threads.
     with tempfile.TemporaryDirectory() as folder:
         attack = Attack(args, Path(folder))
-        print("| run | output | what it took |\n|---|---|---|", flush=True)
-        passed = True
-        for name, same, what in attack.rows():
-            print(f"| {name} | {'the same' if same else 'DIFFERS'} | {what} |", flush=True)
-            passed = passed and same
-    return 0 if passed else 1
+        print_table(["run", "output", "what it took"], attack.rows())
+    return int(attack.failed)
 
 
 class Attack:
-    """The runs, all in one folder."""
+    """The runs, all in one folder.
+
+    Attributes:
+        failed: whether an output was not as it should be.
+    """
 
     def __init__(self, args: argparse.Namespace, folder: Path):
-        self._args, self._folder = args, folder
+        self._args, self._folder, self.failed = args, folder, False
         self._random = random.Random(args.seed)
         self._model = find_model(args.model) if args.model else save_tiny_model(folder / "model")
-        self._many, self._few = folder / "many.fasta", folder / "few.fasta"
-        records = list(read_fasta(args.fasta or examples() / "rna.fasta"))
-        self._few_count = max(args.sequences // 100, min(args.sequences, FEW))
-        for path, count in ((self._many, args.sequences), (self._few, self._few_count)):
-            with open(path, "w", encoding="utf-8") as file:
-                write_fasta(file, mutated(records, count, args.seed, args.longest))
+        self._many = folder / "many.fasta"
+        self._records = list(read_fasta(args.fasta or examples() / "rna.fasta"))
 
     def rows(self) -> Iterator[Row]:
         """The undisturbed run first, whose bytes the others must have."""
-        few, many = (self._measure(path) for path in (self._few, self._many))
+        count, kills = self._args.sequences, self._args.kills
+        hundredth = max(count // 100, min(count, FEW))
+        _, peak, _ = self._undisturbed(self._folder / "few.fasta", hundredth)
+        self._seconds, most, lost = self._undisturbed(self._many, count)
         self._whole = self._many.with_suffix(".npz").read_bytes()
-        self._seconds = many["seconds"]
-        more, lost = many["peak"] - few["peak"], many["files"]
-        yield (
-            f"undisturbed, {self._args.sequences} sequences",
-            more < MORE_MEMORY and lost <= 0,
-            f"{many['seconds']:.0f} s, {many['peak'] / 1e6:.0f} MB at the peak, {more / 1e6:+.1f} "
-            f"MB over {self._few_count} sequences; {lost:+d} open files",
+        what = (
+            f"{self._seconds:.0f} s, {most / 1e6:.0f} MB at the peak, {(most - peak) / 1e6:+.1f} "
+            f"MB over {hundredth} sequences; {lost:+d} open files"
         )
-        attacks = {
-            "killed": [self._killed],
-            "two-processes": [lambda: self._two_processes(2), lambda: self._two_processes(1)],
-            "disk-full": [self._disk_full],
-            "ray": [self._ray],
-        }
-        for name in self._args.attacks:
-            yield from (attack() for attack in attacks[name])
+        fits = most - peak < MORE_MEMORY and lost <= 0
+        yield self._row(f"undisturbed, {count} sequences", fits, what)
+        if "killed" in self._args.attacks:
+            shares = [MOST_KILLED_AT * number / kills for number in range(kills)]
+            same = self._resumes(1, shares, 1)
+            yield self._row(f"killed {kills} times", same, "resumed each time")
+        for after in (2, 1) if "two-processes" in self._args.attacks else ():
+            same = self._resumes(2, [self._random.uniform(0, MOST_KILLED_AT)], after)
+            yield self._row("two processes, both killed", same, f"resumed by {after}")
+        if "disk-full" in self._args.attacks:
+            output = self._folder / "full.npz"
+            refused = ends(self._start(output, limit=len(self._whole) // 2)) == [REFUSED]
+            same = refused and self._finishes(output)
+            yield self._row("disk full", same, "refused, and resumed once there was room")
+        if "ray" in self._args.attacks:
+            yield self._row("Ray, a task killed", self._survives_ray(), "computed by another")
 
-    def _measure(self, fasta: Path) -> dict[str, float]:
-        report = self._folder / "report.json"
+    def _row(self, name: str, same: bool, what: str) -> Row:
+        self.failed |= not same
+        return name, "the same" if same else "DIFFERS", what
 
-        def run() -> None:
-            files, start = open_files(), time.monotonic()
-            self._embed(fasta, fasta.with_suffix(".npz"))
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            took = {"seconds": time.monotonic() - start, "peak": peak}
-            report.write_text(json.dumps({**took, "files": open_files() - files}))
+    def _undisturbed(self, fasta: Path, count: int) -> tuple[float, int, int]:
+        """Embed so many sequences; seconds, peak memory, and files that stay open."""
+        records = mutated(self._records, count, self._args.seed, self._args.longest)
+        with open(fasta, "w", encoding="utf-8") as file:
+            write_fasta(file, records)
+        with ProcessPoolExecutor(1, FORK) as pool:
+            return pool.submit(measured_embed, fasta, self._model).result()
 
-        ends([start(run)])
-        found: dict[str, float] = json.loads(report.read_text())
-        return found
+    def _resumes(self, processes: int, shares: Sequence[float], after: int) -> bool:
+        """Whether processes, killed behind shares of the output, can be followed by others."""
+        output = self._folder / f"killed-{processes}-{after}.npz"
+        cut_off = [self._kill(self._start(output, processes), output, share) for share in shares]
+        return all(cut_off) and self._finishes(output, after)
 
-    def _killed(self) -> Row:
-        output, kills = self._folder / "killed.npz", self._args.kills
-        cut_off = [
-            self._kill(self._start(output), output, MOST_KILLED_AT * number / kills)
-            for number in range(kills)
-        ]
-        same = all(cut_off) and ends(self._start(output)) == [0] and self._is_whole(output)
-        return f"killed {kills} times", same, "resumed each time"
+    def _finishes(self, output: Path, processes: int = 1) -> bool:
+        return set(ends(self._start(output, processes))) == {0} and self._is_whole(output)
 
-    def _two_processes(self, after: int) -> Row:
-        output = self._folder / f"two{after}.npz"
-        share = self._random.uniform(0, MOST_KILLED_AT)
-        cut_off = self._kill(self._start(output, 2), output, share)
-        codes = ends(self._start(output, after)) if cut_off else []
-        same = set(codes) == {0} and self._is_whole(output)
-        return "two processes, both killed", same, f"resumed by {after}"
-
-    def _disk_full(self) -> Row:
-        output = self._folder / "full.npz"
-        limit = (len(self._whole) // 2,) * 2
-        codes = ends(self._start(output, limit=limit)) + ends(self._start(output))
-        same = codes == [REFUSED, 0] and self._is_whole(output)
-        return "disk full", same, "refused, and resumed once there was room"
-
-    def _ray(self) -> Row:
+    def _survives_ray(self) -> bool:
         folder, killed = self._folder / "ray", self._folder / "killed"
         output = folder / "many.npz"
 
@@ -169,40 +160,34 @@ class Attack:
             ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
             threading.Thread(target=kill_task, args=(output, killed), daemon=True).start()
             try:
-                on_ray(embed, self._many, folder, self._model, format=".npz", pooling=self._pooling)
+                on_ray(embed, self._many, folder, self._model, format=".npz", pooling=["mean"])
             finally:
                 ray.shutdown()  # What ends a fork would leave its processes.
 
-        same = ends([start(run)]) == [0] and killed.exists() and self._is_whole(output)
-        return "Ray, a task killed", same, "computed by another"
+        process = FORK.Process(target=run)
+        process.start()
+        return ends([process]) == [0] and killed.exists() and self._is_whole(output)
 
-    @property
-    def _pooling(self) -> list[str]:
-        pooling: list[str] = self._args.pooling.split(",")
-        return pooling
-
-    def _start(
-        self, output: Path, processes: int = 1, limit: tuple[int, int] | None = None
-    ) -> list[Process]:
+    def _start(self, output: Path, processes: int = 1, limit: int = 0) -> list[Process]:
         """Start processes that share the whole run.
 
         Args:
-            limit: of the size of a file.
+            limit: of the size of a file; 0 is none.
         """
 
         def run(part: str) -> None:
             if limit:
-                resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             try:
-                self._embed(self._many, output, part)
+                embed(self._many, self._model, output, part=part, progress=False)
             except OutputError as error:
                 sys.exit(REFUSED if "no room to write" in str(error) else 1)
 
         parts = [f"{number + 1}/{processes}" for number in range(processes)]
-        return [start(run, part) for part in parts]
-
-    def _embed(self, fasta: Path, output: Path, part: str = "1/1") -> None:
-        embed(fasta, self._model, output, pooling=self._pooling, progress=False, part=part)
+        started = [FORK.Process(target=run, args=(part,)) for part in parts]
+        for process in started:
+            process.start()
+        return started
 
     def _kill(self, processes: Sequence[Process], output: Path, share: float) -> bool:
         """Kill processes soon after a share of the output is computed; whether it was cut off."""
@@ -223,6 +208,14 @@ class Attack:
         same = same and not partial_folder(output).exists()
         output.unlink(missing_ok=True)
         return same
+
+
+def measured_embed(fasta: Path, model: Any) -> tuple[float, int, int]:
+    """Seconds, peak memory of this process, and how many files more are open behind it."""
+    files, start = len(os.listdir("/proc/self/fd")), time.monotonic()
+    embed(fasta, model, fasta.with_suffix(".npz"), progress=False)
+    seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return seconds, 1024 * peak, len(os.listdir("/proc/self/fd")) - files
 
 
 def save_tiny_model(folder: Path) -> Path:
@@ -251,29 +244,14 @@ def mutated(
 def kill_task(output: Path, killed: Path) -> None:
     """Kill a process of Ray that computes once some of the output is, and write that down."""
     while not killed.exists():
-        workers = [int(name) for name in os.listdir("/proc") if name.isdigit() and is_task(name)]
-        if workers and any(partial_folder(output).glob("part-*")):
-            os.kill(workers[0], signal.SIGKILL)
-            killed.touch()
+        for commands in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # It has ended.
+                is_task = b"ray::_call" in commands.read_bytes()
+                if is_task and any(partial_folder(output).glob("part-*")):
+                    os.kill(int(commands.parent.name), signal.SIGKILL)
+                    killed.touch()
+                    return
         time.sleep(0.02)
-
-
-def is_task(process: str) -> bool:
-    try:
-        return b"ray::_call" in Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:  # It has ended.
-        return False
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def start(*task: Any) -> Process:
-    """Start a process that calls a function with arguments."""
-    process = multiprocessing.get_context("fork").Process(target=task[0], args=task[1:])
-    process.start()
-    return process
 
 
 def ends(processes: Sequence[Process]) -> list[int | None]:

@@ -15,22 +15,23 @@ are those of the reference. Exit code 1 says that a bound is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from ernie_rna import ErnieRnaConfig, ErnieRnaForMaskedLM, load_masked_lm
-from ernie_rna.conversion.convert import convert
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
+from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import write_folder
+from ernie_rna.conversion.weights import convert_weights
 from ernie_rna.model import layers_ernie_rna
 from ernie_rna.run.loading import tokenize
 from scripts.measuring import print_table, processor, run_anew
@@ -39,150 +40,79 @@ CHECKPOINT = Path(__file__).parents[1] / "tests" / "golden" / "tiny_fairseq_cfg.
 MIDDLE: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
 ATTENTIONS = ("eager", "sdpa")
 OUTPUTS = ("hidden states", "logits")
-_VALUES = "values.safetensors"
 
-Values = dict[str, torch.Tensor]  # by "<attention> <output>", (batch, ..., seq, width)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a process computes.
-
-    Attributes:
-        onednn: whether the model's products are oneDNN's; None leaves that to the model, which
-            takes them on CPUs with AVX-512.
-        environment: variables that are set for it.
-    """
-
-    name: str
-    threads: int = 2
-    onednn: bool | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def needs(self) -> str:
-        """What of the CPU it is about, as torch calls it."""
-        values = " ".join(self.environment.values()).upper()
-        return next((one for one in ("AVX512", "AVX") if one in values), "")
+Models = Mapping[Path, Sequence[str]]  # folder -> RNAs
+# Hidden states of all layers and logits of RNAs in one padded batch, 0 at padding, with each of the
+# attentions: (..., batch, seq, width).
+Values = list[np.ndarray]
 
 
-# Variable -> what it is of, its values, and whether the products are oneDNN's.
-VARIABLES: dict[str, tuple[str, tuple[str, ...], bool | None]] = {
-    "ATEN_CPU_CAPABILITY": ("ATen", ("default", "avx2", "avx512"), None),
-    "ONEDNN_MAX_CPU_ISA": ("oneDNN", ("SSE41", "AVX", "AVX2", "AVX512_CORE"), True),
-    "MKL_ENABLE_INSTRUCTIONS": ("MKL", ("SSE4_2", "AVX2", "AVX512"), None),
-    "MKL_CBWR": ("MKL CBWR", ("COMPATIBLE", "AVX2", "AVX512"), None),
-}
-REFERENCE = Setting("reference: 2 threads")
-SETTINGS = (
-    REFERENCE,
-    Setting("1 thread", threads=1),
-    Setting("4 threads", threads=4),
-    *(
-        Setting(f"{threads} thread{'s' * (threads > 1)}, {name}", threads, onednn)
+# Whether the model's products are oneDNN's (None leaves that to the model, which takes them on CPUs
+# with AVX-512), and variables of the environment.
+Setting = tuple[bool | None, dict[str, str]]
+
+
+def setting(onednn: bool | None = None, **environment: str) -> Setting:
+    return onednn, {"OMP_NUM_THREADS": "2", **environment}
+
+
+REFERENCE = "reference: 2 threads"
+SETTINGS = {
+    REFERENCE: setting(),
+    "1 thread": setting(OMP_NUM_THREADS="1"),
+    "4 threads": setting(OMP_NUM_THREADS="4"),
+    **{
+        f"{count} thread{'s' * (count > 1)}, {name}": setting(onednn, OMP_NUM_THREADS=str(count))
         for onednn, name in ((True, "oneDNN"), (False, "no oneDNN"))
-        for threads in (1, 2, 4)
+        for count in (1, 2, 4)
+    },
+    **{f"ATen {one}": setting(ATEN_CPU_CAPABILITY=one) for one in ("default", "avx2", "avx512")},
+    **{
+        f"oneDNN {one}": setting(True, ONEDNN_MAX_CPU_ISA=one)
+        for one in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+    },
+    **{f"MKL {one}": setting(MKL_ENABLE_INSTRUCTIONS=one) for one in ("SSE4_2", "AVX2", "AVX512")},
+    **{f"MKL CBWR {one}": setting(MKL_CBWR=one) for one in ("COMPATIBLE", "AVX2", "AVX512")},
+    "ATen default, MKL CBWR COMPATIBLE": setting(
+        ATEN_CPU_CAPABILITY="default", MKL_CBWR="COMPATIBLE"
     ),
-    *(
-        Setting(f"{label} {value}", 2, onednn, {variable: value})
-        for variable, (label, values, onednn) in VARIABLES.items()
-        for value in values
-    ),
-    Setting(
-        "ATen default, MKL CBWR COMPATIBLE",
-        environment={"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
-    ),
-)
+}
+
+
+def can_run(name: str) -> bool:
+    """Whether the CPU has the instructions that a setting is about."""
+    has = torch.backends.cpu.get_cpu_capability()
+    return {"AVX512": "none", "AVX2": "AVX512"}.get(has, "AVX") not in name.upper()
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = [setting.name for setting in SETTINGS]
+    parser = program_parser(run, __doc__)
     add = parser.add_argument
-    add("--settings", nargs="+", choices=names, metavar="NAME", help="only these (all)")
-    add("--checkpoint", type=Path, default=CHECKPOINT, help="of the small model")
+    add("--settings", nargs="+", choices=SETTINGS, metavar="NAME", help="only these (all)")
     add("--length", type=int, default=400, help="of the longest RNA for the middle model (400)")
-    add("--compute", nargs="+", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
-    add("--onednn", choices=("True", "False", "None"), default="None", help=argparse.SUPPRESS)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
     logging.disable_progress_bar()
-    if args.compute:
-        if args.onednn != "None":
-            # The model's own list of what oneDNN multiplies better on this CPU.
-            layers_ernie_rna._ONEDNN_DTYPES = (torch.float32,) * (args.onednn == "True")
-        for folder in args.compute:
-            save_file(compute(folder, torch.float32), folder / _VALUES)
-        return 0
-    chosen = [s for s in SETTINGS[1:] if not args.settings or s.name in args.settings]
+    chosen = {
+        name: one
+        for name, one in SETTINGS.items()
+        if name == REFERENCE or (name in (args.settings or SETTINGS) and can_run(name))
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch, "golden"), Path(scratch, "middle")]
-        convert(args.checkpoint, folders[0])
-        write_random(folders[1])
-        for folder, longest in zip(folders, (200, args.length), strict=True):
-            write_inputs(folder, min(longest, args.length))
-        print(
-            f"{processor()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
-        )
-        return int(measure(folders, list(filter(can_run, chosen))))
-
-
-def can_run(setting: Setting) -> bool:
-    """Whether the CPU has the instructions that the setting is about."""
-    found = torch.backends.cpu.get_cpu_capability()
-    return setting.needs in {"AVX512": ("", "AVX", "AVX512"), "AVX2": ("", "AVX")}.get(found, "")
-
-
-def measure(folders: Sequence[Path], settings: Sequence[Setting]) -> bool:
-    """Print the errors of the models in folders under each setting; whether a bound is missed."""
-    exact = [compute(folder, torch.float64) for folder in folders]
-    reference = compute_elsewhere(folders, REFERENCE)
-    eager = (errors(*pair, ["eager"]) for pair in zip(reference, exact, strict=True))
-    bounds = [[2 * error + 1e-6 for error in each] for each in eager]
-    missed = False
-
-    def row(name: str, numbers: Sequence[Sequence[float]], bits: Sequence[str]) -> list[str]:
-        models = zip(numbers, bits, strict=True)
-        return [name, *(c for each, same in models for c in (*(f"{x:.1e}" for x in each), same))]
-
-    def rows() -> Iterator[list[str]]:
-        nonlocal missed
-        yield row("bound", bounds, [""] * len(folders))
-        for setting in (REFERENCE, *settings):
-            found = reference if setting is REFERENCE else compute_elsewhere(folders, setting)
-            off = [errors(*pair) for pair in zip(found, exact, strict=True)]
-            missed |= not (np.array(off) <= np.array(bounds)).all()  # NaN misses
-            alike = [
-                all(torch.equal(value, one[key]) for key, value in other.items())
-                for other, one in zip(found, reference, strict=True)
-            ]
-            yield row(setting.name, off, ["same" if one else "other" for one in alike])
-
-    titles = [f"{folder.name}: {what}" for folder in folders for what in (*OUTPUTS, "bits")]
-    print_table(["setting", *titles], rows())
-    return missed
-
-
-def errors(found: Values, exact: Values, attentions: Sequence[str] = ATTENTIONS) -> list[float]:
-    """The largest absolute difference of each output at the real tokens; NaN if there is one."""
-    real = found["mask"].bool()[:, None, :, None]
-
-    def off(key: str) -> torch.Tensor:
-        return ((found[key].double() - exact[key]) * real).abs().max()
-
-    return [
-        float(torch.stack([off(f"{attention} {output}") for attention in attentions]).max())
-        for output in OUTPUTS
-    ]
-
-
-# ---------------------------------------------------------------------------------------------
-# What is computed: models and inputs are written once, so that all processes have the same
+        golden, middle = Path(scratch, "golden"), Path(scratch, "middle")
+        golden.mkdir()
+        write_folder(convert_weights(read_checkpoint(CHECKPOINT)), golden)
+        write_random(middle)
+        capability = torch.backends.cpu.get_cpu_capability()
+        print(f"{processor()}, {capability}, torch {torch.__version__}")
+        rnas = {golden: draw_rnas(min(200, args.length)), middle: draw_rnas(args.length)}
+        return int(measure(rnas, chosen))
 
 
 def write_random(folder: Path) -> None:
@@ -196,39 +126,80 @@ def write_random(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def write_inputs(folder: Path, length: int) -> None:
+def draw_rnas(length: int) -> list[str]:
     """Five random RNAs, the longest of `length` nucleotides."""
     generator = torch.Generator().manual_seed(0)
     lengths = [max(1, length * share // 8) for share in (8, 6, 4, 2, 1)]
     letters = [torch.randint(4, (n,), generator=generator).tolist() for n in lengths]
-    texts = ["".join("ACGU"[letter] for letter in rna) for rna in letters]
-    (folder / "inputs.json").write_text(json.dumps(texts), encoding="utf-8")
+    return ["".join("ACGU"[letter] for letter in rna) for rna in letters]
 
 
-def compute(folder: Path, dtype: torch.dtype) -> Values:
-    """Hidden states of all layers and logits, with both attentions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # That the weights are random is known here.
-        model: Any = load_masked_lm(folder, device="cpu")
-    model.to(dtype)
-    texts = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
-    ids, mask = tokenize(texts, torch.device("cpu"))
-    values: Values = {"mask": mask}
-    for attention in ATTENTIONS:
-        model.set_attn_implementation(attention)
-        with torch.inference_mode():
-            output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        values[f"{attention} hidden states"] = torch.stack(output.hidden_states, dim=1)
-        values[f"{attention} logits"] = output.logits[:, None].clone()
+def measure(models: Models, settings: Mapping[str, Setting]) -> bool:
+    """Print the errors of models under each setting; whether a bound is missed."""
+    exact, reference = compute(models, torch.float64), compute_anew(models, settings[REFERENCE])
+    eager, _ = errors(reference, exact)
+    bounds = 2 * eager + 1e-6  # (models, outputs)
+    missed = False
+
+    def row(name: str, off: np.ndarray, bits: Sequence[str]) -> list[str]:
+        cells = [[f"{error:.1e}" for error in own] for own in off]
+        return [
+            name,
+            *(cell for own, same in zip(cells, bits, strict=True) for cell in (*own, same)),
+        ]
+
+    def rows() -> Iterator[list[str]]:
+        nonlocal missed
+        yield row("bound", bounds, [""] * len(models))
+        for name, how in settings.items():
+            found = reference if name == REFERENCE else compute_anew(models, how)
+            off = errors(found, exact).max(axis=0)
+            missed |= not (off <= bounds).all()  # NaN misses
+            alike = (all(map(np.array_equal, *pair)) for pair in zip(found, reference, strict=True))
+            yield row(name, off, ["same" if one else "other" for one in alike])
+
+    titles = [f"{folder.name}: {what}" for folder in models for what in (*OUTPUTS, "bits")]
+    print_table(["setting", *titles], rows())
+    return missed
+
+
+def errors(found: Sequence[Values], exact: Sequence[Values]) -> np.ndarray:
+    """The largest absolute differences, (attentions, models, outputs); NaN if there is one."""
+    off = [
+        [np.abs(a - b).max() for a, b in zip(one, other, strict=True)]
+        for one, other in zip(found, exact, strict=True)
+    ]
+    return np.reshape(off, (len(found), len(ATTENTIONS), len(OUTPUTS))).swapaxes(0, 1)
+
+
+def compute_anew(models: Models, how: Setting) -> list[Values]:
+    """What `compute` gives in a process with a setting."""
+    onednn, environment = how
+    values: list[Values] = run_anew(compute, models, torch.float32, onednn, **environment)
     return values
 
 
-def compute_elsewhere(folders: Sequence[Path], setting: Setting) -> list[Values]:
-    """What `compute` gives for each folder in a process with this setting."""
-    environment = {"OMP_NUM_THREADS": str(setting.threads), **setting.environment}
-    options = ["--onednn", str(setting.onednn)]
-    run_anew(__file__, "--compute", *map(str, folders), *options, **environment)
-    return [load_file(folder / _VALUES) for folder in folders]
+def compute(models: Models, dtype: torch.dtype, onednn: bool | None = None) -> list[Values]:
+    """The values of each model."""
+    if onednn is not None:
+        # The model's own list of what oneDNN multiplies better on this CPU.
+        layers_ernie_rna._ONEDNN_DTYPES = (torch.float32,) * onednn
+    logging.disable_progress_bar()
+    computed = []
+    for folder, texts in models.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # That the weights are random is known here.
+            model: Any = load_masked_lm(folder, device="cpu").to(dtype)
+        ids, mask = tokenize(texts, torch.device("cpu"))
+        values = []
+        for attention in ATTENTIONS:
+            model.set_attn_implementation(attention)
+            with torch.inference_mode():
+                output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+            values += [torch.stack(output.hidden_states) * mask[..., None]]
+            values += [output.logits * mask[..., None]]
+        computed.append([value.numpy() for value in values])
+    return computed
 
 
 if __name__ == "__main__":

@@ -18,12 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
 from ernie_rna.run.loading import load_model, quantize_layers, tokenize
 from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import read_fasta
-from scripts.measuring import Implementation, evenly, print_table
+from scripts.benchmark import Implementation
+from scripts.measuring import evenly, print_table
 
 # Name: the dtype of the model, and whether it runs under autocast to bfloat16.
 PRECISIONS = {
@@ -35,9 +39,7 @@ PRECISIONS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(run, __doc__)
     parser.add_argument("fasta", type=Path, metavar="IN.fasta")
     parser.add_argument("-m", "--model", help="default: full size, random weights")
     parser.add_argument("--sequences", type=int, default=64, metavar="N", help="how many (64)")
@@ -45,49 +47,44 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
     model = load_model(args.model, device="cpu") if args.model else Implementation().build()
     limit = nucleotide_limit(model.config)
     fitting = [r.sequence for r in read_fasta(args.fasta) if len(r.sequence) <= limit]
     sequences = evenly(fitting, args.sequences)
     double = copy.deepcopy(model).double()
     exact = [hidden_states(double, sequence) for sequence in sequences]
-    errors, cosines = {}, []
+    values = np.concatenate(exact, axis=1)
+    columns = []
     for name, (dtype, autocast) in PRECISIONS.items():
         rounded: Any = copy.deepcopy(model)
         rounded.to(dtype)
         if name == "int8":
             quantize_layers(rounded)
         found = [hidden_states(rounded, sequence, autocast) for sequence in sequences]
-        errors[name] = layer_errors(found, exact)
-        cosines.append(min(map(cosine, found, exact)))
+        squares = np.square(np.concatenate(found, axis=1) - values).mean((1, 2))
+        errors = np.sqrt(squares / np.square(values).mean((1, 2)))  # (layers + 1,)
+        least = min(map(cosine, found, exact))
+        columns.append([*(f"{error:.1e}" for error in errors), f"{least:.7f}"])
     print(f"{len(sequences)} sequences, {sum(map(len, sequences))} nt\n")
-    rows: list[list[object]] = [
-        [layer, *(f"{value:.1e}" for value in values)]
-        for layer, values in enumerate(zip(*errors.values(), strict=True))
-    ]
-    print_table(["layer", *errors], [*rows, ["cosine", *(f"{value:.7f}" for value in cosines)]])
+    print_table(["layer", *PRECISIONS], zip([*range(len(values)), "cosine"], *columns, strict=True))
     return 0
 
 
-def hidden_states(model: Any, sequence: str, autocast: bool = False) -> torch.Tensor:
+def hidden_states(model: Any, sequence: str, autocast: bool = False) -> np.ndarray:
     """(layers + 1, seq, hidden) in float64."""
     inputs = tokenize([sequence], torch.device("cpu"))
     under = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
     with torch.inference_mode(), under:
-        return torch.cat(model(*inputs, output_hidden_states=True).hidden_states).double()
+        return torch.cat(model(*inputs, output_hidden_states=True).hidden_states).double().numpy()
 
 
-def layer_errors(found: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> list[float]:
-    differences = torch.cat([one - two for one, two in zip(found, exact, strict=True)], dim=1)
-    squares = torch.cat(list(exact), dim=1).square().mean((1, 2))
-    errors: list[float] = (differences.square().mean((1, 2)) / squares).sqrt().tolist()
-    return errors
-
-
-def cosine(found: torch.Tensor, exact: torch.Tensor) -> float:
+def cosine(found: np.ndarray, exact: np.ndarray) -> float:
     one, two = (states[-1, 1:-1].mean(0) for states in (found, exact))
-    return torch.cosine_similarity(one, two, dim=0).item()
+    return float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import argparse
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -22,46 +22,54 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ernie_rna.cli.arguments import program_parser
+from ernie_rna.cli.main import run_program
 from ernie_rna.run.threads import use_threads
 from tests.golden import compare
-from tests.golden_folder import head_checkpoint, write_golden_folder
+from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=compare.THREADS,
-        help="how many to compute with; the default is what the authors' values were made with, "
-        "and another number rounds otherwise (default: %(default)s)",
-    )
+    parser = program_parser(run, __doc__)
+    add = parser.add_argument
+    help = "of computing; another number than the authors' rounds otherwise (%(default)s)"
+    add("--threads", type=int, default=compare.THREADS, metavar="N", help=help)
+    add("--short", action="store_true", help="only the largest differences, in a few lines")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    threads = build_parser().parse_args(argv).threads
+    return run_program(build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
     transformers.logging.disable_progress_bar()
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, threads {threads}")
-    print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}")
-    with use_threads(threads), tempfile.TemporaryDirectory() as scratch:
-        tables = list(measure(Path(scratch)))
-    for title, differences in tables:
-        print(f"\n{title}:\n\n{compare.format_table(differences)}")
-    return int(any(one.missed for _, differences in tables for one in differences))
+    with use_threads(args.threads), tempfile.TemporaryDirectory() as scratch:
+        tables = dict(measure(Path(scratch), args.short))
+    if not args.short:
+        versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+        print(f"{versions}, threads {args.threads}")
+        print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}")
+    for title, differences in tables.items():
+        shown = compare.summarize(differences) if args.short else differences
+        print(f"\n{title}:\n\n{compare.format_table(shown)}")
+    return int(any(one.missed for some in tables.values() for one in some))
 
 
-def measure(scratch: Path):
+def measure(scratch: Path, short: bool) -> Iterator[tuple[str, list[compare.Difference]]]:
     """A title and the differences of each table."""
-    (scratch / "pretrained").mkdir()
-    models = compare.Models(write_golden_folder(scratch / "pretrained"))
+
+    def converted(name: str, checkpoint: Path) -> Path:
+        (scratch / name).mkdir()
+        return write_golden_folder(scratch / name, checkpoint)
+
+    models = compare.Models(converted("pretrained", CHECKPOINT))
     yield "Largest difference from the authors' values", compare.compare_with_authors(models)
+    if short:
+        return
     yield "What rounding alone does", compare.measure_rounding(models)
     for task in compare.HEADS:
-        (scratch / task).mkdir()
-        folder = write_golden_folder(scratch / task, head_checkpoint(task))
+        folder = converted(task, head_checkpoint(task))
         yield f"The head for {task}", compare.compare_head(folder, task)
 
 

@@ -1,6 +1,5 @@
 """Pictures, by matplotlib.
 
-In: pairing maps, base pairs, scores and vectors. Out: maps of one or all heads (`maps`), arcs
-(`arcs`), the drawing with stems and loops (`layout`), `substitutions` and embeddings
-(`vectors`), as PNG, SVG or PDF (`figures`).
+`drawings` draws maps of one or all heads, arcs, stems and loops, substitutions and vectors, and
+saves them as PNG, SVG or PDF; `pictures` has a model make what is drawn, for command and page.
 """

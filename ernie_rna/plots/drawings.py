@@ -1,4 +1,4 @@
-"""Drawings of structures, pairing maps, substitutions, vectors and curves, by matplotlib (`plot`).
+"""Drawings of structures, pairing maps, substitutions and vectors, by matplotlib (`plot`).
 
 Each function returns a figure of its own, made without pyplot; `save` writes it, and `as_svg` shows
 it in a notebook. Everywhere
@@ -16,7 +16,7 @@ the sequence, or something has not its length. Colour-blind readers can tell the
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -469,7 +469,7 @@ def plot_effects(scores: LetterScores) -> Figure:
 
 
 # ---------------------------------------------------------------------------------------------
-# Vectors, and curves
+# Vectors
 
 
 def plot_components(
@@ -513,18 +513,4 @@ def plot_components(
         legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    return figure
-
-
-def plot_curves(
-    panels: Mapping[str, Mapping[str, Iterable[tuple[float, float]]]], xlabel: str
-) -> Figure:
-    """Draw curves: by the titles of panels, and in each by names, which a legend tells apart."""
-    figure = _new_figure(4.0 * len(panels), 3.5)
-    for number, (title, curves) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), number, title=title, xlabel=xlabel)
-        for name, points in curves.items():
-            axes.plot(*np.reshape(list(points), (-1, 2)).T, marker=".", label=name)
-        if len(curves) > 1:
-            axes.legend(fontsize=8, frameon=False)
     return figure

@@ -145,13 +145,15 @@ def _find_reference(path: FilePath, record: FastaRecord) -> list[BasePair]:
     return known.pairs
 
 
-def draw_fold(folded: Fold, maps: Any, what: str, known: Any = None, sure: bool = False) -> Picture:
+def draw_fold(
+    folded: Fold, task: FoldTask, what: str, known: Any = None, sure: bool = False
+) -> Picture:
     """Draw a structure that has been predicted.
 
     Args:
         folded: with its reliabilities, and a matrix: of a map that does not say how sure the model
             is the scores, else the probabilities.
-        maps: of the `FoldTask`.
+        task: that has predicted it.
         what: map, arcs or layout.
         known: as for `plot`.
         sure: whether colours say how sure the model is.
@@ -161,11 +163,15 @@ def draw_fold(folded: Fold, maps: Any, what: str, known: Any = None, sure: bool 
     """
     if folded.matrix is None or folded.reliabilities is None:
         raise ValueError(f"{folded.id} has no structure: {folded.problem}")
-    sequence, pairs = folded.structure.sequence, folded.structure.pairs
+    sequence, pairs, maps = folded.structure.sequence, folded.structure.pairs, task.maps
+    source, label = maps.source, maps.label
+    if task.prior is not None:
+        name = task.prior.name.partition(",")[0]  # A file's has its digest as well.
+        source, label = f"{source}, and {name}", f"{label}, with the prior"
     caption = f"{folded.id}: {len(pairs)} base pairs"
     given: Any = {"pairs": pairs, "known": known}
     if what == "map":
-        label, limits = (maps.certainty, (0.0, 1.0)) if sure else (maps.label, None)
+        label, limits = (maps.certainty, (0.0, 1.0)) if sure else (label, None)
         figure = plot_pairing_map(folded.matrix, sequence, label=label, limits=limits, **given)
         caption += " are read off this map"
     elif what == "arcs":
@@ -175,7 +181,7 @@ def draw_fold(folded: Fold, maps: Any, what: str, known: Any = None, sure: bool 
     else:
         figure = plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
     values = {folded.id: folded.matrix}
-    return Picture(figure, _shown(folded.structure), maps.source, caption, values)
+    return Picture(figure, _shown(folded.structure), source, caption, values)
 
 
 def _shown(record: Any) -> str:
@@ -187,7 +193,7 @@ def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any)
     matrix = "scores" if what == "map" and not sure else "probabilities"
     task = FoldTask(replace(options, matrix=matrix), None, with_reliabilities=True)
     (folded,) = iterate(task, records, model)
-    return draw_fold(folded, task.maps, what, known, sure)
+    return draw_fold(folded, task, what, known, sure)
 
 
 def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:

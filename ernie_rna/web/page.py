@@ -35,6 +35,7 @@ _EXAMPLES = {
 }
 _AS_FOLDED, _ALL_HEADS = "as folded", "all heads"
 _NO_PRIOR, _VIENNA = "none", "ViennaRNA"
+_PRIORS = {_NO_PRIOR: None, _VIENNA: "vienna"}
 _MASKED, _SINGLE = "mask each position in turn", "a single pass (faster, sees the letter itself)"
 # Seconds from one look for old files to the next, and what is old: files are served for an hour.
 CACHE = (300, 3300)
@@ -43,6 +44,8 @@ FONTS = {
     "font": ["system-ui", "sans-serif"],
     "font_mono": ["ui-monospace", "Consolas", "monospace"],
 }
+# What is said of a choice is text to be read, which Gradio has in a pale grey.
+INFO = {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
 # Of events that do not compute.
 _QUIET: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -70,7 +73,7 @@ class Page:
                 with gr.Row():
                     layer = gr.Dropdown(layers, value=_AS_FOLDED, label="Layer", info=info)
                     head = gr.Dropdown(heads, value=_ALL_HEADS, label="Head", info="of that layer")
-                self._tab("Draw the map", self._ask_map, [layer, head])
+                self._tab("Draw the map", self._ask_map, [self.prior, layer, head])
             with gr.Tab("Substitutions"):
                 how = gr.Radio([_MASKED, _SINGLE], value=_MASKED, label="How the model is asked")
                 self._tab("Score all substitutions", self._ask_substitutions, [how])
@@ -110,6 +113,14 @@ class Page:
         self.rna = gr.Dropdown(
             ids, value=ids[0], label="RNA to draw", info="one of yours", allow_custom_value=True
         )
+        info = "added to the structure head's logits, for structures and the map as folded"
+        self.prior = gr.Radio(
+            [*_PRIORS],
+            value=_NO_PRIOR,
+            label="Energy prior",
+            info=info,
+            visible=any(model.has_prior for model in models.values()),
+        )
         latest = {"trigger_mode": "always_last", **_QUIET}
         self.text.change(self._choices, [self.text, self.rna], self.rna, **latest)
 
@@ -125,9 +136,6 @@ class Page:
         with contextlib.suppress(InputError, TaskError):  # The button says why.
             given = self.text.value, self.model.value, self.rna.value, _NO_PRIOR
             opening = self.requests.answer(self._ask_fold(*given))
-        info = "ViennaRNA's probabilities of pairs are added to the model's logits"
-        choices = [_NO_PRIOR, _VIENNA]
-        prior = gr.Radio(choices, value=_NO_PRIOR, label="Energy prior", info=info)
         button = gr.Button("Fold", variant="primary")
         text = gr.Textbox(
             opening.text,
@@ -138,17 +146,18 @@ class Page:
             elem_classes="dot-bracket",
         )
         outputs = [text, *_outputs(opening)]
-        for listen in (button.click, self.rna.input):
-            self._connect(listen, self._ask_fold, [self.rna, prior], outputs)
+        for listen in (button.click, self.rna.input, self.prior.input):
+            self._connect(listen, self._ask_fold, [self.rna, self.prior], outputs)
 
     def _ask_fold(self, text: str, model: str, id: str, prior: str) -> dict[str, Any]:
-        chosen = "vienna" if prior == _VIENNA else None
-        return self.requests.check("fold", text, model, id, prior=chosen)
+        return self.requests.check("fold", text, model, id, prior=_PRIORS[prior])
 
-    def _ask_map(self, text: str, model: str, id: str, layer: Any, head: Any) -> dict[str, Any]:
+    def _ask_map(
+        self, text: str, model: str, id: str, prior: str, layer: Any, head: Any
+    ) -> dict[str, Any]:
         what, chosen = "map", {"layer": layer, "head": head}
         if layer == _AS_FOLDED:
-            chosen = {}
+            chosen = {"prior": _PRIORS[prior]}
         elif head == _ALL_HEADS:
             what, chosen = "heads", {"layer": layer}
         return self.requests.check(what, text, model, id, **chosen)

@@ -111,8 +111,7 @@ class Requests:
             what: "fold", "embeddings", or what is drawn of one sequence, see `options.PlotOptions`.
             id: of that sequence; of one that is gone, as the text may have changed since, the first
                 takes the place.
-            choices: the prior of "fold", see `options.FoldOptions`; other options of
-                `options.PlotOptions`.
+            choices: the prior of "fold", and options of `options.PlotOptions` for the others.
 
         Raises:
             InputError: it cannot be computed.
@@ -122,6 +121,8 @@ class Requests:
         records = read_text(text, self.limits)
         for record in records:
             _check_size(record.id, len(record.sequence), self.models[model].nucleotides, "nt")
+        if choices.get("prior") and not self.models[model].has_prior:
+            raise InputError(f"{model} has no weights for an energy prior: choose none")
         if what == "embeddings" and len(records) < 2:
             raise InputError("a plot of vectors needs two RNAs or more, in FASTA")
         drawn = next((record for record in records if record.id == id), records[0])

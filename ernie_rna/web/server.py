@@ -46,7 +46,7 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
         # Before Gradio is imported, which makes folders of its own there.
         os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False")
         gradio = import_extra("gradio", "web", "the web page")
-        from ernie_rna.web.page import FONTS, Page
+        from ernie_rna.web.page import FONTS, INFO, Page
 
         with Pool(dict(zip(names, found, strict=True)), options) as pool:
             page = Page(Requests(pool, pool.run(describe), options, folder)).blocks
@@ -61,7 +61,7 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
                 ssr_mode=False,
                 footer_links=[],
                 max_file_size="500kb",
-                theme=gradio.themes.Default(**FONTS),
+                theme=gradio.themes.Default(**FONTS).set(**INFO),
                 css_paths=Path(__file__).with_name("page.css"),
             )
             if options.progress is not False:

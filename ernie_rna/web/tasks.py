@@ -46,12 +46,14 @@ class TaskError(RuntimeError):
 
 @dataclass(frozen=True)
 class Description:
-    """A line about a model, its longest sequence, and how many layers and heads it has."""
+    """A line about a model, its longest sequence, how many layers and heads it has, and whether an
+    energy prior can be added to its structures."""
 
     note: str
     nucleotides: int
     layers: int
     heads: int
+    has_prior: bool
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def describe(models: Models, options: ServeOptions) -> dict[str, Description]:
         note += "**its weights are random, and nothing here means anything**; " * is_random
         note = f"{name}: {note}structures by {maps.source}; up to {limit} nt"
         layers, heads = config.num_hidden_layers, config.num_attention_heads
-        found[name] = Description(note, limit, layers, heads)
+        found[name] = Description(note, limit, layers, heads, config.pair_prior is not None)
     return found
 
 
@@ -244,7 +246,7 @@ def _fold(
     (chosen,) = (one for one in folds if one.id == drawn.id)
     captions = {}
     for what in ("layout", "arcs") if chosen.problem is None else ():
-        picture, path = draw_fold(chosen, task.maps, what, known), folder / f"{what}.svg"
+        picture, path = draw_fold(chosen, task, what, known), folder / f"{what}.svg"
         save(picture.figure, path, picture.title(loaded))
         captions[path] = picture.caption
     return Result(captions, written, text)

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,55 +29,48 @@ _PAIRS = PairCollator(_TOKENIZER)
 # Sequences that are sorted by length and cut into batches at a time.
 _POOL = 2048
 
-# Gives the next pool of RNAs, which may be drawn by the generator.
+# Gives the next pool of RNAs, which may be drawn by the generator; and what starts this anew.
 NextPool = Callable[[np.random.Generator], Sequence[Rna]]
+Pools = Callable[[], NextPool]
 Batch = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Source:
-    """An endless sequence of batches of like length, the same each time it is started.
+def cut_batches(
+    pools: Pools, seed: int, size: int = 1, exponent: int = 1, longest: int = 1, start: int = 0
+) -> Iterator[list[Rna]]:
+    """Endless batches of like length, the same ones each time.
 
-    Attributes:
-        start_pools: starts anew to give pools, each of which is cut into batches.
+    Args:
+        pools: each pool is cut into batches.
+        seed: of all draws.
         size: of a batch at most, which is longest ** exponent * sequences.
         exponent: 1 for tokens, 2 for pairs of tokens.
         longest: a sequence counts as at most this many nucleotides, and <cls> and <eos>.
-        seed: of all draws.
+        start: batches that are left out; they are drawn or read all the same.
     """
 
-    start_pools: Callable[[], NextPool]
-    size: int
-    exponent: int
-    longest: int
-    seed: int
-
-    def batches(self, start: int = 0) -> Iterator[list[Rna]]:
-        """The batches from number `start` on; those before it are drawn or read all the same."""
-        return itertools.islice(self._batches(), start, None)
-
-    def _batches(self) -> Iterator[list[Rna]]:
-        next_pool = self.start_pools()
-        for number in itertools.count():
-            generator = np.random.default_rng((self.seed, number))
-            pool = next_pool(generator)
-            batches = list(self._cut(pool))
-            for index in generator.permutation(len(batches)):
-                yield [pool[place] for place in batches[index]]
-
-    def _cut(self, pool: Sequence[Rna]) -> Iterator[list[int]]:
-        """The places of a pool's RNAs, by length, a list for each batch."""
-        tokens = [min(len(rna.sequence), self.longest) + 2 for rna in pool]
+    def cut(pool: Sequence[Rna]) -> Iterator[list[int]]:
+        tokens = [min(len(rna.sequence), longest) + 2 for rna in pool]
         batch: list[int] = []
         for place in sorted(range(len(pool)), key=tokens.__getitem__):
-            if batch and (len(batch) + 1) * tokens[place] ** self.exponent > self.size:
+            if batch and (len(batch) + 1) * tokens[place] ** exponent > size:
                 yield batch
                 batch = []
             batch.append(place)
         yield batch
 
+    next_pool, passed = pools(), 0
+    for number in itertools.count():
+        generator = np.random.default_rng((seed, number))
+        pool = next_pool(generator)
+        batches = list(cut(pool))
+        for index in generator.permutation(len(batches)):
+            passed += 1
+            if passed > start:
+                yield [pool[place] for place in batches[index]]
 
-def drawn(rnas: Sequence[Rna], power: float, predicted: float = 0.0) -> Callable[[], NextPool]:
+
+def drawn(rnas: Sequence[Rna], power: float, predicted: float = 0.0) -> Pools:
     """Pools drawn with replacement from RNAs in memory, families by their size to a power.
 
     Args:
@@ -100,7 +93,7 @@ def drawn(rnas: Sequence[Rna], power: float, predicted: float = 0.0) -> Callable
     return lambda: next_pool
 
 
-def streamed(read: Read) -> Callable[[], NextPool]:
+def streamed(read: Read) -> Pools:
     """Pools of RNAs that are read again and again, in the order of their file."""
 
     def endless() -> Iterator[Rna]:
@@ -120,9 +113,7 @@ def streamed(read: Read) -> Callable[[], NextPool]:
 
 def structure_batch(rnas: Sequence[Rna]) -> Batch:
     """Token ids, mask and pair labels of sequences with their structures, padded at the end."""
-    batch = _PAIRS(
-        [{"input_ids": _TOKENIZER(r.sequence)["input_ids"], "labels": r.dot_bracket} for r in rnas]
-    )
+    batch = _PAIRS([{**_TOKENIZER(one.sequence), "labels": one.dot_bracket} for one in rnas])
     labels = batch.pop("labels")
     return {**batch, "pair_labels": labels}
 
@@ -173,40 +164,36 @@ class PretrainingBatches(IterableDataset):
     ):
         self._settings, self._config = settings, config
         self._rank, self._world, self.start = rank, world, start
-        self._masked = self._pairs = None
-        longest, seed = settings.pairs_max_length, 2 * settings.seed
-
-        def known(rnas: Iterable[Rna]) -> Iterator[Rna]:
-            return with_pairs(rnas, "the training data", longest)
-
+        self._masked: Any = None
+        self._pairs: Any = None
+        known = partial(with_pairs, what="the training data", max_length=settings.pairs_max_length)
         if settings.masked > 0:
             if callable(rnas):
                 pools = streamed(rnas)
             else:
                 pools = drawn([one for one in rnas if not one.predicted], settings.family_power)
             limits = settings.masked_tokens, 1, settings.masked_max_length
-            self._masked = Source(pools, *limits, seed)
+            self._masked = partial(cut_batches, pools, 2 * settings.seed, *limits)
         if settings.has_structures:
             if callable(rnas):
-                pools = streamed(lambda: known(rnas()))
+                read = rnas
+                pools = streamed(lambda: known(read()))
             else:
                 pools = drawn(list(known(rnas)), settings.family_power, settings.predicted)
-            self._pairs = Source(pools, settings.pairs_squared_tokens, 2, longest, seed + 1)
+            limits = settings.pairs_squared_tokens, 2, settings.pairs_max_length
+            self._pairs = partial(cut_batches, pools, 2 * settings.seed + 1, *limits)
 
     def __iter__(self) -> Iterator[Batch]:
         share = self._settings.masked
         done = int(self.start * share)
-        masked, pairs = (
-            source and source.batches(count * self._world)
-            for source, count in ((self._masked, done), (self._pairs, self.start - done))
-        )
+        masked = self._masked and self._masked(start=done * self._world)
+        pairs = self._pairs and self._pairs(start=(self.start - done) * self._world)
         worker = get_worker_info()
         first, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in itertools.count(self.start):
             # Spread evenly, and of one kind on all processes, whose gradients are averaged.
             is_masked = int((number + 1) * share) > int(number * share)
-            stream: Any = masked if is_masked else pairs
-            mine = [next(stream) for _ in range(self._world)][self._rank]
+            mine = [next(masked if is_masked else pairs) for _ in range(self._world)][self._rank]
             if (number - self.start) % workers == first:
                 generator = np.random.default_rng((self._settings.seed, number, self._rank))
                 yield (self._masked_batch if is_masked else self._pairs_batch)(mine, generator)

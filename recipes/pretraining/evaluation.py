@@ -13,7 +13,7 @@ from ernie_rna.model.structures_ernie_rna import predict_pairs, solve_each
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.evaluation import score_pairs
 from ernie_rna.training.labels import NO_LABEL
-from recipes.pretraining.batches import Source, drawing, drawn, masked_batch, structure_batch
+from recipes.pretraining.batches import cut_batches, drawing, drawn, masked_batch, structure_batch
 from recipes.pretraining.rnas import Rna, with_pairs
 from recipes.pretraining.settings import Settings
 
@@ -43,7 +43,7 @@ def draw_sample(rnas: Sequence[Rna], power: float, count: int) -> list[Rna]:
     """The same `count` of the RNAs each time, or all if they are fewer, families as in training."""
     count = min(count, len({rna.id for rna in rnas}))
     chosen: dict[str, Rna] = {}
-    for (rna,) in Source(drawn(rnas, power), 1, 1, 1, seed=0).batches():
+    for (rna,) in cut_batches(drawn(rnas, power), seed=0):
         if len(chosen) == count:
             break
         chosen.setdefault(rna.id, rna)
@@ -91,21 +91,14 @@ def score_structures(
     for part in _by_length(rnas):
         output = model(**_on_device(structure_batch(part), model))
         losses += [float(output.loss)] * len(part)
-        logits = output.pair_logits.float().cpu()
-        for offset, threshold in f1:
-            f1[offset, threshold] += _f1(part, logits + offset, threshold)
+        logits, sequences = output.pair_logits.float().cpu(), [rna.sequence for rna in part]
+        for (offset, threshold), values in f1.items():
+            how: Any = {"threshold": threshold, "min_loop": _SHORTEST_HAIRPIN}
+            for rna, one in zip(part, solve_each(logits + offset, sequences, **how), strict=True):
+                found = [] if isinstance(one, str) else predict_pairs(one, min_stem=_SHORTEST_STEM)
+                values.append(score_pairs(found, rna.pairs).f1)
     means = {pair: float(np.mean(values)) for pair, values in f1.items()}
     return float(np.mean(losses)), means
-
-
-def _f1(rnas: Sequence[Rna], logits: torch.Tensor, threshold: float) -> list[float]:
-    sequences = [rna.sequence for rna in rnas]
-    solved = solve_each(logits, sequences, threshold=threshold, min_loop=_SHORTEST_HAIRPIN)
-    found = [
-        [] if isinstance(one, str) else predict_pairs(one, min_stem=_SHORTEST_STEM)
-        for one in solved
-    ]
-    return [score_pairs(pairs, rna.pairs).f1 for pairs, rna in zip(found, rnas, strict=True)]
 
 
 def _by_length(rnas: Sequence[Rna], batch: int = 8) -> Iterator[list[Rna]]:

@@ -32,8 +32,8 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.run.outputs import replacing_folder
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.evaluation import draw_sample, score_structures
-from recipes.pretraining.rnas import Rna, read_table, with_pairs
-from recipes.pretraining.settings import SETTINGS_FILE, Settings, read_settings
+from recipes.pretraining.rnas import read_table, with_pairs
+from recipes.pretraining.settings import SETTINGS_FILE, read_settings
 from recipes.pretraining.weights import find_checkpoint, load_average
 
 # Logits are raised by this much, and weighted around these thresholds, where the best is sought.
@@ -64,38 +64,26 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args.folder / SETTINGS_FILE)
     check_target(args.output, args.force)
     card = args.card.read_text(encoding="utf-8")
-    rnas = _structures(args, settings)
+    if settings.has_structures and args.structures is None:
+        raise InputError(f"{args.folder}: its pair head was trained; name a table by --structures")
+    if not settings.has_structures and args.structures is not None:
+        raise InputError(f"{args.folder}: its pair head was not trained; leave out --structures")
     model = load_average(checkpoint)
     if settings.has_structures:
+        what = f"{args.structures}, {args.split}"
+        rnas = list(with_pairs(read_table(args.structures, args.split), what, args.max_length))
+        rnas = draw_sample(rnas, settings.family_power, args.sequences)
         _, f1 = score_structures(model, rnas, OFFSETS, THRESHOLDS)
         offset, threshold = max(f1, key=lambda place: f1[place])
         print(
             f"{checkpoint.name}: offset {offset:g}, threshold {threshold:g}: mean F1 "
             f"{f1[offset, threshold]:.4f} on {len(rnas)} sequences of {args.split}"
         )
-        raise_logits(model, offset, threshold)
+        with torch.no_grad():  # A logit is the sum of two outputs.
+            model.pair_head.conv_out.bias += offset / 2
+        model.config.pair_threshold = threshold
     export_pretrained(model, args.output, card, with_pair_head=settings.has_structures)
     return 0
-
-
-def _structures(args: argparse.Namespace, settings: Settings) -> list[Rna]:
-    """The sample that offset and threshold are chosen by; none after a training without pairs."""
-    if settings.has_structures and args.structures is None:
-        raise InputError(f"{args.folder}: its pair head was trained; name a table by --structures")
-    if not settings.has_structures and args.structures is not None:
-        raise InputError(f"{args.folder}: its pair head was not trained; leave out --structures")
-    if args.structures is None:
-        return []
-    what = f"{args.structures}, {args.split}"
-    rnas = list(with_pairs(read_table(args.structures, args.split), what, args.max_length))
-    return draw_sample(rnas, settings.family_power, args.sequences)
-
-
-def raise_logits(model: Any, offset: float, threshold: float) -> None:
-    """Put an offset of the logits and the threshold of structure prediction into a model."""
-    with torch.no_grad():  # A logit is the sum of two outputs.
-        model.pair_head.conv_out.bias += offset / 2
-    model.config.pair_threshold = threshold
 
 
 def export_pretrained(model: Any, folder: Path, card: str, with_pair_head: bool = True) -> None:

@@ -11,7 +11,6 @@ pairs and whose unpaired bases, change places. The structure is that of minimum 
 from __future__ import annotations
 
 import argparse
-import csv
 import gzip
 import multiprocessing
 import sys
@@ -24,7 +23,8 @@ from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
-from recipes.pretraining.batches import Source, drawn
+from ernie_rna.sequences.tables import format_row
+from recipes.pretraining.batches import cut_batches, drawn
 from recipes.pretraining.rnas import COLUMNS, Rna, permute, read_ids, read_table
 
 _CHUNK = 500
@@ -53,38 +53,29 @@ def run(args: argparse.Namespace) -> int:
     rnas = list(read_table(args.rnas, args.split, read_ids(args.leave_out)))
     rnas = [rna for rna in rnas if len(rna.sequence) <= args.max_length]
     # Batches of one sequence: the order is that of the draws, and the same each time.
-    draws = Source(drawn(rnas, args.family_power), 1, 1, 1, seed=0).batches()
+    draws = cut_batches(drawn(rnas, args.family_power), seed=0)
     jobs = ((number, next(draws)[0]) for number in range(args.count))
     with replacing(args.out) as path, multiprocessing.Pool(args.processes) as pool:
         opened = gzip.open if args.out.suffix == ".gz" else open
         with opened(path, "wt", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(pool.imap(_row, jobs, chunksize=_CHUNK))
+            file.write(format_row(*COLUMNS))
+            file.writelines(pool.imap(_line, jobs, chunksize=_CHUNK))
     return 0
 
 
-def _row(job: tuple[int, Rna]) -> tuple[str, ...]:
-    number, rna = job
-    sequence = new_sequence(rna, np.random.default_rng(number))
-    return f"predicted-{number}", sequence, minimum_free_energy(sequence), "", "train"
-
-
-def new_sequence(rna: Rna, generator: np.random.Generator) -> str:
-    """The bases of an RNA in another order; for one of two its pairs stay such."""
-    if generator.random() < 0.5:
-        return permute(rna, 1.0, generator).sequence
-    return "".join(generator.permutation(list(rna.sequence)))
-
-
-def minimum_free_energy(sequence: str) -> str:
-    """The dot-bracket of the structure of minimum free energy, without lone pairs."""
+def _line(job: tuple[int, Rna]) -> str:
+    """The bases of an RNA in another order, for one of two so that its pairs stay such, folded."""
     import RNA
 
-    details = RNA.md()
-    details.noLP = 1
-    dot_bracket: str = RNA.fold_compound(sequence, details).mfe()[0]
-    return dot_bracket
+    number, rna = job
+    generator, details = np.random.default_rng(number), RNA.md()
+    if generator.random() < 0.5:
+        sequence = permute(rna, 1.0, generator).sequence
+    else:
+        sequence = "".join(generator.permutation(list(rna.sequence)))
+    details.noLP = 1  # no lone pairs
+    dot_bracket, _ = RNA.fold_compound(sequence, details).mfe()
+    return format_row(f"predicted-{number}", sequence, dot_bracket, "", "train")
 
 
 if __name__ == "__main__":

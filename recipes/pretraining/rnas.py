@@ -89,20 +89,27 @@ def read_table(
     for rna in check_records(rnas, f"{path}, split {split!r}"):
         assert isinstance(rna, Rna)
         structure, length = rna.dot_bracket, len(rna.sequence)
-        if structure and len(structure) != length:
-            raise InputError(
-                f"{path}: {rna.id}: {length} nucleotides and a structure of {len(structure)}"
-            )
         try:
+            if structure and len(structure) != length:
+                raise ValueError(f"{length} nucleotides and a structure of {len(structure)}")
             rna.pairs  # noqa: B018
         except ValueError as error:
             raise InputError(f"{path}: {rna.id}: {error}") from error
         yield rna
 
 
-def read_fasta_file(path: Path) -> Iterator[Rna]:
-    """The records of a FASTA file, whose structures are not known."""
-    return (Rna(record.id, record.sequence) for record in read_fasta(path))
+def read_rnas(path: Path, split: str, leave_out: Collection[str] = ()) -> Iterator[Rna]:
+    """The rows of a split of a table, or all records of a FASTA file, whose structures are unknown.
+
+    Args:
+        leave_out: ids to leave out.
+
+    Raises:
+        InputError: as `read_table` and `read_fasta`.
+    """
+    if is_table(path):
+        return read_table(path, split, leave_out)
+    return (Rna(one.id, one.sequence) for one in read_fasta(path) if one.id not in leave_out)
 
 
 def read_ids(path: Path | None) -> frozenset[str]:

@@ -20,8 +20,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.options import Share
-from ernie_rna.plots.drawings import plot_curves, save
 from ernie_rna.run.outputs import replacing
 from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.card import draw_curve
 from recipes.pretraining.batches import PretrainingBatches
 from recipes.pretraining.evaluation import choose_sample, evaluate
-from recipes.pretraining.rnas import Read, Rna, is_table, read_fasta_file, read_ids, read_table
+from recipes.pretraining.rnas import Read, Rna, is_table, read_ids, read_rnas, read_table
 from recipes.pretraining.settings import SETTINGS_FILE, Settings, find_config, read_settings
 from recipes.pretraining.weights import (
     average_of,
@@ -107,7 +108,13 @@ def run(args: argparse.Namespace) -> int:
     typed = {name: value for name, value in typed.items() if value is not None}
     settings = replace(settings, training={**(settings.training or {}), **typed})
     _check(args, settings)
-    training, evaluation = _training(args), _evaluation(args)
+    read = partial(read_rnas, args.rnas, args.train_split, read_ids(args.leave_out))
+    training: list[Rna] | Read = read
+    if not args.stream and is_table(args.rnas):
+        training = list(read())
+        if args.predicted is not None:
+            training += read_table(args.predicted, args.train_split, predicted=True)
+    evaluation = list(read_rnas(args.eval_fasta or args.rnas, args.eval_split))
     model = None
     if args.start_from is not None:
         model = model_of(find_checkpoint(args.start_from), settings)
@@ -125,7 +132,9 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
         )
     if not is_table(args.rnas) and settings.has_structures:
         raise InputError(f"{args.rnas}: FASTA has no structures; set masked to 1 in {args.config}")
-    if args.stream and args.predicted is not None:
+    if not is_table(args.rnas) and args.eval_fasta is None:
+        raise InputError(f"{args.rnas}: has no splits; name a file by --eval-fasta")
+    if args.predicted is not None and (args.stream or not is_table(args.rnas)):
         raise InputError("--predicted is for tables in memory; put all rows into one for --stream")
     if args.stream and power != 1:
         raise InputError(
@@ -134,28 +143,6 @@ def _check(args: argparse.Namespace, settings: Settings) -> None:
         )
     if last_checkpoint(args.folder) is not None and not args.resume:
         raise InputError(f"{args.folder}: has checkpoints; --resume resumes from the last")
-
-
-def _training(args: argparse.Namespace) -> list[Rna] | Read:
-    leave_out = read_ids(args.leave_out)
-
-    def read() -> Iterator[Rna]:
-        if is_table(args.rnas):
-            return read_table(args.rnas, args.train_split, leave_out)
-        return (rna for rna in read_fasta_file(args.rnas) if rna.id not in leave_out)
-
-    if args.stream or not is_table(args.rnas):
-        return read
-    predicted = args.predicted and read_table(args.predicted, args.train_split, predicted=True)
-    return [*read(), *(predicted or ())]
-
-
-def _evaluation(args: argparse.Namespace) -> list[Rna]:
-    if args.eval_fasta is not None:
-        return list(read_fasta_file(args.eval_fasta))
-    if not is_table(args.rnas):
-        raise InputError(f"{args.rnas}: has no splits; name a file by --eval-fasta")
-    return list(read_table(args.rnas, args.eval_split))
 
 
 def pretrain(
@@ -303,23 +290,7 @@ class _Keeper(TrainerCallback):
         print(json.dumps({"step": state.global_step, **logs}), flush=True)
         if any(name.startswith("eval_") for name in logs):
             state.save_to_json(Path(args.output_dir, TRAINER_STATE_NAME))
-            with contextlib.suppress(ImportError):  # A run needs no picture.
-                draw_curves(Path(args.output_dir))
-
-
-def draw_curves(folder: Path) -> None:
-    """Draw what the Trainer's state in a run's folder has logged, into a picture beside it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    log = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
-    names = ("eval_masked_lm_loss", "eval_pair_loss", "eval_f1", "loss")
-    curves = {name: [(line["step"], line[name]) for line in log if name in line] for name in names}
-    save(
-        plot_curves({name: {"": points} for name, points in curves.items()}, "step"),
-        folder / PICTURE,
-    )
+            draw_curve(state.log_history, Path(args.output_dir, PICTURE))
 
 
 if __name__ == "__main__":

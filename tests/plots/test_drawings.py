@@ -14,7 +14,6 @@ from ernie_rna.plots.drawings import (
     coordinates,
     plot_arcs,
     plot_components,
-    plot_curves,
     plot_effects,
     plot_layout,
     plot_pairing_map,
@@ -299,7 +298,7 @@ def test_values_colour_the_bases():
 
 
 # ---------------------------------------------------------------------------------------------
-# Substitutions, vectors and curves
+# Substitutions and vectors
 
 
 def test_rows_of_60_positions():
@@ -344,11 +343,3 @@ def test_groups_have_colours():
     assert [text.get_text() for text in axes.texts] == list("abcdefghi")
     assert legend(figure) == sorted(set(groups))
     assert not plot_components(scores(9, 5), list("abcdefghi")).legends
-
-
-def test_curves_have_a_panel_for_each_title_and_a_legend_where_there_are_several():
-    figure = plot_curves({"loss": {"": [(1, 0.5), (2, 0.25)]}, "f1": {"a": [], "b": []}}, "step")
-    one, two = figure.axes
-    assert one.lines[0].get_xydata().tolist() == [[1, 0.5], [2, 0.25]]
-    assert (one.get_title(), one.get_xlabel(), one.get_legend()) == ("loss", "step", None)
-    assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]

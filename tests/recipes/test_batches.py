@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.batches import (
     PretrainingBatches,
-    Source,
+    cut_batches,
     drawing,
     drawn,
     streamed,
     structure_batch,
 )
-from recipes.pretraining.rnas import Rna, read_fasta_file
+from recipes.pretraining.rnas import Rna, read_rnas
 from recipes.pretraining.settings import Settings
 from tests.recipes.conftest import MODEL
 
@@ -31,25 +32,43 @@ SETTINGS = Settings(
 )
 
 
-def taken(batches, count, start=0):
-    return list(itertools.islice(batches, start, start + count))
+def taken(batches, count):
+    return list(itertools.islice(batches, count))
 
 
-class TestDrawn:
-    def test_batches_keep_to_the_limit(self, rnas):
-        for batch in taken(Source(drawn(rnas, 1.0), 3000, 2, 40, 0).batches(), 200):
+def assert_same(some, others):
+    for one, other in zip(some, others, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class TestCutBatches:
+    @pytest.fixture(params=["drawn", "streamed"])
+    def pools(self, request, rnas, fasta):
+        if request.param == "drawn":
+            return drawn(rnas, 0.5)
+        return streamed(lambda: read_rnas(fasta, ""))
+
+    def test_batches_keep_to_the_limit(self, pools):
+        for batch in taken(cut_batches(pools, 0, 3000, 2, 40), 200):
             longest = max(len(rna.sequence) for rna in batch) + 2
             assert len(batch) == 1 or longest**2 * len(batch) <= 3000
 
-    def test_skipped_batches_are_those_before(self, rnas):
-        source = Source(drawn(rnas, 0.5), 200, 1, 40, 3)
-        every = taken(source.batches(), 600)
-        assert taken(source.batches(350), 250) == every[350:]
+    def test_skipped_batches_are_those_before(self, pools):
+        how = pools, 3, 200, 1, 40
+        every = taken(cut_batches(*how), 600)
+        assert taken(cut_batches(*how, start=350), 250) == every[350:]
 
+    @pytest.mark.parametrize("pools", [partial(drawn, [], 1.0), streamed(lambda: iter([]))])
+    def test_nothing_to_train_on(self, pools):
+        with pytest.raises(InputError, match="no sequence to train on"):
+            pools()(np.random.default_rng(0))
+
+
+class TestDrawn:
     @pytest.mark.parametrize(("power", "expected"), [(0.0, 0.25), (1.0, None)])
     def test_families(self, rnas, power, expected):
-        batches = taken(Source(drawn(rnas, power), 1, 1, 40, 0).batches(), 8000)
-        shares = Counter(rna.family for batch in batches for rna in batch)
+        shares = Counter(rna.family for (rna,) in taken(cut_batches(drawn(rnas, power), 0), 8000))
         sizes = Counter(rna.family for rna in rnas)
         for family, count in shares.items():
             share = expected or sizes[family] / len(rnas)
@@ -57,34 +76,18 @@ class TestDrawn:
 
     def test_share_of_predicted(self, rnas):
         several = rnas + [replace(rna, predicted=True) for rna in rnas[:5]]
-        source = Source(drawn(several, 0.0, predicted=0.3), 1, 1, 40, 0)
-        found = [batch[0] for batch in taken(source.batches(), 8000)]
+        found = [rna for (rna,) in taken(cut_batches(drawn(several, 0.0, 0.3), 0), 8000)]
         assert np.mean([rna.predicted for rna in found]) == pytest.approx(0.3, abs=0.02)
         families = Counter(rna.family for rna in found if not rna.predicted)
         assert min(families.values()) == pytest.approx(8000 * 0.7 / 4, rel=0.1)
 
-    def test_nothing_to_draw_from(self):
-        with pytest.raises(InputError, match="no sequence to train on"):
-            drawn([], 1.0)
-
 
 class TestStreamed:
     def test_every_sequence_as_often(self, fasta, rnas):
-        batches = Source(streamed(lambda: read_fasta_file(fasta)), 200, 1, 40, 0).batches()
-        seen = Counter()
-        while sum(seen.values()) < 2048:
-            seen.update(rna.id for rna in next(batches))
+        pool = streamed(lambda: read_rnas(fasta, ""))()(np.random.default_rng(0))
+        seen = Counter(rna.id for rna in pool)
         assert set(seen) == {rna.id for rna in rnas}
         assert set(seen.values()) == {2048 // len(rnas)}
-
-    def test_skipped_batches_are_those_before(self, fasta):
-        source = Source(streamed(lambda: read_fasta_file(fasta)), 200, 1, 40, 0)
-        every = taken(source.batches(), 30)
-        assert taken(source.batches(20), 10) == every[20:]
-
-    def test_nothing_to_read(self):
-        with pytest.raises(InputError, match="no sequence to train on"):
-            next(Source(streamed(lambda: iter([])), 200, 1, 40, 0).batches())
 
     def test_reads_no_more_than_a_pool_ahead(self, rnas):
         read = []
@@ -94,7 +97,7 @@ class TestStreamed:
                 read.append(rna)
                 yield rna
 
-        next(Source(streamed(endless), 200, 1, 40, 0).batches())
+        next(cut_batches(streamed(endless), 0, 200, 1, 40))
         assert len(read) == 2048
 
 
@@ -120,9 +123,7 @@ class TestPretrainingBatches:
 
     def test_start_anywhere(self, rnas):
         every = self.batches(rnas, 12)
-        for batch, expected in zip(self.batches(rnas, 5, start=7), every[7:], strict=True):
-            assert batch.keys() == expected.keys()
-            assert all(torch.equal(batch[name], expected[name]) for name in batch)
+        assert_same(self.batches(rnas, 5, start=7), every[7:])
 
     def test_processes_share(self, rnas):
         shares = [self.batches(rnas, 8, rank=rank, world=2) for rank in (0, 1)]
@@ -131,32 +132,26 @@ class TestPretrainingBatches:
             assert first["input_ids"].tolist() != second["input_ids"].tolist()
 
     def test_workers_make_the_same(self, rnas):
-        expected = self.batches(rnas, 7)
         batches = PretrainingBatches(rnas, SETTINGS, ErnieRnaConfig(**MODEL), start=2)
         made = taken(DataLoader(batches, batch_size=None, num_workers=2), 5)
-        for batch, same in zip(made, expected[2:], strict=True):
-            assert batch.keys() == same.keys()
-            assert all(torch.equal(batch[name], same[name]) for name in batch)
+        assert_same(made, self.batches(rnas, 7)[2:])
 
     @pytest.mark.parametrize("as_stream", [False, True])
     def test_sequences_without_pairs_are_in_no_structure_batch(self, rnas, as_stream):
         unpaired = [replace(rna, dot_bracket="") for rna in rnas[:10]]
         given = [*unpaired, *rnas[10:]]
         settings = replace(SETTINGS, pairs_max_length=25, permuted=0.0)
-        known = {r.sequence for r in rnas[10:] if len(r.sequence) <= 25}
-        source = (lambda: iter(given)) if as_stream else given
-        seen = {True: set(), False: set()}
-        for batch in self.batches(source, 400, settings):
+        seen = set()
+        for batch in self.batches((lambda: iter(given)) if as_stream else given, 400, settings):
             if "labels" not in batch:
-                texts = ErnieRnaTokenizer().batch_decode(
-                    batch["input_ids"], skip_special_tokens=True
-                )
-                seen[False].update(text.replace(" ", "") for text in texts)
-        assert seen[False] == known
+                ids = batch["input_ids"]
+                texts = ErnieRnaTokenizer().batch_decode(ids, skip_special_tokens=True)
+                seen.update(text.replace(" ", "") for text in texts)
+        assert seen == {one.sequence for one in rnas[10:] if len(one.sequence) <= 25}
 
     def test_no_structure_at_all(self, fasta):
         with pytest.raises(InputError, match="the training data: no sequence has pairs"):
-            self.batches(list(read_fasta_file(fasta)), 1)
+            self.batches(list(read_rnas(fasta, "")), 1)
 
     @pytest.mark.parametrize("predicted", [True, False])
     def test_predicted_structures_stay_with_their_sequences(self, rnas, predicted):

@@ -12,8 +12,8 @@ from recipes.pretraining.rnas import (
     Rna,
     is_table,
     permute,
-    read_fasta_file,
     read_ids,
+    read_rnas,
     read_table,
     table_rows,
     with_pairs,
@@ -93,10 +93,11 @@ def test_tables_by_their_names(tmp_path, name, expected):
     assert is_table(tmp_path / name) == expected
 
 
-def test_fasta_has_no_structures(fasta, rnas):
-    found = list(read_fasta_file(fasta))
-    assert [(rna.id, rna.sequence) for rna in found] == [(rna.id, rna.sequence) for rna in rnas]
+def test_fasta_has_no_structures(fasta, rnas, table):
+    found = list(read_rnas(fasta, "train", {"rna1"}))
+    assert [(one.id, one.sequence) for one in found] == [(o.id, o.sequence) for o in rnas[1:]]
     assert not any(rna.pairs for rna in found)
+    assert list(read_rnas(table, "train", {"rna1"})) == rnas[1:]
 
 
 def test_ids(tmp_path):

@@ -29,19 +29,17 @@ def test_remarks_and_defaults(config):
         ({"eval_thresholds": []}, "eval_thresholds must be a list of numbers"),
         ({"model": 3}, "model must be an object"),
         ({"ema_decay": None}, "ema_decay must be a number"),
+        ("[1]", "must be a JSON object"),
+        ("{", ""),
+        ("\xff", ""),
     ],
 )
 def test_what_is_refused(config, changes, message):
-    path = config(**changes)
+    path = config(**changes) if isinstance(changes, dict) else config()
+    if isinstance(changes, str):
+        path.write_text(changes, encoding="latin-1")
     with pytest.raises(InputError, match=f"{path.name}: .*{message}"):
         read_settings(path)
-
-
-@pytest.mark.parametrize("text", ["[1]", "{", "\xff"])
-def test_what_is_no_object(tmp_path, text):
-    (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match=r"config\.json: "):
-        read_settings(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +79,5 @@ def test_those_that_come_along(name, tmp_path):
     assert settings.has_structures == (name != "paper")
     small = {**settings.model, "num_hidden_layers": 1, "intermediate_size": 8}
     assert new_model(Settings(model=small, training=without)).config.hidden_size % 2 == 0
-
-
-def test_a_file_is_named_by_its_path(tmp_path):
-    assert find_config(str(tmp_path / "mine.json")) == tmp_path / "mine.json"
-    assert find_config("mini").name == "mini.json"
+    mine = tmp_path / "mine.json"
+    assert (find_config(str(mine)), find_config("mini").name) == (mine, "mini.json")

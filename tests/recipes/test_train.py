@@ -23,12 +23,8 @@ from tests.recipes.conftest import HEADER, PAIRS, TRAINING, log, pretrain
 
 
 def weights(run, step=6):
-    folder = run / f"checkpoint-{step}"
-    return {
-        f"{name}/{key}": value
-        for name in ("model", "average")
-        for key, value in load_file(folder / f"{name}.safetensors").items()
-    }
+    files = (run / f"checkpoint-{step}" / f"{name}.safetensors" for name in ("model", "average"))
+    return {f"{file.stem}/{key}": one for file in files for key, one in load_file(file).items()}
 
 
 def same(one, other):
@@ -41,7 +37,16 @@ def start(*arguments, launcher=()):
     return subprocess.Popen(list(map(str, command)), env=environment)
 
 
-def test_a_killed_run_is_resumed_exactly(table, config, tmp_path, capsys):
+@pytest.fixture
+def refused(capsys):
+    def refused(message, *arguments):
+        assert pretrain(*arguments) == 1
+        assert message in capsys.readouterr().err
+
+    return refused
+
+
+def test_a_killed_run_is_resumed_exactly(table, config, tmp_path, refused):
     torch.set_num_threads(1)  # as in the other process; the fixture sets it back
     whole, killed, settings = tmp_path / "whole", tmp_path / "killed", config()
     assert pretrain(settings, table, whole) == 0
@@ -52,8 +57,7 @@ def test_a_killed_run_is_resumed_exactly(table, config, tmp_path, capsys):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert last_checkpoint(killed) is not None
-    assert pretrain(settings, table, killed) == 1
-    assert "has checkpoints; --resume resumes" in capsys.readouterr().err
+    refused("has checkpoints; --resume resumes", settings, table, killed)
     assert pretrain(settings, table, killed, "--resume") == 0
     assert same(weights(whole), weights(killed))
     metrics = [line for line in log(killed) if "eval_f1" in line]
@@ -62,9 +66,13 @@ def test_a_killed_run_is_resumed_exactly(table, config, tmp_path, capsys):
     assert [line["step"] for line in log(killed) if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_is_left_alone(table, config, tmp_path):
+def test_a_finished_run_is_left_alone_and_says_what_it_was(table, config, tmp_path):
+    pytest.importorskip("matplotlib")
     settings, run = config(), tmp_path / "run"
     assert pretrain(settings, table, run, "--steps", 4) == 0
+    kept = json.loads((run / "settings.json").read_text())
+    assert (kept["training"]["max_steps"], kept["masked"]) == (4, 0.5)
+    assert "<svg" in (run / "curves.svg").read_text()
     before = weights(run, 4)
     assert pretrain(settings, table, run, "--steps", 2, "--resume") == 0
     assert same(before, weights(run, 4))
@@ -73,53 +81,53 @@ def test_a_finished_run_is_left_alone(table, config, tmp_path):
     assert rates[4:] == [0.01, 0.005]  # of the longer schedule, from its first step on
 
 
-def test_curves(table, config, tmp_path):
-    pytest.importorskip("matplotlib")
-    assert pretrain(config(), table, tmp_path / "run", "--steps", 3) == 0
-    assert "<svg" in (tmp_path / "run" / "curves.svg").read_text()
-
-
 def test_batches_may_accumulate(table, config, tmp_path):
     """A step may have batches of both kinds."""
     settings = config(training={**TRAINING, "gradient_accumulation_steps": 3})
     assert pretrain(settings, table, tmp_path / "run", "--steps", 2) == 0
 
 
-class TestStream:
-    def test_fasta(self, fasta, config, tmp_path, capsys):
-        run = tmp_path / "run"
-        assert pretrain(config(), fasta, run) == 1
-        assert "FASTA has no structures; set masked to 1" in capsys.readouterr().err
-        assert pretrain(config(masked=1.0), fasta, run) == 1
-        assert "--eval-fasta" in capsys.readouterr().err
-        assert pretrain(config(masked=1.0), fasta, run, "--eval-fasta", fasta) == 0
-        names = {name for line in log(run) for name in line}
-        assert "eval_masked_lm_loss" in names
-        assert "eval_f1" not in names
-        (tmp_path / "ids").write_text(" ".join(record.id for record in read_fasta(fasta)))
-        command = [config(masked=1.0), fasta, tmp_path / "none", "--eval-fasta", fasta]
-        assert pretrain(*command, "--leave-out", tmp_path / "ids") == 1
-        assert "there is no sequence to train on" in capsys.readouterr().err
-
-    def test_table_is_resumed(self, table, config, tmp_path):
-        run = tmp_path / "run"
-        command = [config(), table, run, "--stream", "--resume"]
-        assert pretrain(*command) == 0
-        whole = weights(run)
-        for step in (4, 6):
-            shutil.rmtree(run / f"checkpoint-{step}")
-        assert pretrain(*command) == 0
-        assert same(whole, weights(run))
-
-    def test_what_it_cannot_do_is_said(self, table, config, tmp_path, capsys):
-        command = [table, tmp_path / "run", "--stream"]
-        assert pretrain(config(family_power=0.5), *command) == 1
-        assert "family_power is 0.5" in capsys.readouterr().err
-        assert pretrain(config(predicted=0.5), *command, "--predicted", table) == 1
-        assert "tables in memory" in capsys.readouterr().err
+def test_what_it_cannot_do_is_said(table, fasta, config, tmp_path, refused):
+    run, masked = tmp_path / "run", config(masked=1.0)
+    refused("FASTA has no structures; set masked to 1", config(), fasta, run)
+    refused("has no splits; name a file by --eval-fasta", masked, fasta, run)
+    (tmp_path / "ids").write_text(" ".join(record.id for record in read_fasta(fasta)))
+    options = ["--eval-fasta", fasta, "--leave-out", tmp_path / "ids"]
+    refused("there is no sequence to train on", masked, fasta, run, *options)
+    refused("family_power is 0.5", config(family_power=0.5), table, run, "--stream")
+    options = ["--stream", "--predicted", table]
+    refused("tables in memory", config(predicted=0.5), table, run, *options)
+    options = ["--eval-fasta", fasta, "--predicted", table]
+    refused("tables in memory", config(masked=1.0, predicted=0.5), fasta, run, *options)
+    refused("predicted is 0.0", config(), table, run, "--predicted", table)
+    refused("predicted is 0.5", config(predicted=0.5), table, run)
+    start_from = ["--start-from", tmp_path / "none"]
+    refused("none: has no whole checkpoint", config(), table, run, *start_from)
+    rows = ["a\tGGGAAACCC\t(((...)))\tF\ttrain", "b\tGGGAAAGGG\t.........\tF\tvalidation"]
+    (tmp_path / "unpaired.tsv").write_text("\n".join([HEADER, *rows]) + "\n")
+    message = "the validation data: no sequence has pairs and at most 40 nucleotides"
+    refused(message, config(), tmp_path / "unpaired.tsv", run)
 
 
-def test_from_another_run(table, config, tmp_path, capsys):
+def test_fasta_trains_a_masked_lm(fasta, config, tmp_path):
+    assert pretrain(config(masked=1.0), fasta, tmp_path / "run", "--eval-fasta", fasta) == 0
+    names = {name for line in log(tmp_path / "run") for name in line}
+    assert "eval_masked_lm_loss" in names
+    assert "eval_f1" not in names
+
+
+def test_a_streamed_table_is_resumed(table, config, tmp_path):
+    run = tmp_path / "run"
+    command = [config(), table, run, "--stream", "--resume"]
+    assert pretrain(*command) == 0
+    whole = weights(run)
+    for step in (4, 6):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    assert pretrain(*command) == 0
+    assert same(whole, weights(run))
+
+
+def test_from_another_run(table, config, tmp_path):
     first, after = tmp_path / "first", tmp_path / "after"
     assert pretrain(config(), table, first, "--steps", 2) == 0
     still = config(training={**TRAINING, "learning_rate": 0.0})
@@ -127,12 +135,10 @@ def test_from_another_run(table, config, tmp_path, capsys):
     models = [load_average(run / "checkpoint-2") for run in (first, after)]
     for before, now in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(now, before)
-    assert pretrain(config(), table, tmp_path / "x", "--start-from", tmp_path / "none") == 1
-    assert "none: has no whole checkpoint" in capsys.readouterr().err
 
 
-def test_predicted_structures(table, config, tmp_path, capsys):
-    """Made, trained on beside the known ones, and neither forgotten nor taken by mistake."""
+def test_predicted_structures(table, config, tmp_path):
+    """Made, the same ones each time, and trained on beside the known ones."""
     pytest.importorskip("RNA")
 
     def predict(output):
@@ -144,27 +150,12 @@ def test_predicted_structures(table, config, tmp_path, capsys):
     predicted = predict(made)
     assert len(predicted) == 30
     assert all(
-        rna.sequence[i] + rna.sequence[j] in PAIRS for rna in predicted for i, j in rna.pairs
+        one.sequence[i] + one.sequence[j] in PAIRS for one in predicted for i, j in one.pairs
     )
     assert predict(tmp_path / "again.tsv") == predicted
-
     run = tmp_path / "run"
-    assert pretrain(config(), table, run, "--predicted", made) == 1
-    assert "predicted is 0.0" in capsys.readouterr().err
-    half = config(predicted=0.5)
-    assert pretrain(half, table, run) == 1
-    assert "predicted is 0.5" in capsys.readouterr().err
-    assert pretrain(half, table, run, "--predicted", made) == 0
+    assert pretrain(config(predicted=0.5), table, run, "--predicted", made) == 0
     assert any("eval_f1" in line for line in log(run))
-
-
-def test_validation_data_without_pairs(tmp_path, config, capsys):
-    table = tmp_path / "table.tsv"
-    rows = ["a\tGGGAAACCC\t(((...)))\tF\ttrain", "b\tGGGAAAGGG\t.........\tF\tvalidation"]
-    table.write_text("\n".join([HEADER, *rows]) + "\n")
-    assert pretrain(config(), table, tmp_path / "run") == 1
-    said = capsys.readouterr().err
-    assert "the validation data: no sequence has pairs and at most 40 nucleotides" in said
 
 
 def test_two_processes(table, config, tmp_path):
@@ -176,20 +167,12 @@ def test_two_processes(table, config, tmp_path):
     assert [line["step"] for line in log(run) if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_settings_of_a_run_are_kept(table, config, tmp_path):
-    assert pretrain(config(), table, tmp_path / "run", "--steps", 1) == 0
-    kept = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert kept["training"]["max_steps"] == 1
-    assert kept["masked"] == 0.5
-
-
-def test_two_trainings_into_one_folder_are_refused(table, config, tmp_path, capsys):
+def test_two_trainings_into_one_folder_are_refused(table, config, tmp_path, refused):
     run = tmp_path / "new" / "run"
     run.parent.mkdir()
+    command = [config(), table, run, "--steps", 1, "--resume"]
     with Store(run, Share()):
-        command = [config(), table, run, "--steps", 1, "--resume"]
-        assert pretrain(*command) == 1
-    assert f"another process is working on {run}" in capsys.readouterr().err
+        refused(f"another process is working on {run}", *command)
     assert not run.exists()
     assert pretrain(*command) == 0
     assert [path.name for path in run.parent.iterdir()] == ["run"]

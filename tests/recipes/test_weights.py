@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.sequences.fasta import InputError
 from recipes.pretraining.settings import Settings, read_settings
@@ -19,9 +18,18 @@ from recipes.pretraining.weights import (
 from tests.recipes.conftest import MODEL
 
 
-def checkpoint(folder, model=None, step=2):
+@pytest.fixture
+def small():
+    return new_model(Settings(model=MODEL))
+
+
+@pytest.fixture
+def checkpoint(small, tmp_path):
+    return save(small, tmp_path)
+
+
+def save(model, folder, step=2):
     """A checkpoint as a run writes it."""
-    model = model or new_model(Settings(model=MODEL))
     path = folder / f"checkpoint-{step}"
     model.save_pretrained(path)
     save_average(average_of(model, 0.0), path)
@@ -39,65 +47,47 @@ def test_gains():
     assert gained.pair_head.conv_out.bias.item() == -2.0
 
 
-def test_the_average_follows_by_a_decay_that_rises():
+@pytest.mark.parametrize("most", [0.5, 0.0])
+def test_the_average_follows_by_a_decay_that_rises(most):
+    """Without a decay it is the model: what is exported are its last weights, not its first."""
     model = torch.nn.Linear(1, 1, bias=False)
-    average = average_of(model, 0.5)
+    average = average_of(model, most)
     expected = None
     for step in range(30):
         with torch.no_grad():
             model.weight.fill_(step)
         average.update_parameters(model)
-        decay = min(0.5, (1 + step) / (10 + step))
+        decay = min(most, (1 + step) / (10 + step))
         expected = step if expected is None else decay * expected + (1 - decay) * step
         assert average.module.weight.item() == pytest.approx(expected)
 
 
-def test_without_a_decay_the_average_is_the_model():
-    """What is exported of a run without an average are its last weights, not its first."""
-    model = new_model(Settings(model=MODEL))
-    average = average_of(model, 0.0)
-    for _ in range(3):
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.add_(1)
-        average.update_parameters(model)
-    for one, other in zip(average.module.parameters(), model.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_checkpoints_are_whole_with_their_average(tmp_path):
+def test_checkpoints_are_whole_with_their_average(small, tmp_path):
     assert last_checkpoint(tmp_path) is None
     with pytest.raises(InputError, match="has no whole checkpoint"):
         find_checkpoint(tmp_path)
-    checkpoint(tmp_path, step=10)
-    checkpoint(tmp_path, step=9)
-    new_model(Settings(model=MODEL)).save_pretrained(tmp_path / "checkpoint-11")
+    save(small, tmp_path, step=10)
+    save(small, tmp_path, step=9)
+    small.save_pretrained(tmp_path / "checkpoint-11")
     assert find_checkpoint(tmp_path).name == "checkpoint-10"
 
 
-def test_the_average_of_a_checkpoint(tmp_path):
-    model = new_model(Settings(model=MODEL))
-    average = average_of(model, 0.9)
-    average.update_parameters(model)
+def test_the_average_of_a_checkpoint(small, checkpoint):
+    average = average_of(small, 0.9)
+    average.update_parameters(small)
     with torch.no_grad():
-        model.lm_head.decoder.bias.fill_(1.0)
-    average.update_parameters(model)
-    path = checkpoint(tmp_path, model)
-    save_average(average, path)
-    found = load_average(path)
-    assert isinstance(found, ErnieRnaForPreTraining)
-    assert (
-        found.lm_head.decoder.bias.tolist()
-        == average.module.lm_head.decoder.bias.tolist()
-        != [1.0] * 25
-    )
-    assert not list(path.glob("*.tmp"))
+        small.lm_head.decoder.bias.fill_(1.0)
+    average.update_parameters(small)
+    save_average(average, checkpoint)
+    found, bias = load_average(checkpoint), average.module.lm_head.decoder.bias.tolist()
+    assert type(found) is type(small)
+    assert found.lm_head.decoder.bias.tolist() == bias != [1.0] * 25
+    assert not list(checkpoint.glob("*.tmp"))
 
 
-def test_a_model_begins_with_more_blocks_than_another(tmp_path, config):
-    path = checkpoint(tmp_path)
-    first = load_average(path)
-    wider = model_of(path, read_settings(config(model={**MODEL, "pair_blocks": 3}))).eval()
+def test_a_model_begins_with_more_blocks_than_another(checkpoint, config):
+    first = load_average(checkpoint)
+    wider = model_of(checkpoint, read_settings(config(model={**MODEL, "pair_blocks": 3}))).eval()
     assert len(wider.pair_head.blocks) == 3
     batch = ErnieRnaTokenizer()(["GGGAAACCC", "AUGGCUACGAA"], padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -111,14 +101,14 @@ def test_a_model_begins_with_more_blocks_than_another(tmp_path, config):
         ({"pairing_scores": "zero"}, "a model whose pairing_scores is sequence, not zero"),
     ],
 )
-def test_another_model_is_refused(tmp_path, config, changes, message):
+def test_another_model_is_refused(checkpoint, config, changes, message):
     with pytest.raises(InputError, match=message):
-        model_of(checkpoint(tmp_path), read_settings(config(model={**MODEL, **changes})))
+        model_of(checkpoint, read_settings(config(model={**MODEL, **changes})))
 
 
-def test_residual_gain_of_the_weights_of_another_run(tmp_path):
-    path = checkpoint(tmp_path)
-    first, after = load_average(path), model_of(path, Settings(model=MODEL, residual_gain=0.25))
+def test_residual_gain_of_the_weights_of_another_run(checkpoint):
+    first = load_average(checkpoint)
+    after = model_of(checkpoint, Settings(model=MODEL, residual_gain=0.25))
     for (name, before), now in zip(first.named_parameters(), after.parameters(), strict=True):
         scaled = "out_proj" in name or "fc2" in name
         torch.testing.assert_close(now, before * 0.25 if scaled else before)

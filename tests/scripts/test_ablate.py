@@ -1,18 +1,24 @@
 """What the ablation takes away, seen in the scores of the layers, and its table."""
 
+import copy
+
+import pytest
 import torch
 
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from recipes.pretraining.settings import Settings
-from recipes.pretraining.weights import average_of, new_model
+from recipes.pretraining.weights import new_model
 from scripts import ablate
 from tests.recipes.conftest import MODEL, TRAINING, config, table  # noqa: F401
 
 
-def scores(pairing, carried, *, queries=True):
+def scores(*kept, queries=True, copied=False):
     """The projected pairing scores and each layer's scores of a hairpin, of equal weights."""
     model = new_model(Settings(model=MODEL, pairing_gain=20.0)).eval()
-    ablate.take_away(model, pairing, carried)
+    if kept:
+        ablate.take_away(model, *kept)
+    if copied:  # As the moving average is, whose scores must be those of the model.
+        model = copy.deepcopy(model)
     if not queries:
         for layer in model.ernie_rna.layers:
             torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
@@ -22,18 +28,16 @@ def scores(pairing, carried, *, queries=True):
 
 
 def test_nothing_taken_away_is_the_model_as_it_is():
-    plain = new_model(Settings(model=MODEL, pairing_gain=20.0)).eval()
-    batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
-    with torch.no_grad():
-        expected = plain.ernie_rna(**batch, output_attention_biases=True).attention_biases
-    for one, other in zip(scores(True, True), expected, strict=True):
-        assert torch.equal(one, other)
+    assert all(map(torch.equal, scores(True, True), scores()))
 
 
-def test_without_pairing_scores_all_pairs_begin_alike():
-    first, *_ = scores(False, True)
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("carried", [False, True])
+def test_without_pairing_scores_all_pairs_begin_alike(carried, copied):
+    first, *later = scores(False, carried, copied=copied)
     assert (first == first[:, :, :1, :1]).all()
-    first, *_ = scores(True, True)
+    assert len(later) == 2
+    first, *_ = scores(True, carried, copied=copied)
     assert not (first == first[:, :, :1, :1]).all()
 
 
@@ -46,24 +50,12 @@ def test_not_carried_each_layer_begins_with_the_pairing_scores():
     assert not torch.allclose(carried[2], kept[2])
 
 
-def test_copies_do_without_as_well():
-    """As the moving average is one, whose scores must be those of the model."""
-    model = new_model(Settings(model=MODEL, pairing_gain=20.0)).eval()
-    ablate.take_away(model, False, False)
-    batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
-    with torch.no_grad():
-        for one in (model, average_of(model, 0.0).module):
-            first, *later = one.ernie_rna(**batch, output_attention_biases=True).attention_biases
-            assert (first == first[:, :, :1, :1]).all()
-            assert len(later) == 2
-
-
 def test_a_table_of_all_four(table, config, tmp_path, capsys):  # noqa: F811
     settings = config(training={**TRAINING, "max_steps": 2, "use_cpu": True})
-    command = [settings, table, tmp_path / "out", "--seeds", "1"]
-    assert ablate.main([*map(str, command)]) == 0
+    command = [*map(str, [settings, table, tmp_path / "out", "--seeds", "1"])]
+    assert ablate.main(command) == 0
     printed = capsys.readouterr().out
     lines = printed[printed.index("variant") :].splitlines()
     assert [line.split("\t")[0] for line in lines[1:]] == list(ablate.VARIANTS)
-    assert ablate.main([*map(str, command)]) == 0  # what is done is not done again
+    assert ablate.main(command) == 0  # what is done is not done again
     assert capsys.readouterr().out.splitlines() == lines

@@ -1,16 +1,15 @@
 """The demo: what it prints, with a small random model in the place of mini."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ernie_rna import data
 from ernie_rna.model.structures_ernie_rna import allowed_pairs
+from ernie_rna.structures import fold as fold_module
 from ernie_rna.structures.formats.structure import Structure
 from scripts import demo
 from tests.conftest import ROOT
@@ -19,43 +18,38 @@ from tests.golden_folder import write_golden_folder
 pytest.importorskip("matplotlib")
 
 
-@pytest.fixture(scope="module")
-def printed(tmp_path_factory) -> str:
-    """What the demo prints where mini is a random model."""
-    folder = tmp_path_factory.mktemp("demo")
-    (folder / "mini").mkdir()
-    write_golden_folder(folder / "mini")
-    torch.set_num_threads(1)
+@pytest.fixture
+def folder(tmp_path):
+    """A small model with random weights."""
+    (tmp_path / "model").mkdir()
+    return str(write_golden_folder(tmp_path / "model"))
+
+
+@pytest.mark.slow
+def test_all_of_it(tmp_path):
+    (tmp_path / "mini").mkdir()
+    write_golden_folder(tmp_path / "mini")
     code = f"""
 import sys
 from pathlib import Path
 from ernie_rna import data
 from scripts import demo
 examples = data.examples()
-data._HERE = Path({str(folder)!r})
+data._HERE = Path({str(tmp_path)!r})
 demo.examples = lambda: examples
+sys.path.insert(0, {str(ROOT)!r})
 sys.exit(demo.main(["--out-dir", "out"]))
 """
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    pictures = {path.name for path in (folder / "out").glob("*.png")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    printed = done.stdout
+    assert done.returncode == 0, done.stderr + printed
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert pictures == {f"{name}-{what}.png" for name in demo.DRAWN for what in ("arcs", "map")}
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_every_rna_is_shown_beside_its_known_structure(printed):
     assert printed.count("\nknown  ") == 14
     assert printed.count("  F1 0.") + printed.count("  F1 1.") in (14, 28)  # with ViennaRNA's
     assert "\ntRNA-Phe, 73 nt\n" in printed
     assert "known       (((((((..((((........)))).(((((" in printed
-
-
-@pytest.mark.slow
-def test_the_steps_follow_each_other(printed):
     steps = ("Fold", "Draw", "Embed", "Change a stem", "Convert")
     places = [printed.index(f"=== {step}") for step in steps]
     assert places == sorted(places)
@@ -67,37 +61,26 @@ def test_the_steps_follow_each_other(printed):
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_vienna_is_beside_the_model_where_it_is_installed(monkeypatch, tmp_path, capsys, installed):
-    commands, known = [], demo.known_structures()
-    rows = {id: (one, {"f1": "0.5", "mfe_f1": "0.25"}) for id, one in known.items()}
-
-    def score(model, predicted, prior=(), beside=()):
-        commands.append((*prior, *beside))
-        return rows
-
-    (tmp_path / "config.json").write_text('{"pair_prior": [0.4, 0.75]}')
-    monkeypatch.setattr(demo, "fold_and_score", score)
-    monkeypatch.setattr(demo, "mfe_structure", lambda sequence, id: known[id])
+    asked, known = [], demo.known_structures()
+    monkeypatch.setattr(demo, "predict", lambda model, output, *prior: asked.append(prior) or known)
+    monkeypatch.setattr(demo, "mfe_structure", lambda sequence, id: Structure(id, sequence, []))
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: installed or None)
+    (tmp_path / "config.json").write_text('{"pair_prior": [0.4, 0.75]}')
     demo.fold(str(tmp_path), tmp_path)
     printed = capsys.readouterr().out
-    assert commands == ([("--with-mfe",), ("--prior", "vienna")] if installed else [()])
+    assert asked == ([(), ("--prior", "vienna")] if installed else [()])
     assert printed.count("\nwith prior  ") == printed.count("\nMFE  ") == 15 * installed
-    assert printed.count("F1 0.50") == 15 * (1 + installed)
-    assert ("MFE         mean F1 0.250" in printed) is installed
+    assert printed.count("F1 1.00") == 15 + 15 * installed
+    assert ("MFE         mean F1 0.000" in printed) is installed
     assert ('pip install "ernie-rna[vienna]"' in printed) is not installed
 
 
-def test_a_checkpoint_is_asked_as_a_language_model(tmp_path, capsys):
-    demo.ask_the_language_model(str(write_golden_folder(_new(tmp_path / "model"))))
+def test_a_checkpoint_is_asked_as_a_language_model(folder, capsys):
+    demo.ask_the_language_model(folder)
     printed = capsys.readouterr().out
     assert printed.index("=== The same changes") < printed.index("=== Fill a mask")
     assert printed.count("%  ") == 4
     assert printed.count("\nmean ") == 1
-
-
-def _new(folder):
-    folder.mkdir()
-    return folder
 
 
 def test_without_mini_it_says_so(monkeypatch, tmp_path, capsys):
@@ -107,25 +90,9 @@ def test_without_mini_it_says_so(monkeypatch, tmp_path, capsys):
 
 
 def test_a_command_that_fails_ends_it(capsys):
-    with pytest.raises(demo.DemoError, match="`ernie-rna fold` did not succeed"):
+    with pytest.raises(ValueError, match="`ernie-rna fold` did not succeed"):
         demo.command("fold", Path("nosuch.fasta"), "-m", "nosuch")
     assert "$ ernie-rna fold nosuch.fasta -m nosuch --force" in capsys.readouterr().out
-
-
-def test_the_stem_is_that_of_a_hairpin():
-    from ernie_rna.structures.formats.by_extension import read_structures
-
-    known = {one.id: one for one in read_structures(data.examples() / "rna.dbn")}
-    rna = known[demo.CHANGED]
-    assert rna.pairs[demo.STEM] == [(26, 51), (27, 50), (28, 49), (29, 48), (30, 47)]
-
-
-def test_nearest_takes_off_what_all_have_in_common():
-    means = {"a": [100.0, 1], "b": [100, 2], "c": [100, -3]}
-    found = demo.nearest({name: np.array(vector) for name, vector in means.items()})
-    assert found["a"][0] == "b"
-    assert found["a"][1] == pytest.approx(1)
-    assert found["c"][1] == pytest.approx(-1)
 
 
 def test_pairs_are_scored_by_one_base_at_a_time(model):
@@ -147,10 +114,8 @@ def test_pairs_are_scored_by_one_base_at_a_time(model):
 
 def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
     """As it is 0.5 each; a broken pair, and what makes up for it, by what is handed to fold."""
-    from ernie_rna.structures import fold as fold_module
-    from ernie_rna.structures.formats.by_extension import read_structures
-
-    (rna,) = (one for one in read_structures(data.examples() / "rna.dbn") if one.id == demo.CHANGED)
+    rna = demo.known_structures()[demo.CHANGED]
+    assert rna.pairs[demo.STEM] == [(26, 51), (27, 50), (28, 49), (29, 48), (30, 47)]
     folded = {}
 
     def fold(sequences, model, matrix, progress):
@@ -165,11 +130,9 @@ def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
     assert folded["26-both"][26] + folded["26-both"][51] == "GC"
 
 
-def test_a_stem_is_folded_with_its_changes(tmp_path):
-    model = write_golden_folder(_new(tmp_path / "model"))
-    pairs = [(i, 40 - i) for i in range(20)]
-    rna = Structure("stem", "GC" * 10 + "A" + "GC" * 10, pairs)
-    rows = demo.fold_changes(str(model), rna)
+def test_a_stem_is_folded_with_its_changes(folder):
+    rna = Structure("stem", "GC" * 10 + "A" + "GC" * 10, [(i, 40 - i) for i in range(20)])
+    rows = demo.fold_changes(folder, rna)
     assert len(rows) == len(rna.pairs[demo.STEM]) == 5
     assert len({row[0] for row in rows}) == 1  # as it is, each time
     assert all(0 <= value <= 1 for row in rows for value in row)

@@ -9,41 +9,32 @@ from scripts import evaluate_embeddings
 from scripts.evaluate_embeddings import Row, choose_families, neighbours, probe
 from tests.golden_folder import write_golden_folder
 
-ROWS = [Row(f"{letter * (20 + i)}", letter, "one") for letter in "ACG" for i in range(4)]
+ROWS = [Row(f"{letter * (20 + i)}", letter) for letter in "ACG" for i in range(4)]
 
 
 def letters_of(sequences):
-    return np.array(
-        [[sequence.count(letter) for letter in "ACGU"] for sequence in sequences], float
-    )
+    return np.array([[one.count(letter) for letter in "ACGU"] for one in sequences], float)
 
 
-def test_neighbours_of_one_kind_are_found():
+def test_neighbours_of_one_kind_are_found_and_the_mean_is_over_families():
     assert neighbours(letters_of, ROWS) == 1.0
-    mixed = [Row(row.sequence, "AB"[i % 2], "one") for i, row in enumerate(ROWS)]
+    mixed = [Row(row.sequence, "AB"[i % 2]) for i, row in enumerate(ROWS)]
     assert neighbours(lambda sequences: np.eye(len(sequences)), mixed) < 1.0
-
-
-def test_the_mean_is_over_families():
-    odd = [*ROWS, Row("AC" * 10, "Z", "one"), Row("GU" * 10, "Z", "one")]
+    odd = [*ROWS, Row("AC" * 10, "Z"), Row("GU" * 10, "Z")]
     assert neighbours(letters_of, odd) == pytest.approx(0.75, abs=0.07)
 
 
 def test_families_of_one_sequence_are_left_out():
-    rows = [*ROWS, Row("UUUU", "lone", "one"), Row("A" * 20, "A", "one"), Row("AA", "A", "two")]
-    chosen = choose_families(rows, "one", 2)
-    assert sorted(row.label for row in chosen) == ["A", "A", "C", "C", "G", "G"]
+    rows = [*ROWS, Row("UUUU", "lone"), Row("A" * 20, "A")]
+    assert [row.label for row in choose_families(rows, 2)] == ["A", "A", "C", "C", "G", "G"]
 
 
 def test_probe_tells_copies_of_training_rows_apart():
     generator = random.Random(0)
-    rows = [
-        Row("".join(generator.choices(letters, k=30)), letters, "train")
-        for letters in ("AAC", "GGU") * 12
-    ]
-    wrong = Row(rows[0].sequence, "GGU", "test")
-    everything, new = probe(letters_of, rows, [*rows[:3], wrong, Row("GU" * 15, "GGU", "test")])
-    assert (everything, new) == (0.8, 1.0)
+    kinds = ("AAC", "GGU") * 12
+    rows = [Row("".join(generator.choices(letters, k=30)), letters) for letters in kinds]
+    wrong = Row(rows[0].sequence, "GGU")
+    assert probe(letters_of, rows, [*rows[:3], wrong, Row("GU" * 15, "GGU")]) == [0.8, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -59,16 +50,17 @@ def test_the_script_prints_a_table(tmp_path, capsys, what, column, title):
     table = tmp_path / "table.tsv"
     table.write_text("\n".join(lines) + "\n")
     model = write_golden_folder(tmp_path / "model")
-    arguments = [what, str(model), str(table), "--train", "validation"]
-    assert evaluate_embeddings.main(arguments) == 0
+    command = [what, str(model), str(table), "--train", "validation"]
+    assert evaluate_embeddings.main(command) == 0
     printed = capsys.readouterr().out
     assert title in printed
-    assert [line.split(" | ")[0] for line in printed.splitlines() if "weights" in line]
+    assert "\n| the same network, random weights | " in printed
     assert printed.count("\n| ") == 4
+    assert evaluate_embeddings.main([*command, "--split", "none", "--test", "none"]) == 1
+    assert "no row is of the split 'none'" in capsys.readouterr().err
 
 
 def test_a_missing_column_is_named(tmp_path, capsys):
-    table = tmp_path / "table.tsv"
-    table.write_text("sequence\tsplit\nACGU\ttest\n")
-    assert evaluate_embeddings.main(["families", "mini", str(table)]) == 1
+    (tmp_path / "table.tsv").write_text("sequence\tsplit\nACGU\ttest\n")
+    assert evaluate_embeddings.main(["families", "mini", str(tmp_path / "table.tsv")]) == 1
     assert "no column family" in capsys.readouterr().err

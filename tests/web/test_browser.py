@@ -121,10 +121,10 @@ class Visitor:
 
     @property
     def focused(self):
-        """Text, label and role of what has the focus."""
+        """Text, label, role and value of what has the focus."""
         return self.driver.execute_script(
-            "const a = document.activeElement;"
-            "return [a.innerText.trim(), a.getAttribute('aria-label'), a.getAttribute('role')]"
+            "const a = document.activeElement; return [a.innerText.trim(), "
+            "a.getAttribute('aria-label'), a.getAttribute('role'), a.value]"
         )
 
     @property
@@ -139,6 +139,10 @@ class Visitor:
     def folded(self):
         box = self.driver.find_element(By.CSS_SELECTOR, ".dot-bracket textarea")
         return box.get_attribute("value")
+
+    @property
+    def prior(self):
+        return self.driver.find_element(By.CSS_SELECTOR, "input[value='ViennaRNA']")
 
     def write(self, text):
         self.box.send_keys(Keys.CONTROL, "a")
@@ -224,6 +228,8 @@ def open_tab(visitor, name, width):
 def test_each_tab(visitor, tab, button, said, files, width):
     visitor.resize(width, 844)
     take(visitor, "All 14 examples", "tRNA-Phe")
+    visitor.prior.click()
+    visitor.wait(lambda: visitor.folded.count(">") == 14)
     open_tab(visitor, tab, width)
     visitor.click(button)
     visitor.wait(lambda: visitor.all("a[download]"))
@@ -285,6 +291,11 @@ def test_keyboard_alone(visitor):
     visitor.wait(lambda: "GCGGAUUU" in visitor.box.get_attribute("value"))
     focus(visitor, "Fold")
     visitor.press(Keys.ENTER)
+    visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
+    visitor.driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
+    focus(visitor, "ViennaRNA")  # Gradio's radio buttons are a stop each.
+    visitor.press(Keys.SPACE)
+    visitor.wait(lambda: visitor.prior.is_selected())
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
     for tab, button, count in (
         ("Pairing maps", "Draw the map", 1),

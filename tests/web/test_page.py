@@ -1,6 +1,7 @@
 """The page as Gradio has it: what it opens with, and errors in our words; no server runs."""
 
 import socket
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,7 @@ def page(monkeypatch, tmp_path):
     picture.write_text("<svg/>")
     result = Result({picture: "20 pairs of <b>"}, [picture], ">a\nACGU\n....")
     pool = SimpleNamespace(run=lambda task, **given: result)
-    models = {"small": Description("a small one", 100, 3, 12)}
+    models = {"small": Description("a small one", 100, 3, 12, True)}
     return Page(Requests(pool, models, LIMITS, tmp_path))
 
 
@@ -37,11 +38,12 @@ def parts(page, kind):
 def test_all_that_computes_shares_one_queue(page):
     config = page.blocks.get_config_file()
     queued = [one for one in config["dependencies"] if one["queue"]]
-    # fold, fold for another drawing, map, substitutions, embeddings; their checks; the upload
-    assert len(queued) == 11
+    # fold, fold for another drawing or prior, map, substitutions, embeddings; their checks; the
+    # upload
+    assert len(queued) == 13
     functions = [one for one in page.blocks.fns.values() if one.concurrency_id == "models"]
     assert {one.concurrency_limit for one in functions} == {2}
-    assert len(functions) == 5
+    assert len(functions) == 6
     assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
 
 
@@ -90,9 +92,9 @@ def test_it_opens_where_the_example_cannot_be_folded(page):
 
 def test_what_is_shown_is_cleared_before_a_question_is_checked(page):
     checks = [one for one in page.blocks.fns.values() if one.types_generator]
-    assert len(checks) == 5
+    assert len(checks) == 6
     for one in checks:
-        steps = one.fn("?", "small", "a", *["as folded", 1][: len(one.inputs) - 3])
+        steps = one.fn("?", "small", "a", *["none", "as folded", 1][: len(one.inputs) - 3])
         *text, files = next(steps)
         assert not any(text)
         assert files.visible is False
@@ -106,17 +108,25 @@ def test_the_prior_is_none_unless_it_is_chosen(page):
     asked = [page._ask_fold(">a\nACGU", "small", "a", value) for _, value in prior.choices]
     assert [one["prior"] for one in asked] == [None, "vienna"]
     functions = [one for one in page.blocks.fns.values() if prior in one.inputs]
-    assert len(functions) == 4  # fold, and for another drawing; their checks
+    assert len(functions) == 8  # fold, for another drawing or prior, and the map; their checks
+
+
+def test_without_weights_for_a_prior_there_is_no_choice(page):
+    models = page.requests.models
+    models["small"] = replace(models["small"], has_prior=False)
+    assert not Page(page.requests).prior.visible
+    with pytest.raises(InputError, match="small has no weights for an energy prior"):
+        page._ask_fold(">a\nACGU", "small", "a", "ViennaRNA")
 
 
 def test_maps_that_can_be_chosen(page):
     def ask(*choice):
-        asked = page._ask_map(">a\nACGU", "small", "a", *choice)
-        return {name: asked.get(name) for name in ("what", "layer", "head")}
+        asked = page._ask_map(">a\nACGU", "small", "a", "ViennaRNA", *choice)
+        return [asked.get(name) for name in ("what", "layer", "head", "prior")]
 
-    assert ask("as folded", 3) == {"what": "map", "layer": None, "head": None}
-    assert ask(0, "all heads") == {"what": "heads", "layer": 0, "head": None}
-    assert ask(2, 7) == {"what": "map", "layer": 2, "head": 7}
+    assert ask("as folded", 3) == ["map", None, None, "vienna"]
+    assert ask(0, "all heads") == ["heads", 0, None, None]
+    assert ask(2, 7) == ["map", 2, 7, None]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from ernie_rna.data import examples
 from ernie_rna.embeddings.formats import read_embeddings, read_metadata
 from ernie_rna.options import ServeOptions
-from ernie_rna.sequences.fasta import FastaRecord
+from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.structures.fold import FoldTask, fold
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.web import tasks
@@ -56,15 +56,22 @@ def test_folds_all_once_and_draws_the_one_that_is_chosen(ask, monkeypatch):
     assert all("two, 12 nt" in path.read_text() for path in result.captions)
 
 
-def test_a_prior_is_that_of_the_command(ask, saved):
-    with pytest.raises(ValueError, match=r"pair_prior in config.json: scripts/calibrate_pairs.py"):
+def test_a_prior_is_that_of_the_command(ask, requests, saved):
+    with pytest.raises(InputError, match="small has no weights for an energy prior"):
         ask("fold", prior="vienna")
     plain = np.load(ask("fold").files[2])["one"]
     model = tasks._load((("small", str(saved)),), conftest.OPTIONS)["small"].model
     model.config.pair_prior = [0.4, 0.75]
-    found = np.load(ask("fold", prior="vienna").files[2])["one"]
-    (folded,) = fold({"one": RECORD.sequence}, model, prior="vienna", matrix="probabilities")
-    np.testing.assert_allclose(found, folded.matrix, atol=1e-6)
+    requests.models["small"] = describe((("small", str(saved)),), conftest.OPTIONS)["small"]
+    result = ask("fold", prior="vienna")
+    found = np.load(result.files[2])["one"]
+    assert all(
+        "secondary-structure head, and ViennaRNA" in one.read_text() for one in result.captions
+    )
+    drawn = np.load(ask("map", id="one", prior="vienna").files[0])["one"]
+    for matrix, values in (("probabilities", found), ("scores", drawn)):
+        (folded,) = fold({"one": RECORD.sequence}, model, prior="vienna", matrix=matrix)
+        np.testing.assert_allclose(values, folded.matrix, atol=1e-5)
     assert abs(found - plain).max() > 0.01
 
 
