@@ -20,6 +20,7 @@ from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, warn_onc
 
 _TAB, _BLANK = "\t", " "
 _SHOWN = 20  # names in a message
+_LOOK = 1 << 16  # letters of a line that tell what separates its cells
 # By which a table tells Excel what separates its cells.
 _DIRECTIVE = re.compile(r'"?sep=(.)"?$', re.IGNORECASE)
 _WITH_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
@@ -81,7 +82,7 @@ def find_form(path: FilePath) -> Form:
     first, second = [*islice(filter(None, lines), 2), "", ""][:2]
 
     def columns(separator: str, line: str = first) -> int:
-        return len(next(_reader([line], separator), []))
+        return len(next(_reader([line[:_LOOK]], separator), []))
 
     directive = _DIRECTIVE.match(first)
     separator = max(",;|", key=columns)
