@@ -88,7 +88,7 @@ def _suffix(path: Path) -> str:
 def existing_files(output: Path) -> list[Path]:
     """The files that make up an output that is there: one, or index and shards."""
     index = _index_path(output)
-    found = [path for path in (output, index) if path.exists()]
+    found = [path for path in (output, index) if path.is_file()]
     if output.suffix.lower() == SAFETENSORS and index.exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             names = [shard["file"] for shard in json.loads(index.read_bytes())["shards"]]

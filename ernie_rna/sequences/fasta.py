@@ -347,6 +347,11 @@ def split_header(text: str) -> tuple[str, str]:
 # Lines of text
 
 
+def is_stream(path: FilePath) -> bool:
+    """Whether a path can be read only once: standard input, or a pipe as <(zcat rna.fa.gz) is."""
+    return path == STANDARD_INPUT or Path(path).is_fifo() or Path(path).is_char_device()
+
+
 def uncompressed(path: FilePath) -> Path:
     """The name that a file has without its compression."""
     path = Path(path)

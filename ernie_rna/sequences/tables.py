@@ -16,7 +16,7 @@ from itertools import islice
 from os import fspath
 from typing import Any, NamedTuple
 
-from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, warn_once
+from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines, warn_once
 
 _TAB, _BLANK = "\t", " "
 _SHOWN = 20  # names in a message
@@ -77,7 +77,12 @@ def find_form(path: FilePath) -> Form:
     is one outside of quotation marks in its header; else by the comma, semicolon or bar that makes
     most columns; else by blanks, if the row after the header has as many. Semicolons are warned of:
     if a cell between them is a number with a comma, commas are the decimal points of the table.
+
+    Raises:
+        InputError: it is a pipe, which can be read only once; or as `read_rows`.
     """
+    if is_stream(path):
+        raise InputError(f"{fspath(path)}: a pipe is read once, a table twice: write it to a file")
     lines = (line.strip() for _, line in read_lines(path, fspath(path)))
     first, second = [*islice(filter(None, lines), 2), "", ""][:2]
 

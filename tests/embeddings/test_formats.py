@@ -219,6 +219,12 @@ def test_refuses_outputs(tmp_path, name):
     check_format(str(tmp_path / "OUT.NPZ"))
 
 
+def test_a_folder_is_no_output(tmp_path):
+    (tmp_path / "out.npz").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*out.npz: it is not a file"):
+        embed(["ACGU"], "mini", tmp_path / "out.npz", force=True)
+
+
 @pytest.mark.parametrize(
     ("name", "module", "extra"),
     [("o.h5", "h5py", "hdf5"), ("o.parquet", "pyarrow.parquet", "parquet")],

@@ -4,6 +4,7 @@ import bz2
 import doctest
 import gzip
 import lzma
+import os
 
 import pytest
 
@@ -128,6 +129,13 @@ def test_the_first_line_says_what_separates(tmp_path, header, separator):
 def test_what_is_refused(read, content, message):
     with pytest.raises(InputError, match=message):
         read(content, ["id"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are those of Unix")
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "in.csv")
+    with pytest.raises(InputError, match=r"in.csv: a pipe is read once, .* to a file"):
+        next(read_rows(tmp_path / "in.csv"))
 
 
 def test_rows_come_one_by_one(tmp_path):
