@@ -268,9 +268,9 @@ def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, floa
             continue
         position, *cells = text.split()
         bases = [cell for cell in cells if len(cell) == 1 and cell.isalpha()]
-        value = next((cell for cell in cells if cell not in bases), "")
+        number = next((cell for cell in cells if cell not in bases), "")
         base = bases[0] if bases else "N"
-        yield line, id, position, base, _reactivity(path, line, value, "," in value)
+        yield line, id, position, base, _reactivity(path, line, number, "," in number)
 
 
 def _profile(own: Mapping[int, tuple[str, float]]) -> Profile:
