@@ -210,7 +210,7 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
         path: a .tsv or .csv with the columns id, position (from 1) and reactivity; or a .shape,
             .react or .map file as RNAstructure, ShapeMapper and ViennaRNA write them, whose lines
             begin with position and reactivity, or position, base and reactivity, of the RNA that
-            the file is called after, or, as patteRNA writes them, a line >id and then the
+            the file is called after, or, as patteRNA writes them, a line >id and one with the
             reactivities of all bases, for each RNA; or a .rdat file of the RNA Mapping Database,
             see `read_rdat`; or a folder of files of the last kinds.
 
@@ -256,14 +256,13 @@ def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, floa
             value = _reactivity(path, line, row["reactivity"], form.comma)
             yield line, split_header(row["id"])[0], row["position"], "N", value
         return
-    id, several, place = named_after(path), False, 0
-    for line, text in numbered_lines(path):
+    id = named_after(path)
+    lines = numbered_lines(path)
+    for line, text in lines:
         if text.startswith(">"):
-            id, several, place = split_header(text[1:])[0], True, 0
-            continue
-        if several:
-            for cell in text.split():
-                place += 1
+            id, _ = split_header(text[1:])
+            line, text = next(lines, (line, ""))
+            for place, cell in enumerate(text.split(), 1):
                 yield line, id, str(place), "N", _reactivity(path, line, cell, "," in cell)
             continue
         position, *cells = text.split()

@@ -72,12 +72,16 @@ class TestFiles:
             probing.of(Structure("one", "GACGC", []))
 
     def test_several_rnas_in_a_file(self, tmp_path):
-        text = "> a first\nnan 0.25 -999\n0,5\n>b\n1\n"
+        text = "> a first\nnan 0.25 -999 0,5\n>b\n1\n"
         found = read_reactivities(write(tmp_path / "set.shape", text))
         np.testing.assert_array_equal(found["a"].values, [np.nan, 0.25, -999, 0.5])
         assert found["b"].values.tolist() == [1]
-        with pytest.raises(InputError, match="line 2: 'low' is not a number"):
-            read_reactivities(write(tmp_path / "set.shape", ">a\nlow\n"))
+        for text, message in (
+            (">a\nlow\n", "line 2: 'low' is not a number"),
+            (">a\n1 0.5\n2 0.5\n", "line 3: position 2 of a is there already"),
+        ):
+            with pytest.raises(InputError, match=message):
+                read_reactivities(write(tmp_path / "set.shape", text))
 
     def test_two_files_of_an_id(self, tmp_path):
         for name in ("a.map", "a.shape"):
