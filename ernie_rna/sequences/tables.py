@@ -22,7 +22,7 @@ _TAB, _BLANK = "\t", " "
 _SHOWN = 20  # names in a message
 _LOOK = 1 << 16  # letters of a line that tell what separates its cells
 # By which a table tells Excel what separates its cells.
-_DIRECTIVE = re.compile(r'"?sep=(.)"?$', re.IGNORECASE)
+_DIRECTIVE = re.compile(r'"?sep=([^\w"])"?$', re.IGNORECASE)
 _WITH_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
@@ -83,8 +83,8 @@ def find_form(path: FilePath) -> Form:
     """
     if is_stream(path):
         raise InputError(f"{fspath(path)}: a pipe is read once, a table twice: write it to a file")
-    lines = (line.strip() for _, line in read_lines(path, fspath(path)))
-    first, second = [*islice(filter(None, lines), 2), "", ""][:2]
+    lines = (line.strip(_BLANK) for _, line in read_lines(path, fspath(path)))
+    first, second = [*islice(filter(str.strip, lines), 2), "", ""][:2]
 
     def columns(separator: str, line: str = first) -> int:
         return len(next(_reader([line[:_LOOK]], separator), []))
