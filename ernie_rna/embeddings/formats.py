@@ -35,7 +35,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,6 +47,7 @@ from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
 from ernie_rna.run.store import CHECKSUM, METADATA, Part, save_arrays
 from ernie_rna.sequences.fasta import FilePath, InputError
+from ernie_rna.sequences.tables import Form, read_rows
 
 SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
 HDF5 = (".h5", ".hdf5")
@@ -87,7 +88,7 @@ def _suffix(path: Path) -> str:
 def existing_files(output: Path) -> list[Path]:
     """The files that make up an output that is there: one, or index and shards."""
     index = _index_path(output)
-    found = [path for path in (output, index) if path.exists()]
+    found = [path for path in (output, index) if path.is_file()]
     if output.suffix.lower() == SAFETENSORS and index.exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             names = [shard["file"] for shard in json.loads(index.read_bytes())["shards"]]
@@ -474,21 +475,20 @@ def _open_parquet(path: Path) -> _Opened:
 
 @contextlib.contextmanager
 def _open_table(path: Path) -> _Opened:
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter=TABLES[_suffix(path)])
-        header = next(rows)
-        names = list(dict.fromkeys(re.sub("_[0-9]+$", "", name) for name in header[2:]))
-        if header[:2] != ["id", "length"] or not names:
-            raise ValueError(f"its columns are {', '.join(header[:4])}")
+    rows = (row for _, row in read_rows(path, ("id", "length"), Form(TABLES[_suffix(path)])))
+    first = next(rows, {})
+    names = list(dict.fromkeys(re.sub("_[0-9]+$", "", name) for name in [*first][2:]))
+    if not names:
+        raise ValueError("it has no vectors")
 
-        def blocks() -> Iterator[_Block]:
-            while some := list(islice(rows, _at_once(names))):
-                values = np.array([row[2:] for row in some], np.float32)
-                vectors = np.split(values.reshape(-1, len(header) - 2), len(names), axis=1)
-                lengths = [int(row[1]) for row in some]
-                yield [row[0] for row in some], lengths, dict(zip(names, vectors, strict=True))
+    def blocks() -> Iterator[_Block]:
+        remaining = chain([first], rows)
+        while some := list(islice(remaining, _at_once(names))):
+            ids, lengths, *values = zip(*(row.values() for row in some), strict=True)
+            vectors = np.split(np.array(values, np.float32).T, len(names), axis=1)
+            yield list(ids), [*map(int, lengths)], dict(zip(names, vectors, strict=True))
 
-        yield {"columns": names}, blocks
+    yield {"columns": names}, blocks
 
 
 def _vectors(column: Any, per_token: bool) -> np.ndarray:

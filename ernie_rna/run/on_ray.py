@@ -11,7 +11,6 @@ must see the paths.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,7 +22,7 @@ from ernie_rna.run.outputs import OutputError, replacing
 from ernie_rna.run.provenance import versions
 from ernie_rna.run.runner import RunSummary
 from ernie_rna.run.store import differences, partial_folder
-from ernie_rna.sequences.fasta import FilePath
+from ernie_rna.sequences.fasta import FilePath, uncompressed
 
 
 def on_ray(
@@ -63,8 +62,7 @@ def on_ray(
     given = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     paths = [Path(path).absolute() for path in given]
     folder = Path(output).absolute()
-    names = [re.sub(r"\.(gz|bz2|xz)$", "", path.name) for path in paths]
-    outputs = [folder / f"{Path(name).stem}{format}" for name in names]
+    outputs = [folder / f"{uncompressed(path).stem}{format}" for path in paths]
     twice = next((path for path in outputs if outputs.count(path) > 1), None)
     if twice is not None:
         raise OutputError(f"two inputs would be written to {twice}: give them other names")

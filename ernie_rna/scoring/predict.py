@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,13 @@ from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_fil
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, check_records
+from ernie_rna.sequences.fasta import (
+    FastaRecord,
+    FilePath,
+    InputError,
+    check_records,
+    uncompressed,
+)
 from ernie_rna.sequences.sources import Sequences, Source, Survey
 from ernie_rna.sequences.tables import format_row
 from ernie_rna.training.rows import Rows, read_file
@@ -34,7 +39,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _TASKS = [name for name, task in TASKS.items() if task.of_sequences or task.of_bases]
-_TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 _OTHERS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
 
 
@@ -97,7 +101,8 @@ def predict(
         And as `embed.embed`.
     """
     table = None
-    if isinstance(sequences, (str, PathLike)) and _TABLE.search(fspath(sequences)):
+    is_path = isinstance(sequences, (str, PathLike))
+    if is_path and uncompressed(sequences).suffix.lower() in (".csv", ".tsv"):
         table = read_file(
             fspath(sequences), options.sequence_column, options.unknown, options.degap
         )

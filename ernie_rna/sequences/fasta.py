@@ -10,8 +10,9 @@ The only parser of FASTA in this package. What `read_fasta` lets through is fit 
   signs pass (the tokenizer reads them as `<unk>`), but never blanks, `<` and `>`. `degap=True`
   takes the gaps of an alignment out, and reads Stockholm and Clustal as well.
 - Structures below a sequence, as RNAfold writes them, are passed over, with a warning.
-- The text is UTF-8, whatever the locale, without control characters. Line ends may be those of
-  Unix, Windows or old Macs, lines may have any length, and lines that begin with `#` are comments.
+- The text is UTF-8, or UTF-16 with a byte order mark, whatever the locale, without control
+  characters. Line ends may be those of Unix, Windows or old Macs, lines may have any length, and
+  lines that begin with `#` are comments.
   gzip, bzip2 and xz are read to their last stream; anything behind that is an error. Files of other
   kinds are named, with what makes FASTA of them.
 """
@@ -19,6 +20,7 @@ The only parser of FASTA in this package. What `read_fasta` lets through is fit 
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import gzip
 import io
@@ -31,6 +33,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike, fspath
+from pathlib import Path
 from string import ascii_lowercase
 from typing import IO, Any
 
@@ -40,6 +43,8 @@ STANDARD_INPUT = "-"
 # The nucleotide letters of the tokenizer's vocabulary, and T; here, since that imports torch.
 LETTERS = "GAUCNYRSKWMDHVBXIT"
 GAPS = "-._~"
+# The extensions of compressed files, which are known by how they begin; see `uncompressed`.
+_COMPRESSED = (".gz", ".bz2", ".xz")
 # The ends of messages about a letter and a gap, for those who have the options.
 UNKNOWN_HINT = "; --unknown unk has it read as <unk>"
 DEGAP_HINT = "; --degap does it"
@@ -74,6 +79,8 @@ _FOREIGN_BYTES = {
     rb".{257}ustar": "a tar archive: unpack it: tar -xf FILE",
     rb"\x28\xb5\x2f\xfd": "a file compressed by zstd: unpack it: zstd -d FILE",
     rb"7z\xbc\xaf|Rar!": "an archive: unpack it",
+    rb"\x1f\x9d|\x5d\0\0": "a file compressed by compress (.Z) or lzma: unpack it",
+    rb"\x1f\x8b|BZh[1-9]|\xfd7zXZ\0": "a file that was compressed twice: unpack it",
     rb"%PDF": f"a PDF: copy the sequences into a text file, {_WRITE}",
     rb"BAM\x01": "a file of aligned reads (BAM): samtools fasta FILE > rna.fasta",
     rb"PAR1": "a Parquet file: let its name end in .parquet",
@@ -197,14 +204,14 @@ def check_records(
     if not number:
         raise InputError(f"{name}: no sequences in it")
     if with_gaps:
-        _warn_once(
+        warn_once(
             f"{name}: gaps in {with_gaps} of {number} sequences are read as <unk>: positions count "
             "them, as in the input"
         )
 
 
 @cache
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
     """Warn; not again in the second pass over the input."""
     warnings.warn(text, stacklevel=2)
 
@@ -231,9 +238,9 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
         return f"{what}, but a blank: a sequence is letters only"
     if character.isdigit() or character in "<>":
         return f"{what}: a sequence is letters only"
-    if len(foreign) >= _PROTEIN_SHARE * len(letters):
-        share = 100 * len(foreign) / len(letters)
-        return f"it looks like a protein: {share:.0f} % is not nucleotide codes; {what}"
+    share = sum(map(str.isalpha, foreign.decode())) / len(letters)
+    if share >= _PROTEIN_SHARE:
+        return f"it looks like a protein: {100 * share:.0f} % is not nucleotide codes; {what}"
     return f"{what}{UNKNOWN_HINT}"
 
 
@@ -273,14 +280,14 @@ def parse_fasta(
     if header is not None:
         yield _record(header, lines, below)
     if below:
-        _warn_once(
+        warn_once(
             f"{name}: structures below {len(below)} of the sequences are ignored, first below "
             f"{below[0]}"
         )
 
 
 def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
-    plain = re.sub(r"\.(gz|bz2|xz)$", "", name)
+    plain = str(uncompressed(name))
     for begins, kind in kinds.items():
         if re.match(begins, start, re.DOTALL):
             what, _, way_out = kind.partition(": ")
@@ -342,6 +349,17 @@ def split_header(text: str) -> tuple[str, str]:
 # Lines of text
 
 
+def is_stream(path: FilePath) -> bool:
+    """Whether a path can be read only once: standard input, or a pipe as <(zcat rna.fa.gz) is."""
+    return path == STANDARD_INPUT or Path(path).is_fifo() or Path(path).is_char_device()
+
+
+def uncompressed(path: FilePath) -> Path:
+    """The name that a file has without its compression."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
+
+
 def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str]]:
     """The lines of a text, without their ends, and their numbers from 1.
 
@@ -350,7 +368,7 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
         name: what to call it in messages.
 
     Raises:
-        InputError: a line is not UTF-8 or has a control character, or a compressed file is damaged.
+        InputError: a line is not text or has a control character, or a compressed file is damaged.
         OSError: the file cannot be opened.
     """
     with contextlib.ExitStack() as stack:
@@ -366,19 +384,22 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
         text = io.TextIOWrapper(file, encoding="utf-8-sig")
         number = 0
         try:
-            _refuse_foreign(_FOREIGN_BYTES, file.peek(_BLOCK), name)
+            start = file.peek(_BLOCK)
+            _refuse_foreign(_FOREIGN_BYTES, start, name)
+            if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                text.reconfigure(encoding="utf-16")
             for number, line in enumerate(text, 1):
                 control = _CONTROL.search(line)
                 if control is not None:
                     code = ord(control[0])
                     hint = "" if code else "; is it UTF-16 or binary?"
                     raise InputError.at(name, number, f"control character {code:#04x}{hint}")
-                yield number, line.rstrip("\n")
+                yield number, line.rstrip("\n").lstrip("\ufeff")  # of files that were joined
         except UnicodeDecodeError as error:
             # All lines before those that are being decoded have been read.
             before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             line_number = number + 1 + before.count(b"\n")
-            problem = "text that is not UTF-8: save it as UTF-8 (Excel calls it CSV UTF-8)"
+            problem = "text that is not UTF-8: save the file as UTF-8 (Excel calls it CSV UTF-8)"
             raise InputError.at(name, line_number, problem) from error
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{name}: damaged or cut off: {error}") from error

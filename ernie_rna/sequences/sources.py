@@ -20,11 +20,11 @@ from typing import Any
 from ernie_rna.extras import import_extra
 from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import (
-    STANDARD_INPUT,
     FastaRecord,
     FilePath,
     InputError,
     check_records,
+    is_stream,
     parse_fasta,
     read_fasta,
     write_fasta,
@@ -103,9 +103,7 @@ def as_source(
         if not is_typed and path.lower().endswith(".parquet"):
             return Source(lambda: check_records(_read_parquet(path), path, *how))
         if not is_typed:
-            is_stream = Path(path).is_fifo() or Path(path).is_char_device()  # <(zcat rna.fa.gz)
-            is_stream = is_stream or path == STANDARD_INPUT
-            return Source(lambda: read_fasta(path, *how), once=is_stream)
+            return Source(lambda: read_fasta(path, *how), once=is_stream(path))
         items = [(UNNAMED, path)]
     elif isinstance(sequences, Mapping):
         items = sequences.items()

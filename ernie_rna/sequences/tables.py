@@ -1,40 +1,52 @@
 """Reads tables: CSV and TSV as programs and spreadsheets write them, a dictionary for each row.
 
-The only reader of tables in this package. The first line names the columns. They are separated by
-tabs, commas or semicolons, whichever the first line has, and cells may be quoted as in CSV. Text
-is UTF-8, with a byte order mark or without; gzip, bzip2 and xz are read as they are. Blanks around
-cells, and rows of which all cells are empty, are left out.
+The only reader of tables in this package. The first line names the columns, see `find_form` for
+what may separate them; cells may be quoted as in CSV. Text is UTF-8 or UTF-16, compressed or not,
+see `fasta.read_lines`. Blanks around cells, and rows of which all cells are empty, are left out.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import warnings
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from os import fspath
+from typing import Any, NamedTuple
 
-from ernie_rna.sequences.fasta import FilePath, InputError, read_lines
+from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines, warn_once
 
-_TAB = "\t"
+_TAB, _BLANK = "\t", " "
 _SHOWN = 20  # names in a message
+_LOOK = 1 << 16  # letters of a line that tell what separates its cells
+# By which a table tells Excel what separates its cells.
+_DIRECTIVE = re.compile(r'"?sep=([^\w"])"?$', re.IGNORECASE)
+_WITH_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
+
+
+class Form(NamedTuple):
+    """How a table is written: what separates its cells, and whether decimal points are commas."""
+
+    separator: str
+    comma: bool = False
 
 
 def read_rows(
-    path: FilePath, required: Sequence[str] = (), separator: str | None = None
+    path: FilePath, required: Sequence[str] = (), form: Form | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a table, in order.
 
     Args:
         path: a file, compressed or not.
         required: columns that it must have.
-        separator: between cells; None takes what `find_separator` finds, and warns of semicolons,
-            with which `parse_decimal` takes a comma for a decimal point.
+        form: None takes what `find_form` finds.
 
     Yields:
         The number of the row's first line, the header being line 1, and its cells by column;
-        those of columns without a name are left out.
+        those of columns without a name are left out. So are, with a warning, the names of rows
+        that R writes before them, where the first row has one cell more than the header.
 
     Raises:
         InputError: there is no header, or a name or a required column is missing or there twice;
@@ -42,55 +54,77 @@ def read_rows(
             `fasta.read_lines` refuses the text.
         OSError: the file cannot be opened.
     """
-    if separator is None:
-        separator = find_separator(path)
-        if separator == ";":
-            warnings.warn(
-                f"{fspath(path)}: semicolons separate its columns, so a comma in a number is read "
-                "as a decimal point",
-                stacklevel=2,
-            )
-    rows = _parse(path, separator)
+    rows = _parse(path, (form or find_form(path)).separator)
     line, names = next(rows, (1, []))
     _check_header(path, line, names, required)
-    for line, cells in rows:
+    for place, (line, cells) in enumerate(rows):
+        # An empty last cell is what a separator too many leaves.
+        if place == 0 and len(cells) == len(names) + 1 and cells[-1]:
+            names = ["", *names]
+            warn_once(
+                f"{fspath(path)}: its rows have one cell more than its header, as where R writes "
+                "the names of rows: the first cell of each row is ignored"
+            )
         if len(cells) != len(names):
             raise InputError.at(path, line, f"{len(cells)} cells, and the header has {len(names)}")
         yield line, {name: cell for name, cell in zip(names, cells, strict=True) if name}
 
 
-def find_separator(path: FilePath) -> str:
-    r"""What separates the cells of a table: a tab, a comma or a semicolon, by its first line.
+def find_form(path: FilePath) -> Form:
+    """How a table is written.
 
-    That is a tab where there is one outside of quotation marks, else what makes more columns.
+    Its cells are separated by what a first line such as ``sep=;`` says; else by tabs where there
+    is one outside of quotation marks in its header; else by the comma, semicolon or bar that makes
+    most columns; else by blanks, if the row after the header has as many. Semicolons are warned of:
+    if a cell between them is a number with a comma, commas are the decimal points of the table.
+
+    Raises:
+        InputError: it is a pipe, which can be read only once; or as `read_rows`.
     """
-    first = next((line for _, line in read_lines(path, fspath(path)) if line.strip()), "")
+    if is_stream(path):
+        raise InputError(f"{fspath(path)}: a pipe is read once, a table twice: write it to a file")
+    lines = (line.strip(_BLANK) for _, line in read_lines(path, fspath(path)))
+    first, second = [*islice(filter(str.strip, lines), 2), "", ""][:2]
 
-    def columns(separator: str) -> int:
-        return len(next(csv.reader([first], delimiter=separator)))
+    def columns(separator: str, line: str = first) -> int:
+        return len(next(_reader([line[:_LOOK]], separator), []))
 
-    return _TAB if columns(_TAB) > 1 else max(",;", key=columns)
+    directive = _DIRECTIVE.match(first)
+    separator = max(",;|", key=columns)
+    if directive:
+        separator = directive[1]
+    elif columns(_TAB) > 1:
+        separator = _TAB
+    elif columns(separator) == 1 and 1 < columns(_BLANK) <= columns(_BLANK, second):
+        separator = _BLANK
+    if separator != ";":
+        return Form(separator)
+    words = (word for _, row in _parse(path, ";") for cell in row for word in cell.split())
+    comma = any(map(_WITH_COMMA.fullmatch, words))
+    what = ", and a comma in a number is read as a decimal point" if comma else ""
+    warn_once(f"{fspath(path)}: semicolons separate its columns{what}")
+    return Form(separator, comma)
 
 
 def parse_decimal(text: str, comma: bool = False) -> float:
     """A number as a table has it.
 
     Args:
-        comma: whether a comma may be the decimal point, as where semicolons separate the cells.
+        comma: whether a comma is the decimal point; a point may then be of thousands.
 
     Raises:
         ValueError: it is no number.
 
-    >>> parse_decimal("4,29", comma=True), parse_decimal("4.29", comma=True)
+    >>> parse_decimal("4,29", comma=True), parse_decimal("4.29")
     (4.29, 4.29)
     """
-    plain = text.replace(",", ".") if comma and "." not in text else text
     try:
-        if "_" in plain:  # Python's own form of 1_000
+        if "_" in text or (comma and "." in text):  # Python's own form of 1_000; 1.000,5
             raise ValueError
-        return float(plain)
+        return float(text.replace(",", ".") if comma else text)
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is not a number") from None
+        what = "a number with a decimal comma, as others here are" if comma else "a number"
+        raise ValueError(f"{text[:40]!r} is not {what}") from None
 
 
 def format_row(*cells: object) -> str:
@@ -104,10 +138,20 @@ def format_row(*cells: object) -> str:
     return text.getvalue()
 
 
+def _reader(lines: Iterable[str], separator: str, strict: bool = False) -> Any:
+    """Of several blanks between cells each but one is left out."""
+    return csv.reader(
+        lines, delimiter=separator, strict=strict, skipinitialspace=separator == _BLANK
+    )
+
+
 def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that have a cell with something in it, each with the number of its first line."""
-    lines = (f"{line}\n" for _, line in read_lines(path, fspath(path)))
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    lines = (
+        "\n" if number == 1 and _DIRECTIVE.match(line) else f"{line.strip(_BLANK)}\n"
+        for number, line in read_lines(path, fspath(path))
+    )
+    reader = _reader(lines, separator, strict=True)
     while True:
         line = reader.line_num + 1
         try:

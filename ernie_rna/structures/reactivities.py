@@ -32,9 +32,16 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ernie_rna.options import ProbingOptions
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header, to_rna
-from ernie_rna.sequences.tables import find_separator, parse_decimal, read_rows
-from ernie_rna.structures.formats.by_extension import TABLES, files_in, numbered_lines, uncompressed
+from ernie_rna.sequences.fasta import (
+    FastaRecord,
+    FilePath,
+    InputError,
+    split_header,
+    to_rna,
+    uncompressed,
+)
+from ernie_rna.sequences.tables import find_form, parse_decimal, read_rows
+from ernie_rna.structures.formats.by_extension import TABLES, files_in, named_after, numbered_lines
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
 # The bases that a reagent tells of.
@@ -203,8 +210,9 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
         path: a .tsv or .csv with the columns id, position (from 1) and reactivity; or a .shape,
             .react or .map file as RNAstructure, ShapeMapper and ViennaRNA write them, whose lines
             begin with position and reactivity, or position, base and reactivity, of the RNA that
-            the file is called after; or a .rdat file of the RNA Mapping Database, see `read_rdat`;
-            or a folder of files of the last kinds.
+            the file is called after, or, as patteRNA writes them, a line >id and one with the
+            reactivities of all bases, for each RNA; or a .rdat file of the RNA Mapping Database,
+            see `read_rdat`; or a folder of files of the last kinds.
 
     Raises:
         ValueError: the extension is none of these, or the folder has no such file, or two of the
@@ -243,16 +251,25 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
 def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, float]]:
     """Line, id, position, base ("N" where none is named) and reactivity."""
     if is_table:
-        comma = find_separator(path) == ";"
-        for line, row in read_rows(path, ("id", "position", "reactivity")):
-            value = _reactivity(path, line, row["reactivity"], comma)
+        form = find_form(path)
+        for line, row in read_rows(path, ("id", "position", "reactivity"), form):
+            value = _reactivity(path, line, row["reactivity"], form.comma)
             yield line, split_header(row["id"])[0], row["position"], "N", value
         return
-    for line, text in numbered_lines(path):
+    id = named_after(path)
+    lines = numbered_lines(path)
+    for line, text in lines:
+        if text.startswith(">"):
+            id, _ = split_header(text[1:])
+            line, text = next(lines, (line, ""))
+            for place, cell in enumerate(text.split(), 1):
+                yield line, id, str(place), "N", _reactivity(path, line, cell, "," in cell)
+            continue
         position, *cells = text.split()
-        base = cells.pop(0) if cells and len(cells[0]) == 1 and cells[0].isalpha() else "N"
-        value = _reactivity(path, line, cells[0] if cells else "")
-        yield line, uncompressed(path).stem, position, base, value
+        bases = [cell for cell in cells if len(cell) == 1 and cell.isalpha()]
+        number = next((cell for cell in cells if cell not in bases), "")
+        base = bases[0] if bases else "N"
+        yield line, id, position, base, _reactivity(path, line, number, "," in number)
 
 
 def _profile(own: Mapping[int, tuple[str, float]]) -> Profile:
@@ -296,7 +313,7 @@ def read_rdat(path: FilePath) -> dict[str, np.ndarray]:
         if base in bases:
             raise InputError.at(path, line, f"{place} is in SEQPOS twice")
         bases[base] = None
-    stem, most = uncompressed(path).stem, max(bases) + 1
+    stem, most = named_after(path), max(bases) + 1
     found = {}
     for number, (line, cells) in sorted(rows.items()):
         length = len(sequences.get(number, sequence))

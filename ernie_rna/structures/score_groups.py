@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ernie_rna.sequences.fasta import FilePath, split_header
-from ernie_rna.sequences.tables import find_separator, read_rows
+from ernie_rna.sequences.fasta import FilePath, split_header, uncompressed
+from ernie_rna.sequences.tables import read_rows
 from ernie_rna.structures.evaluation import Evaluation, PairScore, mean_score
-from ernie_rna.structures.formats.by_extension import TABLES, uncompressed
+from ernie_rna.structures.formats.by_extension import TABLES
 from ernie_rna.structures.formats.structure import Structure
 
 # The last length of each group but the last one.
@@ -98,7 +98,7 @@ def read_labels(path: FilePath, column: str) -> dict[str, str] | None:
     """
     if uncompressed(path).suffix.lower() not in TABLES:
         return None
-    rows = [row for _, row in read_rows(path, ["id"], find_separator(path))]
+    rows = [row for _, row in read_rows(path, ["id"])]
     if not all(column in row for row in rows):
         return None
     return {split_header(row["id"])[0]: row[column] for row in rows}

@@ -10,15 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records, read_fasta, to_rna
-from ernie_rna.sequences.tables import find_separator, read_rows
+from ernie_rna.sequences.fasta import (
+    FastaRecord,
+    InputError,
+    check_records,
+    read_fasta,
+    to_rna,
+    uncompressed,
+)
+from ernie_rna.sequences.tables import find_form, read_rows
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.training.labels import some
 from ernie_rna.training.options import FinetuneOptions
 
 _FASTA = (".fa", ".fasta", ".fna", ".ffn")
 _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
-_COMPRESSED = (".gz", ".bz2", ".xz")
 _LETTERS, _LEAST_SEQUENCE = frozenset("ACGTUN"), 10  # of what is no name of a column
 
 Label = TypeVar("Label")
@@ -153,8 +159,7 @@ def read_file(
         StructureFormatError: a file of structures cannot be understood.
     """
     path = Path(path)
-    suffixes = [suffix for suffix in map(str.lower, path.suffixes) if suffix not in _COMPRESSED]
-    suffix = suffixes[-1] if suffixes else ""
+    suffix = uncompressed(path).suffix.lower()
     fasta, comma = suffix in _FASTA, False
     if path.is_dir() or suffix in _STRUCTURES:
         known = read_structures(path)
@@ -167,8 +172,8 @@ def read_file(
         records = read_fasta(path, unknown, degap, keep_letters)
         table = [*enumerate(({sequence_column: record.sequence} for record in records), 1)]
     else:
-        comma = find_separator(path) == ";"
-        table = [*read_rows(path)]
+        form = find_form(path)
+        comma, table = form.comma, [*read_rows(path, (), form)]
         if not table:
             raise InputError(f"{path}: no row after the header")
     lines, cells = zip(*table, strict=True)

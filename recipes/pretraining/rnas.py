@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records, read_fasta
+from ernie_rna.sequences.fasta import (
+    FastaRecord,
+    InputError,
+    check_records,
+    read_fasta,
+    uncompressed,
+)
 from ernie_rna.sequences.tables import read_rows
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
 
@@ -43,8 +48,7 @@ Read = Callable[[], Iterator[Rna]]  # begins to read
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table and not FASTA."""
-    stem = re.sub(r"\.(gz|bz2|xz)$", "", path.name.lower())
-    return stem.endswith((".tsv", ".csv", ".parquet"))
+    return uncompressed(path).suffix.lower() in (".tsv", ".csv", ".parquet")
 
 
 def table_rows(path: Path, columns: Collection[str]) -> Iterator[Mapping[str, str]]:

@@ -105,11 +105,18 @@ def test_tables(make_parts, tmp_path, name, separator, dtype):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "id,length\n", "a,b,c\n", "id,length,mean_layer0_0\nx,1\n"]
+    ("content", "message"),
+    [
+        ("", "it is empty"),
+        ("a,b,c\n", "line 1: no column id, length; it has a, b, c"),
+        ("id,length,mean_layer0_0\nx,1\n", "line 2: 2 cells"),
+        ("id,length\nx,1\n", "damaged, or not a file of embeddings .* no vectors"),
+        ("id,length,mean_layer0_0\nx,1,zwei\n", "damaged, or not a file of embeddings"),
+    ],
 )
-def test_other_tables(tmp_path, content):
+def test_other_tables(tmp_path, content, message):
     (tmp_path / "in.csv").write_text(content)
-    with pytest.raises(InputError, match=r"in\.csv: damaged, or not a file of embeddings"):
+    with pytest.raises(InputError, match=rf"in\.csv: {message}"):
         list(read_embeddings(tmp_path / "in.csv"))
 
 
@@ -210,6 +217,12 @@ def test_refuses_outputs(tmp_path, name):
     with pytest.raises(ValueError, match=r"the extension must be one of .safetensors, .h5, .hdf5"):
         check_format(str(tmp_path / name))
     check_format(str(tmp_path / "OUT.NPZ"))
+
+
+def test_a_folder_is_no_output(tmp_path):
+    (tmp_path / "out.npz").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*out.npz: it is not a file"):
+        embed(["ACGU"], "mini", tmp_path / "out.npz", force=True)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ import bz2
 import doctest
 import gzip
 import lzma
+import os
 
 import pytest
 
 from ernie_rna.sequences import tables
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.sequences.tables import find_separator, parse_decimal, read_rows
+from ernie_rna.sequences.tables import Form, find_form, parse_decimal, read_rows
 
 ROWS = [(2, {"id": "a", "value": "4.5"}), (3, {"id": "b", "value": "x y"})]
 PLAIN = b"id,value\na,4.5\nb,x y\n"
@@ -41,6 +42,9 @@ def test_doctests():
         pytest.param(b" id , value\na,4.5 \nb, x y\n", id="blanks"),
         pytest.param(PLAIN + b"\n,\n ,\n", id="empty rows at the end"),
         pytest.param(b",id,value\n0,a,4.5\n1,b,x y\n", id="a column without a name"),
+        pytest.param(PLAIN.replace(b",", b"|"), id="bars"),
+        pytest.param(b'id   value\na 4.5\n b  "x y" \n', id="blanks between the cells"),
+        pytest.param(PLAIN.replace(b",", b"\t").decode().encode("utf-16"), id="UTF-16 of Excel"),
         pytest.param(gzip.compress(PLAIN), id="gzip"),
         pytest.param(bz2.compress(PLAIN), id="bzip2"),
         pytest.param(lzma.compress(PLAIN), id="xz"),
@@ -50,10 +54,31 @@ def test_reads(read, content):
     assert read(content, ["id"]) == ROWS
 
 
-def test_semicolons_are_read_and_named(read):
-    with pytest.warns(UserWarning, match="in.csv: semicolons separate .* decimal point"):
-        assert read(PLAIN.replace(b",", b";")) == ROWS
-    assert read(PLAIN.replace(b",", b";"), (), ";") == ROWS
+@pytest.mark.parametrize(
+    ("cell", "comma"),
+    [("4,5", True), ('"0 -4,5e1"', True), ("4.5", False), ("1,2,3", False), ("a 4,5-b", False)],
+)
+def test_semicolons_are_read_and_named(tmp_path, read, cell, comma):
+    warned = r"in.csv: semicolons separate its columns" + ", .* decimal point" * comma + "$"
+    with pytest.warns(UserWarning, match=warned):
+        assert [row["b"] for _, row in read(f"id;b\na;\nb;{cell}\n")] == ["", cell.strip('"')]
+    assert find_form(tmp_path / "in.csv") == Form(";", comma)
+    assert read("a,b;c\n1,2;3", (), Form(",")) == [(2, {"a": "1", "b;c": "2;3"})]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['"id"\t"value"\n"1"\t"a"\t4.5\n"2"\t"b"\t"x y"\n', 'id value\n"1" "a" 4.5\n"2" "b" "x y"\n'],
+)
+def test_names_of_rows_as_r_writes_them_are_ignored(read, content):
+    with pytest.warns(UserWarning, match=r"in.csv: its rows have one cell more .* R writes"):
+        assert read(content) == ROWS
+    with pytest.raises(InputError, match="line 2: 3 cells, and the header has 2"):
+        read("id,value\na,4.5,\n")
+
+
+def test_a_line_for_excel_names_the_separator(read):
+    assert read("sep=:\nid:value;,\na:4.5\n") == [(3, {"id": "a", "value;,": "4.5"})]
 
 
 def test_cells_may_have_separators_quotation_marks_and_lines(read):
@@ -69,17 +94,19 @@ def test_cells_may_have_separators_quotation_marks_and_lines(read):
     ("header", "separator"),
     [
         ("id,a;b,c", ","),
-        ("id;a,b;c", ";"),
+        ("id|a,b|c", "|"),
         ("a, b, c\td", "\t"),
         ('"a;b;c;d",e', ","),
         ("alone", ","),
-        ("\n\nid;b", ";"),
+        ("two words\nACGU", ","),
+        ("two words\nACGU 5", " "),
+        ("\n\nid|b", "|"),
         ("", ","),
     ],
 )
 def test_the_first_line_says_what_separates(tmp_path, header, separator):
     (tmp_path / "in.csv").write_text(header)
-    assert find_separator(tmp_path / "in.csv") == separator
+    assert find_form(tmp_path / "in.csv") == (separator, False)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +131,13 @@ def test_what_is_refused(read, content, message):
         read(content, ["id"])
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are those of Unix")
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "in.csv")
+    with pytest.raises(InputError, match=r"in.csv: a pipe is read once, .* to a file"):
+        next(read_rows(tmp_path / "in.csv"))
+
+
 def test_rows_come_one_by_one(tmp_path):
     (tmp_path / "in.tsv").write_text("id\na\n\nb\tc\n")
     rows = read_rows(tmp_path / "in.tsv")
@@ -119,7 +153,8 @@ def test_numbers(text, comma, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "comma"), [("4,5", False), ("1.234,5", True), ("1,2,3", True), ("1_0", True), ("", 0)]
+    ("text", "comma"),
+    [("4,5", False), ("1.234", True), ("1.234,5", True), ("1,2,3", True), ("1_0", True), ("", 0)],
 )
 def test_what_is_no_number(text, comma):
     with pytest.raises(ValueError, match=f"'{text}' is not a number"):

@@ -64,10 +64,24 @@ class TestFiles:
     def test_bases_of_a_file_are_those_of_the_sequence(self, tmp_path):
         write(tmp_path / "one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n")
         probing = Probing(tmp_path / "one.shape")
+        by_map = read_reactivities(write(tmp_path / "two.map", "1 0.25 0.01 G\n2 -999 0 A\n"))
+        assert by_map["two"].bases == "GA"
         values = probing.of(Structure("one", "gacuc", []))
         np.testing.assert_array_equal(values, [0.25, np.nan, np.nan, 1.5, 0])
         with pytest.raises(ValueError, match="base 4 of one is G, and t in its reactivities"):
             probing.of(Structure("one", "GACGC", []))
+
+    def test_several_rnas_in_a_file(self, tmp_path):
+        text = "> a first\nnan 0.25 -999 0,5\n>b\n1\n"
+        found = read_reactivities(write(tmp_path / "set.shape", text))
+        np.testing.assert_array_equal(found["a"].values, [np.nan, 0.25, -999, 0.5])
+        assert found["b"].values.tolist() == [1]
+        for text, message in (
+            (">a\nlow\n", "line 2: 'low' is not a number"),
+            (">a\n1 0.5\n2 0.5\n", "line 3: position 2 of a is there already"),
+        ):
+            with pytest.raises(InputError, match=message):
+                read_reactivities(write(tmp_path / "set.shape", text))
 
     def test_two_files_of_an_id(self, tmp_path):
         for name in ("a.map", "a.shape"):

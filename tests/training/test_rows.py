@@ -30,7 +30,7 @@ def test_spreadsheets_of_any_country(tmp_path, end, comma):
     (tmp_path / "excel.csv").write_bytes(("\ufeff" + end.join(lines) + end).encode())
     with pytest.warns(UserWarning, match="semicolons separate its columns"):
         rows = read_file(tmp_path / "excel.csv", "Sequence")
-    assert rows.decimal_comma
+    assert rows.decimal_comma == comma
     assert (rows.lines, rows.cells[0]["Split"]) == ((2,), "test")
 
 

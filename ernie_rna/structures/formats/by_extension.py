@@ -13,8 +13,14 @@ from os import fspath
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, split_header
-from ernie_rna.sequences.tables import find_separator, format_row, read_rows
+from ernie_rna.sequences.fasta import (
+    FilePath,
+    InputError,
+    read_lines,
+    split_header,
+    uncompressed,
+)
+from ernie_rna.sequences.tables import format_row, read_rows
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
 
@@ -28,7 +34,9 @@ _ENERGY = re.compile(
 )
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
 # The length, behind a word where Sfold writes it, and what follows.
-_CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
+_CT_HEADER = re.compile(
+    rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(?!\S\s+[0-9]+\s+[0-9])(.*))?$", re.IGNORECASE
+)  # which is no row that lacks a column
 _SIGNS = frozenset("()[]{}<>.")  # at least one is in any structure, and none in a sequence
 
 
@@ -81,10 +89,9 @@ def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
     Path(path).write_text(text, encoding="utf-8", newline="\n")
 
 
-def uncompressed(path: FilePath) -> Path:
-    """The name that a file has without its compression."""
-    path = Path(path)
-    return path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2", ".xz") else path
+def named_after(path: FilePath) -> str:
+    """The id of an RNA that a file is called after: without extensions, and blanks as _."""
+    return "_".join(uncompressed(path).stem.split())
 
 
 def files_in(folder: Path, extensions: Iterable[str], what: str) -> list[Path]:
@@ -111,7 +118,7 @@ def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int
 def _read_header(path: FilePath, text: str) -> tuple[str, str]:
     """Id (that of the file where there is none) and description, without an energy before them."""
     id, description = split_header(_ENERGY.sub("", text.strip()))
-    return id or uncompressed(path).stem, description
+    return id or named_after(path), description
 
 
 def _name_in_comment(text: str) -> str | None:
@@ -172,20 +179,23 @@ def read_ct(path: FilePath) -> list[Structure]:
     if blocks == [([], [])]:
         raise InputError.at(path, 1, "no structure in this file")
     structures = []
-    for header, rows in blocks:
+    for place, (header, rows) in enumerate(blocks):
         found = next(filter(None, (_CT_HEADER.match(text) for _, text in reversed(header))), None)
         if found is None:
             first = rows[0].line if rows else header[0][0]
             problem = "expected a header with the number of bases and a name"
             raise InputError.at(path, first, problem)
-        if len(rows) != int(found[1]):
+        if len(rows) != int(found[1]) or not rows:
             line = rows[-1].line if rows else header[-1][0]
             problem = f"the header says {int(found[1])} bases; the rows end here, after {len(rows)}"
+            if rows and len(rows) < int(found[1]) and place + 1 < len(blocks):
+                following, _ = blocks[place + 1]
+                problem += f": {following[0][1]!r} is no row of one" if following else ""
             raise InputError.at(path, line, problem)
         rest = found[2] or ""
         id, description = _read_header(path, rest)
         if id.isdecimal() and len(blocks) == 1 and _ENERGY.match(rest):
-            id = uncompressed(path).stem
+            id = named_after(path)
         structures.append(_from_rows(path, id, rows, description))
     return structures
 
@@ -294,7 +304,7 @@ def read_dbn(path: FilePath) -> list[Structure]:
     is the id), then the sequence and the structure, each on one line or broken into as many lines
     as the other; a record without a sequence is another structure of the sequence before. An
     energy, behind the structure as RNAfold writes it or before the id as RNAstructure does, is
-    passed over, and so are other comments.
+    passed over, and so are other comments and the lines ``>structure`` of CONTRAfold.
 
     Raises:
         InputError: a sequence has no structure or one of another length, there is a blank in one of
@@ -304,6 +314,8 @@ def read_dbn(path: FilePath) -> list[Structure]:
     records: list[tuple[str, int, list[str]]] = []
     for line, text in numbered_lines(path, comments=True):
         header = text[1:] if text.startswith(">") else _name_in_comment(text)
+        if header == "structure" and records:  # as CONTRAfold has it above a structure
+            continue
         if header is not None:
             records.append((header, line, []))
         elif not text.startswith("#"):
@@ -327,8 +339,9 @@ def read_dbn(path: FilePath) -> list[Structure]:
             sequence, text = "".join(body[:half]), "".join(body[half:])
         fits = sequence and len(sequence) == len(text) and _SIGNS & set(text)
         if not fits or _SIGNS & set(sequence):
+            lengths = ", ".join(str(len(one)) for one in body[:6]) + ", …" * (len(body) > 6)
             problem = f"expected one sequence and one structure of its length for {id!r}"
-            raise InputError.at(path, line, problem)
+            raise InputError.at(path, line, f"{problem}; its lines have {lengths or 0} letters")
         structures.append(_from_text(path, line, id, sequence, text, description))
     return structures
 
@@ -354,7 +367,7 @@ def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
             not dot-bracket.
     """
     structures = []
-    for line, row in read_rows(path, ("id", column), find_separator(path)):
+    for line, row in read_rows(path, ("id", column)):
         id, description = split_header(row["id"])
         text = row[column]
         sequence = row.get("sequence", "N" * len(text))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_rna.run.matrices import MATRICES
-from ernie_rna.sequences.fasta import FilePath, InputError
-from ernie_rna.structures.formats.by_extension import files_in, numbered_lines, uncompressed
+from ernie_rna.sequences.fasta import FilePath, InputError, uncompressed
+from ernie_rna.structures.formats.by_extension import files_in, named_after, numbered_lines
 
 _FILES = (".bpp", ".txt", ".posteriors", MATRICES)
 
@@ -49,7 +49,7 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
                 return {name: matrices[name] for name in matrices.files}
         except (ValueError, zipfile.BadZipFile, EOFError) as error:
             raise InputError(f"{path}: damaged, or no .npz file of matrices: {error}") from None
-    id = uncompressed(path).stem
+    id = named_after(path)
     rows: dict[str, list[tuple[float, ...]]] = {}
     for line, text in numbered_lines(path):
         first, *others = text.split()

@@ -182,6 +182,12 @@ def test_ct_as_other_programs_write_it(tmp_path, text, header):
     assert read_ct(path) == [Structure(id, "GAAC", [(0, 3)], description)]
 
 
+def test_a_name_of_a_file_becomes_one_word(tmp_path):
+    path = tmp_path / "my  rna 1.ct"
+    path.write_text(f"4\n{CT_ROWS}")
+    assert read_ct(path)[0].id == "my_rna_1"
+
+
 def test_suboptimal_structures_in_one_ct_file(tmp_path):
     path = tmp_path / "file.ct"
     second = "\n".join(f"{n} {base} {n - 1} {n + 1} 0 {n}" for n, base in enumerate("GAAC", 1))
@@ -200,7 +206,9 @@ def test_suboptimal_structures_in_one_ct_file(tmp_path):
         (f"5 tiny\n{CT_ROWS}", "line 5: the header says 5 bases; the rows end here, after 4"),
         (f"3 tiny\n{CT_ROWS}", "line 5: the header says 3 bases; .* after 4"),
         ("4 tiny\n", "line 1: the header says 4 bases; .* after 0"),
-        ("4 t\n" + CT_ROWS.replace("3 A 2 4 0", "3 A 2 4 x"), "line 3: the header says 4 bases"),
+        ("4 t\n" + CT_ROWS.replace("3 A 2 4 0", "3 A 2 4 -1"), "line 3: the header .* '3 A 2 4 -1"),
+        ("4 t\n" + CT_ROWS.replace(" 4 1", " 4", 1), "line 5: the header says 4 bases; .* after 3"),
+        ("0 t\n", "line 1: the header says 0 bases; the rows end here, after 0"),
         ("4 t\n" + CT_ROWS.replace("3 A", "7 A"), "line 4: base 7 where 3 was expected"),
         ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 9"), "line 2: base 1 of 4 cannot pair with 9"),
         ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 1"), "line 2: base 1 of 4 cannot pair with 1"),
@@ -260,6 +268,7 @@ def test_bpseq_errors_name_file_and_line(tmp_path, text, message):
         (">ENERGY = -1.2  a b\nGAAC\n(..)\n", [("a", [(0, 3)])]),
         (">\nGAAC\naA..\n", [("file", [(0, 1)])]),
         ("GAAC\n(..)\n", [("file", [(0, 3)])]),
+        (">a\nGAAC\n>structure\n(..)\n", [("a", [(0, 3)])]),
         ("#Name: x\n#Length: 4\n#PageNumber: 1\nGAAC\n(..)\n", [("x", [(0, 3)])]),
         (">a\nGA\nAC\n(.\n.)\n\n>b\nGC\n..\n", [("a", [(0, 3)]), ("b", [])]),
         (">a\nGAAC\n(..)\n>b -1.0 kcal/mol\n....\n", [("a", [(0, 3)]), ("b", [])]),
@@ -285,7 +294,7 @@ def test_dbn_as_others_write_it(tmp_path, text, expected):
         (">a\nGAAC\nGAAC\n", "line 1: expected one sequence .* for 'a'"),
         ("(..)\n", "line 1: expected one sequence .* for 'file'"),
         (">a\nGAAC\n(..)\n>b\nGC\n...\n", "line 4: expected one sequence .* for 'b'"),
-        (">a\nGAAC\n(..)\n....\n....\n", "line 1: expected one sequence .* for 'a'"),
+        (">a\nGAAC\n(..)\n....\n....\n", "line 1: .* for 'a'; its lines have 4, 4, 4, 4 letters"),
         (">a\nGAAAC\n(.. .)\n", "line 3: a blank behind position 3"),
         (">a\nGAA AC\n(...)\n", "line 2: a blank behind position 3"),
         (">a\nGAAC\n(..(\n", r"line 1: structure of 'a': '\(' at index 3"),
