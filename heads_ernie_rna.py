@@ -59,8 +59,8 @@ class MaskedBatchNorm(nn.Module):
 
 
 def _masked_relu(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """relu(values) * mask, in place unless autograd needs the values."""
-    if values.requires_grad:
+    """relu(values) * mask, in place unless autograd needs the values, or a trace one graph."""
+    if values.requires_grad or torch.jit.is_tracing():
         return F.relu(values) * mask
     return values.relu_().mul_(mask)
 
@@ -82,7 +82,7 @@ class PairBlock(nn.Module):
         inner = _masked_relu(self.norm(pairs, count), mask)
         inner = _masked_relu(self.dropout(self.conv1(inner)), mask)
         inner = self.conv2(inner)
-        if inner.requires_grad:
+        if inner.requires_grad or torch.jit.is_tracing():
             return pairs + inner * mask
         return pairs.add_(inner.mul_(mask))
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import ernie_rna
+from ernie_rna.model import modeling_ernie_rna
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",
@@ -55,6 +56,27 @@ def test_a_trace_is_the_model_at_any_length(encoder, gradients):
         traced = torch.jit.trace(encoder, tokens(EXAMPLE))  # which checks itself
     for sequences in (EXAMPLE, OTHER):
         assert largest_difference(encoder, traced, sequences) < 1e-5
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("name", ["SecondaryStructure", "RibosomeLoading"])
+def test_a_trace_of_a_head(config, name, gradients):
+    config.pair_blocks, config.pair_channels = 2, 8
+    config.pair_heads = [0]
+
+    class Logits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = getattr(modeling_ernie_rna, f"ErnieRnaFor{name}")(config).eval()
+
+        def forward(self, input_ids, attention_mask):
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    model = Logits()
+    with torch.set_grad_enabled(gradients):
+        traced = torch.jit.trace(model, tokens(EXAMPLE))  # which checks itself
+    with torch.no_grad():
+        torch.testing.assert_close(traced(*tokens(OTHER)), model(*tokens(OTHER)))
 
 
 @pytest.fixture(scope="module")
