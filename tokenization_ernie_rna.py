@@ -87,11 +87,13 @@ class ErnieRnaTokenizer(PreTrainedTokenizerFast):
         return super()._batch_encode_plus(batch_text_or_text_pairs, *args, **kwargs)
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None):
-        """Write `vocab.json`, the ids by token; return its path in a tuple."""
+        """Write `vocab.json`, the ids by token, in their order; return its path in a tuple."""
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         path = os.path.join(save_directory, prefix + VOCAB_FILES_NAMES["vocab_file"])
+        # tokenizers gives them in another order each time.
+        ids = dict(sorted(self.get_vocab().items(), key=lambda item: item[1]))
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(self.get_vocab(), file, indent=1)
+            json.dump(ids, file, indent=1)
         return (path,)
 
 

@@ -189,8 +189,9 @@ def compute(models: Models, dtype: torch.dtype, onednn: bool | None = None) -> l
     for folder, texts in models.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # That the weights are random is known here.
-            model: Any = load_masked_lm(folder, device="cpu").to(dtype)
-        ids, mask = tokenize(texts, torch.device("cpu"))
+            model: Any = load_masked_lm(folder, device="cpu")
+        model.to(dtype)
+        ids, mask = tokenize(list(texts), torch.device("cpu"))
         values = []
         for attention in ATTENTIONS:
             model.set_attn_implementation(attention)

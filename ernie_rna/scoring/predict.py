@@ -101,11 +101,9 @@ def predict(
         And as `embed.embed`.
     """
     table = None
-    is_path = isinstance(sequences, (str, PathLike))
-    if is_path and uncompressed(sequences).suffix.lower() in (".csv", ".tsv"):
-        table = read_file(
-            fspath(sequences), options.sequence_column, options.unknown, options.degap
-        )
+    path = sequences if isinstance(sequences, (str, PathLike)) else ""
+    if uncompressed(path).suffix.lower() in (".csv", ".tsv"):
+        table = read_file(fspath(path), options.sequence_column, options.unknown, options.degap)
         named = zip(table.lines, table.sequences, strict=True)
         given = (FastaRecord(f"line {line}", text) for line, text in named)
         records = list(check_records(given, table.name, **options.reading))

@@ -79,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
             f"{checkpoint.name}: offset {offset:g}, threshold {threshold:g}: mean F1 "
             f"{f1[offset, threshold]:.4f} on {len(rnas)} sequences of {args.split}"
         )
+        head: Any = model.pair_head
         with torch.no_grad():  # A logit is the sum of two outputs.
-            model.pair_head.conv_out.bias += offset / 2
+            head.conv_out.bias += offset / 2
         model.config.pair_threshold = threshold
     export_pretrained(model, args.output, card, with_pair_head=settings.has_structures)
     return 0
