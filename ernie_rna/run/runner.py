@@ -18,6 +18,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -403,7 +404,7 @@ def run(
     if not files and share.count > 1:
         raise OptionError("part", f"needs outputs that are files; this is {share.text}")
     if task.options.dry_run:
-        return _estimate(task, source, model)
+        return _estimate(task, source, model, place=files[0].path if files else "")
     if not files:
         return _stream(task, source, model, outputs)
     place = behind_link(Path(files[0].path))
@@ -428,14 +429,20 @@ def _stream(
     return _summary(bar, found, files, problems, source=task.source)
 
 
-def _estimate(task: Task[Any], source: Source, model: Any) -> RunSummary:
-    from ernie_rna.run.estimate import estimate
+def _estimate(task: Task[Any], source: Source, model: Any, place: str) -> RunSummary:
+    from ernie_rna.run.estimate import disk_rate, estimate
 
     with source.readable_twice() as twice:
+        begin = time.monotonic()
         found = survey(twice.read())
+        reading = time.monotonic() - begin
         with contextlib.closing(_load(task, found, model)) as bar:
             about = estimate(task, twice.read(), found)
-    return _summary(bar, found, [], [], estimate=about.text)
+    text = about.shared
+    if task.options.scale_to is not None:
+        disk = disk_rate(Path(place).parent)
+        text += f"\n{about.scaled(task.options.scale_to, found, reading, disk)}"
+    return _summary(bar, found, [], [], estimate=text)
 
 
 def _summary(

@@ -248,11 +248,18 @@ class PredictTask(Task[Prediction]):
     def _read_labels(self) -> np.ndarray:
         """The labels of the table, read as in fine-tuning: InputError names the line of one that
         the model cannot predict."""
-        columns = self.options.label_columns
+        columns, names = self.options.label_columns, self._names
         several = self._of_numbers or self._trained.several
-        if len(columns) != (len(self._names) if several else 1):
-            due = f"{len(self._names)} ({', '.join(self._names)})" if several else "1"
+        if len(columns) != (len(names) if several else 1):
+            due = f"{len(names)} ({', '.join(names)})" if several else "1"
             raise OptionError("label_column", f"must name {due}; got {', '.join(columns)}")
+        if several and {*columns} == {*names}:  # in any order
+            self._trained.options = replace(self.options, label_column=names)
+        elif several and any(a != b and a in names for a, b in zip(columns, names, strict=True)):
+            raise OptionError(
+                "label_column",
+                f"must be in the order of the model's {', '.join(names)}; got {', '.join(columns)}",
+            )
         assert self._table is not None
         labels = self._trained.read_labels(self._table)
         return np.concatenate(labels) if self._of_bases else np.array(labels)

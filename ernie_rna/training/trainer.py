@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
@@ -109,6 +110,18 @@ class FinetuneTrainer(transformers.Trainer):
         if bad:
             raise TrainingError(f"weights are not finite after training, among them {bad[0]}")
 
+    def time_steps(self, seconds: float) -> list[float]:
+        """How long each of a few steps takes; the longest rows are trained on as well, for the
+        memory that they need."""
+        watch = _Stopwatch(seconds)
+        self.add_callback(watch)
+        self.train()
+        size = self.args.per_device_train_batch_size
+        dataset: Any = self.train_dataset
+        longest = sorted(dataset, key=lambda example: -len(example["input_ids"]))[:size]
+        self.training_step(self.model_wrapped, self.data_collator(longest))
+        return watch.steps
+
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
         lines = inputs.pop("lines")
         loss = super().training_step(model, inputs, *rest, **more)
@@ -185,6 +198,22 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.close()
+
+
+class _Stopwatch(TrainerCallback):
+    """Ends a training after some seconds, and knows how long its steps took."""
+
+    def __init__(self, seconds: float):
+        self._left = seconds
+        self.steps: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._begin = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.steps.append(time.monotonic() - self._begin)
+        self._left -= self.steps[-1]
+        control.should_training_stop |= self._left < 0
 
 
 def _newest_checkpoint(folder: Path) -> tuple[str | None, bool]:

@@ -240,7 +240,12 @@ SPLIT = "classification --split-column split --eval-split"
         (
             "classification --split label --folds 4",
             {},
-            "3 groups of rows, which stay together, cannot be divided into 4 parts",
+            "3 values of the column 'label' cannot be divided into 4 parts",
+        ),
+        (
+            "classification --label-column bases --split label",
+            ONE_CLASS,
+            "1 value of the column 'label' cannot be divided into 2 parts",
         ),
     ],
 )
@@ -413,6 +418,45 @@ def test_other_rows_are_not_resumed(killed, table, rows, capsys, tmp_path):
     assert "--resume resumes it, --force drops it" in capsys.readouterr().err
     assert main([*killed, "--resume", "--force"]) == 0
     assert not (tmp_path / "broken.partial").exists()
+
+
+# ---------------------------------------------------------------------------------------------
+# What a run will take
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ((), 2),
+        (("--folds", "3", "--lora", "2"), 8),
+        (("--best", "mse", "--patience", "1", *TEST), 2),
+        (("--task", "structure", "--label-column", "dot_bracket", "--resume", *TEST), 2),
+    ],
+    ids=["plain", "folds", "best", "structure"],
+)
+def test_a_dry_run_writes_nothing(model_folder, table, tmp_path, capsys, options, steps):
+    argv = ["finetune", table(), "-m", str(model_folder), "-o", str(tmp_path / "out"), *QUICK]
+    task = ["--task", "regression", "--label-column", "number", *options]
+    if "structure" in options:
+        task = [*options]
+    assert main([*argv, *task, "--dry-run"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data.tsv"}
+    told = capsys.readouterr().err
+    assert f" rows, {steps} steps: about " in told
+    assert " of output (measured on 2 steps)" in told
+    states = "out.partial takes up to" in told
+    assert states == bool({"--best", "--resume"} & {*options})
+    assert main([*argv, *task, "--dry-run", "--json", "--quiet"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["estimate"].startswith("about ")
+    assert "metrics" not in facts
+
+
+def test_a_dry_run_is_of_one_process(refusal, table, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refusal(table(), "--task", "classification", "--dry-run", code=2)
+    assert "--dry-run: measures one process; this is one of 2" in message
 
 
 # ---------------------------------------------------------------------------------------------
