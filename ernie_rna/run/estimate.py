@@ -49,16 +49,17 @@ class Estimate:
     memory: int | None
     output: int
     measured: float
-    unit: str = "sequences"
+    unit: str = "sequence"
 
     @property
     def text(self) -> str:
         """It in words."""
         memory = "an unknown amount" if self.memory is None else in_bytes(self.memory)
         output = f", {in_bytes(self.output)} of output" if self.output else ""
+        units = f"{self.unit}{'s' * (self.measured != 1)}"
         return (
             f"about {_duration(self.seconds)} and {memory} of memory{output} "
-            f"(measured on {self.measured:.3g} {self.unit})"
+            f"(measured on {self.measured:.3g} {units})"
         )
 
     @property
@@ -94,9 +95,9 @@ class Estimate:
             times = map(_duration, [*seconds.values(), sum(seconds.values())])
             table.append((f"{machines:,}", *times, max(seconds, key=seconds.__getitem__)))
         rows = ("".join(f"{cell:<14}" for cell in row).rstrip() for row in table)
+        room = f"{in_bytes(output)} of output, twice that until it is complete; " if output else ""
         return (
-            f"{records:,} sequences like these, {found.nucleotides * factor:.3g} nt: "
-            f"{in_bytes(output)} of output, twice that until it is complete; "
+            f"{records:,} sequences like these, {found.nucleotides * factor:.3g} nt: {room}"
             f"{in_bytes(_BYTES_OF_ID * records)} of memory more, for their ids\n" + "\n".join(rows)
         )
 

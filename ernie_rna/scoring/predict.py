@@ -24,7 +24,7 @@ from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_fil
 from ernie_rna.run.runner import Output, RunSummary, Step, Task, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Chunk, Plan, resolve_batch_tokens
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, check_records
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError
 from ernie_rna.sequences.sources import Sequences, Source, Survey
 from ernie_rna.sequences.tables import format_row
 from ernie_rna.training.rows import Rows, read_file
@@ -101,9 +101,9 @@ def predict(
         table = read_file(
             fspath(sequences), options.sequence_column, options.unknown, options.degap
         )
-        named = zip(table.lines, table.sequences, strict=True)
-        given = (FastaRecord(f"line {line}", text) for line, text in named)
-        records = list(check_records(given, table.name, **options.reading))
+        texts = table.sequences if options.keep_letters else table.folded
+        named = zip(table.lines, texts, strict=True)
+        records = [FastaRecord(f"line {line}", text) for line, text in named]
         sequences = Source(lambda: iter(records))
     if options.label_columns and (table is None or output is None):
         raise OptionError("label_column", "needs a table of sequences, and an output")

@@ -52,8 +52,7 @@ _OURS = (
 )
 _SAMPLE = 16  # rows that a dry run measures predictions on, at most
 # What a dry run does without: all that is done beside training.
-_PLAIN: dict[str, Any] = dict.fromkeys(("best", "eval_steps", "patience"))
-_PLAIN |= {"resume": False, "progress": False}
+_PLAIN: dict[str, Any] = {"resume": False, "best": None, "eval_steps": None, "patience": None}
 _AUTO_CLASSES = {
     "ErnieRnaForMaskedLM": "AutoModelForMaskedLM",
     "ErnieRnaForSequenceClassification": "AutoModelForSequenceClassification",
@@ -203,6 +202,11 @@ class _Run:
         self.folds: list[np.ndarray] = []
         if options.split is not None or options.folds is not None:
             self._divide()
+        elif options.split_column is not None and len(self.splits) == 1:
+            self.summary.notes.append(
+                f"nothing is evaluated: --eval-split names the values of {options.split_column!r} "
+                "to evaluate on"
+            )
         self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
         self.summary.notes += leakage(self.splits, self.labels)
         if type(self.task) is Task:
@@ -282,11 +286,12 @@ class _Run:
             arguments = make(self.options, examples=len(train))
             steps = arguments.max_steps
             if self.options.watches:
-                measured += steps // int(arguments.eval_steps) * len(evaluation[0])
+                measured += steps // int(arguments.eval_steps or 1) * len(evaluation[0])
             for fold in self.folds:
                 steps += make(self.options, examples=len(train) - len(fold)).max_steps
-            others = {n: v for n, v in self.options.trainer.items() if n != "report_to"}
-            self.task.options = replace(self.options, **_PLAIN, trainer=others)
+            given: Any = self.options.trainer
+            others = {**given, "report_to": []}
+            self.task.options = replace(self.options, **_PLAIN, progress=False, trainer=others)
             arguments = make(self.task.options, examples=len(train))
             trainer = self._trainer(model, kept, arguments, train, [])
             times = trainer.time_steps(SECONDS)
@@ -296,7 +301,7 @@ class _Run:
         each = (time.monotonic() - begin) / len(sample)
         warm = times[1:] or times  # The first one also builds what is built once.
         seconds = steps * sum(warm) / len(warm) + measured * each
-        about = Estimate(seconds, peak_memory(), 4 * weights, len(times), "steps")
+        about = Estimate(seconds, peak_memory(), 4 * weights, len(times), "step")
         self.summary.estimate = about.text
         if self.options.resume or self.options.best:
             state = 8 * trainer.weights_trained + 4 * (
@@ -306,7 +311,8 @@ class _Run:
                 f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
             )
         splits = {name: {"rows": len(examples)} for name, examples in self.examples.items()}
-        self.summary.facts |= {"steps": steps, "weights": weights, "splits": splits}
+        named = {"labels": self.task.names, "splits": splits}
+        self.summary.facts |= {"steps": steps, "weights": weights, **named}
 
     def _encode(self, tokens: int) -> dict[str, list[Example]]:
         """Sequences, cut if that is asked for, and labels as examples."""
@@ -375,7 +381,7 @@ class _Run:
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:
                 arguments = make_arguments(self.options, path.parent, len(train))
-                trainer = self._trainer(copy.deepcopy(model), kept, arguments, train, [])
+                trainer = self._trainer(copy.deepcopy(model), kept, arguments, train, held)
                 trainer.fit()
                 metrics = self._measure("folds", trainer, train, held)
                 if self.options.resume and leads():

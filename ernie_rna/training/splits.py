@@ -66,7 +66,7 @@ def find_groups(rows: Rows, how: str) -> tuple[np.ndarray, str]:
         links, kind = [*links, _first(rows.column(how, "--split"))], "value"
         detail = f" of the column {how!r}"
     groups = _joined(len(rows), np.tile(np.arange(len(rows)), len(links)), np.concatenate(links))
-    count = groups.max() + 1
+    count = int(groups.max()) + 1
     return groups, f"{count} {kind}{'s' * (count > 1)}{detail}"
 
 

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ class FinetuneTrainer(transformers.Trainer):
     Args:
         model: of which only what is to be trained will take gradients.
         task: what the model is trained for.
-        train, watched: examples to train on, and to evaluate on while it trains.
+        train, watched: examples to train on, and to evaluate on while it trains or afterwards.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class FinetuneTrainer(transformers.Trainer):
             preprocess_logits_for_metrics=partial(_reduce, task),
         )
         self.remove_callback(transformers.PrinterCallback)
+        self.add_callback(_Rehearsal(self._rehearse))
         if self.is_world_process_zero():
             self.add_callback(Progress(task.options.progress))
         if task.options.patience is not None:
@@ -160,6 +161,16 @@ class FinetuneTrainer(transformers.Trainer):
             broadcast_object_list(metrics)
         return metrics[0]
 
+    def _rehearse(self) -> None:
+        """Measure one example: what keeps it from being measured shall not cost a training."""
+        try:
+            if self._watched:
+                self.score(self._watched[:1])
+        except Exception as error:
+            if not self._task.options.trainer or isinstance(error, TrainingError):
+                raise
+            raise OptionError("trainer", f"breaks the evaluation: {error}") from error
+
     def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
         """What the Trainer calls every so many steps."""
         metrics = {f"eval_{name}": value for name, value in self.score(self._watched).items()}
@@ -198,6 +209,16 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.close()
+
+
+class _Rehearsal(TrainerCallback):
+    """Does something before the first step, when all is prepared."""
+
+    def __init__(self, do: Callable[[], None]):
+        self._do = do
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._do()
 
 
 class _Stopwatch(TrainerCallback):
@@ -336,6 +357,7 @@ def _weigh_classes(model: Any, labels: Sequence[Any], count: int) -> None:
 # done beside the Trainer by finetune itself.
 _UNFIT = (
     *("label_smoothing_factor", "label_names", "prediction_loss_only", "batch_eval_metrics"),
+    *("eval_do_concat_batches", "dataloader_drop_last", "bf16_full_eval", "fp16_full_eval"),
     *("push_to_hub", "resume_from_checkpoint", "save_only_model", "do_train", "do_eval"),
 )
 

@@ -32,7 +32,7 @@ from ernie_rna.structures.evaluation import evaluate
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training.tasks import TASKS
+from ernie_rna.training.tasks import TASKS, Task
 from tests.training.conftest import QUICK, ROWS, TEST, Killer
 
 CLASSES = ["miRNA", "rRNA", "tRNA"]
@@ -323,8 +323,13 @@ def test_what_becomes_nan_ends_the_run(refusal, table):
 def test_an_evaluation_that_fails_leaves_the_model(
     model_folder, table, tmp_path, monkeypatch, capsys, error
 ):
-    def fail(*_):
-        raise error
+    evaluate, measured = Task.evaluate, []
+
+    def fail(self, trainer, examples):
+        measured.append(len(examples))
+        if len(measured) == 2:
+            raise error
+        return evaluate(self, trainer, examples)
 
     monkeypatch.setattr("ernie_rna.training.tasks.Task.evaluate", fail)
     options = ["-m", str(model_folder), "-o", str(tmp_path / "out"), *QUICK, *TEST]
@@ -334,6 +339,24 @@ def test_an_evaluation_that_fails_leaves_the_model(
     ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert not (tmp_path / "out.partial").exists()
+    assert measured == [1, 6]  # One row is tried before training.
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("per_device_eval_batch_size=0", "breaks the evaluation: batch_size should be a positive"),
+        ("eval_accumulation_steps=0", "breaks the evaluation: "),
+        ("dataloader_drop_last=true", "cannot set dataloader_drop_last: finetune does without"),
+    ],
+)
+def test_fields_that_break_the_evaluation_end_the_run_before_training(
+    refusal, table, given, message
+):
+    options = ("--task", "classification", *TEST, "--trainer", given)
+    told = refusal(table(), *options, code=2)
+    assert message in told
+    assert "step 1 of" not in told
 
 
 # ---------------------------------------------------------------------------------------------
@@ -476,6 +499,14 @@ def test_leakage_is_told(run, table, rows, tmp_path, capsys):
     for note in facts["notes"]:
         assert note in card
         assert note in printed
+
+
+def test_a_column_of_splits_of_which_none_is_evaluated(run, table, tmp_path, capsys):
+    options = ("--task", "classification", "--split-column", "split", "--steps", 1)
+    assert run(table(), *options) == {}
+    assert "note: nothing is evaluated: --eval-split names the values of 'split'" in (
+        capsys.readouterr().err
+    )
 
 
 def test_the_best_state_is_kept(run, table, tmp_path):
