@@ -471,9 +471,19 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         flag=("--dry-run", True),
         group=_COMPUTING,
     )
+    scale_to: int | None = option(
+        None,
+        "with --dry-run, also print what COUNT sequences like those of the input take on 1 to "
+        "1,000 machines, and which part of it takes longest",
+        check=whole(1),
+        metavar="COUNT",
+        group=_COMPUTING,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scale_to is not None and not self.dry_run:
+            raise OptionError("scale_to", "needs --dry-run")
         if self.quantize is not None and self.dtype not in (None, "float32"):
             raise OptionError("quantize", f"needs dtype float32; got {self.dtype}: leave one out")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +18,11 @@ from ernie_rna.run.runner import Task, compute_batches
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.sources import Survey
 
-_SECONDS = 10.0  # to measure for, if the input has work for so long
+SECONDS = 10.0  # to measure for, if the input has work for so long
 _SAMPLE = 256  # sequences that are measured at most
 _MACHINES = 10
+# Of memory, in the set of hashes by which ids that are there twice are found.
+_BYTES_OF_ID = 90
 
 
 @dataclass(frozen=True)
@@ -26,26 +31,80 @@ class Estimate:
 
     Attributes:
         seconds: to compute all of it.
-        memory: bytes, of the process or of the GPU, at most so far.
+        memory: bytes, of the process or of the GPU, at most so far; None where the system does
+            not say.
         output: bytes of the outputs; 0 where they are small.
-        measured: sequences that it was measured on.
+        measured: sequences that it was measured on, or what `unit` says.
     """
 
     seconds: float
-    memory: int
+    memory: int | None
     output: int
     measured: float
+    unit: str = "sequence"
 
     @property
     def text(self) -> str:
         """It in words."""
-        output = f", {_amount(self.output)} of output" if self.output else ""
-        shared = _duration(self.seconds / _MACHINES)
+        memory = "an unknown amount" if self.memory is None else in_bytes(self.memory)
+        output = f", {in_bytes(self.output)} of output" if self.output else ""
+        units = f"{self.unit}{'s' * (self.measured != 1)}"
         return (
-            f"about {_duration(self.seconds)} and {_amount(self.memory)} of memory{output} "
-            f"(measured on {self.measured:.3g} sequences); {shared} on {_MACHINES} such machines, "
+            f"about {_duration(self.seconds)} and {memory} of memory{output} "
+            f"(measured on {self.measured:.3g} {units})"
+        )
+
+    @property
+    def shared(self) -> str:
+        """It in words, and how long it takes if machines share it."""
+        return (
+            f"{self.text}; {_duration(self.seconds / _MACHINES)} on {_MACHINES} such machines, "
             f"each with its --part I/{_MACHINES}"
         )
+
+    def scaled(self, records: int, found: Survey, reading: float, disk: float) -> str:
+        """What more sequences like these will take, in words and as a table: by one and more
+        machines, and which part of it takes longest.
+
+        Every machine reads the whole input twice, and keeps the results of its part; the last one
+        puts the output together.
+
+        Args:
+            records: how many sequences.
+            found: in the input that was measured.
+            reading: seconds to read that once.
+            disk: bytes that can be written in a second.
+        """
+        factor = records / found.records
+        output = self.output * factor
+        head = ("machines", "computing", "reading", "writing", "in all", "limit")
+        table: list[tuple[str, ...]] = [head]
+        for machines in (1, 10, 100, 1000):
+            seconds = {
+                "computing": self.seconds * factor / machines,
+                "reading": 2 * reading * factor,
+                "writing": output / disk * (1 + 1 / machines),
+            }
+            times = map(_duration, [*seconds.values(), sum(seconds.values())])
+            table.append((f"{machines:,}", *times, max(seconds, key=seconds.__getitem__)))
+        rows = ("".join(f"{cell:<14}" for cell in row).rstrip() for row in table)
+        room = f"{in_bytes(output)} of output, twice that until it is complete; " if output else ""
+        return (
+            f"{records:,} sequences like these, {found.nucleotides * factor:.3g} nt: {room}"
+            f"{in_bytes(_BYTES_OF_ID * records)} of memory more, for their ids\n" + "\n".join(rows)
+        )
+
+
+def disk_rate(folder: Path) -> float:
+    """Bytes that can be written to files of a folder in a second; nothing is left there."""
+    block = os.urandom(1 << 24)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        begin = time.monotonic()
+        for _ in range(8):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return 8 * len(block) / (time.monotonic() - begin)
 
 
 def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> Estimate:
@@ -68,13 +127,13 @@ def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> 
         now = time.monotonic()
         steps.append((now - last, task.plan.work(pieces)))
         last, done = now, done + chunk.share(pieces)
-        if now - begin > _SECONDS:
+        if now - begin > SECONDS:
             break
     if not steps:  # no letter that has scores
-        return Estimate(0.0, _memory(), task.nbytes(found), done)
+        return Estimate(0.0, peak_memory(), task.nbytes(found), done)
     warm = steps[1:] or steps  # The first one also builds what is built once.
     rate = sum(work for _, work in warm) / sum(seconds for seconds, _ in warm)
-    return Estimate(total_work(task.plan, found) / rate, _memory(), task.nbytes(found), done)
+    return Estimate(total_work(task.plan, found) / rate, peak_memory(), task.nbytes(found), done)
 
 
 def _sample(records: Iterable[FastaRecord], found: Survey) -> Iterator[FastaRecord]:
@@ -87,12 +146,15 @@ def _sample(records: Iterable[FastaRecord], found: Survey) -> Iterator[FastaReco
             yield record
 
 
-def _memory() -> int:
-    """Bytes that were needed at most so far: on a GPU there, else of this process."""
+def peak_memory() -> int | None:
+    """Bytes that were needed at most so far: on a GPU there, else of this process; None where
+    the system does not say."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     kilo = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
 
@@ -104,7 +166,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} seconds"
 
 
-def _amount(size: float) -> str:
+def in_bytes(size: float) -> str:
+    """A number of bytes in words."""
     for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= length:
             return f"{size / length:.3g} {unit}"

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -477,10 +478,17 @@ def _run_unkept(
             if not dry_run:
                 written = task.write(task.join(_results(task, twice, bar)), outputs)
                 return _summary(bar, found, written, source=task.source)
-            from ernie_rna.run.estimate import estimate
+            from ernie_rna.run.estimate import disk_rate, estimate
 
             about = estimate(task, twice.read(), found)
-            return _summary(bar, found, ([], []), estimate=about.text)
+            text = about.shared
+            if task.options.scale_to is not None:
+                begin = time.monotonic()
+                survey(twice.read())
+                reading = time.monotonic() - begin
+                disk = disk_rate(Path(outputs[0].path).parent)
+                text += f"\n{about.scaled(task.options.scale_to, found, reading, disk)}"
+            return _summary(bar, found, ([], []), estimate=text)
 
 
 def _summary(bar: Progress, found: Survey, written: Written, **more: Any) -> RunSummary:

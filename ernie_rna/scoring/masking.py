@@ -24,11 +24,10 @@ from ernie_rna.model.layers_ernie_rna import pairing_table
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.options import MASK_PAIRINGS
 from ernie_rna.scoring.mutate import NUCLEOTIDES
+from ernie_rna.training.labels import NO_LABEL
 
 # Of a position that is to be predicted; the authors' number.
 MASKED_PAIRING_SCORE = -1.0
-# What the labels hold where nothing is to be predicted.
-NO_LABEL = -100
 
 _NUCLEOTIDE_IDS = [VOCABULARY.index(letter) for letter in NUCLEOTIDES]
 

@@ -31,7 +31,6 @@ from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from os import PathLike, fspath
-from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +40,7 @@ from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import RunSummary, Task, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
-from ernie_rna.sequences.fasta import FastaRecord, FilePath
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, to_rna
 from ernie_rna.sequences.sources import Sequences
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 # The order of the letters in everything that has a value for each of them.
 NUCLEOTIDES = "ACGU"
 _LOGS = "log_p_A log_p_C log_p_G log_p_U"
-_TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class LetterScores:
     @cached_property
     def rna(self) -> str:
         """The sequence in upper case, U for T."""
-        return self.sequence.translate(_TO_RNA)
+        return to_rna(self.sequence)
 
     @cached_property
     def scored(self) -> np.ndarray:
@@ -234,7 +232,7 @@ def _passes(record: int, sequence: str) -> list[Piece]:
     """A piece that sees all of a sequence for each position with scores, which is what it owns."""
     return [
         Piece(record, 0, len(sequence), position, position + 1)
-        for position, letter in enumerate(sequence.translate(_TO_RNA))
+        for position, letter in enumerate(to_rna(sequence))
         if letter in NUCLEOTIDES
     ]
 

@@ -23,13 +23,7 @@ from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_fil
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
-from ernie_rna.sequences.fasta import (
-    FastaRecord,
-    FilePath,
-    InputError,
-    check_records,
-    uncompressed,
-)
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, uncompressed
 from ernie_rna.sequences.sources import Sequences, Source, Survey
 from ernie_rna.sequences.tables import format_row
 from ernie_rna.training.rows import Rows, read_file
@@ -104,9 +98,9 @@ def predict(
     path = sequences if isinstance(sequences, (str, PathLike)) else ""
     if uncompressed(path).suffix.lower() in (".csv", ".tsv"):
         table = read_file(fspath(path), options.sequence_column, options.unknown, options.degap)
-        named = zip(table.lines, table.sequences, strict=True)
-        given = (FastaRecord(f"line {line}", text) for line, text in named)
-        records = list(check_records(given, table.name, **options.reading))
+        texts = table.sequences if options.keep_letters else table.folded
+        named = zip(table.lines, texts, strict=True)
+        records = [FastaRecord(f"line {line}", text) for line, text in named]
         sequences = Source(lambda: iter(records))
     if options.label_columns and (table is None or output is None):
         raise OptionError("label_column", "needs a table of sequences, and an output")
@@ -248,11 +242,18 @@ class PredictTask(Task[Prediction]):
     def _read_labels(self) -> np.ndarray:
         """The labels of the table, read as in fine-tuning: InputError names the line of one that
         the model cannot predict."""
-        columns = self.options.label_columns
+        columns, names = self.options.label_columns, self._names
         several = self._of_numbers or self._trained.several
-        if len(columns) != (len(self._names) if several else 1):
-            due = f"{len(self._names)} ({', '.join(self._names)})" if several else "1"
+        if len(columns) != (len(names) if several else 1):
+            due = f"{len(names)} ({', '.join(names)})" if several else "1"
             raise OptionError("label_column", f"must name {due}; got {', '.join(columns)}")
+        if several and {*columns} == {*names}:  # in any order
+            self._trained.options = replace(self.options, label_column=names)
+        elif several and any(a != b and a in names for a, b in zip(columns, names, strict=True)):
+            raise OptionError(
+                "label_column",
+                f"must be in the order of the model's {', '.join(names)}; got {', '.join(columns)}",
+            )
         assert self._table is not None
         labels = self._trained.read_labels(self._table)
         return np.concatenate(labels) if self._of_bases else np.array(labels)

@@ -14,10 +14,11 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
 from os import PathLike
@@ -50,6 +51,9 @@ _OURS = (
     *("tokenizer*.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
     *("README.md", "metrics.json", "log.jsonl", "curve.svg", "__pycache__"),
 )
+_SAMPLE = 16  # rows that a dry run measures predictions on, at most
+# What a dry run does without: all that is done beside training.
+_PLAIN: dict[str, Any] = {"resume": False, "best": None, "eval_steps": None, "patience": None}
 _AUTO_CLASSES = {
     "ErnieRnaForMaskedLM": "AutoModelForMaskedLM",
     "ErnieRnaForSequenceClassification": "AutoModelForSequenceClassification",
@@ -68,12 +72,14 @@ class FinetuneSummary:
             "NAME: k-mers" those of a regression on counts of k-mers; of cross-validation under
             "folds: mean" and "folds: sd", and likewise; facts["folds"] has those of each fold.
         notes: what to know of the data and the training, a sentence each.
+        estimate: what the run will take, of a dry run.
     """
 
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Metrics] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    estimate: str = ""
 
     @property
     def text(self) -> str:
@@ -81,6 +87,8 @@ class FinetuneSummary:
         facts = self.facts
         labels = f"labels ({len(facts['labels'])}): {', '.join(facts['labels'][:20])}\n"
         rows = ", ".join(f"{name} {split['rows']:,}" for name, split in facts["splits"].items())
+        if self.estimate:
+            return f"{rows} rows, {facts['steps']} steps: {self.estimate}"
         return (
             f"{rows} rows\n{labels if facts['labels'] else ''}{facts['weights_trained']:,} of "
             f"{facts['weights']:,} weights were trained, {facts['steps']} steps in "
@@ -89,7 +97,8 @@ class FinetuneSummary:
 
     def as_json(self) -> str:
         """All of it, null where a number is not finite."""
-        values = {**self.facts, "metrics": self.metrics, "notes": self.notes}
+        made = {"estimate": self.estimate} if self.estimate else {"metrics": self.metrics}
+        values = {**self.facts, **made, "notes": self.notes}
         return json.dumps(for_json(values), indent=2)
 
 
@@ -120,8 +129,11 @@ def finetune(
         TrainingError: a loss or gradient is not finite; nothing was saved.
     """
     target = Path(os.path.abspath(output))
-    _check_target(target, options.force)
-    with _alone(target, options.force) as store:
+    alone: contextlib.AbstractContextManager[Store | None] = contextlib.nullcontext()
+    if not options.dry_run:
+        _check_target(target, options.force)
+        alone = _alone(target, options.force)
+    with alone as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
@@ -131,6 +143,9 @@ def finetune(
         for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
             import_extra(extra, "train", "fine-tuning")
         with use_threads(options.threads), without_report():
+            if options.dry_run:
+                run.estimate(source)
+                return run.summary
             run.train(source, store)
             try:
                 run.evaluate()
@@ -189,6 +204,11 @@ class _Run:
         self.folds: list[np.ndarray] = []
         if options.split is not None or options.folds is not None:
             self._divide()
+        elif options.split_column is not None and len(self.splits) == 1:
+            self.summary.notes.append(
+                f"nothing is evaluated: --eval-split names the values of {options.split_column!r} "
+                "to evaluate on"
+            )
         self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
         self.summary.notes += leakage(self.splits, self.labels)
         if type(self.task) is Task:
@@ -202,14 +222,14 @@ class _Run:
         options, rows = self.options, self.splits.pop("train")
         groups, what = find_groups(rows, options.split or "random")
         if options.folds is not None:
-            self.folds = assign(groups, [1 / options.folds] * options.folds, options.seed)
+            self.folds = assign(groups, [1 / options.folds] * options.folds, options.seed, what)
             self.splits = {"train": rows, **self.splits}
         elif HELD_OUT in self.splits:
             raise InputError(
                 f"{HELD_OUT!r} names the rows that --split holds out: rename the other split"
             )
         else:
-            parts = assign(groups, [1 - options.held_out, options.held_out], options.seed)
+            parts = assign(groups, [1 - options.held_out, options.held_out], options.seed, what)
             held = zip(("train", HELD_OUT), parts, strict=True)
             self.splits = {**{name: rows.take(own, name) for name, own in held}, **self.splits}
         self.summary.notes.append(
@@ -238,7 +258,8 @@ class _Run:
         if self.folds:
             self._cross_validate(model, kept, folder)
         watched = next((self.examples[name] for name in [*self.examples][1:]), [])
-        self.trainer = self._fit(model, kept, arguments, train, watched)
+        self.trainer = self._trainer(model, kept, arguments, train, watched)
+        self.trainer.fit()
         self.summary.facts |= {
             "model": Path(source).name,
             "auto_class": _AUTO_CLASSES.get(self.task.model_name, "AutoModel"),
@@ -252,6 +273,49 @@ class _Run:
             self._save()
             store.finish_share()
             store.finish()
+
+    def estimate(self, source: Any) -> None:
+        """Time some steps and predictions, and say what all of them will take."""
+        from ernie_rna.run.estimate import SECONDS, Estimate, in_bytes, peak_memory
+        from ernie_rna.training import trainer as training
+
+        model, self.tokenizer, kept = training.load(self.task, source)
+        self.examples = self._encode(model.config.max_position_embeddings)
+        train, *evaluation = self.examples.values()
+        rows = [example for split in evaluation for example in split]
+        weights, measured = model.num_parameters(), len(rows) + len(train) * bool(self.folds)
+        with tempfile.TemporaryDirectory() as name:
+            make = partial(training.make_arguments, folder=Path(name))
+            arguments = make(self.options, examples=len(train))
+            steps = arguments.max_steps
+            if self.options.watches:
+                measured += steps // int(arguments.eval_steps or 1) * len(evaluation[0])
+            for fold in self.folds:
+                steps += make(self.options, examples=len(train) - len(fold)).max_steps
+            given: Any = self.options.trainer
+            others = {**given, "report_to": []}
+            self.task.options = replace(self.options, **_PLAIN, progress=False, trainer=others)
+            arguments = make(self.task.options, examples=len(train))
+            trainer = self._trainer(model, kept, arguments, train, [])
+            times = trainer.time_steps(SECONDS)
+        sample = (rows or train)[:: -(-len(rows or train) // _SAMPLE)]
+        begin = time.monotonic()
+        trainer.score(sample)
+        each = (time.monotonic() - begin) / len(sample)
+        warm = times[1:] or times  # The first one also builds what is built once.
+        seconds = steps * sum(warm) / len(warm) + measured * each
+        about = Estimate(seconds, peak_memory(), 4 * weights, len(times), "step")
+        self.summary.estimate = about.text
+        if self.options.resume or self.options.best:
+            state = 8 * trainer.weights_trained + 4 * (
+                trainer.weights_trained if self.options.lora else weights
+            )
+            self.summary.notes.append(
+                f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
+            )
+        splits = {name: {"rows": len(examples)} for name, examples in self.examples.items()}
+        named = {"labels": self.task.names, "splits": splits}
+        self.summary.facts |= {"steps": steps, "weights": weights, **named}
 
     def _encode(self, tokens: int) -> dict[str, list[Example]]:
         """Sequences, cut if that is asked for, and labels as examples."""
@@ -295,19 +359,15 @@ class _Run:
             "versions": versions(),
         }
 
-    def _fit(
+    def _trainer(
         self, model: Any, kept: bool, arguments: Any, train: list[Example], watched: list[Example]
     ) -> Any:
-        """What has trained a model on some examples."""
-        from ernie_rna.training import trainer as training
+        """What trains a model on some examples."""
+        from ernie_rna.training.trainer import FinetuneTrainer
 
         if not kept:
             self.task.start_head(model, [example["labels"] for example in train])
-        trainer = training.FinetuneTrainer(
-            model, self.tokenizer, self.task, arguments, train, watched
-        )
-        trainer.fit()
-        return trainer
+        return FinetuneTrainer(model, self.tokenizer, self.task, arguments, train, watched)
 
     def _cross_validate(self, model: Any, kept: bool, folder: Path) -> None:
         """Train without each fold and measure on it, unless a run that is resumed has done so."""
@@ -324,7 +384,8 @@ class _Run:
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:
                 arguments = make_arguments(self.options, path.parent, len(train))
-                trainer = self._fit(copy.deepcopy(model), kept, arguments, train, [])
+                trainer = self._trainer(copy.deepcopy(model), kept, arguments, train, held)
+                trainer.fit()
                 metrics = self._measure("folds", trainer, train, held)
                 if self.options.resume and leads():
                     path.parent.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from ernie_rna.options import (
     OutputOptions,
     number,
     option,
+    own_share,
     whole,
 )
 
@@ -53,6 +54,13 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         "--resume",
         "keep the training state in OUT.partial and resume from it: after a kill the same command "
         "leads to the same weights",
+        None,
+        recorded=False,
+    )
+    dry_run: bool = _flag(
+        "--dry-run",
+        "time a few steps, print the time, memory and output size of the whole run, and stop; "
+        "nothing is written",
         None,
         recorded=False,
     )
@@ -204,6 +212,9 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         self._check_splits()
         if self.lora is not None and self.frozen:
             raise OptionError("lora", f"{self.lora} and --frozen exclude each other")
+        processes = own_share(None).count if self.dry_run else 1
+        if processes > 1:
+            raise OptionError("dry_run", f"measures one process; this is one of {processes}")
 
     @property
     def label_columns(self) -> tuple[str, ...]:

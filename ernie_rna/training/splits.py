@@ -58,31 +58,36 @@ def find_groups(rows: Rows, how: str) -> tuple[np.ndarray, str]:
     Raises:
         InputError: there is no such column, or a program that clusters has failed.
     """
-    links, kind = [_first(rows.folded)], "different sequences"
+    links, kind, detail = [_first(rows.folded)], "different sequence", ""
     if how == "similar":
         clusters, program = _cluster(rows.folded)
-        links, kind = [*links, clusters], f"clusters (by {program})"
+        links, kind, detail = [*links, clusters], "cluster", f" (by {program})"
     elif how != "random":
-        links, kind = [*links, _first(rows.column(how, "--split"))], f"values of {how}"
+        links, kind = [*links, _first(rows.column(how, "--split"))], "value"
+        detail = f" of the column {how!r}"
     groups = _joined(len(rows), np.tile(np.arange(len(rows)), len(links)), np.concatenate(links))
-    return groups, f"{groups.max() + 1} {kind}"
+    count = int(groups.max()) + 1
+    return groups, f"{count} {kind}{'s' * (count > 1)}{detail}"
 
 
-def assign(groups: np.ndarray, shares: Sequence[float], seed: int) -> list[np.ndarray]:
+def assign(
+    groups: np.ndarray, shares: Sequence[float], seed: int, what: str = "groups of rows"
+) -> list[np.ndarray]:
     """The places of the rows of each part, none of the groups being in two.
 
     The largest groups go first, and each where most room is left; those of one size go by chance.
 
     Args:
         shares: of the rows, for each part.
+        what: the groups in words, as `find_groups` gives them.
 
     Raises:
         InputError: there are fewer groups than parts.
     """
     if groups.max() + 1 < len(shares):
         raise InputError(
-            f"{groups.max() + 1} groups of rows, which stay together, cannot be divided into "
-            f"{len(shares)} parts; fewer --folds, another column and --split random ask for less"
+            f"{what} cannot be divided into {len(shares)} parts; fewer --folds, another column "
+            "and --split random ask for less"
         )
     sizes = np.bincount(groups)
     order = np.random.default_rng(seed).permutation(len(sizes))

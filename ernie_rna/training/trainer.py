@@ -6,8 +6,9 @@ import difflib
 import json
 import math
 import sys
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ class FinetuneTrainer(transformers.Trainer):
     Args:
         model: of which only what is to be trained will take gradients.
         task: what the model is trained for.
-        train, watched: examples to train on, and to evaluate on while it trains.
+        train, watched: examples to train on, and to evaluate on while it trains or afterwards.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class FinetuneTrainer(transformers.Trainer):
             preprocess_logits_for_metrics=partial(_reduce, task),
         )
         self.remove_callback(transformers.PrinterCallback)
+        self.add_callback(_Rehearsal(self._rehearse))
         if self.is_world_process_zero():
             self.add_callback(Progress(task.options.progress))
         if task.options.patience is not None:
@@ -108,6 +110,18 @@ class FinetuneTrainer(transformers.Trainer):
         bad = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
         if bad:
             raise TrainingError(f"weights are not finite after training, among them {bad[0]}")
+
+    def time_steps(self, seconds: float) -> list[float]:
+        """How long each of a few steps takes; the longest rows are trained on as well, for the
+        memory that they need."""
+        watch = _Stopwatch(seconds)
+        self.add_callback(watch)
+        self.train()
+        size = self.args.per_device_train_batch_size
+        dataset: Any = self.train_dataset
+        longest = sorted(dataset, key=lambda example: -len(example["input_ids"]))[:size]
+        self.training_step(self.model_wrapped, self.data_collator(longest))
+        return watch.steps
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
         lines = inputs.pop("lines")
@@ -147,6 +161,16 @@ class FinetuneTrainer(transformers.Trainer):
             broadcast_object_list(metrics)
         return metrics[0]
 
+    def _rehearse(self) -> None:
+        """Measure one example: what keeps it from being measured shall not cost a training."""
+        try:
+            if self._watched:
+                self.score(self._watched[:1])
+        except Exception as error:
+            if not self._task.options.trainer or isinstance(error, TrainingError):
+                raise
+            raise OptionError("trainer", f"breaks the evaluation: {error}") from error
+
     def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
         """What the Trainer calls every so many steps."""
         metrics = {f"eval_{name}": value for name, value in self.score(self._watched).items()}
@@ -185,6 +209,32 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.close()
+
+
+class _Rehearsal(TrainerCallback):
+    """Does something before the first step, when all is prepared."""
+
+    def __init__(self, do: Callable[[], None]):
+        self._do = do
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._do()
+
+
+class _Stopwatch(TrainerCallback):
+    """Ends a training after some seconds, and knows how long its steps took."""
+
+    def __init__(self, seconds: float):
+        self._left = seconds
+        self.steps: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._begin = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.steps.append(time.monotonic() - self._begin)
+        self._left -= self.steps[-1]
+        control.should_training_stop |= self._left < 0
 
 
 def _newest_checkpoint(folder: Path) -> tuple[str | None, bool]:
@@ -307,6 +357,7 @@ def _weigh_classes(model: Any, labels: Sequence[Any], count: int) -> None:
 # done beside the Trainer by finetune itself.
 _UNFIT = (
     *("label_smoothing_factor", "label_names", "prediction_loss_only", "batch_eval_metrics"),
+    *("eval_do_concat_batches", "dataloader_drop_last", "bf16_full_eval", "fp16_full_eval"),
     *("push_to_hub", "resume_from_checkpoint", "save_only_model", "do_train", "do_eval"),
 )
 

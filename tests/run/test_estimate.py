@@ -1,5 +1,7 @@
 """What a run will take, told beforehand."""
 
+import sys
+
 import pytest
 
 from ernie_rna.embeddings.embed import embed
@@ -22,7 +24,7 @@ def test_a_dry_run_writes_nothing(config, tmp_path, monkeypatch):
     assert summary.text.startswith("600 sequences, 25200 nt: about ")
     assert f"{600 * 48 * 4 / 1e3:.3g} kB of output (measured on " in summary.text
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(module, "_SECONDS", 0.0)  # One batch is enough.
+    monkeypatch.setattr(module, "SECONDS", 0.0)  # One batch is enough.
     (sample,) = embed(iter(RNA.items()), encoder, output, dry_run=True).text.split("measured on")[
         1:
     ]
@@ -57,3 +59,36 @@ def test_the_longest_is_measured(monkeypatch):
 def test_words(seconds, text):
     told = Estimate(seconds, 2 * 10**9, 3 * 10**12, 7).text
     assert told.startswith(f"about {text} and 2 GB of memory, 3 TB of output (measured on 7 seq")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_memory_where_the_system_does_not_say(monkeypatch, known):
+    """Windows has no module `resource`."""
+    if not known:
+        monkeypatch.setitem(sys.modules, "resource", None)
+        monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    memory = module.peak_memory()
+    assert (memory or 0) > 1e7 if known else memory is None
+    told = Estimate(1.0, memory, 0, 7).text
+    assert ("and an unknown amount of memory (measured on 7 sequences)" in told) != known
+
+
+def test_more_sequences_and_machines(config, tmp_path):
+    encoder = ErnieRnaModel(config, add_pooling_layer=False).eval()
+    output = tmp_path / "out.npz"
+    summary = embed(RNA, encoder, output, dry_run=True, scale_to=6_000_000, progress=False)
+    _, head, *table = summary.text.split("\n")
+    assert head.startswith("6,000,000 sequences like these, 2.52e+08 nt: 1.15 GB of output, twice")
+    assert [row.split()[0] for row in table] == ["machines", "1", "10", "100", "1,000"]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OptionError, match="scale_to needs --dry-run"):
+        embed(RNA, encoder, output, scale_to=5)
+
+
+def test_what_takes_longest():
+    found = survey(chunking.FastaRecord(*one) for one in RNA.items())
+    about = Estimate(600.0, 10**9, 10**6, 7)
+    table = about.scaled(6000, found, reading=0.5, disk=1e6).split("\n")[2:]
+    assert [row.split()[-1] for row in table] == ["computing"] * 3 + ["writing"]
+    told = "10 10 minutes 10 seconds 11 seconds 10.3 minutes computing"
+    assert " ".join(table[1].split()) == told

@@ -6,7 +6,6 @@ import torch
 from ernie_rna.run.loading import load_masked_lm
 from ernie_rna.scoring.masking import (
     MASKED_PAIRING_SCORE,
-    NO_LABEL,
     MaskingCollator,
     mask_tokens,
     masked_pairing_scores,
@@ -14,6 +13,7 @@ from ernie_rna.scoring.masking import (
     pairing_scores,
 )
 from ernie_rna.scoring.mutate import NUCLEOTIDES
+from ernie_rna.training.labels import NO_LABEL
 from tests.golden_folder import write_golden_folder
 
 RNA = "GGCGCGGUACCCAAGUGGUAAGGGAGAGGUCUGCAAAACC"

@@ -265,8 +265,9 @@ def test_predictions_beside_labels(folder, capsys):
     assert [line.split()[0] for line in whole.splitlines()] == [
         *("predicted", "exact_match", "macro_f1", "micro_f1")
     ]
-    by_columns = ("--label-column", "a", "b", "c")
-    assert run(capsys, "in.csv", *model, "o.npz", *by_columns).out == whole
+    for columns in ("abc", "bca"):  # by their names, in any order
+        by_columns = ("--label-column", *columns)
+        assert run(capsys, "in.csv", *model, "o.npz", *by_columns).out == whole
     streamed = run(capsys, "in.csv", *model, "-", "--label-column", "several")
     assert (streamed.out, streamed.err) == (Path("o.tsv").read_text(), whole)
     summary = predict("in.csv", "multi-label", "p.tsv", label_column="several", progress=False)
@@ -291,6 +292,11 @@ def test_predictions_beside_labels(folder, capsys):
             "--label-column: must name 1 (te); got a, b",
         ),
         ("in.csv -m multi-label --label-column a b", 2, "must name 3 (a, b, c); got a, b"),
+        (
+            "in.csv -m multi-label --label-column label a b",
+            2,
+            "must be in the order of the model's a, b, c; got label, a, b",
+        ),
         ("in.fasta -m regression --label-column a", 2, "needs a table of sequences, and an outp"),
         ("clash.csv -m classification", 1, "the output has a column 'p_a' of its own: rename it"),
         ("empty.csv -m classification", 1, "empty.csv: no row after the header"),

@@ -32,7 +32,7 @@ from ernie_rna.structures.evaluation import evaluate
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training.tasks import TASKS
+from ernie_rna.training.tasks import TASKS, Task
 from tests.training.conftest import QUICK, ROWS, TEST, Killer
 
 CLASSES = ["miRNA", "rRNA", "tRNA"]
@@ -242,7 +242,12 @@ SPLIT = "classification --split-column split --eval-split"
         (
             "classification --split label --folds 4",
             {},
-            "3 groups of rows, which stay together, cannot be divided into 4 parts",
+            "3 values of the column 'label' cannot be divided into 4 parts",
+        ),
+        (
+            "classification --label-column bases --split label",
+            ONE_CLASS,
+            "1 value of the column 'label' cannot be divided into 2 parts",
         ),
     ],
 )
@@ -320,8 +325,13 @@ def test_what_becomes_nan_ends_the_run(refusal, table):
 def test_an_evaluation_that_fails_leaves_the_model(
     model_folder, table, tmp_path, monkeypatch, capsys, error
 ):
-    def fail(*_):
-        raise error
+    evaluate, measured = Task.evaluate, []
+
+    def fail(self, trainer, examples):
+        measured.append(len(examples))
+        if len(measured) == 2:
+            raise error
+        return evaluate(self, trainer, examples)
 
     monkeypatch.setattr("ernie_rna.training.tasks.Task.evaluate", fail)
     options = ["-m", str(model_folder), "-o", str(tmp_path / "out"), *QUICK, *TEST]
@@ -331,6 +341,24 @@ def test_an_evaluation_that_fails_leaves_the_model(
     ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert not (tmp_path / "out.partial").exists()
+    assert measured == [1, 6]  # One row is tried before training.
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("per_device_eval_batch_size=0", "breaks the evaluation: batch_size should be a positive"),
+        ("eval_accumulation_steps=0", "breaks the evaluation: "),
+        ("dataloader_drop_last=true", "cannot set dataloader_drop_last: finetune does without"),
+    ],
+)
+def test_fields_that_break_the_evaluation_end_the_run_before_training(
+    refusal, table, given, message
+):
+    options = ("--task", "classification", *TEST, "--trainer", given)
+    told = refusal(table(), *options, code=2)
+    assert message in told
+    assert "step 1 of" not in told
 
 
 # ---------------------------------------------------------------------------------------------
@@ -418,6 +446,45 @@ def test_other_rows_are_not_resumed(killed, table, rows, capsys, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------
+# What a run will take
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ((), 2),
+        (("--folds", "3", "--lora", "2"), 8),
+        (("--best", "mse", "--patience", "1", *TEST), 2),
+        (("--task", "structure", "--label-column", "dot_bracket", "--resume", *TEST), 2),
+    ],
+    ids=["plain", "folds", "best", "structure"],
+)
+def test_a_dry_run_writes_nothing(model_folder, table, tmp_path, capsys, options, steps):
+    argv = ["finetune", table(), "-m", str(model_folder), "-o", str(tmp_path / "out"), *QUICK]
+    task = ["--task", "regression", "--label-column", "number", *options]
+    if "structure" in options:
+        task = [*options]
+    assert main([*argv, *task, "--dry-run"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data.tsv"}
+    told = capsys.readouterr().err
+    assert f" rows, {steps} steps: about " in told
+    assert " of output (measured on 2 steps)" in told
+    states = "out.partial takes up to" in told
+    assert states == bool({"--best", "--resume"} & {*options})
+    assert main([*argv, *task, "--dry-run", "--json", "--quiet"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["estimate"].startswith("about ")
+    assert "metrics" not in facts
+
+
+def test_a_dry_run_is_of_one_process(refusal, table, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refusal(table(), "--task", "classification", "--dry-run", code=2)
+    assert "--dry-run: measures one process; this is one of 2" in message
+
+
+# ---------------------------------------------------------------------------------------------
 # What is known of the data and the training
 
 
@@ -434,6 +501,14 @@ def test_leakage_is_told(run, table, rows, tmp_path, capsys):
     for note in facts["notes"]:
         assert note in card
         assert note in printed
+
+
+def test_a_column_of_splits_of_which_none_is_evaluated(run, table, tmp_path, capsys):
+    options = ("--task", "classification", "--split-column", "split", "--steps", 1)
+    assert run(table(), *options) == {}
+    assert "note: nothing is evaluated: --eval-split names the values of 'split'" in (
+        capsys.readouterr().err
+    )
 
 
 def test_the_best_state_is_kept(run, table, tmp_path):

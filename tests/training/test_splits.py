@@ -61,7 +61,7 @@ def test_clusters_of_kmers():
     [
         ("random", [[i] for i in range(40)], "40 different sequences"),
         ("similar", BY_FIVES, "8 clusters (by 8-mers)"),
-        ("kind", [[*range(0, 40, 2)], [*range(1, 40, 2)]], "2 values of kind"),
+        ("kind", [[*range(0, 40, 2)], [*range(1, 40, 2)]], "2 values of the column 'kind'"),
     ],
 )
 def test_groups(how, groups, what, monkeypatch):
@@ -114,7 +114,7 @@ def test_no_group_is_divided_and_no_part_is_empty(shares):
         )
         few = splits.assign(np.arange(len(shares)), shares, seed)
         assert all(len(part) == 1 for part in few)
-    with pytest.raises(InputError, match="1 groups of rows, which stay together, cannot be div"):
+    with pytest.raises(InputError, match="groups of rows cannot be divided into"):
         splits.assign(np.zeros(9, int), shares, 0)
 
 
