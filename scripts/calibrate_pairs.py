@@ -167,6 +167,16 @@ def predict(maps: Maps, config: Any, prior: Sequence[float]) -> list[list[BasePa
     return found
 
 
+def pair_log_odds(both: np.ndarray, config: Any, with_prior: bool) -> np.ndarray:
+    """Log-odds of pairs by the numbers in a configuration, of logits and the prior's, (2, ...)."""
+    slope, offset = config.pair_calibration or (1.0, 0.0)
+    own: np.ndarray = slope * both[0] + offset
+    if not with_prior:
+        return own
+    mine, others, rest = config.pair_prior_calibration
+    return mine * own + others * both[1] + rest
+
+
 def mean_f1(maps: Maps, config: Any, prior: Sequence[float]) -> float:
     both = zip(maps, predict(maps, config, prior), strict=True)
     return float(np.mean([score_pairs(pairs, rna.pairs).f1 for (rna, _), pairs in both]))
