@@ -69,6 +69,8 @@ _AT_ONCE = 100  # RNAs, behind which predictions are written
 _STRENGTH = {"CG": 3, "GC": 3, "AU": 2, "UA": 2, "GU": 1, "UG": 1}  # of the greedy structure
 _SHORTEST_RUN = 3
 
+_COLUMNS = ("source", "method", "sequence", "pairs")  # of predictions that are kept
+
 # The pairs of an RNA, and the probability of each; NaN where the method gives none.
 Pairs = dict[BasePair, float]
 Scored = Sequence[tuple[Rna, PairScore]]
@@ -180,13 +182,18 @@ class Predictions:
         self._known: dict[tuple[str, str], Pairs] = {}
         if path is None:
             return
+        header = format_row(*_COLUMNS)
         if not path.exists():
-            path.write_text(format_row("source", "method", "sequence", "pairs"), encoding="utf-8")
+            path.write_text(header, encoding="utf-8")
+        text = path.read_bytes()
+        if not text.startswith(header.encode()):
+            raise ValueError(
+                f"{path} has no predictions: it does not begin with {header.strip()!r}"
+            )
         # A run that was killed may have left part of a line.
-        whole = path.read_bytes().rpartition(b"\n")[0] + b"\n"
         with path.open("r+b") as file:
-            file.truncate(len(whole))
-        for _, row in read_rows(path, ["source", "method", "sequence", "pairs"]):
+            file.truncate(text.rindex(b"\n") + 1)
+        for _, row in read_rows(path, _COLUMNS):
             if row["source"] == source:
                 self._known[row["method"], row["sequence"]] = _parse_pairs(row["pairs"])
 
