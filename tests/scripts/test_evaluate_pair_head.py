@@ -112,10 +112,11 @@ def test_predictions_are_kept(command, tmp_path, capsys, monkeypatch):
 
 
 def test_the_greedy_structure():
-    # The stem of three G-C pairs, then what is left of the weaker one; none that crosses.
+    # A run has three pairs; one that crosses a stronger run is left out.
     for sequence, structure in (
         ("GGGAAAACCC", "(((....)))"),
-        ("ggtaaaaacc", ".........."),
+        ("ggtaaaaacc", "(((....)))"),
+        ("GGAAAACC", "........"),
         ("AAAGGGGAAAACCCCUUU", "(((((((....)))))))"),
         ("GGGGAAAAAACCCCAAUUUUUU", "((((......))))........"),
         ("GGGGNAAACCCC", "((((....))))"),
