@@ -1,17 +1,24 @@
 """F1, precision and recall of a model's pair head on known structures, beside ViennaRNA.
 
-    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz:validation --sequences 400 \\
-        --methods head,prior,mfe,mea,centroid
-    python scripts/evaluate_pair_head.py mini bprna_new.tsv --split new -o scores.tsv
+    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz:validation --by type \\
+        --methods prior,head,mfe,mea,centroid,greedy --predictions validation.tsv
+    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz:validation --print knots \\
+        --methods head,prior --predictions validation.tsv
+    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz:validation --print confidence
     python scripts/evaluate_pair_head.py mini bprna_new.tsv --split new --random
     python scripts/evaluate_pair_head.py mini bprna_new.tsv --split new --scores 6,3
 
-Means are over sequences with known pairs, of the structures of `ernie-rna fold`, with intervals of
-95 % by bootstrap over sequences, or over families. Methods: the head; prior, the head with
-`--prior vienna`; and of ViennaRNA alone the structure of minimum free energy, that of maximum
-expected accuracy and the centroid. Beside the head: the same network with random weights, and
-attention scores of a layer and head in place of the logits (zero-shot), which `--scores all` tries
-one by one.
+Methods: the head; prior, the head with `--prior vienna`; of ViennaRNA alone the structure of
+minimum free energy, that of maximum expected accuracy and the centroid; and greedy, the strongest
+stems one by one, without any model. The structures are those of `ernie-rna fold`.
+
+Three tables. `scores`: means over sequences with known pairs, by length and by the labels of a
+column, with intervals of 95 % by bootstrap over sequences and over families, and how far the first
+method is above each other one. `knots`: what rules for crossing pairs leave of them, and the F1
+with each. `confidence`: how many of the pairs of each probability are known.
+
+Beside the head: the same network with random weights, and attention scores of a layer and head in
+place of the logits (zero-shot), which `--scores all` tries one by one.
 """
 
 from __future__ import annotations
@@ -21,9 +28,9 @@ import itertools
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import transformers
@@ -33,21 +40,39 @@ from ernie_rna.cli.main import run_program
 from ernie_rna.extras import import_extra
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.model.structures_ernie_rna import (
+    MIN_LOOP,
+    MIN_STEM,
+    allowed_pairs,
+    nested_pages,
+)
 from ernie_rna.options import parse_words
 from ernie_rna.run.find_model import find_model
+from ernie_rna.run.loading import read_config
 from ernie_rna.run.outputs import open_text
 from ernie_rna.sequences.fasta import to_rna
-from ernie_rna.sequences.tables import format_row
+from ernie_rna.sequences.tables import format_row, read_rows
+from ernie_rna.structures.confidence import expected_calibration_error, reliability
 from ernie_rna.structures.evaluation import PairScore, mean_score, score_pairs
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
-from recipes.pretraining.rnas import Rna, read_table, with_pairs
+from ernie_rna.structures.prior import VIENNA, Prior
+from recipes.pretraining.rnas import COLUMNS, Rna, read_table, table_rows, with_pairs
+from scripts.calibrate_pairs import pair_log_odds, predict
 from scripts.measuring import evenly
 
 _BINS = (0, 75, 100, 150, 200, 300, 10**6)
-_METHODS = ("head", "prior", "mfe", "mea", "centroid")
+_OF_HEAD, _OF_VIENNA = ("head", "prior"), ("mfe", "mea", "centroid")
+_METHODS = (*_OF_HEAD, *_OF_VIENNA, "greedy")
 _DRAWS = 2000  # of the bootstrap
+_AT_ONCE = 100  # RNAs, behind which predictions are written
+_STRENGTH = {"CG": 3, "GC": 3, "AU": 2, "UA": 2, "GU": 1, "UG": 1}  # of the greedy structure
+_SHORTEST_RUN = 3
 
+_COLUMNS = ("source", "method", "sequence", "pairs")  # of predictions that are kept
+
+# The pairs of an RNA, and the probability of each; NaN where the method gives none.
+Pairs = dict[BasePair, float]
 Scored = Sequence[tuple[Rna, PairScore]]
 
 
@@ -59,9 +84,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--split", metavar="VALUE", help="rows of the split column, of tables that name none")
     add("--sequences", type=int, metavar="N", help="only so many of each table, evenly spaced")
     add("--methods", type=parse_words, default=_METHODS[:1], metavar="M,M", help="(head)")
+    add("--print", choices=tuple(_TABLES), default="scores", help="which table (scores)")
+    add("--by", metavar="COLUMN", help="scores for each label in this column as well")
     add("--random", action="store_true", help="draw the weights anew")
     help = "of this layer (0: projected) and head; all tries each"
     add("--scores", type=parse_scores, metavar="L,H", help=help)
+    help = "keep the predicted pairs in this table, and predict none that it has"
+    add("--predictions", type=Path, metavar="FILE", help=help)
     add("-o", "--output", metavar="FILE", help="scores by sequence, TSV")
     return parser
 
@@ -74,20 +103,29 @@ def run(args: argparse.Namespace) -> int:
     unknown = sorted(set(args.methods) - set(_METHODS))
     if unknown:
         raise ValueError(f"--methods must be among {', '.join(_METHODS)}; got {unknown[0]}")
+    if args.scores is not None and "prior" in args.methods:
+        raise ValueError("--scores are no logits, which prior needs: leave out one of the two")
     sets = {name: read_set(name, args.split, args.sequences) for name in args.tables}
-    header = ["set", "method", "which", "sequences", "precision", "recall", "F1", "low", "high"]
+    labels = {name: read_labels(name, args.by) for name in args.tables if args.by}
     lines = [["set", "method", "id", "family", "length", "precision", "recall", "f1"]]
     with tempfile.TemporaryDirectory() as folder:
         model = random_weights(args.model, folder) if args.random else args.model
+        everything = [rna for rnas in sets.values() for rna in rnas]
         if args.scores == "all":
-            compare_heads(model, [rna for rnas in sets.values() for rna in rnas])
+            compare_heads(model, everything)
             return 0
-        print(format_row(*header), end="")
-        for (name, rnas), method in itertools.product(sets.items(), args.methods):
-            scored = score(method, model, rnas, *(args.scores or (None, None)))
-            for row in means(scored):
-                print(format_row(Path(name).name, method, *row), end="", flush=True)
-            for r, one in scored:
+        # A name of what is predicted with, to find it again.
+        source = f"{args.model}{' random' * args.random}{args.scores or ''}"
+        found = Predictions(args.predictions, source)
+        found.add(everything, args.methods, model, *(args.scores or (None, None)))
+    header, table = _TABLES[args.print]
+    print(format_row("set", "method", *header), end="")
+    for name, rnas in sets.items():
+        both = {method: found.of(method, rnas) for method in args.methods}
+        for method, *row in table(rnas, both, labels.get(name, {})):
+            print(format_row(Path(name).name, method, *row), end="", flush=True)
+        for method, pairs in both.items():
+            for r, one in score(rnas, pairs):
                 cells = r.id, r.family, str(len(r.sequence)), *_cells(one)
                 lines.append([Path(name).name, method, *cells])
     if args.output is not None:
@@ -103,6 +141,12 @@ def read_set(name: str, split: str | None, count: int | None) -> Sequence[Rna]:
     if wanted is None:
         raise ValueError(f"{name}: which rows? Write {name}:SPLIT, or --split")
     return evenly(list(with_pairs(read_table(Path(path), wanted), f"{path}, {wanted}")), count)
+
+
+def read_labels(name: str, column: str) -> dict[str, str]:
+    """A column of TABLE[:SPLIT] by id."""
+    path = Path(name.rpartition(":")[0] or name)
+    return {row["id"]: row[column] for row in table_rows(path, {*COLUMNS, column})}
 
 
 def parse_scores(text: str) -> str | tuple[int, int]:
@@ -121,70 +165,336 @@ def random_weights(model: str, folder: str) -> str:
     return folder
 
 
-def score(
-    method: str, model: str, rnas: Sequence[Rna], layer: int | None, head: int | None
-) -> Scored:
-    if method in ("head", "prior"):
-        how: Any = {"layer": layer, "head": head, "prior": "vienna" if method == "prior" else None}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # That weights are random, or without a pair, is known.
-            found = [one.structure.pairs for one in fold(rnas, model, long="full", **how)]
-    else:
-        found = [vienna_pairs(method, rna.sequence) for rna in rnas]
-    return [(rna, score_pairs(one, rna.pairs)) for rna, one in zip(rnas, found, strict=True)]
+# ---------------------------------------------------------------------------------------------
+# Predictions
 
 
-def vienna_pairs(method: str, sequence: str) -> list[BasePair]:
-    """The structure of ViennaRNA with its default parameters."""
-    vienna = import_extra("RNA", "vienna", f"--methods {method}")
+class Predictions:
+    """Predicted pairs by method and sequence, in memory and in a file that grows with them.
+
+    Args:
+        path: a table with a line for each method and sequence; None keeps no file.
+        source: the model, by which it finds its own lines.
+    """
+
+    def __init__(self, path: Path | None, source: str):
+        self._path, self._source = path, source
+        self._known: dict[tuple[str, str], Pairs] = {}
+        if path is None:
+            return
+        header = format_row(*_COLUMNS)
+        if not path.exists():
+            path.write_text(header, encoding="utf-8")
+        text = path.read_bytes()
+        if not text.startswith(header.encode()):
+            raise ValueError(
+                f"{path} has no predictions: it does not begin with {header.strip()!r}"
+            )
+        # A run that was killed may have left part of a line.
+        with path.open("r+b") as file:
+            file.truncate(text.rindex(b"\n") + 1)
+        for _, row in read_rows(path, _COLUMNS):
+            if row["source"] == source:
+                self._known[row["method"], row["sequence"]] = _parse_pairs(row["pairs"])
+
+    def add(self, rnas: Sequence[Rna], methods: Sequence[str], *how: Any) -> None:
+        """Predict what is not known; `how` is for `predict_with`."""
+
+        def is_new(method: str, rna: Rna) -> bool:
+            return (method, rna.sequence) not in self._known
+
+        new = [rna for rna in rnas if any(is_new(method, rna) for method in methods)]
+        for start in range(0, len(new), _AT_ONCE):
+            some = new[start : start + _AT_ONCE]
+            wanted = [method for method in methods if any(is_new(method, rna) for rna in some)]
+            lines = []
+            for rna, method, pairs in predict_with(wanted, some, *how):
+                if is_new(method, rna):
+                    self._known[method, rna.sequence] = pairs
+                    lines.append(format_row(self._source, method, rna.sequence, _to_text(pairs)))
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.writelines(lines)
+
+    def of(self, method: str, rnas: Sequence[Rna]) -> list[Pairs]:
+        return [self._known[method, rna.sequence] for rna in rnas]
+
+
+def _to_text(pairs: Pairs) -> str:
+    """Pairs counted from 1, with their probabilities."""
+    return " ".join(f"{i + 1}-{j + 1}:{sure:.4f}" for (i, j), sure in sorted(pairs.items())) or "-"
+
+
+def _parse_pairs(text: str) -> Pairs:
+    pairs = {}
+    for word in [] if text == "-" else text.split():
+        bases, _, sure = word.partition(":")
+        i, j = map(int, bases.split("-"))
+        pairs[i - 1, j - 1] = float(sure)
+    return pairs
+
+
+def predict_with(
+    methods: Sequence[str], rnas: Sequence[Rna], model: str, layer: int | None, head: int | None
+) -> Iterator[tuple[Rna, str, Pairs]]:
+    """The pairs of each RNA by each method."""
+    if set(methods) & set(_OF_HEAD):
+        yield from _by_head(methods, rnas, model, layer, head)
+    for rna in rnas:
+        by_vienna = set(methods) & set(_OF_VIENNA)
+        found = vienna_pairs(rna.sequence, by_vienna) if by_vienna else {}
+        if "greedy" in methods:
+            found["greedy"] = greedy_pairs(rna.sequence)
+        for method, pairs in found.items():
+            yield rna, method, dict.fromkeys(pairs, float("nan"))
+
+
+def _by_head(
+    methods: Sequence[str], rnas: Sequence[Rna], model: str, layer: int | None, head: int | None
+) -> Iterator[tuple[Rna, str, Pairs]]:
+    """The network runs once for the head with and without the prior."""
+    config: Any = read_config(find_model(model))
+    prior = Prior(VIENNA) if "prior" in methods else None
+    how: Any = {"layer": layer, "head": head, "matrix": "scores", "long": "full"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # That weights are random, or without a pair, is known.
+        for rna, one in zip(rnas, fold(rnas, model, **how), strict=True):
+            logits = np.zeros((len(rna.sequence),) * 2) if one.matrix is None else one.matrix
+            both = np.stack([logits, prior.log_odds(rna) if prior else 0 * logits])
+            found = {"head": one.structure.pairs}
+            if prior:
+                if config.pair_prior is None:
+                    raise ValueError(f"{model} has no pair_prior: run scripts/calibrate_pairs.py")
+                (found["prior"],) = predict([(rna, both)], config, config.pair_prior)
+            for method in set(methods) & set(_OF_HEAD):
+                sure = 1 / (1 + np.exp(-pair_log_odds(both, config, method == "prior")))
+                yield rna, method, {pair: float(sure[pair]) for pair in found[method]}
+
+
+def vienna_pairs(sequence: str, methods: Iterable[str]) -> dict[str, list[BasePair]]:
+    """Structures of ViennaRNA with its default parameters, by method."""
+    vienna = import_extra("RNA", "vienna", "--methods mfe, mea and centroid")
     ensemble = vienna.fold_compound(to_rna(sequence))
     text, energy = ensemble.mfe()
-    if method != "mfe":
+    texts = {"mfe": text}
+    if set(methods) != {"mfe"}:
         ensemble.exp_params_rescale(energy)
         ensemble.pf()
-        text, _ = ensemble.MEA() if method == "mea" else ensemble.centroid()
-    return from_dot_bracket(text)
+        texts |= {"mea": ensemble.MEA()[0], "centroid": ensemble.centroid()[0]}
+    return {method: from_dot_bracket(texts[method]) for method in methods}
+
+
+def greedy_pairs(sequence: str) -> list[BasePair]:
+    """The strongest runs of stacked pairs, one by one.
+
+    All longest runs of at least three canonical pairs are taken in the order of their strength (3
+    for G-C, 2 for A-U, 1 for G-U), each cut to the bases that are free and cross no run before it.
+    """
+    bases = to_rna(sequence)
+    allowed = allowed_pairs([bases], min_loop=MIN_LOOP)[0].numpy()
+    runs = []
+    for i, j in zip(*np.triu(allowed).nonzero(), strict=True):
+        if i and j + 1 < len(bases) and allowed[i - 1, j + 1]:
+            continue  # it begins farther out
+        run = []
+        while i < j and allowed[i, j]:
+            run.append((int(i), int(j)))
+            i, j = i + 1, j - 1
+        if len(run) >= _SHORTEST_RUN:
+            runs.append(run)
+    runs.sort(key=lambda run: -sum(_STRENGTH[bases[i] + bases[j]] for i, j in run))
+    pairs: list[BasePair] = []
+    for run in runs:
+        taken = {base for pair in pairs for base in pair}
+        rest = [
+            pair
+            for pair in run
+            if not taken & set(pair) and not any(cross(pair, other) for other in pairs)
+        ]
+        if len(rest) >= _SHORTEST_RUN:
+            pairs += rest
+    return sorted(pairs)
+
+
+def cross(one: BasePair, other: BasePair) -> bool:
+    (i, j), (begin, end) = sorted([one, other])
+    return i < begin < j < end
+
+
+# ---------------------------------------------------------------------------------------------
+# Tables: rows of a method and cells, by the RNAs, what each method predicts, and labels by id
+
+
+Found = Mapping[str, Sequence[Pairs]]
+Rows = Iterator[tuple[str, ...]]
+
+
+def score(rnas: Sequence[Rna], pairs: Sequence[Iterable[BasePair]]) -> Scored:
+    return [(rna, score_pairs(one, rna.pairs)) for rna, one in zip(rnas, pairs, strict=True)]
+
+
+def table_of_scores(rnas: Sequence[Rna], found: Found, labels: Mapping[str, str]) -> Rows:
+    """Means over all, over families, by length and by label; then how far the first is above."""
+    scored = {method: score(rnas, pairs) for method, pairs in found.items()}
+    for method, own in scored.items():
+        for row in means(own, labels):
+            yield method, *row
+    first, *others = scored
+    families = [rna.family for rna in rnas]
+    for other in others:
+        above = np.array(
+            [a.f1 - b.f1 for (_, a), (_, b) in zip(scored[first], scored[other], strict=True)]
+        )
+        cells = f"{above.mean():.4f}", *_interval(above), *_interval(above, families)
+        yield f"{first} - {other}", "all", str(len(rnas)), "", "", *cells
+
+
+def means(scored: Scored, labels: Mapping[str, str]) -> Iterator[list[str]]:
+    """Rows of means over all, over families, by length and by label, with intervals of the F1."""
+
+    def row(which: str, own: Scored) -> list[str]:
+        f1 = np.array([one.f1 for _, one in own])
+        intervals = [*_interval(f1), *_interval(f1, [rna.family for rna, _ in own])]
+        return [which, str(len(own)), *_cells(mean_score([one for _, one in own])), *intervals]
+
+    yield row("all", scored)
+    families: dict[str, list[float]] = {}
+    for rna, one in scored:
+        families.setdefault(rna.family, []).append(one.f1)
+    by_family = np.array([np.mean(values) for values in families.values()])
+    cells = "", "", f"{by_family.mean():.4f}", "", "", *_interval(by_family)
+    yield ["mean of families", str(len(families)), *cells]
+    for low, high in itertools.pairwise(_BINS):
+        own = [(rna, one) for rna, one in scored if low < len(rna.sequence) <= high]
+        if own:
+            yield row(f"{low + 1} to {high} nt", own)
+    for label in sorted({labels[rna.id] for rna, _ in scored} if labels else ()):
+        yield row(label, [(rna, one) for rna, one in scored if labels[rna.id] == label])
+
+
+def _interval(values: np.ndarray, families: Sequence[str] = ()) -> list[str]:
+    """What 95 % of the means lie in, if values, or families with all of theirs, are drawn anew."""
+    _, group = np.unique(families or range(len(values)), return_inverse=True)
+    sums, counts = np.bincount(group, values), np.bincount(group)
+    drawn = np.random.default_rng(0).integers(0, len(sums), (_DRAWS, len(sums)))
+    drawn_means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return [f"{end:.4f}" for end in np.quantile(drawn_means, [0.025, 0.975])]
+
+
+def _cells(score: PairScore) -> list[str]:
+    return [f"{value:.4f}" for value in (score.precision, score.recall, score.f1)]
+
+
+class Rule(NamedTuple):
+    """Which stems are believed that cross the largest nested set of the predicted pairs.
+
+    Attributes:
+        pairs: fewest in a stem.
+        probability: the least mean of them.
+        loop: most bases in each of the three loops of an H-type pseudoknot, which the stem and
+            what it crosses are taken for.
+    """
+
+    pairs: float = 1
+    probability: float = 0.0
+    loop: float = np.inf
+
+    def believes(self, stem: list[BasePair], crossed: list[BasePair], predicted: Pairs) -> bool:
+        (one, one_back), (two, two_back) = sorted(
+            [sorted(side) for side in zip(*pairs, strict=True)] for pairs in (stem, crossed)
+        )
+        loops = two[0] - one[-1] - 1, one_back[0] - two[-1] - 1, two_back[0] - one_back[-1] - 1
+        return (
+            len(stem) >= self.pairs
+            and float(np.mean([predicted[pair] for pair in stem])) >= self.probability
+            and max(loops) <= self.loop
+        )
+
+
+_RULES = (
+    Rule(),
+    Rule(np.inf),  # none
+    *(Rule(pairs) for pairs in (3, 4, 5)),
+    *(Rule(probability=p) for p in (0.4, 0.5, 0.6, 0.7, 0.8)),
+    *itertools.starmap(Rule, itertools.product((1, 3, 4), (0.0, 0.5, 0.6), (8, 15, 30))),
+)
+
+
+def believed_pairs(predicted: Pairs, rule: Rule) -> tuple[list[BasePair], list[BasePair]]:
+    """The largest nested set, and of the pairs that cross it the stems that a rule leaves."""
+    nested, *others = nested_pages(sorted(predicted)) or [[]]
+    left: list[BasePair] = []
+    for stem in stems(sorted(pair for page in others for pair in page)):
+        crossed = [pair for pair in nested if any(cross(pair, own) for own in stem)]
+        if rule.believes(stem, crossed, predicted):
+            left += stem
+    return [pair for stem in stems(nested) if len(stem) >= MIN_STEM for pair in stem], left
+
+
+def stems(pairs: Sequence[BasePair]) -> list[list[BasePair]]:
+    """The runs of sorted pairs that stack on one another."""
+    runs: dict[BasePair, list[BasePair]] = {}
+    for i, j in pairs:
+        runs[i, j] = [*runs.pop((i - 1, j + 1), []), (i, j)]
+    return list(runs.values())
+
+
+def table_of_knots(rnas: Sequence[Rna], found: Found, labels: Mapping[str, str]) -> Rows:
+    """Of each rule the crossing pairs that it leaves, those of them that are known, and the F1."""
+    for (method, predicted), rule in itertools.product(found.items(), _RULES):
+        believed = [believed_pairs(pairs, rule) for pairs in predicted]
+        right = [
+            len(set(knots) & set(rna.pairs)) for rna, (_, knots) in zip(rnas, believed, strict=True)
+        ]
+        f1 = np.array([one.f1 for _, one in score(rnas, [[*a, *b] for a, b in believed])])
+        counts = sum(bool(b) for _, b in believed), sum(len(b) for _, b in believed), sum(right)
+        yield method, *map(str, (*rule, *counts)), f"{f1.mean():.4f}", *_interval(f1)
+
+
+def table_of_confidence(rnas: Sequence[Rna], found: Found, labels: Mapping[str, str]) -> Rows:
+    """Of the predicted pairs, by label and by probability, how many are known."""
+    for method, predicted in found.items():
+        pairs = [
+            (sure, pair in set(rna.pairs), labels.get(rna.id, ""))
+            for rna, own in zip(rnas, predicted, strict=True)
+            for pair, sure in own.items()
+            if not np.isnan(sure)
+        ]
+        for which in ["", *sorted(set(labels.values()))]:
+            own = np.array([(sure, known) for sure, known, label in pairs if which in ("", label)])
+            if not len(own):
+                continue
+            bins = reliability(own[:, 0], own[:, 1])
+            cells = [
+                f"{value:.3f}" for value in (*own.mean(axis=0), expected_calibration_error(bins))
+            ]
+            yield method, which or "all", str(len(own)), *cells
+            for one in [] if which else bins:
+                name = f"{one.low:.1f} to {one.high:.1f}"
+                yield method, name, str(one.count), f"{one.predicted:.3f}", f"{one.known:.3f}", ""
+
+
+_SCORES = "which,sequences,precision,recall,F1,low,high,family low,family high"
+_KNOTS = "pairs of a stem,probability,loop,RNAs with knots,crossing pairs,right,F1,low,high"
+_CONFIDENCE = "which,pairs,probability,known,calibration error"
+_TABLES: dict[str, tuple[list[str], Callable[..., Rows]]] = {
+    "scores": (_SCORES.split(","), table_of_scores),
+    "knots": (_KNOTS.split(","), table_of_knots),
+    "confidence": (_CONFIDENCE.split(","), table_of_confidence),
+}
 
 
 def compare_heads(model: str, rnas: Sequence[Rna]) -> None:
     """Print the mean F1 of each layer's and head's scores, the best first."""
     config = ErnieRnaConfig.from_pretrained(find_model(model))
     layers, heads = range(config.num_hidden_layers + 1), range(config.num_attention_heads)
-    f1 = {
-        place: mean_score([one for _, one in score("head", model, rnas, *place)]).f1
-        for place in itertools.product(layers, heads)
-    }
+    f1 = {}
+    for place in itertools.product(layers, heads):
+        found = [pairs for _, _, pairs in _by_head(["head"], rnas, model, *place)]
+        f1[place] = mean_score([one for _, one in score(rnas, found)]).f1
     print("layer\thead\tF1")
     for layer, head in sorted(f1, key=lambda place: -f1[place]):
         print(f"{layer}\t{head}\t{f1[layer, head]:.4f}")
-
-
-def means(scored: Scored) -> Iterator[list[str]]:
-    """Rows of means over all, over families, and by length, with intervals of the F1."""
-    f1 = np.array([one.f1 for _, one in scored])
-    everything = mean_score([one for _, one in scored])
-    yield ["all", str(len(scored)), *_cells(everything), *_interval(f1)]
-    families: dict[str, list[float]] = {}
-    for rna, one in scored:
-        families.setdefault(rna.family, []).append(one.f1)
-    by_family = np.array([np.mean(values) for values in families.values()])
-    cells = "", "", f"{by_family.mean():.4f}", *_interval(by_family)
-    yield ["mean of families", str(len(families)), *cells]
-    for low, high in itertools.pairwise(_BINS):
-        own = [one for rna, one in scored if low < len(rna.sequence) <= high]
-        if own:
-            cells = *_cells(mean_score(own)), *_interval(np.array([one.f1 for one in own]))
-            yield [f"{low + 1} to {high} nt", str(len(own)), *cells]
-
-
-def _interval(values: np.ndarray) -> list[str]:
-    """What 95 % of the means of as many values lie in, drawn with replacement."""
-    drawn = np.random.default_rng(0).integers(0, len(values), (_DRAWS, len(values)))
-    return [f"{end:.4f}" for end in np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])]
-
-
-def _cells(score: PairScore) -> list[str]:
-    return [f"{value:.4f}" for value in (score.precision, score.recall, score.f1)]
 
 
 if __name__ == "__main__":

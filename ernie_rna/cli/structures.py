@@ -29,7 +29,6 @@ from ernie_rna.sequences.sources import is_word
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
     from ernie_rna.structures.formats.structure import Structure
-    from ernie_rna.structures.score_groups import Group
 
 _FOLD = """\
 Predict the secondary structures of the sequences of a FASTA file, from the logits of the model's
@@ -250,7 +249,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     from ernie_rna.structures.fold import fold
     from ernie_rna.structures.formats.by_extension import read_structures
     from ernie_rna.structures.reactivities import Probing
-    from ernie_rna.structures.score_groups import group_rows
 
     outputs = [path for path in (args.output, args.groups) if path]
     check_output_files(outputs, args.force, extensions=[".tsv"])
@@ -262,7 +260,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         probing = Probing(args.reactivity, read_options(ProbingOptions, args))
     predicted = read_structures(args.predicted, options.predicted_column)
     evaluations: dict[str, Evaluation] = {}
-    groups: list[Group] = []
+    groups: dict[str, dict[str, str]] = {}
     compared = {"predicted": predicted}
     if args.reference is not None:
         reference = read_structures(args.reference, options.reference_column)
@@ -275,15 +273,15 @@ def _evaluate(args: argparse.Namespace) -> int:
         if args.with_prior:
             folded = fold(_sequences(first), args.with_prior, prior="vienna", long="full")
             evaluations["prior"] = evaluate((one.structure for one in folded), compared["known"])
-        groups = _groups(evaluations, reference, args)
+        groups = _groups(reference, args)
     fits = {} if probing is None else {name: probing.fits(all) for name, all in compared.items()}
     if args.output:
         _write(args.output, _score_rows(evaluations, fits, compared["predicted"]))
     if args.groups:
-        _write(args.groups, group_rows(groups, decimals=6))
+        _write(args.groups, _group_rows(evaluations, groups, decimals=6))
     lines = [*_describe_means(evaluations), *_describe_fits(fits)]
     if groups:
-        lines = [*_aligned(group_rows(groups, decimals=4)), "", *lines]
+        lines = [*_aligned(_group_rows(evaluations, groups, decimals=4)), "", *lines]
     # A table on stdout must not be mixed with the means.
     print("\n".join(lines), file=sys.stderr if "-" in outputs else sys.stdout)
     return 0
@@ -317,20 +315,33 @@ def _sequences(evaluation: Evaluation) -> dict[str, str]:
     return found
 
 
-def _groups(
-    evaluations: Mapping[str, Evaluation], reference: list[Structure], args: argparse.Namespace
-) -> list[Group]:
-    """The means by length, and by columns of the reference: family, if none are asked for."""
-    from ernie_rna.structures.score_groups import by_label, by_length, read_labels
+def _groups(reference: list[Structure], args: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """By length, and by columns of the reference, which group each id belongs to; of the columns
+    family, if none are asked for."""
+    from ernie_rna.structures.evaluation import length_name, read_labels
 
-    groups = by_length(evaluations, reference)
+    lengths = {one.id: len(one.sequence) for one in reference}
+    groups = {
+        "length": {id: length_name(lengths[id]) for id in sorted(lengths, key=lengths.__getitem__)}
+    }
     for column in args.by or ["family"]:
         labels = read_labels(args.reference, column)
         if labels is not None:
-            groups += by_label(evaluations, labels, column)
+            groups[column] = labels
         elif args.by:
             raise ValueError(f"{args.reference} is not a table with a column {column!r}")
     return groups
+
+
+def _group_rows(
+    evaluations: Mapping[str, Evaluation], groups: Mapping[str, Mapping[str, str]], decimals: int
+) -> Iterator[list[str]]:
+    from ernie_rna.structures.evaluation import PairScore, group_means
+
+    yield ["by", "group", "evaluation", "sequences", *PairScore._fields]
+    for by, names in groups.items():
+        for name, which, count, score in group_means(evaluations, names):
+            yield [by, name, which, str(count), *(f"{value:.{decimals}f}" for value in score)]
 
 
 def _score_rows(

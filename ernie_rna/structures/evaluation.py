@@ -7,7 +7,9 @@ shifted by one base at one end, as a comparison of dynamic structures should (Ma
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import NamedTuple
@@ -16,10 +18,14 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.options import EvaluateOptions, takes
-from ernie_rna.sequences.fasta import FilePath, to_rna
-from ernie_rna.structures.formats.by_extension import read_structures
+from ernie_rna.sequences.fasta import FilePath, split_header, to_rna, uncompressed
+from ernie_rna.sequences.tables import read_rows
+from ernie_rna.structures.formats.by_extension import TABLES, read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure, differing_base
+
+# The last length of each group but the last one.
+LENGTHS = (50, 100, 150, 200, 300, 400, 500)
 
 
 class PairScore(NamedTuple):
@@ -109,6 +115,56 @@ class Evaluation:
 def mean_score(scores: Sequence[PairScore]) -> PairScore:
     """The mean of each measure over some sequences."""
     return PairScore(*np.mean(scores, axis=0).tolist())
+
+
+def group_means(
+    evaluations: Mapping[str, Evaluation], names: Mapping[str, str]
+) -> Iterator[tuple[str, str, int, PairScore]]:
+    """Means over exact pairs of the sequences of a group.
+
+    Args:
+        evaluations: by a name for the output, of the same sequences.
+        names: by id, the group of a sequence; groups come in the order of these.
+
+    Yields:
+        The names of group and evaluation, how many sequences, and their mean scores.
+    """
+    groups: dict[str, dict[str, list[PairScore]]] = {name: {} for name in names.values()}
+    for which, evaluation in evaluations.items():
+        for id, score in zip(evaluation.ids, evaluation.exact, strict=True):
+            groups[names[id]].setdefault(which, []).append(score)
+    for name, scores in groups.items():
+        for which, own in scores.items():
+            yield name, which, len(own), mean_score(own)
+
+
+def length_name(length: int) -> str:
+    """The group of a length.
+
+    >>> [length_name(length) for length in (1, 50, 51, 501)]
+    ['1-50', '1-50', '51-100', 'over 500']
+    """
+    place = bisect_left(LENGTHS, length)
+    if place == len(LENGTHS):
+        return f"over {LENGTHS[-1]}"
+    return f"{(0, *LENGTHS)[place] + 1}-{LENGTHS[place]}"
+
+
+def read_labels(path: FilePath, column: str) -> dict[str, str] | None:
+    """A column of a table by id, the most frequent labels first; None without such a column, or of
+    a file that is no table.
+
+    Raises:
+        InputError: the table is damaged, or has no column id.
+    """
+    if uncompressed(path).suffix.lower() not in TABLES:
+        return None
+    rows = [row for _, row in read_rows(path, ["id"])]
+    if not all(column in row for row in rows):
+        return None
+    counts = Counter(row[column] for row in rows)
+    rows.sort(key=lambda row: (-counts[row[column]], row[column]))
+    return {split_header(row["id"])[0]: row[column] for row in rows}
 
 
 @takes(EvaluateOptions)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ernie_rna.model.configuration_ernie_rna import WITH_PAIR_HEAD
-from ernie_rna.model.heads_ernie_rna import bases_of_scores, pairs_in_front
+from ernie_rna.model.heads_ernie_rna import bases_of_scores
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from ernie_rna.run.attention_scores import attention_scores, check_heads, run_head
 from ernie_rna.run.loading import has_head, load, read_config, resolve_layer, tokenize
@@ -122,7 +122,8 @@ class ScoreMaps(PairingMaps):
     def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         how: Any = {"heads": [self.head], "pairing_scores": self.pairing_scores}
         scores = attention_scores(self.model, input_ids, attention_mask, layer=self.layer, **how)
-        return extract_pairing_map(scores, attention_mask, head=0)
+        bases, _ = bases_of_scores(scores, attention_mask.bool(), None)
+        return symmetrize(bases[:, 0])
 
 
 class HeadMaps(PairingMaps):
@@ -225,38 +226,6 @@ def symmetrize(scores: Tensor) -> Tensor:
     """The mean of a map and its transpose, over the last two dimensions: (..., length, length)."""
     mean: Tensor = (scores + scores.transpose(-1, -2)) / 2
     return mean
-
-
-def extract_pairing_map(scores: Tensor, attention_mask: Tensor, head: int = 5) -> Tensor:
-    """The symmetric map of a layer and head over the bases, without special tokens and padding.
-
-    Args:
-        scores: (batch, heads, seq, seq), of a layer before softmax; for structure prediction of the
-            last one, which is the last of the model's biases.
-        attention_mask: (batch, seq), non-zero for real tokens, which stand together, with ``<cls>``
-            first and ``<eos>`` last; padded on either side.
-        head: which head, counted from 0; 5 is the authors' choice for structure prediction.
-
-    Returns:
-        (batch, length, length), in the dtype of the scores; the first base is at 0 whatever the
-        side of the padding, and rows and columns past the end of a sequence are 0.
-
-    Raises:
-        ValueError: a row of the mask has a gap, or fewer than the two tokens ``<cls>``, ``<eos>``.
-    """
-    mask = attention_mask.to(scores.device).bool()
-    lengths = mask.sum(dim=-1) - 2
-    # Real tokens stand together if they begin once.
-    begins = mask.diff(dim=-1, prepend=torch.zeros_like(mask[:, :1])) & mask
-    broken = (begins.sum(dim=-1) != 1) | (lengths < 0)
-    if broken.any():
-        raise ValueError(
-            f"attention_mask of sequence {int(broken.nonzero()[0])}: expected <cls>, the bases and "
-            "<eos> together, and padding before or after them"
-        )
-    bases, _ = bases_of_scores(scores, mask, [head])
-    inside = slice(int(lengths.max()))
-    return pairs_in_front(symmetrize(bases[:, 0]), mask)[:, inside, inside]
 
 
 def head_maps(

@@ -23,6 +23,6 @@ on_cpu mini-3 "$rfam" "$runs/mini-3" --start-from "$runs/mini"
 python -m recipes.pretraining.train mini-4 "$rfam" "$runs/mini-4" --leave-out "$ids" \
     --predicted "$made" --start-from "$runs/mini-3" --resume
 python -m recipes.pretraining.export "$runs/mini-4" -o "$runs/export" --force \
-    --card recipes/pretraining/configs/mini_card.md --structures "$rfam" --sequences 400 \
+    --card ernie_rna/mini/README.md --structures "$rfam" --sequences 400 \
     --max-length 300
 python scripts/calibrate_pairs.py "$runs/export" "$rfam" --per-family 3 --max-length 150

@@ -1,10 +1,14 @@
-"""F1 of a head, of random weights and of attention scores, on a small model."""
+"""Tables of a head, its prior, ViennaRNA and what needs no model, on a small model and by hand."""
 
 import importlib.util
 
+import numpy as np
 import pytest
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.structures.fold import fold
+from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from recipes.pretraining.rnas import Rna
 from recipes.pretraining.settings import Settings
 from recipes.pretraining.weights import new_model
 from scripts import evaluate_pair_head
@@ -32,8 +36,10 @@ def test_means_and_scores(command, tmp_path, capsys):
     rows = printed(capsys, *command, "-o", str(tmp_path / "scores.tsv"))
     assert rows[0][:5] == ["set", "method", "which", "sequences", "precision"]
     assert rows[1][1:4] == ["head", "all", "8"]
-    f1, low, high = map(float, rows[1][6:])
-    assert low <= f1 <= high
+    f1, *ends = map(float, rows[1][6:])
+    assert len(ends) == 4
+    assert ends[0] <= f1 <= ends[1]
+    assert ends[2] <= f1 <= ends[3]
     assert len((tmp_path / "scores.tsv").read_text().splitlines()) == 1 + 8
 
 
@@ -51,13 +57,113 @@ def test_scores_of_layers_and_heads(command, capsys):
 def test_methods_of_several_tables(command, capsys):
     model, known, *_ = command
     tables = [f"{known}:validation", f"{known}:train"]
-    rows = printed(capsys, model, *tables, "--sequences", "4", "--methods", "mfe,mea,centroid")
-    everything = [row for row in rows if row[2] == "all"]
-    assert [row[1] for row in everything] == ["mfe", "mea", "centroid"] * 2
+    methods = ["mfe", "mea", "centroid", "greedy"]
+    rows = printed(
+        capsys, model, *tables, "--sequences", "4", "--methods", ",".join(methods), "--by", "split"
+    )
+    everything = [row for row in rows if row[2] == "all" and " - " not in row[1]]
+    assert [row[1] for row in everything] == methods * 2
     assert {row[3] for row in everything} == {"4"}
+    assert [row[0] for row in rows if row[2] == "train"] == ["rnas.tsv:train"] * 4
+    f1 = {row[1]: float(row[6]) for row in everything[:4]}
+    above = {row[1]: float(row[6]) for row in rows if row[0] == "rnas.tsv:validation"}
+    above = {name: lead for name, lead in above.items() if " - " in name}
+    assert above == pytest.approx(
+        {f"mfe - {other}": f1["mfe"] - f1[other] for other in methods[1:]}, abs=1e-4
+    )
     for options, message in (
         ([known, "--methods", "best"], "--methods must be among head, prior, mfe"),
         ([known], "which rows? Write"),
+        ([tables[0], "--methods", "prior", "--scores", "1,0"], "--scores are no logits"),
+        ([tables[0], "--by", "colour"], "colour"),
     ):
         assert evaluate_pair_head.main([model, *options]) == 1
         assert message in capsys.readouterr().err
+
+
+@needs_vienna
+def test_predictions_are_those_of_fold(command, table):  # noqa: F811
+    rnas = evaluate_pair_head.read_set(f"{table}:validation", None, None)
+    predictions = evaluate_pair_head.Predictions(None, "mini")
+    predictions.add(rnas, ["head", "prior"], "mini", None, None)
+    for method, prior in (("head", None), ("prior", "vienna")):
+        folded = fold(rnas, "mini", matrix="probabilities", prior=prior)
+        for one, pairs in zip(folded, predictions.of(method, rnas), strict=True):
+            assert sorted(pairs) == one.structure.pairs != []
+            for pair, sure in pairs.items():
+                assert sure == pytest.approx(float(one.matrix[pair]), abs=1e-5)
+
+
+def test_predictions_are_kept(command, tmp_path, capsys, monkeypatch):
+    kept = tmp_path / "kept.tsv"
+    command += ["--methods", "head,greedy", "--predictions", str(kept)]
+    rows = printed(capsys, *command)
+    text = kept.read_text()
+    kept.write_text(text[: len(text) // 2])  # as after a kill
+    assert printed(capsys, *command) == rows
+    assert sorted(kept.read_text().splitlines()) == sorted(text.splitlines())
+    monkeypatch.setattr(evaluate_pair_head, "predict_with", None)
+    assert printed(capsys, *command) == rows
+    for other in ("", "not such a table\nwith part of a line"):
+        kept.write_text(other)
+        assert evaluate_pair_head.main(command) == 1
+        assert "kept.tsv has no predictions" in capsys.readouterr().err
+        assert kept.read_text() == other
+
+
+def test_the_greedy_structure():
+    # A run has three pairs; one that crosses a stronger run is left out.
+    for sequence, structure in (
+        ("GGGAAAACCC", "(((....)))"),
+        ("ggtaaaaacc", "(((....)))"),
+        ("GGAAAACC", "........"),
+        ("AAAGGGGAAAACCCCUUU", "(((((((....)))))))"),
+        ("GGGGAAAAAACCCCAAUUUUUU", "((((......))))........"),
+        ("GGGGNAAACCCC", "((((....))))"),
+        ("G", "."),
+    ):
+        assert evaluate_pair_head.greedy_pairs(sequence) == from_dot_bracket(structure)
+
+
+def test_rules_for_crossing_pairs():
+    known = "((((..[[[[..))))..]]]]"
+    predicted = dict.fromkeys(from_dot_bracket(known), 0.7)
+    rna = Rna("knot", "A" * 22, "", known, "family")
+    rows = {
+        tuple(row[1:4]): row[4:8]
+        for row in evaluate_pair_head.table_of_knots([rna], {"head": [predicted]}, {})
+    }
+    assert rows["1", "0.0", "inf"] == ("1", "4", "4", "1.0000")
+    assert rows["inf", "0.0", "inf"] == ("0", "0", "0", f"{2 * 4 / 12:.4f}")
+    for rule, kept in (
+        (("4", "0.0", "inf"), "4"),
+        (("5", "0.0", "inf"), "0"),
+        (("1", "0.7", "inf"), "4"),
+        (("1", "0.8", "inf"), "0"),
+        (("1", "0.0", "8"), "4"),
+    ):
+        assert rows[rule][1] == kept
+    rule = evaluate_pair_head.Rule(loop=1)
+    assert evaluate_pair_head.believed_pairs(predicted, rule)[1] == []
+
+
+def test_confidence_by_label():
+    rnas = [Rna(id, "A" * 9, "", "((.....))") for id in "ab"]
+    found = {"head": [{(0, 8): 0.9, (1, 6): 0.5}, {(1, 7): 0.9}], "mfe": [{(0, 8): np.nan}, {}]}
+    labels = {"a": "x", "b": "y"}
+    rows = list(evaluate_pair_head.table_of_confidence(rnas, found, labels))
+    assert rows == [
+        ("head", "all", "3", "0.767", "0.667", "0.233"),
+        ("head", "0.5 to 0.6", "1", "0.500", "0.000", ""),
+        ("head", "0.9 to 1.0", "2", "0.900", "1.000", ""),
+        ("head", "x", "2", "0.700", "0.500", "0.300"),
+        ("head", "y", "1", "0.900", "1.000", "0.100"),
+    ]
+
+
+def test_families_are_drawn_with_all_of_theirs():
+    values = np.array([0.0] * 50 + [1.0] * 50)
+    alone = [float(end) for end in evaluate_pair_head._interval(values)]
+    assert 0.3 < alone[0] < 0.5 < alone[1] < 0.7
+    families = ["a"] * 50 + ["b"] * 50
+    assert evaluate_pair_head._interval(values, families) == ["0.0000", "1.0000"]

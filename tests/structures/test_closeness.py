@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
-from ernie_rna.run import attention_scores, runner
+from ernie_rna.run import runner
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import Store
@@ -61,32 +61,6 @@ def test_ids_that_no_npz_file_holds(model, tmp_path, id, message):
     with pytest.raises(InputError, match=message):
         closeness({**SHORT, id: "GG"}, model, tmp_path / "maps.npz", progress=False)
     assert not list(tmp_path.iterdir())
-
-
-def test_threads_are_those_asked_for(model, monkeypatch):
-    seen = []
-    run = attention_scores.run_head
-    monkeypatch.setattr(
-        attention_scores,
-        "run_head",
-        lambda *args: seen.append(torch.get_num_threads()) or run(*args),
-    )
-    before = torch.get_num_threads()
-    assert len(list(closeness(SHORT, model, threads=1, progress=False))) == 3
-    assert (set(seen), torch.get_num_threads()) == ({1}, before)
-    with pytest.raises(
-        ValueError, match="threads must be a whole number from 1 to 1024; got 100000"
-    ):
-        list(closeness(SHORT, model, threads=100_000, progress=False))
-
-
-def test_a_folder_is_no_output(model, tmp_path):
-    (tmp_path / "maps.npz").mkdir()
-    with pytest.raises(OutputError, match=r"maps\.npz: it is not a file"):
-        closeness(SHORT, model, tmp_path / "maps.npz", force=True)
-    (tmp_path / "other.npz.partial").write_text("mine")
-    with pytest.raises(OutputError, match=r"other\.npz\.partial, where unfinished results"):
-        closeness(SHORT, model, tmp_path / "other.npz")
 
 
 def test_a_run_that_was_cut_off_is_resumed(model, tmp_path, monkeypatch):

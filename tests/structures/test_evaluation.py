@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from ernie_rna.options import OptionError
+from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures import evaluation
 from ernie_rna.structures.evaluation import (
     PairScore,
     evaluate,
+    group_means,
     mfe_structure,
+    read_labels,
     read_structures,
     score_pairs,
 )
@@ -116,6 +119,41 @@ def test_files_and_folders(tmp_path):
     (tmp_path / "table.tsv").write_text("id\tmfe\na\t(...)\nb\t((...))\n")
     columns = {"predicted_column": "mfe", "reference_column": "mfe"}
     assert evaluate(tmp_path / "table.tsv", tmp_path / "known.dbn", **columns).ids == ["a", "b"]
+
+
+def test_means_of_groups():
+    known = [
+        Structure("a", "G" * 40, [(0, 39), (1, 38)]),
+        Structure("b", "G" * 50, [(0, 49)]),
+        Structure("c", "G" * 51, [(0, 50)]),
+    ]
+    predicted = [
+        Structure("a", "G" * 40, [(0, 39)]),
+        Structure("b", "G" * 50, []),
+        Structure("c", "G" * 51, [(0, 50), (1, 49)]),
+    ]
+    evaluations = {"predicted": evaluate(predicted, known), "mfe": evaluate(known, known)}
+    assert list(group_means(evaluations, {"c": "y", "a": "x", "b": "x", "other": "z"})) == [
+        ("y", "predicted", 1, PairScore(0.5, 1.0, 2 / 3)),
+        ("y", "mfe", 1, PairScore(1, 1, 1)),
+        ("x", "predicted", 2, PairScore(0.5, 0.25, 1 / 3)),
+        ("x", "mfe", 2, PairScore(1, 1, 1)),
+    ]
+
+
+def test_labels_of_a_table(tmp_path):
+    path = tmp_path / "known.tsv"
+    path.write_text("id\tfamily\na first\tx y\nb\tz\nc\tz\n")
+    assert list((read_labels(path, "family") or {}).items()) == [
+        ("b", "z"),
+        ("c", "z"),
+        ("a", "x y"),
+    ]
+    assert read_labels(path, "type") is None
+    assert read_labels("known.dbn", "family") is None
+    path.write_text("id\tfamily\na\n")
+    with pytest.raises(InputError, match=r"known\.tsv: line 2: 1 cells, and the header has 2"):
+        read_labels(path, "family")
 
 
 def baseline_f1(name, column):

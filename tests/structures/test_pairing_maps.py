@@ -17,7 +17,6 @@ from ernie_rna.structures.pairing_maps import (
     NOT_SEEN,
     HeadMaps,
     ScoreMaps,
-    extract_pairing_map,
     load_maps,
     symmetrize,
     windowed_map,
@@ -122,49 +121,6 @@ def test_zero_equals_a_matrix_of_zeros(model, rnas):
 
 # ---------------------------------------------------------------------------------------------
 # Attention scores
-
-
-def padded_biases(side):
-    """Three layers of two sequences with 5 and 3 bases, in 9 tokens, and their attention mask."""
-    generator = torch.Generator().manual_seed(9)
-    biases = torch.randn(3, 2, 6, 9, 9, generator=generator)
-    first, last = (0, 6) if side == "right" else (2, 8)
-    mask = torch.zeros(2, 9, dtype=torch.long)
-    mask[0, first : last + 1] = 1
-    mask[1, first + 2 * (side == "left") : last + 1 - 2 * (side == "right")] = 1
-    return biases, mask, [first, first + 2 * (side == "left")]
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_extracting_the_map_of_a_layer_and_head(side):
-    biases, mask, starts = padded_biases(side)
-    biases = biases.masked_fill(mask[None, :, None, None, :] == 0, -float("inf"))
-    maps = extract_pairing_map(biases[1], mask, head=4)
-    assert maps.shape == (2, 5, 5)
-    for row, (start, length) in enumerate(zip(starts, [5, 3], strict=True)):
-        inner = slice(start + 1, start + 1 + length)
-        expected = symmetrize(biases[1, row, 4, inner, inner])
-        assert torch.equal(maps[row, :length, :length], expected)
-        assert maps[row, length:].eq(0).all()
-        assert maps[row, :, length:].eq(0).all()
-
-
-def test_extracting_takes_the_last_scores_of_head_5():
-    expected = load_file(GOLDEN / "tiny_expected.safetensors")
-    biases = expected["readme_1.attention_biases"][:, None]
-    maps = extract_pairing_map(biases[-1], torch.ones(1, 14))
-    assert torch.equal(maps[0], symmetrize(biases[-1, 0, 5, 1:-1, 1:-1]))
-
-
-def test_extracting_from_a_sequence_without_bases():
-    assert extract_pairing_map(torch.zeros(1, 6, 2, 2), torch.ones(1, 2)).shape == (1, 0, 0)
-
-
-@pytest.mark.parametrize("row", [[1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
-def test_masks_that_make_no_sense(row):
-    mask = torch.tensor([[1, 1, 1, 1], row])
-    with pytest.raises(ValueError, match="attention_mask of sequence 1"):
-        extract_pairing_map(torch.zeros(2, 6, 4, 4), mask)
 
 
 def test_symmetrize():
