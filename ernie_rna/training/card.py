@@ -61,7 +61,12 @@ print(fold("GGGGAAAACCCC"))  # sequence, dot_bracket, and pairs with their proba
 def write_card(folder: Path, summary: FinetuneSummary) -> None:
     """Write README.md, which the Hub shows, from the facts of a fine-tuning."""
     facts, options = summary.facts, summary.facts["options"]
-    changed = {name: value for name, value in options.items() if value not in (None, False, {})}
+    changed = {
+        name: value
+        for name, value in options.items()
+        if value not in (None, False, {})
+        and (options["task"] == "masked-lm" or not name.startswith("mask_"))
+    }
     splits = facts["splits"].items()
     text = _CARD.format(
         task=options["task"].capitalize(),
