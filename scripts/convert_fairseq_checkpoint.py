@@ -1,8 +1,14 @@
 """`ernie-rna convert`, from a checkout: python scripts/convert_fairseq_checkpoint.py --help."""
 
 import sys
+from collections.abc import Sequence
 
-from ernie_rna.cli.main import main
+from ernie_rna.cli import main as cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main(["convert", *(sys.argv[1:] if argv is None else argv)])
+
 
 if __name__ == "__main__":
-    sys.exit(main(["convert", *sys.argv[1:]]))
+    sys.exit(main())

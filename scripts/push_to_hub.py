@@ -1,8 +1,14 @@
 """`ernie-rna push`, from a checkout: python scripts/push_to_hub.py --help."""
 
 import sys
+from collections.abc import Sequence
 
-from ernie_rna.cli.main import main
+from ernie_rna.cli import main as cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main(["push", *(sys.argv[1:] if argv is None else argv)])
+
 
 if __name__ == "__main__":
-    sys.exit(main(["push", *sys.argv[1:]]))
+    sys.exit(main())

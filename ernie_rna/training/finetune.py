@@ -87,11 +87,12 @@ class FinetuneSummary:
         facts = self.facts
         labels = f"labels ({len(facts['labels'])}): {', '.join(facts['labels'][:20])}\n"
         rows = ", ".join(f"{name} {split['rows']:,}" for name, split in facts["splits"].items())
+        steps = "1 step" if facts["steps"] == 1 else f"{facts['steps']} steps"
         if self.estimate:
-            return f"{rows} rows, {facts['steps']} steps: {self.estimate}"
+            return f"{rows} rows, {steps}: {self.estimate}"
         return (
             f"{rows} rows\n{labels if facts['labels'] else ''}{facts['weights_trained']:,} of "
-            f"{facts['weights']:,} weights were trained, {facts['steps']} steps in "
+            f"{facts['weights']:,} weights were trained, {steps} in "
             f"{facts['seconds']:.0f} s\nsaved: {self.folder}"
         )
 
