@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from ernie_rna.structures.closeness import closeness
     from ernie_rna.structures.evaluation import evaluate
     from ernie_rna.structures.fold import fold
+    from ernie_rna.training.collators import MaskingCollator, PairCollator
     from ernie_rna.training.finetune import finetune
-    from ernie_rna.training.pairs import PairCollator
 
 __version__ = "0.1.0"
 
@@ -52,6 +52,7 @@ __all__ = [
     "ErnieRnaForTokenClassification",
     "ErnieRnaModel",
     "ErnieRnaTokenizer",
+    "MaskingCollator",
     "PairCollator",
     "closeness",
     "convert",
@@ -72,7 +73,8 @@ __all__ = [
 
 # The module of each name that does not begin with ErnieRna.
 _HOMES = {
-    "PairCollator": "training.pairs",
+    "MaskingCollator": "training.collators",
+    "PairCollator": "training.collators",
     "closeness": "structures.closeness",
     "convert": "conversion.convert",
     "embed": "embeddings.embed",

@@ -12,19 +12,14 @@ Shapes: batch sequences, seq tokens, vocab.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
-from transformers import DataCollatorForLanguageModeling
 
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.model.layers_ernie_rna import pairing_table
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.options import MASK_PAIRINGS
 from ernie_rna.scoring.mutate import NUCLEOTIDES
-from ernie_rna.training.labels import NO_LABEL
 
 # Of a position that is to be predicted; the authors' number.
 MASKED_PAIRING_SCORE = -1.0
@@ -32,7 +27,7 @@ MASKED_PAIRING_SCORE = -1.0
 _NUCLEOTIDE_IDS = [VOCABULARY.index(letter) for letter in NUCLEOTIDES]
 
 
-def _check_mask_pairing(mask_pairing: str) -> str:
+def check_mask_pairing(mask_pairing: str) -> str:
     if mask_pairing not in MASK_PAIRINGS:
         raise ValueError(f"mask_pairing must be {' or '.join(MASK_PAIRINGS)}; got {mask_pairing!r}")
     return mask_pairing
@@ -72,7 +67,7 @@ def mask_tokens(
         where the model's own are right.
     """
     with_masks = input_ids.masked_fill(masked, config.mask_token_id)
-    if _check_mask_pairing(mask_pairing) == "inference":
+    if check_mask_pairing(mask_pairing) == "inference":
         return with_masks, None
     return with_masks, masked_pairing_scores(input_ids, masked, config)
 
@@ -107,38 +102,3 @@ def nucleotide_log_probabilities(
     if vocabulary == "nucleotides":
         return logits[:, _NUCLEOTIDE_IDS].log_softmax(dim=-1)
     return logits.log_softmax(dim=-1)[:, _NUCLEOTIDE_IDS]
-
-
-class MaskingCollator:
-    """Pads and masks a batch for masked language modelling.
-
-    `DataCollatorForLanguageModeling` draws the masks (80 % hidden, 10 % replaced by any token,
-    10 % left); with `mask_pairing="pretraining"` the batch has `pairing_scores` as well.
-
-    Args:
-        tokenizer: an ERNIE-RNA tokenizer.
-        config: the model's, for the scores.
-        mask_pairing: "pretraining", or "inference" for the model's own scores of the masked ids;
-            anything else raises ValueError.
-        probability: share of the nucleotides that are to be predicted.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        config: ErnieRnaConfig,
-        mask_pairing: str = "inference",
-        probability: float = 0.15,
-    ):
-        self._config = config
-        self._mask_pairing = _check_mask_pairing(mask_pairing)
-        self._mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=probability)
-
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Tokenized sequences -> input_ids, attention_mask and labels (batch, seq), and more."""
-        batch = dict(self._mask(list(examples)))
-        if self._mask_pairing == "pretraining":
-            masked = batch["labels"] != NO_LABEL
-            unmasked = torch.where(masked, batch["labels"], batch["input_ids"])
-            batch["pairing_scores"] = masked_pairing_scores(unmasked, masked, self._config)
-        return batch

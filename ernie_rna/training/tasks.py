@@ -318,7 +318,7 @@ class MaskedLM(Task):
         return {"input_ids": input_ids}
 
     def collator(self, tokenizer: Any, config: Any) -> Any:
-        from ernie_rna.scoring.masking import MaskingCollator
+        from ernie_rna.training.collators import MaskingCollator
 
         options = self.options
         return MaskingCollator(tokenizer, config, options.mask_pairing, options.mask_probability)
@@ -378,7 +378,7 @@ class SecondaryStructure(Task):
         }
 
     def collator(self, tokenizer: Any, config: Any) -> Any:
-        from ernie_rna.training.pairs import PairCollator
+        from ernie_rna.training.collators import PairCollator
 
         return PairCollator(tokenizer)
 

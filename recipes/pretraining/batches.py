@@ -18,9 +18,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from ernie_rna.scoring.masking import MaskingCollator
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.pairs import PairCollator
+from ernie_rna.training.collators import MaskingCollator, PairCollator
 from recipes.pretraining.rnas import Read, Rna, permute, with_pairs
 from recipes.pretraining.settings import Settings
 

@@ -1,27 +1,17 @@
-"""Masked tokens: how they pair, what the model expects in their place, batches of them."""
+"""Masked tokens: how they pair, and what the model expects in their place."""
 
 import pytest
 import torch
 
 from ernie_rna.run.loading import load_masked_lm
 from ernie_rna.scoring.masking import (
-    MASKED_PAIRING_SCORE,
-    MaskingCollator,
     mask_tokens,
     masked_pairing_scores,
     nucleotide_log_probabilities,
     pairing_scores,
 )
 from ernie_rna.scoring.mutate import NUCLEOTIDES
-from ernie_rna.training.labels import NO_LABEL
 from tests.golden_folder import write_golden_folder
-
-RNA = "GGCGCGGUACCCAAGUGGUAAGGGAGAGGUCUGCAAAACC"
-
-
-@pytest.fixture
-def examples(tokenizer):
-    return [{"input_ids": tokenizer(rna).input_ids} for rna in (RNA, RNA[:11], RNA[3:30])]
 
 
 def test_pairing_scores_are_the_authors(config, golden):
@@ -39,57 +29,7 @@ def test_masked_pairing_scores_are_those_of_the_authors_pretraining(config, gold
     assert torch.equal(scores, golden["pretrain_mask.pairing_scores"])
 
 
-def test_pretraining_scores_come_from_the_unmasked_sequence(tokenizer, config, examples):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.4)(examples)
-    masked = batch["labels"] != NO_LABEL
-    either = masked[:, :, None] | masked[:, None, :]
-    unmasked = torch.where(masked, batch["labels"], batch["input_ids"])
-    for row, example in enumerate(examples):
-        length = len(example["input_ids"])
-        assert unmasked[row, :length].tolist() == example["input_ids"]
-    scores = batch["pairing_scores"]
-    assert (scores[either] == MASKED_PAIRING_SCORE).all()
-    assert torch.equal(scores[~either], pairing_scores(unmasked, config)[~either])
-    assert (scores[~either] > 0).any()
-
-
-def test_positions_that_were_left_or_replaced_are_masked_as_well(tokenizer, config, examples):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.5)(examples * 20)
-    drawn = batch["labels"] != NO_LABEL
-    shown = drawn & (batch["input_ids"] != tokenizer.mask_token_id)
-    left = shown & (batch["input_ids"] == batch["labels"])
-    assert left.any()
-    assert (shown & ~left).any()
-    diagonal = batch["pairing_scores"].diagonal(dim1=1, dim2=2)
-    assert ((diagonal == MASKED_PAIRING_SCORE) == drawn).all()
-
-
-def test_special_tokens_and_padding_are_never_masked(tokenizer, config, examples):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.99)(examples)
-    real = batch["attention_mask"].bool()
-    for row, example in enumerate(examples):
-        specials = [0, len(example["input_ids"]) - 1]
-        assert (batch["labels"][row, specials] == NO_LABEL).all()
-    assert (batch["labels"][~real] == NO_LABEL).all()
-
-
-def test_inference_leaves_the_scores_to_the_model(tokenizer, config, examples, model):
-    batch = MaskingCollator(tokenizer, config, "inference")(examples)
-    assert "pairing_scores" not in batch
-    ids = batch["input_ids"]
-    given = model(**batch, pairing_scores=pairing_scores(ids, config))
-    torch.testing.assert_close(model(**batch).logits, given.logits, atol=2e-5, rtol=0)
-
-
-def test_a_batch_trains_the_model(tokenizer, config, examples, model):
-    loss = model(**MaskingCollator(tokenizer, config, "pretraining")(examples)).loss
-    loss.backward()
-    assert model.ernie_rna.twod_proj.linear1.weight.grad.abs().sum() > 0
-
-
-def test_an_unknown_pairing_is_refused(tokenizer, config):
-    with pytest.raises(ValueError, match="inference or pretraining; got 'none'"):
-        MaskingCollator(tokenizer, config, "none")
+def test_an_unknown_pairing_is_refused(config):
     ids = torch.zeros(1, 1, dtype=torch.long)
     with pytest.raises(ValueError, match="inference or pretraining; got 'none'"):
         mask_tokens(ids, ids.bool(), config, "none")

@@ -26,12 +26,12 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForSequenceClassification,
 )
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from ernie_rna.scoring.masking import MaskingCollator
 from ernie_rna.scoring.predict import predict
 from ernie_rna.structures.evaluation import evaluate
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
+from ernie_rna.training.collators import MaskingCollator
 from ernie_rna.training.tasks import TASKS, Task
 from tests.training.conftest import QUICK, ROWS, TEST, Killer
 

@@ -1,4 +1,4 @@
-"""Batches for the heads of pairs, and the heads in transformers' own Trainer."""
+"""Batches of pairs and of masked tokens, and the heads in transformers' own Trainer."""
 
 import doctest
 
@@ -11,14 +11,17 @@ from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForRibosomeLoading,
     ErnieRnaForSecondaryStructure,
 )
+from ernie_rna.scoring.masking import MASKED_PAIRING_SCORE, pairing_scores
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training import pairs
+from ernie_rna.training import collators
+from ernie_rna.training.collators import MaskingCollator, PairCollator
+from ernie_rna.training.labels import NO_LABEL
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.pairs import PairCollator
 from ernie_rna.training.tasks import SecondaryStructure
 
 HAIRPIN = ("GGGAAACCC", "(((...)))")
 SHORT = ("GAAAN", "(...)")
+RNA = "GGCGCGGUACCCAAGUGGUAAGGGAGAGGUCUGCAAAACC"
 
 
 def examples(tokenizer, *given):
@@ -26,7 +29,7 @@ def examples(tokenizer, *given):
 
 
 def test_doctests():
-    assert doctest.testmod(pairs).failed == 0
+    assert doctest.testmod(collators).failed == 0
 
 
 def test_labels_of_pairs(tokenizer):
@@ -84,3 +87,65 @@ def test_ribosome_loading_gives_the_plain_trainer_one_array(tokenizer, tmp_path)
         output = model.eval()(**batch)
     assert predictions == pytest.approx(output.predictions.numpy(), abs=1e-4)
     assert "keys_to_ignore_at_inference" not in model.config.to_dict()
+
+
+# ---------------------------------------------------------------------------------------------
+# Masked tokens
+
+
+@pytest.fixture
+def tokenized(tokenizer):
+    return [{"input_ids": tokenizer(rna).input_ids} for rna in (RNA, RNA[:11], RNA[3:30])]
+
+
+def test_pretraining_scores_come_from_the_unmasked_sequence(tokenizer, config, tokenized):
+    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.4)(tokenized)
+    masked = batch["labels"] != NO_LABEL
+    either = masked[:, :, None] | masked[:, None, :]
+    unmasked = torch.where(masked, batch["labels"], batch["input_ids"])
+    for row, example in enumerate(tokenized):
+        length = len(example["input_ids"])
+        assert unmasked[row, :length].tolist() == example["input_ids"]
+    scores = batch["pairing_scores"]
+    assert (scores[either] == MASKED_PAIRING_SCORE).all()
+    assert torch.equal(scores[~either], pairing_scores(unmasked, config)[~either])
+    assert (scores[~either] > 0).any()
+
+
+def test_positions_that_were_left_or_replaced_are_masked_as_well(tokenizer, config, tokenized):
+    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.5)(tokenized * 20)
+    drawn = batch["labels"] != NO_LABEL
+    shown = drawn & (batch["input_ids"] != tokenizer.mask_token_id)
+    left = shown & (batch["input_ids"] == batch["labels"])
+    assert left.any()
+    assert (shown & ~left).any()
+    diagonal = batch["pairing_scores"].diagonal(dim1=1, dim2=2)
+    assert ((diagonal == MASKED_PAIRING_SCORE) == drawn).all()
+
+
+def test_special_tokens_and_padding_are_never_masked(tokenizer, config, tokenized):
+    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.99)(tokenized)
+    real = batch["attention_mask"].bool()
+    for row, example in enumerate(tokenized):
+        specials = [0, len(example["input_ids"]) - 1]
+        assert (batch["labels"][row, specials] == NO_LABEL).all()
+    assert (batch["labels"][~real] == NO_LABEL).all()
+
+
+def test_inference_leaves_the_scores_to_the_model(tokenizer, config, tokenized, model):
+    batch = MaskingCollator(tokenizer, config, "inference")(tokenized)
+    assert "pairing_scores" not in batch
+    ids = batch["input_ids"]
+    given = model(**batch, pairing_scores=pairing_scores(ids, config))
+    torch.testing.assert_close(model(**batch).logits, given.logits, atol=2e-5, rtol=0)
+
+
+def test_a_batch_trains_the_model(tokenizer, config, tokenized, model):
+    loss = model(**MaskingCollator(tokenizer, config, "pretraining")(tokenized)).loss
+    loss.backward()
+    assert model.ernie_rna.twod_proj.linear1.weight.grad.abs().sum() > 0
+
+
+def test_an_unknown_pairing_is_refused(tokenizer, config):
+    with pytest.raises(ValueError, match="inference or pretraining; got 'none'"):
+        MaskingCollator(tokenizer, config, "none")

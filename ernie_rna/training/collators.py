@@ -1,4 +1,4 @@
-"""Batches for the heads of pairs: which bases of each sequence pair.
+"""Batches that carry more than a label: which bases pair, and tokens that are masked.
 
 >>> from ernie_rna import ErnieRnaTokenizer
 >>> tokenizer = ErnieRnaTokenizer()
@@ -14,8 +14,11 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import DataCollatorForLanguageModeling
 
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.structures_ernie_rna import allowed_pairs
+from ernie_rna.scoring.masking import check_mask_pairing, masked_pairing_scores
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.training.labels import NO_LABEL
 
@@ -53,3 +56,38 @@ class PairCollator:
                 row[i, j] = row[j, i] = 1
         mask = (input_ids != self._padding).long()
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+
+
+class MaskingCollator:
+    """Pads and masks a batch for masked language modelling.
+
+    `DataCollatorForLanguageModeling` draws the masks (80 % hidden, 10 % replaced by any token,
+    10 % left); with `mask_pairing="pretraining"` the batch has `pairing_scores` as well.
+
+    Args:
+        tokenizer: an ERNIE-RNA tokenizer.
+        config: the model's, for the scores.
+        mask_pairing: "pretraining", or "inference" for the model's own scores of the masked ids;
+            anything else raises ValueError.
+        probability: share of the nucleotides that are to be predicted.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        config: ErnieRnaConfig,
+        mask_pairing: str = "inference",
+        probability: float = 0.15,
+    ):
+        self._config = config
+        self._mask_pairing = check_mask_pairing(mask_pairing)
+        self._mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=probability)
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Tokenized sequences -> input_ids, attention_mask and labels (batch, seq), and more."""
+        batch = dict(self._mask(list(examples)))
+        if self._mask_pairing == "pretraining":
+            masked = batch["labels"] != NO_LABEL
+            unmasked = torch.where(masked, batch["labels"], batch["input_ids"])
+            batch["pairing_scores"] = masked_pairing_scores(unmasked, masked, self._config)
+        return batch
