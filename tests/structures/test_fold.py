@@ -115,7 +115,8 @@ def test_recomputed_scores_give_the_same(encoder, carry):
     encoder.config.score_memory = "recompute"
     for one, other in zip(carried, fold(rnas, encoder, matrix="contacts"), strict=True):
         assert one.structure == other.structure
-        np.testing.assert_allclose(one.matrix, other.matrix, rtol=0, atol=1e-5)
+        # 1.7e-5 was measured with AVX-512, below 1e-5 with AVX2.
+        np.testing.assert_allclose(one.matrix, other.matrix, rtol=0, atol=3e-5)
 
 
 def test_shortest_loop(encoder, rnas):
