@@ -117,8 +117,9 @@ def test_every_model_saved_from_the_folder_loads_again(golden_folder, tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    # Only bars, and what transformers says of the new heads.
-    report = [line for line in run.stderr.splitlines() if "Error" in line or "Warning" in line]
+    # Only bars, what transformers says of the new heads, and torch 2.4 of a folder of its own.
+    lines = [line for line in run.stderr.splitlines() if "ResourceWarning" not in line]
+    report = [line for line in lines if "Error" in line or "Warning" in line]
     assert not report
 
 

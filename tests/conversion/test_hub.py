@@ -9,6 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import transformers
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -115,6 +116,8 @@ def hub(repositories, tmp_path, monkeypatch):
     }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
+    # Transformers 4 reads it when imported.
+    monkeypatch.setattr(transformers.utils.hub, "_is_offline_mode", False, raising=False)
     yield server
     server.shutdown()
     server.server_close()
