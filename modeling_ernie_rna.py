@@ -384,7 +384,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
 
         "auto" recomputes beyond `max_position_embeddings` tokens if the carried scores (one
         buffer, or one a layer for gradients) would take more than half of the free memory;
-        torch.compile and torch.export, which cannot ask for it, always carry.
+        torch.compile, torch.export and torch.jit.trace, which cannot ask for it, always carry.
 
         Raises:
             ValueError: "recompute" and something that needs the scores, named by `needs_scores`.
@@ -395,7 +395,8 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
                 f"score_memory='recompute' never holds the scores that {needs_scores[0]} needs: "
                 "use score_memory='carry' or 'auto'"
             )
-        if choice != "auto" or needs_scores or torch.compiler.is_compiling():
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if choice != "auto" or needs_scores or traced:
             return choice == "recompute"
         batch, seq, _ = hidden_states.shape
         if seq <= self.config.max_position_embeddings:
@@ -435,7 +436,11 @@ def _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores) -> N
             "input_ids must be a tensor (batch, seq), and inputs_embeds (batch, seq, hidden), as "
             f"of model(**tokenizer(sequences, return_tensors='pt', padding=True)); got {found}"
         )
+    if torch.jit.is_tracing():  # Shapes are then tensors, and it warns of each comparison.
+        return
     batch, seq = given.shape[:2]
+    if not seq:
+        raise ValueError(f"a sequence needs at least one token; got the shape {tuple(given.shape)}")
     if attention_mask is not None and attention_mask.shape != (batch, seq):
         raise ValueError(
             f"attention_mask must be (batch, seq) = {(batch, seq)}; "
