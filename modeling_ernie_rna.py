@@ -441,16 +441,13 @@ def _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores) -> N
     batch, seq = given.shape[:2]
     if not seq:
         raise ValueError(f"a sequence needs at least one token; got the shape {tuple(given.shape)}")
-    if attention_mask is not None and attention_mask.shape != (batch, seq):
-        raise ValueError(
-            f"attention_mask must be (batch, seq) = {(batch, seq)}; "
-            f"got {tuple(attention_mask.shape)}"
-        )
-    if pairing_scores is not None and pairing_scores.shape != (batch, seq, seq):
-        raise ValueError(
-            f"pairing_scores must be (batch, seq, seq) = {(batch, seq, seq)}; "
-            f"got {tuple(pairing_scores.shape)}"
-        )
+    _check_shape("attention_mask must be (batch, seq)", attention_mask, (batch, seq))
+    _check_shape("pairing_scores must be (batch, seq, seq)", pairing_scores, (batch, seq, seq))
+
+
+def _check_shape(rule: str, given: torch.Tensor | None, shape: tuple[int, ...]) -> None:
+    if given is not None and given.shape != shape:
+        raise ValueError(f"{rule} = {shape}; got {tuple(given.shape)}")
 
 
 def _check_range(name: str, ids: torch.Tensor, stop: int) -> None:
@@ -459,8 +456,7 @@ def _check_range(name: str, ids: torch.Tensor, stop: int) -> None:
     A GPU would have to be waited for, and a trace or a transform has no values. It takes a
     ten-thousandth of the time of a full-size batch of 8 x 512 tokens.
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or under_transform()
-    if ids.device.type != "cpu" or traced:
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or under_transform():
         return
     wrong = (ids < 0) | (ids >= stop)
     if name != "input_ids":

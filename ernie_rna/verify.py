@@ -151,16 +151,18 @@ def measure_full_size(
         onednn = any(runs_onednn(linear, linear.weight) for linear in linears)
     exact, texts = copy.deepcopy(model).double(), list(sequences)
     expected = torch.cat([_hidden_states(exact, text).flatten() for text in texts])
-    found, enabled = {}, torch.backends.mkldnn.enabled
+    found: dict[str, tuple[float, float]] = {}
+    mkldnn: Any = torch.backends.mkldnn
+    enabled = mkldnn.enabled
     try:
         for product in ["PyTorch's", "oneDNN's"] if onednn else ["PyTorch's"]:
             # The users' switch. `flags` sets TF32 as well, of which torch without a GPU warns.
-            torch.backends.mkldnn.enabled = product == "oneDNN's"
+            mkldnn.enabled = product == "oneDNN's"
             ours = torch.cat([_hidden_states(model, text).flatten() for text in texts])
             errors = ours - expected
             found[product] = errors.abs().max().item(), errors.square().mean().sqrt().item()
     finally:
-        torch.backends.mkldnn.enabled = enabled
+        mkldnn.enabled = enabled
     return found
 
 
