@@ -137,7 +137,7 @@ def eager_attention(query, key, value, bias, *, dropout, carry, in_place):
     """
     scores = add_query_key(bias, query, key, in_place)
     weights = torch.softmax(scores, dim=-1).to(value.dtype)
-    context = F.dropout(weights, dropout) @ value
+    context = (F.dropout(weights, dropout) if dropout else weights) @ value
     return context, scores if carry else None, weights
 
 
@@ -346,7 +346,7 @@ def _summed_attention(value, dropout, bias_rows, columns, *pairs):
     for query, key in zip(pairs[::2], pairs[1::2], strict=True):
         scores = add_query_key(scores, query, key)
     weights = torch.softmax(scores, dim=-1).to(value.dtype)
-    return F.dropout(weights, dropout) @ value
+    return (F.dropout(weights, dropout) if dropout else weights) @ value
 
 
 class RecomputedAttention(torch.autograd.Function):

@@ -189,6 +189,7 @@ class ErnieRnaConfig(PretrainedConfig):
         self.loading_scale = loading_scale
         self.weights_origin = weights_origin
         kwargs.setdefault("tokenizer_class", "ErnieRnaTokenizer")
+        kwargs.setdefault("architectures", [])  # AutoModel.from_config fails for None.
         kwargs |= {"pad_token_id": pad_token_id, "eos_token_id": eos_token_id}
         kwargs["tie_word_embeddings"] = tie_word_embeddings
         super().__init__(**kwargs)

@@ -384,7 +384,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
 
         "auto" recomputes beyond `max_position_embeddings` tokens if the carried scores (one
         buffer, or one a layer for gradients) would take more than half of the free memory;
-        torch.compile and torch.export, which cannot ask for it, always carry.
+        torch.compile, torch.export and torch.jit.trace, which cannot ask for it, always carry.
 
         Raises:
             ValueError: "recompute" and something that needs the scores, named by `needs_scores`.
@@ -395,7 +395,8 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
                 f"score_memory='recompute' never holds the scores that {needs_scores[0]} needs: "
                 "use score_memory='carry' or 'auto'"
             )
-        if choice != "auto" or needs_scores or torch.compiler.is_compiling():
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if choice != "auto" or needs_scores or traced:
             return choice == "recompute"
         batch, seq, _ = hidden_states.shape
         if seq <= self.config.max_position_embeddings:
@@ -435,17 +436,18 @@ def _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores) -> N
             "input_ids must be a tensor (batch, seq), and inputs_embeds (batch, seq, hidden), as "
             f"of model(**tokenizer(sequences, return_tensors='pt', padding=True)); got {found}"
         )
+    if torch.jit.is_tracing():  # Shapes are then tensors, and it warns of each comparison.
+        return
     batch, seq = given.shape[:2]
-    if attention_mask is not None and attention_mask.shape != (batch, seq):
-        raise ValueError(
-            f"attention_mask must be (batch, seq) = {(batch, seq)}; "
-            f"got {tuple(attention_mask.shape)}"
-        )
-    if pairing_scores is not None and pairing_scores.shape != (batch, seq, seq):
-        raise ValueError(
-            f"pairing_scores must be (batch, seq, seq) = {(batch, seq, seq)}; "
-            f"got {tuple(pairing_scores.shape)}"
-        )
+    if not seq:
+        raise ValueError(f"a sequence needs at least one token; got the shape {tuple(given.shape)}")
+    _check_shape("attention_mask must be (batch, seq)", attention_mask, (batch, seq))
+    _check_shape("pairing_scores must be (batch, seq, seq)", pairing_scores, (batch, seq, seq))
+
+
+def _check_shape(rule: str, given: torch.Tensor | None, shape: tuple[int, ...]) -> None:
+    if given is not None and given.shape != shape:
+        raise ValueError(f"{rule} = {shape}; got {tuple(given.shape)}")
 
 
 def _check_range(name: str, ids: torch.Tensor, stop: int) -> None:
@@ -454,8 +456,7 @@ def _check_range(name: str, ids: torch.Tensor, stop: int) -> None:
     A GPU would have to be waited for, and a trace or a transform has no values. It takes a
     ten-thousandth of the time of a full-size batch of 8 x 512 tokens.
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or under_transform()
-    if ids.device.type != "cpu" or traced:
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or under_transform():
         return
     wrong = (ids < 0) | (ids >= stop)
     if name != "input_ids":

@@ -5,14 +5,18 @@ import os
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from .configuration_ernie_rna import VOCABULARY
+
+logger = logging.get_logger(__name__)
 
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "tokenizer_file": "tokenizer.json"}
 # What newer transformers read from a tokenizer.json and hand back; the file says it already.
 _FROM_TOKENIZER_FILE = (
     *("vocab", "merges", "post_processor", "tokenizer_padding", "tokenizer_truncation"),
 )
+_TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # as transformers notes it
 
 
 def build_tokenizer() -> Tokenizer:
@@ -40,7 +44,8 @@ class ErnieRnaTokenizer(PreTrainedTokenizerFast):
     are dropped, IUPAC letters have ids of their own, and every other character becomes `<unk>`.
 
     Raises:
-        ValueError: a second sequence is given; ERNIE-RNA was never trained on pairs.
+        ValueError: a list is empty, or a second sequence is given; ERNIE-RNA was never trained
+            on pairs.
 
     Example:
         >>> ErnieRnaTokenizer()("acgT").input_ids
@@ -79,12 +84,22 @@ class ErnieRnaTokenizer(PreTrainedTokenizerFast):
         )
 
     def _encode_plus(self, text, text_pair=None, *args, **kwargs):
-        _refuse_pairs([(text, text_pair)] if text_pair is not None else text, kwargs)
+        _check_text([(text, text_pair)] if text_pair is not None else text, kwargs)
         return super()._encode_plus(text, None, *args, **kwargs)
 
     def _batch_encode_plus(self, batch_text_or_text_pairs, *args, **kwargs):  # transformers 4.x
-        _refuse_pairs(batch_text_or_text_pairs, kwargs)
+        _check_text(batch_text_or_text_pairs, kwargs)
         return super()._batch_encode_plus(batch_text_or_text_pairs, *args, **kwargs)
+
+    def _eventual_warn_about_too_long_sequence(self, ids, max_length, verbose):
+        """Warn once. The text of transformers says that such a sequence ends in an error."""
+        too_long = max_length is None and verbose and len(ids) > self.model_max_length
+        if too_long and not self.deprecation_warnings.get(_TOO_LONG):
+            self.deprecation_warnings[_TOO_LONG] = True
+            logger.warning(
+                f"a sequence has {len(ids)} tokens, and the model was trained on at most "
+                f"{self.model_max_length}: it computes all of them; truncation=True cuts them off"
+            )
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None):
         """Write `vocab.json`, the ids by token, in their order; return its path in a tuple."""
@@ -97,10 +112,12 @@ class ErnieRnaTokenizer(PreTrainedTokenizerFast):
         return (path,)
 
 
-def _refuse_pairs(text, kwargs: dict) -> None:
-    """Raise ValueError if the text, or an item of a list of texts, is a pair of sequences."""
+def _check_text(text, kwargs: dict) -> None:
+    """Raise ValueError for an empty list, or a pair of sequences, also as an item of a list."""
     if kwargs.get("is_split_into_words") or isinstance(text, str):
         return
+    if not len(text):
+        raise ValueError("there is no sequence to tokenize: the list is empty")
     pair = next((item for item in text if isinstance(item, (tuple, list))), None)
     if pair is not None:
         raise ValueError(

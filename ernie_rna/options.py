@@ -176,7 +176,8 @@ class Options:
             choices, check = one.metadata["choices"], one.metadata["check"]
             problem = None
             if choices is not None and value not in choices:
-                problem = f"must be {_alternatives(choices)}"
+                quoted = choices if isinstance(value, str) else list(map(repr, choices))
+                problem = f"must be {_alternatives(quoted)}"
             elif check is not None:
                 problem = check(value)
             if problem is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
+import torch
 
 from ernie_rna import options as module
 from ernie_rna.options import (
@@ -57,7 +58,8 @@ def test_every_default_is_allowed_and_every_option_explained(options):
         (RunOptions, {"batch_tokens": 0}, "batch_tokens must be a whole number of at least 1"),
         (RunOptions, {"long": "window"}, "long must be error or full; got 'window'"),
         (RunOptions, {"unknown": "skip"}, "unknown must be error or unk; got 'skip'"),
-        (RunOptions, {"unknown": None}, "unknown must be error or unk; got None"),
+        (RunOptions, {"unknown": None}, "unknown must be 'error' or 'unk'; got None"),
+        (ModelOptions, {"dtype": torch.float16}, "be 'float32', .* 'float16'; got torch.float16"),
         (RunOptions, {"part": "0/2"}, "part must be I/N, such as 2/8 .*; got '0/2'"),
         (RunOptions, {"part": "3/2"}, "got '3/2'"),
         (RunOptions, {"part": "1 / 2"}, "got '1 / 2'"),

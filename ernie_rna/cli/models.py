@@ -22,6 +22,7 @@ from ernie_rna.data import EXAMPLE_FILES, examples
 from ernie_rna.options import ModelOptions, Options, option, whole
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, replacing
+from ernie_rna.run.progress import show_loading
 
 if TYPE_CHECKING:
     from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
@@ -202,10 +203,16 @@ def _verify(args: argparse.Namespace) -> int:
         raise ValueError("nothing to compare: give --checkpoint, --cls-embedding or --full-size")
     if paths and args.folder is None:
         raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
+    if args.folder and not paths:
+        raise ValueError(
+            f"--full-size reads no folder: leave out {args.folder}, or compare it by --checkpoint "
+            "or --cls-embedding"
+        )
     for path in [args.folder, *paths] if paths else []:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
-    from ernie_rna import verify
+    with show_loading(None):
+        from ernie_rna import verify
 
     equal = True
     if args.full_size:
@@ -225,8 +232,10 @@ def _print_full_size(measure: Any) -> None:
 
     records = read_fasta(examples() / "rna.fasta")
     print("Full size, random weights: the error of all float32 hidden states against float64")
-    print(f"{'product of the large matrices':<32}{'largest':>9}{'rms':>9}")
-    for product, errors in measure(record.sequence for record in records).items():
+    print(f"{'product of the large matrices':<32}{'largest':>9}{'rms':>9}", flush=True)
+    with show_loading(None, "measuring, a minute or less"):
+        found = measure(record.sequence for record in records)
+    for product, errors in found.items():
         print(f"{product:<32}" + "".join(f"{error:>9.1e}" for error in errors))
 
 
@@ -300,8 +309,8 @@ in each layer (linear memory, more time). No weights are loaded.
 def _info(args: argparse.Namespace) -> int:
     options, loading = read_options(InfoOptions, args), read_options(ModelOptions, args)
     source = None if args.model is None else find_model(args.model, loading.revision)
-    # From here on seconds pass.
-    from ernie_rna.run.loading import read_config, resolve_device
+    with show_loading(None):
+        from ernie_rna.run.loading import read_config, resolve_device
 
     device = resolve_device(loading.device)
     _print_section("versions", _versions())

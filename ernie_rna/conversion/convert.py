@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ernie_rna.conversion import proof
 from ernie_rna.conversion.folder import check_target, write_folder
-from ernie_rna.conversion.hub import find_checkpoint
+from ernie_rna.conversion.hub import Found, find_checkpoint
 from ernie_rna.options import Options, option, takes
 from ernie_rna.run.outputs import replacing_folder
+from ernie_rna.run.progress import show_loading
 
 if TYPE_CHECKING:
-    from ernie_rna.conversion.proof import Proof
     from ernie_rna.conversion.weights import Conversion
 
 
@@ -39,7 +40,7 @@ class ConvertOptions(Options):
     revision: str | None = option(None, "branch, tag or commit of a checkpoint on the Hub")
     progress: bool | None = option(
         None,
-        "whether to show a progress bar of what is fetched; by default on a terminal",
+        "whether to show what is fetched and done; by default on a terminal",
         flag=("--quiet", False, "no progress bar"),
     )
 
@@ -54,7 +55,7 @@ class Export:
 
     path: Path
     conversion: Conversion
-    proof: Proof
+    proof: proof.Proof
     terms: str | None
 
 
@@ -76,19 +77,22 @@ def convert(checkpoint: str | Path, out_dir: str | Path, *, options: ConvertOpti
     """
     target = check_target(out_dir, options.force)
     found = find_checkpoint(checkpoint, options.revision, options.progress)
-    # From here on seconds pass.
+    with show_loading(options.progress, "converting the checkpoint"):
+        conversion = _convert(found, options.pairing_scores)
+    with replacing_folder(target, options.force) as folder:
+        write_folder(conversion, folder)
+        with show_loading(options.progress, "verifying the folder in a fresh process"):
+            proven = proof.prove(folder, conversion)
+    return Export(target, conversion, proven, found.terms)
+
+
+def _convert(found: Found, pairing_scores: str) -> Conversion:
     from ernie_rna.conversion.checkpoint import CheckpointError, read_checkpoint
-    from ernie_rna.conversion.proof import prove
     from ernie_rna.conversion.weights import convert_weights
 
     try:
-        read = read_checkpoint(found.path, found.name)
-        conversion = convert_weights(read, options.pairing_scores)
+        return convert_weights(read_checkpoint(found.path, found.name), pairing_scores)
     except CheckpointError:
         if found.unchecked:  # The next run fetches it again.
             found.path.unlink()
         raise
-    with replacing_folder(target, options.force) as folder:
-        write_folder(conversion, folder)
-        proof = prove(folder, conversion)
-    return Export(target, conversion, proof, found.terms)

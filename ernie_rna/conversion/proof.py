@@ -71,9 +71,7 @@ def prove(folder: str | Path, conversion: Conversion) -> Proof:
         }
         environment = {
             **os.environ,
-            "HF_MODULES_CACHE": str(
-                Path(scratch, "modules")
-            ),  # no copy of the code of another time
+            "HF_MODULES_CACHE": os.path.join(scratch, "modules"),  # no code of another time
             "HF_HUB_OFFLINE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }

@@ -46,6 +46,11 @@ def find_model(model: Any, revision: str | None = None) -> Any:
         )
     if path.is_dir():
         if not (path / _CONFIG).is_file():
+            if (path / "adapter_config.json").is_file():
+                raise ValueError(
+                    f"{path} holds an adapter of peft, not a whole model: merge it into its model "
+                    "(docs/for-engineers.md) and name that folder"
+                )
             checkpoints = sorted(str(file) for file in path.iterdir() if file.suffix == ".pt")
             raise ValueError(
                 f"{path} is not a model: it has no {_CONFIG}; `ernie-rna convert "

@@ -56,7 +56,9 @@ def resolve_device(device: str | None) -> torch.device:
         torch.zeros(1, device=resolved).item()
     except (RuntimeError, AssertionError, ImportError) as error:  # Torch without CUDA asserts.
         reason = str(error).splitlines()[0].partition(". ")[0]
-        raise ValueError(f"device {device!r} cannot be used: {reason}") from error
+        raise ValueError(
+            f"device {device!r} cannot be used: {reason}; leave it out to use what is here"
+        ) from error
     return resolved
 
 
@@ -115,7 +117,7 @@ def load(
         config: as `read_config` returns it; None reads it.
     """
     if dtype not in {None, *DTYPES}:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+        raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}; got {dtype!r}")
     if kind.__name__ in class_names(source):
         if quantize is not None:
             raise ValueError("only what is loaded here is quantised: give the model as a folder")

@@ -17,14 +17,14 @@ LOADING = "loading torch and the model"
 
 
 @contextlib.contextmanager
-def show_loading(show: bool | None) -> Iterator[None]:
-    """Show that the model is being loaded, which takes seconds before the bar can be drawn.
+def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
+    """Show what takes seconds without a bar, as loading the model does.
 
     Args:
         show: as in `Progress`.
     """
     disable = None if show is None else not show
-    with tqdm(bar_format=LOADING, leave=False, disable=disable, dynamic_ncols=True):
+    with tqdm(bar_format=doing, leave=False, disable=disable, dynamic_ncols=True):
         yield
 
 

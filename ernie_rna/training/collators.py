@@ -19,7 +19,7 @@ from transformers import DataCollatorForLanguageModeling
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.structures_ernie_rna import allowed_pairs
 from ernie_rna.scoring.masking import check_mask_pairing, masked_pairing_scores
-from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
+from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
 from ernie_rna.training.labels import NO_LABEL
 
 
@@ -45,17 +45,32 @@ class PairCollator:
         Returns:
             Labels are 1 where two bases pair, 0 where they could and do not, and -100 where they
             cannot (but A-U, G-C and G-U) and at padding.
+
+        Raises:
+            ValueError: labels are no structure of their sequence.
         """
         sequences = [torch.tensor(example["input_ids"]) for example in examples]
         input_ids = pad_sequence(sequences, batch_first=True, padding_value=self._padding)
         texts = ["".join(self._letters[id] for id in ids.tolist()[1:-1]) for ids in sequences]
         allowed = allowed_pairs(texts, input_ids.shape[1] - 2)
         labels = torch.full(allowed.shape, NO_LABEL, dtype=torch.int8).masked_fill_(allowed, 0)
-        for row, example in zip(labels, examples, strict=True):
-            for i, j in from_dot_bracket(example["labels"]):
+        for row, text, example in zip(labels, texts, examples, strict=True):
+            for i, j in _pairs(text, example.get("labels")):
                 row[i, j] = row[j, i] = 1
         mask = (input_ids != self._padding).long()
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+
+
+def _pairs(sequence: str, structure: Any) -> list[BasePair]:
+    if not isinstance(structure, str) or len(structure) != len(sequence):
+        raise ValueError(
+            f"labels must be a structure in dot-bracket notation, of {len(sequence)} characters "
+            f"for {sequence}; got {structure!r}"
+        )
+    try:
+        return from_dot_bracket(structure)
+    except ValueError as error:
+        raise ValueError(f"labels {structure!r} of {sequence}: {error}") from None
 
 
 class MaskingCollator:

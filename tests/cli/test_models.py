@@ -153,6 +153,7 @@ def test_verify_the_full_size_needs_no_folder(monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["model"], "nothing to compare: give --checkpoint, --cls-embedding or --full-size"),
+        (["model", "--full-size"], "--full-size reads no folder: leave out model, or compare it"),
         (["--checkpoint", "x.pt"], "name the FOLDER"),
         (["model", "--checkpoint", "x.pt"], "x.pt: no such file"),
         (["nowhere", "--checkpoint", str(CHECKPOINT)], "nowhere: no such file or folder"),

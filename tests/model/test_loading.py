@@ -46,6 +46,7 @@ def folder(model, tokenizer, tmp_path) -> Path:
 
 
 def test_a_model_from_a_configuration_is_saved_as_random(config, tmp_path):
+    assert type(AutoModel.from_config(config)) is ErnieRnaModel
     drawn = ErnieRnaForMaskedLM._from_config(config)
     assert config.weights_origin is None
     drawn.save_pretrained(tmp_path)

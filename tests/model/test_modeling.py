@@ -204,6 +204,7 @@ def test_pairing_scores_replace_those_of_the_ids(model, golden):
         ({"input_ids": "AUGC"}, r"tokenizer\(sequences, .*got str"),
         ({"input_ids": [[1, 5, 2]]}, "got list"),
         ({"input_ids": torch.tensor([1, 5, 2])}, r"got \(3,\)"),
+        ({"input_ids": torch.ones(2, 0).long()}, r"at least one token; got the shape \(2, 0\)"),
         (
             {"input_ids": torch.ones(2, 5).long(), "attention_mask": torch.ones(2, 4)},
             r"attention_mask must be \(batch, seq\) = \(2, 5\); got \(2, 4\)",

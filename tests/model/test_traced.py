@@ -14,7 +14,9 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",
     "ignore::UserWarning",
     "ignore::FutureWarning",
-    "ignore::torch.jit.TracerWarning",
+    "ignore::torch.jit.TracerWarning",  # of torch itself
+    "error::torch.jit.TracerWarning:ernie_rna.model.modeling_ernie_rna",
+    "error:ONNX export mode",
 )
 EXAMPLE = ["GGGGAAAACCCCAUGC", "AUGCAUGC", "GGGAAACCCUU"]
 OTHER = ["GGGGAAAACCCCAUGC" * 5, "AUGC"]  # other sizes than those of the example

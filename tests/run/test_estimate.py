@@ -54,7 +54,7 @@ def test_the_longest_is_measured(monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.5, "0.5 seconds"), (150, "2.5 minutes"), (7200, "2 hours"), (3e6, "34.7 days")],
+    [(119.6, "120 seconds"), (150, "2.5 minutes"), (7200, "2 hours"), (3e6, "34.7 days")],
 )
 def test_words(seconds, text):
     told = Estimate(seconds, 2 * 10**9, 3 * 10**12, 7).text

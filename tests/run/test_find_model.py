@@ -17,6 +17,8 @@ def _here(tmp_path, monkeypatch):
     Path("ERNIE-RNA_pretrain.pt").write_bytes(b"PK")
     Path("unconverted").mkdir()
     Path("unconverted/released.pt").write_bytes(b"PK")
+    Path("lora").mkdir()
+    Path("lora/adapter_config.json").write_text("{}")
     Path("model").mkdir()
     Path("model/config.json").write_text("{}")
 
@@ -34,6 +36,7 @@ def _here(tmp_path, monkeypatch):
             ValueError,
             r"no config\.json; `ernie-rna convert unconverted/released\.pt",
         ),
+        ("lora", ValueError, "lora holds an adapter of peft, not a whole model: merge it"),
         ("./NOSUCH", FileNotFoundError, r"there is no folder \./NOSUCH; .*-m mini"),
         ("a/b/c", FileNotFoundError, "there is no folder a/b/c"),
         ("some body", ValueError, "neither a folder here nor a name on the Hub"),

@@ -104,7 +104,7 @@ def test_mini_and_what_is_asked_of_it():
     assert (model.dtype, model.config._attn_implementation) == (torch.float32, "eager")
     with pytest.raises(TypeError, match="expected a folder, a Hub id or an ErnieRnaForMaskedLM"):
         load_masked_lm(model)
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16; got"):
+    with pytest.raises(ValueError, match=r"dtype must be one of 'float32', .*; got 'int8'"):
         load_model("mini", dtype="int8")
     with pytest.raises(ValueError, match="device 'mtia' cannot be used: "):
         load_model("mini", device="mtia")

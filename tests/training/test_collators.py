@@ -46,6 +46,20 @@ def test_labels_of_pairs(tokenizer):
     assert (labels[1, 5:] == -100).all()
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("(...)", r"of 9 characters for GGGAAACCC; got '\(\.\.\.\)'"),
+        ("", "of 9 characters for GGGAAACCC; got ''"),
+        (None, "labels must be a structure in dot-bracket notation, .*; got None"),
+        ("(((...)).", r"labels '\(\(\(\.\.\.\)\)\.' of GGGAAACCC: '\(' at index 0"),
+    ],
+)
+def test_labels_that_are_no_structure_of_the_sequence_are_refused(tokenizer, labels, message):
+    with pytest.raises(ValueError, match=message):
+        PairCollator(tokenizer)(examples(tokenizer, ("GGGAAACCC", labels)))
+
+
 def test_a_cut_sequence_keeps_the_pairs_that_are_in_it(tokenizer):
     task = SecondaryStructure(FinetuneOptions(task="structure"))
     structure = Structure("hairpin", "GGGAAACCC", [(0, 8), (1, 7), (2, 6)])
