@@ -205,17 +205,21 @@ def _verify(args: argparse.Namespace) -> int:
     for path in [args.folder, *paths] if paths else []:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
-    from ernie_rna import verify
+    from ernie_rna.run.progress import show_loading
 
+    with show_loading(None):
+        from ernie_rna import verify
     equal = True
     if args.full_size:
         _print_full_size(verify.measure_full_size)
     if args.checkpoint:
-        equal = verify.has_weights_of(args.folder, args.checkpoint)
+        with show_loading(None, f"comparing with {args.checkpoint}"):
+            equal = verify.has_weights_of(args.folder, args.checkpoint)
         relation = "equal" if equal else "differ from"
         print(f"the weights of {args.folder} {relation} those of {args.checkpoint}")
     if args.cls_embedding:
-        found = verify.compare_with_published(args.folder, args.cls_embedding)
+        with show_loading(None, f"comparing with {args.cls_embedding}"):
+            found = verify.compare_with_published(args.folder, args.cls_embedding)
         equal = _print_published(found, verify.PUBLISHED_BAR) and equal
     return 0 if equal else 1
 

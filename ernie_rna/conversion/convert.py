@@ -14,6 +14,7 @@ from ernie_rna.conversion.folder import check_target, write_folder
 from ernie_rna.conversion.hub import find_checkpoint
 from ernie_rna.options import Options, option, takes
 from ernie_rna.run.outputs import replacing_folder
+from ernie_rna.run.progress import show_loading
 
 if TYPE_CHECKING:
     from ernie_rna.conversion.proof import Proof
@@ -39,7 +40,7 @@ class ConvertOptions(Options):
     revision: str | None = option(None, "branch, tag or commit of a checkpoint on the Hub")
     progress: bool | None = option(
         None,
-        "whether to show a progress bar of what is fetched; by default on a terminal",
+        "whether to show what is fetched and what is at work; by default on a terminal",
         flag=("--quiet", False, "no progress bar"),
     )
 
@@ -77,18 +78,19 @@ def convert(checkpoint: str | Path, out_dir: str | Path, *, options: ConvertOpti
     target = check_target(out_dir, options.force)
     found = find_checkpoint(checkpoint, options.revision, options.progress)
     # From here on seconds pass.
-    from ernie_rna.conversion.checkpoint import CheckpointError, read_checkpoint
-    from ernie_rna.conversion.proof import prove
-    from ernie_rna.conversion.weights import convert_weights
+    with show_loading(options.progress, "converting, and loading the result in a fresh process"):
+        from ernie_rna.conversion.checkpoint import CheckpointError, read_checkpoint
+        from ernie_rna.conversion.proof import prove
+        from ernie_rna.conversion.weights import convert_weights
 
-    try:
-        read = read_checkpoint(found.path, found.name)
-        conversion = convert_weights(read, options.pairing_scores)
-    except CheckpointError:
-        if found.unchecked:  # The next run fetches it again.
-            found.path.unlink()
-        raise
-    with replacing_folder(target, options.force) as folder:
-        write_folder(conversion, folder)
-        proof = prove(folder, conversion)
+        try:
+            read = read_checkpoint(found.path, found.name)
+            conversion = convert_weights(read, options.pairing_scores)
+        except CheckpointError:
+            if found.unchecked:  # The next run fetches it again.
+                found.path.unlink()
+            raise
+        with replacing_folder(target, options.force) as folder:
+            write_folder(conversion, folder)
+            proof = prove(folder, conversion)
     return Export(target, conversion, proof, found.terms)

@@ -17,14 +17,15 @@ LOADING = "loading torch and the model"
 
 
 @contextlib.contextmanager
-def show_loading(show: bool | None) -> Iterator[None]:
+def show_loading(show: bool | None, text: str = LOADING) -> Iterator[None]:
     """Show that the model is being loaded, which takes seconds before the bar can be drawn.
 
     Args:
         show: as in `Progress`.
+        text: what to show.
     """
     disable = None if show is None else not show
-    with tqdm(bar_format=LOADING, leave=False, disable=disable, dynamic_ncols=True):
+    with tqdm(desc=text, bar_format="{desc}", leave=False, disable=disable, dynamic_ncols=True):
         yield
 
 
