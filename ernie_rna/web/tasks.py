@@ -184,7 +184,7 @@ def describe(models: Models, options: ServeOptions) -> dict[str, Description]:
         limit, is_random = nucleotide_limit(config), config.weights_origin == "random"
         note = "a small model of this project, not the authors'; " * (name == MINI)
         note += "**its weights are random, and nothing here means anything**; " * is_random
-        note = f"{name}: {note}structures by {maps.source}; up to {limit} nt"
+        note = f"{name}: {note}structures by its {maps.source}; up to {limit} nt"
         layers, heads = config.num_hidden_layers, config.num_attention_heads
         found[name] = Description(note, limit, layers, heads, config.pair_prior is not None)
     return found
