@@ -97,8 +97,8 @@ _FOREIGN_LINES = {
     r"\s*<(!DOCTYPE|html|\?xml)": "a page of the web, or XML: download the file itself",
     r"\s*[{\[]": f"a file of JSON: write a text file {_WRITE}",
     r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b": "a table: predict and finetune read"
-    " tables; of two columns with tabs, awk -F '\\t' 'NR > 1 {print \">\" $1 \"\\n\" $2}' FILE > "
-    "rna.fasta makes FASTA",
+    " tables; if its first columns are names and sequences, awk -F '[\\t;,]' 'NR > 1 {print \">\" "
+    '$1 "\\n" $2}\' FILE > rna.fasta makes FASTA',
 }
 
 

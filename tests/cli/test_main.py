@@ -40,7 +40,9 @@ def commands():
     ],
 )
 def test_usage(run, command, message):
-    assert message in run(command, code=2).err
+    errors = run(command, code=2).err
+    assert message in errors
+    assert len(errors.splitlines()) == 2  # where the usage is, and the error
 
 
 def test_version(run):
