@@ -240,7 +240,7 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
         return f"{what}: a sequence is letters only"
     share = sum(map(str.isalpha, foreign.decode())) / len(letters)
     if share >= _PROTEIN_SHARE:
-        return f"it looks like a protein: {100 * share:.0f} % is not nucleotide codes; {what}"
+        return f"it looks like a protein: {100 * share:.0f} % are not nucleotide codes; {what}"
     return f"{what}{UNKNOWN_HINT}"
 
 
