@@ -206,7 +206,8 @@ def test_without_a_network_it_says_so(hub, monkeypatch, offline):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     message = (
         r"ernierna on the Hub cannot be fetched \(.*is not in the cache: run this "
-        r"with a connection, or fetch https://huggingface.co/multimolecule/ernierna/resolve/main/model.safetensors "
+        r"with a connection, or fetch "
+        r"https://huggingface.co/multimolecule/ernierna/resolve/main/model.safetensors "
     )
     with pytest.raises(ConnectionError, match=message):
         find_checkpoint("multimolecule/ernierna", progress=False)
