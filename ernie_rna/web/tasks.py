@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -127,6 +128,8 @@ class Pool:
 
 def _load_first(models: Models, options: ServeOptions) -> None:
     """Load the models of this process; what is wrong with them is what each task answers."""
+    # As the command line shows them, without lines of code.
+    warnings.formatwarning = lambda message, *_, **__: f"ernie-rna: warning: {message}\n"
     with contextlib.suppress(Exception):
         _load(models, options)
 
