@@ -43,7 +43,7 @@ $(VENV)/installed-demo: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed-demo
-	$(BIN)/python scripts/demo.py $(CHECKPOINT)
+	$(BIN)/python -m scripts.demo $(CHECKPOINT)
 
 space: $(VENV)/installed
 	$(BIN)/python space/app.py
@@ -63,7 +63,7 @@ test-slow: $(VENV)/installed
 
 test-long: $(VENV)/installed
 	$(PIP) --quiet -e ".[ray]"
-	$(BIN)/python scripts/long_run.py --sequences $(SEQUENCES)
+	$(BIN)/python -m scripts.long_run --sequences $(SEQUENCES)
 
 test-browser: $(VENV)/installed
 	$(PIP) --quiet -e ".[browser]"
@@ -102,11 +102,11 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m fuzz tests/fuzz
 
 portability: $(VENV)/installed
-	$(BIN)/python scripts/measure_portability.py
+	$(BIN)/python -m scripts.measure_portability
 
 bench: $(VENV)/installed
 	$(PIP) --quiet -e ".[bench]"
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python -m scripts.benchmark
 
 mini: $(VENV)/installed
 	PATH=$(CURDIR)/$(BIN):$$PATH recipes/pretraining/make_mini.sh $(RFAM) $(TS0) $(RUNS)

@@ -1,6 +1,6 @@
 """What pairing scores and carried scores are worth: the same training without either, or both.
 
-    python scripts/ablate.py ablation rfam_seed.tsv.gz runs/ablation --seeds 2
+    python -m scripts.ablate ablation rfam_seed.tsv.gz runs/ablation --seeds 2
 
 Four models are trained alike, from the same seeds on the same batches: ERNIE-RNA as it is; with
 pairing scores of zero; with the projected pairing scores in each layer in place of the scores of

@@ -7,11 +7,11 @@ the attention scores at the rate of a copy. Peak memory is above the loaded weig
 of a fresh process. Weights are random: time does not depend on them. CPUs without instructions for
 bfloat16 take several times as long with it as without, so there its rows are left out unless named.
 
-    python scripts/benchmark.py                      # the tables of docs/benchmarks.md
-    python scripts/benchmark.py --long               # up to 16384 tokens, timed once each
-    python scripts/benchmark.py --train              # a training step
-    python scripts/benchmark.py --device cuda --dtype bfloat16
-    python scripts/benchmark.py --fasta rna.fasta --sequences 96
+    python -m scripts.benchmark                      # the tables of docs/benchmarks.md
+    python -m scripts.benchmark --long               # up to 16384 tokens, timed once each
+    python -m scripts.benchmark --train              # a training step
+    python -m scripts.benchmark --device cuda --dtype bfloat16
+    python -m scripts.benchmark --fasta rna.fasta --sequences 96
 
 With --fasta evenly spaced sequences of a file become mean vectors, on a CPU:
 

@@ -1,6 +1,6 @@
 """Make the probabilities of a model's structure head come true, and show how far they do.
 
-    python scripts/calibrate_pairs.py FOLDER rfam_seed.tsv.gz --split validation
+    python -m scripts.calibrate_pairs FOLDER rfam_seed.tsv.gz --split validation
 
 Into FOLDER's config.json go `pair_calibration`, the line from logits to log-odds, and, where
 ViennaRNA is installed, `pair_prior`, the weight and offset with which its log-odds are added to the

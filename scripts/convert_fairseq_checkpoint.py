@@ -1,4 +1,4 @@
-"""`ernie-rna convert`, from a checkout: python scripts/convert_fairseq_checkpoint.py --help."""
+"""`ernie-rna convert`, from a checkout: python -m scripts.convert_fairseq_checkpoint --help."""
 
 import sys
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """What a model says about real RNAs whose structures are known, and that conversion is exact.
 
-    python scripts/demo.py                            the model mini, which comes with this package
-    python scripts/demo.py multimolecule/ernierna     the released weights, from the Hub
-    python scripts/demo.py ERNIE-RNA_pretrain.pt      the same from the authors' file
+    python -m scripts.demo                            the model mini, which comes with this package
+    python -m scripts.demo multimolecule/ernierna     the released weights, from the Hub
+    python -m scripts.demo ERNIE-RNA_pretrain.pt      the same from the authors' file
 
 Lines that begin with `$` are commands of this package, to be run again as they stand. mini is too
 small to have learned to fill in a masked base, so that this is shown of released weights alone.
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         ask_the_language_model(model)
     step("Convert a checkpoint of the authors' code, and compare with what that code computed")
     code = verify_parity.main(["--short"])
-    print("\nAll of it: python scripts/verify_parity.py")
+    print("\nAll of it: python -m scripts.verify_parity")
     print(f"\nDone in {time.monotonic() - start:.0f} s. Files and pictures: {out_dir}")
     return code
 

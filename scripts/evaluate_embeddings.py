@@ -1,7 +1,7 @@
 """What the embeddings of a model know: families by nearest neighbour, classes by a linear probe.
 
-    python scripts/evaluate_embeddings.py families MODEL rfam_seed.tsv.gz --split validation
-    python scripts/evaluate_embeddings.py classes MODEL nrc_13class.tsv --train train --test test
+    python -m scripts.evaluate_embeddings families MODEL rfam_seed.tsv.gz --split validation
+    python -m scripts.evaluate_embeddings classes MODEL nrc_13class.tsv --train train --test test
 
 A sequence is its mean vector of the last layer. Beside it stand the same network with random
 weights and counts of k-mers (3 and 4, with the length). Tables have the columns sequence and split,

@@ -1,12 +1,12 @@
 """F1, precision and recall of a model's pair head on known structures, beside ViennaRNA.
 
-    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz:validation --by type \\
+    python -m scripts.evaluate_pair_head mini rfam_seed.tsv.gz:validation --by type \\
         --methods prior,head,mfe,mea,centroid,greedy --predictions validation.tsv
-    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz:validation --print knots \\
+    python -m scripts.evaluate_pair_head mini rfam_seed.tsv.gz:validation --print knots \\
         --methods head,prior --predictions validation.tsv
-    python scripts/evaluate_pair_head.py mini rfam_seed.tsv.gz:validation --print confidence
-    python scripts/evaluate_pair_head.py mini bprna_new.tsv --split new --random
-    python scripts/evaluate_pair_head.py mini bprna_new.tsv --split new --scores 6,3
+    python -m scripts.evaluate_pair_head mini rfam_seed.tsv.gz:validation --print confidence
+    python -m scripts.evaluate_pair_head mini bprna_new.tsv --split new --random
+    python -m scripts.evaluate_pair_head mini bprna_new.tsv --split new --scores 6,3
 
 Methods: the head; prior, the head with `--prior vienna`; of ViennaRNA alone the structure of
 minimum free energy, that of maximum expected accuracy and the centroid; and greedy, the strongest

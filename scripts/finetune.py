@@ -1,4 +1,4 @@
-"""`ernie-rna finetune`, from a checkout: python scripts/finetune.py --help."""
+"""`ernie-rna finetune`, from a checkout: python -m scripts.finetune --help."""
 
 import sys
 from collections.abc import Sequence

@@ -10,8 +10,8 @@ Real sequences, repeated with every tenth letter drawn anew, go through a model 
 
 Every output must have the bytes of the undisturbed run, and nothing may be left beside it.
 
-    python scripts/long_run.py --sequences 100000
-    python scripts/long_run.py --sequences 10000 --kills 20 --attacks killed
+    python -m scripts.long_run --sequences 100000
+    python -m scripts.long_run --sequences 10000 --kills 20 --attacks killed
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How far the numbers move with threads, oneDNN and the CPU's instructions, against float64.
 
-    python scripts/measure_portability.py
-    python scripts/measure_portability.py --settings "1 thread" "ATen default"
+    python -m scripts.measure_portability
+    python -m scripts.measure_portability --settings "1 thread" "ATen default"
 
 Each setting runs in a process of its own, since torch, oneDNN and MKL choose their code when they
 are loaded. Two models: the authors' small checkpoint of tests/golden, and one of middle size with

@@ -1,7 +1,7 @@
 """What each precision costs: error of every layer against float64, and cosine of the embeddings.
 
-    python scripts/measure_precision.py rna.fasta --model ERNIE-RNA
-    python scripts/measure_precision.py rna.fasta        # full size, random weights
+    python -m scripts.measure_precision rna.fasta --model ERNIE-RNA
+    python -m scripts.measure_precision rna.fasta        # full size, random weights
 
 The error of a layer is the root mean square of its difference from the same weights in float64,
 over that of the values themselves. The cosine is that of mean vectors of the last layer, special

@@ -1,6 +1,6 @@
 """List the training sequences that are 80 % identical to sequences of a test, by CD-HIT.
 
-    python scripts/near_duplicates.py rfam_seed.tsv.gz bprna_ts0.tsv rna.fasta -o left_out.txt
+    python -m scripts.near_duplicates rfam_seed.tsv.gz bprna_ts0.tsv rna.fasta -o left_out.txt
 
 `cd-hit-est-2d` (Debian: apt-get install cd-hit; Fu et al., Bioinformatics 28:3150-3152, 2012)
 counts identical bases over the length of the shorter of two sequences; their lengths may differ.

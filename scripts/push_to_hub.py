@@ -1,4 +1,4 @@
-"""`ernie-rna push`, from a checkout: python scripts/push_to_hub.py --help."""
+"""`ernie-rna push`, from a checkout: python -m scripts.push_to_hub --help."""
 
 import sys
 from collections.abc import Sequence

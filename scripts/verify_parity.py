@@ -1,7 +1,7 @@
 """Print how far a conversion is from what the authors' own code computed: the tables of parity.
 
-    python scripts/verify_parity.py
-    python scripts/verify_parity.py --threads 1
+    python -m scripts.verify_parity
+    python -m scripts.verify_parity --threads 1
 
 The authors' small checkpoints of tests/golden are converted and compared with the values beside
 them: every hidden state, score and logit, with eager attention and sdpa, alone and padded, and what
@@ -19,8 +19,6 @@ from pathlib import Path
 
 import torch
 import transformers
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program

@@ -21,11 +21,12 @@ RESUMES = "; run the same command again to resume"
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose message on a missing model names one that everybody has."""
+    """A parser whose errors are two lines, since the usage of a command takes up to 30."""
 
     def error(self, message: str) -> NoReturn:
         hint = "; -m mini is the model that comes with ernie-rna"
-        super().error(message + hint * ("required: -m/--model" in message))
+        message += hint * ("required: -m/--model" in message)
+        self.exit(2, f"usage: see {self.prog} --help\n{self.prog}: error: {message}\n")
 
 
 def add_command(

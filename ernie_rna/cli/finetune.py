@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from ernie_rna.cli.arguments import add_command, add_model, add_options, read_options
+from ernie_rna.cli.arguments import RESUMES, add_command, add_model, add_options, read_options
 from ernie_rna.training.options import FinetuneOptions
 
 _DESCRIPTION = """\
@@ -55,8 +55,7 @@ def _finetune(args: argparse.Namespace) -> int:
 
     try:
         options = read_options(FinetuneOptions, args)
-        if options.resume:
-            args.interrupted = "; run the same command again to resume"
+        args.interrupted = RESUMES if options.resume else "; a run without --resume starts anew"
         summary = finetune(args.train, args.model, args.output, options=options)
     except Exception:
         if _said_by_another():

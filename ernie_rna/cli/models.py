@@ -211,18 +211,20 @@ def _verify(args: argparse.Namespace) -> int:
     for path in [args.folder, *paths] if paths else []:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
+
     with show_loading(None):
         from ernie_rna import verify
-
     equal = True
     if args.full_size:
         _print_full_size(verify.measure_full_size)
     if args.checkpoint:
-        equal = verify.has_weights_of(args.folder, args.checkpoint)
+        with show_loading(None, f"comparing with {args.checkpoint}"):
+            equal = verify.has_weights_of(args.folder, args.checkpoint)
         relation = "equal" if equal else "differ from"
         print(f"the weights of {args.folder} {relation} those of {args.checkpoint}")
     if args.cls_embedding:
-        found = verify.compare_with_published(args.folder, args.cls_embedding)
+        with show_loading(None, f"comparing with {args.cls_embedding}"):
+            found = verify.compare_with_published(args.folder, args.cls_embedding)
         equal = _print_published(found, verify.PUBLISHED_BAR) and equal
     return 0 if equal else 1
 
@@ -366,27 +368,19 @@ def _machine(device: Any) -> Iterator[tuple[str, str]]:
     import torch
 
     from ernie_rna.model.modeling_ernie_rna import free_memory
+    from ernie_rna.run.estimate import in_bytes
 
     yield "system", f"{platform.system()} {platform.machine()}"
     yield "threads of torch", f"{torch.get_num_threads()}; small batches take fewer"
     for index in range(torch.cuda.device_count()):
         yield f"cuda:{index}", torch.cuda.get_device_name(index)
-    yield f"free memory, {device.type}", _gigabytes(free_memory(device))
+    free = free_memory(device)
+    yield f"free memory, {device.type}", "unknown" if math.isinf(free) else in_bytes(free)
 
 
 def _model(source: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
-    import torch
-
     from ernie_rna.model.attention_ernie_rna import ATTENTIONS
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 
-    with torch.device("meta"):
-        parameters = ErnieRnaForMaskedLM(config).num_parameters()
-        pooler = ErnieRnaModel(config).pooler
-    counted = "encoder and LM head"
-    if pooler is not None:
-        parameters += sum(weight.numel() for weight in pooler.parameters())
-        counted = "encoder, pooler and LM head"
     scores = (config.au_pairing_score, config.gc_pairing_score, config.gu_pairing_score)
     limit = config.max_position_embeddings
     yield "name", source
@@ -396,9 +390,8 @@ def _model(source: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
     yield "pretrained on", f"at most {limit} tokens: {limit - 2} nt, <cls> and <eos>"
     yield "layer norm", "before each block" if config.norm_first else "after each residual sum"
     yield "pairing scores", "A-U {}, G-C {}, G-U {}".format(*scores)
-    yield "parameters", f"{parameters:,} ({counted})"
     yield "weights", _dtypes(source)
-    yield "their origin", _ORIGINS.get(config.weights_origin, str(config.weights_origin))
+    yield "origin of weights", _ORIGINS.get(config.weights_origin, str(config.weights_origin))
     names = ", ".join(sorted(ATTENTIONS, reverse=True))
     yield "attention", f"{names}; flash_attention_2 runs eager"
     yield "score_memory", config.score_memory
@@ -423,6 +416,7 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
     import torch
 
     from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+    from ernie_rna.run.estimate import in_bytes
 
     with torch.device("meta"):
         model = ErnieRnaModel(config, add_pooling_layer=False)
@@ -431,13 +425,9 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
         hidden_states = torch.empty(1, device=device).expand(options.batch, tokens, 1)
         with torch.inference_mode():
             recomputed = model._recomputes(hidden_states, [])
-        carried = _gigabytes(4 * options.batch * config.num_attention_heads * tokens**2)
+        carried = in_bytes(4 * options.batch * config.num_attention_heads * tokens**2)
         what = "recomputed; carried, they would take" if recomputed else "carried; they take"
         yield f"{length} nt", f"{what} {carried}"
-
-
-def _gigabytes(size: float) -> str:
-    return "unknown" if math.isinf(size) else f"{size / 1e9:.3g} GB"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ model. Each position is masked in turn, so a sequence of L nucleotides takes L p
 model's probability of a letter given all others, a softmax over A, C, G and U (see --vocabulary);
 log is the natural logarithm.
 
+Tables are .tsv or .csv, by the extension:
+
   -o           the effects: id, position (from 1), wildtype, mutant, and
                effect = log P(mutant) - log P(wildtype), negative where the model prefers the
                wildtype
@@ -46,11 +48,11 @@ Predict labels of sequences or of bases with a model that `ernie-rna finetune` t
 authors' model for mean ribosome loading. A pretrained model, such as -m mini, must be fine-tuned
 first.
 
-IN is FASTA, or a table (.csv, .tsv) with a column of sequences. OUT.tsv has a row for each sequence
-or base: id and length (position and base), or the columns of the table; then `predicted` and the
-probability p_NAME of each class or label, or each number as predicted_NAME in its unit (mrl of the
-authors: ribosomes per transcript, for regions of 25 to 100 nt). Tables of bases omit the columns of
-sequences and labels. .npz, .h5, .safetensors and .parquet have the ids and an array of
+IN is FASTA, or a table (.csv, .tsv) with a column of sequences. OUT (.csv, .tsv) has a row for each
+sequence or base: id and length (position and base), or the columns of the table; then `predicted`
+and the probability p_NAME of each class or label, or each number as predicted_NAME in its unit (mrl
+of the authors: ribosomes per transcript, for regions of 25 to 100 nt). Tables of bases omit the
+columns of sequences and labels. .npz, .h5, .safetensors and .parquet have the ids and an array of
 probabilities or numbers, as in `ernie-rna embed`.
 
 With --label-column, the metrics of `ernie-rna finetune` are printed for the predictions. The same
@@ -58,7 +60,7 @@ command resumes a run that was killed.
 """
 _PREDICT_EXAMPLES = """\
   ernie-rna predict utrs.fasta -m MODEL -o loading.tsv
-  ernie-rna predict rnas.csv -m MODEL --label-column family -o families.tsv
+  ernie-rna predict rnas.csv -m MODEL --label-column family -o families.csv
   ernie-rna predict rnas.tsv -m MODEL -o - | sort -t "$(printf '\\t')" -k4,4gr | head
 """
 

@@ -38,13 +38,13 @@ The strongest contacts become base pairs, at most one for each base. The summary
 
 output formats, by extension; -o may be given more than once:
   .dbn .db      FASTA with a dot-bracket line, ([{<Aa...Zz where pairs cross; - is stdout
-  .tsv          columns id, sequence, dot_bracket and description
+  .tsv .csv     columns id, sequence, dot_bracket and description
   .ct           all structures in one file; OUT.ct/ is a folder with a file for each
   .bpseq        a folder with a file for each
   .npz          the matrix of each sequence, under its id: see --matrix
 
---pairs and --bases write confidences. With a structure head these are probabilities, calibrated as
-the model's card describes; without one they only rank pairs.
+--pairs and --bases write confidences, .tsv or .csv. With a structure head these are probabilities,
+calibrated as the model's card describes; without one they only rank pairs.
 
 --reactivity reads SHAPE or DMS data: a base of reactivity r changes the logit of its pairs by
 -(2.6 ln(r + 1) - 0.8) / 0.616, the pseudo-energy of Deigan et al. (2009) in units of RT at 37
@@ -179,7 +179,7 @@ def _add_evaluating(parser: argparse.ArgumentParser) -> None:
     add("predicted", metavar="PRED", help="predicted structures")
     known = "known structures; not needed with --reactivity"
     add("reference", nargs="?", metavar="REF", help=known)
-    table = "a table with a line for each sequence; - is stdout"
+    table = "a table (.tsv or .csv) with a line for each sequence; - is stdout"
     add("-o", "--output", metavar="OUT.tsv", help=table)
     add(
         "--by",
@@ -245,13 +245,14 @@ def _closeness(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from ernie_rna.run.outputs import check_output_files
+    from ernie_rna.sequences.tables import TABLES
     from ernie_rna.structures.evaluation import evaluate, mfe_structure
     from ernie_rna.structures.fold import fold
     from ernie_rna.structures.formats.by_extension import read_structures
     from ernie_rna.structures.reactivities import Probing
 
     outputs = [path for path in (args.output, args.groups) if path]
-    check_output_files(outputs, args.force, extensions=[".tsv"])
+    check_output_files(outputs, args.force, extensions=tuple(TABLES))
     options = read_options(EvaluateOptions, args)
     if args.reference is None:
         _check_without_reference(args)
@@ -361,10 +362,10 @@ def _score_rows(
 
 def _write(path: str, rows: Iterable[Sequence[str]]) -> None:
     from ernie_rna.run.outputs import open_text
-    from ernie_rna.sequences.tables import format_row
+    from ernie_rna.sequences.tables import as_named, format_row
 
     with open_text(path) as file:
-        file.writelines(format_row(*row) for row in rows)
+        file.writelines(as_named(path, format_row(*row)) for row in rows)
 
 
 def _describe_means(evaluations: Mapping[str, Evaluation]) -> list[str]:

@@ -126,7 +126,8 @@ def _fetch_from_hub(repo_id: str, revision: str | None, file: str | None) -> Fou
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
             f"{at} cannot be fetched ({cut_off or _reason(error)}) and is not in the cache: run "
-            "this with a connection, or fetch the file elsewhere and give its path"
+            f"this with a connection, or fetch https://huggingface.co/{repo_id}/resolve/"
+            f"{revision or 'main'}/{file or _WEIGHTS} elsewhere and give the path of the file"
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(

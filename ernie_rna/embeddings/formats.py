@@ -6,7 +6,7 @@
 .npz           NumPy: uncompressed, read by `numpy.load`
 .parquet       Parquet (extra `parquet`): a row a sequence, columns id, length and one for each
                vector, or for the list of the vectors of its nucleotides
-.csv, .tsv     a table of numbers for spreadsheets: a row a sequence, columns id, length and
+.tsv, .csv     a table of numbers for spreadsheets: a row a sequence, columns id, length and
                <column>_0, <column>_1, ...; without token columns, and without metadata
 
 Every other format has, under the same names:
@@ -47,12 +47,11 @@ from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
 from ernie_rna.run.store import CHECKSUM, METADATA, Part, save_arrays
 from ernie_rna.sequences.fasta import FilePath, InputError
-from ernie_rna.sequences.tables import Form, read_rows
+from ernie_rna.sequences.tables import TABLES, Form, read_rows
 
 SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
 HDF5 = (".h5", ".hdf5")
 EXTENSIONS = (SAFETENSORS, *HDF5, NPZ, PARQUET)
-TABLES = {".csv": ",", ".tsv": "\t"}  # and what stands between columns
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # The earliest time that a zip file can state.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from itertools import islice
 from os import fspath
 from pathlib import Path
@@ -119,12 +120,16 @@ def plot(
 def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
     """The record with an id; without one, the only record."""
     if id is not None:
-        found = next((record for record in records if record.id == id), None)
-        if found is None:
-            raise ValueError(
-                f"no sequence has the id {id!r}; an id is the first word of a header, up to a blank"
-            )
-        return found
+        ids = []
+        for record in records:
+            if record.id == id:
+                return record
+            ids.append(record.id)
+        near = get_close_matches(id, ids, 1) or ids[:1]
+        raise ValueError(
+            f"no sequence has the id {id!r}, but one has {near[0]!r}; an id is the first word of a "
+            "header, up to a blank"
+        )
     first, *others = islice(records, 2)
     if others:
         raise ValueError(f"there are several sequences: choose one with --id, such as {first.id}")

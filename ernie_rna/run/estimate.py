@@ -163,7 +163,8 @@ def _duration(seconds: float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} seconds"
+    number = f"{seconds:.3g}"
+    return f"{number} second{'s' * (number != '1')}"
 
 
 def in_bytes(size: float) -> str:

@@ -22,9 +22,10 @@ def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
 
     Args:
         show: as in `Progress`.
+        doing: what is shown.
     """
     disable = None if show is None else not show
-    with tqdm(bar_format=doing, leave=False, disable=disable, dynamic_ncols=True):
+    with tqdm(desc=doing, bar_format="{desc}", leave=False, disable=disable, dynamic_ncols=True):
         yield
 
 

@@ -53,6 +53,7 @@ from ernie_rna.sequences.sources import (
     short_enough,
     survey,
 )
+from ernie_rna.sequences.tables import as_named
 
 Result = TypeVar("Result")
 
@@ -78,13 +79,15 @@ class Output(Generic[Result]):
 
     path: str
     open: Callable[[str], contextlib.AbstractContextManager[Write[Result]]] | None = None
-    check_id: Callable[[str], None] | None = None
+    check_id: Callable[[str], object] | None = None
 
 
 def text_output(
     path: str, header: str | Callable[[], str], lines: Callable[[Result], str | Iterable[str]]
 ) -> Output[Result]:
     """A text file of a header and lines for each result, whose line ends are part of them.
+
+    Cells have tabs between them, commas in a .csv file.
 
     Args:
         header: or what gives it once the model is loaded.
@@ -93,11 +96,11 @@ def text_output(
     @contextlib.contextmanager
     def opened(path: str) -> Iterator[Write[Result]]:
         with open_text(path) as file:
-            file.write(header if isinstance(header, str) else header())
+            file.write(as_named(path, header if isinstance(header, str) else header()))
 
             def write(result: Result) -> None:
                 text = lines(result)
-                file.write(text if isinstance(text, str) else "".join(text))
+                file.write(as_named(path, text if isinstance(text, str) else "".join(text)))
 
             yield write
 

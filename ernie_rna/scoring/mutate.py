@@ -42,6 +42,7 @@ from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, to_rna
 from ernie_rna.sequences.sources import Sequences
+from ernie_rna.sequences.tables import TABLES, format_row
 
 if TYPE_CHECKING:
     from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
@@ -122,9 +123,9 @@ def mutate(
     Args:
         sequences: as for `embed.embed`.
         model: folder, Hub id, "mini" or an `ErnieRnaForMaskedLM`.
-        output, positions, summary: .tsv files, or "-" for standard output, with the effects of
-            all substitutions, the log-probabilities at each position and a line for each
-            sequence; without any of them the scores are yielded.
+        output, positions, summary: .tsv or .csv files, or "-" for standard output, with the
+            effects of all substitutions, the log-probabilities at each position and a line for
+            each sequence; without any of them the scores are yielded.
 
     Raises:
         ValueError: an option is off, or the model has no language-model head.
@@ -144,7 +145,7 @@ def mutate(
     if not outputs:
         return iterate(task, sequences, model)
     # Whether files may be replaced is for `run` to see, which knows of unfinished runs.
-    check_output_files([one.path for one in outputs], force=True, extensions=(".tsv",))
+    check_output_files([one.path for one in outputs], force=True, extensions=tuple(TABLES))
     return run(task, sequences, model, outputs)
 
 
@@ -247,7 +248,7 @@ def _effect_lines(scores: LetterScores) -> Iterator[str]:
     for position, (own, letter, effects) in enumerate(rows, 1):
         for mutant, effect in zip(NUCLEOTIDES, effects, strict=True):
             if letter in NUCLEOTIDES and mutant != letter:
-                yield f"{scores.id}\t{position}\t{own}\t{mutant}\t{effect:.6f}\n"
+                yield format_row(scores.id, position, own, mutant, f"{effect:.6f}")
 
 
 def _position_lines(scores: LetterScores) -> Iterator[str]:
@@ -258,15 +259,13 @@ def _position_lines(scores: LetterScores) -> Iterator[str]:
         strict=True,
     )
     for position, (letter, values, own) in enumerate(rows, 1):
-        numbers = "\t".join(map(_number, [*values, own]))
-        yield f"{scores.id}\t{position}\t{letter}\t{numbers}\n"
+        yield format_row(scores.id, position, letter, *map(_number, [*values, own]))
 
 
 def _summary_line(scores: LetterScores) -> str:
     count = int(scores.scored.sum())
     numbers = [scores.pseudo_log_likelihood, scores.pseudo_perplexity] if count else [math.nan] * 2
-    values = "\t".join(map(_number, numbers))
-    return f"{scores.id}\t{len(scores.sequence)}\t{count}\t{values}\n"
+    return format_row(scores.id, len(scores.sequence), count, *map(_number, numbers))
 
 
 def _number(value: float) -> str:

@@ -19,13 +19,13 @@ import numpy as np
 from ernie_rna.embeddings.embedding import Embedding
 from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
 from ernie_rna.options import OptionError, PredictOptions, takes
-from ernie_rna.run.outputs import STANDARD_OUTPUT, behind_link, check_output_files
+from ernie_rna.run.outputs import behind_link, check_output_files
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, uncompressed
 from ernie_rna.sequences.sources import Sequences, Source, Survey
-from ernie_rna.sequences.tables import format_row
+from ernie_rna.sequences.tables import TABLES, format_row
 from ernie_rna.training.rows import Rows, read_file
 from ernie_rna.training.tasks import TASKS
 
@@ -81,9 +81,9 @@ def predict(
     Args:
         sequences: as for `embed.embed`; or the path of a table, .csv or .tsv.
         model: folder, Hub id or a model, with a head of sequences or of bases.
-        output: .tsv, or "-" for standard output, with a row a sequence or a base, in which the
-            columns of a table are kept (for bases, all but sequences and labels); or a file of
-            arrays as `embeddings.formats` has them, of probabilities or numbers (for bases,
+        output: .tsv or .csv, or "-" for standard output, with a row a sequence or a base, in which
+            the columns of a table are kept (for bases, all but sequences and labels); or a file
+            of arrays as `embeddings.formats` has them, of probabilities or numbers (for bases,
             token_probabilities). None yields.
 
     Returns:
@@ -96,7 +96,7 @@ def predict(
     """
     table = None
     path = sequences if isinstance(sequences, (str, PathLike)) else ""
-    if uncompressed(path).suffix.lower() in (".csv", ".tsv"):
+    if uncompressed(path).suffix.lower() in TABLES:
         table = read_file(fspath(path), options.sequence_column, options.unknown, options.degap)
         texts = table.sequences if options.keep_letters else table.folded
         named = zip(table.lines, texts, strict=True)
@@ -109,9 +109,9 @@ def predict(
         return iterate(task, sequences, model)
     path = fspath(output)
     # Whether the file may be replaced is for `run` to see, which knows of unfinished runs.
-    check_output_files([path], force=True, extensions=(".tsv", *EXTENSIONS))
+    check_output_files([path], force=True, extensions=(*TABLES, *EXTENSIONS))
     place = text_output(path, task.header, task.lines)
-    if path != STANDARD_OUTPUT and not path.lower().endswith(".tsv"):
+    if Path(path).suffix.lower() in EXTENSIONS:
         check_format(path)
         place = Output(path)
     summary = run(task, sequences, model, [place])

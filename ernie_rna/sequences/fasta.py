@@ -97,8 +97,8 @@ _FOREIGN_LINES = {
     r"\s*<(!DOCTYPE|html|\?xml)": "a page of the web, or XML: download the file itself",
     r"\s*[{\[]": f"a file of JSON: write a text file {_WRITE}",
     r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b": "a table: predict and finetune read"
-    " tables; of two columns with tabs, awk -F '\\t' 'NR > 1 {print \">\" $1 \"\\n\" $2}' FILE > "
-    "rna.fasta makes FASTA",
+    " tables; if its first columns are names and sequences, awk -F '[\\t;,]' 'NR > 1 {print \">\" "
+    '$1 "\\n" $2}\' FILE > rna.fasta makes FASTA',
 }
 
 
@@ -240,7 +240,7 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
         return f"{what}: a sequence is letters only"
     share = sum(map(str.isalpha, foreign.decode())) / len(letters)
     if share >= _PROTEIN_SHARE:
-        return f"it looks like a protein: {100 * share:.0f} % is not nucleotide codes; {what}"
+        return f"it looks like a protein: {100 * share:.0f} % are not nucleotide codes; {what}"
     return f"{what}{UNKNOWN_HINT}"
 
 

@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from os import fspath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines, warn_once
 
 _TAB, _BLANK = "\t", " "
+TABLES = {".tsv": _TAB, ".csv": ","}  # what is written between cells, by extension
 _SHOWN = 20  # names in a message
 _LOOK = 1 << 16  # letters of a line that tell what separates its cells
 # By which a table tells Excel what separates its cells.
@@ -135,6 +137,20 @@ def format_row(*cells: object) -> str:
     """
     text = io.StringIO()
     csv.writer(text, delimiter=_TAB, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def as_named(path: FilePath, lines: str) -> str:
+    r"""Lines of `format_row` as the extension of a file has them: with commas in .csv.
+
+    >>> as_named("rnas.csv", "rna7\t5,1\n"), as_named("rnas.tsv", "rna7\t5,1\n")
+    ('rna7,"5,1"\n', 'rna7\t5,1\n')
+    """
+    if Path(path).suffix.lower() != ".csv":
+        return lines
+    text = io.StringIO()
+    rows = csv.reader(io.StringIO(lines, newline=""), delimiter=_TAB)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

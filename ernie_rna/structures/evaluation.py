@@ -19,8 +19,8 @@ import numpy as np
 from ernie_rna.extras import import_extra
 from ernie_rna.options import EvaluateOptions, takes
 from ernie_rna.sequences.fasta import FilePath, split_header, to_rna, uncompressed
-from ernie_rna.sequences.tables import read_rows
-from ernie_rna.structures.formats.by_extension import TABLES, read_structures
+from ernie_rna.sequences.tables import TABLES, read_rows
+from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure, differing_base
 

@@ -40,8 +40,8 @@ from ernie_rna.sequences.fasta import (
     to_rna,
     uncompressed,
 )
-from ernie_rna.sequences.tables import find_form, parse_decimal, read_rows
-from ernie_rna.structures.formats.by_extension import TABLES, files_in, named_after, numbered_lines
+from ernie_rna.sequences.tables import TABLES, find_form, parse_decimal, read_rows
+from ernie_rna.structures.formats.by_extension import files_in, named_after, numbered_lines
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
 # The bases that a reagent tells of.

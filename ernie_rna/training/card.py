@@ -37,7 +37,8 @@ tags:
 
 ## Training
 
-{trained:,} of {weights:,} weights were trained in {steps} steps, with {versions} and
+{trained:,} of {weights:,} weights were trained in {steps} steps, with {versions} and these
+options:
 
 {options}
 
@@ -65,6 +66,7 @@ def write_card(folder: Path, summary: FinetuneSummary) -> None:
         name: value
         for name, value in options.items()
         if value not in (None, False, {})
+        and (name != "epochs" or options["steps"] is None)
         and (options["task"] == "masked-lm" or not name.startswith("mask_"))
     }
     splits = facts["splits"].items()

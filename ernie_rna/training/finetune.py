@@ -205,18 +205,18 @@ class _Run:
         self.folds: list[np.ndarray] = []
         if options.split is not None or options.folds is not None:
             self._divide()
-        elif options.split_column is not None and len(self.splits) == 1:
-            self.summary.notes.append(
-                f"nothing is evaluated: --eval-split names the values of {options.split_column!r} "
-                "to evaluate on"
-            )
+        elif len(self.splits) == 1:
+            column, way_out = options.split_column, "--split similar holds out a part of the rows"
+            if column is not None:
+                way_out = f"--eval-split names the values of {column!r} to evaluate on"
+            self.summary.notes.append(f"nothing is evaluated: {way_out}")
         self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
         self.summary.notes += leakage(self.splits, self.labels)
         if type(self.task) is Task:
             known = {*self.labels["train"]}
             gone = [name for place, name in enumerate(self.task.names) if place not in known]
             if gone:
-                self.summary.notes.append(f"no row to train on is left of the class {some(gone)}")
+                self.summary.notes.append(f"all rows of these classes are held out: {some(gone)}")
 
     def _divide(self) -> None:
         """Hold out rows of training, or find those that each fold holds out."""

@@ -81,7 +81,7 @@ def odd_classes(labels: Sequence[str]) -> Iterator[str]:
         )
     single = class_names(name for name, count in counts.items() if count == 1)
     if single:
-        yield f"one training row alone has the class {some(single)}"
+        yield f"classes with a single row: {some(single)}"
 
 
 def other_separator(cells: Sequence[str], separator: str) -> Iterator[str]:

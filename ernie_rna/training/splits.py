@@ -107,7 +107,7 @@ def leakage(splits: Mapping[str, Rows], labels: Mapping[str, Sequence[Any]]) -> 
         known[sequence].append(getattr(label, "pairs", label))
     twice = [own for own in known.values() if any(label != own[0] for label in own)]
     if twice:
-        yield f"{len(twice)} training sequences stand there twice, with different labels"
+        yield f"{len(twice)} training sequences occur more than once, with different labels"
     for name, rows in list(splits.items())[1:]:
         count = sum(sequence in known for sequence in rows.folded)
         if count:

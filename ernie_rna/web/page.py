@@ -19,8 +19,8 @@ from ernie_rna.web.tasks import Result, TaskError
 _INTRODUCTION = """\
 # ERNIE-RNA
 
-What a language model that knows which nucleotides can pair makes of your RNA: secondary structures,
-the maps they are read off, the effects of substitutions, and vectors.
+Secondary structures, pairing maps, effects of substitutions and vectors of your RNA, by a language
+model whose attention uses which nucleotides can pair.
 """
 _VECTORS = """\
 A point for each RNA: the mean vector of its nucleotides, on the two axes along which yours differ
@@ -113,7 +113,7 @@ class Page:
         self.rna = gr.Dropdown(
             ids, value=ids[0], label="RNA to draw", info="one of yours", allow_custom_value=True
         )
-        info = "added to the structure head's logits, for structures and the map as folded"
+        info = "added to the structure head's logits; it changes the structures and their map"
         self.prior = gr.Radio(
             [*_PRIORS],
             value=_NO_PRIOR,

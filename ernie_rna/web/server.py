@@ -13,6 +13,7 @@ from ernie_rna.data import MINI
 from ernie_rna.extras import import_extra
 from ernie_rna.options import ServeOptions, takes
 from ernie_rna.run.find_model import find_model
+from ernie_rna.run.progress import show_loading
 from ernie_rna.web.requests import Requests
 from ernie_rna.web.tasks import Pool, describe
 
@@ -45,11 +46,14 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
         folder = Path(name).resolve()
         # Before Gradio is imported, which makes folders of its own there.
         os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False")
-        gradio = import_extra("gradio", "web", "the web page")
-        from ernie_rna.web.page import FONTS, INFO, Page
+        with show_loading(options.progress, "loading Gradio"):
+            gradio = import_extra("gradio", "web", "the web page")
+            from ernie_rna.web.page import FONTS, INFO, Page
 
         with Pool(dict(zip(names, found, strict=True)), options) as pool:
-            page = Page(Requests(pool, pool.run(describe), options, folder)).blocks
+            with show_loading(options.progress):
+                described = pool.run(describe)
+            page = Page(Requests(pool, described, options, folder)).blocks
             # Of requests that wait; further ones are told to come back.
             page.queue(max_size=20, api_open=False)
             page.launch(

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -127,6 +128,8 @@ class Pool:
 
 def _load_first(models: Models, options: ServeOptions) -> None:
     """Load the models of this process; what is wrong with them is what each task answers."""
+    # As the command line shows them, without lines of code.
+    warnings.formatwarning = lambda message, *_, **__: f"ernie-rna: warning: {message}\n"
     with contextlib.suppress(Exception):
         _load(models, options)
 
@@ -184,7 +187,7 @@ def describe(models: Models, options: ServeOptions) -> dict[str, Description]:
         limit, is_random = nucleotide_limit(config), config.weights_origin == "random"
         note = "a small model of this project, not the authors'; " * (name == MINI)
         note += "**its weights are random, and nothing here means anything**; " * is_random
-        note = f"{name}: {note}structures by {maps.source}; up to {limit} nt"
+        note = f"{name}: {note}structures by its {maps.source}; up to {limit} nt"
         layers, heads = config.num_hidden_layers, config.num_attention_heads
         found[name] = Description(note, limit, layers, heads, config.pair_prior is not None)
     return found

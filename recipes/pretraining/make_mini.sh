@@ -14,7 +14,7 @@ on_cpu() {
         --leave-out "$ids" --cpu --resume
 }
 
-[ -e "$ids" ] || python scripts/near_duplicates.py "$rfam" "$ts0" examples/rna.fasta -o "$ids"
+[ -e "$ids" ] || python -m scripts.near_duplicates "$rfam" "$ts0" examples/rna.fasta -o "$ids"
 on_cpu mini "$rfam" "$runs/mini"
 on_cpu mini-2 "$rfam" "$runs/mini"
 on_cpu mini-3 "$rfam" "$runs/mini-3" --start-from "$runs/mini"
@@ -25,4 +25,4 @@ python -m recipes.pretraining.train mini-4 "$rfam" "$runs/mini-4" --leave-out "$
 python -m recipes.pretraining.export "$runs/mini-4" -o "$runs/export" --force \
     --card ernie_rna/mini/README.md --structures "$rfam" --sequences 400 \
     --max-length 300
-python scripts/calibrate_pairs.py "$runs/export" "$rfam" --per-family 3 --max-length 150
+python -m scripts.calibrate_pairs "$runs/export" "$rfam" --per-family 3 --max-length 150

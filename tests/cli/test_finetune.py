@@ -41,3 +41,15 @@ def test_defaults_are_those_of_python():
 )
 def test_wrong_usage(words, message, run):
     assert message in run(" ".join([*BASE, *words]), code=2).err
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [(["--resume"], "again to resume"), ([], "a run without --resume starts anew")],
+)
+def test_ctrl_c_says_whether_it_can_be_resumed(words, end, run, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ernie_rna.training.finetune.finetune", interrupt)
+    assert run(" ".join([*BASE, *words]), code=130).err.endswith(f"{end}\n")

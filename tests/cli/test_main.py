@@ -40,7 +40,9 @@ def commands():
     ],
 )
 def test_usage(run, command, message):
-    assert message in run(command, code=2).err
+    errors = run(command, code=2).err
+    assert message in errors
+    assert len(errors.splitlines()) == 2  # where the usage is, and the error
 
 
 def test_version(run):
@@ -267,7 +269,7 @@ REFUSED = {
     "mutate in.fasta -m model -o - --summary -": "standard output is named for two outputs",
     "mutate in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
     "mutate no.fasta -m model -o -": "no.fasta: no such file",
-    "predict in.fasta -m model -o out.txt": "out.txt: the extension must be .tsv or .safet",
+    "predict in.fasta -m model -o out.txt": "out.txt: the extension must be .tsv or .csv or .saf",
     "predict in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
     "predict in.csv -m model -o o.tsv --sequence-column rna": "no column 'rna'; it has sequen",
     "predict bad.csv -m model -o out.tsv": "bad.csv: record 1 (line 2): '-' at position 3",
@@ -298,7 +300,7 @@ REFUSED = {
     "evaluate in.dbn --reactivity a.shape": "a has 4 nt and 2 reactivities",
     "evaluate in.dbn --reactivity b.shape": "no reactivities of 1 sequences: a",
     "evaluate in.dbn --reactivity b.shape --with-mfe": "--with-mfe scores against known",
-    "evaluate in.dbn in.dbn -o out.csv": "out.csv: the extension must be .tsv",
+    "evaluate in.dbn in.dbn -o out.xls": "out.xls: the extension must be .tsv or .csv",
     "evaluate no.dbn model": "no.dbn: no such file",
     "closeness in.fasta -m model -o out.npy": "out.npy: the extension must be .npz",
     "closeness in.fasta -m model -o there.npz": "there.npz exists already; --force",

@@ -200,10 +200,9 @@ def test_info_on_a_model(here, capsys):
         "architectures          ErnieRnaForMaskedLM",
         "layers, heads          4, 12",
         "pairing scores         A-U 2.0, G-C 3.0, G-U 0.8",
-        "parameters             82,057 (encoder, pooler and LM head)",
         "weights                82,057 in F32",
-        "their origin           random, never trained",
-        "100 nt                 carried; they take 0.000999 GB",
+        "origin of weights      random, never trained",
+        "100 nt                 carried; they take 999 kB",
         "2000000 nt             recomputed",
     ):
         assert f"  {line}" in output

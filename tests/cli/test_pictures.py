@@ -64,7 +64,7 @@ def test_the_known_structure_is_drawn_too(plot):
         ("-o out.gif", "the extension must be .png or .svg or .pdf", 1),
         ("-o out.png --values out.txt", "out.txt: the extension must be .npz", 1),
         ("-o out.png", "there are several sequences: choose one with --id, such as one", 1),
-        ("-o out.png --id x", "no sequence has the id 'x'", 1),
+        ("-o out.png --id x", "no sequence has the id 'x', but one has '", 1),
         ("-o out.png --id one --layer 9", "layer 9", 1),
         ("-o out.png --id one --head 12", "head 12", 1),
         ("-o out.png --id one --what closeness", "has no closeness head", 1),

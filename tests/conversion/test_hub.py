@@ -207,7 +207,11 @@ def test_without_a_network_it_says_so(hub, monkeypatch, offline):
     for place in (constants, huggingface_hub.file_download):
         monkeypatch.setattr(place, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-    message = r"ernierna on the Hub cannot be fetched \(.*is not in the cache: run this"
+    message = (
+        r"ernierna on the Hub cannot be fetched \(.*is not in the cache: run this "
+        r"with a connection, or fetch "
+        r"https://huggingface.co/multimolecule/ernierna/resolve/main/model.safetensors "
+    )
     with pytest.raises(ConnectionError, match=message):
         find_checkpoint("multimolecule/ernierna", progress=False)
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE" if offline else "refused"):

@@ -16,8 +16,8 @@ SCRIPT = ROOT / "recipes" / "pretraining" / "make_mini.sh"
 MODULES = {
     **{f"recipes.pretraining.{one.__name__.split('.')[-1]}": one for one in (train, export)},
     "recipes.pretraining.predict_structures": predict_structures,
-    "scripts/near_duplicates.py": near_duplicates,
-    "scripts/calibrate_pairs.py": calibrate_pairs,
+    "scripts.near_duplicates": near_duplicates,
+    "scripts.calibrate_pairs": calibrate_pairs,
 }
 STUB = """#!/usr/bin/env python3
 import json, sys

@@ -58,6 +58,7 @@ def test_hidden(capsys, show):
 
 @pytest.mark.parametrize(("show", "shown"), [(True, True), (False, False), (None, False)])
 def test_loading_is_shown_and_cleared(show, shown, capsys):
-    with show_loading(show):
-        assert (LOADING in capsys.readouterr().err) == shown
-    assert LOADING not in capsys.readouterr().err
+    for text in (LOADING, "comparing with FOLDER{1}"):
+        with show_loading(show, text):
+            assert (text in capsys.readouterr().err) == shown
+        assert text not in capsys.readouterr().err

@@ -236,6 +236,9 @@ def test_the_columns_of_a_table_are_kept(folder, capsys):
         given = list(csv.DictReader(file))
     rows = read("out.tsv")
     assert [{name: row[name] for name in given[0]} for row in rows] == given
+    run(capsys, "in.csv", "-m", "classification", "-o", "out.csv")
+    with open("out.csv", newline="") as file:  # the cells of out.tsv, with commas between them
+        assert list(csv.DictReader(file)) == rows
     assert [*rows[0]][len(given[0]) :] == ["predicted", "p_a", "p_b", "p_c"]
     run(capsys, "in.csv", "-m", "token-classification", "-o", "b.tsv", "--label-column", "bases")
     rows = read("b.tsv")

@@ -494,8 +494,8 @@ def test_leakage_is_told(run, table, rows, tmp_path, capsys):
     run(table(rows=rows), "--task", "classification", *TEST)
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert "1 of 6 sequences of test are in training as well" in facts["notes"][-1]
-    assert "1 training sequences stand there twice, with different labels" in facts["notes"]
-    assert "one training row alone has the class other" in facts["notes"]
+    assert "1 training sequences occur more than once, with different labels" in facts["notes"]
+    assert "classes with a single row: other" in facts["notes"]
     card = (tmp_path / "out" / "README.md").read_text()
     printed = capsys.readouterr().err
     for note in facts["notes"]:
@@ -503,12 +503,17 @@ def test_leakage_is_told(run, table, rows, tmp_path, capsys):
         assert note in printed
 
 
-def test_a_column_of_splits_of_which_none_is_evaluated(run, table, tmp_path, capsys):
-    options = ("--task", "classification", "--split-column", "split", "--steps", 1)
-    assert run(table(), *options) == {}
-    assert "note: nothing is evaluated: --eval-split names the values of 'split'" in (
-        capsys.readouterr().err
-    )
+@pytest.mark.parametrize(
+    ("column", "way_out"),
+    [
+        (("--split-column", "split"), "--eval-split names the values of 'split'"),
+        ((), "--split similar holds out"),
+    ],
+)
+def test_nothing_is_evaluated(run, table, tmp_path, capsys, column, way_out):
+    assert run(table(), "--task", "classification", *column, "--steps", 1) == {}
+    assert f"note: nothing is evaluated: {way_out}" in capsys.readouterr().err
+    assert "- epochs" not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_best_state_is_kept(run, table, tmp_path):

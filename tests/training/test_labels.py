@@ -52,7 +52,7 @@ def test_measured_values_are_no_classes(names, rows, measured):
         (["a", "a", "b", "b"], []),
         (["a", "a", "NA", "nan", "nan", "NA"], ["NA, nan (4 rows) is taken for a class"]),
         (["a", "a", "None", "None"], ["None (2 rows) is taken for a class of its own"]),
-        (["a", "a", "b"], ["one training row alone has the class b"]),
+        (["a", "a", "b"], ["classes with a single row: b"]),
     ],
 )
 def test_odd_classes(cells, sentences):

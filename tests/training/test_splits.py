@@ -171,7 +171,7 @@ def test_labels_are_those_of_all_rows_before_they_are_divided(run, table, tmp_pa
     assert set(metrics) == {"held-out", "held-out: guess"}
     facts = facts_of(tmp_path / "out")
     assert len(facts["labels"]) == 3
-    assert "no row to train on is left of the class " in facts["notes"][-1]
+    assert "all rows of these classes are held out: " in facts["notes"][-1]
 
 
 def test_cross_validation(run, table, tmp_path, capsys):

@@ -20,11 +20,10 @@ from ernie_rna.sequences.fasta import (
     split_header,
     uncompressed,
 )
-from ernie_rna.sequences.tables import format_row, read_rows
+from ernie_rna.sequences.tables import TABLES, as_named, format_row, read_rows
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
 
-TABLES = (".tsv", ".csv")
 TSV_HEADER = "id\tsequence\tdot_bracket\tdescription\n"
 
 _DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
@@ -74,7 +73,7 @@ def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
     """Write structures to a file by its extension; the inverse of :func:`read_structures`.
 
     Args:
-        path: a .tsv, .ct, .bpseq (of one structure), .dbn or .db file.
+        path: a .tsv, .csv, .ct, .bpseq (of one structure), .dbn or .db file.
         structures: what it is to hold.
 
     Raises:
@@ -85,8 +84,8 @@ def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
         raise ValueError(f"{path}: unknown extension; expected one of {', '.join(FORMATTERS)}")
     if suffix == ".bpseq" and len(structures) != 1:
         raise ValueError(f"{path}: .bpseq holds one structure, not {len(structures)}")
-    text = TSV_HEADER * (suffix == ".tsv") + "".join(map(FORMATTERS[suffix], structures))
-    Path(path).write_text(text, encoding="utf-8", newline="\n")
+    text = TSV_HEADER * (suffix in TABLES) + "".join(map(FORMATTERS[suffix], structures))
+    Path(path).write_text(as_named(path, text), encoding="utf-8", newline="\n")
 
 
 def named_after(path: FilePath) -> str:
@@ -391,7 +390,7 @@ def _from_text(
 FORMATTERS: dict[str, Callable[[Structure], str]] = {
     ".dbn": format_dbn,
     ".db": format_dbn,
-    ".tsv": format_tsv,
+    **dict.fromkeys(TABLES, format_tsv),
     ".ct": format_ct,
     ".bpseq": format_bpseq,
 }

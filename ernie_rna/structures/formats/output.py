@@ -1,7 +1,7 @@
 """Where `fold` puts its structures, matrices and tables: files and folders by extension.
 
 .dbn .db   FASTA with a dot-bracket line below each sequence
-.tsv       a table with the columns id, sequence, dot_bracket and description
+.tsv .csv  a table with the columns id, sequence, dot_bracket and description
 .ct        all structures in one file, as the authors write one; `OUT.ct/` is a folder, a file each
 .bpseq     a folder, a file each: the format holds a single structure
 .npz       a matrix for each id
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -28,7 +29,8 @@ from ernie_rna.run.outputs import (
     replacing_folder,
 )
 from ernie_rna.run.runner import Output, Write, text_output
-from ernie_rna.sequences.tables import format_row
+from ernie_rna.sequences.fasta import InputError
+from ernie_rna.sequences.tables import TABLES, format_row
 from ernie_rna.structures.formats.by_extension import FORMATTERS, TSV_HEADER
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def fold_outputs(
     outputs = [_output(path) for path in paths]
     for path, header, lines in ((pairs, _PAIRS, _pair_lines), (bases, _BASES, _base_lines)):
         if path is not None:
-            check_output_files([path], force=True, extensions=[".tsv"])
+            check_output_files([path], force=True, extensions=tuple(TABLES))
             outputs.append(text_output(path, header, lines))
     folders = [path for path in paths if suffix_of(path) in _IN_FOLDERS]
     check_output_files([one.path for one in outputs], force=True, folders=folders)
@@ -77,12 +79,12 @@ def _output(path: str) -> Output[Fold]:
         raise ValueError(f"{path}: a folder takes {' or '.join(_IN_FOLDERS)} files")
     if in_folder or suffix == ".bpseq":
         _check_folder(path, suffix)
-        return Output(path, _open_folder)
+        return Output(path, _open_folder, partial(file_name, suffix=suffix))
     if suffix in _IN_FOLDERS and Path(path).is_dir():
         raise OutputError(f"{path} is a folder; write {path}/ for one file for each structure")
     if suffix == MATRICES:
         return matrix_output(path, lambda folded: (folded.structure.id, folded.matrix))
-    header, format_one = TSV_HEADER * (suffix == ".tsv"), FORMATTERS[suffix]
+    header, format_one = TSV_HEADER * (suffix in TABLES), FORMATTERS[suffix]
     return text_output(path, header, lambda folded: format_one(folded.structure))
 
 
@@ -133,12 +135,14 @@ def file_name(id: str, suffix: str) -> str:
     """The name of a sequence's file; no two ids share one.
 
     Raises:
-        ValueError: no file can have so long a name.
+        InputError: no file can have so long a name.
 
     >>> file_name("AB000109.1/1-77", ".ct")
     'AB000109.1%2F1-77.ct'
     """
     name = quote(id, safe=" +,=@()[]") + suffix
     if len(name) > 250:
-        raise ValueError("the id is too long for the name of a file; write one .ct, .dbn or .tsv")
+        raise InputError(
+            f"{id[:40]}...: the id is too long for the name of a file; write one .ct, .dbn or .tsv"
+        )
     return name

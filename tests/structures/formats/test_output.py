@@ -34,7 +34,9 @@ HAIRPIN = Fold(
 OTHER = Fold(Structure("b", "gAtN", [(1, 2)]), np.ones((4, 4), dtype=np.float32))
 
 
-@pytest.mark.parametrize("name", ["o.dbn", "o.db", "o.tsv", "o.ct", "o.ct/", "o.bpseq", "O.CT"])
+@pytest.mark.parametrize(
+    "name", ["o.dbn", "o.db", "o.tsv", "o.csv", "o.ct", "o.ct/", "o.bpseq", "O.CT"]
+)
 def test_structures_come_back(tmp_path, name):
     output = f"{tmp_path}/{name}"
     with opened(output) as write:
