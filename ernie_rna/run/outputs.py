@@ -65,6 +65,7 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
     Raises:
         OutputError: there is something else, which another process has written meanwhile.
     """
+    path = behind_link(path)
     made = [folder for folder in path.absolute().parents if not folder.exists()]
     hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     # Older transformers (4.41) import a model's code by the folder's name, which may hold no dot.

@@ -441,9 +441,7 @@ def run(
     place = behind_link(Path(files[0].path))
     check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, options.force) as store:
-        existing = task.existing(files)
-        if existing and not store.begun and not options.force:
-            raise OutputError(f"{existing[0]} exists already; --force replaces it")
+        _refuse_existing(task, files, store)
         if source.once and share.count > 1:
             raise InputError(
                 "an input that can be read only once cannot be shared by several processes: give "
@@ -554,9 +552,10 @@ def _compute(
     """Compute the chunks that are this process's; return the parts of all, there or not."""
     digest, parts = Digest(), []
     for chunk in task.plan.chunks(digest.watch(source.read())):
-        parts.append(store.part(chunk.number))
-        if store.wants(chunk.number):
-            store.put(chunk.number, task.pack(_compute_chunk(task, chunk, bar)), about)
+        part = store.part(chunk.number, chunk.records)
+        parts.append(part)
+        if store.owns(chunk.number) and not part.is_whole():
+            part.put(task.pack(_compute_chunk(task, chunk, bar)), about)
         else:
             bar.skip(chunk)
     if digest.sha256 != found.sha256:
@@ -573,20 +572,30 @@ def _assemble(
     metadata: dict[str, Any],
 ) -> Written:
     """Put the outputs together, if all parts are there and nobody else has done it."""
-    with store.assembling():
+    with store.assembling() as lock:
         written: Written = [], []
-        if store.done:
-            written = task.existing(outputs), []
-        elif not store.begun:
+        if store.dropped:
             raise OutputError(
                 f"another process has dropped the unfinished results of {store.output}; run it "
                 "again"
             )
-        elif all(part.path.exists() for part in parts):
+        if store.done:
+            written = task.existing(outputs), store.problems
+        elif all(part.is_whole() for part in parts):
+            _refuse_existing(task, outputs, store)
+            lock.write(b"+")
+            lock.flush()
             for output in outputs:
                 if output.path != STANDARD_OUTPUT:
                     clear_unfinished(Path(output.path))
             written = task.assemble(parts, outputs, metadata)
-            store.finish()
+            store.finish(written[1])
         store.finish_share()
         return written
+
+
+def _refuse_existing(task: Task[Any], outputs: Sequence[Output[Any]], store: Store) -> None:
+    """Raise OutputError for an output that this run has not written, unless it may be replaced."""
+    existing = task.existing(outputs)
+    if existing and not store.writing and not task.options.force:
+        raise OutputError(f"{existing[0]} exists already; --force replaces it")

@@ -56,7 +56,7 @@ def make_parts(tmp_path):
         store = Store(tmp_path / "run", Share())
         starts = range(0, records, chunk_records)
         for number, start in enumerate(starts):
-            store.put(number, pack(given[start : start + chunk_records]), metadata)
+            store.part(number).put(pack(given[start : start + chunk_records]), metadata)
         return [store.part(number) for number in range(len(starts))], metadata, given
 
     return make

@@ -58,6 +58,12 @@ def test_a_folder_appears_whole(tmp_path):
             (folder / text).touch()
         assert [one.name for one in path.iterdir()] == [text]
     assert list(tmp_path.iterdir()) == [path]
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with replacing_folder(link):
+        pass
+    assert link.is_symlink()
+    assert not list(path.iterdir())
 
 
 def test_a_folder_where_no_file_can_be_locked(tmp_path, monkeypatch):
