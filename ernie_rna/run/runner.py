@@ -124,12 +124,11 @@ class Task(ABC, Generic[Result]):
         self.options = options
 
     @abstractmethod
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         """Set `model` and `plan`.
 
         Args:
             source: what `find_model` returns.
-            device: in place of that of the options.
 
         Raises:
             ValueError: an option does not fit the model, or it has no such head.
@@ -235,10 +234,6 @@ class Task(ABC, Generic[Result]):
             **about,
         }
 
-    def part_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        """What each part says of itself, for JSON."""
-        return {}
-
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -328,13 +323,8 @@ def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = (
     return Source(read, source.once)
 
 
-def _load(
-    task: Task[Any], source: Source, model: Any, device: str | None = None
-) -> tuple[Any, Progress]:
+def _load(task: Task[Any], source: Source, model: Any) -> tuple[Any, Progress]:
     """Look through an input, load the model of a task, and check that it can take the input.
-
-    Args:
-        device: in place of that of the options.
 
     Returns:
         What is in the input, None if it can be read only once; and a bar for it.
@@ -344,7 +334,7 @@ def _load(
     if found is not None and task.options.long == "error" and isinstance(where, str):
         _check_lengths_without_torch(task, found, where)
     with show_loading(task.options.progress):
-        task.load(where, device or task.options.device)
+        task.load(where)
     if found is not None:
         check_lengths(found, task.model.config, task.options.long, _long_choices(task))
     return found, Progress(task.options.progress, task.plan, found)
@@ -449,16 +439,14 @@ def run(
             )
         if source.once:
             source = source.kept_in(store.input_path)
-        found, bar = _load(task, source, model, _own_device(task, share))
-        from ernie_rna.run.threads import use_threads
-
-        with use_threads(options.threads), contextlib.closing(bar):
+        task.options = replace(task.options, device=_own_device(task, share))
+        found, bar = _load(task, source, model)
+        with contextlib.closing(bar):
             metadata = task.metadata(found, model)
             whole = all(task.existing([output]) for output in files)
             resumed = store.begin(_manifest(task, metadata, outputs, place), whole)
             _warn_of_room(store, 2 * task.nbytes(found))
-            about = task.part_metadata(metadata)
-            parts = [] if store.done else _compute(task, source, found, store, bar, about)
+            parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
             written = _assemble(task, parts, outputs, store, metadata)
     return _summary(bar, found, written, resumed=resumed, share=share, source=task.source)
 
@@ -529,7 +517,7 @@ def _manifest(
     return {
         **metadata,
         "chunk_tokens": task.plan.limit,
-        "machine": describe_machine(task.model.device),
+        "machine": describe_machine(task.model.device, task.options.threads),
         # Those that exist are replaced when a run is resumed, so they must be the same ones.
         "outputs": paths,
     }
@@ -547,7 +535,7 @@ def _warn_of_room(store: Store, expected: int) -> None:
 
 
 def _compute(
-    task: Task[Any], source: Source, found: Survey, store: Store, bar: Progress, about: Any
+    task: Task[Any], source: Source, found: Survey, store: Store, bar: Progress, metadata: Any
 ) -> list[Part]:
     """Compute the chunks that are this process's; return the parts of all, there or not."""
     digest, parts = Digest(), []
@@ -555,7 +543,7 @@ def _compute(
         part = store.part(chunk.number, chunk.records)
         parts.append(part)
         if store.owns(chunk.number) and not part.is_whole():
-            part.put(task.pack(_compute_chunk(task, chunk, bar)), about)
+            part.put(task.pack(_compute_chunk(task, chunk, bar)), metadata)
         else:
             bar.skip(chunk)
     if digest.sha256 != found.sha256:

@@ -192,12 +192,12 @@ class FoldTask(Task[Fold]):
                 stacklevel=2,
             )
 
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         from ernie_rna.structures.pairing_maps import load_maps
 
         options = self.options
         how = options.layer, options.head, options.pairing_scores
-        self.maps = load_maps(source, *how, **{**options.loading, "device": device})
+        self.maps = load_maps(source, *how, **options.loading)
         self.model, self.source = self.maps.model, self.maps.origin
         if self.prior:
             self.maps.check_prior()
