@@ -197,7 +197,7 @@ def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any)
 
 
 def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
-    from ernie_rna.run.threads import use_threads
+    from ernie_rna.run.loading import use_threads
     from ernie_rna.structures.pairing_maps import HEAD, LAYER, head_maps, load_maps
 
     (record,) = records

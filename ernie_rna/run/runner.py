@@ -389,8 +389,7 @@ def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece]
     Raises:
         EncodingError: memory does not suffice, or a result is not finite.
     """
-    from ernie_rna.run.loading import memory_explained
-    from ernie_rna.run.threads import suitable_threads, use_threads
+    from ernie_rna.run.loading import memory_explained, suitable_threads, use_threads
 
     suitable = suitable_threads(task.model.config, task.plan, chunk)
     with use_threads(task.options.threads or suitable):

@@ -72,7 +72,7 @@ class Part:
         arrays = {name: _as_array(name, values) for name, values in results.items()}
         about = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
         with replacing(self.path) as path:
-            save_arrays(arrays, path, {METADATA: about})
+            _save_arrays(arrays, path, {METADATA: about})
 
     def get(self, name: str) -> np.ndarray:
         """An array."""
@@ -114,7 +114,7 @@ def pack_ragged(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray
     }
 
 
-def save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+def _save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file; where the system refuses, the error is an OSError as elsewhere."""
     try:
         save_file(arrays, path, metadata)

@@ -128,6 +128,15 @@ def test_the_same_bytes_again(make_parts, output):
     assert output.read_bytes() == first
 
 
+def test_memory_is_that_of_a_part(make_parts, output):
+    parts, metadata, _ = make_parts(records=1000, hidden=64)
+    tracemalloc.start()
+    write_parts(parts, output, metadata, LARGE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < output.stat().st_size / 4
+
+
 def test_one_sequence_of_one_nucleotide(make_parts, output):
     parts, metadata, given = make_parts(records=1)
     write_parts(parts, output, metadata, LARGE)
