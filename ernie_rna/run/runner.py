@@ -197,10 +197,6 @@ class Task(ABC, Generic[Result]):
                 assert output.open is not None
                 writers[output.path] = stack.enter_context(output.open(output.path))
             for result in results:
-                problem = self.problem(result)
-                if problem is not None:
-                    problems.append(problem)
-                    continue
                 for path, write in writers.items():
                     try:
                         with room_for(path):
@@ -208,10 +204,6 @@ class Task(ABC, Generic[Result]):
                     except ValueError as error:
                         problems.append(f"{result.id} is not in {describe([path])}: {error}")
         return [Path(output.path) for output in outputs], problems
-
-    def problem(self, result: Result) -> str | None:
-        """Why there is nothing to write of a result, in a sentence; None where there is."""
-        return None
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Result]], metadata: dict[str, Any]
