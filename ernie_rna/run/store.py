@@ -163,7 +163,7 @@ class Store:
         self._problems_path = self.folder / "done.json"
         self._output_lock = self.folder / "lock-output"
         self._lock_path = self.folder / f"lock-{share.index + 1}-of-{share.count}"
-        self._manifest: dict[str, Any] = {}
+        self._manifest: Mapping[str, Any] = {}
         self._force, self._share = force, share
         self._held = contextlib.ExitStack()
         with self._guarded():
