@@ -97,7 +97,7 @@ def embed(
     target = fspath(output)
     check_format(target, options.pooling)
     if not existing_files(Path(target)):
-        check_output_files([target])
+        check_output_files([target], streams=False)
     return run(task, sequences, model, [Output(target)])
 
 

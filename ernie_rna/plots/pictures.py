@@ -93,9 +93,9 @@ def plot(
             head that this needs, or there is nothing to draw.
         OutputError: an output exists, or the disk is full.
     """
-    check_output_files([fspath(output)], options.force, extensions=EXTENSIONS)
+    check_output_files([fspath(output)], options.force, extensions=EXTENSIONS, streams=False)
     if values is not None:
-        check_output_files([fspath(values)], options.force, extensions=[".npz"])
+        check_output_files([fspath(values)], options.force, extensions=[".npz"], streams=False)
     import_extra("matplotlib", "plot", "a plot")
     if options.what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")

@@ -96,7 +96,7 @@ def closeness(
     if output is None:
         return iterate(task, sequences, model)
     path = fspath(output)
-    check_output_files([path], force=True, extensions=[MATRICES])
+    check_output_files([path], force=True, extensions=[MATRICES], streams=False)
     to_file = matrix_output(path, lambda result: (result.id, result.probabilities))
     return run(task, sequences, model, [to_file])
 

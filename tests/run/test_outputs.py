@@ -135,6 +135,7 @@ def test_a_full_disk_is_explained(code):
         (["no/a.tsv"], {}, OutputError, "there is no folder no"),
         (["folder"], {"force": True}, OutputError, "it is not a file"),
         (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
+        (["/dev/null"], {"streams": False}, OutputError, "it is not a file$"),
         (["there.tsv"], {}, OutputError, "there.tsv exists already; --force replaces it"),
     ],
 )

@@ -102,6 +102,8 @@ def test_pairing_scores_may_be_zero(model):
 def test_what_is_refused(model, folder, tmp_path):
     with pytest.raises(ValueError, match=r"maps\.h5: the extension must be \.npz"):
         closeness(SHORT, model, tmp_path / "maps.h5")
+    with pytest.raises(ValueError, match=r"^-: the extension must be \.npz"):
+        closeness(SHORT, model, "-")
     with pytest.raises(ValueError, match="has no closeness head: it is ErnieRnaModel"):
         closeness(SHORT, model.ernie_rna)
     with pytest.raises(InputError, match="longer than the 1022 nt"):
