@@ -55,7 +55,6 @@ HDF5 = (".h5", ".hdf5")
 EXTENSIONS = (SAFETENSORS, *HDF5, NPZ, PARQUET)
 TABLES = {".csv": ",", ".tsv": "\t"}  # and what stands between columns
 
-_SMALL = ("ids", "lengths", "offsets")  # which fit into memory
 _SAFETENSORS_TYPES = {"float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8"}
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # The earliest time that a zip file can state.
@@ -170,17 +169,22 @@ def _names(metadata: Mapping[str, Any]) -> list[str]:
     return ["ids", "lengths", *["offsets"] * any(map(is_per_token, columns)), *columns]
 
 
-def _joined(parts: Sequence[Part], name: str) -> np.ndarray:
-    """An array of all parts, one behind the other."""
-    if name == "offsets":
-        return np.concatenate([[0], np.cumsum(_joined(parts, "lengths"))])
-    return np.concatenate([part.get(name) for part in parts])
+def _by_part(parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
+    """An array of all parts, one part behind the other."""
+    stop = 0
+    for number, part in enumerate(parts):
+        block = part.get(name)
+        if name == "offsets":  # Those of a part begin with 0.
+            block = block[number > 0 :] + stop
+            stop = block[-1]
+        yield block
 
 
 def _layout(parts: Sequence[Part], name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Type and shape of an array of all parts, without reading it."""
     shapes = [part.shape(name) for part in parts]
-    return parts[0].get(name).dtype, (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    rows = sum(shape[0] for shape in shapes) - (len(parts) - 1) * (name == "offsets")
+    return parts[0].get(name).dtype, (rows, *shapes[0][1:])
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
@@ -189,9 +193,7 @@ def _json(metadata: Mapping[str, Any]) -> str:
 
 def _write_safetensors(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
     """As safetensors writes it, but with the vectors of a part in memory."""
-    small = {name: _joined(parts, name) for name in _names(metadata) if name in _SMALL}
-    layouts = {name: (array.dtype, array.shape) for name, array in small.items()}
-    layouts |= {name: _layout(parts, name) for name in metadata["columns"]}
+    layouts = {name: _layout(parts, name) for name in _names(metadata)}
     names = sorted(layouts, key=lambda name: -layouts[name][0].itemsize)  # so that all are aligned
     header: dict[str, Any] = {"__metadata__": {METADATA: _json(metadata)}}
     start = 0
@@ -206,8 +208,8 @@ def _write_safetensors(parts: Sequence[Part], path: Path, metadata: Mapping[str,
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            for array in [small[name]] if name in small else (part.get(name) for part in parts):
-                file.write(array.data)
+            for block in _by_part(parts, name):
+                file.write(block.data)
 
 
 def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
@@ -218,11 +220,10 @@ def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -
         for name in ["metadata", *_names(metadata)]:
             entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
             with archive.open(entry, "w", force_zip64=True) as member:
-                if name in metadata["columns"]:
-                    _write_array(member, parts, name)
+                if name in small:
+                    np.lib.format.write_array(member, small[name], allow_pickle=False)
                 else:
-                    array = small[name] if name in small else _joined(parts, name)
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    _write_array(member, parts, name)
 
 
 def _write_array(file: IO[bytes], parts: Sequence[Part], name: str) -> None:
@@ -231,8 +232,8 @@ def _write_array(file: IO[bytes], parts: Sequence[Part], name: str) -> None:
     descr = np.lib.format.dtype_to_descr(dtype)
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-    for part in parts:
-        file.write(part.get(name).data)
+    for block in _by_part(parts, name):
+        file.write(block.data)
 
 
 def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
@@ -251,15 +252,12 @@ def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) 
         file.attrs.create("metadata", about, dtype=h5py.string_dtype(length=len(about)))
         file.create_dataset("ids", data=np.array(ids, text), dtype=text)
         for name in _names(metadata)[1:]:
-            if name in _SMALL:
-                file.create_dataset(name, data=_joined(parts, name))
-                continue
             dtype, shape = _layout(parts, name)
             dataset = file.create_dataset(name, shape, dtype)
             start = 0
-            for values in (part.get(name) for part in parts):
-                dataset[start : start + len(values)] = values
-                start += len(values)
+            for block in _by_part(parts, name):
+                dataset[start : start + len(block)] = block
+                start += len(block)
 
 
 def _write_parquet(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:

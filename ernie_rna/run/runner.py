@@ -434,8 +434,8 @@ def run(
         found, bar = _load(task, source, model)
         with contextlib.closing(bar):
             metadata = task.metadata(found, model)
-            whole = all(task.existing([output]) for output in files)
-            resumed = store.begin(_manifest(task, metadata, outputs, place), whole)
+            manifest = _manifest(task, metadata, outputs, place)
+            resumed = store.begin(manifest, lambda: all(task.existing([one]) for one in files))
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
             written = _assemble(task, parts, outputs, store, metadata)

@@ -28,7 +28,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,12 +210,12 @@ class Store:
                     self.folder.rmdir()
         self._held.close()
 
-    def begin(self, manifest: Mapping[str, Any], whole: bool = False) -> bool:
+    def begin(self, manifest: Mapping[str, Any], whole: Callable[[], bool] = lambda: False) -> bool:
         """Say what is computed here; return whether results of an earlier run are there.
 
         Args:
             manifest: all that the results depend on, for JSON.
-            whole: whether all outputs are there.
+            whole: whether all outputs are there; asked once a process has said so.
 
         Raises:
             OutputError: the folder has results of other settings, model or input.
@@ -234,7 +234,7 @@ class Store:
                     )
                 if self._others(begun=True):
                     raise self._busy()
-            if before != manifest or (self.done and not whole):
+            if before != manifest or (self.done and not whole()):
                 self.drop()
                 with replacing(self._manifest_path) as path:
                     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -455,6 +455,22 @@ def test_a_part_that_is_missing_is_computed_by_a_run_alone(encoder, output, comp
     assert names(output.parent) == ["out.npz"]
 
 
+def test_an_output_that_is_finished_as_another_process_begins(encoder, output, whole, monkeypatch):
+    begin = Store.begin
+
+    def begin_late(store, *arguments):
+        monkeypatch.undo()
+        monkeypatch.setattr(chunking, "CHUNK_RECORDS", 4)
+        run(encoder, output)
+        return begin(store, *arguments)
+
+    run(encoder, output, part="1/2")
+    monkeypatch.setattr(Store, "begin", begin_late)
+    assert run(encoder, output, part="2/2").files == [output]
+    assert output.read_bytes() == whole
+    assert names(output.parent) == ["out.npz"]
+
+
 def test_a_damaged_part_of_another_process_is_no_part(encoder, output, whole):
     run(encoder, output, part="1/2")
     part = next(output.parent.glob("*/part-*"))

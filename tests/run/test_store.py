@@ -166,7 +166,7 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
     with working(output, second, 3) as store:
         assert not store.resumed
         finish(store)
-    with working(output, last, 3, whole=True) as store:
+    with working(output, last, 3, whole=lambda: True) as store:
         assert store.resumed
         assert store.done
         assert store.problems == ["b is not in it: too long"]
@@ -178,13 +178,13 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
 def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
     with working(output, 0, 2) as store:
         finish(store)
-    with working(output, 1, 2, whole=False) as store:
+    with working(output, 1, 2, whole=lambda: False) as store:
         assert not store.resumed
         assert not store.done
     with Store(output, Share(1, 2)) as store:
         store.finish()
         with pytest.raises(OutputError, match=r"out\.npz exists already; --force replaces it"):
-            store.begin(OTHERS, whole=True)
+            store.begin(OTHERS, whole=lambda: True)
 
 
 def test_the_last_of_several_at_once_deletes_the_folder(output):
