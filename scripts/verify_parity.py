@@ -22,7 +22,7 @@ import transformers
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from ernie_rna.run.threads import use_threads
+from ernie_rna.run.loading import use_threads
 from tests.golden import compare
 from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
 

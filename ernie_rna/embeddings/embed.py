@@ -97,7 +97,7 @@ def embed(
     target = fspath(output)
     check_format(target, options.pooling)
     if not existing_files(Path(target)):
-        check_output_files([target])
+        check_output_files([target], streams=False)
     return run(task, sequences, model, [Output(target)])
 
 
@@ -115,14 +115,14 @@ class EmbedTask(Task[Embedding]):
     name = "embeddings"
     options: EmbedOptions
 
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         import torch
 
         from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
         from ernie_rna.run.loading import load
 
         options = self.options
-        self.model = load(ErnieRnaModel, source, **{**options.loading, "device": device})
+        self.model = load(ErnieRnaModel, source, **options.loading)
         config: Any = self.model.config
         last: int = config.num_hidden_layers
         self.columns = resolve_columns(options.layers, options.pooling, last)
@@ -243,9 +243,6 @@ class EmbedTask(Task[Embedding]):
             "hidden_size": self.hidden,
             **about,
         }
-
-    def part_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        return metadata
 
 
 def _split(limit: int, overlap: int, record: int, sequence: str) -> list[Any]:

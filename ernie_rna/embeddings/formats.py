@@ -29,6 +29,7 @@ import contextlib
 import csv
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -45,7 +46,7 @@ from safetensors import safe_open
 from ernie_rna.embeddings.embedding import Embedding, is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
-from ernie_rna.run.store import CHECKSUM, METADATA, Part, save_arrays
+from ernie_rna.run.store import CHECKSUM, METADATA, Part
 from ernie_rna.sequences.fasta import FilePath, InputError
 from ernie_rna.sequences.tables import TABLES, Form, read_rows
 
@@ -53,6 +54,7 @@ SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
 HDF5 = (".h5", ".hdf5")
 EXTENSIONS = (SAFETENSORS, *HDF5, NPZ, PARQUET)
 
+_SAFETENSORS_TYPES = {"float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8"}
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # The earliest time that a zip file can state.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -131,27 +133,16 @@ def write_parts(
         The files that it consists of.
     """
     before = existing_files(output)
-    if output.suffix.lower() == SAFETENSORS:
-        size = sum(part.path.stat().st_size for part in parts)
-        sharded = len(parts) > 1 and size > shard_bytes
-        write = _write_shards if sharded else _write_safetensors
-        written = write(parts, output, metadata)
+    suffix, size = output.suffix.lower(), sum(part.path.stat().st_size for part in parts)
+    if suffix == SAFETENSORS and len(parts) > 1 and size > shard_bytes:
+        written = _write_shards(parts, output, metadata)
     else:
         with replacing(output) as path:
-            _WRITERS[output.suffix.lower()](parts, path, metadata)
+            _WRITERS[suffix](parts, path, metadata)
         written = [output]
     for path in set(before).difference(written):
         path.unlink(missing_ok=True)
     return written
-
-
-def _write_safetensors(
-    parts: Sequence[Part], output: Path, metadata: Mapping[str, Any]
-) -> list[Path]:
-    arrays = {name: _joined(parts, name) for name in _names(metadata)}
-    with replacing(output) as path:
-        save_arrays(arrays, path, {METADATA: _json(metadata)})
-    return [output]
 
 
 def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, Any]) -> list[Path]:
@@ -177,15 +168,47 @@ def _names(metadata: Mapping[str, Any]) -> list[str]:
     return ["ids", "lengths", *["offsets"] * any(map(is_per_token, columns)), *columns]
 
 
-def _joined(parts: Sequence[Part], name: str) -> np.ndarray:
-    """An array of all parts, one behind the other."""
-    if name == "offsets":
-        return np.concatenate([[0], np.cumsum(_joined(parts, "lengths"))])
-    return np.concatenate([part.get(name) for part in parts])
+def _by_part(parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
+    """An array of all parts, one part behind the other."""
+    stop = 0
+    for number, part in enumerate(parts):
+        block = part.get(name)
+        if name == "offsets":  # Those of a part begin with 0.
+            block = block[number > 0 :] + stop
+            stop = block[-1]
+        yield block
+
+
+def _layout(parts: Sequence[Part], name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Type and shape of an array of all parts, without reading it."""
+    shapes = [part.shape(name) for part in parts]
+    rows = sum(shape[0] for shape in shapes) - (len(parts) - 1) * (name == "offsets")
+    return parts[0].get(name).dtype, (rows, *shapes[0][1:])
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
     return json.dumps(metadata, sort_keys=True)
+
+
+def _write_safetensors(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+    """As safetensors writes it, but with the vectors of a part in memory."""
+    layouts = {name: _layout(parts, name) for name in _names(metadata)}
+    names = sorted(layouts, key=lambda name: -layouts[name][0].itemsize)  # so that all are aligned
+    header: dict[str, Any] = {"__metadata__": {METADATA: _json(metadata)}}
+    start = 0
+    for name in names:
+        dtype, shape = layouts[name]
+        stop = start + math.prod(shape) * dtype.itemsize
+        kind = _SAFETENSORS_TYPES[dtype.name]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": (start, stop)}
+        start = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for block in _by_part(parts, name):
+                file.write(block.data)
 
 
 def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
@@ -196,24 +219,20 @@ def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -
         for name in ["metadata", *_names(metadata)]:
             entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
             with archive.open(entry, "w", force_zip64=True) as member:
-                if name in metadata["columns"]:
-                    _write_array(member, parts, name)
+                if name in small:
+                    np.lib.format.write_array(member, small[name], allow_pickle=False)
                 else:
-                    array = small[name] if name in small else _joined(parts, name)
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    _write_array(member, parts, name)
 
 
 def _write_array(file: IO[bytes], parts: Sequence[Part], name: str) -> None:
     """An array of all parts in NumPy's format, one part behind the other."""
-    shapes = [part.shape(name) for part in parts]
-    header = {
-        "descr": np.lib.format.dtype_to_descr(parts[0].get(name).dtype),
-        "fortran_order": False,
-        "shape": (sum(shape[0] for shape in shapes), *shapes[0][1:]),
-    }
+    dtype, shape = _layout(parts, name)
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-    for part in parts:
-        file.write(part.get(name).data)
+    for block in _by_part(parts, name):
+        file.write(block.data)
 
 
 def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
@@ -232,16 +251,12 @@ def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) 
         file.attrs.create("metadata", about, dtype=h5py.string_dtype(length=len(about)))
         file.create_dataset("ids", data=np.array(ids, text), dtype=text)
         for name in _names(metadata)[1:]:
-            if name in ("lengths", "offsets"):
-                file.create_dataset(name, data=_joined(parts, name))
-                continue
-            shapes = [part.shape(name) for part in parts]
-            rows, dtype = sum(shape[0] for shape in shapes), parts[0].get(name).dtype
-            dataset = file.create_dataset(name, (rows, *shapes[0][1:]), dtype)
+            dtype, shape = _layout(parts, name)
+            dataset = file.create_dataset(name, shape, dtype)
             start = 0
-            for part, shape in zip(parts, shapes, strict=True):
-                dataset[start : start + shape[0]] = part.get(name)
-                start += shape[0]
+            for block in _by_part(parts, name):
+                dataset[start : start + len(block)] = block
+                start += len(block)
 
 
 def _write_parquet(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
@@ -286,6 +301,7 @@ def _write_table(
 
 
 _WRITERS: dict[str, Callable[[Sequence[Part], Path, Mapping[str, Any]], None]] = {
+    SAFETENSORS: _write_safetensors,
     NPZ: _write_npz,
     PARQUET: _write_parquet,
     **{suffix: partial(_write_table, separator) for suffix, separator in TABLES.items()},

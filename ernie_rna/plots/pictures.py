@@ -94,9 +94,9 @@ def plot(
             head that this needs, or there is nothing to draw.
         OutputError: an output exists, or the disk is full.
     """
-    check_output_files([fspath(output)], options.force, extensions=EXTENSIONS)
+    check_output_files([fspath(output)], options.force, extensions=EXTENSIONS, streams=False)
     if values is not None:
-        check_output_files([fspath(values)], options.force, extensions=[".npz"])
+        check_output_files([fspath(values)], options.force, extensions=[".npz"], streams=False)
     import_extra("matplotlib", "plot", "a plot")
     if options.what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")
@@ -202,7 +202,7 @@ def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any)
 
 
 def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
-    from ernie_rna.run.threads import use_threads
+    from ernie_rna.run.loading import use_threads
     from ernie_rna.structures.pairing_maps import HEAD, LAYER, head_maps, load_maps
 
     (record,) = records

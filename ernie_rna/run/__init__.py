@@ -6,9 +6,9 @@ runner           what a task is, and how one is run: in memory, or kept beside i
 store            results of a run that is not finished
 outputs          files that are whole or not there
 find_model       whether a model can be loaded, without torch
-loading          a model loaded, and tokens for it
+loading          a model loaded, and tokens and threads for it
 attention_scores  the scores of one layer, taken on their way through the model
 provenance       what results depend on
-threads, progress
+progress
 on_ray           many files by many machines
 """

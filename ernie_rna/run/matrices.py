@@ -19,9 +19,7 @@ _MEMBER = ".npy"  # of which a .npz file consists
 _LONGEST_ID = 2**16 - 1 - len(_MEMBER)  # bytes: zip files have names of 16 bits' length
 
 
-def matrix_output(
-    path: str, matrix_of: Callable[[Any], tuple[str, np.ndarray | None]]
-) -> Output[Any]:
+def matrix_output(path: str, matrix_of: Callable[[Any], tuple[str, Any]]) -> Output[Any]:
     """An .npz file with the matrix of each result, (length, length), under its id."""
 
     @contextlib.contextmanager
@@ -33,8 +31,8 @@ def matrix_output(
 
 
 @contextlib.contextmanager
-def write_matrices(path: FilePath) -> Iterator[Callable[[str, np.ndarray | None], None]]:
-    """Write matrices to an .npz file: gives a function for each id and its matrix, None for none.
+def write_matrices(path: FilePath) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Write matrices to an .npz file: gives a function for each id and its matrix.
 
     Each matrix goes to the file at once, compressed, so memory does not grow with their number. The
     same matrices give the same bytes. ``numpy.load(path)[id]`` reads one back. The function raises
@@ -49,12 +47,10 @@ def write_matrices(path: FilePath) -> Iterator[Callable[[str, np.ndarray | None]
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
 
-        def write(id: str, matrix: np.ndarray | None) -> None:
+        def write(id: str, matrix: np.ndarray) -> None:
             check_matrix_id(id)
             if f"{id}{_MEMBER}" in archive.NameToInfo:
                 raise ValueError(f"the file already has a matrix of {id!r}")
-            if matrix is None:
-                return
             # A ZipInfo has a fixed time, so that the bytes depend on the content alone.
             info = zipfile.ZipInfo(f"{id}{_MEMBER}")
             info.compress_type = zipfile.ZIP_DEFLATED

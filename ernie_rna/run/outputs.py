@@ -65,6 +65,7 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
     Raises:
         OutputError: there is something else, which another process has written meanwhile.
     """
+    path = behind_link(path)
     made = [folder for folder in path.absolute().parents if not folder.exists()]
     hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     # Older transformers (4.41) import a model's code by the folder's name, which may hold no dot.
@@ -164,14 +165,16 @@ def check_output_files(
     force: bool = False,
     folders: Sequence[str] = (),
     extensions: Sequence[str] = (),
+    streams: bool = True,
 ) -> None:
     """Raise what would keep files from being written at the end.
 
     Args:
-        outputs: paths; "-" is standard output.
+        outputs: paths.
         force: whether files that exist may be replaced.
         folders: those of the outputs that may be a folder that exists.
         extensions: of which every file must have one; () is any.
+        streams: whether "-" is standard output.
 
     Raises:
         ValueError: a path is named twice, or has another extension.
@@ -183,7 +186,7 @@ def check_output_files(
         path = Path(output)
         if places.count(place) > 1:
             raise ValueError(f"{describe([output])} is named for two outputs")
-        if output == STANDARD_OUTPUT:
+        if output == STANDARD_OUTPUT and streams:
             if sys.stdout is None:
                 raise OutputError("cannot write to standard output: it is closed")
             continue
@@ -192,7 +195,8 @@ def check_output_files(
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
-            raise OutputError(f"cannot write {output}: it is not a file; - is standard output")
+            hint = "; - is standard output" * streams
+            raise OutputError(f"cannot write {output}: it is not a file{hint}")
         if path.exists() and not force:
             raise OutputError(f"{output} exists already; --force replaces it")
 

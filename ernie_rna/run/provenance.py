@@ -84,12 +84,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device, threads: int | None) -> dict[str, Any]:
     """What must be equal where a run is resumed, by name; values for JSON.
 
-    On a CPU: threads, by whose number sums are cut; the instructions that torch's own code uses,
-    by which the model also chooses between MKL and oneDNN; and what holds those two back. On a
-    GPU: its name. On both: whether float32 products may be computed in less.
+    On a CPU: threads, the most that are used, by whose number sums are cut; the instructions that
+    torch's own code uses, by which the model also chooses between MKL and oneDNN; and what holds
+    those two back. On a GPU: its name. On both: whether float32 products may be computed in less.
     """
     if device.type == "cuda":
         return {
@@ -99,7 +99,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         }
     if device.type == "cpu":
         return {
-            "threads": torch.get_num_threads(),
+            "threads": threads or torch.get_num_threads(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "onednn": bool(torch.backends.mkldnn.enabled),
             "float32_products": _float32_products(torch.backends.mkldnn),

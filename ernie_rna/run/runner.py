@@ -127,12 +127,11 @@ class Task(ABC, Generic[Result]):
         self.options = options
 
     @abstractmethod
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         """Set `model` and `plan`.
 
         Args:
             source: what `find_model` returns.
-            device: in place of that of the options.
 
         Raises:
             ValueError: an option does not fit the model, or it has no such head.
@@ -201,10 +200,6 @@ class Task(ABC, Generic[Result]):
                 assert output.open is not None
                 writers[output.path] = stack.enter_context(output.open(output.path))
             for result in results:
-                problem = self.problem(result)
-                if problem is not None:
-                    problems.append(problem)
-                    continue
                 for path, write in writers.items():
                     try:
                         with room_for(path):
@@ -212,10 +207,6 @@ class Task(ABC, Generic[Result]):
                     except ValueError as error:
                         problems.append(f"{result.id} is not in {describe([path])}: {error}")
         return [Path(output.path) for output in outputs], problems
-
-    def problem(self, result: Result) -> str | None:
-        """Why there is nothing to write of a result, in a sentence; None where there is."""
-        return None
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Result]], metadata: dict[str, Any]
@@ -237,10 +228,6 @@ class Task(ABC, Generic[Result]):
             "input_sha256": found.sha256,
             **about,
         }
-
-    def part_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        """What each part says of itself, for JSON."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -331,13 +318,8 @@ def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = (
     return Source(read, source.once)
 
 
-def _load(
-    task: Task[Any], source: Source, model: Any, device: str | None = None
-) -> tuple[Any, Progress]:
+def _load(task: Task[Any], source: Source, model: Any) -> tuple[Any, Progress]:
     """Look through an input, load the model of a task, and check that it can take the input.
-
-    Args:
-        device: in place of that of the options.
 
     Returns:
         What is in the input, None if it can be read only once; and a bar for it.
@@ -347,7 +329,7 @@ def _load(
     if found is not None and task.options.long == "error" and isinstance(where, str):
         _check_lengths_without_torch(task, found, where)
     with show_loading(task.options.progress):
-        task.load(where, device or task.options.device)
+        task.load(where)
     if found is not None:
         check_lengths(found, task.model.config, task.options.long, _long_choices(task))
     return found, Progress(task.options.progress, task.plan, found)
@@ -402,8 +384,7 @@ def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece]
     Raises:
         EncodingError: memory does not suffice, or a result is not finite.
     """
-    from ernie_rna.run.loading import memory_explained
-    from ernie_rna.run.threads import suitable_threads, use_threads
+    from ernie_rna.run.loading import memory_explained, suitable_threads, use_threads
 
     suitable = suitable_threads(task.model.config, task.plan, chunk)
     with use_threads(task.options.threads or suitable):
@@ -444,9 +425,7 @@ def run(
     place = behind_link(Path(files[0].path))
     check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, options.force) as store:
-        existing = task.existing(files)
-        if existing and not store.begun and not options.force:
-            raise OutputError(f"{existing[0]} exists already; --force replaces it")
+        _refuse_existing(task, files, store)
         if source.once and share.count > 1:
             raise InputError(
                 "an input that can be read only once cannot be shared by several processes: give "
@@ -454,16 +433,14 @@ def run(
             )
         if source.once:
             source = source.kept_in(store.input_path)
-        found, bar = _load(task, source, model, _own_device(task, share))
-        from ernie_rna.run.threads import use_threads
-
-        with use_threads(options.threads), contextlib.closing(bar):
+        task.options = replace(task.options, device=_own_device(task, share))
+        found, bar = _load(task, source, model)
+        with contextlib.closing(bar):
             metadata = task.metadata(found, model)
-            whole = all(task.existing([output]) for output in files)
-            resumed = store.begin(_manifest(task, metadata, outputs, place), whole)
+            manifest = _manifest(task, metadata, outputs, place)
+            resumed = store.begin(manifest, lambda: all(task.existing([one]) for one in files))
             _warn_of_room(store, 2 * task.nbytes(found))
-            about = task.part_metadata(metadata)
-            parts = [] if store.done else _compute(task, source, found, store, bar, about)
+            parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
             written = _assemble(task, parts, outputs, store, metadata)
     return _summary(bar, found, written, resumed=resumed, share=share, source=task.source)
 
@@ -534,7 +511,7 @@ def _manifest(
     return {
         **metadata,
         "chunk_tokens": task.plan.limit,
-        "machine": describe_machine(task.model.device),
+        "machine": describe_machine(task.model.device, task.options.threads),
         # Those that exist are replaced when a run is resumed, so they must be the same ones.
         "outputs": paths,
     }
@@ -552,14 +529,15 @@ def _warn_of_room(store: Store, expected: int) -> None:
 
 
 def _compute(
-    task: Task[Any], source: Source, found: Survey, store: Store, bar: Progress, about: Any
+    task: Task[Any], source: Source, found: Survey, store: Store, bar: Progress, metadata: Any
 ) -> list[Part]:
     """Compute the chunks that are this process's; return the parts of all, there or not."""
     digest, parts = Digest(), []
     for chunk in task.plan.chunks(digest.watch(source.read())):
-        parts.append(store.part(chunk.number))
-        if store.wants(chunk.number):
-            store.put(chunk.number, task.pack(_compute_chunk(task, chunk, bar)), about)
+        part = store.part(chunk.number, chunk.records)
+        parts.append(part)
+        if store.owns(chunk.number) and not part.is_whole():
+            part.put(task.pack(_compute_chunk(task, chunk, bar)), metadata)
         else:
             bar.skip(chunk)
     if digest.sha256 != found.sha256:
@@ -576,20 +554,30 @@ def _assemble(
     metadata: dict[str, Any],
 ) -> Written:
     """Put the outputs together, if all parts are there and nobody else has done it."""
-    with store.assembling():
+    with store.assembling() as lock:
         written: Written = [], []
-        if store.done:
-            written = task.existing(outputs), []
-        elif not store.begun:
+        if store.dropped:
             raise OutputError(
                 f"another process has dropped the unfinished results of {store.output}; run it "
                 "again"
             )
-        elif all(part.path.exists() for part in parts):
+        if store.done:
+            written = task.existing(outputs), store.problems
+        elif all(part.is_whole() for part in parts):
+            _refuse_existing(task, outputs, store)
+            lock.write(b"+")
+            lock.flush()
             for output in outputs:
                 if output.path != STANDARD_OUTPUT:
                     clear_unfinished(Path(output.path))
             written = task.assemble(parts, outputs, metadata)
-            store.finish()
+            store.finish(written[1])
         store.finish_share()
         return written
+
+
+def _refuse_existing(task: Task[Any], outputs: Sequence[Output[Any]], store: Store) -> None:
+    """Raise OutputError for an output that this run has not written, unless it may be replaced."""
+    existing = task.existing(outputs)
+    if existing and not store.writing and not task.options.force:
+        raise OutputError(f"{existing[0]} exists already; --force replaces it")

@@ -5,12 +5,15 @@ part, a safetensors file that is whole and on the disk or not there. Beside the 
 folder OUT.partial until the output is complete:
 
 manifest.json        what the results depend on; a run that resumes must agree with it
-part-N.safetensors   the results of chunk N
+part-N-X.safetensors the results of chunk N; X is of the manifest and the records of that chunk, so
+                     that results of other settings or of an input that changed never pass for them
 checkpoint-N         of fine-tuning, the state of training after step N
 input.fasta          the input, if it can be read only once (standard input, a generator)
 lock-I-of-N          held by the process that computes the I-th of N shares; not empty once that
                      process has agreed with the manifest
+lock-output          held by the process that writes the outputs; not empty once one has begun to
 done-I-of-N          the I-th of N processes has done its share
+done.json            what could not be written to the output
 done                 the output is whole, and the parts are deleted
 
 Whoever leaves last deletes the folder: when the output is whole and all N processes have done their
@@ -25,7 +28,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from safetensors.numpy import save_file
 from ernie_rna.options import Share
 from ernie_rna.run.locks import locked
 from ernie_rna.run.outputs import OutputError, replacing
+from ernie_rna.sequences.fasta import FastaRecord
 
 # Results, and all that may be in the folder and is deleted with it.
 _RESULTS = ("part-*.safetensors", "checkpoint-*", "fold-*")
@@ -52,9 +56,23 @@ Results = Mapping[str, np.ndarray | Sequence[str]]
 
 @dataclass(frozen=True)
 class Part:
-    """The results of a chunk on the disk."""
+    """The results of a chunk on the disk, there or not."""
 
     path: Path
+
+    def put(self, results: Results, metadata: Mapping[str, Any]) -> None:
+        """Write the results.
+
+        Args:
+            metadata: what the file says of itself.
+
+        Raises:
+            OSError: the disk is full; nothing is left of the part.
+        """
+        arrays = {name: _as_array(name, values) for name, values in results.items()}
+        about = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
+        with replacing(self.path) as path:
+            _save_arrays(arrays, path, {METADATA: about})
 
     def get(self, name: str) -> np.ndarray:
         """An array."""
@@ -96,7 +114,7 @@ def pack_ragged(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray
     }
 
 
-def save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+def _save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file; where the system refuses, the error is an OSError as elsewhere."""
     try:
         save_file(arrays, path, metadata)
@@ -141,7 +159,11 @@ class Store:
         self.folder = partial_folder(output)
         self.input_path = self.folder / "input.fasta"  # where what can be read only once is kept
         self._manifest_path = self.folder / "manifest.json"
+        self._done = self.folder / "done"
+        self._problems_path = self.folder / "done.json"
+        self._output_lock = self.folder / "lock-output"
         self._lock_path = self.folder / f"lock-{share.index + 1}-of-{share.count}"
+        self._manifest: Mapping[str, Any] = {}
         self._force, self._share = force, share
         self._held = contextlib.ExitStack()
         with self._guarded():
@@ -159,7 +181,17 @@ class Store:
     @property
     def done(self) -> bool:
         """Whether a process has said that the output is whole."""
-        return (self.folder / "done").exists()
+        return self._done.exists()
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be written to the output that is whole, a sentence each."""
+        return list(json.loads(self._problems_path.read_bytes()))
+
+    @property
+    def dropped(self) -> bool:
+        """Whether another process has dropped what this one has begun."""
+        return not self.begun or self._read_manifest() != self._manifest
 
     def _done_path(self, index: int) -> Path:
         return self.folder / f"done-{index + 1}-of-{self._share.count}"
@@ -178,12 +210,12 @@ class Store:
                     self.folder.rmdir()
         self._held.close()
 
-    def begin(self, manifest: Mapping[str, Any], whole: bool = False) -> bool:
+    def begin(self, manifest: Mapping[str, Any], whole: Callable[[], bool] = lambda: False) -> bool:
         """Say what is computed here; return whether results of an earlier run are there.
 
         Args:
             manifest: all that the results depend on, for JSON.
-            whole: whether all outputs are there.
+            whole: whether all outputs are there; asked once a process has said so.
 
         Raises:
             OutputError: the folder has results of other settings, model or input.
@@ -202,12 +234,13 @@ class Store:
                     )
                 if self._others(begun=True):
                     raise self._busy()
-            if before != manifest or (self.done and not whole):
+            if before != manifest or (self.done and not whole()):
                 self.drop()
                 with replacing(self._manifest_path) as path:
                     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             self._own.write(b"+")
             self._own.flush()
+            self._manifest = manifest
             return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -227,42 +260,36 @@ class Store:
     def drop(self) -> None:
         """Delete the results, and what says what they are."""
         self.invalidate()  # First, since without it the rest counts for nothing.
-        self._delete(*_RESULTS, "done*")
+        self._delete(*_RESULTS, "done*", self._output_lock.name)
 
-    def part(self, number: int) -> Part:
-        """The results of a chunk, there or not."""
-        return Part(self.folder / f"part-{number:06d}.safetensors")
+    def part(self, number: int, records: Iterable[FastaRecord] = ()) -> Part:
+        """The results of a chunk of records."""
+        key = zlib.crc32(json.dumps(self._manifest, sort_keys=True).encode())
+        for one in records:
+            key = zlib.crc32(f"{one.id} {one.description}\n{one.sequence}\n".encode(), key)
+        return Part(self.folder / f"part-{number:06d}-{key:08x}.safetensors")
 
-    def wants(self, number: int) -> bool:
-        """Whether this process is to compute a chunk: it is its own, and not there."""
-        own = number % self._share.count == self._share.index
-        return own and not self.done and not self.part(number).is_whole()
-
-    def put(self, number: int, results: Results, metadata: Mapping[str, Any]) -> None:
-        """Keep a chunk's results.
-
-        Args:
-            metadata: what the file says of itself.
-
-        Raises:
-            OSError: the disk is full; nothing is left of the part.
-        """
-        arrays = {name: _as_array(name, values) for name, values in results.items()}
-        about = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
-        with replacing(self.part(number).path) as path:
-            save_arrays(arrays, path, {METADATA: about})
+    def owns(self, number: int) -> bool:
+        """Whether a chunk is for this process to compute."""
+        return number % self._share.count == self._share.index and not self.done
 
     def assembling(self) -> contextlib.AbstractContextManager[Any]:
-        """Alone in putting the output together."""
-        return locked(self.folder / "lock-output", wait=True)
+        """Alone in writing the outputs; gives a file, which is to be written to when they are."""
+        return locked(self._output_lock, wait=True)
+
+    @property
+    def writing(self) -> bool:
+        """Whether the outputs that are there may be of this run."""
+        return self._output_lock.exists() and self._output_lock.stat().st_size > 0
 
     def finish_share(self) -> None:
         """Say that this process has done its share."""
         self._done_path(self._share.index).touch()
 
-    def finish(self) -> None:
-        """Say that the output is whole."""
-        (self.folder / "done").touch()
+    def finish(self, problems: Sequence[str] = ()) -> None:
+        """Say that the output is whole, and what could not be written."""
+        self._problems_path.write_text(json.dumps(problems), encoding="utf-8")
+        self._done.touch()
         self._delete(*_RESULTS)
 
     def _guarded(self) -> contextlib.AbstractContextManager[Any]:

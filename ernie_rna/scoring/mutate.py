@@ -158,12 +158,12 @@ class MutateTask(Task[LetterScores]):
     name = "letter scores"
     options: MutateOptions
 
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
         from ernie_rna.run.loading import load
 
         options = self.options
-        self.model = load(ErnieRnaForMaskedLM, source, **{**options.loading, "device": device})
+        self.model = load(ErnieRnaForMaskedLM, source, **options.loading)
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
         hidden = self.model.config.hidden_size
         split = _passes if options.masked else whole

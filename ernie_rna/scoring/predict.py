@@ -130,7 +130,7 @@ class PredictTask(Task[Prediction]):
         self._rows = iter(() if table is None else table.cells)  # gone through as it is written
         self._written: list[np.ndarray] = []
 
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         from ernie_rna.model import modeling_ernie_rna as models
         from ernie_rna.run.loading import load, read_config
 
@@ -149,7 +149,7 @@ class PredictTask(Task[Prediction]):
         self._kept = self._kept_columns()
         self._labels = self._read_labels() if options.label_columns else None
         kind = getattr(models, self._trained.model_name)
-        self.model = load(kind, source, config=config, **{**options.loading, "device": device})
+        self.model = load(kind, source, config=config, **options.loading)
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
         self.plan = Plan(tokens, config.hidden_size)
 

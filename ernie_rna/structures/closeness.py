@@ -96,7 +96,7 @@ def closeness(
     if output is None:
         return iterate(task, sequences, model)
     path = fspath(output)
-    check_output_files([path], force=True, extensions=[MATRICES])
+    check_output_files([path], force=True, extensions=[MATRICES], streams=False)
     to_file = matrix_output(path, lambda result: (result.id, result.probabilities))
     return run(task, sequences, model, [to_file])
 
@@ -107,7 +107,7 @@ class ClosenessTask(Task[Closeness]):
     name = "closeness"
     options: HeadOptions
 
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
         from ernie_rna.run.loading import class_names, has_head, load, read_config
 
@@ -121,8 +121,7 @@ class ClosenessTask(Task[Closeness]):
                 f"{kind or class_names(source)[0]}, not {head}; `ernie-rna convert` makes one of "
                 "the authors' fine-tuned checkpoint"
             )
-        loading = {**options.loading, "device": device}
-        self.model = load(ErnieRnaForCloseness, source, config=config, **loading)
+        self.model = load(ErnieRnaForCloseness, source, config=config, **options.loading)
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
         self.plan = Plan(
             tokens,

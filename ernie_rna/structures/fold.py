@@ -192,12 +192,12 @@ class FoldTask(Task[Fold]):
                 stacklevel=2,
             )
 
-    def load(self, source: Any, device: str | None) -> None:
+    def load(self, source: Any) -> None:
         from ernie_rna.structures.pairing_maps import load_maps
 
         options = self.options
         how = options.layer, options.head, options.pairing_scores
-        self.maps = load_maps(source, *how, **{**options.loading, "device": device})
+        self.maps = load_maps(source, *how, **options.loading)
         self.model, self.source = self.maps.model, self.maps.origin
         if self.prior:
             self.maps.check_prior()
@@ -316,17 +316,22 @@ class FoldTask(Task[Fold]):
             )
 
     def write(self, results: Iterable[Any], outputs: Sequence[Output[Fold]]) -> Written:
-        self._paired = False
-        made = super().write(results, outputs)
-        if not self._paired:
-            warnings.warn("no structure has any pair", stacklevel=2)
-        return made
+        unsolved: list[str] = []
+        pairs = 0
 
-    def problem(self, result: Fold) -> str | None:
-        # Each result that is written comes by here.
-        self._paired = self._paired or bool(result.structure.pairs)
-        found = result.problem
-        return None if found is None else f"{result.id} has no structure: {found}"
+        def solved() -> Iterator[Fold]:
+            nonlocal pairs
+            for one in results:
+                pairs += len(one.structure.pairs)
+                if one.problem is None:
+                    yield one
+                else:
+                    unsolved.append(f"{one.id} has no structure: {one.problem}")
+
+        files, unwritten = super().write(solved(), outputs)
+        if not pairs:
+            warnings.warn("no structure has any pair", stacklevel=2)
+        return files, [*unsolved, *unwritten]
 
     def nbytes(self, found: Survey) -> int:
         squares = sum(length**2 * count for length, count in found.lengths.items())

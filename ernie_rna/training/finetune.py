@@ -138,8 +138,7 @@ def finetune(
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
-            from ernie_rna.run.loading import without_report
-            from ernie_rna.run.threads import use_threads
+            from ernie_rna.run.loading import use_threads, without_report
 
         for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
             import_extra(extra, "train", "fine-tuning")

@@ -103,7 +103,7 @@ def test_a_run_that_is_ended_is_resumed_by_the_same_command(
     assert "Traceback" not in text
     assert not Path("out.npz").exists()
     left = sorted(path.name for path in Path("out.npz.partial").iterdir())
-    assert {*left} >= {"manifest.json", "part-000000.safetensors"}
+    assert "manifest.json" in left
     assert sent == signal.SIGKILL or not [name for name in left if name.endswith(".tmp")]
     assert "of which a part was there already" in run(command).err
     run(command.replace("out.npz", "whole.npz"))

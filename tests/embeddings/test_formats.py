@@ -56,7 +56,7 @@ def make_parts(tmp_path):
         store = Store(tmp_path / "run", Share())
         starts = range(0, records, chunk_records)
         for number, start in enumerate(starts):
-            store.put(number, pack(given[start : start + chunk_records]), metadata)
+            store.part(number).put(pack(given[start : start + chunk_records]), metadata)
         return [store.part(number) for number in range(len(starts))], metadata, given
 
     return make
@@ -126,6 +126,15 @@ def test_the_same_bytes_again(make_parts, output):
     first = output.read_bytes()
     write_parts(parts, output, metadata, LARGE)
     assert output.read_bytes() == first
+
+
+def test_memory_is_that_of_a_part(make_parts, output):
+    parts, metadata, _ = make_parts(records=1000, hidden=64)
+    tracemalloc.start()
+    write_parts(parts, output, metadata, LARGE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < output.stat().st_size / 4
 
 
 def test_one_sequence_of_one_nucleotide(make_parts, output):

@@ -461,7 +461,8 @@ def _cut_off_seeds(folder: Path, name: str) -> list[bytes]:
         patch.setattr("ernie_rna.embeddings.embed.write_parts", _interrupt)
         embed(_RNA, small_encoder(), folder / "again.npz", progress=False, force=True)
     (folder / "again.npz.partial").rename(folder / "kept.partial")
-    return [(folder / "kept.partial" / name).read_bytes()]
+    (path,) = (folder / "kept.partial").glob(f"{Path(name).stem}*")
+    return [path.read_bytes()]
 
 
 def _interrupt(*_: object) -> None:
@@ -475,7 +476,8 @@ def _go_on(path: Path) -> object:
     output.unlink(missing_ok=True)
     shutil.rmtree(partial_folder, ignore_errors=True)
     shutil.copytree(path.with_name("kept.partial"), partial_folder)
-    shutil.copy(path, partial_folder / path.name)
+    (damaged,) = partial_folder.glob(f"{path.stem}*")
+    shutil.copy(path, damaged)
     try:
         embed(_RNA, small_encoder(), output, progress=False)
     except OutputError:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ernie_rna.run.threads import use_threads
+from ernie_rna.run.loading import use_threads
 from scripts import verify_parity
 from tests.golden import compare
 from tests.golden.compare import (

@@ -1,5 +1,6 @@
-"""A model loaded: from what, what is refused, and what is said where memory is short."""
+"""A model loaded: from what, what is refused, what is said where memory is short, and threads."""
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from ernie_rna.embeddings.embed import embed
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import OptionError
 from ernie_rna.run.loading import (
@@ -17,9 +19,14 @@ from ernie_rna.run.loading import (
     memory_explained,
     read_config,
     resolve_layer,
+    suitable_threads,
+    use_threads,
 )
 from ernie_rna.run.provenance import model_sha256
+from ernie_rna.sequences.chunks import Plan
 from ernie_rna.sequences.fasta import FastaRecord
+
+MINI, FULL = (ErnieRnaConfig(hidden_size=size) for size in (192, 768))
 
 
 @pytest.fixture
@@ -165,3 +172,21 @@ def test_want_of_memory_names_the_longest_sequence():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(RuntimeError, match="another"), memory_explained(records):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "length", "threads"),
+    [(MINI, 4, 60, 1), (MINI, 16, 60, 4), (FULL, 4, 60, 8), (FULL, 1, 10, 1)],
+)
+def test_small_batches_take_few(monkeypatch, config, count, length, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    plan = Plan(2048, config.hidden_size)
+    (chunk,) = plan.chunks([FastaRecord(str(i), "A" * length) for i in range(count)])
+    assert suitable_threads(config, plan, chunk) == threads
+
+
+def test_threads_are_put_back():
+    with contextlib.suppress(KeyError), use_threads(1):
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == 2

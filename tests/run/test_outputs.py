@@ -58,6 +58,12 @@ def test_a_folder_appears_whole(tmp_path):
             (folder / text).touch()
         assert [one.name for one in path.iterdir()] == [text]
     assert list(tmp_path.iterdir()) == [path]
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with replacing_folder(link):
+        pass
+    assert link.is_symlink()
+    assert not list(path.iterdir())
 
 
 def test_a_folder_where_no_file_can_be_locked(tmp_path, monkeypatch):
@@ -129,6 +135,7 @@ def test_a_full_disk_is_explained(code):
         (["no/a.tsv"], {}, OutputError, "there is no folder no"),
         (["folder"], {"force": True}, OutputError, "it is not a file"),
         (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
+        (["/dev/null"], {"streams": False}, OutputError, "it is not a file$"),
         (["there.tsv"], {}, OutputError, "there.tsv exists already; --force replaces it"),
     ],
 )

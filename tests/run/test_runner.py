@@ -8,6 +8,7 @@ import copy
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -271,9 +272,39 @@ def test_an_output_that_exists(encoder, output, whole, computed):
     assert names(output.parent) == ["out.npz"]
     with computed.killed_after(4):
         run(encoder, output, force=True)
+    with pytest.raises(OutputError, match=r"out.npz exists already; --force replaces it"):
+        run(encoder, output)
     assert output.read_bytes() == b"precious"
     assert run(encoder, output, force=True).resumed
     assert output.read_bytes() == whole
+
+
+def test_an_output_that_another_process_writes_meanwhile(encoder, output, whole, computed):
+    computed.before = lambda: output.write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"out.npz exists already; --force replaces it"):
+        run(encoder, output)
+    assert output.read_bytes() == b"precious"
+    assert run(encoder, output, force=True).resumed
+    assert output.read_bytes() == whole
+
+
+def test_a_run_whose_folder_was_deleted_and_begun_anew(encoder, output, computed):
+    """It neither takes results of the other run, which has other settings, nor gives it its own."""
+
+    def begin_another():
+        if len(computed) != 6:
+            return
+        shutil.rmtree(output.with_name("out.npz.partial"))
+        with computed.killed_after(8):
+            run(encoder, output, batch_tokens=64)
+
+    computed.before = begin_another
+    with pytest.raises(OutputError, match="another process has dropped the unfinished results"):
+        run(encoder, output)
+    assert run(encoder, output, batch_tokens=64).resumed
+    content = output.read_bytes()
+    run(encoder, output, batch_tokens=64, force=True)
+    assert output.read_bytes() == content
 
 
 def test_two_at_once(encoder, output, whole, computed):
@@ -321,6 +352,16 @@ def test_input_that_changes_while_it_is_read(encoder, output, computed, parts):
         run(encoder, output, rna, part=parts[-1])
     assert names(output.parent) == []
     assert not run(encoder, output, rna).resumed
+
+
+def test_results_of_an_input_that_changed_are_not_kept(encoder, output, whole, computed):
+    """Also where the run ends before it sees that the whole is another one."""
+    rna = dict(RNA)
+    computed.before = lambda: rna.update(rna5="GGGG", rna39="")
+    with pytest.raises(InputError, match=r"record 40 .*empty"):
+        run(encoder, output, rna)
+    assert run(encoder, output).resumed
+    assert output.read_bytes() == whole
 
 
 # ---------------------------------------------------------------------------------------------
@@ -414,6 +455,31 @@ def test_a_part_that_is_missing_is_computed_by_a_run_alone(encoder, output, comp
     assert names(output.parent) == ["out.npz"]
 
 
+def test_an_output_that_is_finished_as_another_process_begins(encoder, output, whole, monkeypatch):
+    begin = Store.begin
+
+    def begin_late(store, *arguments):
+        monkeypatch.undo()
+        monkeypatch.setattr(chunking, "CHUNK_RECORDS", 4)
+        run(encoder, output)
+        return begin(store, *arguments)
+
+    run(encoder, output, part="1/2")
+    monkeypatch.setattr(Store, "begin", begin_late)
+    assert run(encoder, output, part="2/2").files == [output]
+    assert output.read_bytes() == whole
+    assert names(output.parent) == ["out.npz"]
+
+
+def test_a_damaged_part_of_another_process_is_no_part(encoder, output, whole):
+    run(encoder, output, part="1/2")
+    part = next(output.parent.glob("*/part-*"))
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    assert run(encoder, output, part="2/2").files == []
+    assert run(encoder, output, part="1/2").files == [output]
+    assert output.read_bytes() == whole
+
+
 def test_more_parts_than_chunks(encoder, output):
     for index in (3, 1, 2, 4):
         assert run(encoder, output, {"a": "ACGU"}, part=f"{index}/4").records == 1
@@ -485,7 +551,7 @@ def test_what_is_read_once_is_not_shared(encoder, output):
 
 def test_results_that_another_process_dropped(encoder, output, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "wants", lambda self, number: self.invalidate())
+        patch.setattr(Store, "owns", lambda self, number: self.invalidate())
         with pytest.raises(OutputError, match=r"another process has dropped .* run it again"):
             run(encoder, output)
     assert not output.exists()

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import json
 import multiprocessing
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import Store, check_place
+from ernie_rna.sequences.fasta import FastaRecord
 from tests.run.conftest import names
 
 SETTINGS = {"model": {"name": "M"}, "layers": [0, 1]}
@@ -36,7 +39,7 @@ def _raise(error):
 
 
 def finish(store):
-    store.finish()
+    store.finish(["b is not in it: too long"])
     store.finish_share()
 
 
@@ -55,7 +58,7 @@ def store(output):
 def test_gives_back_what_was_put(store, dtype, shape):
     values = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
     texts = ["", "a b", "é\t1.5"]
-    store.put(0, {"values": values, "lines": texts, "columns": values.T}, {"of": "run"})
+    store.part(0).put({"values": values, "lines": texts, "columns": values.T}, {"of": "run"})
     part = store.part(0)
     found = part.get("values")
     np.testing.assert_array_equal(found, values)
@@ -68,18 +71,18 @@ def test_gives_back_what_was_put(store, dtype, shape):
 
 def test_the_same_results_give_the_same_bytes(store):
     results = {"b": np.ones(3), "a": ["x"], "c": np.zeros((2, 2), np.float16)}
-    store.put(0, results, {"x": 1, "y": 2})
-    store.put(1, dict(reversed(results.items())), {"y": 2, "x": 1})
+    store.part(0).put(results, {"x": 1, "y": 2})
+    store.part(1).put(dict(reversed(results.items())), {"y": 2, "x": 1})
     assert store.part(0).path.read_bytes() == store.part(1).path.read_bytes()
 
 
 def test_refuses_texts_of_two_lines(store):
     with pytest.raises(ValueError, match="a text of lines has a line end in it"):
-        store.put(0, {"lines": ["a\nb"]}, {})
+        store.part(0).put({"lines": ["a\nb"]}, {})
 
 
 def test_a_damaged_part_is_not_there(store):
-    store.put(0, {"values": np.ones((7, 3), np.float32), "lines": ["a", "b"]}, {})
+    store.part(0).put({"values": np.ones((7, 3), np.float32), "lines": ["a", "b"]}, {})
     part = store.part(0)
     content = part.path.read_bytes()
     for at in range(len(content)):
@@ -92,13 +95,29 @@ def test_a_damaged_part_is_not_there(store):
 
 def test_a_part_that_is_not_written_whole_is_not_there(store, file_limit, monkeypatch):
     with file_limit(2000), pytest.raises(OSError, match="too large") as error:
-        store.put(0, {"values": np.zeros(1000)}, {})
+        store.part(0).put({"values": np.zeros(1000)}, {})
     assert error.value.errno == errno.EFBIG
     monkeypatch.setattr(os, "fsync", _raise(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        store.put(0, ONE, {})
+        store.part(0).put(ONE, {})
     assert not store.part(0).is_whole()
     assert names(store.folder) == ["lock", "lock-1-of-1", "manifest.json"]
+
+
+def test_a_part_is_of_its_records_and_settings_only(output):
+    records = [FastaRecord("a", "ACGU", "text"), FastaRecord("b", "GG")]
+    changed = [replace(records[0], description="other"), replace(records[0], sequence="ACGA")]
+    with working(output) as store:
+        store.part(0, records).put(ONE, {})
+        assert store.part(0, records).is_whole()
+        others = [records[:1], records[::-1], *([one, records[1]] for one in changed)]
+        assert not any(store.part(0, other).is_whole() for other in others)
+        assert not store.part(1, records).is_whole()
+        (store.folder / "manifest.json").write_text(json.dumps(OTHERS))
+        assert store.dropped
+    with working(output, settings=OTHERS) as store:
+        assert not store.dropped
+        assert not store.part(0, records).is_whole()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -108,7 +127,7 @@ def test_a_part_that_is_not_written_whole_is_not_there(store, file_limit, monkey
 @pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff", b"[" * 100_000])
 def test_a_damaged_manifest_is_refused(output, content):
     with working(output) as store:
-        store.put(0, ONE, {})
+        store.part(0).put(ONE, {})
         (store.folder / "manifest.json").write_bytes(content)
     with (
         Store(output, Share()) as store,
@@ -122,7 +141,7 @@ def test_a_damaged_manifest_is_refused(output, content):
 
 def test_a_tuple_is_what_it_is_read_as(output):
     with working(output, settings={"layers": (0, 1)}) as store:
-        store.put(0, ONE, {})
+        store.part(0).put(ONE, {})
         assert store.begin({"layers": (0, 1)})
         assert store.begin({"layers": [0, 1]})
 
@@ -142,15 +161,16 @@ def test_leaves_the_files_of_others(output):
 def test_a_process_that_comes_late_finds_the_work_done(output, order):
     first, second, last = order
     with working(output, first, 3) as store:
-        assert [store.wants(number) for number in range(3)] == [first == i for i in range(3)]
+        assert [store.owns(number) for number in range(3)] == [first == i for i in range(3)]
         store.finish_share()  # before the others have put anything
     with working(output, second, 3) as store:
         assert not store.resumed
         finish(store)
-    with working(output, last, 3, whole=True) as store:
+    with working(output, last, 3, whole=lambda: True) as store:
         assert store.resumed
         assert store.done
-        assert not store.wants(last)
+        assert store.problems == ["b is not in it: too long"]
+        assert not store.owns(last)
         store.finish_share()
     assert names(output.parent) == []
 
@@ -158,13 +178,13 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
 def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
     with working(output, 0, 2) as store:
         finish(store)
-    with working(output, 1, 2, whole=False) as store:
+    with working(output, 1, 2, whole=lambda: False) as store:
         assert not store.resumed
         assert not store.done
     with Store(output, Share(1, 2)) as store:
         store.finish()
         with pytest.raises(OutputError, match=r"out\.npz exists already; --force replaces it"):
-            store.begin(OTHERS, whole=True)
+            store.begin(OTHERS, whole=lambda: True)
 
 
 def test_the_last_of_several_at_once_deletes_the_folder(output):
@@ -187,13 +207,13 @@ def test_a_share_is_computed_by_one_process(output):
 
 def test_several_that_force_at_once_agree(output):
     with working(output, settings=OTHERS) as store:
-        store.put(0, ONE, {})
+        store.part(0).put(ONE, {})
     with (
         Store(output, Share(0, 2), force=True) as one,
         Store(output, Share(1, 2), force=True) as two,
     ):
         assert not two.begin(SETTINGS)
-        two.put(1, ONE, {})
+        two.part(1).put(ONE, {})
         assert one.begin(SETTINGS)
         assert [one.part(number).is_whole() for number in range(2)] == [False, True]
 
@@ -201,7 +221,7 @@ def test_several_that_force_at_once_agree(output):
 def come_and_go(output, index, rounds):
     for _ in range(rounds):
         with working(output, index, 3) as store:
-            store.put(index, {"values": np.zeros(9)}, {})
+            store.part(index).put({"values": np.zeros(9)}, {})
             finish(store)
 
 

@@ -9,7 +9,7 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
 from ernie_rna.run import runner
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.run.outputs import OutputError
-from ernie_rna.run.store import Store
+from ernie_rna.run.store import Part
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.closeness import closeness
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
@@ -67,14 +67,14 @@ def test_a_run_that_was_cut_off_is_resumed(model, tmp_path, monkeypatch):
     monkeypatch.setattr("ernie_rna.sequences.chunks.CHUNK_RECORDS", 1)
     options = {"batch_tokens": 32, "progress": False}
     closeness(SHORT, model, tmp_path / "whole.npz", **options)
-    compute, put, computed = runner._compute_chunk, Store.put, []
+    compute, put, computed = runner._compute_chunk, Part.put, []
 
-    def dies(store, number, *rest):
-        if number == 1 and len(computed) == 2:
+    def dies(*arguments):
+        if len(computed) == 2:
             raise KeyboardInterrupt
-        put(store, number, *rest)
+        put(*arguments)
 
-    monkeypatch.setattr(Store, "put", dies)
+    monkeypatch.setattr(Part, "put", dies)
     monkeypatch.setattr(
         runner,
         "_compute_chunk",
@@ -102,6 +102,8 @@ def test_pairing_scores_may_be_zero(model):
 def test_what_is_refused(model, folder, tmp_path):
     with pytest.raises(ValueError, match=r"maps\.h5: the extension must be \.npz"):
         closeness(SHORT, model, tmp_path / "maps.h5")
+    with pytest.raises(ValueError, match=r"^-: the extension must be \.npz"):
+        closeness(SHORT, model, "-")
     with pytest.raises(ValueError, match="has no closeness head: it is ErnieRnaModel"):
         closeness(SHORT, model.ernie_rna)
     with pytest.raises(InputError, match="longer than the 1022 nt"):

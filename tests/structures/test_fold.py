@@ -17,7 +17,7 @@ from ernie_rna.run.attention_scores import attention_scores
 from ernie_rna.run.loading import load_model
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.runner import iterate
-from ernie_rna.run.store import Store
+from ernie_rna.run.store import Part, Store
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.tables import read_rows
 from ernie_rna.structures.confidence import base_reliabilities
@@ -310,7 +310,7 @@ def test_results_are_kept_as_they_are(encoder, diverging, tmp_path, matrix):
     results = list(iterate(task, RECORDS, encoder))
     assert [one.problem is None for one in results] == [True, False, True, True]
     store = Store(tmp_path / "out", Share())
-    store.put(0, task.pack(results), {})
+    store.part(0).put(task.pack(results), {})
     again = list(task.unpack(store.part(0)))
     for one, other in zip(results, again, strict=True):
         assert (one.structure, one.problem) == (other.structure, other.problem)
@@ -350,7 +350,7 @@ def test_a_run_that_was_cut_off_is_resumed(encoder, chunks, tmp_path, monkeypatc
     whole = [Path(path).read_bytes() for path in outputs]
     (tmp_path / "new").mkdir()
     outputs = [str(tmp_path / "new" / "o.tsv"), str(tmp_path / "new" / "o.npz")]
-    put, left = Store.put, [2]
+    put, left = Part.put, [2]
 
     def dies(self, *arguments):
         if not left[0]:
@@ -359,7 +359,7 @@ def test_a_run_that_was_cut_off_is_resumed(encoder, chunks, tmp_path, monkeypatc
         put(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "put", dies)
+        patch.setattr(Part, "put", dies)
         with pytest.raises(KeyboardInterrupt):
             fold(RECORDS, encoder, outputs, **options)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["o.tsv.partial"]
@@ -372,7 +372,7 @@ def test_a_run_that_was_cut_off_is_resumed(encoder, chunks, tmp_path, monkeypatc
         with pytest.raises(OutputError, match=f"differs: settings.{next(iter(other))}"):
             fold(RECORDS, encoder, outputs, **{**options, **other})
     (tmp_path / "new" / "mine.npz").write_text("precious")
-    with pytest.raises(OutputError, match="differs: outputs was"):
+    with pytest.raises(OutputError, match=r"mine\.npz exists already"):
         fold(RECORDS, encoder, [outputs[0], str(tmp_path / "new" / "mine.npz")], **options)
     (tmp_path / "new" / "o.npz.0123abcd.tmp").write_text("of a run that was killed")
     chunks.clear()

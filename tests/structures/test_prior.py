@@ -11,7 +11,7 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from ernie_rna.options import OptionError
 from ernie_rna.run.outputs import OutputError
-from ernie_rna.run.store import Store
+from ernie_rna.run.store import Part
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.structures import prior as module
 from ernie_rna.structures.constraints import Constraints
@@ -189,7 +189,7 @@ def test_the_prior_is_part_of_what_a_run_depends_on(head, tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "put", dies)
+        patch.setattr(Part, "put", dies)
         with pytest.raises(KeyboardInterrupt):
             fold(RNAS, head, tmp_path / "o.dbn", progress=False)
     for changed in ({"prior": half}, {"constraints": {"g": "x"}}, {"pseudoknots": False}):
