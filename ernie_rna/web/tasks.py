@@ -127,29 +127,30 @@ class Pool:
 
 
 def _load_first(models: Models, options: ServeOptions) -> None:
-    """Load the models of this process; what is wrong with them is what each task answers."""
+    """Load the models of this process and limit its memory; what is wrong with the models is what
+    each task answers."""
     # As the command line shows them, without lines of code.
     warnings.formatwarning = lambda message, *_, **__: f"ernie-rna: warning: {message}\n"
     with contextlib.suppress(Exception):
-        _load(models, options)
+        loaded = _load(models, options)
+        on_cpu = all(one.model.device.type == "cpu" for one in loaded.values())
+        if sys.platform == "linux" and on_cpu:
+            import resource
+
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            resource.setrlimit(resource.RLIMIT_DATA, (int(options.gigabytes * 2**30), hard))
 
 
 @cache
 def _load(models: Models, options: ServeOptions) -> dict[str, Any]:
-    """What structures are read off, by the names of models, within the limits of a process."""
+    """What structures are read off, by the names of models."""
     import torch
 
     from ernie_rna.structures.pairing_maps import load_maps
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    loaded = {name: load_maps(source, **options.loading) for name, source in models}
-    if sys.platform == "linux" and all(one.model.device.type == "cpu" for one in loaded.values()):
-        import resource
-
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(resource.RLIMIT_DATA, (int(options.gigabytes * 2**30), hard))
-    return loaded
+    return {name: load_maps(source, **options.loading) for name, source in models}
 
 
 @cache
