@@ -109,6 +109,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         _refuse_processes(args)
         code: int = args.run(args)
+        _leave_group()
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -135,6 +136,13 @@ def _refuse_processes(args: argparse.Namespace) -> None:
             f"this command runs in one process, and WORLD_SIZE says {size}; several processes can "
             "share finetune and the commands that compute results for a FASTA file"
         )
+
+
+def _leave_group() -> None:
+    """Leave the processes that train together: torch may abort where Python's exit has to do it."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _report(error: Exception) -> None:
