@@ -35,6 +35,7 @@ class Estimate:
             not say.
         output: bytes of the outputs; 0 where they are small.
         measured: sequences that it was measured on, or what `unit` says.
+        machines: how many can share it, up to ten.
     """
 
     seconds: float
@@ -42,6 +43,7 @@ class Estimate:
     output: int
     measured: float
     unit: str = "sequence"
+    machines: int = 1
 
     @property
     def text(self) -> str:
@@ -56,10 +58,12 @@ class Estimate:
 
     @property
     def shared(self) -> str:
-        """It in words, and how long it takes if machines share it."""
+        """It in words, and how long it takes if machines share it, where they can."""
+        if self.machines == 1:
+            return self.text
         return (
-            f"{self.text}; {_duration(self.seconds / _MACHINES)} on {_MACHINES} such machines, "
-            f"each with its --part I/{_MACHINES}"
+            f"{self.text}; {_duration(self.seconds / self.machines)} on {self.machines} such "
+            f"machines, each with its --part I/{self.machines}"
         )
 
     def scaled(self, records: int, found: Survey, reading: float, disk: float) -> str:
@@ -133,7 +137,20 @@ def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> 
         return Estimate(0.0, peak_memory(), task.nbytes(found), done)
     warm = steps[1:] or steps  # The first one also builds what is built once.
     rate = sum(work for _, work in warm) / sum(seconds for seconds, _ in warm)
-    return Estimate(total_work(task.plan, found) / rate, peak_memory(), task.nbytes(found), done)
+    return Estimate(
+        seconds=total_work(task.plan, found) / rate,
+        memory=peak_memory(),
+        output=task.nbytes(found),
+        measured=done,
+        machines=_machines(task, found),
+    )
+
+
+def _machines(task: Task[Any], found: Survey) -> int:
+    """How many machines, up to ten, have a chunk to compute."""
+    chunks = -(-found.nucleotides // task.plan.limit)
+    most = _MACHINES if task.plan.divides else min(_MACHINES, found.records)
+    return max(1, min(most, chunks))
 
 
 def _sample(records: Iterable[FastaRecord], found: Survey) -> Iterator[FastaRecord]:

@@ -92,3 +92,18 @@ def test_what_takes_longest():
     assert [row.split()[-1] for row in table] == ["computing"] * 3 + ["writing"]
     told = "10 10 minutes 10 seconds 11 seconds 10.3 minutes computing"
     assert " ".join(table[1].split()) == told
+
+
+@pytest.mark.parametrize(
+    ("rna", "tokens", "machines"),
+    [(RNA, 10**6, 0), (RNA, 600, 3), (RNA, 16, 10), ({"one": "ACGU" * 400}, 16, 0)],
+)
+def test_machines_share_chunks(config, tmp_path, rna, tokens, machines):
+    """What fits in one chunk is computed by one machine, whoever else begins."""
+    encoder = ErnieRnaModel(config, add_pooling_layer=False).eval()
+    how = {"dry_run": True, "batch_tokens": tokens, "progress": False, "long": "full"}
+    told = embed(rna, encoder, tmp_path / "out.npz", **how).text
+    assert (f" on {machines} such machines, each with its --part I/{machines}" in told) == (
+        machines > 0
+    )
+    assert ("machines" in told) == (machines > 0)
