@@ -16,7 +16,7 @@ from tests.fuzz import campaign
 from tests.fuzz.mutations import MAX_BYTES, MUTATIONS
 from tests.fuzz.readers import READERS, Reader
 
-_NEEDS = {"FASTA": "dnaio", "embeddings, .h5": "h5py", "embeddings, .parquet": "pyarrow"}
+_NEEDS = {"embeddings, .h5": "h5py", "embeddings, .parquet": "pyarrow"}
 FEW, MANY = 12, 10_000
 
 each_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
