@@ -62,6 +62,7 @@ def test_readme_and_pages_run_in_one_folder(folder):
 def test_pages_on_processes_and_machines_run(folder):
     for page in [PAGES[0], *SLOW]:
         run_page(page)
+    assert Path("run/checkpoint-6/rng_state_1.pth").is_file()  # from the second process
 
 
 def run_page(page: Path) -> None:

@@ -27,7 +27,7 @@ _EXAMPLES = """\
   ernie-rna finetune spreadsheet.csv -m mini -o OUT --task regression --split similar --folds 5
   ernie-rna finetune rnas.fasta -m MODEL -o OUT --task masked-lm --mask-pairing pretraining
   ernie-rna finetune known.tsv -m MODEL -o OUT --task structure --lora 8 --resume
-  accelerate launch -m ernie_rna finetune known.ct/ -m MODEL -o OUT --task structure --frozen
+  torchrun --nproc-per-node 2 -m ernie_rna finetune ct/ -m MODEL -o OUT --task structure --frozen
 """
 
 

@@ -167,7 +167,9 @@ def _plain(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"ernie-rna: {text}", file=sys.stderr)
+    bars = sys.modules.get("tqdm")  # Without it no bar is drawn, which the text would follow.
+    with bars.tqdm.external_write_mode(sys.stderr) if bars else contextlib.nullcontext():
+        print(f"ernie-rna: {text}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *rest: object, **others: object) -> None:

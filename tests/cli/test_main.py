@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 import ernie_rna
 from ernie_rna.cli import main as cli
@@ -128,6 +129,12 @@ class Failing:
 def test_outcomes(monkeypatch, run, error, code, message):
     Failing(monkeypatch).error = error
     assert run("fail", code).err == message
+
+
+def test_a_message_has_a_line_of_its_own_beside_a_bar(monkeypatch, run):
+    Failing(monkeypatch)
+    with tqdm(total=2, file=sys.stderr):
+        assert "\rernie-rna: warning: take care\n" in run("fail").err
 
 
 def test_an_option_that_python_refuses_is_wrong_usage(monkeypatch, run):
