@@ -23,6 +23,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
+from tqdm import tqdm
+
 from ernie_rna import __version__
 from ernie_rna.cli.arguments import CommandParser, refuse_words
 from ernie_rna.options import OptionError
@@ -167,9 +169,7 @@ def _plain(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    bars = sys.modules.get("tqdm")  # Without it no bar is drawn, which the text would follow.
-    with bars.tqdm.external_write_mode(sys.stderr) if bars else contextlib.nullcontext():
-        print(f"ernie-rna: {text}", file=sys.stderr)
+    tqdm.write(f"ernie-rna: {text}", file=sys.stderr)  # above a bar, not behind it
 
 
 def _show_warning(message: Warning | str, *rest: object, **others: object) -> None:

@@ -91,6 +91,13 @@ class Progress:
             amount = min(amount, self._bar.total - self._bar.n)
         self._bar.update(amount)
 
+    @contextlib.contextmanager
+    def cleared(self) -> Iterator[None]:
+        """Leave the line of the bar to what is printed meanwhile."""
+        self._bar.clear()
+        yield
+        self._bar.refresh()
+
     def close(self) -> None:
         self._bar.close()
 

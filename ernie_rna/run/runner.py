@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -356,7 +355,9 @@ def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Resu
     records = short_enough(source.read(), task.model.config, task.options.long, choices)
     with contextlib.closing(bar):
         for chunk in task.plan.chunks(records):
-            yield from _compute_chunk(task, chunk, bar)
+            results = _compute_chunk(task, chunk, bar)
+            with bar.cleared():
+                yield from results
 
 
 def _compute_chunk(task: Task[Result], chunk: Chunk, bar: Progress) -> list[Result]:
@@ -450,8 +451,6 @@ def _run_unkept(
 ) -> RunSummary:
     """Write to standard output as results come, or say what a run will take."""
     dry_run = task.options.dry_run
-    if not dry_run and sys.stdout.isatty():  # A bar would be drawn between the lines.
-        task.options = replace(task.options, progress=False)
     with source.readable_twice() as twice:
         found, bar = _load(task, twice, model)
         with contextlib.closing(bar):

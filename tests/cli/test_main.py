@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
 
 import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.arguments import add_command
 from ernie_rna.options import OptionError
+from ernie_rna.run.progress import show_loading
 from tests.cli.conftest import ENVIRONMENT
 
 
@@ -131,10 +131,10 @@ def test_outcomes(monkeypatch, run, error, code, message):
     assert run("fail", code).err == message
 
 
-def test_a_message_has_a_line_of_its_own_beside_a_bar(monkeypatch, run):
-    Failing(monkeypatch)
-    with tqdm(total=2, file=sys.stderr):
-        assert "\rernie-rna: warning: take care\n" in run("fail").err
+def test_a_warning_stands_on_a_line_of_its_own(capsys):
+    with show_loading(True):
+        cli._say("warning: take care")
+    assert "\rernie-rna: warning: take care\n" in capsys.readouterr().err
 
 
 def test_an_option_that_python_refuses_is_wrong_usage(monkeypatch, run):

@@ -56,6 +56,14 @@ def test_hidden(capsys, show):
     assert go(capsys, skipped=1, show=show)[2] == ""
 
 
+def test_leaves_the_line_to_what_is_printed(capsys):
+    bar = Progress(True, PLAN, FOUND)
+    with bar.cleared():
+        assert capsys.readouterr().err.endswith(" \r")
+    assert "0%" in capsys.readouterr().err
+    bar.close()
+
+
 @pytest.mark.parametrize(("show", "shown"), [(True, True), (False, False), (None, False)])
 def test_loading_is_shown_and_cleared(show, shown, capsys):
     for text in (LOADING, "comparing with FOLDER{1}"):
