@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from ernie_rna.options import OptionError
 from ernie_rna.sequences.fasta import FastaRecord
 
 if TYPE_CHECKING:
@@ -287,6 +288,6 @@ def windows(record: int, length: int, limit: int, overlap: int) -> list[Piece]:
 
 
 def check_overlap(overlap: int, limit: int) -> None:
-    """Raise ValueError unless windows of `limit` nucleotides can share so many."""
+    """Raise OptionError unless windows of `limit` nucleotides can share so many."""
     if overlap >= limit:
-        raise ValueError(f"overlap must be below {limit}, what the model takes; got {overlap}")
+        raise OptionError("overlap", f"must be below {limit}, what the model takes; got {overlap}")
