@@ -439,7 +439,7 @@ def _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores) -> N
     if torch.jit.is_tracing():  # Shapes are then tensors, and it warns of each comparison.
         return
     batch, seq = given.shape[:2]
-    if not seq:
+    if seq == 0:  # `not seq` would make torch 2.4 compile for each length
         raise ValueError(f"a sequence needs at least one token; got the shape {tuple(given.shape)}")
     _check_shape("attention_mask must be (batch, seq)", attention_mask, (batch, seq))
     _check_shape("pairing_scores must be (batch, seq, seq)", pairing_scores, (batch, seq, seq))
