@@ -28,6 +28,7 @@ TEST_PACKAGES = ("accelerate", "hypothesis", "numpy", "pytest", "safetensors", "
         nox.param("4.57.6", TORCH, (), id="last-of-4"),
         nox.param("5.0.0", TORCH, (), id="first-of-5"),
         nox.param("5.24.0", TORCH, (), id="newest"),
+        nox.param("5.24.0", "2.15.0", (), id="newest-torch"),
     ],
 )
 def core(session: nox.Session, transformers: str, torch: str, others: tuple[str, ...]) -> None:

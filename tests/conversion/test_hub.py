@@ -12,7 +12,7 @@ import pytest
 import transformers
 from huggingface_hub import constants
 from safetensors.torch import save_file
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM
 
 import ernie_rna
 from ernie_rna.cli import main as cli
@@ -305,7 +305,8 @@ def test_what_is_no_model_is_not_pushed(golden_folder, tmp_path, fake_hub, capsy
 def test_a_saved_model_is_pushed_with_what_it_lacks_said(golden_folder, tmp_path, source):
     """`mini` has no code of its own, and what is saved of it has."""
     source = golden_folder if source == "converted" else ernie_rna.mini()
-    for one in (AutoModelForMaskedLM, AutoTokenizer):
+    # AutoTokenizer of transformers 5.0.0 gives mini the generic class, which saves no code.
+    for one in (AutoModelForMaskedLM, ernie_rna.ErnieRnaTokenizer):
         one.from_pretrained(source).save_pretrained(tmp_path / "saved")
     with pytest.warns(UserWarning, match="has no README.md") as warned:
         files = files_to_push(tmp_path / "saved", "me/x")
