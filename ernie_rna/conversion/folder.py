@@ -87,7 +87,7 @@ def why_no_model(folder: Path, more: Collection[str] = ()) -> str | None:
     if missing:
         return f"lacks {', '.join(missing[:5])}{', ...' * (len(missing) > 5)}"
     if odd:
-        return f"holds {', '.join(odd[:5])} as well"
+        return f"holds {', '.join(odd[:5])} as well: move such files out of it"
     if config.get("model_type") != MODEL_TYPE:
         return f"its config.json is of model_type {config.get('model_type')!r}"
     return None

@@ -31,6 +31,7 @@ class PairCollator:
     """
 
     def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer  # The Trainer saves it beside the model.
         self._padding = tokenizer.pad_token_id
         tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         self._letters = [token if len(token) == 1 else "N" for token in tokens]
@@ -94,6 +95,7 @@ class MaskingCollator:
         mask_pairing: str = "inference",
         probability: float = 0.15,
     ):
+        self.tokenizer = tokenizer  # The Trainer saves it beside the model.
         self._config = config
         self._mask_pairing = check_mask_pairing(mask_pairing)
         self._mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=probability)

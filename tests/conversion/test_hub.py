@@ -297,7 +297,9 @@ def test_what_is_no_model_is_not_pushed(golden_folder, tmp_path, fake_hub, capsy
     shutil.copytree(golden_folder, tmp_path / "out")
     (tmp_path / "out" / "thesis.tex").write_text("precious")
     printed = push(capsys, tmp_path / "out", "me/ernie-rna", *dry_run, code=1)
-    assert "not a complete model (holds thesis.tex as well)" in printed.err
+    assert (
+        "not a complete model (holds thesis.tex as well: move such files out of it)" in printed.err
+    )
     assert fake_hub.calls == {}
 
 

@@ -103,6 +103,13 @@ def test_ribosome_loading_gives_the_plain_trainer_one_array(tokenizer, tmp_path)
     assert "keys_to_ignore_at_inference" not in model.config.to_dict()
 
 
+@pytest.mark.parametrize("pairs", [True, False])
+def test_the_trainer_saves_the_tokenizer_of_a_collator(tokenizer, config, tmp_path, pairs):
+    collator = PairCollator(tokenizer) if pairs else MaskingCollator(tokenizer, config)
+    trainer(small(ErnieRnaForSecondaryStructure), [], collator, tmp_path).save_model()
+    assert {"tokenizer.json", "tokenization_ernie_rna.py"} <= {p.name for p in tmp_path.iterdir()}
+
+
 # ---------------------------------------------------------------------------------------------
 # Masked tokens
 
