@@ -562,7 +562,8 @@ def _assemble(
             )
         if store.done:
             written = task.existing(outputs), store.problems
-        elif all(part.is_whole() for part in parts):
+        # That all are there is known at once; whether they are whole takes reading them.
+        elif all(part.path.exists() for part in parts) and all(part.is_whole() for part in parts):
             _refuse_existing(task, outputs, store)
             lock.write(b"+")
             lock.flush()

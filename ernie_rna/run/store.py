@@ -164,6 +164,7 @@ class Store:
         self._output_lock = self.folder / "lock-output"
         self._lock_path = self.folder / f"lock-{share.index + 1}-of-{share.count}"
         self._manifest: Mapping[str, Any] = {}
+        self._key = 0  # of the manifest, in the names of parts
         self._force, self._share = force, share
         self._held = contextlib.ExitStack()
         with self._guarded():
@@ -241,6 +242,7 @@ class Store:
             self._own.write(b"+")
             self._own.flush()
             self._manifest = manifest
+            self._key = zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
             return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -264,7 +266,7 @@ class Store:
 
     def part(self, number: int, records: Iterable[FastaRecord] = ()) -> Part:
         """The results of a chunk of records."""
-        key = zlib.crc32(json.dumps(self._manifest, sort_keys=True).encode())
+        key = self._key
         for one in records:
             key = zlib.crc32(f"{one.id} {one.description}\n{one.sequence}\n".encode(), key)
         return Part(self.folder / f"part-{number:06d}-{key:08x}.safetensors")

@@ -26,7 +26,7 @@ from ernie_rna.run import runner
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.provenance import versions
 from ernie_rna.run.runner import RunSummary
-from ernie_rna.run.store import Store
+from ernie_rna.run.store import Part, Store
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.fasta import InputError
@@ -469,6 +469,16 @@ def test_an_output_that_is_finished_as_another_process_begins(encoder, output, w
     assert run(encoder, output, part="2/2").files == [output]
     assert output.read_bytes() == whole
     assert names(output.parent) == ["out.npz"]
+
+
+def test_parts_are_read_once_all_are_there(encoder, output, monkeypatch):
+    """Each of many processes would else read what is there, one behind the other."""
+    looked_at, is_whole = [], Part.is_whole
+    monkeypatch.setattr(Part, "is_whole", lambda part: looked_at.append(part) or is_whole(part))
+    run(encoder, output, part="1/2")
+    assert len(looked_at) == 5  # its own chunks, before it computes them
+    run(encoder, output, part="2/2")
+    assert len(looked_at) == 5 + 5 + 10
 
 
 def test_a_damaged_part_of_another_process_is_no_part(encoder, output, whole):
