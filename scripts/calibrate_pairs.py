@@ -167,20 +167,6 @@ def predict(maps: Maps, config: Any, prior: Sequence[float]) -> list[list[BasePa
     return found
 
 
-def pair_log_odds(both: np.ndarray, config: Any, with_prior: bool) -> np.ndarray:
-    """Log-odds of pairs by the numbers in a configuration, of logits and the prior's, (2, ...)."""
-    slope, offset = config.pair_calibration or (1.0, 0.0)
-    logits, prior = both
-    if with_prior and config.pair_prior_calibration is None:  # as `fold` does
-        weight, constant = config.pair_prior
-        logits = logits + weight * prior + constant
-    own: np.ndarray = slope * logits + offset
-    if not with_prior or config.pair_prior_calibration is None:
-        return own
-    mine, others, rest = config.pair_prior_calibration
-    return mine * own + others * prior + rest
-
-
 def mean_f1(maps: Maps, config: Any, prior: Sequence[float]) -> float:
     both = zip(maps, predict(maps, config, prior), strict=True)
     return float(np.mean([score_pairs(pairs, rna.pairs).f1 for (rna, _), pairs in both]))

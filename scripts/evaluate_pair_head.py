@@ -1,12 +1,11 @@
 """F1, precision and recall of a model's pair head on known structures, beside ViennaRNA.
 
     python -m scripts.evaluate_pair_head mini rfam_seed.tsv.gz:validation --by type \\
-        --methods prior,head,mfe,mea,centroid,greedy --predictions validation.tsv
-    python -m scripts.evaluate_pair_head mini rfam_seed.tsv.gz:validation --print knots \\
-        --methods head,prior --predictions validation.tsv
-    python -m scripts.evaluate_pair_head mini rfam_seed.tsv.gz:validation --print confidence
-    python -m scripts.evaluate_pair_head mini bprna_new.tsv --split new --random
-    python -m scripts.evaluate_pair_head mini bprna_new.tsv --split new --scores 6,3
+        --methods prior,head,mfe,mea,centroid,greedy
+    python -m scripts.evaluate_pair_head mini rfam_seed.tsv.gz:validation --methods head,prior \\
+        --print scores knots confidence
+    python -m scripts.evaluate_pair_head mini bprna_new.tsv:new --random
+    python -m scripts.evaluate_pair_head mini bprna_new.tsv:new --scores 6,3
 
 Methods: the head; prior, the head with `--prior vienna`; of ViennaRNA alone the structure of
 minimum free energy, that of maximum expected accuracy and the centroid; and greedy, the strongest
@@ -48,31 +47,28 @@ from ernie_rna.model.structures_ernie_rna import (
 )
 from ernie_rna.options import parse_words
 from ernie_rna.run.find_model import find_model
-from ernie_rna.run.loading import read_config
 from ernie_rna.run.outputs import open_text
 from ernie_rna.sequences.fasta import to_rna
-from ernie_rna.sequences.tables import format_row, read_rows
+from ernie_rna.sequences.tables import format_row
 from ernie_rna.structures.confidence import expected_calibration_error, reliability
 from ernie_rna.structures.evaluation import PairScore, mean_score, score_pairs
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
-from ernie_rna.structures.prior import VIENNA, Prior
+from ernie_rna.structures.prior import VIENNA
 from recipes.pretraining.rnas import COLUMNS, Rna, read_table, table_rows, with_pairs
-from scripts.calibrate_pairs import pair_log_odds, predict
 from scripts.measuring import evenly
 
 _BINS = (0, 75, 100, 150, 200, 300, 10**6)
-_OF_HEAD, _OF_VIENNA = ("head", "prior"), ("mfe", "mea", "centroid")
-_METHODS = (*_OF_HEAD, *_OF_VIENNA, "greedy")
+_PRIORS = {"head": None, "prior": VIENNA}  # of the methods that fold by the model
+_OF_VIENNA = ("mfe", "mea", "centroid")
+_METHODS = (*_PRIORS, *_OF_VIENNA, "greedy")
 _DRAWS = 2000  # of the bootstrap
-_AT_ONCE = 100  # RNAs, behind which predictions are written
 _STRENGTH = {"CG": 3, "GC": 3, "AU": 2, "UA": 2, "GU": 1, "UG": 1}  # of the greedy structure
 _SHORTEST_RUN = 3
 
-_COLUMNS = ("source", "method", "sequence", "pairs")  # of predictions that are kept
-
 # The pairs of an RNA, and the probability of each; NaN where the method gives none.
 Pairs = dict[BasePair, float]
+Found = Mapping[str, Sequence[Pairs]]  # by method, of some RNAs
 Scored = Sequence[tuple[Rna, PairScore]]
 
 
@@ -80,17 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder with a pair head, or mini")
-    add("tables", nargs="+", metavar="TABLE[:SPLIT]", help="known structures, as for pretraining")
-    add("--split", metavar="VALUE", help="rows of the split column, of tables that name none")
+    known = "known structures, as for pretraining, and the value of their column split"
+    add("tables", nargs="+", metavar="TABLE:SPLIT", help=known)
     add("--sequences", type=int, metavar="N", help="only so many of each table, evenly spaced")
     add("--methods", type=parse_words, default=_METHODS[:1], metavar="M,M", help="(head)")
-    add("--print", choices=tuple(_TABLES), default="scores", help="which table (scores)")
+    add("--print", nargs="+", choices=_TABLES, default=["scores"], help="which tables (scores)")
     add("--by", metavar="COLUMN", help="scores for each label in this column as well")
     add("--random", action="store_true", help="draw the weights anew")
     help = "of this layer (0: projected) and head; all tries each"
     add("--scores", type=parse_scores, metavar="L,H", help=help)
-    help = "keep the predicted pairs in this table, and predict none that it has"
-    add("--predictions", type=Path, metavar="FILE", help=help)
     add("-o", "--output", metavar="FILE", help="scores by sequence, TSV")
     return parser
 
@@ -105,47 +99,48 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--methods must be among {', '.join(_METHODS)}; got {unknown[0]}")
     if args.scores is not None and "prior" in args.methods:
         raise ValueError("--scores are no logits, which prior needs: leave out one of the two")
-    sets = {name: read_set(name, args.split, args.sequences) for name in args.tables}
+    sets = {name: read_set(name, args.sequences) for name in args.tables}
     labels = {name: read_labels(name, args.by) for name in args.tables if args.by}
-    lines = [["set", "method", "id", "family", "length", "precision", "recall", "f1"]]
     with tempfile.TemporaryDirectory() as folder:
         model = random_weights(args.model, folder) if args.random else args.model
-        everything = [rna for rnas in sets.values() for rna in rnas]
         if args.scores == "all":
-            compare_heads(model, everything)
+            compare_heads(model, [rna for rnas in sets.values() for rna in rnas])
             return 0
-        # A name of what is predicted with, to find it again.
-        source = f"{args.model}{' random' * args.random}{args.scores or ''}"
-        found = Predictions(args.predictions, source)
-        found.add(everything, args.methods, model, *(args.scores or (None, None)))
-    header, table = _TABLES[args.print]
-    print(format_row("set", "method", *header), end="")
-    for name, rnas in sets.items():
-        both = {method: found.of(method, rnas) for method in args.methods}
-        for method, *row in table(rnas, both, labels.get(name, {})):
-            print(format_row(Path(name).name, method, *row), end="", flush=True)
-        for method, pairs in both.items():
-            for r, one in score(rnas, pairs):
-                cells = r.id, r.family, str(len(r.sequence)), *_cells(one)
-                lines.append([Path(name).name, method, *cells])
+        place = args.scores or (None, None)
+        found = {name: predict(args.methods, rnas, model, *place) for name, rnas in sets.items()}
+    for which in args.print:
+        header, table = _TABLES[which]
+        print(format_row("set", "method", *header), end="")
+        for name, rnas in sets.items():
+            for row in table(rnas, found[name], labels.get(name, {})):
+                print(format_row(Path(name).name, *row), end="", flush=True)
     if args.output is not None:
         with open_text(args.output) as file:
-            file.writelines(format_row(*line) for line in lines)
+            file.writelines(score_lines(sets, found))
     return 0
 
 
-def read_set(name: str, split: str | None, count: int | None) -> Sequence[Rna]:
-    """The RNAs with known pairs of TABLE[:SPLIT]."""
-    path, colon, own = name.rpartition(":")
-    path, wanted = (path, own) if colon else (name, split)
-    if wanted is None:
-        raise ValueError(f"{name}: which rows? Write {name}:SPLIT, or --split")
-    return evenly(list(with_pairs(read_table(Path(path), wanted), f"{path}, {wanted}")), count)
+def score_lines(sets: Mapping[str, Sequence[Rna]], found: Mapping[str, Found]) -> Iterator[str]:
+    """A table of the scores of each sequence by each method."""
+    yield format_row("set", "method", "id", "family", "length", "precision", "recall", "f1")
+    for name, rnas in sets.items():
+        for method, pairs in found[name].items():
+            for r, one in score(rnas, pairs):
+                own = r.id, r.family, len(r.sequence), *_cells(one)
+                yield format_row(Path(name).name, method, *own)
+
+
+def read_set(name: str, count: int | None) -> Sequence[Rna]:
+    """The RNAs with known pairs of TABLE:SPLIT."""
+    path, colon, split = name.rpartition(":")
+    if not colon:
+        raise ValueError(f"{name}: which rows? Write {name}:SPLIT")
+    return evenly(list(with_pairs(read_table(Path(path), split), f"{path}, {split}")), count)
 
 
 def read_labels(name: str, column: str) -> dict[str, str]:
-    """A column of TABLE[:SPLIT] by id."""
-    path = Path(name.rpartition(":")[0] or name)
+    """A column of TABLE:SPLIT by id."""
+    path = Path(name.rpartition(":")[0])
     return {row["id"]: row[column] for row in table_rows(path, {*COLUMNS, column})}
 
 
@@ -169,106 +164,40 @@ def random_weights(model: str, folder: str) -> str:
 # Predictions
 
 
-class Predictions:
-    """Predicted pairs by method and sequence, in memory and in a file that grows with them.
-
-    Args:
-        path: a table with a line for each method and sequence; None keeps no file.
-        source: the model, by which it finds its own lines.
-    """
-
-    def __init__(self, path: Path | None, source: str):
-        self._path, self._source = path, source
-        self._known: dict[tuple[str, str], Pairs] = {}
-        if path is None:
-            return
-        header = format_row(*_COLUMNS)
-        if not path.exists():
-            path.write_text(header, encoding="utf-8")
-        text = path.read_bytes()
-        if not text.startswith(header.encode()):
-            raise ValueError(
-                f"{path} has no predictions: it does not begin with {header.strip()!r}"
-            )
-        # A run that was killed may have left part of a line.
-        with path.open("r+b") as file:
-            file.truncate(text.rindex(b"\n") + 1)
-        for _, row in read_rows(path, _COLUMNS):
-            if row["source"] == source:
-                self._known[row["method"], row["sequence"]] = _parse_pairs(row["pairs"])
-
-    def add(self, rnas: Sequence[Rna], methods: Sequence[str], *how: Any) -> None:
-        """Predict what is not known; `how` is for `predict_with`."""
-
-        def is_new(method: str, rna: Rna) -> bool:
-            return (method, rna.sequence) not in self._known
-
-        new = [rna for rna in rnas if any(is_new(method, rna) for method in methods)]
-        for start in range(0, len(new), _AT_ONCE):
-            some = new[start : start + _AT_ONCE]
-            wanted = [method for method in methods if any(is_new(method, rna) for rna in some)]
-            lines = []
-            for rna, method, pairs in predict_with(wanted, some, *how):
-                if is_new(method, rna):
-                    self._known[method, rna.sequence] = pairs
-                    lines.append(format_row(self._source, method, rna.sequence, _to_text(pairs)))
-            if self._path is not None:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.writelines(lines)
-
-    def of(self, method: str, rnas: Sequence[Rna]) -> list[Pairs]:
-        return [self._known[method, rna.sequence] for rna in rnas]
-
-
-def _to_text(pairs: Pairs) -> str:
-    """Pairs counted from 1, with their probabilities."""
-    return " ".join(f"{i + 1}-{j + 1}:{sure:.4f}" for (i, j), sure in sorted(pairs.items())) or "-"
-
-
-def _parse_pairs(text: str) -> Pairs:
-    pairs = {}
-    for word in [] if text == "-" else text.split():
-        bases, _, sure = word.partition(":")
-        i, j = map(int, bases.split("-"))
-        pairs[i - 1, j - 1] = float(sure)
-    return pairs
-
-
-def predict_with(
-    methods: Sequence[str], rnas: Sequence[Rna], model: str, layer: int | None, head: int | None
-) -> Iterator[tuple[Rna, str, Pairs]]:
-    """The pairs of each RNA by each method."""
-    if set(methods) & set(_OF_HEAD):
-        yield from _by_head(methods, rnas, model, layer, head)
+def predict(
+    methods: Sequence[str],
+    rnas: Sequence[Rna],
+    model: str,
+    layer: int | None = None,
+    head: int | None = None,
+) -> dict[str, list[Pairs]]:
+    """By method, the pairs of each RNA."""
+    found: dict[str, list[Pairs]] = {method: [] for method in methods}
+    for method, prior in _PRIORS.items():
+        if method in methods:
+            how: Any = {"layer": layer, "head": head, "prior": prior, "long": "full"}
+            found[method] = fold_pairs(rnas, model, **how)
+    by_vienna = set(methods) & set(_OF_VIENNA)
     for rna in rnas:
-        by_vienna = set(methods) & set(_OF_VIENNA)
-        found = vienna_pairs(rna.sequence, by_vienna) if by_vienna else {}
+        others = vienna_pairs(rna.sequence, by_vienna) if by_vienna else {}
         if "greedy" in methods:
-            found["greedy"] = greedy_pairs(rna.sequence)
-        for method, pairs in found.items():
-            yield rna, method, dict.fromkeys(pairs, float("nan"))
+            others["greedy"] = greedy_pairs(rna.sequence)
+        for method, pairs in others.items():
+            found[method].append(dict.fromkeys(pairs, float("nan")))
+    return found
 
 
-def _by_head(
-    methods: Sequence[str], rnas: Sequence[Rna], model: str, layer: int | None, head: int | None
-) -> Iterator[tuple[Rna, str, Pairs]]:
-    """The network runs once for the head with and without the prior."""
-    config: Any = read_config(find_model(model))
-    prior = Prior(VIENNA) if "prior" in methods else None
-    how: Any = {"layer": layer, "head": head, "matrix": "scores", "long": "full"}
+def fold_pairs(rnas: Sequence[Rna], model: str, **options: Any) -> list[Pairs]:
+    """The pairs of `ernie-rna fold` with their probabilities."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # That weights are random, or without a pair, is known.
-        for rna, one in zip(rnas, fold(rnas, model, **how), strict=True):
-            logits = np.zeros((len(rna.sequence),) * 2) if one.matrix is None else one.matrix
-            both = np.stack([logits, prior.log_odds(rna) if prior else 0 * logits])
-            found = {"head": one.structure.pairs}
-            if prior:
-                if config.pair_prior is None:
-                    raise ValueError(f"{model} has no pair_prior: run scripts/calibrate_pairs.py")
-                (found["prior"],) = predict([(rna, both)], config, config.pair_prior)
-            for method in set(methods) & set(_OF_HEAD):
-                sure = 1 / (1 + np.exp(-pair_log_odds(both, config, method == "prior")))
-                yield rna, method, {pair: float(sure[pair]) for pair in found[method]}
+        folded = list(fold(rnas, model, matrix="probabilities", **options))
+    return [
+        {pair: float(one.matrix[pair]) for pair in one.structure.pairs}
+        if one.matrix is not None
+        else {}
+        for one in folded
+    ]
 
 
 def vienna_pairs(sequence: str, methods: Iterable[str]) -> dict[str, list[BasePair]]:
@@ -325,7 +254,6 @@ def cross(one: BasePair, other: BasePair) -> bool:
 # Tables: rows of a method and cells, by the RNAs, what each method predicts, and labels by id
 
 
-Found = Mapping[str, Sequence[Pairs]]
 Rows = Iterator[tuple[str, ...]]
 
 
@@ -490,7 +418,7 @@ def compare_heads(model: str, rnas: Sequence[Rna]) -> None:
     layers, heads = range(config.num_hidden_layers + 1), range(config.num_attention_heads)
     f1 = {}
     for place in itertools.product(layers, heads):
-        found = [pairs for _, _, pairs in _by_head(["head"], rnas, model, *place)]
+        found = predict(["head"], rnas, model, *place)["head"]
         f1[place] = mean_score([one for _, one in score(rnas, found)]).f1
     print("layer\thead\tF1")
     for layer, head in sorted(f1, key=lambda place: -f1[place]):

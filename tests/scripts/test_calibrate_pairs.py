@@ -1,7 +1,6 @@
 """Calibration of logits that are drawn around the known pairs of a table."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,14 +105,3 @@ def test_families_are_in_one_half_alone():
     assert not {rna.family for rna in fitted} & {rna.family for rna in others}
     with pytest.raises(ValueError, match="two families"):
         calibrate_pairs.halves(rnas[:1], 3)
-
-
-def test_log_odds_are_those_of_fold():
-    config = SimpleNamespace(
-        pair_calibration=[2.0, 1.0], pair_prior=[0.4, 0.75], pair_prior_calibration=None
-    )
-    both = np.array([3.0, 5.0])
-    assert calibrate_pairs.pair_log_odds(both, config, False) == 7
-    assert calibrate_pairs.pair_log_odds(both, config, True) == 2 * (3 + 0.4 * 5 + 0.75) + 1
-    config.pair_prior_calibration = [0.5, 0.3, -0.2]
-    assert calibrate_pairs.pair_log_odds(both, config, True) == 0.5 * 7 + 0.3 * 5 - 0.2

@@ -24,7 +24,7 @@ def command(tmp_path, table):  # noqa: F811
     model = new_model(Settings(model=MODEL))
     assert isinstance(model, ErnieRnaForPreTraining)
     model.save_pretrained(tmp_path / "model")
-    return [str(tmp_path / "model"), str(table), "--split", "validation"]
+    return [str(tmp_path / "model"), f"{table}:validation"]
 
 
 def printed(capsys, *command):
@@ -41,6 +41,9 @@ def test_means_and_scores(command, tmp_path, capsys):
     assert ends[0] <= f1 <= ends[1]
     assert ends[2] <= f1 <= ends[3]
     assert len((tmp_path / "scores.tsv").read_text().splitlines()) == 1 + 8
+    several = printed(capsys, *command, "--print", "scores", "knots", "confidence")
+    assert several[: len(rows)] == rows
+    assert [row[2] for row in several if row[0] == "set"] == ["which", "pairs of a stem", "which"]
 
 
 def test_scores_of_layers_and_heads(command, capsys):
@@ -55,8 +58,9 @@ def test_scores_of_layers_and_heads(command, capsys):
 
 @needs_vienna
 def test_methods_of_several_tables(command, capsys):
-    model, known, *_ = command
-    tables = [f"{known}:validation", f"{known}:train"]
+    model, validation = command
+    known = validation.removesuffix(":validation")
+    tables = [validation, f"{known}:train"]
     methods = ["mfe", "mea", "centroid", "greedy"]
     rows = printed(
         capsys, model, *tables, "--sequences", "4", "--methods", ",".join(methods), "--by", "split"
@@ -72,7 +76,7 @@ def test_methods_of_several_tables(command, capsys):
         {f"mfe - {other}": f1["mfe"] - f1[other] for other in methods[1:]}, abs=1e-4
     )
     for options, message in (
-        ([known, "--methods", "best"], "--methods must be among head, prior, mfe"),
+        ([validation, "--methods", "best"], "--methods must be among head, prior, mfe"),
         ([known], "which rows? Write"),
         ([tables[0], "--methods", "prior", "--scores", "1,0"], "--scores are no logits"),
         ([tables[0], "--by", "colour"], "colour"),
@@ -82,33 +86,14 @@ def test_methods_of_several_tables(command, capsys):
 
 
 @needs_vienna
-def test_predictions_are_those_of_fold(command, table):  # noqa: F811
-    rnas = evaluate_pair_head.read_set(f"{table}:validation", None, None)
-    predictions = evaluate_pair_head.Predictions(None, "mini")
-    predictions.add(rnas, ["head", "prior"], "mini", None, None)
+def test_predictions_are_those_of_fold(command):
+    rnas = evaluate_pair_head.read_set(command[1], None)
+    found = evaluate_pair_head.predict(["head", "prior"], rnas, "mini")
     for method, prior in (("head", None), ("prior", "vienna")):
         folded = fold(rnas, "mini", matrix="probabilities", prior=prior)
-        for one, pairs in zip(folded, predictions.of(method, rnas), strict=True):
+        for one, pairs in zip(folded, found[method], strict=True):
             assert sorted(pairs) == one.structure.pairs != []
-            for pair, sure in pairs.items():
-                assert sure == pytest.approx(float(one.matrix[pair]), abs=1e-5)
-
-
-def test_predictions_are_kept(command, tmp_path, capsys, monkeypatch):
-    kept = tmp_path / "kept.tsv"
-    command += ["--methods", "head,greedy", "--predictions", str(kept)]
-    rows = printed(capsys, *command)
-    text = kept.read_text()
-    kept.write_text(text[: len(text) // 2])  # as after a kill
-    assert printed(capsys, *command) == rows
-    assert sorted(kept.read_text().splitlines()) == sorted(text.splitlines())
-    monkeypatch.setattr(evaluate_pair_head, "predict_with", None)
-    assert printed(capsys, *command) == rows
-    for other in ("", "not such a table\nwith part of a line"):
-        kept.write_text(other)
-        assert evaluate_pair_head.main(command) == 1
-        assert "kept.tsv has no predictions" in capsys.readouterr().err
-        assert kept.read_text() == other
+            assert pairs == {pair: float(one.matrix[pair]) for pair in pairs}
 
 
 def test_the_greedy_structure():
