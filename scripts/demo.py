@@ -17,19 +17,16 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.data import MINI, examples, mini
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-from ernie_rna.run.loading import load_masked_lm, tokenize
-from ernie_rna.scoring.mutate import NUCLEOTIDES
+from ernie_rna.scoring.mutate import NUCLEOTIDES, LetterScores
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.evaluation import mfe_structure, score_pairs
 from ernie_rna.structures.formats.by_extension import read_structures
@@ -192,19 +189,28 @@ def print_changes(rna: Structure, rows: Sequence[Sequence[float]], *titles: str)
         print(f"{name:<10}" + "".join(f"{value:>14.2f}" for value in values))
 
 
+def changed(rna: Structure) -> dict[str, str]:
+    """The sequence as it is, and with one base of a pair, or both, in place of the other."""
+    sequences = {"as-it-is": rna.sequence}
+    for i, j in rna.pairs[STEM]:
+        # In place of C-G it breaks the pair to G-G, then makes up for it by G-C.
+        sequences[f"{i}-left"] = left = replaced(rna.sequence, i, rna.sequence[j])
+        sequences[f"{i}-right"] = replaced(rna.sequence, j, rna.sequence[i])
+        sequences[f"{i}-both"] = replaced(left, j, rna.sequence[i])
+    return sequences
+
+
+def replaced(sequence: str, position: int, letter: str) -> str:
+    return sequence[:position] + letter + sequence[position + 1 :]
+
+
 def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]:
     """The mean probability of the stem's pairs: as it is, with a pair broken, and made up for.
 
     A pair that is broken counts as 0, so that four of five are left at best.
     """
-    changes = {"as-it-is": rna.sequence}
-    for i, j in rna.pairs[STEM]:
-        left = replaced(rna.sequence, i, rna.sequence[j])
-        changes[f"{i}-left"] = left
-        changes[f"{i}-right"] = replaced(rna.sequence, j, rna.sequence[i])
-        changes[f"{i}-both"] = replaced(left, j, rna.sequence[i])
     seen = {}
-    for folded in ernie_rna.fold(changes, model, matrix="probabilities", progress=False):
+    for folded in ernie_rna.fold(changed(rna), model, matrix="probabilities", progress=False):
         assert folded.matrix is not None
         seen[folded.id] = float(np.mean([folded.matrix[pair] for pair in rna.pairs[STEM]]))
     return [
@@ -213,27 +219,24 @@ def fold_changes(model: str, rna: Structure) -> list[tuple[float, float, float]]
     ]
 
 
-def replaced(sequence: str, position: int, letter: str) -> str:
-    return sequence[:position] + letter + sequence[position + 1 :]
-
-
 def ask_the_language_model(model: str) -> None:
     """Print what the language model makes of the changes, and of a masked base."""
-    rna, masked_lm = known_structures()[CHANGED], load_masked_lm(model)
+    rna = known_structures()[CHANGED]
     step("The same changes by the language model: log-odds, the mean of both orders")
-    rows = [score_pair(masked_lm, rna.sequence, i, j) for i, j in rna.pairs[STEM]]
+    scores = {one.id: one for one in ernie_rna.mutate(changed(rna), model, progress=False)}
+    rows = [score_pair(scores, rna.sequence, i, j) for i, j in rna.pairs[STEM]]
     print_changes(rna, rows, "broken", "made up for")
     step(f"Fill a mask of {CHANGED}")
     i, j = rna.pairs[STEM][0]
     print(f"{replaced(rna.sequence, i, '<mask>')}\n")
     print(f"At {i + 1} there was {rna.sequence[i]}, which pairs with {rna.sequence[j]} at {j + 1}.")
-    shares = {base: np.exp(one) for base, one in likelihoods(masked_lm, rna.sequence, i).items()}
-    for base, share in sorted(shares.items(), key=lambda one: -one[1]):
+    shares = np.exp(scores["as-it-is"].log_probabilities[i]).tolist()
+    for base, share in sorted(zip(NUCLEOTIDES, shares, strict=True), key=lambda one: -one[1]):
         print(f"{base}  {share:6.1%}  {'#' * round(40 * share)}")
 
 
 def score_pair(
-    masked_lm: ErnieRnaForMaskedLM, sequence: str, i: int, j: int
+    scores: Mapping[str, LetterScores], sequence: str, i: int, j: int
 ) -> tuple[float, float]:
     """What one base in place of its partner's letter costs, and both together.
 
@@ -242,25 +245,11 @@ def score_pair(
     are over which of the two is changed first.
     """
     broken, made_up = [], []
-    for first, second in ((i, j), (j, i)):
-        # In place of C-G it breaks the pair to G-G, then makes up for it by G-C.
-        new, old = sequence[second], sequence[first]
-        alone = likelihoods(masked_lm, sequence, first)
-        then = likelihoods(masked_lm, replaced(sequence, first, new), second)
-        broken.append(alone[new] - alone[old])
-        made_up.append(broken[-1] + then[old] - then[new])
+    for first, second, side in ((i, j, "left"), (j, i, "right")):
+        new, old = (NUCLEOTIDES.index(sequence[base]) for base in (second, first))
+        broken.append(float(scores["as-it-is"].effects[first, new]))
+        made_up.append(broken[-1] + float(scores[f"{i}-{side}"].effects[second, old]))
     return sum(broken) / 2, sum(made_up) / 2
-
-
-@torch.no_grad()
-def likelihoods(masked_lm: ErnieRnaForMaskedLM, sequence: str, position: int) -> dict[str, float]:
-    """log P of each nucleotide at a position (from 0), which is masked."""
-    ids, mask = tokenize([replaced(sequence, position, "N")], masked_lm.device)
-    ids[0, position + 1] = masked_lm.config.mask_token_id
-    logits = masked_lm(ids, attention_mask=mask).logits[0, position + 1]  # (vocab,)
-    letters, _ = tokenize([NUCLEOTIDES], masked_lm.device)
-    values = logits[letters[0, 1:-1]].log_softmax(0)
-    return dict(zip(NUCLEOTIDES, values.tolist(), strict=True))
 
 
 if __name__ == "__main__":

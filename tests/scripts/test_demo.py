@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_rna import data
+from ernie_rna import data, mutate
 from ernie_rna.model.structures_ernie_rna import allowed_pairs
 from ernie_rna.structures import fold as fold_module
 from ernie_rna.structures.formats.structure import Structure
@@ -32,7 +32,7 @@ def test_all_of_it(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from ernie_rna import data
+from ernie_rna import data, mutate
 from scripts import demo
 examples = data.examples()
 data._HERE = Path({str(tmp_path)!r})
@@ -96,20 +96,19 @@ def test_a_command_that_fails_ends_it(capsys):
 
 
 def test_pairs_are_scored_by_one_base_at_a_time(model):
-    """Against the same by hand, of C-G broken to G-G first."""
-    sequence = "GACGGAAACGUC"
-    broken, made_up = demo.score_pair(model, sequence, 2, 9)
+    """Against the same by hand, of C-G broken to G-G or C-C first."""
+    texts = {"as-it-is": "GACGGAAACGUC", "2-left": "GAGGGAAACGUC", "2-right": "GACGGAAACCUC"}
+    scores = {one.id: one for one in mutate(texts, model)}
+    broken, made_up = demo.score_pair(scores, texts["as-it-is"], 2, 9)
 
-    def log_odds(sequence, position, letter):
-        values = demo.likelihoods(model, sequence, position)
-        return values[letter] - values[sequence[position]]
+    def log_odds(id, position, letter):
+        values = dict(zip("ACGU", scores[id].log_probabilities[position], strict=True))
+        return values[letter] - values[texts[id][position]]
 
-    first = log_odds(sequence, 2, "G") + log_odds(sequence, 9, "C")
+    first = log_odds("as-it-is", 2, "G") + log_odds("as-it-is", 9, "C")
     assert broken == pytest.approx(first / 2)
-    both = log_odds("GAGGGAAACGUC", 9, "C") + log_odds("GACGGAAACCUC", 2, "G")
+    both = log_odds("2-left", 9, "C") + log_odds("2-right", 2, "G")
     assert made_up == pytest.approx((first + both) / 2)
-    values = demo.likelihoods(model, sequence, 2)
-    assert sum(np.exp(list(values.values()))) == pytest.approx(1)
 
 
 def test_a_stem_is_seen_by_the_probabilities_of_its_pairs(monkeypatch):
