@@ -20,6 +20,9 @@ from ernie_rna.run.locks import locked
 STANDARD_OUTPUT = "-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Bytes of the name of an output: file systems take 255, and the names of what is written first, of
+# shards and their index are longer.
+_LONGEST_NAME = 230
 
 
 class OutputError(RuntimeError):
@@ -179,7 +182,7 @@ def check_output_files(
     Raises:
         ValueError: a path is named twice, or has another extension.
         OutputError: there is such a file and `force` is False, what is there is no file, or there
-            is no folder for it; standard output is closed.
+            is no folder for it; a name is too long; standard output is closed.
     """
     places = [Path(output).resolve() for output in outputs]
     for output, place in zip(outputs, places, strict=True):
@@ -192,6 +195,7 @@ def check_output_files(
             continue
         if extensions and path.suffix.lower() not in extensions:
             raise ValueError(f"{output}: the extension must be {' or '.join(extensions)}")
+        check_name(path)
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
@@ -199,6 +203,16 @@ def check_output_files(
             raise OutputError(f"cannot write {output}: it is not a file{hint}")
         if path.exists() and not force:
             raise OutputError(f"{output} exists already; --force replaces it")
+
+
+def check_name(path: Path) -> None:
+    """Raise OutputError for a name that is too long to be written to."""
+    size = len(os.fsencode(path.name))
+    if size > _LONGEST_NAME:
+        raise OutputError(
+            f"cannot write {path.name[:40]}...: its name has {size} bytes, and {_LONGEST_NAME} at "
+            "most leave room for those of unfinished files"
+        )
 
 
 def describe(outputs: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ from safetensors.numpy import save_file
 
 from ernie_rna.options import Share
 from ernie_rna.run.locks import locked
-from ernie_rna.run.outputs import OutputError, replacing
+from ernie_rna.run.outputs import OutputError, check_name, replacing
 from ernie_rna.sequences.fasta import FastaRecord
 
 # Results, and all that may be in the folder and is deleted with it.
@@ -132,6 +132,7 @@ def partial_folder(output: Path) -> Path:
 
 def check_place(output: Path) -> None:
     """Raise OutputError where no run can begin, or be resumed, to write an output."""
+    check_name(output)
     folder = partial_folder(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
