@@ -27,7 +27,13 @@ import torch
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.model.configuration_ernie_rna import WITH_PAIR_HEAD
-from ernie_rna.model.structures_ernie_rna import MIN_STEM, allowed_pairs, predict_pairs, solve_each
+from ernie_rna.model.structures_ernie_rna import (
+    MIN_LOOP,
+    MIN_STEM,
+    allowed_pairs,
+    predict_pairs,
+    solve_each,
+)
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.loading import has_head, read_config
 from ernie_rna.run.outputs import replacing
@@ -39,7 +45,6 @@ from ernie_rna.structures.prior import VIENNA, Prior
 from recipes.pretraining.rnas import Rna, read_table, with_pairs
 from scripts.measuring import print_table
 
-MIN_LOOP = 3
 WEIGHTS, OFFSETS = (0.2, 0.3, 0.4, 0.5), (0.25, 0.5, 0.75, 1.0)
 
 # Of an RNA the logits and the prior's log-odds, (2, length, length).

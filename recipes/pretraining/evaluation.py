@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ernie_rna.model.structures_ernie_rna import predict_pairs, solve_each
+from ernie_rna.model.structures_ernie_rna import MIN_LOOP, MIN_STEM, predict_pairs, solve_each
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.evaluation import score_pairs
 from ernie_rna.training.labels import NO_LABEL
@@ -18,9 +18,6 @@ from recipes.pretraining.rnas import Rna, with_pairs
 from recipes.pretraining.settings import Settings
 
 _MASK_SEED = 1
-# As `ernie-rna fold` has them.
-_SHORTEST_HAIRPIN = 3  # bases
-_SHORTEST_STEM = 2  # pairs
 
 
 def choose_sample(rnas: Sequence[Rna], settings: Settings) -> list[Rna]:
@@ -93,9 +90,9 @@ def score_structures(
         losses += [float(output.loss)] * len(part)
         logits, sequences = output.pair_logits.float().cpu(), [rna.sequence for rna in part]
         for (offset, threshold), values in f1.items():
-            how: Any = {"threshold": threshold, "min_loop": _SHORTEST_HAIRPIN}
+            how: Any = {"threshold": threshold, "min_loop": MIN_LOOP}
             for rna, one in zip(part, solve_each(logits + offset, sequences, **how), strict=True):
-                found = [] if isinstance(one, str) else predict_pairs(one, min_stem=_SHORTEST_STEM)
+                found = [] if isinstance(one, str) else predict_pairs(one, min_stem=MIN_STEM)
                 values.append(score_pairs(found, rna.pairs).f1)
     means = {pair: float(np.mean(values)) for pair, values in f1.items()}
     return float(np.mean(losses)), means
