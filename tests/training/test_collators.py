@@ -119,38 +119,27 @@ def tokenized(tokenizer):
     return [{"input_ids": tokenizer(rna).input_ids} for rna in (RNA, RNA[:11], RNA[3:30])]
 
 
-def test_pretraining_scores_come_from_the_unmasked_sequence(tokenizer, config, tokenized):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.4)(tokenized)
+def test_pretraining_knows_nothing_of_masked_bases(tokenizer, config, tokenized):
+    examples = tokenized * 20
+    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.5)(examples)
     masked = batch["labels"] != NO_LABEL
-    either = masked[:, :, None] | masked[:, None, :]
     unmasked = torch.where(masked, batch["labels"], batch["input_ids"])
-    for row, example in enumerate(tokenized):
+    for row, example in enumerate(examples):
         length = len(example["input_ids"])
         assert unmasked[row, :length].tolist() == example["input_ids"]
-    scores = batch["pairing_scores"]
+        assert not masked[row, [0, length - 1]].any()
+        assert not masked[row, length:].any()
+    scores, either = batch["pairing_scores"], masked[:, :, None] | masked[:, None, :]
     assert (scores[either] == MASKED_PAIRING_SCORE).all()
     assert torch.equal(scores[~either], pairing_scores(unmasked, config)[~either])
     assert (scores[~either] > 0).any()
-
-
-def test_positions_that_were_left_or_replaced_are_masked_as_well(tokenizer, config, tokenized):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.5)(tokenized * 20)
-    drawn = batch["labels"] != NO_LABEL
-    shown = drawn & (batch["input_ids"] != tokenizer.mask_token_id)
+    # Those that were left or replaced are masked as well.
+    shown = masked & (batch["input_ids"] != tokenizer.mask_token_id)
     left = shown & (batch["input_ids"] == batch["labels"])
     assert left.any()
     assert (shown & ~left).any()
-    diagonal = batch["pairing_scores"].diagonal(dim1=1, dim2=2)
-    assert ((diagonal == MASKED_PAIRING_SCORE) == drawn).all()
-
-
-def test_special_tokens_and_padding_are_never_masked(tokenizer, config, tokenized):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.99)(tokenized)
-    real = batch["attention_mask"].bool()
-    for row, example in enumerate(tokenized):
-        specials = [0, len(example["input_ids"]) - 1]
-        assert (batch["labels"][row, specials] == NO_LABEL).all()
-    assert (batch["labels"][~real] == NO_LABEL).all()
+    diagonal = scores.diagonal(dim1=1, dim2=2)
+    assert ((diagonal == MASKED_PAIRING_SCORE) == masked).all()
 
 
 def test_inference_leaves_the_scores_to_the_model(tokenizer, config, tokenized, model):

@@ -34,12 +34,6 @@ def test_spreadsheets_of_any_country(tmp_path, end, comma):
     assert (rows.lines, rows.cells[0]["Split"]) == ((2,), "test")
 
 
-def test_an_unbalanced_quotation_mark_hides_no_rows(tmp_path):
-    (tmp_path / "x.csv").write_text('sequence,label\nACGU,"a\nACGU,b\nACGU,c\n')
-    with pytest.raises(InputError, match="line 2: a quotation mark without its counterpart"):
-        read_file(tmp_path / "x.csv", "sequence")
-
-
 def test_a_table_without_a_header(tmp_path):
     (tmp_path / "x.csv").write_text("r1,GGGGAAAACCCC,4.2\nr2,GGGGAAAACCCA,4.3\n")
     with pytest.raises(InputError, match=r"no column 'sequence'; .* first line must be a header"):
