@@ -9,28 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    Trainer,
-    TrainingArguments,
-)
 
+import ernie_rna
 from ernie_rna.conversion.folder import code_files
-from ernie_rna.data import mini
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import (
-    ErnieRnaForMaskedLM,
-    ErnieRnaForSequenceClassification,
-)
-from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
-from ernie_rna.scoring.predict import predict
-from ernie_rna.structures.evaluation import evaluate
-from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training.collators import MaskingCollator
 from ernie_rna.training.tasks import TASKS, Task
 from tests.training.conftest import ROWS, TEST, Killer, facts_of
 
@@ -38,6 +23,10 @@ CLASSES = ["miRNA", "rRNA", "tRNA"]
 CLASSIFY = ("--task", "classification", *TEST)
 NUMBERS = ("--task", "regression", "--label-column", "number", *TEST)
 BASES = ("--task", "token-classification", "--label-column", "bases", *TEST)
+
+
+def config_of(folder):
+    return ernie_rna.ErnieRnaConfig.from_pretrained(folder)
 
 
 def log_of(folder):
@@ -76,25 +65,30 @@ def test_the_same_figure_from_what_was_saved(
     printed = capsys.readouterr()
     assert f"labels ({len(names)}): {', '.join(names)}" in printed.err
     assert TASKS[task].metric_names[0] in printed.out
-    config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
+    config = config_of(tmp_path / "out")
     assert config.id2label == dict(enumerate(names))
     assert config.label2id == {name: index for index, name in enumerate(names)}
     assert config.problem_type == TASKS[task].problem_type
     given = {"label_column": columns, "progress": False}
     tests = table("test.tsv", [row for row in rows if row["split"] == "test"])
-    predicted = predict(tests, tmp_path / "out", tmp_path / "again.npz", **given).metrics
+    predicted = ernie_rna.predict(tests, tmp_path / "out", tmp_path / "again.npz", **given).metrics
     expected = {n: math.nan if value is None else value for n, value in metrics["test"].items()}
     assert predicted == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
-def test_regression_of_several_numbers_starts_from_their_means(run, table, rows, tmp_path):
+def test_a_new_bias_is_the_means_of_training_and_one_that_was_trained_stays(
+    run, table, rows, tmp_path
+):
     rows = [row | {"other": "70.5"} for row in rows]
-    columns = ("--label-column", "number", "other")
-    run(table(rows=rows), "--task", "regression", *columns, "--frozen", *TEST)
-    model = ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
+    options = ("--task", "regression", "--label-column", "number", "other", *TEST)
+    run(table(rows=rows), *options)
+    higher = [row | {"number": f"{float(row['number']) + 100}"} for row in rows]
+    run(table(rows=higher), *options, model=tmp_path / "out", out="next")
     training = [float(row["number"]) for row in rows if row["split"] == "train"]
     means = torch.tensor([np.mean(training), 70.5], dtype=torch.float32)
-    torch.testing.assert_close(model.classifier.bias.detach(), means, atol=0.01, rtol=0)
+    for name in ("out", "next"):
+        bias = load_file(tmp_path / name / "model.safetensors")["classifier.bias"]
+        torch.testing.assert_close(bias, means, atol=0.01, rtol=0)
 
 
 def test_bases_without_a_label_are_left_out_and_long_sequences_cut(run, table, rows, tmp_path):
@@ -102,7 +96,7 @@ def test_bases_without_a_label_are_left_out_and_long_sequences_cut(run, table, r
         row |= {"sequence": row["sequence"] * 2, "bases": f"...{row['bases'] * 2}"[:-3]}
     metrics = run(table(rows=rows), *BASES, "--ignore-label", ".", "--truncate")
     assert metrics["test"]["accuracy"] >= 0
-    assert ErnieRnaConfig.from_pretrained(tmp_path / "out").id2label == {0: "S", 1: "W"}
+    assert config_of(tmp_path / "out").id2label == {0: "S", 1: "W"}
 
 
 @pytest.mark.parametrize("pairing", ["inference", "pretraining"])
@@ -117,25 +111,16 @@ def test_masked_lm_on_fasta(run, rows, tmp_path, pairing):
     assert set(metrics["test"]) == {"perplexity", "loss", "accuracy"}
     assert 1 < metrics["test: guess"]["perplexity"] < 4.5
     # The saved model gives the same figure to the plain Trainer, for the masks of the seed.
-    model = ErnieRnaForMaskedLM.from_pretrained(tmp_path / "out")
-    tokenizer = ErnieRnaTokenizer.from_pretrained(tmp_path / "out")
+    model = ernie_rna.ErnieRnaForMaskedLM.from_pretrained(tmp_path / "out")
+    tokenizer = ernie_rna.ErnieRnaTokenizer.from_pretrained(tmp_path / "out")
     tests = [row["sequence"] for row in rows if row["split"] == "test"]
     data = [{"input_ids": tokenizer(sequence)["input_ids"]} for sequence in tests]
-    how = TrainingArguments(str(tmp_path / "own"), report_to=[], use_cpu=True)
-    collator = MaskingCollator(tokenizer, model.config, pairing)
-    trainer = Trainer(model, how, data_collator=collator)
+    how = transformers.TrainingArguments(str(tmp_path / "own"), report_to=[], use_cpu=True)
+    collator = ernie_rna.MaskingCollator(tokenizer, model.config, pairing)
+    trainer = transformers.Trainer(model, how, data_collator=collator)
     torch.manual_seed(0)
     assert trainer.evaluate(data)["eval_loss"] == pytest.approx(metrics["test"]["loss"], rel=1e-5)
     assert run(*files, *options, out="again") == metrics
-
-
-def test_separate_files_and_csv(run, table, rows):
-    parts = {"train.csv": rows[:18], "valid.csv": rows[18:], "test.csv": rows[18:]}
-    training, *evaluation = (table(name, own) for name, own in parts.items())
-    metrics = run(training, "--task", "classification", "--eval-file", *evaluation)
-    assert set(metrics) == {
-        f"{name}{suffix}" for name in ("valid", "test") for suffix in ("", ": guess", ": k-mers")
-    }
 
 
 def test_training_lowers_the_loss(run, table):
@@ -144,22 +129,17 @@ def test_training_lowers_the_loss(run, table):
     assert run(table(), *BASES, *how)["test"]["accuracy"] > 0.95
 
 
-def test_labels_of_another_head_are_refused(run, refusal, table, rows, tmp_path):
-    run(table(), *CLASSIFY)
-    several = ("--task", "multi-label", "--label-column", "several")
-    message = refusal(table(), *several, model=tmp_path / "out")
-    assert "its head has other labels: miRNA, rRNA, tRNA; the table has GC, short" in message
-    renamed = [row | {"label": row["label"].replace("miRNA", "piRNA")} for row in rows]
-    message = refusal(table(rows=renamed), *CLASSIFY[:2], model=tmp_path / "out")
-    assert "its head has other labels" in message
-
-
-def test_the_folder_loads_and_its_card_says_what_it_was_trained_on(run, table, tmp_path):
-    run(table(), *CLASSIFY, "--lora", 2)
+def test_the_folder_loads_and_its_card_says_what_it_was_trained_on(run, table, rows, tmp_path):
+    parts = {"train.csv": rows[:18], "valid.csv": rows[18:], "test.csv": rows[18:]}
+    training, *files = (table(name, own) for name, own in parts.items())
+    metrics = run(training, *CLASSIFY[:2], "--eval-file", *files, "--lora", 2)
+    kinds = ("", ": guess", ": k-mers")
+    assert set(metrics) == {f"{name}{kind}" for name in ("valid", "test") for kind in kinds}
     folder = tmp_path / "out"
     assert {path.name for path in code_files()} <= {path.name for path in folder.iterdir()}
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    auto = transformers.AutoModelForSequenceClassification
+    model = auto.from_pretrained(folder, trust_remote_code=True)
     assert model(**tokenizer("AUGC", return_tensors="pt")).logits.shape == (1, 3)
     card = (folder / "README.md").read_text()
     digest = facts_of(folder)["splits"]["test"]["sha256"]
@@ -194,6 +174,8 @@ LONG = {(2, "sequence"): "A" * 41, (7, "sequence"): "C" * 50}
 TOO_LONG = f"2 of {ROWS} sequences are longer than 40 nucleotides, the longest has 50 (line 9); "
 UNFIT = {(3, "sequence"): "ACGU", (3, "bases"): "SSSSS"}
 SPLIT = "classification --split-column split --eval-split"
+BREAKS = "argument --trainer: breaks the evaluation: "
+UNDIVIDED = "of the column 'label' cannot be divided into"
 UNKNOWN = f"(test): line {ROWS + 1}: label: 'lncRNA' is not a label of the training: miRNA, "
 
 
@@ -211,30 +193,14 @@ UNKNOWN = f"(test): line {ROWS + 1}: label: 'lncRNA' is not a label of the train
         ("classification", ONE_CLASS, "has 1 different labels"),
         ("classification", MEASURED, f"in {ROWS} rows: those are no classes; --task regression"),
         (f"{SPLIT} valid", {}, "no row with split='valid'; there are test, train"),
-        (
-            f"{SPLIT} held-out --split random",
-            {(0, "split"): "held-out"},
-            "'held-out' names the rows that --split holds out: rename the other split",
-        ),
+        (f"{SPLIT} held-out --split random", {(0, "split"): "held-out"}, "rename the other split"),
         ("multi-label --label-column number label", {}, "is neither 0 nor 1"),
         ("classification --label-column label bases", {}, "label column is needed; got label, ba"),
-        (
-            "classification --split label --folds 4",
-            {},
-            "3 values of the column 'label' cannot be divided into 4 parts",
-        ),
-        (
-            "classification --label-column bases --split label",
-            ONE_CLASS,
-            "1 value of the column 'label' cannot be divided into 2 parts",
-        ),
+        ("classification --split label --folds 4", {}, f"3 values {UNDIVIDED} 4 parts"),
+        ("classification --label-column bases --split label", ONE_CLASS, f"1 value {UNDIVIDED} 2"),
         (f"{SPLIT} test --best r2", {}, "argument --best: must be accuracy or macro_f1 or mcc"),
-        (
-            f"{SPLIT} test --trainer per_device_eval_batch_size=0",
-            {},
-            "argument --trainer: breaks the evaluation: batch_size should be a positive",
-        ),
-        (f"{SPLIT} test --trainer eval_accumulation_steps=0", {}, "breaks the evaluation: "),
+        (f"{SPLIT} test --trainer per_device_eval_batch_size=0", {}, f"{BREAKS}batch_size should"),
+        (f"{SPLIT} test --trainer eval_accumulation_steps=0", {}, BREAKS),
         ("classification -m ./absent", {}, "error: there is no folder ./absent"),
     ],
 )
@@ -246,35 +212,30 @@ def test_what_is_refused_before_training(refusal, table, rows, task, changes, me
     assert "step 1 of" not in told
 
 
-def test_force_replaces_a_model_and_nothing_else(run, refusal, table, tmp_path):
+def test_a_model_that_is_there(run, refusal, table, rows, tmp_path):
+    """It is not trained for other labels, and --force replaces it and nothing else."""
+    out = tmp_path / "out"
     run(table(), *CLASSIFY)
-    weights = tmp_path / "out" / "model.safetensors"
-    first = weights.stat().st_ino
+    several = ("--task", "multi-label", "--label-column", "several")
+    message = refusal(table(), *several, model=out)
+    assert "its head has other labels: miRNA, rRNA, tRNA; the table has GC, short" in message
+    renamed = [row | {"label": row["label"].replace("miRNA", "piRNA")} for row in rows]
+    message = refusal(table("renamed.tsv", renamed), *CLASSIFY[:2], model=out)
+    assert "its head has other labels" in message
     assert "not empty; --force replaces it" in refusal(table(), *CLASSIFY, out="out")
+    first = (out / "model.safetensors").stat().st_ino
     run(table(), *CLASSIFY, "--force")
-    assert weights.stat().st_ino != first
-    (tmp_path / "out" / "thesis.tex").touch()
+    assert (out / "model.safetensors").stat().st_ino != first
+    (out / "thesis.tex").touch()
     for force in ((), ("--force",)):
         message = refusal(table(), *CLASSIFY, *force, out="out")
         assert "thesis.tex was not written by finetune: name another folder" in message
-    assert {path.name for path in (tmp_path / "out").iterdir()} > {"thesis.tex", weights.name}
+    assert {path.name for path in out.iterdir()} > {"thesis.tex", "model.safetensors"}
 
 
 def test_a_missing_extra_is_named(refusal, table, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert 'pip install "ernie-rna[train]"' in refusal(table(), *CLASSIFY)
-
-
-def test_a_head_that_was_trained_is_kept(run, table, rows, tmp_path):
-    """Neither is its bias set anew, nor a line of another head's logits handed on."""
-    run(table(), *NUMBERS, "--frozen", "--learning-rate", "0.5")
-    more = [row | {"number": f"{float(row['number']) + 100}"} for row in rows]
-    run(table(rows=more), *NUMBERS, "--frozen", model=tmp_path / "out", out="next")
-    first, then = (
-        ErnieRnaForSequenceClassification.from_pretrained(tmp_path / name).classifier.bias
-        for name in ("out", "next")
-    )
-    assert abs(first - then) < 0.1
 
 
 def test_labels_of_exactly_minus_100_are_numbers_and_json_is_json(
@@ -313,7 +274,7 @@ def test_an_evaluation_that_fails_leaves_the_model(
     monkeypatch.setattr("ernie_rna.training.tasks.Task.evaluate", fail)
     assert start(table(), *CLASSIFY) == code
     assert "is saved" in capsys.readouterr().err
-    ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
+    ernie_rna.ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert not (tmp_path / "out.partial").exists()
     assert measured == [1, 6]  # One row is tried before training.
@@ -491,33 +452,32 @@ def test_structures(run, table, rows, tmp_path):
         for row, one in enumerate(rows)
         if one["split"] == "test"
     ]
-    folded = fold({one.id: one.sequence for one in known}, tmp_path / "out", progress=False)
-    scores = evaluate([one.structure for one in folded], known).mean_exact
+    sequences = {one.id: one.sequence for one in known}
+    folded = ernie_rna.fold(sequences, tmp_path / "out", progress=False)
+    scores = ernie_rna.evaluate([one.structure for one in folded], known).mean_exact
     assert {name: getattr(scores, name) for name in metrics} == pytest.approx(metrics)
-    config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
+    config = config_of(tmp_path / "out")
     assert config.architectures == ["ErnieRnaForSecondaryStructure"]
     assert (config.pair_heads, config.pair_positive_weight) == ([5], 5)
     auto_map = json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModel"] == "modeling_ernie_rna.ErnieRnaForSecondaryStructure"
 
 
-def test_the_calibration_of_another_head_goes(run, table, tmp_path):
-    run(table(), "--task", "structure", "--frozen", *TEST, model="mini")
-    before, after = map(ErnieRnaConfig.from_pretrained, (mini(), tmp_path / "out"))
+def test_the_calibration_of_another_head_goes_and_some_sequences_admit_no_pair(
+    run, table, rows, tmp_path
+):
+    rows = [row | {"sequence": "A" * 9, "dot_bracket": "." * 9} for row in rows]
+    metrics = run(table(rows=rows), "--task", "structure", "--frozen", *TEST, model="mini")
+    assert metrics["test"]["f1"] == 1  # no pair, and none predicted
+    before, after = map(config_of, (ernie_rna.mini(), tmp_path / "out"))
     assert before.pair_calibration is not None
     assert after.pair_calibration is None
     assert after.pair_channels == before.pair_channels
 
 
-def test_sequences_that_admit_no_pair(run, table, rows):
-    rows = [row | {"sequence": "A" * 9, "dot_bracket": "." * 9} for row in rows]
-    metrics = run(table(rows=rows), "--task", "structure", *TEST)
-    assert metrics["test"]["f1"] == 1  # no pair, and none predicted
-
-
 def test_ribosome_loading_has_the_scaler_of_the_training_rows(run, table, rows, tmp_path):
     run(table(), "--task", "ribosome-loading", "--label-column", "number", *TEST)
-    config = ErnieRnaConfig.from_pretrained(tmp_path / "out")
+    config = config_of(tmp_path / "out")
     numbers = [float(row["number"]) for row in rows if row["split"] == "train"]
     assert config.loading_mean == pytest.approx(np.mean(numbers))
     assert config.loading_scale == pytest.approx(np.std(numbers))
