@@ -23,11 +23,16 @@ def saved(config, tmp_path) -> Path:
 
 
 @pytest.fixture
-def requests(saved, tmp_path) -> Requests:
+def setup(saved):
+    """What each task takes first."""
+    return (("small", str(saved)),), OPTIONS
+
+
+@pytest.fixture
+def requests(setup, tmp_path) -> Requests:
     for module in ("matplotlib", "RNA"):
         pytest.importorskip(module)
     folder = tmp_path / "results"
     folder.mkdir()
-    setup = (("small", str(saved)),), OPTIONS
     pool = SimpleNamespace(run=lambda task, **given: task(*setup, **given))
     return Requests(pool, pool.run(describe), LIMITS, folder)

@@ -10,7 +10,6 @@ pytest.importorskip("gradio")
 
 import gradio
 
-from ernie_rna.cli import main as cli
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.web.page import CACHE, FONTS, Page, _told
 from ernie_rna.web.requests import Requests
@@ -145,8 +144,3 @@ def test_a_port_in_use_is_told():
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port}: .*in use; --port names another"):
             _check_port("127.0.0.1", port)
-
-
-def test_a_folder_that_is_none(capsys):
-    assert cli.main(["serve", "-m", "./none"]) == 1
-    assert "there is no folder ./none" in capsys.readouterr().err
