@@ -55,7 +55,7 @@ def test_a_prior_is_that_of_the_command(ask, requests, setup):
     plain = np.load(ask("fold").files[2])["one"]
     model = tasks._load(*setup)["small"].model
     model.config.pair_prior = [0.4, 0.75]
-    requests.models |= describe(*setup)
+    requests.models.update(describe(*setup))
     result = ask("fold", prior="vienna")
     found = np.load(result.files[2])["one"]
     for picture in result.captions:
