@@ -1,6 +1,5 @@
 """Rows held out: nothing like them is trained on; cross-validation; counts of k-mers."""
 
-import doctest
 import random
 
 import numpy as np
@@ -41,10 +40,6 @@ def partition(groups):
 
 
 BY_FIVES = [[*range(at, at + 5)] for at in range(0, 40, 5)]
-
-
-def test_doctests():
-    assert doctest.testmod(splits).failed == 0
 
 
 def test_clusters_of_kmers():
