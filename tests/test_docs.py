@@ -123,7 +123,11 @@ def with_examples():
     """Modules whose docstrings have examples."""
     for path in (*ROOT.glob("*_ernie_rna.py"), *(ROOT / "ernie_rna").rglob("*.py")):
         if ">>>" in path.read_text(encoding="utf-8"):
-            folder = "ernie_rna/model" if path.parent == ROOT else path.parent.relative_to(ROOT)
+            folder = (
+                "ernie_rna/model"
+                if path.parent == ROOT
+                else path.parent.relative_to(ROOT).as_posix()
+            )
             yield f"{folder}/{path.stem}".replace("/", ".")
 
 

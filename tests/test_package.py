@@ -13,12 +13,8 @@ from ernie_rna.conversion.folder import code_files
 from tests.conftest import ROOT, run_elsewhere
 
 
-@pytest.mark.parametrize("name", ernie_rna.__all__)
-def test_every_name_is_there(name):
-    assert getattr(ernie_rna, name).__name__ == name
-
-
-def test_other_names_are_not():
+def test_every_name_is_there_and_others_are_not():
+    assert [getattr(ernie_rna, name).__name__ for name in ernie_rna.__all__] == ernie_rna.__all__
     with pytest.raises(AttributeError, match="module 'ernie_rna' has no attribute 'convrt'"):
         ernie_rna.convrt  # noqa: B018
     assert {*ernie_rna.__all__, "__version__"} == {*dir(ernie_rna)}

@@ -24,7 +24,7 @@ def model(golden_folder):
 # A checkpoint
 
 
-def test_weights_tell_whose_checkpoint_it_is(golden_folder, tmp_path):
+def test_weights_tell_whose_checkpoint_it_is_and_code_must_be_there(golden_folder, tmp_path):
     assert verify.has_weights_of(golden_folder, CHECKPOINT)
     assert verify.has_weights_of(golden_folder, GOLDEN / "tiny_fairseq_args.pt")
     weights = load_file(golden_folder / "model.safetensors")
@@ -33,9 +33,6 @@ def test_weights_tell_whose_checkpoint_it_is(golden_folder, tmp_path):
     assert not verify.has_weights_of(tmp_path, CHECKPOINT)
     with pytest.raises(verify.VerifyError, match=r"no folder with model\.safetensors"):
         verify.has_weights_of(tmp_path / "absent", CHECKPOINT)
-
-
-def test_a_folder_without_code_is_refused(golden_folder, tmp_path):
     shutil.copytree(golden_folder, tmp_path / "out")
     (tmp_path / "out" / "modeling_ernie_rna.py").unlink()
     with pytest.raises(verify.VerifyError, match="lacks the model or its code"):

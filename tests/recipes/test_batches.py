@@ -147,10 +147,6 @@ class TestPretrainingBatches:
                 seen.update(text.replace(" ", "") for text in texts)
         assert seen == {one.sequence for one in rnas[10:] if len(one.sequence) <= 25}
 
-    def test_no_structure_at_all(self, fasta):
-        with pytest.raises(InputError, match="the training data: no sequence has pairs"):
-            self.batches(list(read_rnas(fasta, "")), 1)
-
     @pytest.mark.parametrize("predicted", [True, False])
     def test_predicted_structures_stay_with_their_sequences(self, rnas, predicted):
         given = [replace(rna, predicted=predicted) for rna in rnas]
@@ -160,7 +156,10 @@ class TestPretrainingBatches:
         rows = {tuple(id for id in row if id != 1) for row in batch["input_ids"].tolist()}
         assert (rows <= known) == predicted
 
-    def test_predicted_sequences_are_not_masked(self, rnas):
+    def test_what_there_is_nothing_of(self, rnas, fasta):
+        with pytest.raises(InputError, match="the training data: no sequence has pairs"):
+            self.batches(list(read_rnas(fasta, "")), 1)
+        # Predicted sequences are not masked.
         with pytest.raises(InputError, match="no sequence to train on"):
             self.batches([replace(rna, predicted=True) for rna in rnas], 1)
 

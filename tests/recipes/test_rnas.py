@@ -19,9 +19,7 @@ def test_split_and_pairs(table):
     assert rnas[0].id == "rna3"
     assert rnas[0].pairs[0] == (0, len(rnas[0].sequence) - 1)
     assert pickle.loads(pickle.dumps(rnas[0])) == rnas[0]
-
-
-def test_rows_come_as_they_are_read(table):
+    # Rows come as they are read.
     with table.open("a") as file:
         file.write("odd row\n")
     assert next(module.read_table(table, "train")).id == "rna1"

@@ -77,25 +77,17 @@ def test_the_average_of_a_checkpoint(small, checkpoint):
     assert not list(checkpoint.glob("*.tmp"))
 
 
-def test_a_model_begins_with_more_blocks_than_another(checkpoint):
+def test_a_model_may_have_more_blocks_than_another_and_differ_in_nothing_else(checkpoint):
     first = weights.load_average(checkpoint)
     wider = weights.model_of(checkpoint, Settings(model={**MODEL, "pair_blocks": 3})).eval()
     assert len(wider.pair_head.blocks) == 3
     batch = ErnieRnaTokenizer()(["GGGAAACCC", "AUGGCUACGAA"], padding=True, return_tensors="pt")
     with torch.no_grad():
         assert torch.equal(first(**batch).pair_logits, wider(**batch).pair_logits)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"pair_channels": 9}, "a model whose pair_channels is 8, not 9"),
-        ({"pairing_scores": "zero"}, "a model whose pairing_scores is sequence, not zero"),
-    ],
-)
-def test_another_model_is_refused(checkpoint, changes, message):
-    with pytest.raises(InputError, match=message):
-        weights.model_of(checkpoint, Settings(model={**MODEL, **changes}))
+    with pytest.raises(InputError, match="a model whose pair_channels is 8, not 9"):
+        weights.model_of(checkpoint, Settings(model={**MODEL, "pair_channels": 9}))
+    with pytest.raises(InputError, match="a model whose pairing_scores is sequence, not zero"):
+        weights.model_of(checkpoint, Settings(model={**MODEL, "pairing_scores": "zero"}))
 
 
 def test_residual_gain_of_the_weights_of_another_run(checkpoint):

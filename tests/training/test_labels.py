@@ -55,14 +55,11 @@ def test_another_separator_is_seen():
     assert "--label-separator ','" in sentence
 
 
-def test_several_labels_of_a_cell():
+def test_several_labels_of_a_cell_and_labels_of_bases():
     task = TASKS["multi-label"](FinetuneOptions(task="multi-label"))
     task.names = ["GC", "short"]
     found = [task.parse(cell, False) for cell in ("short; GC", "", "GC")]
     assert found == [[1, 1], [0, 0], [1, 0]]
-
-
-def test_labels_of_bases():
     options = FinetuneOptions(task="token-classification", ignore_label=".")
     task = TASKS["token-classification"](options)
     task.names = ["S", "W"]

@@ -38,13 +38,10 @@ def test_what_cannot_be(given, message):
     assert message in str(error.value)
 
 
-def test_one_value_or_several():
+def test_one_value_or_several_and_tasks():
     given = {"label_column": "mrl", "trainer": ["optim=sgd", "run_name=a=b"]}
     options = FinetuneOptions(task="regression", **given)
     assert options.label_columns == ("mrl",)
     assert options.trainer == {"optim": "sgd", "run_name": "a=b"}
     assert FinetuneOptions(task="structure").label_columns == ("dot_bracket",)
-
-
-def test_every_task_has_a_class():
     assert set(TASKS) == set(CLASSES)

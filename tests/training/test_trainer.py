@@ -16,22 +16,16 @@ def arguments(tmp_path, **given):
     return trainer.make_arguments(options, tmp_path, 40)
 
 
-def test_epochs_become_steps(tmp_path):
+def test_arguments(tmp_path):
     assert arguments(tmp_path, epochs=2.0, batch_size=8).max_steps == 10
     assert arguments(tmp_path, batch_size=8, accumulate=2).max_steps == 9
     made = arguments(tmp_path, steps=200, warmup=0.5)
     assert (made.max_steps, made.warmup_steps, made.logging_steps) == (200, 100, 2)
-
-
-def test_no_name_that_is_deprecated_is_used(tmp_path):
     with warnings.catch_warnings():
-        warnings.simplefilter("error", FutureWarning)
+        warnings.simplefilter("error", FutureWarning)  # of a name that is deprecated
         arguments(tmp_path, gradient_checkpointing=True)
-
-
-def test_other_fields_have_their_types(tmp_path):
-    words = ["max_grad_norm=0.5", "lr_scheduler_type=cosine"]
-    made = arguments(tmp_path, trainer=words)
+    # Other fields have their types.
+    made = arguments(tmp_path, trainer=["max_grad_norm=0.5", "lr_scheduler_type=cosine"])
     assert (made.max_grad_norm, made.lr_scheduler_type) == (0.5, "cosine")
     assert arguments(tmp_path, trainer={"max_grad_norm": 2.0}).max_grad_norm == 2.0
 
