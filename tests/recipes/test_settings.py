@@ -7,7 +7,7 @@ import pytest
 from recipes.pretraining.settings import CONFIGS, Settings, find_config, read_settings
 from recipes.pretraining.train import training_arguments
 from recipes.pretraining.weights import new_model
-from tests.recipes.conftest import MODEL, TRAINING, pretrain
+from tests.recipes.conftest import MODEL, TRAINING
 
 
 def test_remarks_and_defaults(config):
@@ -39,12 +39,11 @@ def test_remarks_and_defaults(config):
         ({"training": {**TRAINING, "lr_scheduler_type": "sideways"}}, "sideways"),
     ],
 )
-def test_what_is_refused(config, table, tmp_path, capsys, changes, message):
+def test_what_is_refused(config, table, tmp_path, refused, changes, message):
     path = config(**changes) if isinstance(changes, dict) else config()
     if isinstance(changes, str):
         path.write_text(changes, encoding="latin-1")
-    assert pretrain(path, table, tmp_path / "run") == 1
-    assert message in capsys.readouterr().err
+    refused(message, path, table, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -37,15 +37,6 @@ def start(*arguments, launcher=()):
     return subprocess.Popen(list(map(str, command)), env=environment)
 
 
-@pytest.fixture
-def refused(capsys):
-    def refused(message, *arguments):
-        assert pretrain(*arguments) == 1
-        assert message in capsys.readouterr().err
-
-    return refused
-
-
 def test_a_killed_run_is_resumed_exactly(table, config, tmp_path, refused):
     torch.set_num_threads(1)  # as in the other process; the fixture sets it back
     whole, killed, settings = tmp_path / "whole", tmp_path / "killed", config()
@@ -101,13 +92,6 @@ def test_what_it_cannot_do_is_said(table, fasta, config, tmp_path, refused):
     (tmp_path / "unpaired.tsv").write_text("\n".join([HEADER, *rows]) + "\n")
     message = "the validation data: no sequence has pairs and at most 40 nucleotides"
     refused(message, config(), tmp_path / "unpaired.tsv", run)
-
-
-def test_fasta_trains_a_masked_lm(fasta, config, tmp_path):
-    assert pretrain(config(masked=1.0), fasta, tmp_path / "run", "--eval-fasta", fasta) == 0
-    names = {name for line in log(tmp_path / "run") for name in line}
-    assert "eval_masked_lm_loss" in names
-    assert "eval_f1" not in names
 
 
 def test_a_streamed_table_is_resumed(table, config, tmp_path):
