@@ -49,16 +49,11 @@ def same_weights(*folders):
         ("regression", ["number", "odd"], ["number", "odd"]),
         ("ribosome-loading", ["number"], ["number"]),
         ("token-classification", ["bases"], ["S", "W"]),
-        ("token-classification", ["words"], ["S", "W"]),
-        ("token-classification", ["commas"], ["S", "W"]),
     ],
 )
-def test_the_same_figure_from_what_was_saved(
-    run, table, rows, tmp_path, capsys, task, columns, names
-):
+def test_what_was_saved_scores_the_same(run, table, rows, tmp_path, capsys, task, columns, names):
     for i, row in enumerate(rows):
         row |= {"always": "1", "odd": str(i % 2)}
-        row |= {"words": " ".join(row["bases"]), "commas": ",".join(row["bases"])}
     metrics = run(table(rows=rows), "--task", task, "--label-column", *columns, *TEST)
     assert set(metrics["test"]) == set(TASKS[task].metric_names)
     assert ("test: k-mers" in metrics) == (task != "token-classification")
@@ -76,9 +71,7 @@ def test_the_same_figure_from_what_was_saved(
     assert predicted == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
-def test_a_new_bias_is_the_means_of_training_and_one_that_was_trained_stays(
-    run, table, rows, tmp_path
-):
+def test_a_new_bias_is_the_means_of_training_and_a_trained_one_stays(run, table, rows, tmp_path):
     rows = [row | {"other": "70.5"} for row in rows]
     options = ("--task", "regression", "--label-column", "number", "other", *TEST)
     run(table(rows=rows), *options)
@@ -242,9 +235,7 @@ def test_a_missing_extra_and_processes_that_measure_are_named(refusal, table, mo
     assert "argument --dry-run: measures one process; this is one of 2" in message
 
 
-def test_labels_of_exactly_minus_100_are_numbers_and_json_is_json(
-    run, table, rows, tmp_path, capsys
-):
+def test_labels_of_minus_100_are_numbers_and_json_is_json(run, table, rows, tmp_path, capsys):
     def refuse(word):
         raise ValueError(word)
 
@@ -458,9 +449,7 @@ def test_structures(run, table, rows, tmp_path):
     assert auto_map["AutoModel"] == "modeling_ernie_rna.ErnieRnaForSecondaryStructure"
 
 
-def test_the_calibration_of_another_head_goes_and_some_sequences_admit_no_pair(
-    run, table, rows, tmp_path
-):
+def test_the_calibration_of_another_head_goes_and_no_pair_is_right(run, table, rows, tmp_path):
     rows = [row | {"sequence": "A" * 9, "dot_bracket": "." * 9} for row in rows]
     metrics = run(table(rows=rows), "--task", "structure", "--frozen", *TEST, model="mini")
     assert metrics["test"]["f1"] == 1  # no pair, and none predicted

@@ -63,7 +63,8 @@ def test_several_labels_of_a_cell_and_labels_of_bases():
     options = FinetuneOptions(task="token-classification", ignore_label=".")
     task = TASKS["token-classification"](options)
     task.names = ["S", "W"]
-    assert task.parse("SW.", False) == [0, 1, NO_LABEL]
+    for cell in ("SW.", "S W .", "S,W,."):
+        assert task.parse(cell, False) == [0, 1, NO_LABEL]
 
 
 def test_numbers():
