@@ -77,17 +77,15 @@ def test_tables_by_their_names():
     assert [module.is_table(Path(name)) for name in names] == [True] * 3 + [False] * 3
 
 
-def test_fasta_has_no_structures(fasta, rnas, table):
-    found = list(module.read_rnas(fasta, "train", {"rna1"}))
+def test_fasta_has_no_structures(fasta, rnas, table, tmp_path):
+    (tmp_path / "ids.txt").write_text("rna1 b\nc\n")
+    assert module.read_ids(None) == frozenset()
+    left_out = module.read_ids(tmp_path / "ids.txt")
+    assert left_out == {"rna1", "b", "c"}
+    found = list(module.read_rnas(fasta, "train", left_out))
     assert [(one.id, one.sequence) for one in found] == [(o.id, o.sequence) for o in rnas[1:]]
     assert not any(rna.pairs for rna in found)
     assert list(module.read_rnas(table, "train", {"rna1"})) == rnas[1:]
-
-
-def test_ids(tmp_path):
-    (tmp_path / "ids.txt").write_text("a b\nc\n")
-    assert module.read_ids(tmp_path / "ids.txt") == {"a", "b", "c"}
-    assert module.read_ids(None) == frozenset()
 
 
 def test_pairs_of_a_length(rnas):
