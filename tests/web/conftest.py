@@ -11,7 +11,7 @@ from ernie_rna.web.requests import Requests
 from ernie_rna.web.tasks import describe
 
 LIMITS = ServeOptions(sequences=4, nucleotides=1500, workers=2)
-OPTIONS = ServeOptions(device="cpu", gigabytes=1000.0)
+OPTIONS = ServeOptions(device="cpu", gigabytes=1000.0, threads=2)
 
 
 @pytest.fixture
