@@ -1,14 +1,12 @@
 """Tables as programs and spreadsheets write them, and what of them is refused."""
 
 import bz2
-import doctest
 import gzip
 import lzma
 import os
 
 import pytest
 
-from ernie_rna.sequences import tables
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.sequences.tables import Form, find_form, parse_decimal, read_rows
 
@@ -23,10 +21,6 @@ def read(tmp_path):
         return list(read_rows(tmp_path / name, *arguments))
 
     return read
-
-
-def test_doctests():
-    assert doctest.testmod(tables).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -131,17 +125,17 @@ def test_what_is_refused(read, content, message):
         read(content, ["id"])
 
 
+def test_rows_come_one_by_one(tmp_path):
+    (tmp_path / "in.tsv").write_text("id\na\n\nb\tc\n")
+    rows = read_rows(tmp_path / "in.tsv")
+    assert next(rows) == (2, {"id": "a"})
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are those of Unix")
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "in.csv")
     with pytest.raises(InputError, match=r"in.csv: a pipe is read once, .* to a file"):
         next(read_rows(tmp_path / "in.csv"))
-
-
-def test_rows_come_one_by_one(tmp_path):
-    (tmp_path / "in.tsv").write_text("id\na\n\nb\tc\n")
-    rows = read_rows(tmp_path / "in.tsv")
-    assert next(rows) == (2, {"id": "a"})
 
 
 @pytest.mark.parametrize(
