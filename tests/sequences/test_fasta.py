@@ -12,13 +12,7 @@ import tracemalloc
 import pytest
 
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY
-from ernie_rna.sequences.fasta import (
-    LETTERS,
-    FastaRecord,
-    InputError,
-    check_records,
-    read_fasta,
-)
+from ernie_rna.sequences.fasta import LETTERS, FastaRecord, InputError, check_records, read_fasta
 from tests.conftest import ROOT
 
 UNKNOWN, DEGAP = {"unknown": "unk"}, {"degap": True}

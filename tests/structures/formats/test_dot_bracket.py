@@ -60,11 +60,8 @@ def test_first_page_is_a_largest_nested_set(structure):
     assert len(pages[0]) == largest if pairs else pages == []
 
 
-def test_equal_stems_open_with_round_brackets():
+def test_equal_stems_open_with_round_brackets_and_letters_follow_the_four():
     assert to_dot_bracket([(0, 5), (1, 4), (2, 9), (3, 8)], 10) == "(([[))..]]"
-
-
-def test_letters_follow_the_four_brackets():
     assert to_dot_bracket([(n, n + 6) for n in range(6)], 12) == "([{<AB)]}>ab"
 
 
