@@ -62,19 +62,12 @@ def test_equals_the_model(encoder_model, tokenizer, rna, batch_tokens, layers):
                 assert got.dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    ("sequences", "message"),
-    [
-        ([], "sequences: no sequences in it"),
-        (["ACGU", ""], r"record 2 \(1\): it is empty"),
-        ([("a", "ACGU"), ("a", "GG")], "record 2: there is a record with the id 'a'"),
-        (["MKTAYIAKQR"], "it looks like a protein"),
-        (["A" * 65, "C" * 64, "G" * 99], r"2 of 3 .* than the 64 nt .*: 2 \(99 nt\), 0 \(65 nt\)"),
-    ],
-)
-def test_refuses_sequences_before_it_computes(encoder_model, sequences, message):
+def test_refuses_sequences_before_it_computes(encoder_model):
+    with pytest.raises(InputError, match="sequences: no sequences in it"):
+        embed([], encoder_model)
+    message = r"2 of 3 .* than the 64 nt .*: 2 \(99 nt\), 0 \(65 nt\)"
     with pytest.raises(InputError, match=message):
-        embed(sequences, encoder_model)
+        embed(["A" * 65, "C" * 64, "G" * 99], encoder_model)
 
 
 @pytest.mark.parametrize(

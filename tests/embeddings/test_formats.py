@@ -115,9 +115,7 @@ def test_tables(write, name, separator, dtype):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "it is empty"),
         ("a,b,c\n", "line 1: no column id, length; it has a, b, c"),
-        ("id,length,mean_layer0_0\nx,1\n", "line 2: 2 cells"),
         ("id,length\nx,1\n", "damaged, or not a file of embeddings .* no vectors"),
         ("id,length,mean_layer0_0\nx,1,zwei\n", "damaged, or not a file of embeddings"),
     ],

@@ -63,7 +63,6 @@ def test_evaluation_follows_the_reference():
     }
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 sequences")
 @pytest.mark.parametrize(
     ("predicted", "reference", "missing", "message"),
     [

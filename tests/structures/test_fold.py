@@ -8,19 +8,16 @@ import torch
 
 import ernie_rna.structures.pairing_maps as maps_module
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from ernie_rna.options import FoldOptions, OptionError, Share
+from ernie_rna.options import OptionError
 from ernie_rna.run.attention_scores import attention_scores
 from ernie_rna.run.loading import load_model
 from ernie_rna.run.outputs import OutputError
-from ernie_rna.run.runner import iterate
-from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.tables import read_rows
 from ernie_rna.structures.confidence import base_reliabilities
-from ernie_rna.structures.fold import FoldTask, fold
+from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.structure import Structure
-from tests.golden_folder import write_golden_folder
 from tests.structures.conftest import NAMES, random_rnas
 
 MODES = {"sequence": "zero_shot", "zero": "zero_shot_zero_prior"}
@@ -35,8 +32,8 @@ AUTHORS_TOLERANCE = 2e-5
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return load_model(write_golden_folder(tmp_path_factory.mktemp("model")), device="cpu")
+def encoder(golden_folder):
+    return load_model(golden_folder, device="cpu")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -88,10 +85,9 @@ def test_no_hairpin_is_too_short_and_no_pair_alone_unless_asked_for(encoder):
         assert min(distance for distance, _ in pairs(min_stem=1, **options)) > loop
 
 
-def test_a_folder_and_other_precisions(tmp_path, rnas):
-    folder = write_golden_folder(tmp_path)
-    (exact,) = fold({"x": rnas["trna_arg"]}, folder, device="cpu", matrix="scores")
-    (rough,) = fold({"x": rnas["trna_arg"]}, str(folder), dtype="bfloat16", matrix="scores")
+def test_a_folder_and_other_precisions(golden_folder, rnas):
+    (exact,) = fold({"x": rnas["trna_arg"]}, golden_folder, device="cpu", matrix="scores")
+    (rough,) = fold({"x": rnas["trna_arg"]}, str(golden_folder), dtype="bfloat16", matrix="scores")
     assert rough.matrix.dtype == np.float32
     assert 0 < np.abs(exact.matrix - rough.matrix).max() < 1
 
@@ -172,26 +168,11 @@ def test_what_is_wrong_with_the_input_is_said_before_the_model_runs(monkeypatch,
 # Options
 
 
-@pytest.mark.parametrize(
-    ("given", "scores", "loop", "stem"),
-    [
-        ({}, None, 3, 2),  # the model's configuration says what stands for the pairing scores
-        ({"as_authors": True}, "zero", 0, 1),
-        ({"as_authors": True, "min_loop": 0}, "zero", 0, 1),
-        ({"pairing_scores": "zero"}, "zero", 3, 2),
-        ({"min_loop": 0, "min_stem": 3}, None, 0, 3),
-    ],
-)
-def test_what_structures_are_read_off(given, scores, loop, stem):
-    options = FoldOptions(**given).resolved()
-    assert (options.pairing_scores, options.min_loop, options.min_stem) == (scores, loop, stem)
-    assert options.resolved() == options
-
-
 def test_as_the_authors_is_what_it_stands_for(encoder, rnas):
     sequences = {name: rnas[name] for name in NAMES}
     expected = list(fold(sequences, encoder, pairing_scores="zero", min_loop=0, min_stem=1))
     assert list(fold(sequences, encoder, as_authors=True)) == expected
+    assert list(fold(sequences, encoder, as_authors=True, min_loop=0)) == expected
     with pytest.raises(OptionError, match="as_authors sets pairing_scores to zero"):
         fold(sequences, encoder, as_authors=True, pairing_scores="sequence")
 
@@ -204,27 +185,8 @@ PROBING = {f"r{n}": [0.5] * n for n in (59, 60, 61, 30)}
 RECORDS = [FastaRecord(id, text, "of a kind") for id, text in random_rnas(59, 60, 61, 30).items()]
 
 
-@pytest.fixture
-def diverging(scale_one):
+def test_files_hold_what_is_yielded(encoder, scale_one, tmp_path):
     scale_one(1e6)
-
-
-@pytest.mark.parametrize("matrix", [None, "scores"])
-def test_results_are_kept_as_they_are(encoder, diverging, tmp_path, matrix):
-    task = FoldTask(FoldOptions(matrix=matrix, device="cpu"), None, with_reliabilities=True)
-    results = list(iterate(task, RECORDS, encoder))
-    assert [one.problem is None for one in results] == [True, False, True, True]
-    store = Store(tmp_path / "out", Share())
-    store.part(0).put(task.pack(results), {})
-    again = list(task.unpack(store.part(0)))
-    for one, other in zip(results, again, strict=True):
-        assert (one.structure, one.problem) == (other.structure, other.problem)
-        for mine, theirs in ((one.matrix, other.matrix), (one.reliabilities, other.reliabilities)):
-            np.testing.assert_array_equal(mine, theirs)
-            assert mine is None or mine.dtype == theirs.dtype
-
-
-def test_files_hold_what_is_yielded(encoder, diverging, tmp_path):
     files = [tmp_path / name for name in ("o.dbn", "o.npz")]
     tables = {"pairs": tmp_path / "pairs.tsv", "bases": tmp_path / "bases.tsv"}
     summary = fold(RECORDS, encoder, files, **tables, progress=False)
@@ -237,6 +199,7 @@ def test_files_hold_what_is_yielded(encoder, diverging, tmp_path):
         assert list(matrices) == [one.id for one in expected] == ["r59", "r61", "r30"]
         for one in expected:
             np.testing.assert_array_equal(matrices[one.id], one.matrix)
+            assert matrices[one.id].dtype == one.matrix.dtype == np.float32
 
 
 def test_a_run_that_was_cut_off_is_resumed(encoder, chunks, killed_after, tmp_path):
