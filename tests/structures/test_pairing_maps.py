@@ -14,7 +14,6 @@ from ernie_rna.structures.pairing_maps import (
     HeadMaps,
     ScoreMaps,
     load_maps,
-    symmetrize,
     windowed_map,
 )
 from tests.conftest import lively
@@ -97,32 +96,7 @@ def test_zero_equals_a_matrix_of_zeros(model, rnas):
 
 
 # ---------------------------------------------------------------------------------------------
-# Attention scores
-
-
-def test_symmetrize():
-    scores = torch.arange(8.0).reshape(2, 2, 2)
-    expected = np.array([[[0, 1.5], [1.5, 3]], [[4, 5.5], [5.5, 7]]])
-    assert np.array_equal(symmetrize(scores).numpy(), expected)
-
-
-# ---------------------------------------------------------------------------------------------
 # Windows
-
-
-def test_what_does_not_depend_on_the_window_is_as_of_the_whole():
-    """Scores by the distance alone; none beyond the window."""
-
-    def compute(text: str) -> torch.Tensor:
-        index = torch.arange(len(text))
-        return (index[:, None] - index).abs().float()
-
-    text = "A" * 50
-    merged, whole = windowed_map(compute, text, 20, 15), compute(text)
-    seen = merged != NOT_SEEN
-    assert torch.equal(merged[seen], whole[seen])
-    assert seen[whole <= 15].all()
-    assert not seen[whole >= 20].any()
 
 
 def test_a_pair_comes_from_where_it_is_farthest_from_an_edge():

@@ -125,7 +125,6 @@ READ = {
         (f"Filename: d.5.b.E.coli.nopct\nOrganism: Escherichia coli\n4 tiny\n{CT_ROWS}", "tiny"),
         ("4 tiny\n" + CT_ROWS.replace("\n", " 0 0\n"), "tiny"),
         ("4 tiny\n" + CT_ROWS.replace(" ", "\t   "), "tiny"),
-        (("4 tiny\n" + CT_ROWS).replace("\n", "\r\n"), "tiny"),
         (f"4 tiny\n{CT_ROWS}".rstrip(), "tiny"),
     ],
     "file.bpseq": [
@@ -236,7 +235,6 @@ REFUSED = {
         (">a\nGAAAC\n(.. .)\n", "line 3: a blank behind position 3"),
         (">a\nGAA AC\n(...)\n", "line 2: a blank behind position 3"),
         (">a\nGAAC\n(..(\n", r"line 1: structure of 'a': '\(' at index 3"),
-        (b">a\n\xff\n", "line 2: text that is not UTF-8"),
     ],
     "file.tsv": [
         ("id\tsequence\n", "line 1: no column dot_bracket; it has id, sequence"),
