@@ -148,7 +148,6 @@ def test_shards(make_parts, tmp_path):
 
 
 def test_what_other_readers_see(write):
-    h5py, parquet = map(pytest.importorskip, ("h5py", "pyarrow.parquet"))
     path, metadata, given = write("out.safetensors")
     arrays = load_file(path)
     assert bytes(arrays["ids"]).decode().split() == [one.id for one in given]
@@ -160,6 +159,7 @@ def test_what_other_readers_see(write):
         for name in ("offsets", *metadata["columns"]):
             np.testing.assert_array_equal(archive[name], arrays[name])
         assert json.loads(str(archive["metadata"])) == metadata
+    h5py, parquet = map(pytest.importorskip, ("h5py", "pyarrow.parquet"))
     rows = parquet.read_table(write("out.parquet")[0])
     assert rows.column_names == ["id", "length", *metadata["columns"]]
     assert rows["cls_layer2"][3].as_py() == given[3]["cls_layer2"].tolist()
