@@ -57,13 +57,12 @@ def test_reads(read, content):
 
 
 def test_reads_an_open_file_and_standard_input(monkeypatch):
-    def file(content):
-        return io.BufferedReader(io.BytesIO(content))
-
-    assert list(read_fasta(file(gzip.compress(PLAIN)))) == RECORDS
+    content = gzip.compress(PLAIN)
+    assert list(read_fasta(io.BytesIO(content))) == RECORDS
     with pytest.raises(InputError, match=r"^the input: no sequences in it$"):
-        list(read_fasta(file(b"")))
-    monkeypatch.setattr(sys, "stdin", type("Input", (), {"buffer": file(gzip.compress(PLAIN))}))
+        list(read_fasta(io.BytesIO(b"")))
+    stdin = type("Input", (), {"buffer": io.BufferedReader(io.BytesIO(content))})
+    monkeypatch.setattr(sys, "stdin", stdin)
     assert list(read_fasta("-")) == RECORDS
 
 

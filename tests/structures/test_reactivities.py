@@ -159,7 +159,6 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
         ("\tG102\tA103\tA104", "", "1: no line SEQPOS"),
         ("\tG102\tA103\tA104", "\t,", "1: no line SEQPOS"),
         (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
-        ("READS:2", "SEQPOS\tG102\nREADS:2", "12: a second line SEQPOS"),
         ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
     ],
 )
