@@ -74,6 +74,7 @@ def test_refuses_sequences_before_it_computes(encoder_model):
     ("options", "message"),
     [
         ({"layers": (4,)}, "layers 0 .embeddings. to 3, or -4 to -1 .*no layer 4"),
+        ({"device": "mtia"}, "device 'mtia' cannot be used"),
         ({"long": "window", "overlap": 64}, "overlap must be below 64, .*; got 64"),
     ],
 )
