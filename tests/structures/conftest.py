@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from ernie_rna.run import runner
 from ernie_rna.run.store import Part
 from ernie_rna.structures.formats.by_extension import format_ct
+from tests.conftest import lively
 from tests.golden_folder import GOLDEN
 
 needs_vienna = pytest.mark.skipif(
@@ -51,6 +54,17 @@ def check_golden(heads, rnas):
             assert format_ct(folds[name].structure) == texts[f"{kind}.{name}"]
 
     return check
+
+
+@pytest.fixture(params=["scores", "head"])
+def folding_model(config, request):
+    """An encoder, whose scores are folded, and one with a structure head."""
+    if request.param == "scores":
+        return lively(ErnieRnaModel(config, add_pooling_layer=False)).eval()
+    head = {"pair_blocks": 1, "pair_calibration": [0.5, -1.0]}
+    return lively(
+        ErnieRnaForSecondaryStructure(ErnieRnaConfig(**{**config.to_dict(), **head}))
+    ).eval()
 
 
 def random_rnas(*lengths):

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import ernie_rna
 from ernie_rna.cli import main as cli
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from ernie_rna.options import OptionError, ProbingOptions
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.fold import fold
@@ -202,29 +201,20 @@ class TestEnergies:
 
 
 class TestFold:
-    @pytest.fixture(params=["scores", "head"])
-    def model(self, config, request):
-        torch.manual_seed(0)
-        if request.param == "scores":
-            return ErnieRnaModel(config, add_pooling_layer=False).eval()
-        config.pair_calibration = [0.5, -1.0]
-        return ErnieRnaForSecondaryStructure(config).eval()
-
-    def test_the_map_is_shifted_by_both_bases(self, model):
+    def test_the_map_is_shifted_by_both_bases(self, folding_model):
         probing = {**NO_DATA, "one": [2.0] + [NAN] * 11}
-        slope = 0.5 if isinstance(model, ErnieRnaForSecondaryStructure) else 1.0
+        slope = 0.5 if isinstance(folding_model, ErnieRnaForSecondaryStructure) else 1.0
         shift = -ENERGY / KT / slope
-        expected = next(fold(RNAS, model, matrix="scores")).matrix
+        expected = next(fold(RNAS, folding_model, matrix="scores")).matrix
         expected[0] += shift
         expected[:, 0] += shift
-        one = next(fold(RNAS, model, matrix="scores", reactivities=probing))
+        one = next(fold(RNAS, folding_model, matrix="scores", reactivities=probing))
         np.testing.assert_allclose(one.matrix, expected, atol=2e-5)
 
-    def test_no_data_changes_nothing(self, model):
-        plain = list(fold(RNAS, model, matrix="probabilities"))
-        for one, other in zip(
-            plain, fold(RNAS, model, matrix="probabilities", reactivities=NO_DATA), strict=True
-        ):
+    def test_no_data_changes_nothing(self, folding_model):
+        plain = fold(RNAS, folding_model, matrix="probabilities")
+        silent = fold(RNAS, folding_model, matrix="probabilities", reactivities=NO_DATA)
+        for one, other in zip(plain, silent, strict=True):
             assert one.structure == other.structure
             np.testing.assert_array_equal(one.matrix, other.matrix)
 
