@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
@@ -21,11 +20,6 @@ needs_vienna = pytest.mark.skipif(
     importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
 )
 NAMES = ("trna_arg", "rrna_5s")
-
-
-@pytest.fixture
-def one_thread(_reproducible):
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from ernie_rna.structures.formats.structure import Structure
 from tests.structures.conftest import NAMES, random_rnas
 
 MODES = {"sequence": "zero_shot", "zero": "zero_shot_zero_prior"}
-pytestmark = pytest.mark.usefixtures("one_thread")
 # Bias 4 of these models: the authors' own values are up to 1.9e-5 from float64.
 BIAS_TOLERANCE = 3.9e-5
 # Sums of another shape round otherwise; 3e-7 is the largest difference measured.
@@ -29,6 +28,11 @@ TOLERANCE = 2e-6
 # From the authors' contacts, made on a CPU with AVX-512; with AVX2 sums have another order, and
 # the optimisation makes of it up to 7.4e-6.
 AUTHORS_TOLERANCE = 2e-5
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_reproducible):
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +166,6 @@ def test_what_is_wrong_with_the_input_is_said_before_the_model_runs(monkeypatch,
         list(fold(iter(random_rnas(300).items()), encoder))
     with pytest.raises(TypeError, match="an ErnieRnaModel; got"):
         fold(["ACGU"], 5)
-
-
-# ---------------------------------------------------------------------------------------------
-# Options
 
 
 def test_as_the_authors_is_what_it_stands_for(encoder, rnas):
