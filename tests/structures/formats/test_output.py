@@ -58,6 +58,14 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, name):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_folder_is_replaced_whole(tmp_path):
+    output = f"{tmp_path}/o.ct/"
+    for one in (HAIRPIN, OTHER):
+        with opened(output) as write:
+            write(one)
+    assert [path.name for path in Path(output).iterdir()] == ["b.ct"]
+
+
 @pytest.mark.parametrize(
     ("outputs", "error", "message"),
     [
