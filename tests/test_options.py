@@ -47,6 +47,11 @@ def test_every_default_is_allowed_and_every_option_explained(options):
         ("Embed", {"layers": (1.5,)}, "layers must be whole numbers"),
         ("Embed", {"pooling": ("max",)}, "pooling must be among token, cls, mean; got"),
         ("Embed", {"shard_bytes": 0}, "shard_bytes must be a whole number of at least 1"),
+        ("Run", {"degap": 1}, "degap must be True or False; got 1"),
+        ("Fold", {"pseudoknots": "yes"}, "pseudoknots must be True or False; got 'yes'"),
+        ("Predict", {"sequence_column": ["a"]}, "sequence_column must be text"),
+        ("Predict", {"label_column": 3}, "label_column must be one or several texts"),
+        ("Predict", {"label_separator": ""}, "label_separator must be text, and not empty"),
         ("Head", {"pairing_scores": "one"}, "pairing_scores must be sequence or zero"),
         ("Fold", {"min_loop": -1}, "min_loop must be a whole number of at least 0"),
         ("Mutate", {"mask_pairing": "zero"}, "mask_pairing must be inference or pretraining"),
@@ -63,7 +68,10 @@ def test_what_an_option_cannot_be(options, values, message):
 
 
 def test_what_an_option_can_be():
-    module.EmbedOptions(layers=None, pooling="mean", device="cuda:1", threads=np.int64(3))
+    made = module.EmbedOptions(layers=None, pooling="mean", device="cuda:1", threads=np.int64(3))
+    assert (made.layers, made.pooling, type(made.threads)) == (None, ("mean",), int)
+    made = module.EmbedOptions(layers=np.array([1]), pooling=(one for one in ["cls", "mean"]))
+    assert (made.layers, made.pooling) == ((1,), ("cls", "mean"))
     assert module.PredictOptions(label_column="mrl").label_columns == ("mrl",)
     assert module.PredictOptions(label_column=["a", "b"]).label_columns == ("a", "b")
 
@@ -76,7 +84,7 @@ def test_what_an_option_can_be():
         (number(), [0, -1.5, np.float32(2)], ["1", True, float("nan"), float("inf")], "a number"),
         (number(0, 1), [0, 1, 0.5], [-0.1, 1.1], "a number from 0 to 1"),
         (number(above=0), [1e-9], [0, -1, float("nan")], "a number above 0"),
-        (some_of(("a", "b")), ["a", ["b", "a"]], ["c", [], ["a", "c"]], "among a, b"),
+        (some_of(("a", "b")), [("a",), ("b", "a")], [("c",), (), None, ("a", "c")], "among a, b"),
     ],
 )
 def test_checks(check, good, bad, problem):

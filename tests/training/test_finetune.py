@@ -167,7 +167,7 @@ LONG = {(2, "sequence"): "A" * 41, (7, "sequence"): "C" * 50}
 TOO_LONG = f"2 of {ROWS} sequences are longer than 40 nucleotides, the longest has 50 (line 9); "
 UNFIT = {(3, "sequence"): "ACGU", (3, "bases"): "SSSSS"}
 SPLIT = "classification --split-column split --eval-split"
-BREAKS = "argument --trainer: breaks the evaluation: "
+BREAKS = "argument --trainer: breaks the training: "
 UNDIVIDED = "of the column 'label' cannot be divided into"
 UNKNOWN = f"(test): line {ROWS + 1}: label: 'lncRNA' is not a label of the training: miRNA, "
 
@@ -194,6 +194,8 @@ UNKNOWN = f"(test): line {ROWS + 1}: label: 'lncRNA' is not a label of the train
         (f"{SPLIT} test --best r2", {}, "argument --best: must be accuracy or macro_f1 or mcc"),
         (f"{SPLIT} test --trainer per_device_eval_batch_size=0", {}, f"{BREAKS}batch_size should"),
         (f"{SPLIT} test --trainer eval_accumulation_steps=0", {}, BREAKS),
+        (f'{SPLIT} test --trainer lr_scheduler_kwargs={{"a":1}}', {}, BREAKS),
+        (f"{SPLIT} test --eval-steps 9", {}, "argument --eval-steps: 9 is more than the 2 steps"),
         ("classification -m ./absent", {}, "error: there is no folder ./absent"),
     ],
 )
@@ -205,7 +207,7 @@ def test_what_is_refused_before_training(refusal, table, rows, task, changes, me
     assert "step 1 of" not in told
 
 
-def test_a_model_that_is_there(run, refusal, table, rows, tmp_path):
+def test_a_model_that_is_there(run, refusal, table, rows, model_folder, tmp_path):
     """It is not trained for other labels, and --force replaces it and nothing else."""
     out = tmp_path / "out"
     run(table(), *CLASSIFY)
@@ -215,18 +217,33 @@ def test_a_model_that_is_there(run, refusal, table, rows, tmp_path):
     renamed = [row | {"label": row["label"].replace("miRNA", "piRNA")} for row in rows]
     message = refusal(table("renamed.tsv", renamed), *CLASSIFY[:2], model=out)
     assert "its head has other labels" in message
-    assert "not empty; --force replaces it" in refusal(table(), *CLASSIFY, out="out")
+    assert "exists already; --force replaces it" in refusal(table(), *CLASSIFY, out="out")
     first = (out / "model.safetensors").stat().st_ino
     run(table(), *CLASSIFY, "--force")
     assert (out / "model.safetensors").stat().st_ino != first
     (out / "thesis.tex").touch()
     for force in ((), ("--force",)):
         message = refusal(table(), *CLASSIFY, *force, out="out")
-        assert "thesis.tex was not written by finetune: name another folder" in message
+        assert "no model that ernie-rna wrote (holds thesis.tex as well" in message
     assert {path.name for path in out.iterdir()} > {"thesis.tex", "model.safetensors"}
+    config = config_of(model_folder)
+    config.num_labels = 5  # without names
+    ernie_rna.ErnieRnaForSequenceClassification(config).save_pretrained(tmp_path / "five")
+    shutil.copy(model_folder / "tokenizer.json", tmp_path / "five")
+    message = refusal(table(), *CLASSIFY, model=tmp_path / "five")
+    assert "its head has other labels: LABEL_0, LABEL_1" in message
+
+
+def test_a_split_without_a_label_is_refused(refusal, table, rows):
+    for row in rows:
+        row["bases"] = "-" * len(row["sequence"]) if row["split"] == "test" else row["bases"]
+    message = refusal(table(rows=rows), *BASES, "--ignore-label", "-")
+    assert "(test): no base has a label but '-', which is ignored" in message
 
 
 def test_a_missing_extra_and_processes_that_measure_are_named(refusal, table, monkeypatch):
+    with pytest.raises(TypeError, match="expected a folder or a Hub id"):
+        ernie_rna.finetune(table(), object(), "out", task="classification")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert 'pip install "ernie-rna[train]"' in refusal(table(), *CLASSIFY)
     monkeypatch.setenv("RANK", "0")
@@ -254,9 +271,10 @@ def test_what_becomes_nan_ends_the_run(refusal, table):
         assert text in message
 
 
+@pytest.mark.parametrize("resumes", [True, False])
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (RuntimeError, 1)])
 def test_an_evaluation_that_fails_leaves_the_model(
-    start, table, tmp_path, monkeypatch, capsys, error, code
+    start, run, table, tmp_path, monkeypatch, capsys, error, code, resumes
 ):
     evaluate, measured = Task.evaluate, []
 
@@ -266,13 +284,18 @@ def test_an_evaluation_that_fails_leaves_the_model(
             raise error
         return evaluate(self, trainer, examples)
 
-    monkeypatch.setattr("ernie_rna.training.tasks.Task.evaluate", fail)
-    assert start(table(), *CLASSIFY) == code
+    options = (*CLASSIFY, *["--resume"] * resumes)
+    with monkeypatch.context() as patch:
+        patch.setattr("ernie_rna.training.tasks.Task.evaluate", fail)
+        assert start(table(), *options) == code
     assert "is saved" in capsys.readouterr().err
     ernie_rna.ErnieRnaForSequenceClassification.from_pretrained(tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.json").exists()
-    assert not (tmp_path / "out.partial").exists()
+    assert (tmp_path / "out.partial").exists() == resumes
     assert measured == [1, 6]  # One row is tried before training.
+    if resumes:
+        assert {"test", "test: guess"} <= {*run(table(), *options)}
+        assert not (tmp_path / "out.partial").exists()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -294,13 +317,26 @@ def resume(start, table, tmp_path, monkeypatch, capsys):
 
 def test_a_run_that_was_cut_off_comes_to_the_same_weights(resume, run, table, tmp_path):
     # A kill while a state is written leaves one without trainer_state.json.
-    broken = tmp_path / "out.partial" / "checkpoint-3"
-    shutil.copytree(tmp_path / "out.partial" / "checkpoint-2", broken)
-    (broken / "trainer_state.json").write_text("{")
+    for number, file in ((3, "trainer_state.json"), (4, "rng_state.pth")):
+        broken = tmp_path / "out.partial" / f"checkpoint-{number}"
+        shutil.copytree(tmp_path / "out.partial" / "checkpoint-2", broken)
+        (broken / file).unlink()
     assert resume("--resume") == 0
     assert not (tmp_path / "out.partial").exists()
     run(table(), *CLASSIFY, "--steps", "4", out="whole")
     assert all(same_weights(tmp_path / "whole", tmp_path / "out").values())
+
+
+def test_masks_of_a_run_that_was_cut_off_are_the_same(start, run, table, tmp_path, monkeypatch):
+    options = ("--task", "masked-lm", "--steps", 6)
+    run(table(), *options, out="whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("ernie_rna.training.trainer.Progress", lambda _: Killer(3))
+        assert start(table(), *options, "--resume") == 130
+    run(table(), *options, "--resume")
+    assert all(same_weights(tmp_path / "whole", tmp_path / "out").values())
+    logs = [log_of(tmp_path / name) for name in ("whole", "out")]
+    assert logs[0][-1]["loss"] == logs[1][-1]["loss"]
 
 
 @pytest.mark.parametrize("step", [2, None], ids=["in a step", "at the end"])
@@ -397,8 +433,13 @@ def test_leakage_is_told(run, table, rows, tmp_path, capsys):
 )
 def test_nothing_is_evaluated(run, table, tmp_path, capsys, column, way_out):
     assert run(table(), *CLASSIFY[:2], *column, "--steps", 1) == {}
-    assert f"note: nothing is evaluated: {way_out}" in capsys.readouterr().err
-    assert "- epochs" not in (tmp_path / "out" / "README.md").read_text()
+    told = capsys.readouterr().err
+    assert f"note: nothing is evaluated: {way_out}" in told
+    assert ("6 rows are in no split that is named: split is test there" in told) == bool(column)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- epochs" not in card
+    assert "- held_out" not in card
+    assert "- seed: 0" in card
 
 
 def test_the_best_state_is_kept(run, table, tmp_path):

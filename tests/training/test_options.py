@@ -1,5 +1,8 @@
 """Options of fine-tuning that cannot be, alone or together."""
 
+import json
+
+import numpy as np
 import pytest
 
 from ernie_rna.options import OptionError
@@ -30,6 +33,14 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"held_out": 0.95}, "held_out must be a number above 0 and of at most 0.9"),
         ({"folds": 3, "best": "mcc"}, "best excludes --folds: a state chosen by the rows"),
         ({"trainer": "optim"}, "trainer must be NAME=VALUE; got 'optim'"),
+        ({"trainer": ["optim=sgd", "optim=adafactor"]}, "trainer has optim twice"),
+        ({"trainer": None}, "trainer must be one or several texts; got None"),
+        ({"train_split": "test"}, "train_split needs --split-column"),
+        ({"held_out": 0.3}, "held_out is the share that --split holds out"),
+        ({"held_out": 0.3, "split": "random", "folds": 2}, "holds out, without --folds"),
+        ({"label_separator": ","}, "label_separator is for multi-label; the task is class"),
+        ({"task": "masked-lm", "label_column": "x"}, "label_column is for classification, "),
+        ({"mask_pairing": "pretraining"}, "mask_pairing is for masked-lm; the task is class"),
     ],
 )
 def test_what_cannot_be(given, message):
@@ -43,5 +54,7 @@ def test_one_value_or_several_and_tasks():
     options = FinetuneOptions(task="regression", **given)
     assert options.label_columns == ("mrl",)
     assert options.trainer == {"optim": "sgd", "run_name": "a=b"}
+    plain = FinetuneOptions(task="regression", trainer={"max_grad_norm": np.float32(2)}).trainer
+    assert json.dumps(plain) == '{"max_grad_norm": 2.0}'
     assert FinetuneOptions(task="structure").label_columns == ("dot_bracket",)
     assert set(TASKS) == set(CLASSES)
