@@ -11,6 +11,7 @@ import lzma
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 # No input grows beyond this, so that what a reader takes is the reader's doing.
@@ -148,18 +149,6 @@ MUTATIONS: tuple[Mutation, ...] = (
 # What lies within a container, so that checksums do not keep the damage from the parser
 
 
-def within_gzip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return gzip.compress(change(gzip.decompress(data)), 1, mtime=0)
-
-
-def within_bzip2(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return bz2.compress(change(bz2.decompress(data)), 1)
-
-
-def within_xz(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return lzma.compress(change(lzma.decompress(data)), preset=0)
-
-
 def within_zip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
     """One member changed, and now and then its name; checksums and offsets are right again."""
     result = io.BytesIO()
@@ -181,3 +170,20 @@ def within_header(random: Random, data: bytes, change: Callable[[bytes], bytes])
     header = change(data[8 : 8 + length])
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def _compressed(
+    compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]
+) -> Through:
+    return lambda random, data, change: compress(change(decompress(data)))
+
+
+# By the extension of the file.
+THROUGH: dict[str, Through] = {
+    ".gz": _compressed(partial(gzip.compress, compresslevel=1, mtime=0), gzip.decompress),
+    ".bz2": _compressed(partial(bz2.compress, compresslevel=1), bz2.decompress),
+    ".xz": _compressed(partial(lzma.compress, preset=0), lzma.decompress),
+    ".pt": within_zip,
+    ".npz": within_zip,
+    ".safetensors": within_header,
+}
