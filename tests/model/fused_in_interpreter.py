@@ -3,7 +3,7 @@
 TRITON_INTERPRET=1 must stand in the environment before anything imports Triton.
 """
 
-import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,20 +12,32 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from ernie_rna.model import attention_ernie_rna, fused_ernie_rna
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-from tests.conftest import lively
 from tests.model.fused_checks import BATCH, DTYPES, HEADS, check_carried, check_recomputed, drawn
-from tests.model.test_attention import gradient_error, outcome, padded_ids
+from tests.model.small_models import (
+    NO_DROPOUT,
+    gradient_error,
+    on_path,
+    outcome,
+    outcomes_by_checkpointing,
+    padded_ids,
+    penalty_gradients,
+    small_model,
+)
+from tests.model.test_derivatives import loss
 
 # One token; less than a tile; whole tiles; more than one.
 FEW = [(1, "none", 16), (7, "left", 24), (64, "none", 16)]
 MANY = (70, "right", 64)
 CASES = [*((dtypes, *MANY) for dtypes in DTYPES), *(("autocast", *sizes) for sizes in FEW)]
+LEFT, NONE, RIGHT = ({"padding": side, "carry": True} for side in ("left", "none", "right"))
 CARRIED = [
-    *((*case, True) for case in CASES),
-    ("float32", *MANY, False),
-    ("autocast", *MANY, False),
+    *((dtypes, seq, width, {"padding": side, "carry": True}) for dtypes, seq, side, width in CASES),
+    *((dtypes, 70, 64, {**RIGHT, "carry": False}) for dtypes in ("float32", "autocast")),
+    ("float32", 40, 16, {**LEFT, "in_place": True}),
+    ("autocast", 40, 16, {**NONE, "in_place": True}),
+    ("autocast", 40, 16, {**RIGHT, "in_place": True}),
+    ("float32", 40, 16, {**RIGHT, "carry": False, "dropout": 0.3}),
+    ("autocast", 40, 16, {**RIGHT, "dropout": 0.3}),
 ]
 
 
@@ -72,21 +84,9 @@ def _interpreter(monkeypatch):
     fused_ernie_rna.DEVICE_TYPES.discard("cpu")
 
 
-@pytest.mark.parametrize(("dtypes", "seq", "padding", "width", "carry"), CARRIED)
-def test_carried(dtypes, seq, padding, width, carry):
-    check_carried("cpu", DTYPES[dtypes], seq, width, padding=padding, carry=carry)
-
-
-@pytest.mark.parametrize(
-    ("dtypes", "padding"), [("float32", "left"), ("autocast", "none"), ("autocast", "right")]
-)
-def test_carried_in_place_with_padding(dtypes, padding):
-    check_carried("cpu", DTYPES[dtypes], 40, 16, padding=padding, carry=True, in_place=True)
-
-
-@pytest.mark.parametrize(("dtypes", "carry"), [("float32", False), ("autocast", True)])
-def test_carried_with_dropout(dtypes, carry):
-    check_carried("cpu", DTYPES[dtypes], 40, 16, padding="right", carry=carry, dropout=0.3)
+@pytest.mark.parametrize(("dtypes", "seq", "width", "options"), CARRIED)
+def test_carried(dtypes, seq, width, options):
+    check_carried("cpu", DTYPES[dtypes], seq, width, **options)
 
 
 @pytest.mark.parametrize(("dtypes", "seq", "padding", "width"), CASES)
@@ -107,17 +107,8 @@ def test_dropout_drops_at_its_rate_and_draws_anew_for_each_place_and_seed():
 
 
 @pytest.fixture
-def small_model() -> ErnieRnaForMaskedLM:
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return lively(ErnieRnaForMaskedLM(ErnieRnaConfig(**sizes, **rates, num_hidden_layers=2))).eval()
-
-
-def on_path(model, attention, memory="carry"):
-    model = copy.deepcopy(model)
-    model.config.score_memory = memory
-    model.set_attn_implementation(attention)
-    return model
+def model() -> torch.nn.Module:
+    return small_model(32, 2, 2, **NO_DROPOUT)
 
 
 @pytest.fixture
@@ -134,70 +125,52 @@ def ran(monkeypatch):
     return names
 
 
-@pytest.mark.parametrize(("memory", "kernels"), [("carry", 3), ("recompute", 1)])
-def test_whole_model(small_model, memory, kernels, ran):
+@pytest.mark.parametrize(("path", "kernels"), [("sdpa", 3), ("recompute", 1)])
+def test_whole_model(model, path, kernels, ran):
     ids = padded_ids(20, "left")
-    hidden, gradients = outcome(on_path(small_model, "sdpa", memory), ids)
-    expected, exact = outcome(on_path(small_model, "eager").double(), ids)
+    hidden, gradients = outcome(on_path(model, path), ids)
+    expected, exact = outcome(on_path(model, "eager", torch.float64), ids)
     assert (hidden - expected).abs().max() < 1e-4
     assert gradients.keys() == exact.keys()
     assert gradient_error(gradients, exact) < 1e-4
     assert len(ran) == kernels
     with torch.no_grad():
-        inference = on_path(small_model, "sdpa", memory)(ids, output_hidden_states=True)
+        inference = on_path(model, path)(ids, output_hidden_states=True)
     again = torch.stack(inference.hidden_states)[:, ids != 1].double()
     torch.testing.assert_close(again, hidden, atol=1e-6, rtol=0)
 
 
-def test_gradient_checkpointing_draws_the_same_dropout(small_model, ran):
-    model = on_path(small_model, "sdpa").train()
+def test_gradient_checkpointing_draws_the_same_dropout(model, ran):
+    model = on_path(model, "sdpa").train()
     model.config.attention_probs_dropout_prob = 0.3
-    results = []
-    for checkpoint in (False, True):
-        if checkpoint:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
-        torch.manual_seed(1)
-        results.append(outcome(model, padded_ids(9, "left")))
-    assert torch.equal(results[0][0], results[1][0])
-    for name, gradient in results[0][1].items():
-        torch.testing.assert_close(results[1][1][name], gradient, atol=1e-6, rtol=1e-4)
+    (hidden, gradients), (again, recomputed) = outcomes_by_checkpointing(
+        model, padded_ids(9, "left"), reentrant=False
+    )
+    assert torch.equal(hidden, again)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-4)
     assert len(ran) == 3
 
 
-def penalty_gradients(model, ids):
-    """The gradients of a squared norm of a gradient."""
-    embedding = model.get_input_embeddings().weight
-    score = model(ids).logits.pow(2).mean()
-    (gradient,) = torch.autograd.grad(score, embedding, create_graph=True)
-    gradient.pow(2).sum().backward()
-    return {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
-
-
-@pytest.mark.parametrize("memory", ["carry", "recompute"])
-def test_second_derivatives(small_model, memory, ran):
+@pytest.mark.parametrize("path", ["sdpa", "recompute"])
+def test_second_derivatives(model, path, ran):
     ids = padded_ids(20, "left")
-    found = penalty_gradients(on_path(small_model, "sdpa", memory), ids)
-    exact = penalty_gradients(on_path(small_model, "eager").double(), ids)
+    found = penalty_gradients(on_path(model, path), input_ids=ids)
+    exact = penalty_gradients(on_path(model, "eager", torch.float64), input_ids=ids)
     assert found.keys() == exact.keys()
     assert gradient_error(found, exact) < 1e-3
     assert ran
 
 
-def test_second_derivatives_of_dropout_name_the_way_out(small_model):
-    model = on_path(small_model, "sdpa").train()
+def test_second_derivatives_of_dropout_name_the_way_out(model):
+    model = on_path(model, "sdpa").train()
     model.config.attention_probs_dropout_prob = 0.3
     with pytest.raises(RuntimeError, match="attention_probs_dropout_prob=0, or"):
-        penalty_gradients(model, padded_ids(20, "left"))
+        penalty_gradients(model, input_ids=padded_ids(20, "left"))
 
 
-def test_transforms_take_plain_operations(small_model, ran):
-    model = on_path(small_model, "sdpa")
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-
-    def loss(parameters):
-        ids = {"input_ids": padded_ids(7, "none")}
-        return torch.func.functional_call(model, parameters, (), ids).logits.pow(2).mean()
-
-    torch.func.grad(loss)(parameters)
+def test_transforms_take_plain_operations(model, ran):
+    encoder = on_path(model, "sdpa").ernie_rna
+    parameters = {name: p.detach() for name, p in encoder.named_parameters()}
+    torch.func.grad(partial(loss, encoder))(parameters, padded_ids(7, "none"))
     assert not ran
