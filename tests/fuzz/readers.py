@@ -220,9 +220,9 @@ def _safetensors_seeds(path: Path) -> list[bytes]:
 
 _MULTIMOLECULE = ("config.json", "vocab.txt")
 _SETTINGS = """{
-  "model_type": "ernierna", "num_hidden_layers": 1, "hidden_size": 12, "hidden_dropout": 0.1,
-  "max_position_embeddings": 68, "layer_norm_eps": 1e-12, "pairwise_alpha": 0.8,
-  "vocab_size": 26, "hidden_act": "gelu"}"""
+  "model_type": "ernierna", "num_hidden_layers": 1, "hidden_size": 12,
+  "max_position_embeddings": 68, "hidden_dropout": 0.1, "layer_norm_eps": 1e-12,
+  "pairwise_alpha": 0.8, "vocab_size": 26, "hidden_act": "gelu"}"""
 
 
 def _multimolecule_seeds(path: Path) -> list[bytes]:
