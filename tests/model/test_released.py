@@ -15,22 +15,13 @@ from ernie_rna.verify import PUBLISHED_BAR, compare_with_published, has_weights_
 CHECKPOINT = os.environ.get("ERNIE_RNA_CHECKPOINT")
 CLS_EMBEDDING = os.environ.get("ERNIE_RNA_CLS_EMBEDDING")
 
-pytestmark = [
-    pytest.mark.checkpoint,
-    pytest.mark.skipif(CHECKPOINT is None, reason="needs the released checkpoint"),
-]
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return ernie_rna.convert(CHECKPOINT, tmp_path_factory.mktemp("released") / "ERNIE-RNA").path
-
-
-def test_it_is_converted_to_the_bit(folder):
+@pytest.mark.checkpoint
+@pytest.mark.skipif(CHECKPOINT is None, reason="needs the released checkpoint")
+def test_it_is_converted_to_the_bit_and_gives_the_published_embeddings(tmp_path):
+    folder = ernie_rna.convert(CHECKPOINT, tmp_path / "ERNIE-RNA").path
     assert has_weights_of(folder, CHECKPOINT)
-
-
-@pytest.mark.skipif(CLS_EMBEDDING is None, reason="needs the published embeddings")
-def test_the_published_embeddings(folder):
+    if CLS_EMBEDDING is None:
+        pytest.skip("needs the published embeddings")
     differences = compare_with_published(folder, CLS_EMBEDDING)
     assert all((differences[case] <= PUBLISHED_BAR).all() for case in ("eager", "sdpa"))
