@@ -5,6 +5,7 @@ what no alarm reaches. If the process dies (in a C library), the input is a find
 process goes on behind it.
 """
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -74,19 +75,14 @@ def run(reader: Reader, folder: Path, inputs: int, first: int = 0) -> Outcome:
         child = context.Process(target=_feed, args=(reader, folder, numbers, theirs))
         child.start()
         theirs.close()
-        death = "the process died"
-        try:
-            while outcome.inputs < inputs:
-                if not ours.poll(_WAIT):
-                    child.kill()
-                    death = "waits for ever"
-                    break
+        with contextlib.suppress(EOFError):
+            while outcome.inputs < inputs and ours.poll(_WAIT):
                 outcome.add(*ours.recv())
-        except EOFError:
-            pass
-        child.join()
+        child.join(10)  # One that waits for ever does not end by this.
         if outcome.inputs < inputs:
-            outcome.add("", f"{death} (exit code {child.exitcode})")
+            died = f"the process died (exit code {child.exitcode})"
+            outcome.add("", "waits for ever" if child.exitcode is None else died)
+            child.kill()
     return outcome
 
 

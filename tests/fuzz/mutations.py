@@ -62,12 +62,12 @@ def overwrite(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     """A piece becomes zeros, ones or noise, as a block of a failing disk does."""
     where = _span(random, data)
     size = where.stop - where.start
-    kinds = (
-        bytes(size),
-        b"\xff" * size,
-        bytes(random.randrange(256) for _ in range(min(size, 64))),
+    noise = bytes(random.randrange(256) for _ in range(min(size, 64)))
+    return (
+        data[: where.start]
+        + random.choice((bytes(size), b"\xff" * size, noise))
+        + data[where.stop :]
     )
-    return data[: where.start] + random.choice(kinds) + data[where.stop :]
 
 
 def cut_off(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -101,10 +101,9 @@ def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     if found is None:
         return data
     elsewhere = _NUMBER.search(data, random.randrange(len(data)))
-    near = int(found[0][:18]) + random.choice((-1, 1))
-    new = random.choice(
-        (str(near).encode(), elsewhere[0] if elsewhere else b"7", random.choice(_TEXT_NUMBERS))
-    )
+    near = str(int(found[0][:18]) + random.choice((-1, 1))).encode()
+    odd = random.choice(_TEXT_NUMBERS)
+    new = random.choice((near, elsewhere[0] if elsewhere else b"7", odd))
     return data[: found.start()] + new + data[found.end() :]
 
 
