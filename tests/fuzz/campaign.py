@@ -37,7 +37,6 @@ class Outcome:
     """What became of a reader's inputs.
 
     Attributes:
-        first: the number of the first input.
         inputs: how many there were.
         refused: how many by the name of the error.
         findings: what should not be, with the number of the input.
@@ -45,7 +44,6 @@ class Outcome:
     """
 
     reader: str
-    first: int = 0
     inputs: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     findings: list[tuple[int, str]] = field(default_factory=list)
@@ -60,18 +58,18 @@ class Outcome:
     def add(self, refused: str, finding: str, seconds: float = 0.0, peak: int = 0) -> None:
         """The next input."""
         self.refused.update([refused] if refused else [])
-        self.findings += [(self.first + self.inputs, finding)] if finding else []
+        self.findings += [(self.inputs, finding)] if finding else []
         self.slowest, self.peak = max(self.slowest, seconds), max(self.peak, peak)
         self.inputs += 1
 
 
-def run(reader: Reader, folder: Path, inputs: int, first: int = 0) -> Outcome:
-    """Feed a reader with the inputs from number `first` on."""
+def run(reader: Reader, folder: Path, inputs: int) -> Outcome:
+    """Feed a reader with so many inputs."""
     context = multiprocessing.get_context("fork")
-    outcome = Outcome(reader.name, first)
+    outcome = Outcome(reader.name)
     while outcome.inputs < inputs:
         ours, theirs = context.Pipe(duplex=False)
-        numbers = range(first + outcome.inputs, first + inputs)
+        numbers = range(outcome.inputs, inputs)
         child = context.Process(target=_feed, args=(reader, folder, numbers, theirs))
         child.start()
         theirs.close()

@@ -75,38 +75,31 @@ def test_gradients_small_matrices_and_other_dtypes_stay_with_pytorch(layer, call
     assert not calls
 
 
-def hooked(layer):
-    layer.register_forward_hook(lambda module, inputs, output: output + 1)
-    return layer
-
-
-def offloaded(layer):
-    layer.forward = layer.forward  # as accelerate does
-    return layer
-
-
-def parametrized(layer):
-    nn.utils.parametrizations.weight_norm(layer)
-    return layer
-
-
-def quantized(layer):
-    return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
-
-
 class Low(nn.Linear):
     """As peft's layers."""
+
+
+def replaced(layer, how) -> nn.Module:
+    if how == "hooked":
+        layer.register_forward_hook(lambda module, inputs, output: output + 1)
+    if how == "offloaded":
+        layer.forward = layer.forward  # as accelerate does
+    if how == "parametrized":
+        nn.utils.parametrizations.weight_norm(layer)
+    if how == "quantized":
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
+    return Low(300, 300) if how == "of a subclass" else layer
 
 
 @x86
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
-@pytest.mark.parametrize("replace", [hooked, offloaded, parametrized, quantized])
-def test_what_takes_the_place_of_a_layer_is_called_as_it_is(layer, calls, replace):
-    inputs = torch.randn(2, 50, 300)
-    replaced = replace(layer)
-    assert torch.equal(product(replaced, inputs), replaced(inputs))
-    product(Low(300, 300), inputs)
+@pytest.mark.parametrize(
+    "how", ["hooked", "offloaded", "parametrized", "quantized", "of a subclass"]
+)
+def test_what_takes_the_place_of_a_layer_is_called_as_it_is(layer, calls, how):
+    inputs, other = torch.randn(2, 50, 300), replaced(layer, how)
+    assert torch.equal(product(other, inputs), other(inputs))
     assert not calls
 
 

@@ -11,12 +11,9 @@ from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 pytestmark = pytest.mark.core
 
 
-def test_vocabulary(tokenizer):
+def test_ids_equal_the_authors(tokenizer, golden, sequences):
     assert tokenizer.get_vocab() == {token: index for index, token in enumerate(VOCABULARY)}
     assert len(tokenizer) == 25
-
-
-def test_ids_equal_the_authors(tokenizer, golden, sequences):
     for name, sequence in sequences.items():
         assert tokenizer(sequence).input_ids == golden[f"{name}.input_ids"].tolist(), name
 
