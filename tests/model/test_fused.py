@@ -27,10 +27,10 @@ needs_triton = pytest.mark.skipif(fused_ernie_rna.triton is None, reason="needs 
 @pytest.mark.slow
 @needs_triton
 def test_in_the_interpreter():
-    """All of `fused_in_interpreter`, which needs a process whose Triton interprets."""
+    """All of `fused_kernels`, which needs a process whose Triton interprets."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [*command, "tests/model/fused_in_interpreter.py"],
+        [*command, "tests/model/fused_kernels.py"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -180,10 +180,10 @@ def gpu_test(function):
     ],
 )
 def test_kernels_on_a_gpu(dtypes, kernel, seq, width, options):
-    from tests.model import fused_checks
+    from tests.model import fused_kernels
 
-    check = getattr(fused_checks, f"check_{kernel}")
-    check("cuda", fused_checks.DTYPES[dtypes], seq, width, **options)
+    check = getattr(fused_kernels, f"check_{kernel}")
+    check("cuda", fused_kernels.DTYPES[dtypes], seq, width, **options)
 
 
 @pytest.fixture(params=[64, 256])  # heads 16 or 64 wide

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ernie_rna.model.layers_ernie_rna import pairing_table
+from ernie_rna.model.layers_ernie_rna import pairing_table, sinusoidal_positions
 from ernie_rna.model.modeling_ernie_rna import (
     ErnieRnaForMaskedLM,
     ErnieRnaForPreTraining,
@@ -48,20 +48,14 @@ def test_outputs_and_shapes(model, batch):
 
 
 def test_only_what_is_asked_for_is_returned(model, batch):
-    assert list(model(**batch)) == ["logits"]
     assert list(model.ernie_rna(**batch)) == ["last_hidden_state"]
+    assert list(model(**batch)) == ["logits"]
     model.config.output_hidden_states = True
-    assert list(model(**batch)) == ["logits", "hidden_states"]
-
-
-def test_return_dict_false_gives_the_same_in_a_tuple(model, batch):
-    flags = {"output_hidden_states": True, "output_attention_biases": True}
-    output = model(**batch, labels=batch.input_ids, **flags)
-    in_tuple = model(**batch, labels=batch.input_ids, return_dict=False, **flags)
-    loss, logits, hidden_states, biases = in_tuple
-    assert torch.equal(loss, output.loss)
-    assert torch.equal(logits, output.logits)
-    assert len(hidden_states) == len(biases) == 4
+    options = {"labels": batch.input_ids, "output_attention_biases": True}
+    output, in_tuple = model(**batch, **options), model(**batch, **options, return_dict=False)
+    assert list(output) == ["loss", "logits", "hidden_states", "attention_biases"]
+    assert all(map(torch.equal, in_tuple[:2], (output.loss, output.logits)))
+    assert [len(several) for several in in_tuple[2:]] == [4, 4]
 
 
 def test_layer_norm_first(config):
@@ -137,11 +131,12 @@ def test_mask_and_positions_are_read_from_the_ids(model, batch):
     assert torch.equal(model(**batch, position_ids=counted).logits[longest], logits[longest])
     shifted = model(**batch, position_ids=counted + 5).logits
     assert not torch.allclose(shifted[longest], logits[longest])
+    past_the_pretrained_length = torch.full((1, model.config.max_position_embeddings + 50), 4)
+    assert model(past_the_pretrained_length).logits.isfinite().all()
 
 
-def test_positions_grow_past_the_pretrained_length(model):
-    ids = torch.full((1, model.config.max_position_embeddings + 50), 4)
-    assert model(ids).logits.isfinite().all()
+def test_a_position_that_is_padding_adds_nothing():
+    assert not sinusoidal_positions(torch.tensor([[1, 2]]), 8, padding=1)[0, 0].any()
 
 
 def test_inputs_embeds_with_pairing_scores(model, batch):
@@ -200,14 +195,16 @@ def test_arguments_that_do_not_exist(config, kind):
 
 
 @pytest.mark.parametrize("kind", [ErnieRnaForMaskedLM, ErnieRnaForTokenClassification])
-def test_losses_of_tokens(config, batch, kind):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_losses_of_tokens_are_float32(config, batch, kind, dtype):
     config.num_labels = 5
-    model = kind(config).eval()
+    model = kind(config).eval().to(dtype)
     labels = torch.where(batch.attention_mask == 1, batch.input_ids % 5, -100)
     output = model(**batch, labels=labels)
     choices = 25 if kind is ErnieRnaForMaskedLM else 5
     assert output.logits.shape == (*batch.input_ids.shape, choices)
-    expected = F.cross_entropy(output.logits.flatten(0, 1), labels.flatten())
+    assert output.logits.dtype == dtype
+    expected = F.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten())
     assert torch.equal(output.loss, expected)
     # Accumulated gradients: two halves, divided by all labels, are the whole.
     count, halves = (labels != -100).sum(), (slice(0, 2), slice(2, 4))
@@ -215,14 +212,8 @@ def test_losses_of_tokens(config, batch, kind):
         model(batch.input_ids[rows], labels=labels[rows], num_items_in_batch=count).loss
         for rows in halves
     ]
-    torch.testing.assert_close(sum(losses), output.loss)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_losses_are_float32(model, batch, dtype):
-    output = model.to(dtype)(**batch, labels=batch.input_ids)
-    assert output.logits.dtype == dtype
-    assert output.loss.dtype == torch.float32
+    tolerance = {"rtol": 1e-6 if dtype == torch.float32 else 1e-3, "atol": 1e-5}
+    torch.testing.assert_close(sum(losses), output.loss, **tolerance)
 
 
 @pytest.mark.parametrize(
@@ -304,13 +295,16 @@ def test_new_weights(config):
     assert model.ernie_rna.emb_layer_norm.weight.eq(1).all()
 
 
-def test_lora_reaches_the_attention(model, batch):
+def test_lora_on_all_layers_leaves_the_pairing_maps(model, batch):
     peft = pytest.importorskip("peft")
-    options = {"r": 2, "target_modules": ["q_proj", "v_proj", "fc1"], "init_lora_weights": False}
+    lora = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
     with torch.no_grad():
         plain = model(**batch).logits
-        wrapped = peft.get_peft_model(model, peft.LoraConfig(**options)).eval()
+        wrapped = peft.get_peft_model(model, lora).eval()
         adapted = wrapped(**batch).logits
+        names = [name for name, _ in wrapped.named_modules() if name.endswith("lora_A")]
         merged = wrapped.merge_and_unload()(**batch).logits
+    assert len(names) == 6 * 3 + 1  # six products in each layer, and the dense one of the LM head
+    assert not any("twod_proj" in name for name in names)
     assert not torch.allclose(adapted, plain)
     torch.testing.assert_close(adapted, merged, atol=2e-5, rtol=0)
