@@ -250,7 +250,7 @@ def _published_seeds(path: Path) -> list[bytes]:
 
 
 # ---------------------------------------------------------------------------------------------
-# Our own outputs
+# Our own outputs, runs that are not finished, and folders of models
 
 _RNA = {"a": "GGGAAACCC", "b-é": "ACGU", "c": "ACGUN" * 5}
 
@@ -291,10 +291,6 @@ def _index_seeds(path: Path) -> list[bytes]:
     return [json.dumps({"metadata": {}, "shards": shards}, indent=1).encode()]
 
 
-# ---------------------------------------------------------------------------------------------
-# A run that is not finished
-
-
 def _cut_off_seeds(path: Path) -> list[bytes]:
     """The folder of a run that dies as it puts its output together; one file of it is damaged."""
     _embed_anew(_encoder(), path.with_name("whole.npz"))
@@ -326,10 +322,6 @@ def _go_on(path: Path) -> object:
         raise
     assert output.read_bytes() == path.with_name("whole.npz").read_bytes()
     return output
-
-
-# ---------------------------------------------------------------------------------------------
-# Folders of models
 
 
 def _folder_seeds(path: Path) -> list[bytes]:

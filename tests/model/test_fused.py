@@ -160,19 +160,19 @@ def gpu_test(function):
     return pytest.mark.gpu(without(needs_triton(function)))
 
 
+IN_PLACE = {"carry": True, "in_place": True}
+
+
 @gpu_test
 @pytest.mark.parametrize("dtypes", ["float32", "bfloat16", "float16", "autocast"])
 @pytest.mark.parametrize(
     ("kernel", "seq", "width", "options"),
     [
-        ("carried", 300, 16, {"padding": "left", "carry": True, "in_place": True}),
-        ("carried", 300, 24, {"padding": "right", "carry": True, "in_place": True}),
+        ("carried", 300, 16, {"padding": "left", **IN_PLACE}),
+        ("carried", 300, 24, {"padding": "right", **IN_PLACE}),
         ("carried", 300, 64, {"padding": "left", "carry": False, "dropout": 0.3}),
-        ("carried", 1024, 64, {"padding": "right", "carry": True, "in_place": True}),
-        (
-            *("carried", 1024, 128),
-            {"padding": "none", "carry": True, "in_place": True, "dropout": 0.3},
-        ),
+        ("carried", 1024, 64, {"padding": "right", **IN_PLACE}),
+        ("carried", 1024, 128, {"padding": "none", "dropout": 0.3, **IN_PLACE}),
         ("recomputed", 300, 16, {"padding": "left", "layers": 1}),
         ("recomputed", 300, 24, {"padding": "right", "layers": 3}),
         ("recomputed", 1024, 64, {"padding": "left", "layers": 12}),
