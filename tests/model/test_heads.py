@@ -43,6 +43,15 @@ def test_pair_logits_are_symmetric_and_zero_at_padding():
     assert logits[0, :, 12:].abs().sum() == 0
 
 
+@pytest.mark.parametrize("kind", [ErnieRnaForCloseness, ErnieRnaForRibosomeLoading])
+def test_a_single_base_is_the_same_in_a_batch(kind):
+    model = small(kind)
+    with torch.no_grad():
+        alone, padded = (model(**encode("G", *others)).logits[0] for others in ([], [LONG]))
+    found = padded[:1, :1] if padded.dim() else padded
+    torch.testing.assert_close(found, alone, rtol=0, atol=2e-6)
+
+
 def test_nobody_waits_for_a_device():
     """Tensors without numbers, as on a GPU that is not asked for them."""
     with torch.device("meta"):
