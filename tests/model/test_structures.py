@@ -1,4 +1,4 @@
-"""From a map to contacts and base pairs, against the authors' values and plain forms of them."""
+"""From a map to contacts and base pairs, against the authors' values and worked examples."""
 
 import doctest
 import json
