@@ -160,10 +160,10 @@ def contacts_of(*pairs):
 
 
 def test_the_strongest_contact_goes_first_and_of_equal_ones_the_last():
-    contacts = contacts_of((0, 5), (1, 4), (1, 5), (0, 4))
-    assert predict_pairs(contacts) == [(0, 4), (1, 5)]
-    contacts[0, 5] = 1.5
-    assert predict_pairs(contacts) == [(0, 5), (1, 4)]
+    contacts = contacts_of((0, 5), (1, 5), (2, 7), (2, 8))
+    assert predict_pairs(contacts) == [(1, 5), (2, 8)]
+    contacts[0, 5] = contacts[2, 7] = 1.5
+    assert predict_pairs(contacts) == [(0, 5), (2, 7)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
