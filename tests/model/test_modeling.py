@@ -54,6 +54,7 @@ def test_only_what_is_asked_for_is_returned(model, batch):
     options = {"labels": batch.input_ids, "output_attention_biases": True}
     output, in_tuple = model(**batch, **options), model(**batch, **options, return_dict=False)
     assert list(output) == ["loss", "logits", "hidden_states", "attention_biases"]
+    assert type(in_tuple) is tuple
     assert all(map(torch.equal, in_tuple[:2], (output.loss, output.logits)))
     assert [len(several) for several in in_tuple[2:]] == [4, 4]
 
