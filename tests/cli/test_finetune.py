@@ -30,20 +30,6 @@ def test_defaults_are_those_of_python():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--steps", "0"], "argument --steps: must be a whole number of at least 1"),
-        (["--warmup", "2"], "argument --warmup: must be a number"),
-        (["--eval-split", "test"], "argument --eval-split: needs --split-column"),
-        (["--trainer", "x"], "argument --trainer: must be NAME=VALUE"),
-        (["--learning-rate", "fast"], "argument --learning-rate: must be a number; got 'fast'"),
-    ],
-)
-def test_wrong_usage(words, message, run):
-    assert message in run(" ".join([*BASE, *words]), code=2).err
-
-
-@pytest.mark.parametrize(
     ("words", "end"),
     [(["--resume"], "again to resume"), ([], "a run without --resume starts anew")],
 )

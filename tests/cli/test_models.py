@@ -1,6 +1,5 @@
 """The commands convert, push, verify, info and examples, as they are typed."""
 
-import json
 import os
 import shutil
 from importlib import metadata
@@ -69,23 +68,8 @@ def test_convert_notes_pairing_scores(here, capsys, monkeypatch):
     monkeypatch.setattr(proof, "prove", lambda *_: proof.Proof(0, 0.0))
     checkpoint = str(head_checkpoint("secondary_structure"))
     output, _ = run(capsys, "convert", checkpoint, "out", "--pairing-scores", "zero")
-    assert (
-        "head      secondary structure (ErnieRnaForSecondaryStructure), pairing scores: zero"
-        in (output)
-    )
-    assert json.loads(Path("out/config.json").read_text())["pairing_scores"] == "zero"
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
-    [("none.pt", "no such file"), (__file__, "neither a file of torch.save")],
-)
-def test_convert_fails_in_one_line(here, capsys, checkpoint, message):
-    printed = run(capsys, "convert", checkpoint, "out", code=1)
-    assert printed.out == ""
-    assert printed.err.startswith(f"ernie-rna: error: {checkpoint}: {message}")
-    assert printed.err.count("\n") == 1
-    assert os.listdir(here) == ["model"]
+    head = "head      secondary structure (ErnieRnaForSecondaryStructure), pairing scores: zero"
+    assert head in output
 
 
 def test_convert_that_is_interrupted(here, capsys, monkeypatch):
@@ -149,20 +133,6 @@ def test_verify_the_full_size_needs_no_folder(monkeypatch, capsys):
     assert "\nPyTorch's " in run(capsys, "verify", "--full-size").out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["model"], "nothing to compare: give --checkpoint, --cls-embedding or --full-size"),
-        (["model", "--full-size"], "--full-size reads no folder: leave out model, or compare it"),
-        (["--checkpoint", "x.pt"], "name the FOLDER"),
-        (["model", "--checkpoint", "x.pt"], "x.pt: no such file"),
-        (["nowhere", "--checkpoint", str(CHECKPOINT)], "nowhere: no such file or folder"),
-    ],
-)
-def test_what_verify_refuses(here, capsys, arguments, message):
-    assert message in run(capsys, "verify", *arguments, code=1).err
-
-
 # ---------------------------------------------------------------------------------------------
 # info
 
@@ -206,32 +176,8 @@ def test_info_on_a_model(here, capsys):
         "2000000 nt             recomputed",
     ):
         assert f"  {line}" in output
-    # The card counts the same.
-    assert (
-        "| parameters | 82,057 (encoder, pooler and LM head" in Path("model/README.md").read_text()
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["--batch", "0"], 2, "argument --batch: must be a whole number of at least 1; got 0"),
-        (["--lengths", "100,x"], 2, "argument --lengths: must be a whole number; got 'x'"),
-        (["--lengths", "0"], 2, "argument --lengths: must be a whole number of at least 1"),
-        (["--device", "abacus"], 2, "abacus"),
-        (["-m", "nowhere"], 1, "nowhere"),
-        (["-m", "bert"], 1, "cannot load the model 'bert': no ERNIE-RNA: its configuration says"),
-    ],
-)
-def test_what_info_refuses(here, capsys, arguments, code, message):
-    Path("bert").mkdir()
-    Path("bert/config.json").write_text(json.dumps({"model_type": "bert"}))
-    if code == 2:
-        with pytest.raises(SystemExit):
-            cli.main(["info", *arguments])
-        assert message in capsys.readouterr().err
-    else:
-        assert message in run(capsys, "info", *arguments, code=code).err
+    card = Path("model/README.md").read_text()  # It counts the same.
+    assert "| parameters | 82,057 (encoder, pooler and LM head" in card
 
 
 # ---------------------------------------------------------------------------------------------
@@ -248,45 +194,3 @@ def test_the_examples_are_copied_once(here, capsys):
     assert Path("examples/rna.fasta").read_text() == ">mine\nACGU\n"
     run(capsys, "examples", "--force")
     assert Path("examples/rna.fasta").read_text() != ">mine\nACGU\n"
-
-
-# ---------------------------------------------------------------------------------------------
-# Before torch is imported
-
-WITHOUT_TORCH = """
-import sys
-sys.modules["torch"] = sys.modules["transformers"] = None
-from ernie_rna.cli.main import main
-for line in open("commands.txt"):
-    assert main(line.split()) == 1, line
-"""
-
-
-def test_what_is_plain_is_refused_before_torch_is_imported(here, converted):
-    import subprocess
-    import sys
-
-    Path("x.pt").write_bytes(b"PK")
-    Path("notes").mkdir()
-    Path("notes/thesis.tex").touch()
-    commands = {
-        "convert no.pt out": "no.pt: no such file",
-        "convert x.pt notes": "not empty and not an earlier export",
-        "convert x.pt model": "a symbolic link",
-        "verify model": "nothing to compare",
-        "verify model --checkpoint no.pt": "no.pt: no such file",
-        "info -m ./NOSUCH": "no folder ./NOSUCH",
-        "push ./NOSUCH USER/NAME --dry-run": "no such folder",
-        "push model NAME --dry-run": "give the user or organisation as well",
-    }
-    Path("commands.txt").write_text("\n".join(commands))
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    for line, (command, message) in zip(done.stderr.splitlines(), commands.items(), strict=True):
-        assert line.startswith("ernie-rna: error: "), command
-        assert message in line, command

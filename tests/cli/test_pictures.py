@@ -75,7 +75,6 @@ def test_the_known_structure_is_drawn_too(plot):
         ("-o out.png --what layout --confidence", "for map, arcs, not for layout", 2),
         ("-o out.png --what heads --long window", "window is for map, arcs, layout", 2),
         ("-o out.png --what embeddings --id one", "not for embeddings", 2),
-        ("-o out.png --device nonsense", "--device: must be one of auto, cpu", 2),
     ],
 )
 def test_what_plot_refuses(plot, arguments, message, code):

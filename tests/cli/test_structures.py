@@ -59,21 +59,6 @@ def test_fold_of_standard_input_to_several_outputs(folder, run, stdin):
     assert shapes == {"one": (16, 16), "two": (16, 16)}
 
 
-def test_an_id_that_no_file_can_have_is_refused_before_any_work(folder, run):
-    Path("in.fasta").write_text(f">one\nACGU\n>{'x' * 300}\nACGU\n")
-    _, errors = run(f"{FOLD} -o out.ct/", code=1)
-    assert f"ernie-rna: error: {'x' * 40}...: the id is too long for the name" in errors
-    assert not Path("out.ct").exists()
-
-
-def test_random_weights_and_no_pairs_are_told_in_a_line_each(folder, run):
-    assert run("fold AAAA -m random -o out.dbn --quiet").err.splitlines() == [
-        "ernie-rna: warning: random has random weights, which were never trained: what follows "
-        "means nothing",
-        "ernie-rna: warning: no structure has any pair",
-    ]
-
-
 @needs_mini
 def test_mini_finds_few_pairs_as_the_authors_run_theirs(folder, run):
     warning = "this model was trained with pairing scores; without them"
@@ -104,8 +89,6 @@ def test_fold_with_a_prior(folder, run):
     _, errors = run("fold in.fasta -m mini --prior vienna -o o.dbn")
     assert "secondary-structure head, and ViennaRNA 2." in errors
     assert "a structure head, but these are" in run(f"{FOLD} --prior vienna", code=1).err
-    _, errors = run("fold in.fasta -m mini --pseudoknots never", code=2)
-    assert "must be yes or no; got 'never'" in errors
 
 
 def test_closeness(folder, run):
