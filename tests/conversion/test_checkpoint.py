@@ -10,9 +10,9 @@ import random
 import subprocess
 import tarfile
 import tracemalloc
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 import pytest
@@ -74,10 +74,9 @@ def test_settings(path, kind):
     assert checkpoint.kind == kind
     if kind == "state dict":
         assert checkpoint.args is None
-    else:
-        assert checkpoint.args["encoder_layers"] == 4
-        assert checkpoint.args["lr"] == [0.0001]
-        assert checkpoint.args["pretrained_file"] is None
+        return
+    found = {name: checkpoint.args[name] for name in ("encoder_layers", "lr", "pretrained_file")}
+    assert found == {"encoder_layers": 4, "lr": [0.0001], "pretrained_file": None}
 
 
 def test_sha256_is_that_of_the_file():
@@ -129,15 +128,15 @@ def test_safetensors(tmp_path, whole_folder):
 # What is refused for what it is
 
 
-def write_zip(path: Path, members: dict[str, bytes], compression=zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
+def write_zip(path: Path, members: dict[str, bytes], compression=ZIP_STORED) -> Path:
+    with ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return path
 
 
 def members_of(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
+    with ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -158,16 +157,10 @@ MISTAKEN = {
     "json": (b'{"model_type": "ernie_rna"}', "JSON, not weights"),
     "text": (b"Entry not found", "neither a file of torch.save nor safetensors"),
     "npz": (lambda path: np.savez(path, a=np.ones(3)), "torch.save did not write, of ..a.npy"),
-    "zip": (
-        lambda path: write_zip(path, {"inside.pt": ARGS.read_bytes()}),
-        "torch.save did not write, of ..inside.pt",
-    ),
+    "zip": (lambda path: write_zip(path, {"in.pt": b"x"}), "torch.save did not write, of ..in.pt"),
     "tar": (write_tar, "a tar archive"),
     "torchscript": (lambda path: write_zip(path, dict.fromkeys(TORCHSCRIPT, b"")), "TorchScript"),
-    "compressed": (
-        lambda path: write_zip(path, members_of(ARGS), zipfile.ZIP_DEFLATED),
-        "a compressed zip archive",
-    ),
+    "compressed": (lambda path: write_zip(path, members_of(ARGS), ZIP_DEFLATED), "a compressed z"),
     "pickle": (pickle.dumps({"w": 1}, 2), "a pickle that torch.save did not write"),
     "safetensors": (b"\x10\0\0\0\0\0\0\0{not json at all", "a safetensors file, but it is trunc"),
 }
@@ -256,8 +249,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind, kept):
     path.write_bytes(whole[:length])
     with pytest.raises(CheckpointError) as error:
         read_checkpoint(path)
-    if len(whole[:length]) > 20:
-        assert "truncated or damaged" in str(error.value)
+    assert "truncated or damaged" in str(error.value) or len(whole[:length]) <= 20
 
 
 def test_a_storage_that_is_not_in_the_file(tmp_path):
@@ -482,15 +474,13 @@ def test_no_number_in_a_pickle_fills_the_memory(tmp_path, pickled):
     assert peak < 1 << 24
 
 
-def test_settings_that_hold_themselves_end(tmp_path):
+def test_odd_settings_are_left_out(tmp_path):
+    """And those that hold themselves end."""
     loop: list = []
     loop.append(loop)
-    content = {"args": argparse.Namespace(loop=loop, layers=2), "model": {"w": torch.ones(1)}}
-    assert read_checkpoint(save(content, tmp_path / "x.pt")).args["layers"] == 2
-
-
-def test_odd_settings_are_left_out(tmp_path):
     args = argparse.Namespace(size=torch.Size([2]), weight=torch.ones(1), inner={1: 2, "a": None})
-    checkpoint = read_checkpoint(save({"args": args, "model": {}}, tmp_path / "x.pt"))
-    assert checkpoint.args == {"size": [2], "weight": None, "inner": {"a": None}}
-    json.dumps(checkpoint.args)
+    content = {"args": argparse.Namespace(**vars(args), loop=loop), "model": {}}
+    found = read_checkpoint(save(content, tmp_path / "x.pt")).args
+    json.dumps(found)
+    assert found.pop("loop")
+    assert found == {"size": [2], "weight": None, "inner": {"a": None}}

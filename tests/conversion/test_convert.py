@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from ernie_rna.conversion.checkpoint import read_checkpoint
 from ernie_rna.conversion.folder import ExportError, why_no_model, write_folder
 from ernie_rna.conversion.proof import Proof, prove
 from ernie_rna.conversion.weights import Conversion, convert_weights
-from ernie_rna.run.outputs import OutputError, replacing_folder
+from ernie_rna.run.outputs import OutputError
 from tests.conftest import listing
 from tests.golden_folder import CHECKPOINT, head_checkpoint
 
@@ -178,37 +177,18 @@ def test_what_another_process_wrote_meanwhile_stays_without_force(tmp_path, monk
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_the_next_conversion_removes_what_a_killed_one_left(tmp_path, unproven):
-    child = os.fork()
-    if not child:
-        with replacing_folder(tmp_path / "out") as folder:
-            (folder / "config.json").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    (left,) = os.listdir(tmp_path)
-    assert left.startswith(".out.")
-    ernie_rna.convert(CHECKPOINT, tmp_path / "out")
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_missing_folders_above_are_made_and_an_empty_one_is_filled(tmp_path, unproven):
+def test_where_an_export_goes(golden_folder, tmp_path, unproven):
+    """Folders above are made, an empty one is filled, an earlier export replaced with --force."""
     (tmp_path / "empty").mkdir()
-    for out in (tmp_path / "a" / "b" / "out", tmp_path / "empty"):
-        assert ernie_rna.convert(CHECKPOINT, out).path == out
-        assert (out / "config.json").is_file()
-    assert os.listdir(tmp_path / "a" / "b") == ["out"]
-    assert sorted(os.listdir(tmp_path)) == ["a", "empty"]
-
-
-def test_an_earlier_export_is_replaced_only_with_force(golden_folder, tmp_path, unproven):
-    out = tmp_path / "out"
-    shutil.copytree(golden_folder, out)
-    (out / "README.md").write_text("old")
+    shutil.copytree(golden_folder, tmp_path / "old")
+    (tmp_path / "old" / "README.md").write_text("old")
     with pytest.raises(ExportError, match="exists already; --force replaces it"):
-        ernie_rna.convert(CHECKPOINT, out)
-    assert (out / "README.md").read_text() == "old"
-    ernie_rna.convert(CHECKPOINT, out, force=True)
-    assert listing(out).keys() == listing(golden_folder).keys()
-    assert (out / "README.md").read_text() != "old"
-    assert os.listdir(tmp_path) == ["out"]
+        ernie_rna.convert(CHECKPOINT, tmp_path / "old")
+    assert (tmp_path / "old" / "README.md").read_text() == "old"
+    for out in ("a/b/out", "empty", "old"):
+        written = ernie_rna.convert(CHECKPOINT, tmp_path / out, force=out == "old")
+        assert written.path == tmp_path / out
+        assert listing(tmp_path / out).keys() == listing(golden_folder).keys()
+    assert (tmp_path / "old" / "README.md").read_text() != "old"
+    assert os.listdir(tmp_path / "a" / "b") == ["out"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "empty", "old"]
