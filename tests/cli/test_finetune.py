@@ -14,11 +14,8 @@ def options(*words):
 
 
 def test_options_that_are_given_several_times():
-    given = options(
-        *("--label-column", "a", "b", "--label-column", "c"),
-        *("--trainer", "optim=sgd", "--trainer", "max_grad_norm=2"),
-        *("--eval-file", "v.tsv", "--dtype", "bfloat16", "--quiet"),
-    )
+    words = "--label-column a b --label-column c --trainer optim=sgd --trainer max_grad_norm=2"
+    given = options(*words.split(), "--eval-file", "v.tsv", "--dtype", "bfloat16", "--quiet")
     assert given.label_column == ("a", "b", "c")
     assert given.trainer == {"optim": "sgd", "max_grad_norm": "2"}
     assert given.eval_file == ("v.tsv",)

@@ -19,11 +19,8 @@ from tests.cli.conftest import ENVIRONMENT
 
 def commands():
     """The names of all commands."""
-    (subparsers,) = (
-        action
-        for action in cli.build_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
+    actions = cli.build_parser()._actions
+    (subparsers,) = (one for one in actions if isinstance(one, argparse._SubParsersAction))
     return list(subparsers.choices)
 
 
@@ -61,10 +58,9 @@ def test_help_of_every_command(run, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("info mini", "info: error: unrecognized arguments: mini; give one input, with quotes if "
-         "its path has blanks, and write -m before a model"),
-        ("evaluate a b c", "error: unrecognized arguments: c; give one input, with quotes "
-         "if its path has blanks"),
+        ("info mini", "mini; give one input, with quotes if its path has blanks, and write -m "
+         "before a model"),
+        ("evaluate a b c", "c; give one input, with quotes if its path has blanks"),
         ("fold a -m mini --priors x", "--priors x; did you mean --prior?"),
         ("fold a -m mini --zzz", "fold: error: unrecognized arguments: --zzz"),
     ],
@@ -113,48 +109,28 @@ def test_outcomes(monkeypatch, run, error, code, message):
     assert run("fail", code).err == f"ernie-rna: {message}\n"
 
 
+def test_what_else_becomes_of_an_error(monkeypatch, run):
+    before = signal.getsignal(signal.SIGTERM)
+    failing = Failing(monkeypatch)
+    failing.error = OptionError("batch_tokens", "must be even; got 3")
+    message = "fail: error: argument --batch-tokens: must be even; got 3\n"
+    assert run("fail", code=2).err.endswith(message)
+    failing.error = ValueError("wrong")
+    assert "in run\n" in run("--traceback fail", code=1).err
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    errors = run("fail", code=1).err
+    assert "this command runs in one process, and WORLD_SIZE says 2" in errors
+
+
 def test_a_warning_stands_on_a_line_of_its_own(capsys):
     with show_loading(True):
         cli._say("warning: take care")
     assert "\rernie-rna: warning: take care\n" in capsys.readouterr().err
 
 
-def test_an_option_that_python_refuses_is_wrong_usage(monkeypatch, run):
-    Failing(monkeypatch).error = OptionError("batch_tokens", "must be even; got 3")
-    message = "fail: error: argument --batch-tokens: must be even; got 3\n"
-    assert run("fail", code=2).err.endswith(message)
-
-
-def test_traceback_on_request(monkeypatch, run):
-    Failing(monkeypatch).error = ValueError("wrong")
-    assert "in run\n" in run("--traceback fail", code=1).err
-
-
-def test_one_process_for_what_is_not_shared(monkeypatch, run):
-    Failing(monkeypatch)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    errors = run("fail", code=1).err
-    assert "this command runs in one process, and WORLD_SIZE says 2" in errors
-
-
-def test_sigterm_is_put_back(monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
-    Failing(monkeypatch)
-    cli.main(["fail"])
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 # ---------------------------------------------------------------------------------------------
 # In processes of their own
-
-
-def python(program):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_a_reader_that_leaves():
@@ -171,13 +147,8 @@ sys.modules["talking"] = module
 cli.COMMANDS = ("talking",)
 sys.exit(cli.main(["talk"]))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", program], env=ENVIRONMENT, **pipes)
     assert process.stdout.readline() == "a line\n"
     process.stdout.close()
     assert process.stderr.read() == ""
@@ -192,16 +163,11 @@ sys.exit(cli.main(["talk"]))
         (">&-", "embed in.fasta -m mini -o out.npz --quiet", ""),
     ],
 )
-def test_closed_streams(tmp_path, closed, command, message):
-    (tmp_path / "in.fasta").write_text(">a\nACGU\n")
-    done = subprocess.run(
-        f"{sys.executable} -W ignore -m ernie_rna {command} {closed}",
-        shell=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_closed_streams(here, closed, command, message):
+    Path("in.fasta").write_text(">a\nACGU\n")
+    command = f"{sys.executable} -W ignore -m ernie_rna {command} {closed}"
+    how = {"shell": True, "env": ENVIRONMENT, "stderr": subprocess.PIPE, "text": True}
+    done = subprocess.run(command, **how)
     assert done.returncode == bool(message), done.stderr
     assert message in done.stderr
     assert "internal" not in done.stderr
@@ -336,7 +302,8 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain(here):
     short = {"FOLD": "fold in.fasta -m model", "TRAIN": "-m mini -o out --task regression"}
     words = [" ".join(short.get(word, word) for word in one.split()) for one in REFUSED]
     Path("commands.txt").write_text("\n".join(words))
-    done = python(WITHOUT_TORCH)
+    program = [sys.executable, "-W", "ignore", "-c", WITHOUT_TORCH]
+    done = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ernie-rna embed")
     told = done.stderr.split("exit code ")  # Each code stands before what the next command says.
