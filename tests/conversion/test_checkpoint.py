@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import random
-import subprocess
 import tarfile
 import tracemalloc
 from collections import OrderedDict
@@ -351,23 +350,6 @@ class Calls:
         return self.call
 
 
-def payloads(marker: Path) -> dict:
-    code = f"open({str(marker)!r}, 'w')"
-    return {
-        "os.system": Calls(os.system, f"touch '{marker}'"),
-        "builtins.eval": Calls(eval, code),
-        "builtins.exec": Calls(exec, code),
-        "builtins.open": Calls(open, str(marker), "w"),
-        "builtins.getattr": Calls(getattr, code, "upper"),
-        "subprocess.Popen": Calls(subprocess.Popen, ["touch", str(marker)]),
-        "torch.load": Calls(torch.load, str(marker)),
-        "torch.serialization.load": Calls(torch.serialization.load, str(marker)),
-        "functools.partial": Calls(__import__("functools").partial, os.system, str(marker)),
-        "importlib.import_module": Calls(__import__("importlib").import_module, "antigravity"),
-        "pickle.loads": Calls(pickle.loads, pickle.dumps(Calls(eval, code))),
-    }
-
-
 WRAPPINGS = {
     "alone": lambda payload: payload,
     "beside the model": lambda payload: {"model": {}, "extra_state": payload},
@@ -382,34 +364,32 @@ WRAPPINGS = {
 }
 
 
-@pytest.mark.parametrize("name", payloads(Path("x")))
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle 2", "pickle 5"])
-def test_a_malicious_pickle_is_refused_by_name(tmp_path, name, form):
-    marker, path = tmp_path / "marker", tmp_path / "evil.pt"
-    payload = {"args": argparse.Namespace(a=payloads(marker)[name]), "model": {}}
+def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap, form):
+    payload, path = wrap(Calls(os.system, f"touch '{tmp_path}/marker'")), tmp_path / "evil.pt"
     if form.startswith("pickle"):
         path.write_bytes(pickle.dumps(payload, int(form[-1])))
     else:
         save(payload, path, legacy=form == "legacy")
-    with pytest.raises(CheckpointError, match="none of it was run") as error:
-        read_checkpoint(path)
-    assert name.split(".")[-1] in str(error.value)
-    assert os.listdir(tmp_path) == ["evil.pt"]
-
-
-@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap, legacy):
-    payload = wrap(Calls(os.system, f"touch '{tmp_path}/marker'"))
-    path = save(payload, tmp_path / "evil.pt", legacy)
-    with pytest.raises(CheckpointError, match=r"evil.pt: refused: .*'(posix|nt).system'"):
+    message = r"evil.pt: refused: .*'(posix|nt).system'.*none of it was run"
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
     assert os.listdir(tmp_path) == ["evil.pt"]
 
 
-def test_a_whole_model_is_refused_by_the_name_of_its_class(tmp_path):
-    path = save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"modules\.linear\.Linear.*only the state dict"):
+@pytest.mark.parametrize(
+    "function",
+    [
+        *("builtins.eval", "builtins.exec", "builtins.open", "builtins.getattr", "torch.load"),
+        *("subprocess.Popen", "torch.serialization.load", "functools.partial", "pickle.loads"),
+        *("importlib.import_module", "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_any_other_function_is_refused_by_its_name(tmp_path, function):
+    module, _, name = function.rpartition(".")
+    path = crafted(tmp_path / "x.pt", f"\x80\x02c{module}\n{name}\n.".encode("latin-1"))
+    with pytest.raises(CheckpointError, match=f"'{function}'.*only the state dict"):
         read_checkpoint(path)
 
 

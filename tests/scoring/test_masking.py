@@ -13,24 +13,19 @@ TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize(
-    ("name", "how", "sequence"),
-    [("pretrain_mask", "pretraining", "trna_arg"), ("mlm", "inference", "mlm")],
+    ("name", "sequence", "how"),
+    [("pretrain_mask", "trna_arg", "pretraining"), ("mlm", "mlm", "inference")],
 )
-def test_the_authors_logits(golden_folder, tokenizer, sequences, golden, name, how, sequence):
+def test_the_authors_logits(golden_folder, tokenizer, sequences, golden, name, sequence, how):
     model = load_masked_lm(golden_folder, device="cpu")
     batch = tokenizer(sequences[sequence].replace("<mask>", "G"), return_tensors="pt")
-    given, wanted = batch["input_ids"].clone(), torch.zeros_like(batch["input_ids"]).bool()
-    if how == "pretraining":
-        wanted[0, golden["pretrain_mask.positions"]] = True
-    else:
-        wanted = golden["mlm.input_ids"][None] == model.config.mask_token_id
+    given = batch["input_ids"].clone()
+    wanted = golden[f"{name}.input_ids"][None] == model.config.mask_token_id
     input_ids, scores = mask_tokens(batch["input_ids"], wanted, model.config, how)
     assert torch.equal(input_ids[0], golden[f"{name}.input_ids"])
     assert torch.equal(batch["input_ids"], given)
-    if how == "pretraining":
-        assert torch.equal(scores[0], golden["pretrain_mask.pairing_scores"])
-    else:
-        assert scores is None
+    assert (scores is None) == (how == "inference")
+    assert scores is None or torch.equal(scores[0], golden[f"{name}.pairing_scores"])
     mask = batch["attention_mask"]
     values = nucleotide_log_probabilities(model, input_ids, mask, wanted, scores)
     columns = tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES))

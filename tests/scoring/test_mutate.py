@@ -185,15 +185,14 @@ def test_processes_share_a_sequence(model, chunks, tmp_path, order):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.tsv", "shared.tsv"]
 
 
-@pytest.mark.parametrize("change", [{"masked": False}, {"mask_pairing": "pretraining"}])
-def test_what_results_depend_on(model, tmp_path, monkeypatch, change):
+def test_what_results_depend_on(model, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(MutateTask, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             mutate(LONG, model, tmp_path / "out.tsv")
-    (name,) = change
-    with pytest.raises(RuntimeError, match=f"settings.{name} was .*, is .*--force"):
-        mutate(LONG, model, tmp_path / "out.tsv", **change)
+    for name, value in {"masked": False, "mask_pairing": "pretraining"}.items():
+        with pytest.raises(RuntimeError, match=f"settings.{name} was .*, is .*--force"):
+            mutate(LONG, model, tmp_path / "out.tsv", **{name: value})
 
 
 def test_the_three_tables_of_the_command(model, tmp_path, monkeypatch, capsys):
