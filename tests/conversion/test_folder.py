@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from tests.golden_folder import CHECKPOINT, head_checkpoint
 pytestmark = pytest.mark.core
 
 
+@cache
 def read(task: str, pairing_scores: str = "sequence") -> Conversion:
     return convert_weights(read_checkpoint(head_checkpoint(task)), pairing_scores)
 
