@@ -51,10 +51,8 @@ def run(inputs=("a.fasta", "b.fa"), output="out", **options):
 
 def test_the_outputs_of_the_function(folder):
     summaries = run()
-    assert [summary.files for summary in summaries] == [
-        [folder / "out" / "a.npz"],
-        [folder / "out" / "b.npz"],
-    ]
+    files = [[folder / "out" / "a.npz"], [folder / "out" / "b.npz"]]
+    assert [summary.files for summary in summaries] == files
     assert names(Path("out")) == ["a.npz", "b.npz", "on_ray.json"]
     for name, source in (("a", "a.fasta"), ("b", "b.fa")):
         embed(source, folder / "model", f"{name}.npz", **EXACT)

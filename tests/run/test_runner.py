@@ -36,6 +36,7 @@ from tests.run.conftest import names
 RNA = {f"rna{i}": "ACGUN"[: 1 + i % 5] * (1 + i % 11) for i in range(40)}
 SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 96}
 SIZES |= {"max_position_embeddings": 256}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 EXISTS = r"exists already; --force replaces it"
 
 
@@ -131,11 +132,7 @@ def test_killed_at_any_moment(extension):
     memory = Path("/dev/shm")  # A process that is killed leaves there what it leaves on a disk.
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         command = [sys.executable, "-m", "tests.killed_runs", folder, extension, "6"]
-        done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
-        )
-    assert done.returncode == 0
-    result = json.loads(done.stdout)
+        result = json.loads(subprocess.check_output(command, cwd=ROOT, env=ENVIRONMENT))
     assert result["operations"] > 80
     assert result["different"] == []
 
@@ -402,13 +399,17 @@ def test_threads_are_put_back(encoder, output, computed):
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(range(1, 4))])
-def test_parts_in_any_order(encoder, output, whole, computed, order):
+def test_parts_in_any_order(encoder, output, whole, computed, order, monkeypatch):
+    looked_at, is_whole = [], Part.is_whole
+    monkeypatch.setattr(Part, "is_whole", lambda part: looked_at.append(part) or is_whole(part))
     for number, index in enumerate(order):
         summary = run(encoder, output, part=f"{index}/3")
         assert bool(summary.files) == output.exists() == (number == 2)
         assert summary.share == Share(index - 1, 3, "--part")
     assert len(computed) == len({*computed})
     assert {chunk for chunk, _ in computed} == {*range(10)}
+    # Each its own before it computes them, the last one all: they are not read one by one before.
+    assert len(looked_at) == 10 + 10
     assert output.read_bytes() == whole
     assert names(output.parent) == ["out.npz"]
 
@@ -416,9 +417,8 @@ def test_parts_in_any_order(encoder, output, whole, computed, order):
 def test_a_part_that_is_missing_is_computed_by_a_run_alone(encoder, output, computed):
     summary = run(encoder, output, part="2/3")
     assert summary.files == []
-    assert summary.text.startswith(
-        "part 2/3 (by --part), done; the output follows when all parts are: 40 sequences, "
-    )
+    said = "part 2/3 (by --part), done; the output follows when all parts are: 40 sequences, "
+    assert summary.text.startswith(said)
     run(encoder, output, part="2/3")
     assert {chunk for chunk, _ in computed} == {1, 4, 7}
     assert run(encoder, output).resumed
@@ -441,16 +441,6 @@ def test_an_output_that_is_finished_as_another_process_begins(encoder, output, w
     assert names(output.parent) == ["out.npz"]
 
 
-def test_parts_are_read_once_all_are_there(encoder, output, monkeypatch):
-    """Each of many processes would else read what is there, one behind the other."""
-    looked_at, is_whole = [], Part.is_whole
-    monkeypatch.setattr(Part, "is_whole", lambda part: looked_at.append(part) or is_whole(part))
-    run(encoder, output, part="1/2")
-    assert len(looked_at) == 5  # its own chunks, before it computes them
-    run(encoder, output, part="2/2")
-    assert len(looked_at) == 5 + 5 + 10
-
-
 def test_a_damaged_part_of_another_process_is_no_part(encoder, output, whole):
     run(encoder, output, part="1/2")
     part = next(output.parent.glob("*/part-*"))
@@ -466,16 +456,6 @@ def test_more_parts_than_chunks(encoder, output):
     assert [e.id for e in read_embeddings(output)] == ["a"]
     assert names(output.parent) == ["out.npz"]
     refused(EXISTS, encoder, output, {"a": "ACGU"}, part="4/4")
-
-
-def test_processes_that_force_together(encoder, output, computed):
-    with computed.killed_after(4):
-        run(encoder, output)
-    output.write_bytes(b"old")
-    for index in (1, 2):
-        run(encoder, output, pooling=("cls",), part=f"{index}/2", force=True)
-    assert {*next(read_embeddings(output)).arrays} == {"cls_layer3"}
-    assert names(output.parent) == ["out.npz"]
 
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -552,13 +532,9 @@ def test_two_processes_share_the_work(encoder, tmp_path, monkeypatch):
     assert len(fasta) > 3 * 2 * chunking.CHUNK_BATCHES  # That is, there are several chunks.
     command = "-m torch.distributed.run --standalone --nproc-per-node=2 -m ernie_rna embed"
     options = ["-m", tmp_path / "model", "-o", shared, "--batch-tokens", "2"]
-    done = subprocess.run(
-        [sys.executable, *command.split(), tmp_path / "in.fasta", *options],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, *command.split(), tmp_path / "in.fasta", *options]
+    how = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True}
+    done = subprocess.run(command, **how)
     assert done.returncode == 0, done.stderr
     assert 1 <= done.stderr.count("shared.safetensors: 40 sequences") <= 2
     assert shared.read_bytes() == alone.read_bytes()
@@ -650,8 +626,6 @@ def test_the_output_without_room_is_named(masked_lm, tables, file_limit):
 
 
 def test_what_a_summary_says():
-    summary = RunSummary([Path("-"), Path("b.tsv")], 1, 12, 2.0, 0.5, 0.031)
-    assert summary.text == (
-        "standard output, b.tsv: 1 sequence, 12 nt; 2.0 s, 0.5 sequences a second, 3.1 % padding, "
-        "1 thread"
-    )
+    said = "2.0 s, 0.5 sequences a second, 3.1 % padding, 1 thread"
+    text = RunSummary([Path("-"), Path("b.tsv")], 1, 12, 2.0, 0.5, 0.031).text
+    assert text == f"standard output, b.tsv: 1 sequence, 12 nt; {said}"
