@@ -42,6 +42,8 @@ def test_fold_then_evaluate(folder, run):
     output, errors = run("fold in.fasta -m random --quiet")
     assert output == Path("out.dbn").read_text()
     assert all(line.startswith("ernie-rna: warning: ") for line in errors.splitlines())
+    alone = "ernie-rna: warning: no structure has any pair\n"
+    assert run("fold AAAA -m model -o none.dbn --quiet").err == alone
     output, _ = run(f"{FOLD} --bases - --quiet")
     assert output.startswith("id\tposition\tbase\tpartner\treliability\none\t1\tG\t")
 

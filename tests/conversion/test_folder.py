@@ -83,19 +83,21 @@ def test_the_weights_are_the_converted_ones(golden_folder, conversion):
 
 
 @pytest.mark.parametrize(
-    ("task", "head"),
+    ("task", "head", "pair_heads"),
     [
-        ("secondary_structure", "ErnieRnaForSecondaryStructure"),
-        ("closeness", "ErnieRnaForCloseness"),
-        ("ribosome_loading", "ErnieRnaForRibosomeLoading"),
+        ("secondary_structure", "ErnieRnaForSecondaryStructure", [5]),
+        ("closeness", "ErnieRnaForCloseness", None),
+        ("ribosome_loading", "ErnieRnaForRibosomeLoading", None),
     ],
 )
-def test_a_folder_says_what_it_holds(tmp_path, task, head):
+def test_a_folder_says_what_it_holds(tmp_path, task, head, pair_heads):
     """Also to the installed classes, without `trust_remote_code`."""
     write_folder(read(task), tmp_path)
+    assert not read(task).initialised
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == [head]
     assert config["auto_map"]["AutoModel"] == f"modeling_ernie_rna.{head}"
+    assert config["pair_heads"] == pair_heads
     assert type(AutoModel.from_pretrained(tmp_path)).__name__ == head
     with pytest.warns(UserWarning, match="random weights"):
         encoder = ernie_rna.load_model(tmp_path, device="cpu")  # without the head, as for `embed`

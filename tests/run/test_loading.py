@@ -134,6 +134,9 @@ def test_bfloat16_without_instructions(monkeypatch, seconds, warns):
 
 def test_layers():
     assert [resolve_layer(layer, 12) for layer in (0, 12, -1, -13)] == [0, 12, 12, 0]
+    for layer in (13, -14):
+        with pytest.raises(ValueError, match=f"0 .embeddings. to 12, or -13 .*no layer {layer}"):
+            resolve_layer(layer, 12)
 
 
 def test_want_of_memory_names_the_longest_sequence():

@@ -1,16 +1,9 @@
 """Matrices in an .npz file."""
 
-import doctest
-
 import numpy as np
 import pytest
 
-from ernie_rna.run import matrices as module
 from ernie_rna.run.matrices import write_matrices
-
-
-def test_doctests():
-    assert doctest.testmod(module).failed == 0
 
 
 def test_matrices_keep_their_names_and_bytes(tmp_path):

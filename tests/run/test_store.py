@@ -138,13 +138,6 @@ def test_a_damaged_manifest_is_refused(output, content):
         assert not store.part(0).is_whole()
 
 
-def test_a_tuple_is_what_it_is_read_as(output):
-    with working(output, settings={"layers": (0, 1)}) as store:
-        store.part(0).put(ONE, {})
-        assert store.begin({"layers": (0, 1)})
-        assert store.begin({"layers": [0, 1]})
-
-
 # ---------------------------------------------------------------------------------------------
 # Who leaves last, and two at once
 
