@@ -17,6 +17,7 @@ from ernie_rna.options import (
     whole,
 )
 from ernie_rna.run.runner import RunSummary
+from ernie_rna.training.options import FinetuneOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +66,16 @@ def test_help_shows_defaults_and_groups(parser, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "options", "given"),
     [
-        (["--count", "two"], "argument --count: must be a whole number; got 'two'"),
-        (["--share", "half"], "argument --share: must be a number; got 'half'"),
-        (["--kind", "c"], "argument --kind: invalid choice: 'c'"),
+        ("embed in.fasta -o o.npz", EmbedOptions, {}),
+        ("mutate x", MutateOptions, {}),
+        ("finetune t.tsv -o out --task regression", FinetuneOptions, {"task": "regression"}),
     ],
 )
-def test_words_that_are_no_values(parser, capsys, arguments, message):
-    with pytest.raises(SystemExit) as leaving:
-        parser.parse_args(["do", *arguments])
-    assert leaving.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("command", "options"), [("embed in.fasta -o o.npz", EmbedOptions), ("mutate x", MutateOptions)]
-)
-def test_what_is_left_out_has_its_default(command, options):
+def test_what_is_left_out_has_its_default(command, options, given):
     args = build_parser().parse_args([*command.split(), "-m", "mini"])
-    assert read_options(options, args) == options()
+    assert read_options(options, args) == options(**given)
     for one in fields(options):
         assert hasattr(args, one.name)
 

@@ -22,10 +22,6 @@ def test_options_that_are_given_several_times():
     assert (given.dtype, given.progress) == ("bfloat16", False)
 
 
-def test_defaults_are_those_of_python():
-    assert options() == FinetuneOptions(task="regression")
-
-
 @pytest.mark.parametrize(
     ("words", "end"),
     [(["--resume"], "again to resume"), ([], "a run without --resume starts anew")],

@@ -31,6 +31,7 @@ def commands():
         ("fly", "invalid choice: 'fly'"),
         ("embed in.fasta", "the following arguments are required: -m/--model, -o/--output"),
         ("predict i -m m", "the following arguments are required: -o/--output"),
+        ("embed i -m m -o o --long cut", "argument --long: invalid choice"),
         ("embed i -m m -o o --layers x", "must be all, or numbers with com"),
         ("embed i -m m -o o --pooling max", "--pooling: must be among token"),
     ],

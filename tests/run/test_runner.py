@@ -499,12 +499,6 @@ def test_variables_that_contradict_one_another(encoder, output, monkeypatch, var
     refused(message, encoder, output, error=OptionError)
 
 
-def test_what_is_read_once_is_not_shared(encoder, output):
-    message = r"read only once .* the same file \(part 1/2 \(by --part"
-    refused(message, encoder, output, iter(RNA.items()), part="1/2", error=InputError)
-    assert names(output.parent) == []
-
-
 def test_results_that_another_process_dropped(encoder, output, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "owns", lambda self, number: self.invalidate())
@@ -565,7 +559,10 @@ def test_standard_output_is_streamed(masked_lm, tables, capsys):
     assert names(tables[0].parent) == ["a.tsv"]
 
 
-def test_what_is_not_written_to_files_is_not_shared(masked_lm, monkeypatch):
+def test_what_is_not_in_files_is_not_shared(encoder, masked_lm, output, monkeypatch):
+    message = r"read only once .* the same file \(part 1/2 \(by --part"
+    refused(message, encoder, output, iter(RNA.items()), part="1/2", error=InputError)
+    assert names(output.parent) == []
     how = {"run": mutate, "error": OptionError}
     refused("part needs outputs that are files; got '1/2'", SOME, masked_lm, part="1/2", **how)
     refused(r"are files; this is part 1/2 \(by --part\)", SOME, masked_lm, "-", part="1/2", **how)
