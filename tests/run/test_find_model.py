@@ -53,12 +53,6 @@ def test_a_model_that_may_be_loaded(monkeypatch):
     assert find_model("user/name") == "user/name"  # in the cache, so that no Hub is needed
 
 
-def test_a_folder_called_mini_is_warned_of():
-    Path("mini").mkdir()
-    with pytest.warns(UserWarning, match=r"comes with ernie-rna; write \./mini for the one here"):
-        assert find_model("mini") == str(mini())
-
-
 def test_offline_by_choice_is_said(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):

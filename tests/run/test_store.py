@@ -179,15 +179,6 @@ def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
             store.begin(OTHERS, whole=lambda: True)
 
 
-def test_the_last_of_several_at_once_deletes_the_folder(output):
-    with working(output, 0, 2) as one:
-        with working(output, 1, 2) as two:
-            finish(two)
-        assert one.folder.exists()
-        one.finish_share()
-    assert names(output.parent) == []
-
-
 def test_several_that_force_at_once_agree(output):
     with working(output, settings=OTHERS) as store:
         store.part(0).put(ONE, {})
