@@ -61,6 +61,15 @@ def test_convert_notes_pairing_scores(here, run, monkeypatch):
     assert head in run("convert structure.pt out --pairing-scores zero").out
 
 
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line_and_left(here, run):
+    Path("notes.pt").write_text("mine")
+    before = os.listdir(here)
+    output, error = run("convert notes.pt out", code=1)
+    assert (output, error.count("\n")) == ("", 1)
+    assert error.startswith("ernie-rna: error: notes.pt: neither a file of torch.save")
+    assert os.listdir(here) == before
+
+
 def test_convert_that_is_interrupted(here, run, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
