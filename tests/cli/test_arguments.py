@@ -8,14 +8,7 @@ import pytest
 
 from ernie_rna.cli.arguments import add_command, add_options, read_options, report
 from ernie_rna.cli.main import build_parser
-from ernie_rna.options import (
-    EmbedOptions,
-    MutateOptions,
-    Options,
-    number,
-    option,
-    whole,
-)
+from ernie_rna.options import EmbedOptions, MutateOptions, Options, number, option, whole
 from ernie_rna.run.runner import RunSummary
 from ernie_rna.training.options import FinetuneOptions
 

@@ -36,10 +36,7 @@ def test_every_option_and_standard_input(folder, run, stdin):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [
-        ("--layers 9", "layers 0 (embeddings) to 3"),
-        ("--device mtia", "'mtia' cannot be used"),
-    ],
+    [("--layers 9", "layers 0 (embeddings) to 3"), ("--device mtia", "'mtia' cannot be used")],
 )
 def test_errors_of_the_model_take_one_line(folder, run, option, message):
     output, errors = run(f"{EMBED} {option}", code=1)

@@ -93,9 +93,7 @@ for name in ("", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassifica
     out = f"{scratch}/{auto_class.__name__}"
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    again, info = auto_class.from_pretrained(
-        out, trust_remote_code=True, output_loading_info=True
-    )
+    again, info = auto_class.from_pretrained(out, trust_remote_code=True, output_loading_info=True)
     assert not any(info.values()), info
     saved = transformers.AutoTokenizer.from_pretrained(out, trust_remote_code=True)
     assert saved(["GGGAAACCC", "AUG"])["input_ids"] == tokenizer(["GGGAAACCC", "AUG"])["input_ids"]

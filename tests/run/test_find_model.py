@@ -26,11 +26,7 @@ def _here(tmp_path, monkeypatch):
     ("model", "error", "message"),
     [
         ("PRETRAIN.pt", ValueError, r"a file.*ernie-rna convert PRETRAIN\.pt PRETRAIN, then -m"),
-        (
-            "unconverted",
-            ValueError,
-            r"no config\.json; `ernie-rna convert unconverted/rel",
-        ),
+        ("unconverted", ValueError, r"no config\.json; `ernie-rna convert unconverted/rel"),
         ("lora", ValueError, "lora holds an adapter of peft, not a whole model: merge it"),
         ("./NOSUCH", FileNotFoundError, r"there is no folder \./NOSUCH; .*-m mini"),
         ("a/b/c", FileNotFoundError, "there is no folder a/b/c"),

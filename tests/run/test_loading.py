@@ -63,16 +63,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
     [
         (CONFIG, lambda text: text[:-9], "is not a valid JSON file"),
         (CONFIG, lambda text: b"[" * 100_000, "damaged|not a valid JSON"),
-        (
-            CONFIG,
-            lambda text: text.replace(b'layers": 3', b'layers": 999999999'),
-            "asks for 9999",
-        ),
-        (
-            CONFIG,
-            lambda text: text.replace(b'size": 96', b'size": 97'),
-            "is another model's",
-        ),
+        (CONFIG, lambda text: text.replace(b'layers": 3', b'layers": 999999999'), "asks for 9999"),
+        (CONFIG, lambda text: text.replace(b'size": 96', b'size": 97'), "is another model's"),
         (CONFIG, lambda text: b'{"model_type": "bert"}', "no ERNIE-RNA: .* says bert"),
         (WEIGHTS, lambda data: data[:-1], "SafetensorError"),
         (WEIGHTS, lambda data: b"\xff" * len(data), "SafetensorError"),
