@@ -279,7 +279,7 @@ REFUSED = {
     "finetune in.csv TRAIN --trainer x": "--trainer: must be NAME=VALUE",
     "finetune in.csv TRAIN --learning-rate fast": "--learning-rate: must be a number; got 'fast'",
     "convert no.pt out": "no.pt: no such file",
-    "convert pretrain.pt notes": "not empty and not an earlier export",
+    "convert pretrain.pt notes": "not empty, and no model that ernie-rna wrote",
     "push ./NOSUCH USER/NAME --dry-run": "no such folder",
     "push model NAME --dry-run": "give the user or organisation as well",
     "verify model": "nothing to compare: give --checkpoint, --cls-embedding or --full-size",

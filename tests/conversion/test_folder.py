@@ -202,14 +202,14 @@ def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, cha
     shutil.copytree(golden_folder, out)
     change(out)
     before = listing(tmp_path)
-    with pytest.raises(ExportError, match=f"not an earlier export .*{message}"):
+    with pytest.raises(ExportError, match=f"no model that ernie-rna wrote .*{message}"):
         ernie_rna.convert(CHECKPOINT, out, force=force)
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("target", [Path.home(), Path("/"), Path(__file__).parent], ids=str)
 def test_folders_of_the_user_are_refused(target):
-    with pytest.raises(ExportError, match="not an earlier export"):
+    with pytest.raises(ExportError, match="no model that ernie-rna wrote"):
         check_target(target, force=True)
 
 

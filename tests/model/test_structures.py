@@ -1,13 +1,11 @@
 """From a map to contacts and base pairs, against the authors' values and worked examples."""
 
-import doctest
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ernie_rna.model import structures_ernie_rna as module
 from ernie_rna.model.structures_ernie_rna import (
     allowed_pairs,
     pair_probabilities,
@@ -26,10 +24,6 @@ TOLERANCE = 2e-6
 def solve_contacts(maps, sequences, **how):
     """The contacts of sequences that all have some, (batch, length, length)."""
     return torch.stack(solve_each(maps, sequences, **how))
-
-
-def test_doctests():
-    assert doctest.testmod(module).failed == 0
 
 
 def random_rna(length, generator):
