@@ -22,7 +22,7 @@ import numpy as np
 from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, to_rna
 from ernie_rna.structures.constraints import Constraints
-from ernie_rna.structures.formats.probabilities import read_probabilities
+from ernie_rna.structures.formats.probabilities import PAIR, read_probabilities
 from ernie_rna.structures.reactivities import Probing
 
 VIENNA = "vienna"
@@ -39,7 +39,8 @@ class Prior:
         probing, constraints: what ViennaRNA is told as well.
 
     Attributes:
-        name: of the model, with all that results depend on.
+        name: of the model, with all that results depend on; of a function, once `check` has seen a
+            record, with the digest of the first one's matrix, as lambdas share their name.
 
     Raises:
         ImportError: ViennaRNA is not installed.
@@ -54,6 +55,7 @@ class Prior:
     ):
         self._probing, self._constraints = probing, constraints
         self._known: dict[str, np.ndarray] | None = None
+        self._to_digest = False  # whether `name` lacks what a function gives
         self._matrix_of: Callable[[FastaRecord], Any]
         if given == VIENNA:
             self._vienna: Any = import_extra("RNA", "vienna", "--prior vienna")
@@ -71,12 +73,20 @@ class Prior:
                 given(to_rna(record.sequence)), dtype=np.float64
             )
             self.name = f"{given.__module__}.{getattr(given, '__qualname__', repr(given))}"
+            self._to_digest = True
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        """Pass records on; InputError for one of which a file has nothing."""
+        """Pass records on; InputError for one of which a file has nothing, or nothing that fits."""
         for record in records:
-            if self._known is not None and record.id not in self._known:
-                raise InputError(f"no probabilities of {record.id} in the files of --prior")
+            if self._known is not None:
+                if record.id not in self._known:
+                    raise InputError(f"no probabilities of {record.id} in the files of --prior")
+                self.log_odds(record)
+            elif self._to_digest:
+                self._to_digest = False
+                odds = self.log_odds(record).round(2)  # Devices differ in the last digits.
+                digest = hashlib.sha256(odds.tobytes()).hexdigest()
+                self.name += f", sha256 {digest} for {record.id}"
             yield record
 
     def log_odds(self, record: FastaRecord) -> np.ndarray:
@@ -112,14 +122,13 @@ class Prior:
 
 
 def _as_matrix(cells: np.ndarray, record: FastaRecord) -> np.ndarray:
-    """The matrix of rows i, j, probability, from 1; a matrix as it is."""
-    length = len(record.sequence)
-    if cells.shape[1:] != (3,) or cells.shape[0] == length == 3:
+    """The matrix of a list of `PAIR`; a matrix as it is."""
+    if cells.dtype != PAIR:
         return cells
+    length, i, j = len(record.sequence), cells["i"], cells["j"]
     matrix = np.zeros((length, length))
-    i, j = cells[:, :2].astype(np.int64).T - 1
-    last = int(max(i.max(initial=0), j.max(initial=0))) + 1
+    last = max(i.max(initial=0), j.max(initial=0))
     if last > length:
         raise InputError(f"{record.id} has {length} nt, and its prior names base {last}")
-    matrix[i, j] = cells[:, 2]
+    matrix[i - 1, j - 1] = cells["probability"]
     return matrix

@@ -238,6 +238,9 @@ def test_what_does_not_fit_is_told(head, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="hairpin has 12 nt, and its prior names base 13"):
         list(fold(HAIRPIN, head, prior=tmp_path))
     monkeypatch.setattr(FoldTask, "load", None)
+    with pytest.raises(InputError, match="prior names base 13"):
+        fold(HAIRPIN, head, prior=tmp_path)
+    (tmp_path / "hairpin.bpp").write_text("")
     with pytest.raises(InputError, match="no probabilities of lower in the files of --prior"):
         fold(RNAS, head, prior=tmp_path)
     (tmp_path / "copy.bpp").write_text(">hairpin\n1 2 0.5\n")
@@ -252,3 +255,23 @@ def test_the_name_is_of_all_that_counts(tmp_path):
         names.add(Prior(tmp_path / "a.bpp").name)
     assert len({*names, Prior(half).name}) == 4
     assert Prior(half).name == f"{__name__}.half"
+
+
+def test_functions_of_one_name_differ_by_what_they_give():
+    names = set()
+    for share in (1.0, 0.5, 0.5):
+        prior = Prior(lambda sequence, share=share: share * half(sequence))
+        assert next(prior.check(iter([RECORD]))) is RECORD
+        names.add(prior.name)
+    assert len(names) == 2
+
+
+def test_lists_and_matrices_are_told_apart_by_their_kind(tmp_path):
+    (tmp_path / "three.bpp").write_text("1 2 0.5\n1 3 0.5\n2 3 0.5\n")
+    (tmp_path / "empty.bpp").write_text("")
+    assert read_probabilities(tmp_path / "empty.bpp")["empty"].shape == (0,)
+    odds = Prior(tmp_path).log_odds(FastaRecord("three", "GGC"))
+    np.testing.assert_array_equal(odds[~np.eye(3, dtype=bool)], 0.0)
+    np.savez(tmp_path / "x.npz", a=np.array(["text"]))
+    with pytest.raises(InputError, match=r"x\.npz: a is no matrix of numbers"):
+        read_probabilities(tmp_path / "x.npz")

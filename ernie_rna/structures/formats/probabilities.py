@@ -11,6 +11,8 @@ from ernie_rna.run.matrices import MATRICES
 from ernie_rna.sequences.fasta import FilePath, InputError, uncompressed
 from ernie_rna.structures.formats.by_extension import files_in, named_after, numbered_lines
 
+# A pair of a list, its positions counted from 1.
+PAIR = np.dtype([("i", np.int64), ("j", np.int64), ("probability", np.float64)])
 _FILES = (".bpp", ".txt", ".posteriors", MATRICES)
 
 
@@ -25,7 +27,7 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
             probabilities` writes it. Or a folder of such files.
 
     Returns:
-        (pairs, 3), rows of i, j and probability, or the matrices of an .npz file.
+        (pairs,) of `PAIR`, or the matrices of an .npz file.
 
     Raises:
         ValueError: the extension is none of these, or the folder has no such file.
@@ -46,11 +48,15 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
     if suffix == MATRICES:
         try:
             with open(path, "rb") as file, np.lib.npyio.NpzFile(file) as matrices:
-                return {name: matrices[name] for name in matrices.files}
+                found = {name: np.asarray(matrices[name]) for name in matrices.files}
         except (ValueError, zipfile.BadZipFile, EOFError) as error:
             raise InputError(f"{path}: damaged, or no .npz file of matrices: {error}") from None
+        for name, matrix in found.items():
+            if matrix.dtype.kind not in "fiu":
+                raise InputError(f"{path}: {name} is no matrix of numbers")
+        return found
     id = named_after(path)
-    rows: dict[str, list[tuple[float, ...]]] = {}
+    rows: dict[str, list[tuple[int, int, float]]] = {}
     for line, text in numbered_lines(path):
         first, *others = text.split()
         if first.startswith(">"):
@@ -70,4 +76,4 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
             problem = "positions count from 1 to 999999, probabilities from 0 to 1"
             raise InputError.at(path, line, problem)
         rows.setdefault(id, []).extend(new)
-    return {id: np.array(own, np.float64).reshape(-1, 3) for id, own in rows.items()}
+    return {id: np.array(own, PAIR) for id, own in (rows or {id: []}).items()}
