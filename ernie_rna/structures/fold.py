@@ -40,6 +40,7 @@ from ernie_rna.sequences.chunks import (
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
 from ernie_rna.structures.constraints import Constraints
+from ernie_rna.structures.formats.dot_bracket import nested_pages
 from ernie_rna.structures.formats.output import fold_outputs, suffix_of
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.structures.prior import Prior
@@ -269,6 +270,8 @@ class FoldTask(Task[Fold]):
         options: Any = self.options
         pairs = predict_pairs(contacts, min_stem=options.min_stem, pseudoknots=options.pseudoknots)
         asked = self.constraints.pairs(record) if self.constraints else []
+        if asked and not options.pseudoknots:  # of those asked for, none cross
+            pairs = [one for one in pairs if len(nested_pages(sorted({one, *asked}))) == 1]
         pairs = sorted({*pairs, *asked})
         structure = Structure(record.id, record.sequence, pairs, record.description)
         maps = {"scores": scores, "contacts": contacts}

@@ -115,3 +115,15 @@ def test_a_file_with_constraints_below_some_sequences(tmp_path):
 def test_the_digest_is_of_the_texts():
     digests = {Constraints(texts, 3).digest for texts in ({"a": "."}, {"a": "x"}, {"b": "."})}
     assert len(digests) == 3
+
+
+def test_without_pseudoknots_no_pair_crosses_one_in_brackets(folding_model, monkeypatch):
+    name = "ernie_rna.model.structures_ernie_rna.predict_pairs"
+    crossing, beside, asked = [(0, 12), (1, 11)], (16, 22), (2, 14)
+    monkeypatch.setattr(name, lambda *_, **__: [*crossing, beside])
+    text = {"one": "..(...........)".ljust(LENGTH, ".")}
+    rna = {"one": RNA["one"]}
+    (plain,) = fold(rna, folding_model, constraints=text, pseudoknots=False)
+    assert plain.structure.pairs == [asked, beside]
+    (knotted,) = fold(rna, folding_model, constraints=text)
+    assert knotted.structure.pairs == [*crossing, asked, beside]
