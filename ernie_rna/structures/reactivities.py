@@ -49,7 +49,7 @@ _PROBES = {"shape": "ACGU", "dms": "AC"}
 _RT = 0.0019872 * 310.15  # kcal/mol
 # RNAstructure's bound: lower values, -999 as a rule, stand for no data.
 _NO_DATA = -500.0
-_BY_FILE = (".shape", ".react", ".map", ".rdat")
+_FILES = (*TABLES, ".shape", ".react", ".map", ".rdat")
 _POSITIONS = 999_999  # at most; of what is no RNA, more would be filled up in memory
 
 # A keyword of RDAT, in later versions with the number of the row behind a colon.
@@ -212,7 +212,7 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
             begin with position and reactivity, or position, base and reactivity, of the RNA that
             the file is called after, or, as patteRNA writes them, a line >id and one with the
             reactivities of all bases, for each RNA; or a .rdat file of the RNA Mapping Database,
-            see `read_rdat`; or a folder of files of the last kinds.
+            see `read_rdat`; or a folder of such files.
 
     Raises:
         ValueError: the extension is none of these, or the folder has no such file, or two of the
@@ -224,14 +224,14 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
     suffix = uncompressed(path).suffix.lower()
     if path.is_dir():
         profiles: dict[str, Profile] = {}
-        for file in files_in(path, _BY_FILE, "file of reactivities"):
+        for file in files_in(path, _FILES, "file of reactivities"):
             for id, profile in read_reactivities(file).items():
                 if id in profiles:
                     raise ValueError(f"{file}: another file of {path} has reactivities of {id}")
                 profiles[id] = profile
         return profiles
-    if suffix not in (*TABLES, *_BY_FILE):
-        raise ValueError(f"{path}: the extension must be one of .tsv, {', '.join(_BY_FILE)}")
+    if suffix not in _FILES:
+        raise ValueError(f"{path}: the extension must be one of {', '.join(_FILES)}")
     if suffix == ".rdat":
         return {id: Profile(values) for id, values in read_rdat(path).items()}
     found: dict[str, dict[int, tuple[str, float]]] = {}

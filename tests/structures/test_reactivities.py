@@ -97,7 +97,7 @@ def test_reads(tmp_path, name, text, expected):
 def test_files_are_called_after_their_rna(tmp_path):
     with pytest.raises(ValueError, match="no file of reactivities"):
         read_reactivities(tmp_path)
-    with pytest.raises(ValueError, match=r"r.txt: the extension must be one of .tsv, .shape"):
+    with pytest.raises(ValueError, match=r"r.txt: the extension must be one of .tsv, .csv, .shape"):
         read_reactivities(write(tmp_path / "r.txt", ""))
     write(tmp_path / "a.shape", "# a remark\n1 0.25\n2 nan\n")
     write(tmp_path / "b.map", "1\t0.25\t0.01\tG\n2\t1.5\t0.02\tA\n")
@@ -254,3 +254,10 @@ def test_real_data_make_the_structure_fit_them_better(tmp_path, capsys):
         assert cli.main(["evaluate", str(tmp_path / name), *data]) == 0
         fits.append(float(re.search(r"predicted ([\d.]+)", capsys.readouterr().out)[1]))
     assert fits[0] < fits[1]
+
+
+def test_tables_of_a_folder_are_read_as_well(tmp_path):
+    write(tmp_path / "one.csv", "id,position,reactivity\na,1,0.5\n")
+    write(tmp_path / "two.tsv", "id\tposition\treactivity\nb\t1\t0.5\n")
+    (tmp_path / "c.shape").mkdir()
+    assert list(read_reactivities(tmp_path)) == ["a", "b"]

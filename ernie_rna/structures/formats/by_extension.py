@@ -44,7 +44,7 @@ def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structu
 
     Args:
         path: a .tsv, .csv, .ct, .nopct, .bpseq, .dbn or .db file; or a folder, whose files with
-            another extension or .csv, and whose subfolders, are passed over.
+            another extension, and whose subfolders, are passed over.
         column: for tables, the column with the structures.
 
     Returns:
@@ -57,7 +57,7 @@ def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structu
     path = Path(path)
     suffix = uncompressed(path).suffix.lower()
     if path.is_dir():
-        files = files_in(path, [*_READERS, ".tsv"], "structure file")
+        files = files_in(path, [*_READERS, *TABLES], "structure file")
         return [structure for file in files for structure in read_structures(file, column)]
     if suffix in TABLES:
         return read_tsv(path, column)
@@ -100,10 +100,11 @@ def files_in(folder: Path, extensions: Iterable[str], what: str) -> list[Path]:
         ValueError: there is none; `what` says what such files are.
     """
     known = list(extensions)
-    files = [one for one in folder.iterdir() if uncompressed(one).suffix.lower() in known]
-    if not files:
+    files = (one for one in sorted(folder.iterdir()) if uncompressed(one).suffix.lower() in known)
+    found = [one for one in files if one.is_file()]
+    if not found:
         raise ValueError(f"{folder}: no {what} in this folder ({', '.join(known)})")
-    return sorted(files)
+    return found
 
 
 def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:
@@ -362,8 +363,8 @@ def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
         column: which column holds the structures.
 
     Raises:
-        InputError: the table is none, sequence and structure differ in length, or the structure is
-            not dot-bracket.
+        InputError: the table is none, an id or a structure is empty, sequence and structure differ
+            in length, or the structure is not dot-bracket.
     """
     structures = []
     for line, row in read_rows(path, ("id", column)):
@@ -380,6 +381,8 @@ def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
 def _from_text(
     path: FilePath, line: int, id: str, sequence: str, text: str, description: str
 ) -> Structure:
+    if not (id and sequence):
+        raise InputError.at(path, line, f"{f'the structure of {id!r}' if id else 'an id'} is empty")
     try:
         return Structure(id, sequence, from_dot_bracket(text), description)
     except ValueError as error:

@@ -275,3 +275,16 @@ ONE_LINE = "an id is one word and a description on one line; got 'a"
 def test_what_no_structure_can_be(id, description, pairs, message):
     with pytest.raises(ValueError, match=message):
         Structure(id, "GC", pairs, description)
+
+
+@pytest.mark.parametrize("row", ["\tGA\t..", "a\t\t"])
+def test_empty_cells_of_a_table_are_refused(tmp_path, row):
+    (tmp_path / "x.tsv").write_text(f"id\tsequence\tdot_bracket\n{row}\n")
+    with pytest.raises(InputError, match=r"x\.tsv: line 2: (an id|the structure of 'a') is empty"):
+        read_structures(tmp_path)
+
+
+def test_tables_of_a_folder_are_read_and_its_subfolders_are_not(tmp_path):
+    write_structures(tmp_path / "a.csv", [HAIRPIN])
+    (tmp_path / "b.ct").mkdir()
+    assert read_structures(tmp_path) == [HAIRPIN]
