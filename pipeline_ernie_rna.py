@@ -6,6 +6,7 @@
 It gives what `ernie-rna fold` gives, by the same code.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import Pipeline
@@ -20,8 +21,17 @@ from .structures_ernie_rna import (
     to_dot_bracket,
 )
 
-# The nucleotide letters of the tokenizer's vocabulary.
-_LETTERS = frozenset("GAUCNYRSKWMDHVBXI")
+# The nucleotide letters of the tokenizer's vocabulary and T, in both cases: of other alphabets some
+# letters have upper cases that are among them.
+_LETTERS = frozenset("GAUTCNYRSKWMDHVBXI" + "GAUTCNYRSKWMDHVBXI".lower())
+
+# Whether an argument can have a value, and what it must be in words.
+_ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "long": (lambda value: value in ("error", "full"), "'error' or 'full'"),
+    "min_loop": (lambda value: type(value) is int and value >= 0, "a whole number of at least 0"),
+    "min_stem": (lambda value: type(value) is int and value >= 1, "a whole number of at least 1"),
+    "pseudoknots": (lambda value: type(value) is bool, "True or False"),
+}
 
 
 class RnaSecondaryStructurePipeline(Pipeline):
@@ -35,7 +45,7 @@ class RnaSecondaryStructurePipeline(Pipeline):
         pairs        for each pair its positions i and j, counted from 0, and its probability, as
                      true as the model's card says its calibration is
 
-    Args, of the constructor or of a call:
+    Args, of the constructor or of a call; None is as left out:
         min_loop: fewest bases between partners; 3 by default.
         min_stem: fewest pairs that stack on one another; 2 by default.
         pseudoknots: whether pairs may cross.
@@ -43,8 +53,8 @@ class RnaSecondaryStructurePipeline(Pipeline):
 
     Raises:
         ValueError: the model has no such head; a sequence is empty, too long or has a letter that
-            is no nucleotide code, or its structure cannot be computed.
-        TypeError: a sequence is no text.
+            is no nucleotide code, or its structure cannot be computed; an argument is off.
+        TypeError: a sequence is no text, or there is no such argument.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -62,20 +72,23 @@ class RnaSecondaryStructurePipeline(Pipeline):
             return []
         return super().__call__(inputs, *args, **kwargs)
 
-    def _sanitize_parameters(self, long: str | None = None, **how: Any) -> tuple[Any, Any, Any]:
-        known = ("min_loop", "min_stem", "pseudoknots")
-        odd = [name for name in how if name not in known]
-        if odd:
-            raise TypeError(f"there is no argument {odd[0]!r}; there are long, {', '.join(known)}")
-        return {} if long is None else {"long": long}, {}, how
+    def _sanitize_parameters(self, **given: Any) -> tuple[Any, Any, Any]:
+        for name, value in given.items():
+            if name not in _ARGUMENTS:
+                raise TypeError(f"there is no argument {name!r}; there are {', '.join(_ARGUMENTS)}")
+            fits, words = _ARGUMENTS[name]
+            if value is not None and not fits(value):
+                raise ValueError(f"{name} must be {words}; got {value!r}")
+        how = {name: value for name, value in given.items() if value is not None}
+        return {name: how.pop(name) for name in ("long",) if name in how}, {}, how
 
     def preprocess(self, inputs: str, long: str = "error") -> dict[str, Any]:
         if not isinstance(inputs, str):
             raise TypeError(f"a sequence must be a text; got {inputs!r}")
-        sequence = inputs.upper().replace("T", "U")
-        odd = next((at for at, letter in enumerate(sequence) if letter not in _LETTERS), None)
+        odd = next((at for at, letter in enumerate(inputs) if letter not in _LETTERS), None)
         if odd is not None:
             raise ValueError(f"{inputs[odd]!r} at position {odd + 1} is no nucleotide code")
+        sequence = inputs.upper().replace("T", "U")
         limit = self.model.config.max_position_embeddings - 2
         if not sequence:
             raise ValueError("a sequence is empty")

@@ -168,9 +168,9 @@ def _add_reactivity(parser: argparse.ArgumentParser, use: str) -> None:
     parser.add_argument(
         "--reactivity",
         metavar="FILE",
-        help=f"{use}. A .tsv or .csv with the columns id, position and reactivity; ID.shape or ID.map "
-        "with position and reactivity, or position, base and reactivity; ID.rdat; or a folder of "
-        "such files. NaN, -999 and missing positions are no data",
+        help=f"{use}. A table with columns id, position and reactivity; ID.shape or ID.map with "
+        "position and reactivity, or position, base and reactivity; ID.rdat; or a folder of such "
+        "files. NaN, -999 and missing positions are no data",
     )
 
 

@@ -73,6 +73,7 @@ def test_generators_no_sequence_and_settings_of_the_constructor(model):
     assert alone == pipe(RNAS[0], min_stem=1) != pipe(RNAS[0], min_stem=9)
     assert next(iter(pipe(text for text in RNAS))) == alone
     assert pipe([]) == []
+    assert pipe(RNAS[0], min_loop=None, min_stem=None) == alone
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,11 @@ def test_generators_no_sequence_and_settings_of_the_constructor(model):
         (None, {}, "a sequence must be a text; got None"),
         ("A" * 300, {}, "300 nt, and the model is made for 254; long='full'"),
         ("A" * 10, {"min_lop": 1}, "there is no argument 'min_lop'; there are long, min_loop"),
+        ("GGß", {}, "'ß' at position 3 is no nucleotide code"),
+        ("A" * 10, {"long": "ful"}, "long must be 'error' or 'full'; got 'ful'"),
+        ("A" * 10, {"min_loop": -1}, "min_loop must be a whole number of at least 0; got -1"),
+        ("A" * 10, {"min_stem": 2.5}, "min_stem must be a whole number of at least 1; got 2.5"),
+        ("A" * 10, {"pseudoknots": "no"}, "pseudoknots must be True or False; got 'no'"),
     ],
 )
 def test_what_is_refused(config, text, options, message):
