@@ -632,6 +632,12 @@ class ProbingOptions(Options, group=_PROBING):
         metavar="E",
     )
 
+    def check_unused(self) -> None:
+        """Raise OptionError, where there are no reactivities, for an option that is of them."""
+        for one in fields(ProbingOptions):
+            if getattr(self, one.name) != one.default:
+                raise OptionError(one.name, "has no effect without reactivities (--reactivity)")
+
 
 def parse_yes(text: str) -> bool:
     if text not in ("yes", "no"):

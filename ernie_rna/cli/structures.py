@@ -23,7 +23,7 @@ from ernie_rna.options import (
     OptionError,
     ProbingOptions,
 )
-from ernie_rna.sequences.fasta import InputError
+from ernie_rna.sequences.fasta import FastaRecord, InputError, check_records
 from ernie_rna.sequences.sources import is_word
 
 if TYPE_CHECKING:
@@ -246,26 +246,31 @@ def _closeness(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from ernie_rna.run.outputs import check_output_files
     from ernie_rna.sequences.tables import TABLES
-    from ernie_rna.structures.evaluation import evaluate, mfe_structure
+    from ernie_rna.structures.evaluation import evaluate, mfe_structure, structures_by_id
     from ernie_rna.structures.fold import fold
-    from ernie_rna.structures.formats.by_extension import read_structures
     from ernie_rna.structures.reactivities import Probing
 
     outputs = [path for path in (args.output, args.groups) if path]
     check_output_files(outputs, args.force, extensions=tuple(TABLES))
+    if "-" not in outputs:
+        check_output_files(["-"])  # where the means go
     options = read_options(EvaluateOptions, args)
+    probing_options = read_options(ProbingOptions, args)
     if args.reference is None:
         _check_without_reference(args)
     probing = None
     if args.reactivity is not None:
-        probing = Probing(args.reactivity, read_options(ProbingOptions, args))
-    predicted = read_structures(args.predicted, options.predicted_column)
+        probing = Probing(args.reactivity, probing_options)
+    else:
+        probing_options.check_unused()
+    predicted = structures_by_id(args.predicted, options.predicted_column, "predicted")
     evaluations: dict[str, Evaluation] = {}
     groups: dict[str, dict[str, str]] = {}
-    compared = {"predicted": predicted}
+    compared = {"predicted": [*predicted.values()]}
     if args.reference is not None:
-        reference = read_structures(args.reference, options.reference_column)
-        first = evaluate(predicted, reference, options=options)
+        reference = structures_by_id(args.reference, options.reference_column, "reference")
+        groups = _groups(reference, args)
+        first = evaluate(predicted.values(), reference.values(), options=options)
         compared = {name: [both[n] for both in first.structures] for n, name in enumerate(_SIDES)}
         evaluations["predicted"] = first
         if args.with_mfe:
@@ -274,7 +279,6 @@ def _evaluate(args: argparse.Namespace) -> int:
         if args.with_prior:
             folded = fold(_sequences(first), args.with_prior, prior="vienna", long="full")
             evaluations["prior"] = evaluate((one.structure for one in folded), compared["known"])
-        groups = _groups(reference, args)
     fits = {} if probing is None else {name: probing.fits(all) for name, all in compared.items()}
     if args.output:
         _write(args.output, _score_rows(evaluations, fits, compared["predicted"]))
@@ -291,8 +295,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _check_without_reference(args: argparse.Namespace) -> None:
     if args.reactivity is None:
         raise ValueError("name REF, the known structures, or --reactivity to compare with")
-    for name in ("with_mfe", "with_prior", "by", "groups"):
-        if getattr(args, name):
+    for name in ("with_mfe", "with_prior", "by", "groups", "missing", "reference_column"):
+        if getattr(args, name) != args.parser.get_default(name):
             option = name.replace("_", "-")
             raise ValueError(f"--{option} scores against known structures: name them as REF")
 
@@ -303,7 +307,7 @@ def _sequences(evaluation: Evaluation) -> dict[str, str]:
     A table without sequences makes them all N; then those of the prediction are taken.
 
     Raises:
-        ValueError: a sequence has no known base in either.
+        ValueError: a sequence has no known base in either, or a letter that `fold` refuses.
     """
     found = {}
     for predicted, known in evaluation.structures:
@@ -313,18 +317,23 @@ def _sequences(evaluation: Evaluation) -> dict[str, str]:
             raise ValueError(
                 f"--with-mfe and --with-prior fold sequences, and that of {known.id} is not given"
             )
-    return found
+    records = (FastaRecord(id, text) for id, text in found.items())
+    return {one.id: one.sequence for one in check_records(records, "--with-mfe, --with-prior")}
 
 
-def _groups(reference: list[Structure], args: argparse.Namespace) -> dict[str, dict[str, str]]:
+def _groups(
+    reference: Mapping[str, Structure], args: argparse.Namespace
+) -> dict[str, dict[str, str]]:
     """By length, and by columns of the reference, which group each id belongs to; of the columns
     family, if none are asked for."""
     from ernie_rna.structures.evaluation import length_name, read_labels
 
-    lengths = {one.id: len(one.sequence) for one in reference}
+    lengths = {id: len(one.sequence) for id, one in reference.items()}
     groups = {
         "length": {id: length_name(lengths[id]) for id in sorted(lengths, key=lengths.__getitem__)}
     }
+    if "length" in (args.by or []):
+        raise OptionError("by", "cannot be length, by which there are means in any case")
     for column in args.by or ["family"]:
         labels = read_labels(args.reference, column)
         if labels is not None:
@@ -361,10 +370,10 @@ def _score_rows(
 
 
 def _write(path: str, rows: Iterable[Sequence[str]]) -> None:
-    from ernie_rna.run.outputs import open_text
+    from ernie_rna.run.outputs import full_disk_explained, open_text
     from ernie_rna.sequences.tables import as_named, format_row
 
-    with open_text(path) as file:
+    with full_disk_explained(path), open_text(path) as file:
         file.writelines(as_named(path, format_row(*row)) for row in rows)
 
 

@@ -6,13 +6,15 @@ shifted by one base at one end, as a comparison of dynamic structures should (Ma
 101:7287-7292, 2004).
 """
 
+from __future__ import annotations
+
 import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +25,9 @@ from ernie_rna.sequences.tables import TABLES, read_rows
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure, differing_base
+
+if TYPE_CHECKING:
+    from ernie_rna.structures.fold import Fold
 
 # The last length of each group but the last one.
 LENGTHS = (50, 100, 150, 200, 300, 400, 500)
@@ -169,8 +174,8 @@ def read_labels(path: FilePath, column: str) -> dict[str, str] | None:
 
 @takes(EvaluateOptions)
 def evaluate(
-    predicted: FilePath | Iterable[Structure],
-    reference: FilePath | Iterable[Structure],
+    predicted: FilePath | Iterable[Structure | Fold],
+    reference: FilePath | Iterable[Structure | Fold],
     *,
     options: EvaluateOptions,
 ) -> Evaluation:
@@ -178,7 +183,8 @@ def evaluate(
 
     Args:
         predicted: one for each id of the reference; those of other ids are not scored. A file or
-            folder, as `formats.by_extension.read_structures` takes it, or structures.
+            folder, as `formats.by_extension.read_structures` takes it, or structures, or what
+            `fold` yields; a sequence with a problem then has no prediction.
         reference: the known structures, likewise.
 
     Raises:
@@ -186,8 +192,8 @@ def evaluate(
             otherwise, in the reference alone; or two structures of an id are of different sequences
             (T is U, case does not matter, and N stands for any base).
     """
-    predictions = _by_id(predicted, options.predicted_column, "predicted")
-    references = _by_id(reference, options.reference_column, "reference")
+    predictions = structures_by_id(predicted, options.predicted_column, "predicted")
+    references = structures_by_id(reference, options.reference_column, "reference")
     if not references:
         raise ValueError("there is no reference structure")
     absent = [id for id in references if id not in predictions]
@@ -218,13 +224,17 @@ def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
     warnings.warn(f"{problem} and are {done}: {shown}", stacklevel=3)
 
 
-def _by_id(
-    structures: FilePath | Iterable[Structure], column: str, which: str
+def structures_by_id(
+    structures: FilePath | Iterable[Structure | Fold], column: str, which: str
 ) -> dict[str, Structure]:
+    """Structures as `evaluate` takes them by id; ValueError for an id that is there twice."""
     if isinstance(structures, (str, PathLike)):
         structures = read_structures(structures, column)
     by_id: dict[str, Structure] = {}
-    for structure in structures:
+    for one in structures:
+        if getattr(one, "problem", None) is not None:
+            continue
+        structure: Structure = getattr(one, "structure", one)
         if by_id.setdefault(structure.id, structure) is not structure:
             raise ValueError(f"two {which} structures have the id {structure.id!r}")
     return by_id

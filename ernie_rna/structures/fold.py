@@ -173,6 +173,8 @@ class FoldTask(Task[Fold]):
         super().__init__(options.resolved())
         options = self.options
         assert options.min_loop is not None
+        if probing is None:
+            options.check_unused()
         self.probing, self.with_reliabilities = probing, with_reliabilities
         self.constraints = Constraints(constraints, options.min_loop) if constraints else None
         self.prior = Prior(options.prior, probing, self.constraints) if options.prior else None

@@ -15,6 +15,7 @@ from ernie_rna.structures.evaluation import (
     read_structures,
     score_pairs,
 )
+from ernie_rna.structures.fold import Fold
 from ernie_rna.structures.formats.by_extension import write_structures
 from ernie_rna.structures.formats.structure import Structure
 from tests.structures.conftest import needs_vienna
@@ -93,9 +94,9 @@ def test_sets_that_cannot_be_compared(predicted, reference, missing, message):
 def test_files_and_columns(tmp_path):
     write_structures(tmp_path / "known.dbn", KNOWN)
     (tmp_path / "table.tsv").write_text("id\tmfe\na\t(...)\nb\t((...))\n")
-    columns = {"predicted_column": "mfe", "reference_column": "mfe"}
-    result = evaluate(tmp_path / "table.tsv", tmp_path / "known.dbn", **columns)
-    assert result.mean_exact == PairScore(1, 1, 1)
+    table, known = tmp_path / "table.tsv", tmp_path / "known.dbn"
+    assert evaluate(table, known, predicted_column="mfe").mean_exact == PairScore(1, 1, 1)
+    assert evaluate(known, table, reference_column="mfe").mean_exact == PairScore(1, 1, 1)
 
 
 def test_means_of_groups():
@@ -167,3 +168,10 @@ def test_without_vienna_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "RNA", None)
     with pytest.raises(ImportError, match=r'pip install "ernie-rna\[vienna\]"'):
         mfe_structure("GGGAAACCC")
+
+
+def test_what_fold_yields_is_taken_and_a_problem_is_no_prediction():
+    folds = [Fold(KNOWN[0]), Fold(Structure("b", "GGAAACC", []), problem="it diverged")]
+    assert evaluate(folds, KNOWN, missing="skip").ids == ["a"]
+    with pytest.raises(ValueError, match="1 of 2 sequences have no prediction: b"):
+        evaluate(folds, KNOWN)

@@ -26,6 +26,7 @@ from ernie_rna.structures.formats.structure import Structure
 
 TSV_HEADER = "id\tsequence\tdot_bracket\tdescription\n"
 
+_COLUMN = "dot_bracket"
 _DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
 # What RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
 _ENERGY = re.compile(
@@ -39,19 +40,20 @@ _CT_HEADER = re.compile(
 _SIGNS = frozenset("()[]{}<>.")  # at least one is in any structure, and none in a sequence
 
 
-def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
+def read_structures(path: FilePath, column: str = _COLUMN) -> list[Structure]:
     """Read structures from a file by its extension, or from all such files of a folder.
 
     Args:
         path: a .tsv, .csv, .ct, .nopct, .bpseq, .dbn or .db file; or a folder, whose files with
             another extension, and whose subfolders, are passed over.
-        column: for tables, the column with the structures.
+        column: for tables, the column with the structures; other files have none but the default.
 
     Returns:
         The structures in the order of the file; in a folder, of the files sorted by name.
 
     Raises:
-        ValueError: the extension is unknown, or the folder has no file with a known one.
+        ValueError: the extension is unknown, or the folder has no file with a known one; or a
+            column is named for what is no table.
         InputError: see the reader of the format.
     """
     path = Path(path)
@@ -66,6 +68,8 @@ def read_structures(path: FilePath, column: str = "dot_bracket") -> list[Structu
             f"{path}: unknown extension of structures; expected one of "
             f"{', '.join((*TABLES, *_READERS))}"
         )
+    if column != _COLUMN:
+        raise ValueError(f"{path}: it is no table and has no column {column!r}")
     return _READERS[suffix](path)
 
 
@@ -353,7 +357,7 @@ def format_tsv(structure: Structure) -> str:
     )
 
 
-def read_tsv(path: FilePath, column: str = "dot_bracket") -> list[Structure]:
+def read_tsv(path: FilePath, column: str = _COLUMN) -> list[Structure]:
     """Read a table whose first line names its columns; inverse of :func:`format_tsv`.
 
     Args:
