@@ -85,7 +85,8 @@ class Probing:
         options: reagent and constants.
 
     Raises:
-        ValueError: a reactivity is infinite, or as `read_reactivities`.
+        InputError: reactivities are no row of numbers, or one is infinite.
+        ValueError: as `read_reactivities`.
     """
 
     def __init__(
@@ -95,14 +96,24 @@ class Probing:
     ):
         if isinstance(reactivities, (str, PathLike)):
             reactivities = read_reactivities(reactivities)
+        if not isinstance(reactivities, Mapping):
+            what = type(reactivities).__name__
+            raise InputError(f"reactivities must be a file or folder, or by id; got a {what}")
         self._options = options
         self._profiles: dict[str, Profile] = {}
         for id, given in reactivities.items():
-            profile = given if isinstance(given, Profile) else Profile(np.array(given, np.float64))
-            if np.isinf(profile.values).any():
-                raise ValueError(f"{id}: a reactivity is infinite; write NaN or -999 for no data")
-            values = np.where(profile.values <= _NO_DATA, np.nan, profile.values)
-            self._profiles[id] = profile._replace(values=values)
+            row, bases = given if isinstance(given, Profile) else (given, "")
+            try:
+                values = np.ma.array(row, dtype=np.float64).filled(np.nan)  # NaN where masked
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{id}: its reactivities are no numbers: {error}") from None
+            if values.ndim != 1:
+                raise InputError(
+                    f"{id}: its reactivities must be one for each base; got shape {values.shape}"
+                )
+            if np.isinf(values).any():
+                raise InputError(f"{id}: a reactivity is infinite; write NaN or -999 for no data")
+            self._profiles[id] = Profile(np.where(values <= _NO_DATA, np.nan, values), bases)
 
     @property
     def line(self) -> tuple[float, float]:
@@ -207,12 +218,12 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
     """Reactivities by id, from a file or a folder; positions left out have no data.
 
     Args:
-        path: a .tsv or .csv with the columns id, position (from 1) and reactivity; or a .shape,
-            .react or .map file as RNAstructure, ShapeMapper and ViennaRNA write them, whose lines
-            begin with position and reactivity, or position, base and reactivity, of the RNA that
-            the file is called after, or, as patteRNA writes them, a line >id and one with the
-            reactivities of all bases, for each RNA; or a .rdat file of the RNA Mapping Database,
-            see `read_rdat`; or a folder of such files.
+        path: a .tsv or .csv with the columns id, position (from 1), reactivity and, if there is
+            one, base; or a .shape, .react or .map file as RNAstructure, ShapeMapper and ViennaRNA
+            write them, whose lines begin with position and reactivity, or position, base and
+            reactivity, of the RNA that the file is called after, or, as patteRNA writes them, a
+            line >id and one with the reactivities of all bases, for each RNA; or a .rdat file of
+            the RNA Mapping Database, see `read_rdat`; or a folder of such files.
 
     Raises:
         ValueError: the extension is none of these, or the folder has no such file, or two of the
@@ -254,7 +265,10 @@ def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, floa
         form = find_form(path)
         for line, row in read_rows(path, ("id", "position", "reactivity"), form):
             value = _reactivity(path, line, row["reactivity"], form.comma)
-            yield line, split_header(row["id"])[0], row["position"], "N", value
+            base = row.get("base") or "N"
+            if len(base) != 1:
+                raise InputError.at(path, line, f"a base is one letter, not {base[:40]!r}")
+            yield line, split_header(row["id"])[0], row["position"], base, value
         return
     id = named_after(path)
     lines = numbered_lines(path)

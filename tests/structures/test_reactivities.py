@@ -261,3 +261,33 @@ def test_tables_of_a_folder_are_read_as_well(tmp_path):
     write(tmp_path / "two.tsv", "id\tposition\treactivity\nb\t1\t0.5\n")
     (tmp_path / "c.shape").mkdir()
     assert list(read_reactivities(tmp_path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([[0.1], None], "reactivities must be a file or folder, or by id; got a list"),
+        ({"one": [[0.1], [0.2]]}, r"one: its reactivities must be one for each base; .* \(2, 1\)"),
+        ({"one": None}, r"one: its reactivities must be one for each base; got shape \(\)"),
+        ({"one": (value for value in [0.1])}, "one: its reactivities are no numbers: "),
+        ({"one": ["x"]}, "one: its reactivities are no numbers: could not convert"),
+    ],
+)
+def test_reactivities_of_another_kind_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        Probing(given)
+
+
+def test_masked_values_are_no_data():
+    probing = Probing({"one": np.ma.array([1, 2], mask=[True, False])})
+    np.testing.assert_array_equal(probing.of(Structure("one", "GC", [])), [NAN, 2.0])
+
+
+def test_bases_of_a_table_are_those_of_the_sequence(tmp_path):
+    table = "id,position,base,reactivity\na,1,G,0.5\na,2,,0.5\na,3,{},0.5\n"
+    probing = Probing(write(tmp_path / "r.csv", table.format("U")))
+    assert len(probing.of(Structure("a", "GCT", []))) == 3
+    with pytest.raises(InputError, match="base 3 of a is C, and U in its reactivities"):
+        probing.of(Structure("a", "GCC", []))
+    with pytest.raises(InputError, match="line 4: a base is one letter, not 'UU'"):
+        read_reactivities(write(tmp_path / "r.csv", table.format("UU")))
