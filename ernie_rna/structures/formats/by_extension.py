@@ -30,13 +30,17 @@ _COLUMN = "dot_bracket"
 _DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
 # What RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
 _ENERGY = re.compile(
-    r"^(ENERGY|dG)\s*[=:]\s*\S+(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*", re.IGNORECASE
+    r"^(ENERGY|dG)\s*[=:]\s+[-+]?[0-9.]\S*(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*",
+    re.IGNORECASE,
 )
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
 # The length, behind a word where Sfold writes it, and what follows.
 _CT_HEADER = re.compile(
-    rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(?!\S\s+[0-9]+\s+[0-9])(.*))?$", re.IGNORECASE
-)  # which is no row that lacks a column
+    rf"(?!1\s+\S\s+[0-9]+\s+[0-9])(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$",
+    re.IGNORECASE,
+)  # which is no first row that lacks a column
+# Of the ensemble, its centroid and so on, as RNAfold -p writes them below the structure.
+_ENSEMBLE = re.compile(r"\S+\s+[\[{]|free energy of ensemble|frequency of mfe")
 _SIGNS = frozenset("()[]{}<>.")  # at least one is in any structure, and none in a sequence
 
 
@@ -172,14 +176,24 @@ def read_ct(path: FilePath) -> list[Structure]:
     """
     # Of each structure the lines before its rows, and its rows.
     blocks: list[tuple[list[tuple[int, str]], list[_BaseRow]]] = [([], [])]
+    length = 0  # by the last header; 0 before it
     for line, text in numbered_lines(path):
+        header, rows = blocks[-1]
         row = _base_row(line, text, columns=6, partner=4)
-        if blocks[-1][1] and (row is None or row.number == 1):
-            blocks.append(([], []))
-        if row is None:
-            blocks[-1][0].append((line, text))
-        else:
-            blocks[-1][1].append(row)
+        # Where a header must stand, one whose description begins with numbers looks like a row; but
+        # a row says which are its number and the one before.
+        if row is not None and len(rows) >= length:
+            before = int(text.split()[2])
+            row = row if row.number - 1 == before in (0, len(rows)) else None
+        if rows and (row is None or row.number == 1):
+            header, rows, length = [], [], 0
+            blocks.append((header, rows))
+        if row is not None:
+            rows.append(row)
+            continue
+        header.append((line, text))
+        found = _CT_HEADER.match(text)
+        length = int(found[1]) if found else length
     if blocks == [([], [])]:
         raise InputError.at(path, 1, "no structure in this file")
     structures = []
@@ -308,7 +322,8 @@ def read_dbn(path: FilePath) -> list[Structure]:
     is the id), then the sequence and the structure, each on one line or broken into as many lines
     as the other; a record without a sequence is another structure of the sequence before. An
     energy, behind the structure as RNAfold writes it or before the id as RNAstructure does, is
-    passed over, and so are other comments and the lines ``>structure`` of CONTRAfold.
+    passed over, and so are other comments, the lines ``>structure`` of CONTRAfold, and what
+    ``RNAfold -p`` writes of the ensemble below the structure.
 
     Raises:
         InputError: a sequence has no structure or one of another length, there is a blank in one of
@@ -318,7 +333,11 @@ def read_dbn(path: FilePath) -> list[Structure]:
     records: list[tuple[str, int, list[str]]] = []
     for line, text in numbered_lines(path, comments=True):
         header = text[1:] if text.startswith(">") else _name_in_comment(text)
-        if header == "structure" and records:  # as CONTRAfold has it above a structure
+        body = records[-1][2] if records else []
+        # As CONTRAfold has it between sequence and structure.
+        if header == "structure" and body and not _SIGNS & set(body[-1]):
+            continue
+        if len(body) == 2 and _SIGNS & set(body[1]) and header is None and _ENSEMBLE.match(text):
             continue
         if header is not None:
             records.append((header, line, []))

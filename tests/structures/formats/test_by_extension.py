@@ -288,3 +288,44 @@ def test_tables_of_a_folder_are_read_and_its_subfolders_are_not(tmp_path):
     write_structures(tmp_path / "a.csv", [HAIRPIN])
     (tmp_path / "b.ct").mkdir()
     assert read_structures(tmp_path) == [HAIRPIN]
+
+
+ENSEMBLE = """>a
+GAAC
+(..) ( -1.20)
+{,.} [ -1.30]
+(..) { -1.20 d=0.68}
+(..) { -1.20 MEA=3.2}
+ free energy of ensemble = -1.30 kcal/mol
+ frequency of mfe structure in ensemble 0.7; ensemble diversity 1.2
+>b [of a kind]
+GC
+.. (0.00)
+"""
+
+
+def test_of_an_ensemble_by_rnafold_the_first_structure_is_read(tmp_path):
+    (tmp_path / "p.dbn").write_text(ENSEMBLE)
+    expected = [Structure("a", "GAAC", [(0, 3)]), Structure("b", "GC", [], "[of a kind]")]
+    assert read_dbn(tmp_path / "p.dbn") == expected
+
+
+@pytest.mark.parametrize(
+    ("id", "description"),
+    [
+        ("a", "1 76"),
+        ("a", "9 76 23 55"),
+        ("tRNA", "1 76 23 55"),
+        ("structure", ""),
+        ("dG=-3", "of a kind"),
+        ("ENERGY", "= low"),
+    ],
+)
+def test_headers_that_look_like_what_others_write(tmp_path, id, description):
+    structure = Structure(id, HAIRPIN.sequence, HAIRPIN.pairs, description)
+    longer = Structure(id, "G" + HAIRPIN.sequence, [], description)
+    for extension in (".ct", ".dbn", ".tsv", ".bpseq"):
+        path = tmp_path / f"any{extension}"
+        several = [structure] if extension == ".bpseq" else [structure, KNOT, structure, longer]
+        write_structures(path, several)
+        assert read_structures(path) == several
