@@ -57,6 +57,9 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run, interrupted=interrupted, shares_work=shares_work, parser=parser)
+    # Behind the command as well as before it.
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--traceback", action="store_true", default=hidden, help=hidden)
     return parser
 
 

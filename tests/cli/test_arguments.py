@@ -81,3 +81,9 @@ def test_a_report(capsys):
     assert line.startswith("out.tsv: 2 sequences, 9 nt; ")
     assert report(RunSummary([Path("out.tsv")], 2, 9, 1.0, 2.0, 0.0), quiet=True) == 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("words", ["--traceback mutate x", "mutate x --traceback", "mutate x"])
+def test_a_traceback_is_asked_for_before_or_behind_the_command(words):
+    args = build_parser().parse_args([*words.split(), "-m", "mini"])
+    assert args.traceback is ("--traceback" in words)
