@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import tempfile
 import warnings
@@ -115,7 +116,7 @@ def as_source(
 
 def is_word(text: str) -> bool:
     """Whether a text is a sequence that was typed, or meant for one, and no file."""
-    return text.isalpha() and not Path(text).exists()
+    return text.isalpha() and not os.path.exists(text)  # of a name of any length
 
 
 def _read_parquet(path: str) -> Iterator[FastaRecord]:
@@ -171,7 +172,7 @@ class Survey:
         nucleotides: their lengths' sum.
         lengths: how many sequences have each length.
         longest: up to five longest sequences, (length, id), the longest first.
-        sha256: of all ids and sequences; the same for a file and its compressed copy.
+        sha256: of all records; the same for a file and its compressed copy.
     """
 
     records: int
@@ -201,7 +202,7 @@ def survey(records: Iterable[FastaRecord]) -> Survey:
 
 
 class Digest:
-    """The sha256 of the ids and sequences that have passed."""
+    """The sha256 of the records that have passed."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -212,7 +213,7 @@ class Digest:
 
     def watch(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
         for record in records:
-            self._hash.update(f"{record.id}\n{record.sequence}\n".encode())
+            self._hash.update(f"{record.id} {record.description}\n{record.sequence}\n".encode())
             yield record
 
 
