@@ -19,7 +19,7 @@ import numpy as np
 from ernie_rna.embeddings.embedding import Embedding
 from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
 from ernie_rna.options import OptionError, PredictOptions, takes
-from ernie_rna.run.outputs import behind_link, check_output_files
+from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
@@ -189,8 +189,7 @@ class PredictTask(Task[Prediction]):
         if outputs[0].open is not None:
             return super().assemble(parts, outputs, metadata)
         self._written = [part.get(self._column) for part in parts if self._labels is not None]
-        place = behind_link(Path(outputs[0].path))
-        return write_parts(parts, place, metadata, sys.maxsize), []
+        return write_parts(parts, Path(outputs[0].path), metadata, sys.maxsize), []
 
     def metrics(self) -> dict[str, float]:
         """How well what was written agrees with the labels, by name; empty without any."""
