@@ -103,16 +103,16 @@ def _clear_dead(path: Path) -> None:
 
 
 def _take_place(new: Path, path: Path, old: Path, force: bool) -> None:
-    if path.exists():
-        os.replace(path, old)
     try:
+        if path.exists():
+            os.replace(path, old)
         if not force and old.exists() and not (old.is_dir() and not any(old.iterdir())):
             raise OutputError(
                 f"{path} was written by another process in the meantime; it was not changed"
             )
         os.replace(new, path)
     except BaseException:
-        if old.exists():
+        if old.exists() and not path.exists():
             os.replace(old, path)
         raise
 

@@ -151,3 +151,21 @@ def test_outputs_are_checked(tmp_path, monkeypatch, outputs, options, error, mes
     with pytest.raises(OutputError, match="standard output: it is closed"):
         check_output_files(["-"])
     monkeypatch.setattr(sys, "stdout", io.StringIO())
+
+
+@pytest.mark.parametrize(("renamings", "left"), [(1, "old"), (2, "new")])
+def test_an_interruption_between_renamings_loses_nothing(tmp_path, monkeypatch, renamings, left):
+    path, replace, done = tmp_path / "model", os.replace, []
+    path.mkdir()
+    (path / "old").touch()
+
+    def interrupted(*names):
+        replace(*names)
+        done.append(names)
+        if len(done) == renamings:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing_folder(path) as folder:
+        (folder / "new").touch()
+    assert [*tmp_path.rglob("*")] == [path, path / left]
