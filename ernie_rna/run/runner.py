@@ -426,7 +426,7 @@ def run(
     place = behind_link(Path(files[0].path))
     check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, options.force) as store:
-        _refuse_existing(task, files, store)
+        _refuse_existing(task, outputs, store)
         if source.once and share.count > 1:
             raise InputError(
                 "an input that can be read only once cannot be shared by several processes: give "
@@ -439,7 +439,7 @@ def run(
         with contextlib.closing(bar):
             metadata = task.metadata(found, model)
             manifest = _manifest(task, metadata, outputs, place)
-            resumed = store.begin(manifest, lambda: all(task.existing([one]) for one in files))
+            resumed = store.begin(manifest, lambda: _are_there(task, outputs))
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
             written = _assemble(task, parts, outputs, store, metadata)
@@ -517,7 +517,10 @@ def _manifest(
 
 
 def _warn_of_room(store: Store, expected: int) -> None:
-    there = sum(path.stat().st_size for path in store.folder.glob("part-*"))
+    there = 0
+    for path in store.folder.glob("part-*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # Another process has just ended the run.
+            there += path.stat().st_size
     free = shutil.disk_usage(store.folder).free
     if expected - there > free:
         warnings.warn(
@@ -565,19 +568,31 @@ def _assemble(
         # That all are there is known at once; whether they are whole takes reading them.
         elif all(part.path.exists() for part in parts) and all(part.is_whole() for part in parts):
             _refuse_existing(task, outputs, store)
+            files = [Path(one.path) for one in outputs if one.path != STANDARD_OUTPUT]
+            # Another run may be writing the other outputs, unless this one was killed in it.
+            for file in files if store.writing else files[:1]:
+                clear_unfinished(file)
             lock.write(b"+")
             lock.flush()
-            for output in outputs:
-                if output.path != STANDARD_OUTPUT:
-                    clear_unfinished(Path(output.path))
-            written = task.assemble(parts, outputs, metadata)
+            try:
+                written = task.assemble(parts, outputs, metadata)
+            except BaseException:
+                if not task.existing(outputs):  # What is there later is another program's.
+                    lock.truncate(0)
+                raise
             store.finish(written[1])
         store.finish_share()
         return written
 
 
+def _are_there(task: Task[Any], outputs: Sequence[Output[Any]]) -> bool:
+    """Whether all outputs are there; what went to standard output is not."""
+    return all(task.existing([one]) for one in outputs)
+
+
 def _refuse_existing(task: Task[Any], outputs: Sequence[Output[Any]], store: Store) -> None:
     """Raise OutputError for an output that this run has not written, unless it may be replaced."""
     existing = task.existing(outputs)
-    if existing and not store.writing and not task.options.force:
+    ours = store.writing and (not store.done or _are_there(task, outputs))
+    if existing and not ours and not task.options.force:
         raise OutputError(f"{existing[0]} exists already; --force replaces it")

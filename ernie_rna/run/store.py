@@ -283,7 +283,8 @@ class Store:
     @property
     def writing(self) -> bool:
         """Whether the outputs that are there may be of this run."""
-        return self._output_lock.exists() and self._output_lock.stat().st_size > 0
+        lock = self._output_lock
+        return self.begun and lock.exists() and lock.stat().st_size > 0
 
     def finish_share(self) -> None:
         """Say that this process has done its share."""

@@ -695,3 +695,45 @@ def test_what_a_summary_says():
         "standard output, b.tsv: 1 sequence, 12 nt; 2.0 s, 0.5 sequences a second, 3.1 % padding, "
         "1 thread"
     )
+
+
+# ---------------------------------------------------------------------------------------------
+# What is kept is given up, or another's
+
+
+def test_parts_that_are_deleted_meanwhile(encoder, output, computed):
+    with computed.killed_after(4):
+        run(encoder, output)
+    (output.with_name("out.npz.partial") / "part-000009-0.safetensors").symlink_to("gone")
+    assert run(encoder, output).resumed
+
+
+def test_another_program_writes_after_a_full_disk(encoder, output, whole, file_limit):
+    with file_limit(int(len(whole) * 0.9)), pytest.raises(OutputError, match="no room to write"):
+        run(encoder, output)
+    output.write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"out\.npz exists already; --force"):
+        run(encoder, output)
+    assert output.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("gone", ["b.tsv", "a.tsv.partial/manifest.json", ""])
+def test_killed_once_all_is_written(masked_lm, tables, computed, monkeypatch, gone):
+    """Refused before any work, where an output has gone or went to standard output."""
+    outputs = tables[0], tables[1] if gone else "-"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "__exit__", lambda self, *error: self._held.close())
+        mutate(SOME, masked_lm, *outputs)
+    if gone:
+        (tables[0].parent / gone).unlink()
+    computed.clear()
+    with pytest.raises(OutputError, match=r"a\.tsv exists already; --force"):
+        mutate(SOME, masked_lm, *outputs)
+    assert not computed
+
+
+def test_two_runs_with_one_second_output(masked_lm, tables):
+    unfinished = tables[1].with_name("b.tsv.0123abcd.tmp")
+    unfinished.touch()
+    mutate(SOME, masked_lm, *tables[:2])
+    assert unfinished.exists()
