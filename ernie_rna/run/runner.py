@@ -214,6 +214,10 @@ class Task(ABC, Generic[Result]):
         results = (result for part in parts for result in self.unpack(part))
         return self.write(self.join(results), outputs)
 
+    def metrics(self) -> dict[str, float]:
+        """How well what was written agrees with labels that the input has, by name."""
+        return {}
+
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
         """All that the results depend on, but the machine."""
         from ernie_rna.run.provenance import describe as describe_run
@@ -442,8 +446,9 @@ def run(
             resumed = store.begin(manifest, lambda: _are_there(task, outputs))
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
-            written = _assemble(task, parts, outputs, store, metadata)
-    return _summary(bar, found, written, resumed=resumed, share=share, source=task.source)
+            files, said = _assemble(task, parts, outputs, store, metadata)
+    more = {"resumed": resumed, "share": share, "source": task.source}
+    return _summary(bar, found, files, **said, **more)
 
 
 def _run_unkept(
@@ -455,8 +460,9 @@ def _run_unkept(
         found, bar = _load(task, twice, model)
         with contextlib.closing(bar):
             if not dry_run:
-                written = task.write(task.join(_results(task, twice, bar)), outputs)
-                return _summary(bar, found, written, source=task.source)
+                files, problems = task.write(task.join(_results(task, twice, bar)), outputs)
+                said = {"problems": problems, "metrics": task.metrics()}
+                return _summary(bar, found, files, **said, source=task.source)
             from ernie_rna.run.estimate import disk_rate, estimate
 
             about = estimate(task, twice.read(), found)
@@ -467,11 +473,10 @@ def _run_unkept(
                 reading = time.monotonic() - begin
                 disk = disk_rate(Path(outputs[0].path).parent)
                 text += f"\n{about.scaled(task.options.scale_to, found, reading, disk)}"
-            return _summary(bar, found, ([], []), estimate=text)
+            return _summary(bar, found, [], estimate=text)
 
 
-def _summary(bar: Progress, found: Survey, written: Written, **more: Any) -> RunSummary:
-    files, problems = written
+def _summary(bar: Progress, found: Survey, files: list[Path], **more: Any) -> RunSummary:
     return RunSummary(
         files=files,
         records=found.records,
@@ -480,7 +485,6 @@ def _summary(bar: Progress, found: Survey, written: Written, **more: Any) -> Run
         sequences_per_second=bar.done / bar.seconds,
         padding=bar.padding / max(bar.tokens, 1),
         threads=bar.threads,
-        problems=problems,
         **more,
     )
 
@@ -554,35 +558,51 @@ def _assemble(
     outputs: Sequence[Output[Any]],
     store: Store,
     metadata: dict[str, Any],
-) -> Written:
-    """Put the outputs together, if all parts are there and nobody else has done it."""
+) -> tuple[list[Path], dict[str, Any]]:
+    """Put the outputs together, if all parts are there and nobody else has done it.
+
+    Returns:
+        The outputs; and the problems and metrics of the summary, by name.
+    """
     with store.assembling() as lock:
-        written: Written = [], []
+        files: list[Path] = []
+        said: dict[str, Any] = {}
         if store.dropped:
             raise OutputError(
                 f"another process has dropped the unfinished results of {store.output}; run it "
                 "again"
             )
         if store.done:
-            written = task.existing(outputs), store.problems
-        # That all are there is known at once; whether they are whole takes reading them.
-        elif all(part.path.exists() for part in parts) and all(part.is_whole() for part in parts):
+            files, said = task.existing(outputs), store.said
+        elif all(part.path.exists() for part in parts):
+            _check_whole(parts, store)
             _refuse_existing(task, outputs, store)
-            files = [Path(one.path) for one in outputs if one.path != STANDARD_OUTPUT]
+            paths = [Path(one.path) for one in outputs if one.path != STANDARD_OUTPUT]
             # Another run may be writing the other outputs, unless this one was killed in it.
-            for file in files if store.writing else files[:1]:
-                clear_unfinished(file)
+            for path in paths if store.writing else paths[:1]:
+                clear_unfinished(path)
             lock.write(b"+")
             lock.flush()
             try:
-                written = task.assemble(parts, outputs, metadata)
+                files, problems = task.assemble(parts, outputs, metadata)
             except BaseException:
                 if not task.existing(outputs):  # What is there later is another program's.
                     lock.truncate(0)
                 raise
-            store.finish(written[1])
+            said = {"problems": problems, "metrics": task.metrics()}
+            store.finish(**said)
         store.finish_share()
-        return written
+        return files, said
+
+
+def _check_whole(parts: list[Part], store: Store) -> None:
+    """Raise OutputError for a part that was damaged since its process has computed it."""
+    for number, part in enumerate(parts):
+        if not part.is_whole():
+            store.finish_share()
+            raise OutputError(
+                f"{part.path} is damaged: run part {store.owner(number)} again, which computes it"
+            )
 
 
 def _are_there(task: Task[Any], outputs: Sequence[Output[Any]]) -> bool:

@@ -13,7 +13,7 @@ lock-I-of-N          held by the process that computes the I-th of N shares; not
                      process has agreed with the manifest
 lock-output          held by the process that writes the outputs; not empty once one has begun to
 done-I-of-N          the I-th of N processes has done its share
-done.json            what could not be written to the output
+done.json            of the output: what could not be written to it, and metrics
 done                 the output is whole, and the parts are deleted
 
 Whoever leaves last deletes the folder: when the output is whole and all N processes have done their
@@ -161,7 +161,7 @@ class Store:
         self.input_path = self.folder / "input.fasta"  # where what can be read only once is kept
         self._manifest_path = self.folder / "manifest.json"
         self._done = self.folder / "done"
-        self._problems_path = self.folder / "done.json"
+        self._said_path = self.folder / "done.json"
         self._output_lock = self.folder / "lock-output"
         self._lock_path = self.folder / f"lock-{share.index + 1}-of-{share.count}"
         self._manifest: Mapping[str, Any] = {}
@@ -186,9 +186,9 @@ class Store:
         return self._done.exists()
 
     @property
-    def problems(self) -> list[str]:
-        """What could not be written to the output that is whole, a sentence each."""
-        return list(json.loads(self._problems_path.read_bytes()))
+    def said(self) -> dict[str, Any]:
+        """What was given to `finish`."""
+        return dict(json.loads(self._said_path.read_bytes()))
 
     @property
     def dropped(self) -> bool:
@@ -276,6 +276,10 @@ class Store:
         """Whether a chunk is for this process to compute."""
         return number % self._share.count == self._share.index and not self.done
 
+    def owner(self, number: int) -> str:
+        """Whose a chunk is, as an option has it."""
+        return f"{number % self._share.count + 1}/{self._share.count}"
+
     def assembling(self) -> contextlib.AbstractContextManager[Any]:
         """Alone in writing the outputs; gives a file, which is to be written to when they are."""
         return locked(self._output_lock, wait=True)
@@ -290,9 +294,9 @@ class Store:
         """Say that this process has done its share."""
         self._done_path(self._share.index).touch()
 
-    def finish(self, problems: Sequence[str] = ()) -> None:
-        """Say that the output is whole, and what could not be written."""
-        self._problems_path.write_text(json.dumps(problems), encoding="utf-8")
+    def finish(self, **said: Any) -> None:
+        """Say that the output is whole, and more of it, for JSON."""
+        self._said_path.write_text(json.dumps(said), encoding="utf-8")
         self._done.touch()
         self._delete(*_RESULTS)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -114,8 +115,7 @@ def predict(
     if Path(path).suffix.lower() in EXTENSIONS:
         check_format(path)
         place = Output(path)
-    summary = run(task, sequences, model, [place])
-    return replace(summary, metrics=task.metrics())
+    return run(task, sequences, model, [place])
 
 
 class PredictTask(Task[Prediction]):
@@ -203,7 +203,11 @@ class PredictTask(Task[Prediction]):
         return {"columns": [self._column], "names": self._names, "task": self._task, **about}
 
     def describe_settings(self) -> dict[str, Any]:
-        return {"pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores}
+        return {
+            "pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores,
+            # Metrics are kept with an output.
+            "labels": None if self._labels is None else zlib.crc32(self._labels.tobytes()),
+        }
 
     def header(self) -> str:
         """The header of a table of predictions."""

@@ -39,7 +39,7 @@ def _raise(error):
 
 
 def finish(store):
-    store.finish(["b is not in it: too long"])
+    store.finish(problems=["b is not in it: too long"])
     store.finish_share()
 
 
@@ -169,7 +169,7 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
     with working(output, last, 3, whole=lambda: True) as store:
         assert store.resumed
         assert store.done
-        assert store.problems == ["b is not in it: too long"]
+        assert store.said == {"problems": ["b is not in it: too long"]}
         assert not store.owns(last)
         store.finish_share()
     assert names(output.parent) == []
