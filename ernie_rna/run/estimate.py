@@ -99,8 +99,11 @@ class Estimate:
         )
 
 
-def disk_rate(folder: Path) -> float:
-    """Bytes that can be written to files of a folder in a second; nothing is left there."""
+def disk_rate(folder: Path | None) -> float:
+    """Bytes that can be written to files of a folder in a second; nothing is left there.
+
+    None is the folder of temporary files.
+    """
     block = os.urandom(1 << 24)
     with tempfile.TemporaryFile(dir=folder) as file:
         begin = time.monotonic()

@@ -182,7 +182,8 @@ def check_output_files(
     Raises:
         ValueError: a path is named twice, or has another extension.
         OutputError: there is such a file and `force` is False, what is there is no file, or there
-            is no folder for it; a name is too long; standard output is closed.
+            is no folder for it that can be written to; a name is too long; standard output is
+            closed.
     """
     places = [Path(output).resolve() for output in outputs]
     for output, place in zip(outputs, places, strict=True):
@@ -196,8 +197,11 @@ def check_output_files(
         if extensions and path.suffix.lower() not in extensions:
             raise ValueError(f"{output}: the extension must be {' or '.join(extensions)}")
         check_name(path)
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
+        folder = behind_link(path).parent
+        if not folder.is_dir():
+            raise OutputError(f"cannot write {output}: there is no folder {folder}")
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"cannot write {output}: nothing can be written to {folder}")
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
             hint = "; - is standard output" * streams
             raise OutputError(f"cannot write {output}: it is not a file{hint}")

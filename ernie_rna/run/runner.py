@@ -471,7 +471,8 @@ def _run_unkept(
                 begin = time.monotonic()
                 survey(twice.read())
                 reading = time.monotonic() - begin
-                disk = disk_rate(Path(outputs[0].path).parent)
+                streamed = outputs[0].path == STANDARD_OUTPUT
+                disk = disk_rate(None if streamed else Path(outputs[0].path).parent)
                 text += f"\n{about.scaled(task.options.scale_to, found, reading, disk)}"
             return _summary(bar, found, [], estimate=text)
 

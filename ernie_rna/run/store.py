@@ -136,9 +136,10 @@ def check_place(output: Path) -> None:
     folder = partial_folder(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
-    if folder.is_file():
+    if folder.is_file() or folder.is_symlink():
+        what = "link" if folder.is_symlink() else "file"
         raise OutputError(
-            f"cannot write {output}: {folder}, where unfinished results are kept, is a file"
+            f"cannot write {output}: {folder}, where unfinished results are kept, is a {what}"
         )
 
 

@@ -253,3 +253,6 @@ def test_where_nothing_can_be_written(output, monkeypatch):
     (output.parent / "out.npz.partial").write_text("mine")
     with pytest.raises(OutputError, match=r"partial, where unfinished results are kept, is a file"):
         check_place(output)
+    output.with_name("link.npz.partial").symlink_to("nowhere")
+    with pytest.raises(OutputError, match=r"unfinished results are kept, is a link"):
+        check_place(output.with_name("link.npz"))
