@@ -117,9 +117,9 @@ def _check_options(
     for name, problem in problems.items():
         if options.get(name):
             raise OptionError(name, f"{problem}; got {options[name]!r}")
-    problem = whole(1)(options["parts"])
-    if problem:
-        raise OptionError("parts", f"{problem}; got {options['parts']!r}")
+    wrong = whole(1)(options["parts"])
+    if wrong:
+        raise OptionError("parts", f"{wrong}; got {options['parts']!r}")
     if not hasattr(function, "__name__"):
         raise OptionError(
             "function", f"must be a function, its options those of on_ray; got {function!r}"

@@ -446,9 +446,9 @@ def run(
             resumed = store.begin(manifest, lambda: _are_there(task, outputs))
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
-            files, said = _assemble(task, parts, outputs, store, metadata)
+            written, said = _assemble(task, parts, outputs, store, metadata)
     more = {"resumed": resumed, "share": share, "source": task.source}
-    return _summary(bar, found, files, **said, **more)
+    return _summary(bar, found, written, **said, **more)
 
 
 def _run_unkept(
@@ -460,9 +460,9 @@ def _run_unkept(
         found, bar = _load(task, twice, model)
         with contextlib.closing(bar):
             if not dry_run:
-                files, problems = task.write(task.join(_results(task, twice, bar)), outputs)
-                said = {"problems": problems, "metrics": task.metrics()}
-                return _summary(bar, found, files, **said, source=task.source)
+                written, problems = task.write(task.join(_results(task, twice, bar)), outputs)
+                more = {"metrics": task.metrics(), "source": task.source}
+                return _summary(bar, found, written, problems=problems, **more)
             from ernie_rna.run.estimate import disk_rate, estimate
 
             about = estimate(task, twice.read(), found)
@@ -477,9 +477,9 @@ def _run_unkept(
             return _summary(bar, found, [], estimate=text)
 
 
-def _summary(bar: Progress, found: Survey, files: list[Path], **more: Any) -> RunSummary:
+def _summary(bar: Progress, found: Survey, written: list[Path], **more: Any) -> RunSummary:
     return RunSummary(
-        files=files,
+        files=written,
         records=found.records,
         nucleotides=found.nucleotides,
         seconds=bar.seconds,
@@ -563,10 +563,10 @@ def _assemble(
     """Put the outputs together, if all parts are there and nobody else has done it.
 
     Returns:
-        The outputs; and the problems and metrics of the summary, by name.
+        The files; and the problems and metrics of the summary, by name.
     """
     with store.assembling() as lock:
-        files: list[Path] = []
+        written: list[Path] = []
         said: dict[str, Any] = {}
         if store.dropped:
             raise OutputError(
@@ -574,7 +574,7 @@ def _assemble(
                 "again"
             )
         if store.done:
-            files, said = task.existing(outputs), store.said
+            written, said = task.existing(outputs), store.said
         elif all(part.path.exists() for part in parts):
             _check_whole(parts, store)
             _refuse_existing(task, outputs, store)
@@ -585,7 +585,7 @@ def _assemble(
             lock.write(b"+")
             lock.flush()
             try:
-                files, problems = task.assemble(parts, outputs, metadata)
+                written, problems = task.assemble(parts, outputs, metadata)
             except BaseException:
                 if not task.existing(outputs):  # What is there later is another program's.
                     lock.truncate(0)
@@ -593,7 +593,7 @@ def _assemble(
             said = {"problems": problems, "metrics": task.metrics()}
             store.finish(**said)
         store.finish_share()
-        return files, said
+        return written, said
 
 
 def _check_whole(parts: list[Part], store: Store) -> None:
