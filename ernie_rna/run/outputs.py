@@ -10,6 +10,7 @@ import glob
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -200,8 +201,10 @@ def check_output_files(
         folder = behind_link(path).parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {folder}")
-        if not os.access(folder, os.W_OK):
-            raise OutputError(f"cannot write {output}: nothing can be written to {folder}")
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # Permissions alone do not tell.
+        except OSError as error:
+            raise OutputError(f"cannot write {output}: {folder}: {error.strerror}") from error
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
             hint = "; - is standard output" * streams
             raise OutputError(f"cannot write {output}: it is not a file{hint}")
