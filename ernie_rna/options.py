@@ -18,7 +18,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial, wraps
 from numbers import Integral, Real
@@ -137,11 +137,15 @@ def some_of(choices: Sequence[str]) -> Check:
     """One or more of some words."""
 
     def problem(values: Any) -> str | None:
-        given = [values] if isinstance(values, str) else list(values)
-        fits = bool(given) and set(given) <= set(choices)
+        fits = bool(values) and set(values) <= set(choices)
         return None if fits else f"must be among {', '.join(choices)}"
 
     return problem
+
+
+def some_text(value: Any) -> str | None:
+    """A text that is not empty."""
+    return None if isinstance(value, str) and value else "must be text, and not empty"
 
 
 def parse_words(text: str) -> tuple[str, ...]:
@@ -171,17 +175,17 @@ class Options:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
+            if isinstance(one.default, tuple) and not isinstance(value, Mapping | None):
+                several = isinstance(value, Iterable) and not isinstance(value, str | os.PathLike)
+                value = tuple(value) if several else (value,)
             if value is None and one.default is None:
                 continue
-            choices, check = one.metadata["choices"], one.metadata["check"]
-            problem = None
-            if choices is not None and value not in choices:
-                quoted = choices if isinstance(value, str) else list(map(repr, choices))
-                problem = f"must be {_alternatives(quoted)}"
-            elif check is not None:
-                problem = check(value)
+            problem = _problem(one.metadata, one.default, value)
             if problem is not None:
                 raise OptionError(one.name, f"{problem}; got {value!r}")
+            if isinstance(one.metadata["check"], Range):  # JSON knows no number of NumPy.
+                value = one.metadata["check"].kind(value)
+            object.__setattr__(self, one.name, value)
 
     def recorded(self) -> dict[str, Any]:
         """The options that results depend on, as JSON gives them back."""
@@ -192,6 +196,24 @@ class Options:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
         }
+
+
+def _problem(known: Mapping[str, Any], default: Any, value: Any) -> str | None:
+    """What is wrong with the value of an option."""
+    choices, check = known["choices"], known["check"]
+    if choices is not None and value not in choices:
+        quoted = choices if isinstance(value, str) else list(map(repr, choices))
+        return f"must be {_alternatives(quoted)}"
+    if choices is None and check is not None:
+        return check(value)
+    if isinstance(default, bool) and not isinstance(value, bool):
+        return "must be True or False"
+    if isinstance(default, str) and not isinstance(value, str):
+        return "must be text"
+    words = (None,) if value is None else value
+    if known["many"] and not all(isinstance(word, str | os.PathLike) for word in words):
+        return "must be one or several texts"
+    return None
 
 
 def _alternatives(choices: Sequence[Any]) -> str:
@@ -534,7 +556,7 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
 
 
 def _layers(values: Any) -> str | None:
-    fits = len(tuple(values)) > 0 and all(isinstance(value, Integral) for value in values)
+    fits = len(values) > 0 and all(isinstance(value, Integral) for value in values)
     return None if fits else "must be whole numbers, at least one"
 
 
@@ -664,7 +686,6 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
         True,
         "whether pairs may cross; no removes the pairs that cross the largest nested set; the "
         "default is yes",
-        check=lambda value: None if isinstance(value, bool) else "must be True or False",
         parse=parse_yes,
         metavar="yes|no",
         group=_READ_OFF,
@@ -787,14 +808,15 @@ class PredictOptions(HeadOptions, group="a table"):
         metavar="NAME",
         many=True,
     )
-    label_separator: str = option(";", "separator between the labels in a cell", metavar="TEXT")
+    label_separator: str = option(
+        ";", "separator between the labels in a cell", check=some_text, metavar="TEXT"
+    )
     ignore_label: str | None = option(None, "label of bases to ignore", metavar="LABEL")
 
     @property
-    def label_columns(self) -> tuple[str, ...]:
-        """`label_column`, of which Python may give one as it is."""
-        given = self.label_column
-        return (given,) if isinstance(given, str) else tuple(given)
+    def label_columns(self) -> Sequence[str]:
+        """Those given."""
+        return self.label_column
 
 
 # ---------------------------------------------------------------------------------------------

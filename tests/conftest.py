@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Tests of the command line start Python anew; it must not find a hub or spend time looking.
@@ -82,3 +84,13 @@ def golden_folder(tmp_path_factory) -> Path:
 def listing(folder: Path) -> dict[str, bytes]:
     """All files of a folder and of those within it."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def run_elsewhere(*words: str | Path, cwd: Path, path: Path | str = "", python=sys.executable):
+    """What Python prints in a fresh process, in another folder, with `path` to find packages in."""
+    modules = {"PYTHONPATH": str(path), "HF_MODULES_CACHE": str(cwd / "modules")}
+    command = [python, "-W", "ignore", *words]
+    kept = {"cwd": cwd, "capture_output": True, "text": True}
+    done = subprocess.run(command, env={**os.environ, **modules}, **kept)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -47,20 +47,21 @@ def run(folder, extension, model):
         positions = folder / "positions.tsv"
         mutate(records(12, 30), model, output, positions, batch_tokens=16, progress=False)
         return
-    options = {"batch_tokens": 256, "long": "window", "overlap": 16, "progress": False}
-    pooling = ("token", "cls", "mean")
-    embed(
-        records(40, 99), model, output, **options, pooling=pooling, layers=None, shard_bytes=10000
-    )
+    how = {"batch_tokens": 256, "long": "window", "overlap": 16, "progress": False}
+    how |= {"pooling": ("token", "cls", "mean"), "layers": None, "shard_bytes": 10000}
+    embed(records(40, 99), model, output, **how)
 
 
-def fork(task):
-    """Start a process that does a task, and return its id."""
+def forked(task, seconds=None):
+    """Do a task in a process of its own, which is killed after some time if that is given."""
     child = os.fork()
     if not child:
         task()
         os._exit(0)
-    return child
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def die_at(operation, do):
@@ -111,36 +112,29 @@ def main(folder, extension, kills):
     model = make_model(extension)
     whole, broken = folder / "whole", folder / "broken"
     whole.mkdir()
-    start = time.monotonic()
-    counts = folder / "count"
-    child = fork(lambda: counts.write_text(str(die_at(-1, lambda: run(whole, extension, model)))))
-    os.waitpid(child, 0)
+    start, counts = time.monotonic(), folder / "count"
+    forked(lambda: counts.write_text(str(die_at(-1, lambda: run(whole, extension, model)))))
     seconds, operations = time.monotonic() - start, int(counts.read_text())
-    expected = content(whole)
 
-    generator = random.Random(0)
+    def resume():
+        # A run that dies once its output is complete is refused a second time.
+        with contextlib.suppress(OutputError):
+            run(broken, extension, model)
+
+    draw = random.Random(0)
     moments = [round(1 + i * (operations - 1) / (kills - 1)) for i in range(kills)]
     different = []
     for moment in [*moments, *["random"] * 3]:
         shutil.rmtree(broken, ignore_errors=True)
         broken.mkdir()
         if moment == "random":
-            child = fork(lambda: run(broken, extension, model))
-            time.sleep(generator.uniform(0, seconds))
-            os.kill(child, signal.SIGKILL)
+            forked(lambda: run(broken, extension, model), draw.uniform(0, seconds))
         else:
-            child = fork(lambda at=moment: die_at(at, lambda: run(broken, extension, model)))
-        os.waitpid(child, 0)
-        os.waitpid(fork(lambda: resume(broken, extension, model)), 0)
-        if content(broken) != expected:
+            forked(lambda at=moment: die_at(at, lambda: run(broken, extension, model)))
+        forked(resume)
+        if content(broken) != content(whole):
             different.append(f"{moment}: {sorted(content(broken))}")
     print(json.dumps({"operations": operations, "different": different}))
-
-
-def resume(folder, extension, model):
-    # A run that dies once its output is complete is refused a second time.
-    with contextlib.suppress(OutputError):
-        run(folder, extension, model)
 
 
 if __name__ == "__main__":

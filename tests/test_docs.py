@@ -3,6 +3,8 @@
 Small models stand for the authors' files, which cannot be had here.
 """
 
+import doctest
+import importlib
 import os
 import re
 import shlex
@@ -115,3 +117,20 @@ def test_pages_are_linked_and_links_lead_somewhere():
     assert set(texts) - linked <= {ROOT / "README.md"}
     assert len(list(DOCS.glob("*.md"))) == 9
     assert len(texts[ROOT / "README.md"].splitlines()) <= 180
+
+
+def with_examples():
+    """Modules whose docstrings have examples."""
+    for path in (*ROOT.glob("*_ernie_rna.py"), *(ROOT / "ernie_rna").rglob("*.py")):
+        if ">>>" in path.read_text(encoding="utf-8"):
+            folder = (
+                "ernie_rna/model"
+                if path.parent == ROOT
+                else path.parent.relative_to(ROOT).as_posix()
+            )
+            yield f"{folder}/{path.stem}".replace("/", ".")
+
+
+@pytest.mark.parametrize("module", sorted(with_examples()))
+def test_examples_of_docstrings(module):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0

@@ -1,8 +1,5 @@
 """The package as it is imported, and as it is installed: a wheel, an sdist, an editable install."""
 
-import os
-import subprocess
-import sys
 import sysconfig
 import tarfile
 import zipfile
@@ -13,29 +10,11 @@ import pytest
 import ernie_rna
 from ernie_rna import data
 from ernie_rna.conversion.folder import code_files
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_elsewhere
 
 
-def run(script: str, *arguments, cwd: Path, python: str | Path = sys.executable, path: str = ""):
-    """Run a script in a fresh process, elsewhere."""
-    environment = {**os.environ, "PYTHONPATH": path, "HF_MODULES_CACHE": str(cwd / "modules")}
-    done = subprocess.run(
-        [str(python), "-c", script, *map(str, arguments)],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize("name", ernie_rna.__all__)
-def test_every_name_is_there(name):
-    assert getattr(ernie_rna, name).__name__ == name
-
-
-def test_other_names_are_not():
+def test_every_name_is_there_and_others_are_not():
+    assert [getattr(ernie_rna, name).__name__ for name in ernie_rna.__all__] == ernie_rna.__all__
     with pytest.raises(AttributeError, match="module 'ernie_rna' has no attribute 'convrt'"):
         ernie_rna.convrt  # noqa: B018
     assert {*ernie_rna.__all__, "__version__"} == {*dir(ernie_rna)}
@@ -58,18 +37,12 @@ assert type(config) is ernie_rna.ErnieRnaConfig
 
 def test_a_folder_does_not_take_the_name_of_a_function(tmp_path):
     """`ernie_rna.mini` is both; nothing heavy is imported for them."""
-    run(NAMES, cwd=tmp_path, path=str(ROOT))
+    run_elsewhere("-c", NAMES, cwd=tmp_path, path=ROOT)
 
 
 def test_the_module_is_the_command(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "ernie_rna", "--version"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2."), done.stderr
+    told = run_elsewhere("-m", "ernie_rna", "--version", cwd=tmp_path, path=ROOT)
+    assert told.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2.")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -103,8 +76,7 @@ CHECKPOINT = ROOT / "tests" / "golden" / "tiny_fairseq_cfg.pt"
 def built(tmp_path_factory) -> Path:
     """The sdist, and the wheel that is made of it."""
     out = tmp_path_factory.mktemp("built")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
+    run_elsewhere("-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=out)
     return out
 
 
@@ -125,26 +97,23 @@ def test_a_wheel_has_one_name_at_its_top_and_all_it_needs(built):
     assert not {"tests", "docs", "recipes"} & tops
 
 
+PIP = ("-m", "pip", "install", "--no-deps", "-q")
+
+
 @pytest.mark.slow
 def test_a_wheel_works_from_another_folder(built, tmp_path):
     (wheel,) = built.glob("*.whl")
     site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", str(site)]
-    subprocess.run([*pip, str(wheel)], check=True)
-    run(INSTALLED, site, CHECKPOINT, cwd=tmp_path, path=str(site))
+    run_elsewhere(*PIP, "--target", site, wheel, cwd=tmp_path)
+    run_elsewhere("-c", INSTALLED, site, CHECKPOINT, cwd=tmp_path, path=site)
 
 
 @pytest.mark.slow
 def test_an_editable_install_works_from_another_folder(tmp_path):
     """In an environment of its own that borrows the packages of this one."""
-    subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True
-    )
+    run_elsewhere("-m", "venv", "--without-pip", "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (site / "zz_borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = ["-m", "pip", "install", "--no-deps", "--no-build-isolation", "-q", "-e"]
-    subprocess.run(
-        [str(python), *install, str(ROOT)], check=True, env={**os.environ, "PYTHONPATH": ""}
-    )
-    run(INSTALLED, ROOT, CHECKPOINT, cwd=tmp_path, python=python)
+    run_elsewhere(*PIP, "--no-build-isolation", "-e", ROOT, cwd=tmp_path, python=python)
+    run_elsewhere("-c", INSTALLED, ROOT, CHECKPOINT, cwd=tmp_path, python=python)

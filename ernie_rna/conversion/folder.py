@@ -43,11 +43,11 @@ def code_files() -> list[Path]:
 
 
 def check_target(out_dir: str | Path, force: bool = False) -> Path:
-    """The absolute path of `out_dir`, if an export may go there.
+    """The absolute path of `out_dir`, if a model may go there.
 
     Raises:
         ExportError: it is a file or a link, or a folder that holds something; with `force`, one
-            that holds anything but an earlier export.
+            that holds anything but such a model.
     """
     target = Path(os.path.abspath(out_dir))
     if target.is_symlink():
@@ -58,7 +58,8 @@ def check_target(out_dir: str | Path, force: bool = False) -> Path:
         odd = why_no_model(target, _OF_EXPORTS)
         if odd is not None:
             raise ExportError(
-                f"{target}: not empty and not an earlier export ({odd}); name another folder"
+                f"{target}: not empty, and no model that ernie-rna wrote ({odd}); name another "
+                "folder"
             )
         if not force:
             raise ExportError(f"{target}: exists already; --force replaces it")

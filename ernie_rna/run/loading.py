@@ -354,7 +354,7 @@ def resolve_layer(layer: int, num_layers: int) -> int:
             f"the model has layers 0 (embeddings) to {num_layers}, or -{num_layers + 1} to -1 "
             f"from the end; there is no layer {layer}"
         )
-    return layer % (num_layers + 1)
+    return int(layer) % (num_layers + 1)
 
 
 @contextlib.contextmanager

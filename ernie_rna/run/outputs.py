@@ -8,6 +8,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
+
+from safetensors import SafetensorError
 
 from ernie_rna.run.locks import locked
 
@@ -144,10 +147,16 @@ def full_disk_explained(output: str | Path, way_out: str = "") -> Iterator[None]
     """Turn "no space left" and its kin, which name no file, into an OutputError that does."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    except (OSError, SafetensorError) as error:
+        if system_code(error) not in _FULL:
             raise
         raise OutputError(f"no room to write {output} ({error}){way_out}") from error
+
+
+def system_code(error: Exception) -> int | None:
+    """The number of what the system has refused, which safetensors writes into a text."""
+    found = re.search(r"\(os error ([0-9]+)\)", str(error))
+    return int(found[1]) if found else getattr(error, "errno", None)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from safetensors.numpy import save_file
 
 from ernie_rna.options import Share
 from ernie_rna.run.locks import locked
-from ernie_rna.run.outputs import OutputError, check_name, replacing
+from ernie_rna.run.outputs import OutputError, check_name, replacing, system_code
 from ernie_rna.sequences.fasta import FastaRecord
 
 # Results, and all that may be in the folder and is deleted with it.
@@ -119,15 +118,20 @@ def _save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, 
     try:
         save_file(arrays, path, metadata)
     except SafetensorError as error:
-        code = re.search(r"\(os error ([0-9]+)\)", str(error))
+        code = system_code(error)
         if code is None:
             raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def partial_folder(output: Path) -> Path:
     """Where the results of an output are kept until it is whole."""
     return output.with_name(f"{output.name}.partial")
+
+
+def is_begun(output: Path) -> bool:
+    """Whether an unfinished run has left results of an output."""
+    return (partial_folder(output) / "manifest.json").exists()
 
 
 def check_place(output: Path) -> None:

@@ -218,7 +218,7 @@ class PredictTask(Task[Prediction]):
         if self._labels is not None:
             self._written.append(one.values)
         row = next(self._rows, {"id": one.id, "length": str(len(one.sequence))})
-        kept, predicted = [row[name] for name in self._kept], one.predicted
+        kept, predicted = [row.get(name, one.id) for name in self._kept], one.predicted
         if self._of_bases:
             bases = zip(one.sequence, predicted, one.values.tolist(), strict=True)
             for place, (base, name, values) in enumerate(bases, 1):
@@ -240,7 +240,7 @@ class PredictTask(Task[Prediction]):
             raise InputError(
                 f"{self._table.name}: the output has a column {twice[0]!r} of its own: rename it"
             )
-        return kept
+        return kept or ["id"]  # "line 2", if a table has nothing else of a sequence
 
     def _read_labels(self) -> np.ndarray:
         """The labels of the table, read as in fine-tuning: InputError names the line of one that

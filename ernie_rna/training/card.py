@@ -65,7 +65,10 @@ def write_card(folder: Path, summary: FinetuneSummary) -> None:
     changed = {
         name: value
         for name, value in options.items()
-        if value not in (None, False, {})
+        if value is not None
+        and value is not False
+        and value != {}
+        and (name != "held_out" or options["split"] is not None)
         and (name != "epochs" or options["steps"] is None)
         and (options["task"] == "masked-lm" or not name.startswith("mask_"))
     }

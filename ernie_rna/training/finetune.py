@@ -19,7 +19,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -27,12 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from ernie_rna.conversion.folder import check_target
 from ernie_rna.extras import import_extra
 from ernie_rna.options import OptionError, Share, takes
 from ernie_rna.run.find_model import find_model
-from ernie_rna.run.outputs import OutputError, replacing, replacing_folder
+from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing, replacing_folder
 from ernie_rna.run.progress import show_loading
-from ernie_rna.run.store import Store, check_place, partial_folder
+from ernie_rna.run.store import Store, check_place, is_begun, partial_folder
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
 from ernie_rna.training.labels import some
@@ -45,12 +45,6 @@ from ernie_rna.training.tasks import TASKS, Example, Task
 HELD_OUT = "held-out"  # the rows that --split takes from training, by name
 
 _SPECIAL_TOKENS = 2  # <cls> and <eos>
-# What a folder has in it that may be replaced.
-_OURS = (
-    *("config.json", "model*.safetensors", "model.safetensors.index.json", "*_ernie_rna.py"),
-    *("tokenizer*.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
-    *("README.md", "metrics.json", "log.jsonl", "curve.svg", "__pycache__"),
-)
 _SAMPLE = 16  # rows that a dry run measures predictions on, at most
 # What a dry run does without: all that is done beside training.
 _PLAIN: dict[str, Any] = {"resume": False, "best": None, "eval_steps": None, "patience": None}
@@ -126,15 +120,21 @@ def finetune(
 
     Raises:
         InputError: a file, a row or the model is unfit; before training.
-        OutputError: the folder is there, or a run with other settings is unfinished.
+        ExportError: the folder is there, or holds something else.
+        OutputError: another run works on it, or one with other settings is unfinished.
         TrainingError: a loss or gradient is not finite; nothing was saved.
     """
+    if not isinstance(model, (str, PathLike)):
+        raise TypeError(
+            f"expected a folder or a Hub id, such as a saved model's; got {type(model)}"
+        )
     target = Path(os.path.abspath(output))
     alone: contextlib.AbstractContextManager[Store | None] = contextlib.nullcontext()
     if not options.dry_run:
-        _check_target(target, options.force)
+        # A run that was stopped while it was evaluated has written the folder.
+        check_place(check_target(target, options.force or (options.resume and is_begun(target))))
         alone = _alone(target, options.force)
-    with alone as store:
+    with full_disk_explained(target), alone as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
@@ -155,27 +155,15 @@ def finetune(
                     stacklevel=2,
                 )
                 raise
+            if store is not None:
+                store.finish_share()
+                store.finish()
     return run.summary
 
 
 def leads() -> bool:
     """Whether this process leads those that torchrun or accelerate launch started."""
     return int(os.environ.get("RANK", 0)) == 0
-
-
-def _check_target(target: Path, force: bool) -> None:
-    """Raise OutputError where the folder cannot be made, or has in it what is not ours."""
-    if target.is_symlink() or target.is_file():
-        raise OutputError(f"{target}: a file or link; name a folder")
-    names = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
-    others = [name for name in names if not any(fnmatch(name, ours) for ours in _OURS)]
-    if others:
-        raise OutputError(
-            f"{target}: not empty, and {others[0]} was not written by finetune: name another folder"
-        )
-    if names and not force:
-        raise OutputError(f"{target}: not empty; --force replaces it")
-    check_place(target)
 
 
 @contextlib.contextmanager
@@ -210,6 +198,8 @@ class _Run:
                 way_out = f"--eval-split names the values of {column!r} to evaluate on"
             self.summary.notes.append(f"nothing is evaluated: {way_out}")
         self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
+        for number, fold in enumerate(self.folds, 1):
+            self.task.read_labels(self.splits["train"].take(fold, f"fold {number}"))
         self.summary.notes += leakage(self.splits, self.labels)
         if type(self.task) is Task:
             known = {*self.labels["train"]}
@@ -271,8 +261,6 @@ class _Run:
         }
         if store is not None:
             self._save()
-            store.finish_share()
-            store.finish()
 
     def estimate(self, source: Any) -> None:
         """Time some steps and predictions, and say what all of them will take."""
@@ -422,7 +410,8 @@ class _Run:
         from ernie_rna.model.configuration_ernie_rna import AUTO_MAP
 
         model: Any = self.trainer.model
-        log = self.trainer.state.log_history
+        # The times of a run that was resumed are not those of the whole.
+        log = [one for one in self.trainer.state.log_history if "train_runtime" not in one]
         # A model from the Hub has its name in front of each entry.
         model.config.auto_map = dict(AUTO_MAP)
         model.config.weights_origin = "fine-tuned"
@@ -452,9 +441,10 @@ class _Run:
 
 def better_counts(metrics: Mapping[str, Metrics], metric: str) -> Iterator[str]:
     """Say on which rows a regression on k-mer counts is no worse than the model."""
-    for name, own in metrics.items():
-        counts = metrics.get(f"{name}: k-mers", {})
-        if metric in counts and counts[metric] >= own[metric]:
+    for title, counts in metrics.items():
+        name = title.replace(": k-mers", "")
+        own = metrics[name]
+        if name != title and not name.endswith(": sd") and counts[metric] >= own[metric]:
             yield (
                 f"{name}: k-mer counts are no worse than this model, {metric} {counts[metric]:.4f} "
                 f"against {own[metric]:.4f}: prefer them, or train on more rows or another model"

@@ -16,6 +16,7 @@ from ernie_rna.options import (
     number,
     option,
     own_share,
+    some_text,
     whole,
 )
 
@@ -29,6 +30,10 @@ _OF_TASKS = {
     "positive_weight": ("structure",),
     "class_weights": _CLASSES,
     "ignore_label": ("token-classification",),
+    "label_separator": ("multi-label",),
+    "label_column": tuple(task for task in TASKS if task != "masked-lm"),
+    "mask_pairing": ("masked-lm",),
+    "mask_probability": ("masked-lm",),
 }
 
 _DATA, _SPLITS, _TRAINING = "the data", "splits and evaluation", "training"
@@ -79,7 +84,10 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         group=_DATA,
     )
     label_separator: str = _name(
-        ";", "separator between the labels in a cell (multi-label)", metavar="TEXT"
+        ";",
+        "separator between the labels in a cell (multi-label)",
+        check=some_text,
+        metavar="TEXT",
     )
     ignore_label: str | None = _name(None, "label of bases to ignore", metavar="LABEL")
     max_length: int | None = _count(
@@ -202,12 +210,8 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     )
 
     def __post_init__(self) -> None:
-        for name in ("label_column", "eval_split", "eval_file"):
-            value = getattr(self, name)
-            words = (value,) if isinstance(value, (str, PathLike)) else tuple(value)
-            object.__setattr__(self, name, words)
-        object.__setattr__(self, "trainer", _parse_fields(self.trainer))
         super().__post_init__()
+        object.__setattr__(self, "trainer", _parse_fields(self.trainer))
         self._check_task()
         self._check_splits()
         if self.lora is not None and self.frozen:
@@ -226,11 +230,15 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         """Whether there are evaluations while it trains."""
         return self.eval_steps is not None or self.best is not None
 
+    def _is_given(self, name: str) -> bool:
+        default: object = type(self).__dataclass_fields__[name].default
+        return bool(getattr(self, name) != default)
+
     def _check_task(self) -> None:
         if self.task is None:
             raise OptionError("task", f"must be given: {', '.join(TASKS)}")
         for name, tasks in _OF_TASKS.items():
-            if getattr(self, name) is not None and self.task not in tasks:
+            if self._is_given(name) and self.task not in tasks:
                 raise OptionError(name, f"is for {', '.join(tasks)}; the task is {self.task}")
         for name in ("label_column", "eval_split"):
             twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
@@ -242,6 +250,10 @@ class FinetuneOptions(ModelOptions, OutputOptions):
             raise OptionError(
                 "eval_split", "needs --split-column, the column with the split of each row"
             )
+        if self._is_given("train_split") and self.split_column is None:
+            raise OptionError("train_split", "needs --split-column, the column with its value")
+        if self._is_given("held_out") and (self.split is None or self.folds is not None):
+            raise OptionError("held_out", "is the share that --split holds out, without --folds")
         if self.train_split in self.eval_split:
             raise OptionError(
                 "eval_split", f"{self.train_split!r} is the split to train on; name another one"
@@ -263,10 +275,17 @@ class FinetuneOptions(ModelOptions, OutputOptions):
 
 def _parse_fields(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     """Names and values of `NAME=VALUE`, or of a mapping as they are."""
-    if isinstance(given, Mapping):
-        return dict(given)
-    words = [given] if isinstance(given, str) else list(given)
-    for word in words:
-        if not word.partition("=")[1]:
+    if isinstance(given, Mapping):  # Members of an Enum, and numbers of NumPy, as plain values
+        return {
+            name: value.item() if hasattr(value, "item") else getattr(value, "value", value)
+            for name, value in given.items()
+        }
+    fields: dict[str, Any] = {}
+    for word in given:
+        name, is_field, value = word.partition("=")
+        if not is_field:
             raise OptionError("trainer", f"must be NAME=VALUE; got {word!r}")
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
+        if name in fields:
+            raise OptionError("trainer", f"has {name} twice")
+        fields[name] = value
+    return fields

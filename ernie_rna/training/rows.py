@@ -5,6 +5,8 @@ Every message names the file and the line; the header of a table is line 1.
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +126,9 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
     splits = {"train": whole}
     if column is not None:
         values = whole.column(column, "--split-column")
+        others = Counter(values)
         for value in (options.train_split, *options.eval_split):
+            others.pop(value, None)
             places = [place for place, own in enumerate(values) if own == value]
             if not places:
                 raise InputError(
@@ -135,6 +139,12 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
             if name in splits and value != options.train_split:
                 raise InputError(f"{whole.name}: the rows to train on are called {name!r} as well")
             splits[name] = whole.take(places, value)
+        if others:
+            warnings.warn(
+                f"{whole.name}: {others.total()} rows are in no split that is named: {column} is "
+                f"{some(sorted(others))} there",
+                stacklevel=2,
+            )
     for path in map(Path, options.eval_file):
         if path.stem in splits:
             raise InputError(f"{path}: another split is called {path.stem!r}: rename the file")

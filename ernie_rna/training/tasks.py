@@ -277,6 +277,9 @@ class TokenClassification(Task):
     def read_labels(self, rows: Rows) -> list[Any]:
         labels = super().read_labels(rows)
         rows.check_bases(labels)
+        if all(label == NO_LABEL for row in labels for label in row):
+            ignored = self.options.ignore_label
+            raise InputError(f"{rows.name}: no base has a label but {ignored!r}, which is ignored")
         return labels
 
     def encode(self, input_ids: list[int], label: Any) -> Example:

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
@@ -32,7 +33,7 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.heads_ernie_rna import at_least_one
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.options import OptionError
-from ernie_rna.run.loading import has_head, read_config, without_report
+from ernie_rna.run.loading import has_head, read_config, resolve_device, without_report
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.labels import NO_LABEL, some
 from ernie_rna.training.metrics import LESS_IS_BETTER, Metrics
@@ -65,8 +66,8 @@ class FinetuneTrainer(transformers.Trainer):
         train: Sequence[Example],
         watched: Sequence[Example],
     ):
-        self._task, self._watched = task, list(watched)
-        collator = partial(_collate, task.collator(tokenizer, model.config))
+        self._task, self._watched, self._began = task, list(watched), False
+        collator = _Collator(task.collator(tokenizer, model.config), arguments.seed)
         if task.options.class_weights:
             _weigh_classes(model, [example["labels"] for example in train], len(task.names))
         shortest = min(train, key=lambda example: len(example["input_ids"]))
@@ -83,6 +84,7 @@ class FinetuneTrainer(transformers.Trainer):
             preprocess_logits_for_metrics=partial(_reduce, task),
         )
         self.remove_callback(transformers.PrinterCallback)
+        self.add_callback(collator)
         self.add_callback(_Rehearsal(self._rehearse))
         if self.is_world_process_zero():
             self.add_callback(Progress(task.options.progress))
@@ -91,13 +93,13 @@ class FinetuneTrainer(transformers.Trainer):
 
     def fit(self) -> None:
         """Train, or resume; the model is then of its own class, without LoRA's updates."""
-        path, ended = _newest_checkpoint(Path(str(self.args.output_dir)))
+        path, ended = _newest_checkpoint(Path(str(self.args.output_dir)), self.args.world_size)
         if path is not None and ended:  # The Trainer would train for another step.
             self.state = TrainerState.load_from_json(f"{path}/trainer_state.json")
             best = self.args.load_best_model_at_end and self.state.best_model_checkpoint
             self._load_from_checkpoint(best or path)
         else:
-            self.train(resume_from_checkpoint=path)
+            self._train(path)
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
             metric = self.args.metric_for_best_model
             warnings.warn(
@@ -116,12 +118,20 @@ class FinetuneTrainer(transformers.Trainer):
         memory that they need."""
         watch = _Stopwatch(seconds)
         self.add_callback(watch)
-        self.train()
+        self._train()
         size = self.args.per_device_train_batch_size
         dataset: Any = self.train_dataset
         longest = sorted(dataset, key=lambda example: -len(example["input_ids"]))[:size]
         self.training_step(self.model_wrapped, self.data_collator(longest))
         return watch.steps
+
+    def _train(self, path: str | None = None) -> None:
+        try:
+            self.train(resume_from_checkpoint=path)
+        except Exception as error:
+            if self._began or not self._task.options.trainer or isinstance(error, TrainingError):
+                raise
+            raise OptionError("trainer", f"breaks the training: {error}") from error
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
         lines = inputs.pop("lines")
@@ -163,13 +173,9 @@ class FinetuneTrainer(transformers.Trainer):
 
     def _rehearse(self) -> None:
         """Measure one example: what keeps it from being measured shall not cost a training."""
-        try:
-            if self._watched:
-                self.score(self._watched[:1])
-        except Exception as error:
-            if not self._task.options.trainer or isinstance(error, TrainingError):
-                raise
-            raise OptionError("trainer", f"breaks the evaluation: {error}") from error
+        if self._watched:
+            self.score(self._watched[:1])
+        self._began = True
 
     def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
         """What the Trainer calls every so many steps."""
@@ -237,10 +243,12 @@ class _Stopwatch(TrainerCallback):
         control.should_training_stop |= self._left < 0
 
 
-def _newest_checkpoint(folder: Path) -> tuple[str | None, bool]:
-    """The newest state of training that is whole, whose last file is the Trainer's own state; and
-    whether training had ended with it."""
+def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
+    """The newest state of training that is whole: with that of each process's random numbers, and
+    the Trainer's own, which is written last; and whether training had ended with it."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name[11:])):
+        if len([*path.glob("rng_state*.pth")]) < processes:
+            continue
         try:
             state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -250,13 +258,25 @@ def _newest_checkpoint(folder: Path) -> tuple[str | None, bool]:
     return None, False
 
 
-def _collate(collator: Any, examples: Sequence[Example]) -> dict[str, Any]:
-    """What a collator makes; of rows to train on, with their lines."""
-    taken = ("input_ids", "labels")
-    batch = dict(collator([{name: one[name] for name in taken if name in one} for one in examples]))
-    if "of_training" in examples[0]:
-        batch["lines"] = torch.tensor([example["line"] for example in examples])
-    return batch
+class _Collator(TrainerCallback):
+    """Makes batches; of rows to train on, with their lines, and with what is drawn depending on
+    seed, epoch and lines alone, so that it is the same where a run is resumed."""
+
+    def __init__(self, collator: Any, seed: int):
+        self._collator, self._seed, self._epoch = collator, seed, 0
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._epoch = int(state.epoch or 0)
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        taken = ("input_ids", "labels")
+        rows = [{name: one[name] for name in taken if name in one} for one in examples]
+        if "of_training" not in examples[0]:
+            return dict(self._collator(rows))
+        lines = [example["line"] for example in examples]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(f"{self._seed} {self._epoch} {lines}".encode()))
+            return {**self._collator(rows), "lines": torch.tensor(lines)}
 
 
 def _reduce(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> Any:
@@ -282,7 +302,7 @@ def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
     known = list((before.id2label or {}).values())
     kept = has_head(source, before, task.model_name, *task.also_in)
     named = known != [f"LABEL_{index}" for index in range(len(known))]
-    if kept and named and task.names and known != task.names:
+    if kept and task.names and (len(known) != len(task.names) or (named and known != task.names)):
         raise InputError(
             f"{source}: its head has other labels: {some(known)}; the table has "
             f"{some(task.names)}: start from a model without such a head"
@@ -371,6 +391,9 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     batches = -(-examples // (options.batch_size * options.accumulate))
     steps = options.steps or max(1, round(options.epochs * batches))
     every = options.eval_steps or max(1, steps // 10)
+    if every > steps:
+        raise OptionError("eval_steps", f"{every} is more than the {steps} steps of the training")
+    here = options.device in (None, "auto")
     known = [field.name for field in fields(TrainingArguments)]
     new = "activation_checkpointing"  # Newer transformers warn of the old name.
     decided: dict[str, Any] = {
@@ -383,7 +406,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "warmup_steps": round(options.warmup * steps),
         "bf16": options.dtype == "bfloat16",
         "fp16": options.dtype == "float16",
-        "use_cpu": options.device == "cpu",
+        "use_cpu": options.device == "cpu" or (here and resolve_device(None).type == "cpu"),
         "seed": options.seed,
         "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if options.watches else "no",

@@ -1,7 +1,6 @@
 """Commands made of options: `--name`, its value, its help, and what is said of a wrong one."""
 
 import argparse
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,16 +8,9 @@ import pytest
 
 from ernie_rna.cli.arguments import add_command, add_options, read_options, report
 from ernie_rna.cli.main import build_parser
-from ernie_rna.options import (
-    EmbedOptions,
-    MutateOptions,
-    OptionError,
-    Options,
-    number,
-    option,
-    whole,
-)
+from ernie_rna.options import EmbedOptions, MutateOptions, Options, number, option, whole
 from ernie_rna.run.runner import RunSummary
+from ernie_rna.training.options import FinetuneOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,55 +59,18 @@ def test_help_shows_defaults_and_groups(parser, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "options", "given"),
     [
-        (["--count", "two"], "argument --count: must be a whole number; got 'two'"),
-        (["--share", "half"], "argument --share: must be a number; got 'half'"),
-        (["--kind", "c"], "argument --kind: invalid choice: 'c'"),
-        (["--names"], "argument --names: expected at least one argument"),
+        ("embed in.fasta -o o.npz", EmbedOptions, {}),
+        ("mutate x", MutateOptions, {}),
+        ("finetune t.tsv -o out --task regression", FinetuneOptions, {"task": "regression"}),
     ],
 )
-def test_words_that_are_no_values(parser, capsys, arguments, message):
-    with pytest.raises(SystemExit) as leaving:
-        parser.parse_args(["do", *arguments])
-    assert leaving.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["embed", "fold", "closeness", "mutate", "predict"])
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("--device", "nonsense", "--device: must be one of auto, cpu, cuda, .*; got 'nonsense'"),
-        ("--device", "cuda:x", "--device: must be .* such as cuda:1; got 'cuda:x'"),
-        ("--threads", "0", "--threads: must be a whole number from 1 to 1024; got 0"),
-        ("--threads", "100000", "--threads: must be .* 1024; got 100000"),
-        ("--threads", "two", "--threads: must be a whole number; got 'two'"),
-        ("--batch-tokens", "0", "--batch-tokens: must be a whole number of at least 1; got 0"),
-        ("--part", "5/4", "--part: must be I/N, .*; got '5/4'"),
-    ],
-)
-def test_what_an_option_cannot_be_is_wrong_usage(command, name, value, message, run):
-    error = run(f"{command} in.fasta -m mini -o out {name} {value}", code=2).err
-    assert re.search(f"error: argument {message}", " ".join(error.split()))
-
-
-@pytest.mark.parametrize(
-    ("command", "options"), [("embed in.fasta -o o.npz", EmbedOptions), ("mutate x", MutateOptions)]
-)
-def test_what_is_left_out_has_its_default(command, options):
+def test_what_is_left_out_has_its_default(command, options, given):
     args = build_parser().parse_args([*command.split(), "-m", "mini"])
-    assert read_options(options, args) == options()
+    assert read_options(options, args) == options(**given)
     for one in fields(options):
         assert hasattr(args, one.name)
-
-
-def test_options_that_python_checks_together():
-    args = build_parser().parse_args(
-        ["mutate", "in.fasta", "-m", "mini", "--unmasked", "--mask-pairing", "pretraining"]
-    )
-    with pytest.raises(OptionError, match="mask_pairing is 'pretraining', but nothing is masked"):
-        read_options(MutateOptions, args)
 
 
 def test_a_report(capsys):

@@ -14,33 +14,12 @@ def options(*words):
 
 
 def test_options_that_are_given_several_times():
-    given = options(
-        *("--label-column", "a", "b", "--label-column", "c"),
-        *("--trainer", "optim=sgd", "--trainer", "max_grad_norm=2"),
-        *("--eval-file", "v.tsv", "--dtype", "bfloat16", "--quiet"),
-    )
+    words = "--label-column a b --label-column c --trainer optim=sgd --trainer max_grad_norm=2"
+    given = options(*words.split(), "--eval-file", "v.tsv", "--dtype", "bfloat16", "--quiet")
     assert given.label_column == ("a", "b", "c")
     assert given.trainer == {"optim": "sgd", "max_grad_norm": "2"}
     assert given.eval_file == ("v.tsv",)
     assert (given.dtype, given.progress) == ("bfloat16", False)
-
-
-def test_defaults_are_those_of_python():
-    assert options() == FinetuneOptions(task="regression")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--steps", "0"], "argument --steps: must be a whole number of at least 1"),
-        (["--warmup", "2"], "argument --warmup: must be a number"),
-        (["--eval-split", "test"], "argument --eval-split: needs --split-column"),
-        (["--trainer", "x"], "argument --trainer: must be NAME=VALUE"),
-        (["--learning-rate", "fast"], "argument --learning-rate: must be a number; got 'fast'"),
-    ],
-)
-def test_wrong_usage(words, message, run):
-    assert message in run(" ".join([*BASE, *words]), code=2).err
 
 
 @pytest.mark.parametrize(

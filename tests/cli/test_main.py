@@ -19,11 +19,8 @@ from tests.cli.conftest import ENVIRONMENT
 
 def commands():
     """The names of all commands."""
-    (subparsers,) = (
-        action
-        for action in cli.build_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
+    actions = cli.build_parser()._actions
+    (subparsers,) = (one for one in actions if isinstance(one, argparse._SubParsersAction))
     return list(subparsers.choices)
 
 
@@ -37,7 +34,6 @@ def commands():
         ("embed i -m m -o o --long cut", "argument --long: invalid choice"),
         ("embed i -m m -o o --layers x", "must be all, or numbers with com"),
         ("embed i -m m -o o --pooling max", "--pooling: must be among token"),
-        ("mutate i -m m -o o.tsv --part 1", "argument --part: must be I/N"),
     ],
 )
 def test_usage(run, command, message):
@@ -63,10 +59,9 @@ def test_help_of_every_command(run, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("info mini", "info: error: unrecognized arguments: mini; give one input, with quotes if "
-         "its path has blanks, and write -m before a model"),
-        ("evaluate a b c", "error: unrecognized arguments: c; give one input, with quotes "
-         "if its path has blanks"),
+        ("info mini", "mini; give one input, with quotes if its path has blanks, and write -m "
+         "before a model"),
+        ("evaluate a b c", "c; give one input, with quotes if its path has blanks"),
         ("fold a -m mini --priors x", "--priors x; did you mean --prior?"),
         ("fold a -m mini --zzz", "fold: error: unrecognized arguments: --zzz"),
     ],
@@ -99,36 +94,34 @@ class Failing:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (ValueError("two\n  lines"), 1, "ernie-rna: error: two lines\n"),
-        (ValueError(), 1, "ernie-rna: internal error: ValueError:  (--traceback shows where)\n"),
-        (KeyError("x"), 1, "ernie-rna: internal error: KeyError: 'x' (--traceback shows where)\n"),
-        (
-            FileNotFoundError(2, "No such file or directory", "x.tsv"),
-            1,
-            f"ernie-rna: error: x.tsv: no such file or directory in {Path.cwd()}\n",
-        ),
-        (
-            FileNotFoundError(2, "No such file or directory", "/x.tsv"),
-            1,
-            "ernie-rna: error: /x.tsv: no such file or directory\n",
-        ),
-        (
-            IsADirectoryError(21, "Is a directory", "."),
-            1,
-            "ernie-rna: error: .: is a directory; name a file\n",
-        ),
-        (
-            OSError("cannot read x: [Errno 13] Permission denied: 'x'"),
-            1,
-            "ernie-rna: error: cannot read x: Permission denied: 'x'\n",
-        ),
-        (KeyboardInterrupt(), 130, "ernie-rna: interrupted; try again\n"),
-        (None, 0, "ernie-rna: warning: take care\n"),
+        (ValueError("two\n  lines"), 1, "error: two lines"),
+        (ValueError(), 1, "internal error: ValueError:  (--traceback shows where)"),
+        (KeyError("x"), 1, "internal error: KeyError: 'x' (--traceback shows where)"),
+        (FileNotFoundError(2, "No file", "x.tsv"), 1, f"error: x.tsv: no file in {Path.cwd()}"),
+        (FileNotFoundError(2, "No file", "/x.tsv"), 1, "error: /x.tsv: no file"),
+        (IsADirectoryError(21, "Is a directory", "."), 1, "error: .: is a directory; name a file"),
+        (OSError("cannot read x: [Errno 13] No: 'x'"), 1, "error: cannot read x: No: 'x'"),
+        (KeyboardInterrupt(), 130, "interrupted; try again"),
+        (None, 0, "warning: take care"),
     ],
 )
 def test_outcomes(monkeypatch, run, error, code, message):
     Failing(monkeypatch).error = error
-    assert run("fail", code).err == message
+    assert run("fail", code).err == f"ernie-rna: {message}\n"
+
+
+def test_what_else_becomes_of_an_error(monkeypatch, run):
+    before = signal.getsignal(signal.SIGTERM)
+    failing = Failing(monkeypatch)
+    failing.error = OptionError("batch_tokens", "must be even; got 3")
+    message = "fail: error: argument --batch-tokens: must be even; got 3\n"
+    assert run("fail", code=2).err.endswith(message)
+    failing.error = ValueError("wrong")
+    assert "in run\n" in run("--traceback fail", code=1).err
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    errors = run("fail", code=1).err
+    assert "this command runs in one process, and WORLD_SIZE says 2" in errors
 
 
 def test_a_warning_stands_on_a_line_of_its_own(capsys):
@@ -137,42 +130,8 @@ def test_a_warning_stands_on_a_line_of_its_own(capsys):
     assert "\rernie-rna: warning: take care\n" in capsys.readouterr().err
 
 
-def test_an_option_that_python_refuses_is_wrong_usage(monkeypatch, run):
-    Failing(monkeypatch).error = OptionError("batch_tokens", "must be even; got 3")
-    message = "fail: error: argument --batch-tokens: must be even; got 3\n"
-    assert run("fail", code=2).err.endswith(message)
-
-
-def test_traceback_on_request(monkeypatch, run):
-    Failing(monkeypatch).error = ValueError("wrong")
-    assert "in run\n" in run("--traceback fail", code=1).err
-
-
-def test_one_process_for_what_is_not_shared(monkeypatch, run):
-    Failing(monkeypatch)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    errors = run("fail", code=1).err
-    assert "this command runs in one process, and WORLD_SIZE says 2" in errors
-
-
-def test_sigterm_is_put_back(monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
-    Failing(monkeypatch)
-    cli.main(["fail"])
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 # ---------------------------------------------------------------------------------------------
 # In processes of their own
-
-
-def python(program):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_a_reader_that_leaves():
@@ -189,13 +148,8 @@ sys.modules["talking"] = module
 cli.COMMANDS = ("talking",)
 sys.exit(cli.main(["talk"]))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", program], env=ENVIRONMENT, **pipes)
     assert process.stdout.readline() == "a line\n"
     process.stdout.close()
     assert process.stderr.read() == ""
@@ -210,16 +164,11 @@ sys.exit(cli.main(["talk"]))
         (">&-", "embed in.fasta -m mini -o out.npz --quiet", ""),
     ],
 )
-def test_closed_streams(tmp_path, closed, command, message):
-    (tmp_path / "in.fasta").write_text(">a\nACGU\n")
-    done = subprocess.run(
-        f"{sys.executable} -W ignore -m ernie_rna {command} {closed}",
-        shell=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_closed_streams(here, closed, command, message):
+    Path("in.fasta").write_text(">a\nACGU\n")
+    command = f"{sys.executable} -W ignore -m ernie_rna {command} {closed}"
+    how = {"shell": True, "env": ENVIRONMENT, "stderr": subprocess.PIPE, "text": True}
+    done = subprocess.run(command, **how)
     assert done.returncode == bool(message), done.stderr
     assert message in done.stderr
     assert "internal" not in done.stderr
@@ -249,6 +198,8 @@ INPUTS = {
     "in.csv": "sequence,label\nACGU,x\n",
     "bad.csv": "sequence,label\nAC-GU,x\n",
     "bad.tsv": "sequence\tlabel\nACEU\t1\n",
+    "protein.fasta": ">x\nMKLVFEQPGSWTARNH\n",
+    "id.fasta": f">{'x' * 300}\nACGU\n",
     "words.rdat": "NAME words\n",
     "words.shape": "1 high\n",
     "a.shape": "1 0.5\n2 -999\n",
@@ -259,6 +210,7 @@ INPUTS = {
     "model/config.json": "{}",
     "short/config.json": '{"max_position_embeddings": 5}',
     "unconverted/none": "",
+    "notes/thesis.tex": "",
 }
 REFUSED = {
     "embed in.fasta -m short -o out.npz": "1 of 1 sequences are longer than the 3 nt that",
@@ -266,6 +218,9 @@ REFUSED = {
     "embed in.fasta -m unconverted -o out.npz": "config.json",
     "embed in.fasta -m ./NOSUCH -o out.npz": "no folder ./NOSUCH",
     "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
+    "embed model -m model -o out.npz": "model: is a directory",
+    "embed protein.fasta -m model -o out.npz": "record 1 (x): it looks like a protein: 31 %",
+    "embed in.fasta -m model -o o.npz --device nonsense": "--device: must be one of auto, cpu",
     "embed twice.fasta -m model -o out.npz": "twice.fasta: record 2: there is a record with",
     "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
     "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
@@ -275,12 +230,14 @@ REFUSED = {
     "mutate in.fasta -m model -o x.tsv --summary ./x.tsv": "x.tsv is named for two outputs",
     "mutate in.fasta -m model -o - --summary -": "standard output is named for two outputs",
     "mutate in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
+    "mutate in.fasta -m model -o o.tsv --batch-tokens 0": "--batch-tokens: must be a whole number",
     "mutate no.fasta -m model -o -": "no.fasta: no such file",
     "predict in.fasta -m model -o out.txt": "out.txt: the extension must be .tsv or .csv or .saf",
     "predict in.fasta -m model -o there.tsv": "there.tsv exists already; --force",
     "predict in.csv -m model -o o.tsv --sequence-column rna": "no column 'rna'; it has sequen",
     "predict bad.csv -m model -o out.tsv": "bad.csv: record 1 (line 2): '-' at position 3",
     "predict no.csv -m model -o out.tsv": "no.csv: no such file",
+    "predict in.csv -m model -o out.tsv --threads 0": "--threads: must be a whole number from 1",
     "predict in.csv -m ./NOSUCH -o out.tsv": "no folder ./NOSUCH",
     "fold in.fasta -m ./NOSUCH": "no folder ./NOSUCH",
     "FOLD -o out.xyz": "extension",
@@ -291,6 +248,8 @@ REFUSED = {
     "FOLD -o out.dbn -o out.dbn": "out.dbn is named for two outputs",
     "FOLD -o out.dbn --matrix scores": "--matrix: scores is for an .npz output",
     "fold no.fasta -m model": "no.fasta: no such file",
+    "FOLD --threads two": "--threads: must be a whole number; got 'two'",
+    "fold id.fasta -m model -o out.ct/": f"{'x' * 40}...: the id is too long for the name",
     "FOLD --as-authors --min-loop 3": "--as-authors: sets min_loop to 0; got min_loop 3",
     "FOLD --min-stem 0": "--min-stem: must be a whole number of at least 1; got 0",
     "FOLD --reactivity no.tsv": "no.tsv: no such file",
@@ -312,9 +271,27 @@ REFUSED = {
     "closeness in.fasta -m model -o out.npy": "out.npy: the extension must be .npz",
     "closeness in.fasta -m model -o there.npz": "there.npz exists already; --force",
     "closeness in.fasta -m model -o no/out.npz": "there is no folder no",
+    "closeness in.fasta -m model -o out.npz --part 5/4": "--part: must be I/N",
     "finetune no.tsv TRAIN": "no.tsv: no such file",
     "finetune in.csv TRAIN": "line 2: label: 'x' is not a number",
     "finetune bad.tsv TRAIN": "no nucleotide code",
+    "finetune in.csv TRAIN --eval-split test": "--eval-split: needs --split-column",
+    "finetune in.csv TRAIN --trainer x": "--trainer: must be NAME=VALUE",
+    "finetune in.csv TRAIN --learning-rate fast": "--learning-rate: must be a number; got 'fast'",
+    "convert no.pt out": "no.pt: no such file",
+    "convert pretrain.pt notes": "not empty, and no model that ernie-rna wrote",
+    "push ./NOSUCH USER/NAME --dry-run": "no such folder",
+    "push model NAME --dry-run": "give the user or organisation as well",
+    "verify model": "nothing to compare: give --checkpoint, --cls-embedding or --full-size",
+    "verify model --full-size": "--full-size reads no folder: leave out model, or compare it",
+    "verify --checkpoint pretrain.pt": "name the FOLDER",
+    "verify model --checkpoint no.pt": "no.pt: no such file",
+    "verify nowhere --checkpoint pretrain.pt": "nowhere: no such file or folder",
+    "info -m ./NOSUCH": "no folder ./NOSUCH",
+    "info --batch 0": "--batch: must be a whole number of at least 1; got 0",
+    "info --lengths 100,x": "--lengths: must be a whole number; got 'x'",
+    "info --lengths 0": "--lengths: must be a whole number of at least 1",
+    "info --device abacus": "--device: must be one of auto, cpu, cuda",
 }
 
 
@@ -326,7 +303,8 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain(here):
     short = {"FOLD": "fold in.fasta -m model", "TRAIN": "-m mini -o out --task regression"}
     words = [" ".join(short.get(word, word) for word in one.split()) for one in REFUSED]
     Path("commands.txt").write_text("\n".join(words))
-    done = python(WITHOUT_TORCH)
+    program = [sys.executable, "-W", "ignore", "-c", WITHOUT_TORCH]
+    done = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ernie-rna embed")
     told = done.stderr.split("exit code ")  # Each code stands before what the next command says.

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ernie_rna import data, verify
-from ernie_rna.cli import main as cli
 from ernie_rna.conversion import proof
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from scripts import convert_fairseq_checkpoint, push_to_hub
@@ -20,34 +19,25 @@ from tests.conftest import ROOT
 from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
 
 
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory) -> Path:
-    return write_golden_folder(tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture
-def here(converted, tmp_path, monkeypatch) -> Path:
-    """The working directory, with a model."""
-    monkeypatch.chdir(tmp_path)
-    os.symlink(converted, "model")
-    return tmp_path
-
-
-def run(capsys, *arguments, code=0):
-    """The standard output and standard error of a command."""
-    assert cli.main([*arguments]) == code
-    return capsys.readouterr()
+def here(here, golden_folder) -> Path:
+    """The working directory, with a model and the authors' files."""
+    os.symlink(golden_folder, "model")
+    os.symlink(CHECKPOINT, "pretrained.pt")
+    os.symlink(head_checkpoint("secondary_structure"), "structure.pt")
+    os.symlink(head_checkpoint("ribosome_loading"), "loading.pt")
+    return here
 
 
 # ---------------------------------------------------------------------------------------------
 # convert, push
 
 
-def test_convert_reports_what_became_of_each_weight(here, capsys):
-    assert convert_fairseq_checkpoint.main([str(CHECKPOINT), "out"]) == 0
+def test_convert_reports_what_became_of_each_weight(here, run, capsys):
+    assert convert_fairseq_checkpoint.main(["pretrained.pt", "out"]) == 0
     output = capsys.readouterr().out
     for part in (
-        f"read      {CHECKPOINT} (fairseq cfg, names of fairseq)",
+        "read      pretrained.pt (fairseq cfg, names of fairseq)",
         "4 layers, 12 heads, width 48, feed-forward 96, 256 tokens",
         "note      the weights are random",
         "dropped (3):\n  encoder.",
@@ -60,42 +50,34 @@ def test_convert_reports_what_became_of_each_weight(here, capsys):
     for name in ("config.json", "model.safetensors", "modeling_ernie_rna.py"):
         assert Path("out", name).read_bytes() == Path("model", name).read_bytes()
     before = Path("out/config.json").stat().st_mtime_ns
-    _, errors = run(capsys, "convert", str(CHECKPOINT), "out", code=1)
-    assert "out: exists already; --force replaces it" in errors
+    error = run("convert pretrained.pt out", code=1).err
+    assert "out: exists already; --force replaces it" in error
     assert Path("out/config.json").stat().st_mtime_ns == before
 
 
-def test_convert_notes_pairing_scores(here, capsys, monkeypatch):
+def test_convert_notes_pairing_scores(here, run, monkeypatch):
     monkeypatch.setattr(proof, "prove", lambda *_: proof.Proof(0, 0.0))
-    checkpoint = str(head_checkpoint("secondary_structure"))
-    output, _ = run(capsys, "convert", checkpoint, "out", "--pairing-scores", "zero")
-    assert (
-        "head      secondary structure (ErnieRnaForSecondaryStructure), pairing scores: zero"
-        in (output)
-    )
-    assert json.loads(Path("out/config.json").read_text())["pairing_scores"] == "zero"
+    head = "head      secondary structure (ErnieRnaForSecondaryStructure), pairing scores: zero"
+    assert head in run("convert structure.pt out --pairing-scores zero").out
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
-    [("none.pt", "no such file"), (__file__, "neither a file of torch.save")],
-)
-def test_convert_fails_in_one_line(here, capsys, checkpoint, message):
-    printed = run(capsys, "convert", checkpoint, "out", code=1)
-    assert printed.out == ""
-    assert printed.err.startswith(f"ernie-rna: error: {checkpoint}: {message}")
-    assert printed.err.count("\n") == 1
-    assert os.listdir(here) == ["model"]
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line_and_left(here, run):
+    Path("notes.pt").write_text("mine")
+    before = os.listdir(here)
+    output, error = run("convert notes.pt out", code=1)
+    assert (output, error.count("\n")) == ("", 1)
+    assert error.startswith("ernie-rna: error: notes.pt: neither a file of torch.save")
+    assert os.listdir(here) == before
 
 
-def test_convert_that_is_interrupted(here, capsys, monkeypatch):
+def test_convert_that_is_interrupted(here, run, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(proof, "prove", interrupt)
-    errors = run(capsys, "convert", str(CHECKPOINT), "new/out", code=130).err
+    errors = run("convert pretrained.pt new/out", code=130).err
     assert errors == "ernie-rna: interrupted; OUT_DIR is as it was\n"
-    assert os.listdir(here) == ["model"]
+    assert not Path("new").exists()
 
 
 def test_the_script_pushes(here, capsys):
@@ -107,79 +89,55 @@ def test_the_script_pushes(here, capsys):
 # verify
 
 
-def test_verify_against_the_checkpoint(here, capsys):
-    output, _ = run(capsys, "verify", "model", "--checkpoint", str(CHECKPOINT))
-    assert f"the weights of model equal those of {CHECKPOINT}" in output
+def test_verify_against_the_checkpoint(here, run):
+    output = run("verify model --checkpoint pretrained.pt").out
+    assert "the weights of model equal those of pretrained.pt" in output
     shutil.copytree("model", "changed")
     weights = load_file("changed/model.safetensors")
     name = max(weights, key=lambda key: weights[key].numel())
     weights[name].view(-1)[0] += 1e-6
     save_file(weights, "changed/model.safetensors", metadata={"format": "pt"})
-    output, _ = run(capsys, "verify", "changed", "--checkpoint", str(CHECKPOINT), code=1)
-    assert f"the weights of changed differ from those of {CHECKPOINT}" in output
+    output = run("verify changed --checkpoint pretrained.pt", code=1).out
+    assert "the weights of changed differ from those of pretrained.pt" in output
 
 
-def test_verify_against_the_published_embeddings(here, capsys):
+def test_verify_against_the_published_embeddings(here, run):
     model = verify.load_own("model", "modeling_ernie_rna.ErnieRnaModel").eval()
     np.save("cls.npy", verify.cls_embedding(model).numpy())
-    output, _ = run(capsys, "verify", "model", "--cls-embedding", "cls.npy")
+    output = run("verify model --cls-embedding cls.npy").out
     assert [line.split()[0] for line in output.splitlines()[2:6]] == ["1", "2", "3", "4"]
     assert "is within the allowed 1e-04" in output
     np.save("cls.npy", np.zeros((2, 4, 48)))
-    output, _ = run(capsys, "verify", "model", "--cls-embedding", "cls.npy", code=1)
+    output = run("verify model --cls-embedding cls.npy", code=1).out
     assert "is more than the allowed 1e-04" in output
 
 
-def test_verify_of_a_fine_tuned_folder(here, capsys):
+def test_verify_of_a_fine_tuned_folder(here, run):
     Path("loading").mkdir()
-    checkpoint = head_checkpoint("ribosome_loading")
-    write_golden_folder(Path("loading"), checkpoint)
-    output, _ = run(capsys, "verify", "loading", "--checkpoint", str(checkpoint))
-    assert "equal those of" in output
-    other = str(head_checkpoint("secondary_structure"))
-    run(capsys, "verify", "loading", "--checkpoint", other, code=1)
+    write_golden_folder(Path("loading"), Path("loading.pt"))
+    assert "equal those of" in run("verify loading --checkpoint loading.pt").out
+    run("verify loading --checkpoint structure.pt", code=1)
     Path("x.npy").touch()
-    errors = run(capsys, "verify", "loading", "--cls-embedding", "x.npy", code=1).err
+    errors = run("verify loading --cls-embedding x.npy", code=1).err
     assert "are the pretrained model's; loading is fine-tuned" in errors
 
 
-def test_verify_the_full_size_needs_no_folder(monkeypatch, capsys):
+def test_verify_the_full_size_needs_no_folder(monkeypatch, run):
     config = ErnieRnaConfig(hidden_size=24, num_hidden_layers=1, intermediate_size=24)
     monkeypatch.setattr(verify, "ErnieRnaConfig", lambda: config)
-    assert "\nPyTorch's " in run(capsys, "verify", "--full-size").out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["model"], "nothing to compare: give --checkpoint, --cls-embedding or --full-size"),
-        (["model", "--full-size"], "--full-size reads no folder: leave out model, or compare it"),
-        (["--checkpoint", "x.pt"], "name the FOLDER"),
-        (["model", "--checkpoint", "x.pt"], "x.pt: no such file"),
-        (["nowhere", "--checkpoint", str(CHECKPOINT)], "nowhere: no such file or folder"),
-    ],
-)
-def test_what_verify_refuses(here, capsys, arguments, message):
-    assert message in run(capsys, "verify", *arguments, code=1).err
+    assert "\nPyTorch's " in run("verify --full-size").out
 
 
 # ---------------------------------------------------------------------------------------------
-# info
+# info, examples
 
 
-def test_info_without_a_model(capsys):
-    output, _ = run(capsys, "info", "--device", "cpu")
-    assert f"torch {torch.__version__}" in output
-    assert "free memory, cpu" in output
-    assert "layers" not in output
-
-
-def test_info_names_every_extra_and_what_it_lacks_on_a_screen(here, capsys, monkeypatch):
+def test_info_names_every_extra_and_what_it_lacks_on_a_screen(here, run, monkeypatch):
     extras = ["a", "b-c", *"defghij"]
     needs = ["torch>=2.4", "nosuch[x]>=1; extra == 'a'", 'numpy; extra == "dev"']
     needs += [f"numpy>=1.24; extra == '{extra}'" for extra in extras]
     monkeypatch.setattr(metadata, "requires", lambda name: needs)
-    output, _ = run(capsys, "info", "-m", "model", "--device", "cpu")
+    output = run("info -m model --device cpu").out
     assert f"extra a                numpy {np.__version__}, nosuch missing\n" in output
     assert f"extra b-c              numpy {np.__version__}\n" in output
     assert 'to add what is missing pip install "ernie-rna[a]"' in output
@@ -190,12 +148,15 @@ def test_info_names_every_extra_and_what_it_lacks_on_a_screen(here, capsys, monk
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", nothing)
-    assert "extra" not in run(capsys, "info", "--device", "cpu")[0]
+    assert "extra" not in run("info --device cpu").out
 
 
-def test_info_on_a_model(here, capsys):
-    arguments = ["-m", "model", "--lengths", "100,2000000", "--batch", "2", "--device", "cpu"]
-    output, _ = run(capsys, "info", *arguments)
+def test_info_with_and_without_a_model(here, run):
+    output = run("info --device cpu").out
+    assert f"torch {torch.__version__}" in output
+    assert "free memory, cpu" in output
+    assert "layers" not in output
+    output = run("info -m model --lengths 100,2000000 --batch 2 --device cpu").out
     for line in (
         "architectures          ErnieRnaForMaskedLM",
         "layers, heads          4, 12",
@@ -206,87 +167,20 @@ def test_info_on_a_model(here, capsys):
         "2000000 nt             recomputed",
     ):
         assert f"  {line}" in output
-    # The card counts the same.
-    assert (
-        "| parameters | 82,057 (encoder, pooler and LM head" in Path("model/README.md").read_text()
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["--batch", "0"], 2, "argument --batch: must be a whole number of at least 1; got 0"),
-        (["--lengths", "100,x"], 2, "argument --lengths: must be a whole number; got 'x'"),
-        (["--lengths", "0"], 2, "argument --lengths: must be a whole number of at least 1"),
-        (["--device", "abacus"], 2, "abacus"),
-        (["-m", "nowhere"], 1, "nowhere"),
-        (["-m", "bert"], 1, "cannot load the model 'bert': no ERNIE-RNA: its configuration says"),
-    ],
-)
-def test_what_info_refuses(here, capsys, arguments, code, message):
+    card = Path("model/README.md").read_text()  # It counts the same.
+    assert "| parameters | 82,057 (encoder, pooler and LM head" in card
     Path("bert").mkdir()
     Path("bert/config.json").write_text(json.dumps({"model_type": "bert"}))
-    if code == 2:
-        with pytest.raises(SystemExit):
-            cli.main(["info", *arguments])
-        assert message in capsys.readouterr().err
-    else:
-        assert message in run(capsys, "info", *arguments, code=code).err
+    assert "no ERNIE-RNA: its configuration says" in run("info -m bert", code=1).err
 
 
-# ---------------------------------------------------------------------------------------------
-# examples
-
-
-def test_the_examples_are_copied_once(here, capsys):
-    output, _ = run(capsys, "examples")
+def test_the_examples_are_copied_once(here, run):
+    output = run("examples").out
     assert output.split() == [str(Path("examples", name)) for name in data.EXAMPLE_FILES]
     assert Path("examples/rna.dbn").read_text() == (ROOT / "examples" / "rna.dbn").read_text()
-    run(capsys, "examples")  # They are there already, as they should be.
+    run("examples")  # They are there already, as they should be.
     Path("examples/rna.fasta").write_text(">mine\nACGU\n")
-    assert "--force replaces it" in run(capsys, "examples", code=1).err
+    assert "--force replaces it" in run("examples", code=1).err
     assert Path("examples/rna.fasta").read_text() == ">mine\nACGU\n"
-    run(capsys, "examples", "--force")
+    run("examples --force")
     assert Path("examples/rna.fasta").read_text() != ">mine\nACGU\n"
-
-
-# ---------------------------------------------------------------------------------------------
-# Before torch is imported
-
-WITHOUT_TORCH = """
-import sys
-sys.modules["torch"] = sys.modules["transformers"] = None
-from ernie_rna.cli.main import main
-for line in open("commands.txt"):
-    assert main(line.split()) == 1, line
-"""
-
-
-def test_what_is_plain_is_refused_before_torch_is_imported(here, converted):
-    import subprocess
-    import sys
-
-    Path("x.pt").write_bytes(b"PK")
-    Path("notes").mkdir()
-    Path("notes/thesis.tex").touch()
-    commands = {
-        "convert no.pt out": "no.pt: no such file",
-        "convert x.pt notes": "not empty and not an earlier export",
-        "convert x.pt model": "a symbolic link",
-        "verify model": "nothing to compare",
-        "verify model --checkpoint no.pt": "no.pt: no such file",
-        "info -m ./NOSUCH": "no folder ./NOSUCH",
-        "push ./NOSUCH USER/NAME --dry-run": "no such folder",
-        "push model NAME --dry-run": "give the user or organisation as well",
-    }
-    Path("commands.txt").write_text("\n".join(commands))
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    for line, (command, message) in zip(done.stderr.splitlines(), commands.items(), strict=True):
-        assert line.startswith("ernie-rna: error: "), command
-        assert message in line, command

@@ -46,10 +46,6 @@ def test_what_is_drawn(plot, arguments, said):
     assert "out.svg exists already; --force" in plot(f"{arguments} -o out.svg", code=1)
 
 
-def test_quiet_is_quiet(plot):
-    assert plot("--id one --quiet -o out.pdf") == ""
-
-
 def test_the_known_structure_is_drawn_too(plot):
     write_structures(Path("known.dbn"), [Structure("one", RNA.replace("C", "c"), [(0, 11)])])
     plot("--id one --what arcs -o alone.svg")
@@ -75,7 +71,6 @@ def test_the_known_structure_is_drawn_too(plot):
         ("-o out.png --what layout --confidence", "for map, arcs, not for layout", 2),
         ("-o out.png --what heads --long window", "window is for map, arcs, layout", 2),
         ("-o out.png --what embeddings --id one", "not for embeddings", 2),
-        ("-o out.png --device nonsense", "--device: must be one of auto, cpu", 2),
     ],
 )
 def test_what_plot_refuses(plot, arguments, message, code):
@@ -87,6 +82,7 @@ def test_what_plot_refuses(plot, arguments, message, code):
 
 
 def test_the_only_record_needs_no_name(plot):
+    assert plot("--id one --quiet -o out.pdf") == ""
     Path("in.fasta").write_text(f">one\n{RNA}\n")
     assert "one: 4 base pairs" in plot("-o out.svg")
 

@@ -42,6 +42,8 @@ def test_fold_then_evaluate(folder, run):
     output, errors = run("fold in.fasta -m random --quiet")
     assert output == Path("out.dbn").read_text()
     assert all(line.startswith("ernie-rna: warning: ") for line in errors.splitlines())
+    alone = "ernie-rna: warning: no structure has any pair\n"
+    assert run("fold AAAA -m model -o none.dbn --quiet").err == alone
     output, _ = run(f"{FOLD} --bases - --quiet")
     assert output.startswith("id\tposition\tbase\tpartner\treliability\none\t1\tG\t")
 
@@ -57,21 +59,6 @@ def test_fold_of_standard_input_to_several_outputs(folder, run, stdin):
     with np.load("out.npz") as matrices:
         shapes = {name: matrices[name].shape for name in matrices}
     assert shapes == {"one": (16, 16), "two": (16, 16)}
-
-
-def test_an_id_that_no_file_can_have_is_refused_before_any_work(folder, run):
-    Path("in.fasta").write_text(f">one\nACGU\n>{'x' * 300}\nACGU\n")
-    _, errors = run(f"{FOLD} -o out.ct/", code=1)
-    assert f"ernie-rna: error: {'x' * 40}...: the id is too long for the name" in errors
-    assert not Path("out.ct").exists()
-
-
-def test_random_weights_and_no_pairs_are_told_in_a_line_each(folder, run):
-    assert run("fold AAAA -m random -o out.dbn --quiet").err.splitlines() == [
-        "ernie-rna: warning: random has random weights, which were never trained: what follows "
-        "means nothing",
-        "ernie-rna: warning: no structure has any pair",
-    ]
 
 
 @needs_mini
@@ -104,15 +91,12 @@ def test_fold_with_a_prior(folder, run):
     _, errors = run("fold in.fasta -m mini --prior vienna -o o.dbn")
     assert "secondary-structure head, and ViennaRNA 2." in errors
     assert "a structure head, but these are" in run(f"{FOLD} --prior vienna", code=1).err
-    _, errors = run("fold in.fasta -m mini --pseudoknots never", code=2)
-    assert "must be yes or no; got 'never'" in errors
 
 
 def test_closeness(folder, run):
     assert "maps.npz: 2 sequences, 32 nt" in run("closeness in.fasta -m close -o maps.npz").err
-    with np.load("maps.npz") as maps:
-        assert maps["two"].shape == (16, 16)
-    _, errors = run("closeness in.fasta -m model -o other.npz", code=1)
+    assert np.load("maps.npz")["two"].shape == (16, 16)
+    errors = run("closeness in.fasta -m model -o other.npz", code=1).err
     assert "model has no closeness head: it is ErnieRnaModel" in errors
 
 
@@ -138,47 +122,38 @@ def test_evaluate_prints_means_and_writes_each_score(structures, run):
     output, errors = run("evaluate all.dbn known -o scores.tsv")
     assert "means over 2 sequences" in output
     assert output.splitlines()[-1].split() == ["predicted", *["0.7500"] * 3, *["1.0000"] * 3]
+    assert "either side" not in output
     assert errors == ""
     header, a, b = Path("scores.tsv").read_text().splitlines()
     assert header.split("\t")[0] == "id"
     assert a == "a\t0.500000\t0.500000\t0.500000\t1.000000\t1.000000\t1.000000"
     assert b == "b" + "\t1.000000" * 6
-
-
-def test_evaluate_with_the_table_on_standard_output(structures, run):
-    output, errors = run("evaluate all.dbn known -o -")
-    assert [line.split("\t")[0] for line in output.splitlines()] == ["id", "a", "b"]
-    assert "means over 2 sequences" in errors
+    streamed = run("evaluate all.dbn known -o -")
+    assert streamed == (Path("scores.tsv").read_text(), output)
+    write_structures(Path("empty.dbn"), [Structure("c", "GAAAC", [])])
+    said = "no pair on either side, which scores 1: 1 (predicted)"
+    assert said in run("evaluate predicted.dbn empty.dbn").out
 
 
 def test_missing_predictions(structures, run):
     """They are refused, or count as unpaired, or are left out."""
-    _, errors = run("evaluate predicted.dbn known", code=1)
+    errors = run("evaluate predicted.dbn known", code=1).err
     assert "b" in errors
     assert "--missing skip" in errors
-    output, errors = run("evaluate predicted.dbn known --missing unpaired")
-    assert "warning: 1 of 2 sequences have no prediction" in errors
-    assert output.splitlines()[-1].split()[1:4] == ["0.2500"] * 3
-    output, errors = run("evaluate predicted.dbn known --missing skip")
-    assert "warning: 1 of 2 sequences have no prediction and are left out: b" in errors
-    assert "means over 1 sequence" in output
-    assert output.splitlines()[-1].split()[1:4] == ["0.5000"] * 3
-
-
-def test_sequences_without_a_pair_on_either_side_are_counted(structures, run):
-    write_structures(Path("empty.dbn"), [Structure("c", "GAAAC", [])])
-    output, _ = run("evaluate predicted.dbn empty.dbn")
-    assert "no pair on either side, which scores 1: 1 (predicted)" in output
-    assert "either side" not in run("evaluate all.dbn known")[0]
+    ways = {"unpaired": ("no prediction", "2 sequences", "0.2500")}
+    ways["skip"] = ("no prediction and are left out: b", "1 sequence", "0.5000")
+    for way, (warning, count, mean) in ways.items():
+        output, errors = run(f"evaluate predicted.dbn known --missing {way}")
+        assert f"warning: 1 of 2 sequences have {warning}" in errors
+        assert f"means over {count}" in output
+        assert output.splitlines()[-1].split()[1:4] == [mean] * 3
 
 
 def test_evaluate_by_length_and_family(structures, run):
-    known = [*map(format_tsv, KNOWN)]
-    lines = [
-        line.rstrip("\n") + f"\t{name}" for line, name in zip(known, ("tRNA", "5S"), strict=True)
-    ]
-    Path("known.tsv").write_text(TSV_HEADER.strip() + "\tfamily\n" + "\n".join(lines) + "\n")
-    output, _ = run("evaluate all.dbn known.tsv --groups means.tsv")
+    lines = [TSV_HEADER, *map(format_tsv, KNOWN)]
+    cells = zip(lines, ("family", "tRNA", "5S"), strict=True)
+    Path("known.tsv").write_text("".join(f"{line[:-1]}\t{name}\n" for line, name in cells))
+    output = run("evaluate all.dbn known.tsv --groups means.tsv").out
     rows = [line.split() for line in output.splitlines()]
     assert ["length", "1-50", "predicted", "2", *["0.7500"] * 3] in rows
     assert ["family", "tRNA", "predicted", "1", *["0.5000"] * 3] in rows
@@ -186,10 +161,10 @@ def test_evaluate_by_length_and_family(structures, run):
     assert header == "by\tgroup\tevaluation\tsequences\tprecision\trecall\tf1"
     assert first == "length\t1-50\tpredicted\t2" + "\t0.750000" * 3
     assert len(others) == 2
-    output, _ = run("evaluate all.dbn known.tsv --by sequence")
+    output = run("evaluate all.dbn known.tsv --by sequence").out
     ways = [line.split()[0] for line in output.splitlines()[1:4]]
     assert ways == ["length", "sequence", "sequence"]
-    _, errors = run("evaluate all.dbn known.tsv --by clan", code=1)
+    errors = run("evaluate all.dbn known.tsv --by clan", code=1).err
     assert "known.tsv is not a table with a column 'clan'" in errors
 
 

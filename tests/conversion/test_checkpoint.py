@@ -4,15 +4,15 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import pickle
 import random
-import subprocess
 import tarfile
 import tracemalloc
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 import pytest
@@ -74,10 +74,9 @@ def test_settings(path, kind):
     assert checkpoint.kind == kind
     if kind == "state dict":
         assert checkpoint.args is None
-    else:
-        assert checkpoint.args["encoder_layers"] == 4
-        assert checkpoint.args["lr"] == [0.0001]
-        assert checkpoint.args["pretrained_file"] is None
+        return
+    found = {name: checkpoint.args[name] for name in ("encoder_layers", "lr", "pretrained_file")}
+    assert found == {"encoder_layers": 4, "lr": [0.0001], "pretrained_file": None}
 
 
 def test_sha256_is_that_of_the_file():
@@ -129,21 +128,26 @@ def test_safetensors(tmp_path, whole_folder):
 # What is refused for what it is
 
 
-def write_zip(path: Path, members: dict[str, bytes], compression=zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
+def write_zip(path: Path, members: dict[str, bytes], compression=ZIP_STORED) -> Path:
+    with ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return path
 
 
 def members_of(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
+    with ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def write_tar(path: Path) -> None:
     with tarfile.open(path, "w") as archive:
         archive.add(ARGS, "inside.pt")
+
+
+def write_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "pretrain.pt").touch()
 
 
 TORCHSCRIPT = ("model/data.pkl", "model/constants.pkl", "model/code/__torch__.py")
@@ -158,18 +162,22 @@ MISTAKEN = {
     "json": (b'{"model_type": "ernie_rna"}', "JSON, not weights"),
     "text": (b"Entry not found", "neither a file of torch.save nor safetensors"),
     "npz": (lambda path: np.savez(path, a=np.ones(3)), "torch.save did not write, of ..a.npy"),
-    "zip": (
-        lambda path: write_zip(path, {"inside.pt": ARGS.read_bytes()}),
-        "torch.save did not write, of ..inside.pt",
-    ),
+    "zip": (lambda path: write_zip(path, {"in.pt": b"x"}), "torch.save did not write, of ..in.pt"),
     "tar": (write_tar, "a tar archive"),
     "torchscript": (lambda path: write_zip(path, dict.fromkeys(TORCHSCRIPT, b"")), "TorchScript"),
-    "compressed": (
-        lambda path: write_zip(path, members_of(ARGS), zipfile.ZIP_DEFLATED),
-        "a compressed zip archive",
-    ),
+    "compressed": (lambda path: write_zip(path, members_of(ARGS), ZIP_DEFLATED), "a compressed z"),
     "pickle": (pickle.dumps({"w": 1}, 2), "a pickle that torch.save did not write"),
     "safetensors": (b"\x10\0\0\0\0\0\0\0{not json at all", "a safetensors file, but it is trunc"),
+    "missing": (lambda path: None, "no such file"),
+    "folder": (write_folder, "a folder without .* holds pretrain.pt"),
+    "tensor": (torch.ones(3), "holds a tensor"),
+    "list": ([torch.ones(3)], "holds a list"),
+    "counter": ({"epoch": 3}, "nor tensors by name: the entry of 'epoch' is a int"),
+    "number": ({"model": {"w": [1.0]}}, "the entry of 'w' is a list"),
+    "key": ({3: torch.ones(1)}, "the entry of a int is a tensor"),
+    "line break": ({"a\nb": torch.ones(1)}, r"not the name of a weight: 'a\\nb'"),
+    "nan": ({"w": torch.ones(2), "b.w": torch.tensor([1.0, math.nan])}, r"infinity in b\.w$"),
+    "inf": ({"w": torch.ones(2), "b.w": torch.tensor([1.0, -math.inf])}, r"infinity in b\.w$"),
 }
 
 
@@ -179,35 +187,13 @@ def test_a_wrong_file_is_named(tmp_path, content):
     path = tmp_path / "wrong.npz"
     if callable(made):
         made(path)
-    else:
+    elif isinstance(made, bytes):
         path.write_bytes(made)
+    else:
+        save(made, path)
     with pytest.raises(CheckpointError, match=message) as error:
         read_checkpoint(path)
     assert str(error.value).startswith(f"{path}: ")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (torch.ones(3), "holds a tensor"),
-        ([torch.ones(3)], "holds a list"),
-        ({"epoch": 3}, "neither `model` nor tensors by name: the entry of 'epoch' is a int"),
-        ({"model": {"w": [1.0]}}, "the entry of 'w' is a list"),
-        ({3: torch.ones(1)}, "the entry of a int is a tensor"),
-        ({"a\nb": torch.ones(1)}, r"not the name of a weight: 'a\\nb'"),
-    ],
-)
-def test_other_contents_are_named(tmp_path, content, message):
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(save(content, tmp_path / "x.pt"))
-
-
-def test_a_missing_path_and_other_folders(tmp_path):
-    with pytest.raises(CheckpointError, match="no such file"):
-        read_checkpoint(tmp_path / "none.pt")
-    (tmp_path / "ERNIE-RNA_pretrain.pt").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"a folder without .* holds ERNIE-RNA_pretrain.pt"):
-        read_checkpoint(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -233,13 +219,6 @@ def test_what_is_wrong_beside_the_weights_is_named(tmp_path, name, content, mess
         read_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_not_finite_are_named(tmp_path, value):
-    state = {"fine": torch.ones(2), "bad.weight": torch.tensor([1.0, value])}
-    with pytest.raises(CheckpointError, match=r"NaN or infinity in bad\.weight$"):
-        read_checkpoint(save(state, tmp_path / "x.pt"))
-
-
 # What is damaged
 
 
@@ -256,8 +235,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind, kept):
     path.write_bytes(whole[:length])
     with pytest.raises(CheckpointError) as error:
         read_checkpoint(path)
-    if len(whole[:length]) > 20:
-        assert "truncated or damaged" in str(error.value)
+    assert "truncated or damaged" in str(error.value) or len(whole[:length]) <= 20
 
 
 def test_a_storage_that_is_not_in_the_file(tmp_path):
@@ -282,10 +260,8 @@ def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
 
 def test_any_damage_to_the_pickle_is_our_error(tmp_path):
     """Also no memory is filled: a changed opcode may ask for a memo of 2³² entries."""
-    members = members_of(ARGS)
+    members, draw, read = members_of(ARGS), random.Random(0), 0
     name = next(name for name in members if name.endswith("data.pkl"))
-    draw = random.Random(0)
-    read = 0
     for number in range(150):
         damaged = bytearray(members[name])
         for _ in range(1 + number % 4):
@@ -359,23 +335,6 @@ class Calls:
         return self.call
 
 
-def payloads(marker: Path) -> dict:
-    code = f"open({str(marker)!r}, 'w')"
-    return {
-        "os.system": Calls(os.system, f"touch '{marker}'"),
-        "builtins.eval": Calls(eval, code),
-        "builtins.exec": Calls(exec, code),
-        "builtins.open": Calls(open, str(marker), "w"),
-        "builtins.getattr": Calls(getattr, code, "upper"),
-        "subprocess.Popen": Calls(subprocess.Popen, ["touch", str(marker)]),
-        "torch.load": Calls(torch.load, str(marker)),
-        "torch.serialization.load": Calls(torch.serialization.load, str(marker)),
-        "functools.partial": Calls(__import__("functools").partial, os.system, str(marker)),
-        "importlib.import_module": Calls(__import__("importlib").import_module, "antigravity"),
-        "pickle.loads": Calls(pickle.loads, pickle.dumps(Calls(eval, code))),
-    }
-
-
 WRAPPINGS = {
     "alone": lambda payload: payload,
     "beside the model": lambda payload: {"model": {}, "extra_state": payload},
@@ -390,34 +349,32 @@ WRAPPINGS = {
 }
 
 
-@pytest.mark.parametrize("name", payloads(Path("x")))
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle 2", "pickle 5"])
-def test_a_malicious_pickle_is_refused_by_name(tmp_path, name, form):
-    marker, path = tmp_path / "marker", tmp_path / "evil.pt"
-    payload = {"args": argparse.Namespace(a=payloads(marker)[name]), "model": {}}
+def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap, form):
+    payload, path = wrap(Calls(os.system, f"touch '{tmp_path}/marker'")), tmp_path / "evil.pt"
     if form.startswith("pickle"):
         path.write_bytes(pickle.dumps(payload, int(form[-1])))
     else:
         save(payload, path, legacy=form == "legacy")
-    with pytest.raises(CheckpointError, match="none of it was run") as error:
-        read_checkpoint(path)
-    assert name.split(".")[-1] in str(error.value)
-    assert os.listdir(tmp_path) == ["evil.pt"]
-
-
-@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap, legacy):
-    payload = wrap(Calls(os.system, f"touch '{tmp_path}/marker'"))
-    path = save(payload, tmp_path / "evil.pt", legacy)
-    with pytest.raises(CheckpointError, match=r"evil.pt: refused: .*'(posix|nt).system'"):
+    message = r"evil.pt: refused: .*'(posix|nt).system'.*none of it was run"
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
     assert os.listdir(tmp_path) == ["evil.pt"]
 
 
-def test_a_whole_model_is_refused_by_the_name_of_its_class(tmp_path):
-    path = save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"modules\.linear\.Linear.*only the state dict"):
+@pytest.mark.parametrize(
+    "function",
+    [
+        *("builtins.eval", "builtins.exec", "builtins.open", "builtins.getattr", "torch.load"),
+        *("subprocess.Popen", "torch.serialization.load", "functools.partial", "pickle.loads"),
+        *("importlib.import_module", "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_any_other_function_is_refused_by_its_name(tmp_path, function):
+    module, _, name = function.rpartition(".")
+    path = crafted(tmp_path / "x.pt", f"\x80\x02c{module}\n{name}\n.".encode("latin-1"))
+    with pytest.raises(CheckpointError, match=f"'{function}'.*only the state dict"):
         read_checkpoint(path)
 
 
@@ -482,15 +439,13 @@ def test_no_number_in_a_pickle_fills_the_memory(tmp_path, pickled):
     assert peak < 1 << 24
 
 
-def test_settings_that_hold_themselves_end(tmp_path):
+def test_odd_settings_are_left_out(tmp_path):
+    """And those that hold themselves end."""
     loop: list = []
     loop.append(loop)
-    content = {"args": argparse.Namespace(loop=loop, layers=2), "model": {"w": torch.ones(1)}}
-    assert read_checkpoint(save(content, tmp_path / "x.pt")).args["layers"] == 2
-
-
-def test_odd_settings_are_left_out(tmp_path):
     args = argparse.Namespace(size=torch.Size([2]), weight=torch.ones(1), inner={1: 2, "a": None})
-    checkpoint = read_checkpoint(save({"args": args, "model": {}}, tmp_path / "x.pt"))
-    assert checkpoint.args == {"size": [2], "weight": None, "inner": {"a": None}}
-    json.dumps(checkpoint.args)
+    content = {"args": argparse.Namespace(**vars(args), loop=loop), "model": {}}
+    found = read_checkpoint(save(content, tmp_path / "x.pt")).args
+    json.dumps(found)
+    assert found.pop("loop")
+    assert found == {"size": [2], "weight": None, "inner": {"a": None}}

@@ -5,12 +5,14 @@ import itertools
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers import AutoModel
 
 import ernie_rna
 from ernie_rna.conversion.checkpoint import read_checkpoint
@@ -30,6 +32,7 @@ from tests.golden_folder import CHECKPOINT, head_checkpoint
 pytestmark = pytest.mark.core
 
 
+@cache
 def read(task: str, pairing_scores: str = "sequence") -> Conversion:
     return convert_weights(read_checkpoint(head_checkpoint(task)), pairing_scores)
 
@@ -79,18 +82,23 @@ def test_the_weights_are_the_converted_ones(golden_folder, conversion):
     assert {"ernie_rna.pooler.dense.weight", "lm_head.dense.weight"} <= written.keys()
 
 
-@pytest.mark.parametrize("head", ["SecondaryStructure", "Closeness", "RibosomeLoading"])
-def test_a_folder_says_what_it_holds(tmp_path, head):
+@pytest.mark.parametrize(
+    ("task", "head", "pair_heads"),
+    [
+        ("secondary_structure", "ErnieRnaForSecondaryStructure", [5]),
+        ("closeness", "ErnieRnaForCloseness", None),
+        ("ribosome_loading", "ErnieRnaForRibosomeLoading", None),
+    ],
+)
+def test_a_folder_says_what_it_holds(tmp_path, task, head, pair_heads):
     """Also to the installed classes, without `trust_remote_code`."""
-    from transformers import AutoModel
-
-    name = f"ErnieRnaFor{head}"
-    task = {"SecondaryStructure": "secondary_structure", "Closeness": "closeness"}
-    write_folder(read(task.get(head, "ribosome_loading")), tmp_path)
+    write_folder(read(task), tmp_path)
+    assert not read(task).initialised
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["architectures"] == [name]
-    assert config["auto_map"]["AutoModel"] == f"modeling_ernie_rna.{name}"
-    assert type(AutoModel.from_pretrained(tmp_path)).__name__ == name
+    assert config["architectures"] == [head]
+    assert config["auto_map"]["AutoModel"] == f"modeling_ernie_rna.{head}"
+    assert config["pair_heads"] == pair_heads
+    assert type(AutoModel.from_pretrained(tmp_path)).__name__ == head
     with pytest.warns(UserWarning, match="random weights"):
         encoder = ernie_rna.load_model(tmp_path, device="cpu")  # without the head, as for `embed`
     assert type(encoder) is ernie_rna.ErnieRnaModel
@@ -194,28 +202,27 @@ def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, cha
     shutil.copytree(golden_folder, out)
     change(out)
     before = listing(tmp_path)
-    with pytest.raises(ExportError, match=f"not an earlier export .*{message}"):
+    with pytest.raises(ExportError, match=f"no model that ernie-rna wrote .*{message}"):
         ernie_rna.convert(CHECKPOINT, out, force=force)
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("target", [Path.home(), Path("/"), Path(__file__).parent], ids=str)
 def test_folders_of_the_user_are_refused(target):
-    with pytest.raises(ExportError, match="not an earlier export"):
+    with pytest.raises(ExportError, match="no model that ernie-rna wrote"):
         check_target(target, force=True)
 
 
-def test_files_and_links_and_what_allows_no_writing_are_refused(
-    golden_folder, tmp_path, monkeypatch
-):
+def test_files_and_links_and_what_allows_no_writing_are_refused(golden_folder, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(golden_folder)
-    with pytest.raises(ExportError, match="a file; name a folder"):
-        check_target(tmp_path / "file", force=True)
-    with pytest.raises(ExportError, match="a symbolic link"):
-        check_target(tmp_path / "link", force=True)
-    with pytest.raises(ExportError, match=r"cannot be written, since .*file allows no writing"):
-        check_target(tmp_path / "file" / "out")
+    refused = {"file": "a file; name a folder", "link": "a symbolic link"}
+    for name, message in {**refused, "file/out": "since .*file allows no writing"}.items():
+        with pytest.raises(ExportError, match=message):
+            check_target(tmp_path / name, force=True)
+
+
+def test_a_folder_that_allows_no_writing_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ExportError, match=f"a/b: cannot be written, since {tmp_path} allows no"):
         check_target(tmp_path / "a" / "b")

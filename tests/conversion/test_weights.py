@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from torch import ones
 
 from ernie_rna.conversion.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from ernie_rna.conversion.names import (
@@ -13,7 +14,6 @@ from ernie_rna.conversion.names import (
     LM_BIAS,
     MULTIMOLECULE,
     ORIGIN,
-    TABLE,
     VOCABULARIES,
     Naming,
 )
@@ -25,7 +25,6 @@ from ernie_rna.conversion.weights import (
     rename,
     weights_origin,
 )
-from ernie_rna.model import modeling_ernie_rna
 from ernie_rna.model.configuration_ernie_rna import VOCABULARY, ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.golden_folder import GOLDEN, head_checkpoint
@@ -33,12 +32,13 @@ from tests.golden_folder import GOLDEN, head_checkpoint
 pytestmark = pytest.mark.core
 
 ARGS, CFG = GOLDEN / "tiny_fairseq_args.pt", GOLDEN / "tiny_fairseq_cfg.pt"
-TASKS = {
-    "secondary_structure": ("ErnieRnaForSecondaryStructure", [5], 8),
-    "closeness": ("ErnieRnaForCloseness", None, 16),
-    "ribosome_loading": ("ErnieRnaForRibosomeLoading", None, 6),
+# Of the authors' files, with the prefix before most of their keys.
+SOURCES = {
+    "fairseq": "encoder.",
+    "secondary_structure": "module.sentence_encoder.",
+    "closeness": "sentence_encoder.",
+    "ribosome_loading": "module.sentence_encoder.",
 }
-SOURCES = ["fairseq", *TASKS]
 
 
 @cache
@@ -54,12 +54,10 @@ def converted(name: str) -> Conversion:
     return convert_weights(source(name))
 
 
-def changed(checkpoint: Checkpoint, weights: dict, settings: dict | None = None) -> Checkpoint:
+def changed(checkpoint: Checkpoint, weights: dict) -> Checkpoint:
     """With keys replaced, added or (None) taken away."""
     state = {**checkpoint.state_dict, **weights}
-    state = {key: weight for key, weight in state.items() if weight is not None}
-    args = {**checkpoint.args, **settings} if settings else checkpoint.args
-    return replace(checkpoint, state_dict=state, args=args)
+    return replace(checkpoint, state_dict={k: w for k, w in state.items() if w is not None})
 
 
 def blocks_of(conversion: Conversion) -> int:
@@ -84,33 +82,21 @@ def assert_same(found: dict, expected: dict) -> None:
 # The table
 
 
-@pytest.mark.parametrize("column", [0, 1, 2], ids=["ours", "fairseq", "multimolecule"])
-def test_each_name_stands_once_in_its_column(column):
-    names = [row[column] for row in TABLE if row[column] != "-"]
-    assert len(set(names)) == len(names)
-    assert all(len(row) == 3 for row in TABLE)
-
-
 @pytest.mark.parametrize(
-    ("start", "name"),
+    ("name", "start"),
     [
-        ("ernie_rna.", "fairseq"),
-        ("lm_head.", "fairseq"),
-        ("pair_head.", "closeness"),
-        ("loading_head.", "ribosome_loading"),
+        ("fairseq", ("ernie_rna.", "lm_head.")),
+        ("closeness", "pair_head."),
+        ("ribosome_loading", "loading_head."),
     ],
 )
-def test_the_table_is_the_model(start, name):
-    """Each module with weights has a row, and each row a module."""
-    rows = FAIRSEQ.rows(4, blocks_of(converted(name)))
-    rows = {"lm_head.decoder" if ours == LM_BIAS else ours for _, ours in rows}
-    modules = {
-        key.rpartition(".")[0] for key in converted(name).state_dict if key.startswith(start)
-    }
+def test_each_row_of_the_table_is_a_module_with_weights(name, start):
+    """The converse holds, or the weights of a module would be unknown."""
+    rows = {ours for _, ours in FAIRSEQ.rows(4, blocks_of(converted(name)))}
+    weights = converted(name).state_dict.keys()
+    rows -= {*weights, *(key.rpartition(".")[0] for key in weights)}
     # Every other block of the loading head has a shortcut.
-    assert modules == {
-        row for row in rows if row.startswith(start) and (row in modules or ".shortcut" not in row)
-    }
+    assert [row for row in rows if row.startswith(start) and ".shortcut" not in row] == []
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -125,15 +111,7 @@ def test_the_table_is_invertible(name, prefix):
     assert_same(again.state_dict, expected.state_dict)
 
 
-@pytest.mark.parametrize(
-    ("name", "prefix"),
-    [
-        ("fairseq", "encoder."),
-        ("secondary_structure", "module.sentence_encoder."),
-        ("closeness", "sentence_encoder."),
-        ("ribosome_loading", "module.sentence_encoder."),
-    ],
-)
+@pytest.mark.parametrize(("name", "prefix"), SOURCES.items())
 def test_the_inverse_is_the_authors_file_but_for_what_was_dropped(name, prefix):
     conversion, original = converted(name), source(name).state_dict
     state = their_names(conversion.state_dict, prefix=prefix, blocks=blocks_of(conversion))
@@ -141,24 +119,6 @@ def test_the_inverse_is_the_authors_file_but_for_what_was_dropped(name, prefix):
 
 
 # What the golden checkpoints become
-
-
-def test_both_golden_checkpoints_are_the_same_weights():
-    """Those of which tests/golden compares all outputs with the authors'."""
-    other = convert_weights(read_checkpoint(CFG)).state_dict
-    assert_same(other, converted("fairseq").state_dict)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_kind_is_known_by_its_keys(task):
-    conversion = converted(task)
-    name, heads, blocks = TASKS[task]
-    assert type(conversion.model).__name__ == conversion.kind.model_class == name
-    assert conversion.config.pair_heads == heads
-    assert blocks_of(conversion) == blocks
-    model = getattr(modeling_ernie_rna, name)(conversion.config)
-    model.load_state_dict(conversion.state_dict)  # every weight, and no other
-    assert not conversion.initialised
 
 
 GOLDEN_SIZES = {
@@ -177,81 +137,66 @@ GOLDEN_SIZES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "expected"),
+    ("name", "given"),
     [
-        ("fairseq", {}, GOLDEN_SIZES),
         (
             "fairseq",
-            {"dropout": 0.3, "attention_dropout": 0.2, "act_dropout": 0.05, "max_positions": 77},
             {
-                "hidden_dropout_prob": 0.3,
-                "attention_probs_dropout_prob": 0.2,
-                "activation_dropout": 0.05,
-                "max_position_embeddings": 77,
+                "dropout": ("hidden_dropout_prob", 0.3),
+                "attention_dropout": ("attention_probs_dropout_prob", 0.2),
+                "act_dropout": ("activation_dropout", 0.05),
+                "max_positions": ("max_position_embeddings", 77),
             },
         ),
-        ("fairseq", None, {"max_position_embeddings": 1024, "hidden_dropout_prob": 0.1}),
         (
             "multimolecule",
             {
-                "model_type": "ernierna",
-                "vocab_size": 28,
-                "hidden_size": 48,
-                "num_hidden_layers": 4,
-                "max_position_embeddings": 1026,
-                "hidden_dropout": 0.25,
-                "attention_dropout": 0.15,
-                "layer_norm_eps": 1e-6,
-                "pairwise_alpha": 0.7,
-            },
-            {
-                "max_position_embeddings": 1024,
-                "hidden_dropout_prob": 0.25,
-                "attention_probs_dropout_prob": 0.15,
-                "layer_norm_eps": 1e-6,
-                "gu_pairing_score": 0.7,
+                "hidden_dropout": ("hidden_dropout_prob", 0.25),
+                "attention_dropout": ("attention_probs_dropout_prob", 0.15),
+                "layer_norm_eps": ("layer_norm_eps", 1e-6),
+                "pairwise_alpha": ("gu_pairing_score", 0.7),
             },
         ),
     ],
 )
-def test_sizes_come_from_the_weights_and_rates_from_the_settings(name, settings, expected):
-    checkpoint = source(name)
-    args = None if settings is None else {**(checkpoint.args or {}), **settings}
-    config = convert_weights(replace(checkpoint, args=args)).config
-    assert {name: getattr(config, name) for name in expected} == expected
+def test_rates_come_from_the_settings(name, given):
+    args = {**(source(name).args or {}), **{theirs: value for theirs, (_, value) in given.items()}}
+    config = convert_weights(replace(source(name), args=args)).config
+    assert {ours: getattr(config, ours) for ours, _ in given.values()} == dict(given.values())
+
+
+def test_sizes_come_from_the_weights():
+    config = converted("fairseq").config
+    assert {name: getattr(config, name) for name in GOLDEN_SIZES} == GOLDEN_SIZES
+    config = convert_weights(replace(source("fairseq"), args=None)).config
+    assert (config.max_position_embeddings, config.hidden_dropout_prob) == (1024, 0.1)
+    stated = {"model_type": "ernierna", "vocab_size": 28, "hidden_size": 48}
+    stated |= {"num_hidden_layers": 4, "max_position_embeddings": 1026}
+    config = convert_weights(replace(source("multimolecule"), args=stated)).config
+    assert config.max_position_embeddings == 1024
+
+
+LOADING = {"loading_channels": 16, "loading_reduced_size": 8, "loading_blocks": 2}
+STRUCTURE = {"pair_heads": [5], "pair_channels": 24, "pair_blocks": 3}
 
 
 @pytest.mark.parametrize(
-    ("task", "settings"),
-    [
-        ("secondary_structure", {"pair_heads": [5], "pair_channels": 24, "pair_blocks": 3}),
-        (
-            "ribosome_loading",
-            {"loading_channels": 16, "loading_reduced_size": 8, "loading_blocks": 2},
-        ),
-    ],
+    ("task", "settings"), [("secondary_structure", STRUCTURE), ("ribosome_loading", LOADING)]
 )
 def test_sizes_of_a_head_come_from_the_weights(task, settings):
     sizes = {"num_hidden_layers": 4, "hidden_size": 48, "intermediate_size": 96}
-    model = getattr(modeling_ernie_rna, TASKS[task][0])(ErnieRnaConfig(**sizes, **settings))
+    model = type(converted(task).model)(ErnieRnaConfig(**sizes, **settings))
     blocks = settings.get("pair_blocks") or settings["loading_blocks"]
-    state = their_names(model.state_dict(), prefix="module.sentence_encoder.", blocks=blocks)
+    state = their_names(model.state_dict(), prefix=SOURCES[task], blocks=blocks)
     found = convert_weights(replace(source(task), state_dict=state)).config
     assert {key: getattr(found, key) for key in settings} == settings
 
 
-@pytest.mark.parametrize(
-    ("path", "dropped"),
-    [
-        (ARGS, {"segment_embeddings": "never used", "sentence_projection": "does not use"}),
-        (CFG, {"_float_tensor": "positions are computed"}),
-    ],
-)
-def test_what_is_dropped_has_its_reason(path, dropped):
-    found = convert_weights(read_checkpoint(path)).dropped
-    for part, reason in dropped.items():
-        (key,) = (key for key in found if part in key)
-        assert reason in found[key]
+def test_what_is_dropped_has_its_reason():
+    dropped = {**converted("fairseq").dropped, **convert_weights(read_checkpoint(CFG)).dropped}
+    reasons = {"segment_embeddings": "never used", "sentence_projection": "does not use"}
+    for part, reason in {**reasons, "_float_tensor": "positions are computed"}.items():
+        assert {reason in why for key, why in dropped.items() if part in key} == {True}
 
 
 @pytest.mark.parametrize(
@@ -286,10 +231,10 @@ FC1 = "encoder.sentence_encoder.layers.2.fc1.weight"
 EMBED = "encoder.sentence_encoder.embed_tokens.weight"
 BIAS = "encoder.lm_output_learned_bias"
 SEVEN_HEADS = {
-    "encoder.twod_proj.linear2.weight": torch.ones(7, 6),
-    "encoder.twod_proj.linear2.bias": torch.ones(7),
+    "encoder.twod_proj.linear2.weight": ones(7, 6),
+    "encoder.twod_proj.linear2.bias": ones(7),
 }
-STRUCTURE_FC1 = "module.sentence_encoder.sentence_encoder.layers.1.fc1.weight"
+CONV1 = "module.conv1.weight"
 LAST_NORM = "module.proj.resnet.3.bn1.running_var"
 THEIR_EMBEDDING = "model.embeddings.word_embeddings.weight"
 THEIR_BIAS = "model.encoder.layer.1.output.dense.bias"
@@ -297,69 +242,40 @@ THEIR_BIAS = "model.encoder.layer.1.output.dense.bias"
 # Of which checkpoint, what is changed of its weights, and what is said of that, all in one line.
 WRONG_WEIGHTS = {
     "fairseq": [
-        ({"encoder.adapter.weight": torch.ones(1)}, ["unknown: encoder.adapter.weight$"]),
-        ({"decoder.x": torch.ones(1)}, ["unknown: decoder.x"]),
-        ({"conv1.weight": torch.ones(1)}, ['Unexpected key.*"conv1.w']),
-        ({"layer_norm.weight": torch.ones(48)}, ["unknown: layer_norm"]),
-        ({FC1.replace(".2.", ".02."): torch.ones(96, 48)}, [r"unknown: .*layers\.02\.fc1"]),
-        ({FC1.replace(".2.", ".999999."): torch.ones(96, 48)}, [r"unknown: .*layers\.999999\.fc1"]),
-        ({FC1.replace(".2.", f".{'9' * 5000}."): torch.ones(1)}, [r"unknown: .*layers\.9999999"]),
+        ({"encoder.adapter.weight": ones(1)}, ["unknown: encoder.adapter.weight$"]),
+        ({"conv1.weight": ones(1)}, ['Unexpected key.*"conv1.w']),
+        ({"layer_norm.weight": ones(48)}, ["unknown: layer_norm"]),
+        ({FC1.replace(".2.", ".02."): ones(96, 48)}, [r"unknown: .*layers\.02\.fc1"]),
+        ({FC1.replace(".2.", ".999999."): ones(96, 48)}, [r"unknown: .*layers\.999999\.fc1"]),
+        ({FC1.replace(".2.", f".{'9' * 5000}."): ones(1)}, [r"unknown: .*layers\.9999999"]),
         ({FC1: None}, [f'^.*: Missing key.*: "{FC1}"[.]$']),
-        ({FC1: torch.ones(96, 47)}, [mismatch(FC1, "96, 47", "96, 48")]),
-        ({FC1: torch.ones(48, 96)}, [mismatch(FC1, "48, 96", "96, 48")]),
-        ({FC1: torch.ones(96)}, [mismatch(FC1, "96", "96, 48")]),
-        ({FC1: torch.ones(96, 48, dtype=torch.int64)}, [f"{FC1} .torch.int64"]),
+        ({FC1: ones(96, 47)}, [mismatch(FC1, "96, 47", "96, 48")]),
+        ({FC1: ones(96)}, [mismatch(FC1, "96", "96, 48")]),
+        ({FC1: ones(96, 48, dtype=torch.int64)}, [f"{FC1} .torch.int64"]),
         ({EMBED: torch.tensor(1.0)}, [mismatch(EMBED, "", "25, 48")]),
-        (
-            {EMBED: torch.ones(33, 48), BIAS: torch.ones(33)},
-            [mismatch(EMBED, "33, 48", "25, 48"), mismatch(BIAS, "33", "25")],
-        ),
-        (
-            {FC1: None, BIAS: torch.ones(24)},
-            [f'Missing key.*"{FC1}"', mismatch(BIAS, "24", "25")],
-        ),
-        ({"sentence_encoder.embed_tokens.weight": torch.ones(25, 48)}, ["holds 2 models"]),
+        ({EMBED: ones(33, 48)}, [mismatch(EMBED, "33, 48", "25, 48")]),
+        ({FC1: None, BIAS: ones(24)}, [f'Missing key.*"{FC1}"', mismatch(BIAS, "24", "25")]),
+        ({"sentence_encoder.embed_tokens.weight": ones(25, 48)}, ["holds 2 models"]),
     ],
     "secondary_structure": [
-        ({"module.proj.more": torch.ones(1)}, ["unknown: module.proj.more"]),
-        (
-            {"module.proj.resnet.9999.conv2.weight": torch.ones(64, 64, 3, 3)},
-            [r"unknown: module\.proj\.resnet\.9999|Missing key"],
-        ),
+        ({"module.proj.more": ones(1)}, ["unknown: module.proj.more"]),
+        ({"module.proj.resnet.9999.conv2.weight": ones(64, 64, 3, 3)}, ["resnet.9999|Missing key"]),
         ({"module.proj.final.bias": None}, ['Missing key.*: "module.proj.final.bias"[.]$']),
         ({LAST_NORM: None}, [f'Missing key.*: "{LAST_NORM}"[.]$']),
-        ({STRUCTURE_FC1: None}, [f'Missing key.*: "{STRUCTURE_FC1}"[.]$']),
+        ({CONV1: ones(8, 2, 7, 7)}, [mismatch(CONV1, "8, 2, 7, 7", "8, 12, 7, 7")]),
         (
-            {"module.conv2.weight": torch.ones(63, 8, 5, 5)},
-            [mismatch("module.conv2.weight", "63, 8, 5, 5", "63, 8, 7, 7")],
-        ),
-        (
-            {"module.conv1.weight": torch.ones(8, 2, 7, 7)},
-            [mismatch("module.conv1.weight", "8, 2, 7, 7", "8, 12, 7, 7")],
-        ),
-        (
-            {
-                "module.conv1.weight": torch.ones(8, 12, 7, 7),
-                "module.proj.final.weight": torch.ones(1, 12, 3, 3),
-            },
+            {CONV1: ones(8, 12, 7, 7), "module.proj.final.weight": ones(1, 12, 3, 3)},
             ["fit no model: pair_channels must be more than the 12 maps .* got pair_channels=12"],
         ),
     ],
     "multimolecule": [
-        ({"model.x": torch.ones(1)}, ["unknown: model.x$"]),
-        ({"x_head.weight": torch.ones(1)}, ["unknown: x_head.weight$"]),
+        ({"model.x": ones(1)}, ["unknown: model.x$"]),
+        ({"x_head.weight": ones(1)}, ["unknown: x_head.weight$"]),
         ({THEIR_BIAS: None}, [f'Missing key.*: "{THEIR_BIAS}"[.]$']),
-        ({"lm_head.bias": None}, ['Missing key.*: "lm_head.bias"[.]$']),
         ({"model.pooler.dense.bias": None}, ['Missing key.*: "model.pooler.dense.bias"[.]$']),
-        (
-            {"lm_head.decoder.weight": torch.ones(28, 48)},
-            [f"differ but must be equal: lm_head.decoder.weight and {THEIR_EMBEDDING}"],
-        ),
-        (
-            {THEIR_EMBEDDING: torch.ones(27, 48), "lm_head.bias": torch.ones(27)},
-            ["its vocabulary has 27 tokens, and those of MultiMolecule have 26 or 28"],
-        ),
-        ({"lm_head.bias": torch.ones(26)}, [r"misshaped: lm_head.bias \(26,\)"]),
+        ({"lm_head.decoder.weight": ones(28, 48)}, [f"differ but .*decoder.w.* {THEIR_EMBEDDING}"]),
+        ({THEIR_EMBEDDING: ones(27, 48)}, ["has 27 tokens, and those of MultiM.* have 26 or 28"]),
+        ({"lm_head.bias": ones(26)}, [r"misshaped: lm_head.bias \(26,\)"]),
         ({THEIR_EMBEDDING: torch.tensor(1.0)}, ["its vocabulary has 0 tokens"]),
     ],
 }
@@ -375,7 +291,6 @@ WRONG_SETTINGS = {
         ({"max_positions": 0}, "max_position_embeddings.*0"),
         ({"dropout": 1.5}, "hidden_dropout_prob.*1.5"),
         ({"dropout": "high"}, "hidden_dropout_prob.*high"),
-        ({"encoder_layers": 1, "encoder_embed_dim": 2}, "encoder_embed_dim=2.*encoder_layers=1"),
         ({"encoder_layers": 1, "activation_fn": "relu"}, "encoder_layers=1.*activation_fn='relu'"),
     ],
     "multimolecule": [
@@ -389,10 +304,10 @@ WRONG_SETTINGS = {
     ],
 }
 OTHER_MODELS = [
-    ({"bert.embeddings.weight": torch.ones(1)}, "not a model of ERNIE-RNA: .*bert.embeddings"),
+    ({"bert.embeddings.weight": ones(1)}, "not a model of ERNIE-RNA: .*bert.embeddings"),
     ({}, "not a model of ERNIE-RNA"),
-    ({EMBEDDING: torch.ones(25, 48)}, "converted already"),
-    ({f"_orig_mod.{EMBED}": torch.ones(25, 48)}, "behind a known prefix"),
+    ({EMBEDDING: ones(25, 48)}, "converted already"),
+    ({f"_orig_mod.{EMBED}": ones(25, 48)}, "behind a known prefix"),
 ]
 
 
@@ -528,7 +443,7 @@ def test_what_multimolecule_lacks_is_made_by_a_rule_and_named(base):
     lacking = ("lm_head.",) if base else ("lm_head.", "model.pooler.")
     state = {key: weight for key, weight in state.items() if not key.startswith(lacking)}
     if not base:
-        state["token_head.decoder.weight"] = torch.ones(2, 48)
+        state["token_head.decoder.weight"] = ones(2, 48)
     conversion, again = (convert_weights(multimolecule(state)) for _ in range(2))
     made = {name for name in conversion.initialised if "[" not in name}
     lacking = ("lm_head.",) if base else ("lm_head.", "ernie_rna.pooler.")
@@ -560,11 +475,6 @@ def test_multimolecules_structure_weights():
 
 
 # Whether weights were ever trained
-
-
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.pt")), ids=lambda path: path.stem)
-def test_the_golden_checkpoints_are_random(path):
-    assert convert_weights(read_checkpoint(path)).config.weights_origin == RANDOM
 
 
 def test_a_new_model_is_random_until_it_takes_a_step(config):

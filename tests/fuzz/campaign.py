@@ -5,6 +5,7 @@ what no alarm reaches. If the process dies (in a C library), the input is a find
 process goes on behind it.
 """
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -37,7 +38,6 @@ class Outcome:
 
     Attributes:
         inputs: how many there were.
-        results: of how many the reader made something.
         refused: how many by the name of the error.
         findings: what should not be, with the number of the input.
         slowest: in seconds; peak: bytes beyond what the process began with.
@@ -45,45 +45,42 @@ class Outcome:
 
     reader: str
     inputs: int = 0
-    results: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     findings: list[tuple[int, str]] = field(default_factory=list)
     slowest: float = 0.0
     peak: int = 0
 
-    def add(self, other: "Outcome") -> None:
-        self.inputs += other.inputs
-        self.results += other.results
-        self.refused += other.refused
-        self.findings += other.findings
-        self.slowest = max(self.slowest, other.slowest)
-        self.peak = max(self.peak, other.peak)
+    @property
+    def results(self) -> int:
+        """Of how many the reader made something."""
+        return self.inputs - self.refused.total() - len(self.findings)
+
+    def add(self, refused: str, finding: str, seconds: float = 0.0, peak: int = 0) -> None:
+        """The next input."""
+        self.refused.update([refused] if refused else [])
+        self.findings += [(self.inputs, finding)] if finding else []
+        self.slowest, self.peak = max(self.slowest, seconds), max(self.peak, peak)
+        self.inputs += 1
 
 
-def run(reader: Reader, folder: Path, inputs: int, first: int = 0) -> Outcome:
-    """Feed a reader with the inputs from number `first` on."""
+def run(reader: Reader, folder: Path, inputs: int) -> Outcome:
+    """Feed a reader with so many inputs."""
     context = multiprocessing.get_context("fork")
     outcome = Outcome(reader.name)
     while outcome.inputs < inputs:
         ours, theirs = context.Pipe(duplex=False)
-        numbers = range(first + outcome.inputs, first + inputs)
+        numbers = range(outcome.inputs, inputs)
         child = context.Process(target=_feed, args=(reader, folder, numbers, theirs))
         child.start()
         theirs.close()
-        death = "the process died"
-        try:
-            while outcome.inputs < inputs:
-                if not ours.poll(_WAIT):
-                    child.kill()
-                    death = "waits for ever"
-                    break
-                outcome.add(ours.recv())
-        except EOFError:
-            pass
-        child.join()
+        with contextlib.suppress(EOFError):
+            while outcome.inputs < inputs and ours.poll(_WAIT):
+                outcome.add(*ours.recv())
+        child.join(10)  # One that waits for ever does not end by this.
         if outcome.inputs < inputs:
-            death = f"{death} (exit code {child.exitcode})"
-            outcome.add(Outcome(reader.name, 1, findings=[(first + outcome.inputs, death)]))
+            died = f"the process died (exit code {child.exitcode})"
+            outcome.add("", "waits for ever" if child.exitcode is None else died)
+            child.kill()
     return outcome
 
 
@@ -91,32 +88,32 @@ def _feed(reader: Reader, folder: Path, numbers: range, theirs: Connection) -> N
     torch.set_num_threads(1)  # The threads of the process that was forked are not there.
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGPROF, _alarm)
-    path = folder / reader.file
     start_memory = 0
-    inputs = reader.inputs(folder, numbers.start, numbers.stop)
-    for number, content in zip(numbers, inputs, strict=True):
-        path.write_bytes(content)
+    for content in reader.inputs(folder, numbers.start, numbers.stop):
+        (folder / reader.file).write_bytes(content)
         start_memory = start_memory or limit_memory()
-        part = Outcome(reader.name, inputs=1)
         start = time.process_time()
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        limit = int(start + 2 * SECONDS) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-        try:
-            reader.read(path)
-            part.results += 1
-        except reader.refuses as error:
-            part.refused[type(error).__name__] += 1
-        except TooSlowError:
-            part.findings.append((number, f"computes for more than {SECONDS} s"))
-        except Exception as error:
-            part.findings.append((number, describe(error)))
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-        part.slowest, part.peak = time.process_time() - start, _peak() - start_memory
-        theirs.send(part)
+        found = _try(reader, folder / reader.file, int(start + 2 * SECONDS) + 1)
+        theirs.send((*found, time.process_time() - start, _peak() - start_memory))
     theirs.close()
     os._exit(0)
+
+
+def _try(reader: Reader, path: Path, limit: int) -> tuple[str, str]:
+    """The name of the error that the reader refuses a file by, and what should not be."""
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    try:
+        reader.read(path)
+    except reader.refuses as error:
+        return type(error).__name__, ""
+    except TooSlowError:
+        return "", f"computes for more than {SECONDS} s"
+    except Exception as error:
+        return "", describe(error)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return "", ""
 
 
 def limit_memory() -> int:
@@ -149,13 +146,9 @@ def table(outcomes: list[Outcome]) -> str:
         "| reader | inputs | results | refused, by error | findings | slowest (ms) | peak (MB) |",
         "|---|--:|--:|---|--:|--:|--:|",
     ]
-    for outcome in outcomes:
-        refused = ", ".join(f"{count:,} {name}" for name, count in outcome.refused.most_common())
-        cells = (
-            *(outcome.reader, f"{outcome.inputs:,}", f"{outcome.results:,}", refused or "none"),
-            f"{len(outcome.findings):,}",
-            f"{1000 * outcome.slowest:.0f}",
-            f"{outcome.peak / 1e6:.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    for one in outcomes:
+        refused = ", ".join(f"{count:,} {name}" for name, count in one.refused.most_common())
+        numbers = f"{one.inputs:,} | {one.results:,} | {refused or 'none'} | {len(one.findings):,}"
+        cost = f"{1000 * one.slowest:.0f} | {one.peak / 1e6:.0f}"
+        lines.append(f"| {one.reader} | {numbers} | {cost} |")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import lzma
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 # No input grows beyond this, so that what a reader takes is the reader's doing.
@@ -61,12 +62,12 @@ def overwrite(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     """A piece becomes zeros, ones or noise, as a block of a failing disk does."""
     where = _span(random, data)
     size = where.stop - where.start
-    kinds = (
-        bytes(size),
-        b"\xff" * size,
-        bytes(random.randrange(256) for _ in range(min(size, 64))),
+    noise = bytes(random.randrange(256) for _ in range(min(size, 64)))
+    return (
+        data[: where.start]
+        + random.choice((bytes(size), b"\xff" * size, noise))
+        + data[where.stop :]
     )
-    return data[: where.start] + random.choice(kinds) + data[where.stop :]
 
 
 def cut_off(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -100,10 +101,9 @@ def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     if found is None:
         return data
     elsewhere = _NUMBER.search(data, random.randrange(len(data)))
-    near = int(found[0][:18]) + random.choice((-1, 1))
-    new = random.choice(
-        (str(near).encode(), elsewhere[0] if elsewhere else b"7", random.choice(_TEXT_NUMBERS))
-    )
+    near = str(int(found[0][:18]) + random.choice((-1, 1))).encode()
+    odd = random.choice(_TEXT_NUMBERS)
+    new = random.choice((near, elsewhere[0] if elsewhere else b"7", odd))
     return data[: found.start()] + new + data[found.end() :]
 
 
@@ -148,18 +148,6 @@ MUTATIONS: tuple[Mutation, ...] = (
 # What lies within a container, so that checksums do not keep the damage from the parser
 
 
-def within_gzip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return gzip.compress(change(gzip.decompress(data)), 1, mtime=0)
-
-
-def within_bzip2(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return bz2.compress(change(bz2.decompress(data)), 1)
-
-
-def within_xz(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return lzma.compress(change(lzma.decompress(data)), preset=0)
-
-
 def within_zip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
     """One member changed, and now and then its name; checksums and offsets are right again."""
     result = io.BytesIO()
@@ -181,3 +169,20 @@ def within_header(random: Random, data: bytes, change: Callable[[bytes], bytes])
     header = change(data[8 : 8 + length])
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def _compressed(
+    compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]
+) -> Through:
+    return lambda random, data, change: compress(change(decompress(data)))
+
+
+# By the extension of the file.
+THROUGH: dict[str, Through] = {
+    ".gz": _compressed(partial(gzip.compress, compresslevel=1, mtime=0), gzip.decompress),
+    ".bz2": _compressed(partial(bz2.compress, compresslevel=1), bz2.decompress),
+    ".xz": _compressed(partial(lzma.compress, preset=0), lzma.decompress),
+    ".pt": within_zip,
+    ".npz": within_zip,
+    ".safetensors": within_header,
+}

@@ -11,11 +11,12 @@ import gzip
 import json
 import lzma
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,13 +41,12 @@ from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.rows import read_file
 from ernie_rna.training.tasks import TASKS
 from ernie_rna.verify import VerifyError, read_cls_embedding
+from tests.conftest import GOLDEN, ROOT
 from tests.conversion.test_weights import their_names
 from tests.fuzz import mutations
-from tests.fuzz.mutations import Through, mutate
+from tests.fuzz.mutations import mutate
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-FASTA, STRUCTURES = EXAMPLES / "rna.fasta", EXAMPLES / "rna.dbn"
-GOLDEN = Path(__file__).parents[1] / "golden"
+FASTA, STRUCTURES = ROOT / "examples" / "rna.fasta", ROOT / "examples" / "rna.dbn"
 
 
 @dataclass(frozen=True)
@@ -55,41 +55,43 @@ class Reader:
 
     Attributes:
         file: under which name the damaged file lies; the extension decides much.
-        seeds: real files, given a folder to work in.
+        seeds: real files, given the path where the damaged one will lie.
         read: reads the file at a path to its end; what it asserts of the result must hold.
         refuses: the errors in which it may end.
-        through: how to get at what lies within a container.
     """
 
     name: str
     file: str
     seeds: Callable[[Path], list[bytes]]
     read: Callable[[Path], object]
-    refuses: tuple[type[Exception], ...]
-    through: Through | None = None
+    refuses: tuple[type[Exception], ...] = (InputError,)
 
     def inputs(self, folder: Path, first: int, stop: int) -> Iterator[bytes]:
         """The damaged files with these numbers; always the same ones."""
-        seeds = self.seeds(folder)
+        seeds = self.seeds(folder / self.file)
         for number in range(first, stop):
             yield self.damage(Random(f"{self.name} {number}"), seeds)
 
     def damage(self, random: Random, seeds: list[bytes]) -> bytes:
         """A damaged copy of one of the seeds; half of the time, damaged within the container."""
         seed = random.choice(seeds)
-        if self.through is None or random.random() < 0.5:
+        through = mutations.THROUGH.get(Path(self.file).suffix)
+        if through is None or random.random() < 0.5:
             return mutate(random, seed, seeds)
-        return self.through(random, seed, partial(mutate, random))
+        return through(random, seed, partial(mutate, random))
 
 
 # ---------------------------------------------------------------------------------------------
 # Sequences
 
+_COMPRESSED = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+_SHORT = b"# comment\r\n>a first RNA\r\nACGU\r\nacgt\r\n\r\n>b\r\nNRYN\r\n"
+_ALIGNED = b"# STOCKHOLM 1.0\n#=GS a DE of a kind\na AC-GU\nb .NRY_\n\na acgt\nb N~--\n//\n"
 
-def _fasta_seeds(folder: Path, compress: Callable[[bytes], bytes] = bytes) -> list[bytes]:
-    plain = FASTA.read_bytes()
-    short = b"# comment\r\n>a first RNA\r\nACGU\r\nacgt\r\n\r\n>b\r\nNRYN\r\n"
-    return [compress(plain), compress(short)]
+
+def _fasta_seeds(path: Path) -> list[bytes]:
+    compress = _COMPRESSED.get(path.suffix, bytes)
+    return [compress(FASTA.read_bytes()), compress(_SHORT)]
 
 
 def _read_fasta(path: Path, **how: bool) -> object:
@@ -99,56 +101,22 @@ def _read_fasta(path: Path, **how: bool) -> object:
     return records
 
 
-_FASTA_LIKE = (
-    Reader("FASTA", "in.fasta", _fasta_seeds, _read_fasta, (InputError,)),
-    *(
-        Reader(
-            f"FASTA, {name}",
-            f"in.fasta.{extension}",
-            partial(_fasta_seeds, compress=compress),
-            _read_fasta,
-            (InputError,),
-            through,
-        )
-        for name, extension, compress, through in (
-            ("gzip", "gz", gzip.compress, mutations.within_gzip),
-            ("bzip2", "bz2", bz2.compress, mutations.within_bzip2),
-            ("xz", "xz", lzma.compress, mutations.within_xz),
-        )
-    ),
-)
-
-_ALIGNED = b"# STOCKHOLM 1.0\n#=GS a DE of a kind\na AC-GU\nb .NRY_\n\na acgt\nb N~--\n//\n"
-
-
-def _aligned_seeds(folder: Path) -> list[bytes]:
+def _aligned_seeds(path: Path) -> list[bytes]:
     clustal = b"CLUSTAL W (1.83)\n\na AC-GU 4\nb -NRY- 3\n    *\n\na acgt 8\nb ---N 4\n"
     below = b">a\nGGGAAACCC\n(((...))) ( -4.10)\n>b\nGG-AA\n"
     return [_ALIGNED, clustal, below]
-
-
-_ALIGNMENTS = (
-    Reader(
-        "alignments, --degap",
-        "in.sto",
-        _aligned_seeds,
-        partial(_read_fasta, degap=True, keep_letters=False),
-        (InputError,),
-    ),
-)
 
 
 # ---------------------------------------------------------------------------------------------
 # Structures and tables
 
 
-def _structure_seeds(folder: Path, suffix: str) -> list[bytes]:
+def _structure_seeds(path: Path) -> list[bytes]:
     real = read_structures(STRUCTURES)
     knotted = Structure("knot", "GGGAAACCCUUUGGG", [(0, 8), (1, 7), (4, 12), (5, 11)])
-    path = folder / f"seed{suffix}"
     contents = []
     for structures in ([real[0]], [knotted], [knotted, *real[1:3]]):
-        if suffix != ".bpseq" or len(structures) == 1:
+        if path.suffix != ".bpseq" or len(structures) == 1:
             write_structures(path, structures)
             contents.append(path.read_bytes())
     return contents
@@ -163,17 +131,6 @@ def _read_structures(path: Path) -> object:
     return structures
 
 
-_STRUCTURES = tuple(
-    Reader(
-        f"structures, {suffix}",
-        f"in{suffix}",
-        partial(_structure_seeds, suffix=suffix),
-        _read_structures,
-        (InputError,),
-    )
-    for suffix in (".ct", ".bpseq", ".dbn", ".tsv")
-)
-
 # Three bases, the last without data; an RDAT file of them with two rows.
 _PROBED = {
     ".shape": b"1 0.5\n2 1.25\n3 -999\n",
@@ -184,8 +141,8 @@ _PROBED = {
 }
 
 
-def _reactivity_seeds(folder: Path, suffix: str) -> list[bytes]:
-    return [_PROBED[suffix], _PROBED[suffix].replace(b"\n", b"\r\n")]
+def _reactivity_seeds(path: Path) -> list[bytes]:
+    return [_PROBED[path.suffix], _PROBED[path.suffix].replace(b"\n", b"\r\n")]
 
 
 def _read_reactivities(path: Path) -> object:
@@ -195,17 +152,6 @@ def _read_reactivities(path: Path) -> object:
     return found
 
 
-_REACTIVITIES = tuple(
-    Reader(
-        f"reactivities, {suffix}",
-        f"in{suffix}",
-        partial(_reactivity_seeds, suffix=suffix),
-        _read_reactivities,
-        (InputError,),
-    )
-    for suffix in _PROBED
-)
-
 _LABELS = b"""\
 id,sequence,class,value,flag_a,flag_b,several,bases,split
 r1,GGGAAACCC,x,1.5,0,1,x;y,(((...))),train
@@ -213,42 +159,31 @@ r2,"ACGU",y,-2e3,1,1,,....,train
 r3,ACGUN,x,0,0,0,y,.(.).,test
 r4,GGAAACC,y,2.25,1,0,x;y,((...)),train
 """
-_LABELLED = {
-    "classification": ("class",),
-    "multi-label": ("several",),
-    "regression": ("value",),
-    "token-classification": ("bases",),
-}
+_LABELLED = (
+    ("classification", ("class",)),
+    ("multi-label", ("several",)),
+    ("multi-label", ("flag_a", "flag_b")),
+    ("regression", ("value",)),
+    ("token-classification", ("bases",)),
+)
 
 
-def _label_seeds(folder: Path, delimiter: bytes) -> list[bytes]:
-    labels = _LABELS.replace(b",", delimiter)
+def _label_seeds(path: Path) -> list[bytes]:
+    labels = _LABELS if path.suffix == ".csv" else _LABELS.replace(b",", b"\t")
     return [labels, labels.replace(b"\n", b"\r\n")]
 
 
 def _read_labels(path: Path) -> object:
     rows = read_file(path, "sequence")
-    for name, columns in [*_LABELLED.items(), ("multi-label", ("flag_a", "flag_b"))]:
+    for name, columns in _LABELLED:
         task = TASKS[name](FinetuneOptions(task=name, label_column=columns))
         list(task.learn_names(rows))  # messages
         assert len(task.read_labels(rows)) == len(rows)
     return rows
 
 
-_TABLES = tuple(
-    Reader(
-        f"labels, {suffix}",
-        f"in{suffix}",
-        partial(_label_seeds, delimiter=delimiter),
-        _read_labels,
-        (InputError,),
-    )
-    for suffix, delimiter in ((".csv", b","), (".tsv", b"\t"))
-)
-
-
 # ---------------------------------------------------------------------------------------------
-# Checkpoints
+# Checkpoints and the reference values of the parity tests
 
 
 def _small_config() -> ErnieRnaConfig:
@@ -266,138 +201,74 @@ def _small_weights() -> dict[str, torch.Tensor]:
     return {name: weight.clone() for name, weight in weights.items()}
 
 
-def _small_fairseq() -> dict[str, object]:
-    args = argparse.Namespace(
-        arch="ernie_rna", encoder_layers=1, encoder_embed_dim=12, lr=[1e-4], dropout=0.1
-    )
-    return {"args": args, "model": their_names(_small_weights()), "best_loss": None}
+def _torch_seeds(path: Path, legacy: bool = False) -> list[bytes]:
+    settings = {"encoder_layers": 1, "encoder_embed_dim": 12, "lr": [1e-4], "dropout": 0.1}
+    args = argparse.Namespace(arch="ernie_rna", **settings)
+    small = {"args": args, "model": their_names(_small_weights()), "best_loss": None}
+    golden = torch.load(GOLDEN / "tiny_fairseq_cfg.pt", weights_only=False)  # our own
+    contents = []
+    for checkpoint in (small, golden):
+        torch.save(checkpoint, path, _use_new_zipfile_serialization=not legacy)
+        contents.append(path.read_bytes())
+    return [*contents[:1] * 30, contents[1]]
 
 
-def _torch_seeds(folder: Path, legacy: bool) -> list[bytes]:
-    path = folder / "seed.pt"
-    torch.save(_small_fairseq(), path, _use_new_zipfile_serialization=not legacy)
-    small = path.read_bytes()
-    golden = GOLDEN / "tiny_fairseq_cfg.pt"
-    if not legacy:
-        return [*[small] * 30, golden.read_bytes()]
-    content = torch.load(golden, weights_only=False)  # the golden files are our own
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-    return [*[small] * 30, path.read_bytes()]
-
-
-def _multimolecule_folder(folder: Path) -> None:
-    """The small weights as MultiMolecule would hold them, beside which the settings lie."""
-    state = their_names(_small_weights(), MULTIMOLECULE, "model.")
-    for name, weight in state.items():
-        if weight.shape[:1] == (25,):
-            state[name] = torch.cat([weight, weight[:1]])  # its vocabulary has 26 tokens
-    save_file(state, folder / "model.safetensors")
-
-
-_SETTINGS = {
-    "model_type": "ernierna",
-    "num_hidden_layers": 1,
-    "hidden_size": 12,
-    "max_position_embeddings": 68,
-    "hidden_dropout": 0.1,
-    "layer_norm_eps": 1e-12,
-    "pairwise_alpha": 0.8,
-    "vocab_size": 26,
-    "hidden_act": "gelu",
-}
-
-
-def _settings_seeds(folder: Path) -> list[bytes]:
-    _multimolecule_folder(folder)
-    return [json.dumps(_SETTINGS, indent=indent).encode() for indent in (None, 2)]
-
-
-def _vocabulary_seeds(folder: Path) -> list[bytes]:
-    _multimolecule_folder(folder)
-    return ["\n".join(VOCABULARIES[26]).encode()]
-
-
-def _safetensors_seeds(folder: Path) -> list[bytes]:
-    path = folder / "seed.safetensors"
+def _safetensors_seeds(path: Path) -> list[bytes]:
     save_file(their_names(_small_weights()), path)
     return [path.read_bytes()]
 
 
+_MULTIMOLECULE = ("config.json", "vocab.txt")
+_SETTINGS = """{
+  "model_type": "ernierna", "num_hidden_layers": 1, "hidden_size": 12,
+  "max_position_embeddings": 68, "hidden_dropout": 0.1, "layer_norm_eps": 1e-12,
+  "pairwise_alpha": 0.8, "vocab_size": 26, "hidden_act": "gelu"}"""
+
+
+def _multimolecule_seeds(path: Path) -> list[bytes]:
+    """Settings or vocabulary, beside the small weights as MultiMolecule would hold them."""
+    state = their_names(_small_weights(), MULTIMOLECULE, "model.")
+    for name, weight in state.items():
+        if weight.shape[:1] == (25,):
+            state[name] = torch.cat([weight, weight[:1]])  # its vocabulary has 26 tokens
+    save_file(state, path.with_name("model.safetensors"))
+    if path.name == "vocab.txt":
+        return ["\n".join(VOCABULARIES[26]).encode()]
+    return [json.dumps(json.loads(_SETTINGS), indent=indent).encode() for indent in (None, 2)]
+
+
 def _convert(path: Path) -> object:
-    whole = path.name in ("config.json", "vocab.txt")
+    whole = path.name in _MULTIMOLECULE
     conversion = convert_weights(read_checkpoint(path.parent if whole else path))
     assert all(torch.isfinite(weight).all() for weight in conversion.state_dict.values())
     return conversion
 
 
-_CHECKPOINTS = (
-    Reader(
-        "checkpoint, torch zip",
-        "in.pt",
-        partial(_torch_seeds, legacy=False),
-        _convert,
-        (CheckpointError,),
-        mutations.within_zip,
-    ),
-    Reader(
-        "checkpoint, torch before 1.6",
-        "in.pt",
-        partial(_torch_seeds, legacy=True),
-        _convert,
-        (CheckpointError,),
-    ),
-    Reader(
-        "checkpoint, safetensors",
-        "in.safetensors",
-        _safetensors_seeds,
-        _convert,
-        (CheckpointError,),
-        mutations.within_header,
-    ),
-    Reader("checkpoint, config.json", "config.json", _settings_seeds, _convert, (CheckpointError,)),
-    Reader("checkpoint, vocab.txt", "vocab.txt", _vocabulary_seeds, _convert, (CheckpointError,)),
-)
+def _published_seeds(path: Path) -> list[bytes]:
+    np.save(path, np.ones((2, 3, 4)))
+    return [path.read_bytes()]
 
 
 # ---------------------------------------------------------------------------------------------
-# Reference values of the parity tests
-
-
-def _published_seeds(folder: Path) -> list[bytes]:
-    np.save(folder / "seed.npy", np.ones((2, 3, 4)))
-    return [(folder / "seed.npy").read_bytes()]
-
-
-_REFERENCES = (
-    Reader(
-        "published values, .npy",
-        "in.npy",
-        _published_seeds,
-        partial(read_cls_embedding, shape=(2, 3, 4)),
-        (VerifyError,),
-    ),
-)
-
-
-# ---------------------------------------------------------------------------------------------
-# Our own outputs
+# Our own outputs, runs that are not finished, and folders of models
 
 _RNA = {"a": "GGGAAACCC", "b-é": "ACGU", "c": "ACGUN" * 5}
 
 
-def small_encoder() -> ErnieRnaModel:
+@cache
+def _encoder() -> ErnieRnaModel:
     torch.manual_seed(0)
     return ErnieRnaModel(_small_config(), add_pooling_layer=False).eval()
 
 
-def _embedding_seeds(folder: Path, suffix: str) -> list[bytes]:
-    poolings = [("mean",)] if suffix == ".parquet" else [("mean", "token"), ("cls",)]
+_embed_anew = partial(embed, _RNA, progress=False, force=True)
+
+
+def _embedding_seeds(path: Path) -> list[bytes]:
+    poolings = [("mean",)] if path.suffix == ".parquet" else [("mean", "token"), ("cls",)]
     contents = []
-    for number, pooling in enumerate(poolings):
-        path = folder / f"seed{number}{suffix}"
-        embed(
-            _RNA, small_encoder(), path, pooling=pooling, layers=(0, -1), progress=False, force=True
-        )
+    for pooling in poolings:
+        _embed_anew(_encoder(), path, pooling=pooling, layers=(0, -1))
         contents.append(path.read_bytes())
     return contents
 
@@ -411,58 +282,24 @@ def _read_embeddings(path: Path) -> object:
     return found
 
 
-def _index_seeds(folder: Path) -> list[bytes]:
+def _index_seeds(path: Path) -> list[bytes]:
     """Two shards and their index, which is what gets damaged."""
-    path = folder / "in.safetensors"
-    embed(_RNA, small_encoder(), path, progress=False, force=True)
-    content = path.read_bytes()
     names = [f"in-{number:05d}-of-00002.safetensors" for number in (1, 2)]
     for name in names:
-        (folder / name).write_bytes(content)
-    path.unlink()
+        _embed_anew(_encoder(), path.with_name(name))
     shards = [{"file": name, "start": i, "stop": i + 3} for i, name in enumerate(names)]
     return [json.dumps({"metadata": {}, "shards": shards}, indent=1).encode()]
 
 
-_EMBEDDINGS = (
-    *(
-        Reader(
-            f"embeddings, {suffix}",
-            f"in{suffix}",
-            partial(_embedding_seeds, suffix=suffix),
-            _read_embeddings,
-            (InputError,),
-            through,
-        )
-        for suffix, through in (
-            (".safetensors", mutations.within_header),
-            (".h5", None),
-            (".npz", mutations.within_zip),
-            (".parquet", None),
-        )
-    ),
-    Reader(
-        "embeddings, index of shards",
-        "in.safetensors.index.json",
-        _index_seeds,
-        _read_embeddings,
-        (InputError, FileNotFoundError),  # the latter names the shard that is not there
-    ),
-)
-
-# ---------------------------------------------------------------------------------------------
-# A run that is not finished
-
-
-def _cut_off_seeds(folder: Path, name: str) -> list[bytes]:
+def _cut_off_seeds(path: Path) -> list[bytes]:
     """The folder of a run that dies as it puts its output together; one file of it is damaged."""
-    embed(_RNA, small_encoder(), folder / "whole.npz", progress=False, force=True)
+    _embed_anew(_encoder(), path.with_name("whole.npz"))
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr("ernie_rna.embeddings.embed.write_parts", _interrupt)
-        embed(_RNA, small_encoder(), folder / "again.npz", progress=False, force=True)
-    (folder / "again.npz.partial").rename(folder / "kept.partial")
-    (path,) = (folder / "kept.partial").glob(f"{Path(name).stem}*")
-    return [path.read_bytes()]
+        _embed_anew(_encoder(), path.with_name("again.npz"))
+    kept = path.with_name("again.npz.partial").rename(path.with_name("kept.partial"))
+    (original,) = kept.glob(f"{path.stem}*")
+    return [original.read_bytes()]
 
 
 def _interrupt(*_: object) -> None:
@@ -479,7 +316,7 @@ def _go_on(path: Path) -> object:
     (damaged,) = partial_folder.glob(f"{path.stem}*")
     shutil.copy(path, damaged)
     try:
-        embed(_RNA, small_encoder(), output, progress=False)
+        embed(_RNA, _encoder(), output, progress=False)
     except OutputError:
         assert not output.exists()
         raise
@@ -487,26 +324,9 @@ def _go_on(path: Path) -> object:
     return output
 
 
-_CUT_OFF = tuple(
-    Reader(f"unfinished run, {name}", name, seeds, _go_on, (OutputError,), through)
-    for name, seeds, through in (
-        ("manifest.json", partial(_cut_off_seeds, name="manifest.json"), None),
-        (
-            "part-000000.safetensors",
-            partial(_cut_off_seeds, name="part-000000.safetensors"),
-            mutations.within_header,
-        ),
-    )
-)
-
-
-# ---------------------------------------------------------------------------------------------
-# Folders of models
-
-
-def _folder_seeds(folder: Path, name: str) -> list[bytes]:
-    small_encoder().save_pretrained(folder)
-    return [(folder / name).read_bytes()]
+def _folder_seeds(path: Path) -> list[bytes]:
+    _encoder().save_pretrained(path.parent)
+    return [path.read_bytes()]
 
 
 def _load_and_embed(path: Path) -> object:
@@ -522,28 +342,11 @@ def _load_and_embed(path: Path) -> object:
     return model
 
 
-_FOLDERS = tuple(
-    Reader(
-        f"folder of a model, {name}",
-        name,
-        partial(_folder_seeds, name=name),
-        _load_and_embed,
-        (ValueError, OSError),
-        through,
-    )
-    for name, through in (("config.json", None), ("model.safetensors", mutations.within_header))
-)
-
 # ---------------------------------------------------------------------------------------------
-# Sequences
+# From sequences to the end
 
 
-@cache
-def _encoder() -> ErnieRnaModel:
-    return small_encoder()
-
-
-def _whole_seeds(folder: Path) -> list[bytes]:
+def _whole_seeds(path: Path) -> list[bytes]:
     real = b"".join(FASTA.read_bytes().splitlines(keepends=True)[:2])
     return [real + b"# comment\r\n>a first\r\nACGU\r\nacgt\r\n\r\n>b\r\nNRYN\r\n", real]
 
@@ -574,18 +377,47 @@ def _fold(path: Path) -> object:
     return found
 
 
-_WHOLE = tuple(
-    Reader(
-        f"{name}, from FASTA to the end",
-        "in.fasta",
-        _whole_seeds,
-        read,
-        (InputError, EncodingError, OutputError),
-    )
-    for name, read in (("embed", _embed), ("fold", _fold))
-)
+def _each(kind: str, files: Iterable[str], *of_each: Any) -> list[Reader]:
+    """One for each file; an extension stands for a file of any name."""
+    named = {file: f"in{file}" if file.startswith(".") else file for file in files}
+    return [Reader(f"{kind}, {file}", name, *of_each) for file, name in named.items()]
 
+
+_BAD_CHECKPOINT, _BAD_MODEL = (CheckpointError,), (ValueError, OSError)
+_NO_SHARD = (InputError, FileNotFoundError)  # the latter names the shard that is not there
+_FAILURES = (InputError, EncodingError, OutputError)
+_read_alignment = partial(_read_fasta, degap=True, keep_letters=False)
+_read_published = partial(read_cls_embedding, shape=(2, 3, 4))
+_legacy_seeds = partial(_torch_seeds, legacy=True)
+_EMBEDDINGS = (".safetensors", ".h5", ".npz", ".parquet")
+_PARTIAL = ("manifest.json", "part-000000.safetensors")
+_FOLDER = ("config.json", "model.safetensors")
 READERS = (
-    *(*_FASTA_LIKE, *_ALIGNMENTS, *_STRUCTURES, *_REACTIVITIES, *_TABLES),
-    *(*_CHECKPOINTS, *_REFERENCES, *_EMBEDDINGS, *_CUT_OFF, *_FOLDERS, *_WHOLE),
+    Reader("FASTA", "in.fasta", _fasta_seeds, _read_fasta),
+    Reader("FASTA, gzip", "in.fasta.gz", _fasta_seeds, _read_fasta),
+    Reader("FASTA, bzip2", "in.fasta.bz2", _fasta_seeds, _read_fasta),
+    Reader("FASTA, xz", "in.fasta.xz", _fasta_seeds, _read_fasta),
+    Reader("alignments, --degap", "in.sto", _aligned_seeds, _read_alignment),
+    *_each("structures", (".ct", ".bpseq", ".dbn", ".tsv"), _structure_seeds, _read_structures),
+    *_each("reactivities", _PROBED, _reactivity_seeds, _read_reactivities),
+    *_each("labels", (".csv", ".tsv"), _label_seeds, _read_labels),
+    Reader("checkpoint, torch zip", "in.pt", _torch_seeds, _convert, _BAD_CHECKPOINT),
+    Reader("checkpoint, torch before 1.6", "in.pth", _legacy_seeds, _convert, _BAD_CHECKPOINT),
+    Reader(
+        "checkpoint, safetensors", "in.safetensors", _safetensors_seeds, _convert, _BAD_CHECKPOINT
+    ),
+    *_each("checkpoint", _MULTIMOLECULE, _multimolecule_seeds, _convert, _BAD_CHECKPOINT),
+    Reader("published values, .npy", "in.npy", _published_seeds, _read_published, (VerifyError,)),
+    *_each("embeddings", _EMBEDDINGS, _embedding_seeds, _read_embeddings),
+    Reader(
+        "embeddings, index of shards",
+        "in.safetensors.index.json",
+        _index_seeds,
+        _read_embeddings,
+        _NO_SHARD,
+    ),
+    *_each("unfinished run", _PARTIAL, _cut_off_seeds, _go_on, (OutputError,)),
+    *_each("folder of a model", _FOLDER, _folder_seeds, _load_and_embed, _BAD_MODEL),
+    Reader("embed, from FASTA to the end", "in.fasta", _whole_seeds, _embed, _FAILURES),
+    Reader("fold, from FASTA to the end", "in.fasta", _whole_seeds, _fold, _FAILURES),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -83,28 +83,30 @@ def read_samples() -> tuple[list[Sample], list[Sample]]:
     for key, tensor in load_file(HERE / "tiny_expected.safetensors").items():
         name, _, kind = key.partition(".")
         named.setdefault(name, {})[kind] = tensor
-    batch, rows = named.pop("batch"), []
-    for row, ids in enumerate(batch["input_ids"]):
-        length = int((ids != VOCABULARY.index("<pad>")).sum())
-        values = {
-            "input_ids": ids[:length],
-            "hidden_states": batch["hidden_states"][:, row, :length],
-            "logits": batch["logits"][row, :length],
-        }
-        rows.append(_sample(f"batch row {row}", values))
-    return [_sample(name, values) for name, values in named.items()], rows
+    batch = named.pop("batch")
+    alone = []
+    for name, own in named.items():
+        given = own["pairing_scores"] if name == "pretrain_mask" else None
+        alone.append(Sample(name, own["input_ids"], _by_place(**own), given))
+    rows = []
+    for row, real in enumerate(batch["input_ids"] != VOCABULARY.index("<pad>")):
+        own = {"hidden_states": batch["hidden_states"][:, row, real]}
+        own["logits"] = batch["logits"][row, real]
+        rows.append(Sample(f"batch row {row}", batch["input_ids"][row, real], _by_place(**own)))
+    return alone, rows
 
 
-def _sample(name: str, values: Mapping[str, torch.Tensor]) -> Sample:
-    expected = {
-        **{f"hidden state {i}": state for i, state in enumerate(values.get("hidden_states", ()))},
-        **{f"bias {i}": bias for i, bias in enumerate(values.get("attention_biases", ()))},
+def _by_place(
+    hidden_states: Iterable[torch.Tensor] = (),
+    attention_biases: Iterable[torch.Tensor] = (),
+    **others: torch.Tensor,
+) -> Outputs:
+    kept = {name: others[name] for name in ("logits", "pooler_output") if name in others}
+    return {
+        **{f"hidden state {i}": state for i, state in enumerate(hidden_states)},
+        **{f"bias {i}": bias for i, bias in enumerate(attention_biases)},
+        **{name.replace("_", " "): output for name, output in kept.items()},
     }
-    for key in ("logits", "pooler_output"):
-        if key in values:
-            expected[key.replace("_", " ")] = values[key]
-    scores = values["pairing_scores"] if name == "pretrain_mask" else None
-    return Sample(name, values["input_ids"], expected, scores)
 
 
 class Models:
@@ -147,18 +149,15 @@ class Models:
         with torch.no_grad():
             flags = {"output_hidden_states": True, "output_attention_biases": True}
             encoded, logits = self.encoder(**inputs, **flags), self.masked_lm(**inputs).logits
-        return [_outputs_of(row, where, encoded, logits) for row, where in enumerate(real)]
-
-
-def _outputs_of(row: int, real: slice, encoded: Any, logits: torch.Tensor) -> Outputs:
-    """The outputs of one sequence of a batch, its real tokens only."""
-    biases = encoded.attention_biases  # (batch, heads, seq, seq) each
-    return {
-        **{f"hidden state {i}": s[row, real] for i, s in enumerate(encoded.hidden_states)},
-        **{f"bias {i}": bias[row, :, real, real] for i, bias in enumerate(biases)},
-        "logits": logits[row, real],
-        "pooler output": encoded.pooler_output[row],
-    }
+        return [
+            _by_place(
+                [state[row, where] for state in encoded.hidden_states],
+                [bias[row, :, where, where] for bias in encoded.attention_biases],
+                logits=logits[row, where],
+                pooler_output=encoded.pooler_output[row],
+            )
+            for row, where in enumerate(real)
+        ]
 
 
 def compare_with_authors(models: Models) -> list[Difference]:
@@ -228,24 +227,22 @@ CONTACT_BAR = 2.5e-4
 LOGITS, CT = "logits, of the largest", ".ct lines that differ"
 
 
-def _structure(logits: torch.Tensor, text: str, config: Any) -> Outputs:
+HEADS = {
+    "secondary_structure": "ErnieRnaForSecondaryStructure",
+    "closeness": "ErnieRnaForCloseness",
+    "ribosome_loading": "ErnieRnaForRibosomeLoading",
+}
+
+
+def _head_outputs(task: str, logits: torch.Tensor, text: str, config: Any) -> Outputs:
+    """Of one sequence of a batch."""
+    if task == "ribosome_loading":
+        return {"prediction": logits[None]}
     own = logits[: len(text), : len(text)]
+    if task == "closeness":
+        return {"probabilities": own.sigmoid()}
     contact: Any = solve_each(own[None], [text], threshold=config.pair_threshold)[0]
     return {"logits": own, "contact": contact}
-
-
-# By task: the class, and its outputs of one sequence of a batch.
-HEADS: Mapping[str, tuple[str, Callable[[torch.Tensor, str, Any], Outputs]]] = {
-    "secondary_structure": ("ErnieRnaForSecondaryStructure", _structure),
-    "closeness": (
-        "ErnieRnaForCloseness",
-        lambda logits, text, _: {"probabilities": logits[: len(text), : len(text)].sigmoid()},
-    ),
-    "ribosome_loading": (
-        "ErnieRnaForRibosomeLoading",
-        lambda logits, text, _: {"prediction": logits[None]},
-    ),
-}
 
 
 def compare_head(
@@ -257,8 +254,7 @@ def compare_head(
     """
     expected: dict[str, Outputs] = {}
     for key, tensor in load_file(HERE / "tiny_heads_expected.safetensors").items():
-        own, _, rest = key.partition(".")
-        name, _, place = rest.rpartition(".")
+        own, name, place = key.split(".")
         if own == task:
             expected.setdefault(name, {})[place] = tensor
     named = json.loads((HERE / "sequences.json").read_text(encoding="utf-8"))
@@ -267,8 +263,7 @@ def compare_head(
     by_length = sorted(plain, key=lambda name: len(plain[name]))
     # The shortest and the longest of the others, so that every sequence has padding somewhere.
     texts = {name: plain[name] for name in [by_length[0], by_length[-1], *expected]}
-    class_name, outputs_of = HEADS[task]
-    model = load_own(folder, f"modeling_ernie_rna.{class_name}").eval()
+    model = load_own(folder, f"modeling_ernie_rna.{HEADS[task]}").eval()
     model.config.pairing_scores = "sequence"
     tokenizer = load_own(folder, "tokenization_ernie_rna.ErnieRnaTokenizer")
 
@@ -277,7 +272,7 @@ def compare_head(
         batch = tokenizer([texts[name] for name in names], padding=True, return_tensors="pt")
         with torch.no_grad():
             rows = zip(model(**batch).logits, names, strict=True)
-        return {name: outputs_of(row, texts[name], model.config) for row, name in rows}
+        return {name: _head_outputs(task, row, texts[name], model.config) for row, name in rows}
 
     found = []
     for attention in attentions:

@@ -1,5 +1,6 @@
 """Parity with the authors' values, and that the measurement finds what differs."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,54 +8,38 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import ernie_rna
 from ernie_rna.run.loading import use_threads
+from ernie_rna.verify import PUBLISHED_BAR, compare_with_published, has_weights_of
 from scripts import verify_parity
 from tests.golden import compare
-from tests.golden.compare import (
-    BARS,
-    CT,
-    HEADS,
-    LOGITS,
-    THREADS,
-    Difference,
-    Models,
-    compare_head,
-    compare_with_authors,
-    format_table,
-    measure_rounding,
-    read_samples,
-    summarize,
-)
 from tests.golden_folder import head_checkpoint, write_golden_folder
 
 pytestmark = pytest.mark.core
+CHECKPOINT = os.environ.get("ERNIE_RNA_CHECKPOINT")
+CLS_EMBEDDING = os.environ.get("ERNIE_RNA_CLS_EMBEDDING")
 PLACES = {
-    "secondary_structure": {LOGITS, "contact", CT},
+    "secondary_structure": {compare.LOGITS, "contact", compare.CT},
     "closeness": {"probabilities"},
     "ribosome_loading": {"prediction"},
 }
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_golden_folder(tmp_path_factory.mktemp("tiny"))
+def models(golden_folder) -> compare.Models:
+    return compare.Models(golden_folder)
 
 
 @pytest.fixture(scope="module")
-def models(folder) -> Models:
-    return Models(folder)
+def differences(models) -> list[compare.Difference]:
+    with use_threads(compare.THREADS):
+        return compare.compare_with_authors(models)
 
 
 @pytest.fixture(scope="module")
-def differences(models) -> list[Difference]:
-    with use_threads(THREADS):
-        return compare_with_authors(models)
-
-
-@pytest.fixture(scope="module")
-def rounding(models) -> list[Difference]:
-    with use_threads(THREADS):
-        return measure_rounding(models)
+def rounding(models) -> list[compare.Difference]:
+    with use_threads(compare.THREADS):
+        return compare.measure_rounding(models)
 
 
 def worst(differences, *, case, place="") -> float:
@@ -75,7 +60,7 @@ def test_no_difference_from_the_authors_is_more_than_rounding(differences, round
     """The bars are the rule for a backend: twice the authors' error from float64 and 1e-6."""
     assert all(d.bar is not None for d in differences)
     assert not [d for d in differences if d.missed]
-    for kind, bar in BARS.items():
+    for kind, bar in compare.BARS.items():
         authors = worst(rounding, case="authors - float64", place=kind)
         assert bar == pytest.approx(2 * authors + 1e-6, rel=0.05), kind
 
@@ -89,7 +74,9 @@ def test_the_authors_bits_where_the_values_were_made(differences):
 
 
 def test_every_layer_of_every_sequence_is_compared(differences, models):
-    single, batch = read_samples()
+    for model in (models.encoder, models.masked_lm):  # of the folder's own code
+        assert type(model).__module__.startswith("transformers_modules.")
+    single, batch = compare.read_samples()
     layers = range(models.encoder.config.num_hidden_layers + 1)
     places = {d.place for d in differences if d.case == "sdpa alone"}
     assert places == {
@@ -103,17 +90,12 @@ def test_every_layer_of_every_sequence_is_compared(differences, models):
     assert len(rows) == len(batch) == 4
 
 
-def test_sdpa_is_eager(rounding):
-    assert worst(rounding, case="sdpa - eager") == 0
-
-
 def test_our_rounding_is_no_larger_than_the_authors(rounding):
     """Against float64, by the rule for a backend: twice the oracle's error plus 1e-6."""
+    assert worst(rounding, case="sdpa - eager") == 0
     for place in {d.place for d in rounding if d.case == "authors - float64"}:
         authors = worst(rounding, case="authors - float64", place=place)
-        for attention in ("eager", "sdpa"):
-            ours = worst(rounding, case=f"{attention} - float64", place=place)
-            assert ours <= 2 * authors + 1e-6
+        assert worst(rounding, case="eager - float64", place=place) <= 2 * authors + 1e-6
 
 
 def test_a_batch_changes_rounding_alone(rounding):
@@ -122,67 +104,57 @@ def test_a_batch_changes_rounding_alone(rounding):
     assert worst(rounding, case="float64 batch") <= 1e-12
 
 
-def test_the_folders_own_code_runs(models):
-    for model in (models.encoder, models.masked_lm):
-        assert type(model).__module__.startswith("transformers_modules.")
-
-
-def test_a_changed_weight_misses_the_bars(folder, tmp_path):
-    out = changed(folder, tmp_path / "out", "ernie_rna.layers.2.fc1.bias", 1e-3)
-    missed = {d.place for d in compare_with_authors(Models(out)) if d.missed}
+def test_a_changed_weight_misses_the_bars(golden_folder, tmp_path):
+    out = changed(golden_folder, tmp_path / "out", "ernie_rna.layers.2.fc1.bias", 1e-3)
+    missed = {d.place for d in compare.compare_with_authors(compare.Models(out)) if d.missed}
     assert {"hidden state 3", "logits"} <= missed
     assert not {"hidden state 2", "bias 2"} & missed
 
 
 def test_nan_misses_every_bar():
-    assert Difference("eager alone", "logits", "one", float("nan"), 2e-6).missed
-    assert not Difference("eager - float64", "logits", "one", float("nan")).missed
+    assert compare.Difference("eager alone", "logits", "one", float("nan"), 2e-6).missed
+    assert not compare.Difference("eager - float64", "logits", "one", float("nan")).missed
 
 
-@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.parametrize("task", compare.HEADS)
 def test_the_authors_heads(tmp_path, task):
     """By sdpa, which is eager to the bit on a CPU; the script compares both."""
     folder = write_golden_folder(tmp_path, head_checkpoint(task))
-    differences = compare_head(folder, task, ["sdpa"])
+    differences = compare.compare_head(folder, task, ["sdpa"])
     assert not [one for one in differences if one.missed]
     assert {one.place for one in differences} == PLACES[task]
-    assert {one.case for one in differences} == {
-        f"sdpa {how}" for how in ("alone", "right", "left")
-    }
+    assert {one.case for one in differences} == {"sdpa alone", "sdpa right", "sdpa left"}
 
 
 def test_a_changed_weight_of_a_head_misses_the_bar(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    write_golden_folder(folder, head_checkpoint("ribosome_loading"))
+    (tmp_path / "model").mkdir()
+    folder = write_golden_folder(tmp_path / "model", head_checkpoint("ribosome_loading"))
     other = changed(folder, tmp_path / "other", "loading_head.output.bias", 1.0)
-    assert any(one.missed for one in compare_head(other, "ribosome_loading", ["eager"]))
+    assert any(one.missed for one in compare.compare_head(other, "ribosome_loading", ["eager"]))
 
 
-def test_tables_show_the_worst_of_all_sequences():
-    low, high = (Difference("eager alone", "logits", n, v, 2e-6) for n, v in (("a", 0), ("b", 1)))
-    for order in ([low, high], [high, low]):
-        table = format_table(order).splitlines()
-        assert ["logits", "1.0e+00!"] in [line.split() for line in table]
-        assert table[-1] == "missed: eager alone, logits of b: 1.0e+00 > 2.0e-06"
-
-
-def test_the_summary_has_the_largest_of_each_kind():
+def test_tables_show_the_largest_of_all_sequences_and_the_summary_of_each_kind():
     differences = [
-        Difference("eager alone", "hidden state 1", "one", 1e-6),
-        Difference("eager right", "hidden state 4", "two", 3e-6, bar=2e-6),
-        Difference("sdpa alone", "bias 0", "one", 0.0),
+        compare.Difference("eager alone", "hidden state 1", "one", 1e-6),
+        compare.Difference("eager right", "hidden state 4", "two", 3e-6, bar=2e-6),
+        compare.Difference("eager right", "hidden state 4", "three", 2.5e-6, bar=3e-6),
+        compare.Difference("sdpa alone", "bias 0", "one", 0.0),
     ]
-    lines = format_table(summarize(differences)).splitlines()
+    for order in (differences, differences[::-1]):
+        table = compare.format_table(order)
+        assert "3.0e-06!" in table
+        assert "2.5e-06" not in table
+        assert table.endswith("missed: eager right, hidden state 4 of two: 3.0e-06 > 2.0e-06")
+    lines = compare.format_table(compare.summarize(differences)).splitlines()
     assert lines[1].split() == ["hidden", "state", "3.0e-06!", "·"]
     assert lines[2].split() == ["bias", "·", "0"]
-    assert lines[-1].startswith("missed: eager, hidden state of two")
+    assert lines[-1] == "missed: eager, hidden state of two: 3.0e-06 > 2.0e-06"
 
 
 def test_the_script_prints_all_tables(capsys, monkeypatch, differences, rounding):
     monkeypatch.setattr(compare, "compare_with_authors", lambda models: differences)
     monkeypatch.setattr(compare, "measure_rounding", lambda models: rounding)
-    monkeypatch.setattr(compare, "HEADS", {"ribosome_loading": HEADS["ribosome_loading"]})
+    monkeypatch.setattr(compare, "HEADS", {"ribosome_loading": compare.HEADS["ribosome_loading"]})
     assert verify_parity.main([]) == 0
     printed = capsys.readouterr().out
     for row in ("hidden state 4", "bias 4", "logits, masked as in pretraining", "pooler output"):
@@ -190,3 +162,16 @@ def test_the_script_prints_all_tables(capsys, monkeypatch, differences, rounding
     assert "\nprediction " in printed
     assert "missed" not in printed
     assert "threads 2" in printed
+
+
+@pytest.mark.checkpoint
+@pytest.mark.skipif(CHECKPOINT is None, reason="needs the released checkpoint")
+def test_the_released_checkpoint_and_its_published_embeddings(tmp_path):
+    """For whoever has them: ERNIE_RNA_CHECKPOINT names the authors' ERNIE-RNA_pretrain.pt, and
+    ERNIE_RNA_CLS_EMBEDDING their cls_embedding.npy; `python -m pytest -m checkpoint`."""
+    folder = ernie_rna.convert(CHECKPOINT, tmp_path / "ERNIE-RNA").path
+    assert has_weights_of(folder, CHECKPOINT)
+    if CLS_EMBEDDING is None:
+        pytest.skip("needs the published embeddings")
+    differences = compare_with_published(folder, CLS_EMBEDDING)
+    assert all((differences[case] <= PUBLISHED_BAR).all() for case in ("eager", "sdpa"))

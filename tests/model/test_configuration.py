@@ -21,10 +21,9 @@ def test_defaults_are_the_released_model():
     assert config.norm_first is False
     pairs = config.au_pairing_score, config.gc_pairing_score, config.gu_pairing_score
     assert pairs == (2.0, 3.0, 0.8)
-
-
-def test_special_ids_are_those_of_the_dictionary():
-    config = ErnieRnaConfig()
+    with torch.device("meta"):
+        parameters = ErnieRnaModel(config).parameters()
+    assert round(sum(one.numel() for one in parameters) / 1e6) == 86
     for token in ("cls", "pad", "eos", "unk", "mask"):
         assert VOCABULARY[getattr(config, f"{token}_token_id")] == f"<{token}>"
     assert [VOCABULARY.index(letter) for letter in "GAUCN"] == [4, 5, 6, 7, 8]
@@ -80,6 +79,12 @@ def test_more_heads_than_channels_of_a_pair_head_that_is_not_there():
         ({"pair_calibration": [0.0, 1.0]}, "pair_calibration=[0.0, 1.0]"),
         ({"pair_calibration": [1.0, float("inf")]}, "pair_calibration=[1.0, inf]"),
         ({"pair_calibration": "line"}, "pair_calibration='line'"),
+        ({"pair_heads": [12]}, "pair_heads=[12]"),
+        ({"pair_heads": []}, "pair_heads=[]"),
+        ({"pair_blocks": 0}, "pair_blocks=0"),
+        ({"pair_dropout": 1.0}, "pair_dropout=1.0"),
+        ({"pair_positive_weight": -1.0}, "pair_positive_weight=-1.0"),
+        ({"loading_scale": "1"}, "loading_scale='1'"),
     ],
 )
 def test_bad_values_are_named(values, message):

@@ -9,12 +9,17 @@ import torch
 
 from ernie_rna.model import attention_ernie_rna, fused_ernie_rna
 from ernie_rna.model.attention_ernie_rna import AlignedLookUp, look_up_bias
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.fused_ernie_rna import why_not
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-from tests.conftest import ROOT, lively
-from tests.model.test_attention import DTYPES as MODEL_DTYPES
-from tests.model.test_attention import gradient_error, outcome, padded_ids, variant
+from tests.conftest import ROOT
+from tests.model.small_models import (
+    DTYPES,
+    assert_deterministic,
+    gradient_error,
+    on_path,
+    outcome,
+    padded_ids,
+    small_model,
+)
 
 needs_triton = pytest.mark.skipif(fused_ernie_rna.triton is None, reason="needs Triton")
 
@@ -22,10 +27,10 @@ needs_triton = pytest.mark.skipif(fused_ernie_rna.triton is None, reason="needs 
 @pytest.mark.slow
 @needs_triton
 def test_in_the_interpreter():
-    """All of `fused_in_interpreter`, which needs a process whose Triton interprets."""
+    """All of `fused_kernels`, which needs a process whose Triton interprets."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [*command, "tests/model/fused_in_interpreter.py"],
+        [*command, "tests/model/fused_kernels.py"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -155,54 +160,47 @@ def gpu_test(function):
     return pytest.mark.gpu(without(needs_triton(function)))
 
 
+IN_PLACE = {"carry": True, "in_place": True}
+
+
 @gpu_test
 @pytest.mark.parametrize("dtypes", ["float32", "bfloat16", "float16", "autocast"])
 @pytest.mark.parametrize(
-    ("seq", "width", "padding", "carry", "dropout"),
+    ("kernel", "seq", "width", "options"),
     [
-        (300, 16, "left", True, 0.0),
-        (300, 24, "right", True, 0.0),
-        (300, 64, "left", False, 0.3),
-        (1024, 64, "right", True, 0.0),
-        (1024, 128, "none", True, 0.3),
+        ("carried", 300, 16, {"padding": "left", **IN_PLACE}),
+        ("carried", 300, 24, {"padding": "right", **IN_PLACE}),
+        ("carried", 300, 64, {"padding": "left", "carry": False, "dropout": 0.3}),
+        ("carried", 1024, 64, {"padding": "right", **IN_PLACE}),
+        ("carried", 1024, 128, {"padding": "none", "dropout": 0.3, **IN_PLACE}),
+        ("recomputed", 300, 16, {"padding": "left", "layers": 1}),
+        ("recomputed", 300, 24, {"padding": "right", "layers": 3}),
+        ("recomputed", 1024, 64, {"padding": "left", "layers": 12}),
+        ("recomputed", 1024, 128, {"padding": "none", "layers": 2}),
     ],
 )
-def test_carried_on_a_gpu(dtypes, seq, width, padding, carry, dropout):
-    from tests.model.fused_checks import DTYPES, check_carried
+def test_kernels_on_a_gpu(dtypes, kernel, seq, width, options):
+    from tests.model import fused_kernels
 
-    options = {"padding": padding, "carry": carry, "dropout": dropout, "in_place": carry}
-    check_carried("cuda", DTYPES[dtypes], seq, width, **options)
-
-
-@gpu_test
-@pytest.mark.parametrize("dtypes", ["float32", "bfloat16", "float16", "autocast"])
-@pytest.mark.parametrize(
-    ("seq", "width", "padding", "layers"),
-    [(300, 16, "left", 1), (300, 24, "right", 3), (1024, 64, "left", 12), (1024, 128, "none", 2)],
-)
-def test_recomputed_on_a_gpu(dtypes, seq, width, padding, layers):
-    from tests.model.fused_checks import DTYPES, check_recomputed
-
-    check_recomputed("cuda", DTYPES[dtypes], seq, width, layers=layers, padding=padding)
+    check = getattr(fused_kernels, f"check_{kernel}")
+    check("cuda", fused_kernels.DTYPES[dtypes], seq, width, **options)
 
 
-@pytest.fixture(params=[64, 256])
-def large_model(request) -> ErnieRnaForMaskedLM:
-    sizes = {"hidden_size": request.param, "intermediate_size": 512}  # heads 16 or 64 wide
-    config = ErnieRnaConfig(**sizes, num_attention_heads=4)
-    return lively(ErnieRnaForMaskedLM(config)).eval().cuda()
+@pytest.fixture(params=[64, 256])  # heads 16 or 64 wide
+def large_model(request) -> torch.nn.Module:
+    return small_model(request.param, 4, 12).cuda()
 
 
 @gpu_test
 @pytest.mark.parametrize("seq", [300, 1024])
-@pytest.mark.parametrize("dtype", MODEL_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("path", ["sdpa", "recompute"])
 def test_models_on_a_gpu(large_model, path, dtype, seq):
     ids = padded_ids(seq, "right").cuda()
     assert why_not(*(tensor.cuda() for tensor in tensors(dtype, width=64))) is None
-    exact_hidden, exact = outcome(variant(large_model, "eager", torch.float64), ids)
-    eager_hidden, eager = outcome(variant(large_model, "eager", dtype), ids)
-    hidden, gradients = outcome(variant(large_model, path, dtype), ids)
+    exact_hidden, exact = outcome(on_path(large_model, "eager", torch.float64), ids)
+    eager_hidden, eager = outcome(on_path(large_model, "eager", dtype), ids)
+    hidden, gradients = outcome(on_path(large_model, path, dtype), ids)
     allowed = 2 * (eager_hidden - exact_hidden).abs().max() + 1e-6
     assert (hidden - exact_hidden).abs().max() <= allowed
     assert gradient_error(gradients, exact) <= 2 * gradient_error(eager, exact) + 1e-6
@@ -211,7 +209,4 @@ def test_models_on_a_gpu(large_model, path, dtype, seq):
 @gpu_test
 @pytest.mark.parametrize("path", ["sdpa", "recompute"])
 def test_runs_on_a_gpu_are_deterministic(large_model, path):
-    model, ids = variant(large_model, path, torch.bfloat16), padded_ids(300, "left").cuda()
-    (hidden, gradients), (again, gradients_again) = outcome(model, ids), outcome(model, ids)
-    assert torch.equal(hidden, again)
-    assert all(torch.equal(gradients[name], gradients_again[name]) for name in gradients)
+    assert_deterministic(on_path(large_model, path, torch.bfloat16), padded_ids(300, "left").cuda())

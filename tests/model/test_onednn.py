@@ -44,11 +44,6 @@ def calls(monkeypatch) -> list:
     return seen
 
 
-def operators(monkeypatch, **operators):
-    """Put others in the place of torch.ops.mkldnn."""
-    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**operators))
-
-
 @x86
 @torch.no_grad()
 def test_the_product_is_as_good_as_pytorchs(layer, calls):
@@ -80,38 +75,31 @@ def test_gradients_small_matrices_and_other_dtypes_stay_with_pytorch(layer, call
     assert not calls
 
 
-def hooked(layer):
-    layer.register_forward_hook(lambda module, inputs, output: output + 1)
-    return layer
-
-
-def offloaded(layer):
-    layer.forward = layer.forward  # as accelerate does
-    return layer
-
-
-def parametrized(layer):
-    nn.utils.parametrizations.weight_norm(layer)
-    return layer
-
-
-def quantized(layer):
-    return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
-
-
 class Low(nn.Linear):
     """As peft's layers."""
+
+
+def replaced(layer, how) -> nn.Module:
+    if how == "hooked":
+        layer.register_forward_hook(lambda module, inputs, output: output + 1)
+    if how == "offloaded":
+        layer.forward = layer.forward  # as accelerate does
+    if how == "parametrized":
+        nn.utils.parametrizations.weight_norm(layer)
+    if how == "quantized":
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
+    return Low(300, 300) if how == "of a subclass" else layer
 
 
 @x86
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
-@pytest.mark.parametrize("replace", [hooked, offloaded, parametrized, quantized])
-def test_what_takes_the_place_of_a_layer_is_called_as_it_is(layer, calls, replace):
-    inputs = torch.randn(2, 50, 300)
-    replaced = replace(layer)
-    assert torch.equal(product(replaced, inputs), replaced(inputs))
-    product(Low(300, 300), inputs)
+@pytest.mark.parametrize(
+    "how", ["hooked", "offloaded", "parametrized", "quantized", "of a subclass"]
+)
+def test_what_takes_the_place_of_a_layer_is_called_as_it_is(layer, calls, how):
+    inputs, other = torch.randn(2, 50, 300), replaced(layer, how)
+    assert torch.equal(product(other, inputs), other(inputs))
     assert not calls
 
 
@@ -125,40 +113,26 @@ def test_a_cpu_without_avx512_does_without(monkeypatch):
     assert _onednn_dtypes() == ()
 
 
-def test_a_torch_without_the_operator(avx512, monkeypatch):
-    operators(monkeypatch)
-    assert _onednn_dtypes() == ()
-    operators(monkeypatch, _is_mkldnn_bf16_supported=lambda: True)
-    assert _onednn_dtypes() == ()
-
-
-@pytest.mark.parametrize("error", [TypeError, RuntimeError])
-def test_an_operator_of_another_signature(avx512, monkeypatch, error):
+def raises(error):
     def other(*operands):
         raise error("expected at most 4 arguments")
 
-    operators(monkeypatch, _is_mkldnn_bf16_supported=lambda: False, _linear_pointwise=other)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "product"),
+    [
+        (None, None),  # a torch without the operators
+        (True, None),
+        (False, raises(TypeError)),  # of another signature
+        (False, raises(RuntimeError)),
+        (True, lambda input, weight, *rest: input @ weight),  # means something else: no bias
+    ],
+)
+def test_other_operators_are_not_used(avx512, monkeypatch, bfloat16, product):
+    found = {"_is_mkldnn_bf16_supported": bfloat16 if bfloat16 is None else lambda: bfloat16}
+    found["_linear_pointwise"] = product
+    there = {name: operator for name, operator in found.items() if operator is not None}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**there))
     assert _onednn_dtypes() == ()
-
-
-def test_an_operator_that_means_something_else(avx512, monkeypatch):
-    operators(
-        monkeypatch,
-        _is_mkldnn_bf16_supported=lambda: True,
-        _linear_pointwise=lambda input, weight, *rest: input @ weight,  # no bias
-    )
-    assert _onednn_dtypes() == ()
-
-
-@torch.no_grad()
-def test_the_model_runs_without_the_operator(monkeypatch):
-    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-
-    config = ErnieRnaConfig(num_hidden_layers=1, hidden_size=288, intermediate_size=576)
-    model, ids = ErnieRnaModel(config).eval(), torch.tensor([[0, 4, 5, 6, 2]])
-    expected = model(ids).last_hidden_state
-    operators(monkeypatch, _is_mkldnn_bf16_supported=lambda: True)
-    monkeypatch.setattr(layers_ernie_rna, "_ONEDNN_DTYPES", _onednn_dtypes())
-    assert layers_ernie_rna._ONEDNN_DTYPES == ()
-    torch.testing.assert_close(model(ids).last_hidden_state, expected, atol=1e-6, rtol=0)

@@ -33,20 +33,16 @@ def config(config):
 
 @pytest.fixture(params=[ErnieRnaForSecondaryStructure, ErnieRnaForPreTraining])
 def model(config, request):
-    return with_pairs(request.param(config))
-
-
-def with_pairs(model):
     """Random logits that are far apart, so that some stand out."""
-    model = lively(model).eval()
+    model = lively(request.param(config)).eval()
     with torch.no_grad():
         model.pair_head.conv_out.weight *= 8
     return model
 
 
-def test_no_sequence_gives_nothing(model):
-    pipe = pipeline(TASK, model=model, tokenizer=ErnieRnaTokenizer(model_max_length=256))
-    assert pipe([]) == []
+def pipe_of(model, **options):
+    tokenizer = ErnieRnaTokenizer(model_max_length=256)
+    return pipeline(TASK, model=model, tokenizer=tokenizer, **options)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -54,15 +50,13 @@ def test_no_sequence_gives_nothing(model):
     "options", [{}, {"min_loop": 0, "min_stem": 1}, {"min_stem": 1, "pseudoknots": False}]
 )
 def test_it_gives_what_fold_gives(model, batch_size, options):
-    pipe = pipeline(TASK, model=model, tokenizer=ErnieRnaTokenizer(model_max_length=256))
-    found = pipe(RNAS, batch_size=batch_size, **options)
+    found = pipe_of(model)(RNAS, batch_size=batch_size, **options)
     if isinstance(model, ErnieRnaForPreTraining):  # The command loads the one head of a folder.
         head = ErnieRnaForSecondaryStructure(model.config).eval()
         head.load_state_dict(model.state_dict(), strict=False)
         model = head
-    for one, expected in zip(
-        found, fold(RNAS, model, matrix="probabilities", **options), strict=True
-    ):
+    folds = fold(RNAS, model, matrix="probabilities", **options)
+    for one, expected in zip(found, folds, strict=True):
         structure = expected.structure
         assert one["sequence"] == structure.sequence.upper().replace("T", "U")
         assert one["dot_bracket"] == structure.dot_bracket
@@ -73,12 +67,12 @@ def test_it_gives_what_fold_gives(model, batch_size, options):
     assert any(one["pairs"] for one in found) or "min_stem" not in options
 
 
-def test_generators_and_settings_of_the_constructor(config):
-    model = with_pairs(ErnieRnaForSecondaryStructure(config))
-    pipe = pipeline(TASK, model=model, tokenizer=ErnieRnaTokenizer(), min_stem=1)
+def test_generators_no_sequence_and_settings_of_the_constructor(model):
+    pipe = pipe_of(model, min_stem=1)
     alone = pipe(RNAS[0])
     assert alone == pipe(RNAS[0], min_stem=1) != pipe(RNAS[0], min_stem=9)
     assert next(iter(pipe(text for text in RNAS))) == alone
+    assert pipe([]) == []
 
 
 @pytest.mark.parametrize(
@@ -92,17 +86,18 @@ def test_generators_and_settings_of_the_constructor(config):
     ],
 )
 def test_what_is_refused(config, text, options, message):
-    pipe = pipeline(
-        TASK, model=ErnieRnaForSecondaryStructure(config), tokenizer=ErnieRnaTokenizer()
-    )
+    pipe = pipe_of(ErnieRnaForSecondaryStructure(config))
     with pytest.raises((ValueError, TypeError), match=message):
         pipe(text, **options)
     assert pipe("A" * 300, long="full")["dot_bracket"] == "." * 300
 
 
-def test_a_model_without_a_head_is_refused(config):
+def test_only_a_head_for_pairs_has_it(config, tmp_path):
     with pytest.raises(ValueError, match="no head for structures: it is ErnieRnaForMaskedLM"):
-        pipeline(TASK, model=ErnieRnaForMaskedLM(config), tokenizer=ErnieRnaTokenizer())
+        pipe_of(ErnieRnaForMaskedLM(config))
+    for model in (ErnieRnaForMaskedLM(config), ErnieRnaForSecondaryStructure(config).ernie_rna):
+        model.save_pretrained(tmp_path)
+        assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
 
 
 FOREIGN = """
@@ -123,11 +118,9 @@ def test_a_saved_folder_has_it_without_the_library_and_so_has_what_is_saved_from
 ):
     model.save_pretrained(tmp_path / "first")
     ErnieRnaTokenizer(model_max_length=256).save_pretrained(tmp_path / "first")
-    (entry,) = json.loads((tmp_path / "first" / "config.json").read_text())[
-        "custom_pipelines"
-    ].items()
+    saved = json.loads((tmp_path / "first" / "config.json").read_text())["custom_pipelines"]
     auto = "ForPreTraining" if isinstance(model, ErnieRnaForPreTraining) else ""
-    assert entry == (TASK, {"impl": PIPELINE[1], "pt": [f"AutoModel{auto}"], "type": "text"})
+    assert saved == {TASK: {"impl": PIPELINE[1], "pt": [f"AutoModel{auto}"], "type": "text"}}
     done = subprocess.run(
         [sys.executable, "-c", FOREIGN, TASK, tmp_path / "first", tmp_path / "second", *RNAS],
         cwd=tmp_path,
@@ -138,13 +131,6 @@ def test_a_saved_folder_has_it_without_the_library_and_so_has_what_is_saved_from
     assert done.returncode == 0, done.stderr
     expected = [one.structure.dot_bracket for one in fold(RNAS, tmp_path / "first", min_stem=1)]
     assert done.stdout.strip() == str(expected)
-
-
-def test_only_a_head_for_pairs_has_it(config, tmp_path):
-    ErnieRnaForMaskedLM(config).save_pretrained(tmp_path)
-    assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
-    ErnieRnaForSecondaryStructure(config).ernie_rna.save_pretrained(tmp_path)
-    assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
 
 
 @pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")

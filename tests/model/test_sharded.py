@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import distributed
 
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
-from tests.conftest import lively
+from tests.model.small_models import NO_DROPOUT, small_model
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")
 if not hasattr(fsdp, "fully_shard"):
@@ -34,10 +32,7 @@ def in_a_process(rank: int, store: str) -> None:
 def compare(rank: int, mesh: distributed.DeviceMesh, memory: str) -> None:
     """Each process trains on its half of a batch, and has its share of each weight."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = ErnieRnaConfig(**sizes, **rates, intermediate_size=64, score_memory=memory)
-    whole = lively(ErnieRnaForMaskedLM(config)).double()
+    whole = small_model(32, 4, 2, **NO_DROPOUT, score_memory=memory).train().double()
     sharded = copy.deepcopy(whole)
     for layer in sharded.ernie_rna.layers:
         fsdp.fully_shard(layer, mesh=mesh)

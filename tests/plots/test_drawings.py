@@ -1,6 +1,5 @@
 """Drawings: what is on the axes, the files, and the extra."""
 
-import importlib.util
 import sys
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 pytest.importorskip("matplotlib")
 
 from ernie_rna.plots.drawings import (
-    as_svg,
     coordinates,
     plot_arcs,
     plot_components,
@@ -24,10 +22,8 @@ from ernie_rna.structures.closeness import Closeness
 from ernie_rna.structures.fold import Fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
+from tests.structures.conftest import needs_vienna
 
-needs_vienna = pytest.mark.skipif(
-    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
-)
 SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 
@@ -59,13 +55,18 @@ def legend(figure):
     return [text.get_text() for one in figure.legends for text in one.get_texts()]
 
 
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
 # ---------------------------------------------------------------------------------------------
 # Files, notebooks and the extra
 
 
 @pytest.mark.parametrize("extension", SIGNATURES)
 @pytest.mark.parametrize("kind", ["map", "heads", "arcs"])
-def test_files_by_extension_are_the_same_every_time(tmp_path, kind, extension):
+def test_files_by_extension_are_the_same_every_time(tmp_path, monkeypatch, kind, extension):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # It is left alone.
     paths = [tmp_path / f"{name}{extension}" for name in ("one", "two")]
     for path in paths:
         save(pictures(12)[kind](), path)
@@ -74,22 +75,20 @@ def test_files_by_extension_are_the_same_every_time(tmp_path, kind, extension):
     assert one == two
 
 
-def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
-    figure = plot_arcs("GAAC", [(0, 3)])
+def test_a_picture_is_whole_or_not_there_and_its_title_no_formula(tmp_path, monkeypatch):
+    path, figure = tmp_path / "picture.svg", plot_arcs("GAAC", [(0, 3)])
+    save(figure, path, "a $\\frac{$ <b>")
+    assert "a $\\frac{$ &lt;b&gt;" in path.read_text()
+    path.unlink()
     with pytest.raises(ValueError, match="jpeg2k"):
         save(figure, tmp_path / "picture.jpeg2k")
     monkeypatch.setattr(figure, "savefig", lambda path, **how: path.write_text("hal") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        save(figure, tmp_path / "picture.svg")
+        save(figure, path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_titles_are_no_formulas(tmp_path):
-    save(plot_arcs("GAAC", [(0, 3)]), tmp_path / "picture.svg", "a $\\frac{$ <b>")
-    assert "a $\\frac{$ &lt;b&gt;" in (tmp_path / "picture.svg").read_text()
-
-
-def test_results_draw_themselves_in_a_notebook(monkeypatch):
+def test_results_draw_themselves_in_a_notebook_or_name_the_extra(monkeypatch):
     results = [
         Fold(Structure("one", "GAAAC", [(0, 4)])),
         Closeness("one", np.eye(5, dtype=np.float32)),
@@ -99,16 +98,6 @@ def test_results_draw_themselves_in_a_notebook(monkeypatch):
     assert letter_scores("NNN")._repr_svg_() is None
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert [result._repr_svg_() for result in results] == [None] * 3
-
-
-def test_pyplot_is_left_alone(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    for draw in pictures(12).values():
-        assert "<svg" in as_svg(draw)
-
-
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "ernie-rna\[plot\]"'):
         plot_arcs("GAAC", [(0, 3)])
 
@@ -118,7 +107,6 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     [
         (lambda: plot_pairing_map(scores(4, 4), "GAA"), r"shape \(3, 3\) .* got \(4, 4\)"),
         (lambda: plot_pairing_map(scores(2, 4, 3), "GAAC"), r"\(4, 4\) .* got \(2, 4, 3\)"),
-        (lambda: plot_pairing_map(scores(4), "GAAC"), r"\(4, 4\) .* got \(4,\)"),
         (lambda: plot_pairing_map(scores(0, 0), ""), "shape"),
         (lambda: plot_pairing_map(scores(4, 4), "GAAC", pairs=[(0, 4)]), "outside"),
         (lambda: plot_arcs("", []), "without bases"),
@@ -155,9 +143,8 @@ def test_map_axes_show_letters_or_positions(length, has_letters):
 
 @pytest.mark.parametrize("length", [1, 2, 1000])
 def test_extreme_lengths(tmp_path, length):
-    sequence = rna(length)
+    sequence, pairs = rna(length), [(0, length - 1)][: length - 1]
     save(plot_pairing_map(scores(length, length), sequence, pairs=[]), tmp_path / "map.png")
-    pairs = [(0, length - 1)] if length > 1 else []
     save(plot_arcs(sequence, pairs), tmp_path / "arcs.png")
 
 
@@ -171,9 +158,10 @@ def test_the_matrix_is_drawn_on_positions_from_1():
 
 
 def test_colours_are_white_at_0_or_between_limits():
-    low, high = plot_pairing_map(scores(20, 20) - 3, rna(20)).axes[0].images[0].get_clim()
+    below = scores(9, 9) - 3
+    low, high = plot_pairing_map(below, rna(9)).axes[0].images[0].get_clim()
     assert low == -high
-    figure = plot_pairing_map(scores(9, 9), rna(9), limits=(0.0, 1.0))
+    figure = plot_pairing_map(below, rna(9), limits=(0.0, 1.0))
     assert figure.axes[0].images[0].get_clim() == (0.0, 1.0)
 
 
@@ -188,11 +176,10 @@ def test_heads_share_their_colours_and_one_is_framed():
 
 
 def test_a_map_says_whose_pairs_it_shows():
-    figure = plot_pairing_map(scores(20, 20), rna(20), pairs=[(0, 9), (1, 8)], known=[])
+    figure = plot_pairing_map(scores(9, 9), rna(9), pairs=[(0, 8), (1, 7)], known=[])
     assert legend(figure) == ["below: 2 pairs predicted", "above: no pairs known"]
-    figure = plot_pairing_map(scores(20, 20), rna(20), known=[(0, 9)])
-    (circles,) = figure.axes[0].get_lines()
-    assert circles.get_xydata().tolist() == [[10, 1]]
+    (circles,) = plot_pairing_map(scores(9, 9), rna(9), known=[(0, 8)]).axes[0].get_lines()
+    assert circles.get_xydata().tolist() == [[9, 1]]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -202,38 +189,27 @@ def test_a_map_says_whose_pairs_it_shows():
 @pytest.mark.parametrize(("length", "has_letters"), [(10, True), (100, True), (400, False)])
 def test_arcs_stand_over_letters_or_a_line(length, has_letters):
     axes = pictures(length)["arcs"]().axes[0]
-    drawn = "".join(text.get_text() for text in axes.texts if len(text.get_text()) == 1)
+    drawn = "".join(text for text in texts(axes) if len(text) == 1)
     assert drawn == (rna(length) if has_letters else "")
 
 
-@pytest.mark.parametrize(
-    ("predicted", "known", "names"),
-    [
-        ([(0, 9), (1, 8), (4, 14), (12, 18)], None, ["nested pairs (3)", "pseudoknot (1)"]),
-        (
-            [(0, 9), (1, 8)],
-            [(0, 9), (2, 7), (12, 18)],
-            ["predicted only (1)", "known only (2)", "in both (1)"],
-        ),
-    ],
-)
-def test_arcs_tell_pseudoknots_or_hits_from_misses(predicted, known, names):
-    assert legend(plot_arcs(rna(20), predicted, known)) == names
+ONE, TWO, KNOWN = [(0, 9)], [(0, 9), (1, 8)], [(0, 9), (2, 7), (12, 18)]
 
 
 @pytest.mark.parametrize(
-    ("predicted", "known", "said"),
+    ("predicted", "known", "names", "said"),
     [
-        ([], None, ["no pairs predicted"]),
-        ([], [(0, 9)], ["no pairs predicted"]),
-        ([(0, 9)], [], ["no pairs known"]),
-        ([], [], ["no pairs predicted", "no pairs known"]),
-        ([(0, 9)], None, []),
+        ([*TWO, (4, 14), (12, 18)], None, ["nested pairs (3)", "pseudoknot (1)"], []),
+        (TWO, KNOWN, ["predicted only (1)", "known only (2)", "in both (1)"], []),
+        ([], None, ["nested pairs (0)"], ["no pairs predicted"]),
+        ([], ONE, ["predicted only (0)", "known only (1)", "in both (0)"], ["no pairs predicted"]),
+        (ONE, [], ["predicted only (1)", "known only (0)", "in both (0)"], ["no pairs known"]),
     ],
 )
-def test_arcs_say_that_there_are_no_pairs(predicted, known, said):
-    texts = [text.get_text() for text in plot_arcs(rna(20), predicted, known).axes[0].texts]
-    assert [text for text in texts if text.startswith("no ")] == said
+def test_arcs_tell_pseudoknots_or_hits_from_misses(predicted, known, names, said):
+    figure = plot_arcs(rna(20), predicted, known)
+    assert legend(figure) == names
+    assert [text for text in texts(figure.axes[0]) if text.startswith("no ")] == said
 
 
 def test_an_arc_reaches_from_base_to_base():
@@ -282,19 +258,17 @@ def test_neighbours_are_about_one_apart_no_two_bases_in_one_place_and_ladders_st
 def test_pseudoknots_are_dashed_and_told():
     figure = plot_layout(SEQUENCE, PAIRS)
     assert legend(figure) == ["pseudoknot (2)"]
-    letters = [text.get_text() for text in figure.axes[0].texts]
-    assert "".join(letters[: len(SEQUENCE)]) == SEQUENCE
-    assert {"5'", "3'", "10"} <= set(letters)
+    drawn = texts(figure.axes[0])
+    assert "".join(drawn[: len(SEQUENCE)]) == SEQUENCE
+    assert {"5'", "3'", "10"} <= set(drawn)
     assert plot_layout("ACGU", []).axes
 
 
 @needs_vienna
 def test_values_colour_the_bases():
-    values = np.linspace(0, 1, len(SEQUENCE))
-    values[3] = np.nan
-    figure = plot_layout(SEQUENCE, PAIRS, values=values, label="SHAPE")
-    assert len(figure.axes) == 2
-    assert figure.axes[1].get_ylabel() == "SHAPE"
+    values = [np.nan, *np.linspace(0, 1, len(SEQUENCE) - 1)]
+    _, bar = plot_layout(SEQUENCE, PAIRS, values=values, label="SHAPE").axes
+    assert bar.get_ylabel() == "SHAPE"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -340,6 +314,6 @@ def test_groups_have_colours():
     (axes,) = figure.axes
     assert [len(line.get_xdata()) for line in axes.lines] == [2, 2, 2, 2, 1]
     assert len({line.get_color() for line in axes.lines}) == 5
-    assert [text.get_text() for text in axes.texts] == list("abcdefghi")
+    assert texts(axes) == list("abcdefghi")
     assert legend(figure) == sorted(set(groups))
     assert not plot_components(scores(9, 5), list("abcdefghi")).legends

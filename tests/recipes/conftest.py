@@ -78,5 +78,16 @@ def pretrain(*arguments):
     return train.main([*map(str, arguments), "--cpu"])
 
 
+@pytest.fixture
+def refused(capsys):
+    """A function that runs in vain, by what must be said of it."""
+
+    def refused(message, *arguments):
+        assert pretrain(*arguments) == 1
+        assert message in capsys.readouterr().err
+
+    return refused
+
+
 def log(run):
     return json.loads((run / "trainer_state.json").read_text())["log_history"]

@@ -121,20 +121,18 @@ class TestPretrainingBatches:
         assert sum(kinds) == 5
         assert all(sum(kinds[start : start + 4]) == 1 for start in range(0, 20, 4))
 
-    def test_start_anywhere(self, rnas):
+    def test_any_start_and_workers_make_the_same(self, rnas):
         every = self.batches(rnas, 12)
         assert_same(self.batches(rnas, 5, start=7), every[7:])
+        batches = PretrainingBatches(rnas, SETTINGS, ErnieRnaConfig(**MODEL), start=2)
+        made = DataLoader(batches, batch_size=None, num_workers=2)
+        assert_same(taken(made, 5), every[2:7])
 
     def test_processes_share(self, rnas):
         shares = [self.batches(rnas, 8, rank=rank, world=2) for rank in (0, 1)]
         for first, second in zip(*shares, strict=True):
             assert first.keys() == second.keys()
             assert first["input_ids"].tolist() != second["input_ids"].tolist()
-
-    def test_workers_make_the_same(self, rnas):
-        batches = PretrainingBatches(rnas, SETTINGS, ErnieRnaConfig(**MODEL), start=2)
-        made = taken(DataLoader(batches, batch_size=None, num_workers=2), 5)
-        assert_same(made, self.batches(rnas, 7)[2:])
 
     @pytest.mark.parametrize("as_stream", [False, True])
     def test_sequences_without_pairs_are_in_no_structure_batch(self, rnas, as_stream):
@@ -149,20 +147,19 @@ class TestPretrainingBatches:
                 seen.update(text.replace(" ", "") for text in texts)
         assert seen == {one.sequence for one in rnas[10:] if len(one.sequence) <= 25}
 
-    def test_no_structure_at_all(self, fasta):
-        with pytest.raises(InputError, match="the training data: no sequence has pairs"):
-            self.batches(list(read_rnas(fasta, "")), 1)
-
     @pytest.mark.parametrize("predicted", [True, False])
     def test_predicted_structures_stay_with_their_sequences(self, rnas, predicted):
         given = [replace(rna, predicted=predicted) for rna in rnas]
         settings = replace(SETTINGS, masked=0.0, permuted=1.0, predicted=float(predicted))
         (batch,) = self.batches(given, 1, settings)
         known = {tuple(ErnieRnaTokenizer()(rna.sequence)["input_ids"]) for rna in rnas}
-        rows = (tuple(id for id in row if id != 1) for row in batch["input_ids"].tolist())
-        assert all(row in known for row in rows) == predicted
+        rows = {tuple(id for id in row if id != 1) for row in batch["input_ids"].tolist()}
+        assert (rows <= known) == predicted
 
-    def test_predicted_sequences_are_not_masked(self, rnas):
+    def test_what_there_is_nothing_of(self, rnas, fasta):
+        with pytest.raises(InputError, match="the training data: no sequence has pairs"):
+            self.batches(list(read_rnas(fasta, "")), 1)
+        # Predicted sequences are not masked.
         with pytest.raises(InputError, match="no sequence to train on"):
             self.batches([replace(rna, predicted=True) for rna in rnas], 1)
 

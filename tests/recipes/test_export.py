@@ -17,7 +17,7 @@ from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from recipes.pretraining import export
 from recipes.pretraining.export import OFFSETS, THRESHOLDS
 from recipes.pretraining.weights import load_average
-from tests.recipes.conftest import pretrain
+from tests.recipes.conftest import log, pretrain
 
 
 @pytest.fixture
@@ -63,7 +63,10 @@ def test_export(table, config, card, tmp_path, capsys):
 
 def test_without_structures_there_is_no_pair_head(fasta, config, card, tmp_path, capsys, table):
     run, out = tmp_path / "run", tmp_path / "model"
-    assert pretrain(config(masked=1.0), fasta, run, "--eval-fasta", fasta, "--steps", 2) == 0
+    assert pretrain(config(masked=1.0), fasta, run, "--eval-fasta", fasta, "--steps", 3) == 0
+    names = {name for line in log(run) for name in line}
+    assert "eval_masked_lm_loss" in names
+    assert "eval_f1" not in names
     command = [run, "-o", out, "--card", card]
     assert run_export(*command, "--structures", table) == 1
     assert "was not trained; leave out --structures" in capsys.readouterr().err
@@ -74,7 +77,7 @@ def test_without_structures_there_is_no_pair_head(fasta, config, card, tmp_path,
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     batch = ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
-    expected = load_average(run / "checkpoint-2")(**batch).logits
+    expected = load_average(run / "checkpoint-3")(**batch).logits
     torch.testing.assert_close(model.eval()(**batch).logits, expected, rtol=2e-3, atol=2e-3)
     AutoModelForMaskedLM.from_pretrained(out, trust_remote_code=True)
 

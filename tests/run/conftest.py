@@ -6,9 +6,16 @@ import sys
 
 import pytest
 
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def encoder(config):
+    return ErnieRnaModel(config, add_pooling_layer=False).eval()
 
 
 @pytest.fixture

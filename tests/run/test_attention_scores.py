@@ -5,28 +5,20 @@ import torch
 
 from ernie_rna.run.attention_scores import attention_scores
 from ernie_rna.run.loading import load_model, tokenize
-from tests.golden_folder import write_golden_folder
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return load_model(write_golden_folder(tmp_path_factory.mktemp("model")), device="cpu")
-
-
-@pytest.fixture
-def carry(encoder):
-    """Set back what a test has done to the model's memory."""
-    yield
-    encoder.config.score_memory = "auto"
+def encoder(golden_folder):
+    return load_model(golden_folder, device="cpu")
 
 
 @pytest.mark.parametrize("memory", ["carry", "recompute"])
 @pytest.mark.parametrize("layer", range(-1, 5))
-def test_scores_are_the_attention_biases(encoder, carry, sequences, memory, layer):
+def test_scores_are_the_attention_biases(encoder, monkeypatch, sequences, memory, layer):
     batch = tokenize([sequences["trna_arg"], "GGGAAACCC"], encoder.device)
     with torch.inference_mode():
         expected = encoder(*batch, output_attention_biases=True).attention_biases[layer]
-    encoder.config.score_memory = memory
+    monkeypatch.setattr(encoder.config, "score_memory", memory)
     scores = attention_scores(encoder, *batch, layer=layer)
     torch.testing.assert_close(scores, expected, rtol=0, atol=2e-5)
     some = attention_scores(encoder, *batch, layer=layer, heads=[7, 2])
@@ -34,20 +26,15 @@ def test_scores_are_the_attention_biases(encoder, carry, sequences, memory, laye
 
 
 @pytest.mark.parametrize("layer", [0, 1, -1])
-def test_zero_is_a_matrix_of_zeros(encoder, sequences, layer):
+def test_zero_is_a_matrix_of_zeros_and_the_model_is_left_as_it_was(encoder, sequences, layer):
     ids, mask = tokenize([sequences["trna_arg"], "GGGAAACCC"], encoder.device)
     zeros = torch.zeros(2, ids.shape[1], ids.shape[1])
     with torch.inference_mode():
         given = encoder(ids, mask, pairing_scores=zeros, output_attention_biases=True)
+        before = encoder(ids, mask).last_hidden_state
     scores = attention_scores(encoder, ids, mask, layer=layer, pairing_scores="zero")
     torch.testing.assert_close(scores, given.attention_biases[layer], rtol=0, atol=2e-5)
-
-
-def test_the_model_is_left_as_it_was(encoder):
-    batch = tokenize(["GGGAAACCC"], encoder.device)
-    before = encoder(*batch).last_hidden_state
-    attention_scores(encoder, *batch, layer=2, pairing_scores="zero")
-    assert encoder.config.gc_pairing_score == 3.0
-    assert not any(module._forward_hooks for module in encoder.modules())
-    assert not any(module._forward_pre_hooks for module in encoder.modules())
-    assert torch.equal(encoder(*batch).last_hidden_state, before)
+    for module in encoder.modules():
+        assert {*module._forward_hooks, *module._forward_pre_hooks} == set()
+    with torch.inference_mode():
+        assert torch.equal(encoder(ids, mask).last_hidden_state, before)

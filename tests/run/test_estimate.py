@@ -5,37 +5,31 @@ import sys
 import pytest
 
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.options import OptionError
 from ernie_rna.run import estimate as module
 from ernie_rna.run.estimate import Estimate
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.sources import survey
+from tests.run.conftest import names
 
 RNA = {f"rna{i}": "ACGU" * (1 + i % 20) for i in range(600)}
 
 
-def test_a_dry_run_writes_nothing(config, tmp_path, monkeypatch):
-    encoder = ErnieRnaModel(config, add_pooling_layer=False).eval()
-    output = tmp_path / "out.npz"
+def test_a_dry_run_writes_nothing(encoder, output, monkeypatch):
     summary = embed(RNA, encoder, output, dry_run=True, progress=False)
     assert (summary.files, summary.records) == ([], 600)
     assert summary.text.startswith("600 sequences, 25200 nt: about ")
     assert f"{600 * 48 * 4 / 1e3:.3g} kB of output (measured on " in summary.text
-    assert list(tmp_path.iterdir()) == []
+    assert names(output.parent) == []
     monkeypatch.setattr(module, "SECONDS", 0.0)  # One batch is enough.
-    (sample,) = embed(iter(RNA.items()), encoder, output, dry_run=True).text.split("measured on")[
-        1:
-    ]
-    assert 0 < float(sample.split()[0]) < 600
+    told = embed(iter(RNA.items()), encoder, output, dry_run=True).text
+    assert 0 < float(told.split("measured on")[1].split()[0]) < 600
 
 
 def test_of_standard_output(model, capsys):
-    assert (
-        " of memory (measured on 2 sequences)"
-        in mutate({"a": "ACGU", "b": "AC"}, model, "-", dry_run=True, progress=False).text
-    )
+    about = mutate({"a": "ACGU", "b": "AC"}, model, "-", dry_run=True, progress=False).text
+    assert " of memory (measured on 2 sequences)" in about
     about = mutate({"a": "NN"}, model, "-", dry_run=True, progress=False).text
     assert about.startswith("1 sequence, 2 nt: about 0 seconds and ")
     assert capsys.readouterr().out == ""
@@ -73,14 +67,12 @@ def test_memory_where_the_system_does_not_say(monkeypatch, known):
     assert ("and an unknown amount of memory (measured on 7 sequences)" in told) != known
 
 
-def test_more_sequences_and_machines(config, tmp_path):
-    encoder = ErnieRnaModel(config, add_pooling_layer=False).eval()
-    output = tmp_path / "out.npz"
+def test_more_sequences_and_machines(encoder, output):
     summary = embed(RNA, encoder, output, dry_run=True, scale_to=6_000_000, progress=False)
     _, head, *table = summary.text.split("\n")
     assert head.startswith("6,000,000 sequences like these, 2.52e+08 nt: 1.15 GB of output, twice")
     assert [row.split()[0] for row in table] == ["machines", "1", "10", "100", "1,000"]
-    assert list(tmp_path.iterdir()) == []
+    assert names(output.parent) == []
     with pytest.raises(OptionError, match="scale_to needs --dry-run"):
         embed(RNA, encoder, output, scale_to=5)
 
@@ -98,15 +90,12 @@ def test_what_takes_longest():
     ("rna", "tokens", "machines"),
     [(RNA, 10**6, 0), (RNA, 600, 3), (RNA, 16, 10), ({"one": "ACGU" * 400}, 16, 0)],
 )
-def test_machines_share_chunks(config, tmp_path, rna, tokens, machines):
+def test_machines_share_chunks(encoder, output, rna, tokens, machines):
     """What fits in one chunk is computed by one machine, whoever else begins."""
-    encoder = ErnieRnaModel(config, add_pooling_layer=False).eval()
     how = {"dry_run": True, "batch_tokens": tokens, "progress": False, "long": "full"}
-    told = embed(rna, encoder, tmp_path / "out.npz", **how).text
-    assert (f" on {machines} such machines, each with its --part I/{machines}" in told) == (
-        machines > 0
-    )
-    assert ("machines" in told) == (machines > 0)
+    told = embed(rna, encoder, output, **how).text
+    shared = f" on {machines} such machines, each with its --part I/{machines}" in told
+    assert shared == ("machines" in told) == (machines > 0)
 
 
 def test_no_disk_is_measured_where_the_output_is_streamed(monkeypatch):

@@ -14,28 +14,19 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    Path("ERNIE-RNA_pretrain.pt").write_bytes(b"PK")
-    Path("unconverted").mkdir()
-    Path("unconverted/released.pt").write_bytes(b"PK")
-    Path("lora").mkdir()
-    Path("lora/adapter_config.json").write_text("{}")
-    Path("model").mkdir()
-    Path("model/config.json").write_text("{}")
+    for folder in ("unconverted", "lora", "model"):
+        Path(folder).mkdir()
+    for name in ("PRETRAIN.pt", "unconverted/released.pt"):
+        Path(name).write_bytes(b"PK")
+    for name in ("lora/adapter_config.json", "model/config.json"):
+        Path(name).write_text("{}")
 
 
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (
-            "ERNIE-RNA_pretrain.pt",
-            ValueError,
-            r"is a file.*ernie-rna convert ERNIE-RNA_pretrain\.pt ERNIE-RNA_pretrain, then -m",
-        ),
-        (
-            "unconverted",
-            ValueError,
-            r"no config\.json; `ernie-rna convert unconverted/released\.pt",
-        ),
+        ("PRETRAIN.pt", ValueError, r"a file.*ernie-rna convert PRETRAIN\.pt PRETRAIN, then -m"),
+        ("unconverted", ValueError, r"no config\.json; `ernie-rna convert unconverted/rel"),
         ("lora", ValueError, "lora holds an adapter of peft, not a whole model: merge it"),
         ("./NOSUCH", FileNotFoundError, r"there is no folder \./NOSUCH; .*-m mini"),
         ("a/b/c", FileNotFoundError, "there is no folder a/b/c"),
@@ -56,12 +47,6 @@ def test_a_model_that_may_be_loaded(monkeypatch):
     assert find_model(loaded) is loaded
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "config.json")
     assert find_model("user/name") == "user/name"  # in the cache, so that no Hub is needed
-
-
-def test_a_folder_called_mini_is_warned_of():
-    Path("mini").mkdir()
-    with pytest.warns(UserWarning, match=r"comes with ernie-rna; write \./mini for the one here"):
-        assert find_model("mini") == str(mini())
 
 
 def test_offline_by_choice_is_said(monkeypatch):

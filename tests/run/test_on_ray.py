@@ -20,6 +20,7 @@ from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.fold import fold
 from tests.conftest import ROOT
+from tests.run.conftest import names
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -44,10 +45,6 @@ def folder(model, tmp_path, monkeypatch):
     return tmp_path
 
 
-def names(folder):
-    return sorted(path.name for path in Path(folder).iterdir())
-
-
 EXACT = {"batch_tokens": 16, "layers": None, "threads": 1}
 
 
@@ -58,11 +55,9 @@ def run(inputs=("a.fasta", "b.fa"), output="out", **options):
 
 def test_the_outputs_of_the_function(folder):
     summaries = run()
-    assert [summary.files for summary in summaries] == [
-        [folder / "out" / "a.npz"],
-        [folder / "out" / "b.npz"],
-    ]
-    assert names("out") == ["a.npz", "b.npz", "on_ray.json"]
+    files = [[folder / "out" / "a.npz"], [folder / "out" / "b.npz"]]
+    assert [summary.files for summary in summaries] == files
+    assert names(Path("out")) == ["a.npz", "b.npz", "on_ray.json"]
     for name, source in (("a", "a.fasta"), ("b", "b.fa")):
         embed(source, folder / "model", f"{name}.npz", **EXACT)
         assert Path(f"{name}.npz").read_bytes() == Path(f"out/{name}.npz").read_bytes()
@@ -117,7 +112,7 @@ def test_nothing_is_lost_with_a_worker(folder):
     assert killed
     assert summary.records == 1500
     assert [e.id for e in read_embeddings("out/a.npz")] == [f"r{i}" for i in range(1500)]
-    assert names("out") == ["a.npz", "on_ray.json"]
+    assert names(Path("out")) == ["a.npz", "on_ray.json"]
 
 
 def test_what_is_refused(folder):

@@ -1,19 +1,17 @@
 """Substitutions scored: against a plain loop, whatever the batch, and what a user gets to read."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ernie_rna.cli import main as cli
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from ernie_rna.options import OptionError
 from ernie_rna.run import runner
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.scoring.masking import mask_tokens
 from ernie_rna.scoring.mutate import NUCLEOTIDES, MutateTask, mutate
-from ernie_rna.sequences.fasta import InputError
 
 SEQUENCES = {"hairpin": "GGGGAAAACCCC", "odd": "acgtNRyu", "one": "G", "nothing": "NNN"}
 # Batches of other shapes round otherwise: 4.8e-7 is the largest difference measured.
@@ -50,15 +48,19 @@ def one_by_one(model, tokenizer, sequence, mask_pairing):
     return torch.stack(rows).numpy()
 
 
+def table(path):
+    header, *lines = path.read_text().splitlines()
+    return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+
+
 def test_letters_are_kept_on_request(model, tmp_path):
-    tables = []
     for keep in (False, True):
-        output = tmp_path / f"{keep}.tsv"
-        mutate({"odd": "acgtN"}, model, output, keep_letters=keep, progress=False)
-        tables.append([line.split("\t") for line in output.read_text().splitlines()[1:]])
-    plain, kept = tables
-    assert [row[2] for row in kept] == [letter for letter in "acgt" for _ in range(3)]
-    assert [[*row[:2], row[2].upper().replace("T", "U"), *row[3:]] for row in kept] == plain
+        mutate({"a": "acgtN"}, model, tmp_path / f"{keep}.tsv", keep_letters=keep, progress=False)
+    plain, kept = (table(tmp_path / f"{keep}.tsv") for keep in (False, True))
+    assert [row["wildtype"] for row in kept] == [letter for letter in "acgt" for _ in range(3)]
+    for row in kept:
+        row["wildtype"] = row["wildtype"].upper().replace("T", "U")
+    assert kept == plain
 
 
 @pytest.mark.parametrize("mask_pairing", ["inference", "pretraining"])
@@ -72,18 +74,13 @@ def test_equals_a_loop_over_positions(model, tokenizer, mask_pairing, batch_toke
         np.testing.assert_allclose(scores.log_probabilities, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_probabilities_are_over_the_nucleotides_unless_asked_for(model):
-    (four,) = mutate(["GGGGAAAACCCC"], model)
-    (all_tokens,) = mutate(["GGGGAAAACCCC"], model, vocabulary="all")
+def test_what_probabilities_are_over_and_how_masks_pair(model):
+    ways = ({}, {"vocabulary": "all"}, {"mask_pairing": "pretraining"})
+    four, all_tokens, pretraining = (next(mutate(["GGGGAAAACCCC"], model, **way)) for way in ways)
     np.testing.assert_allclose(np.exp(four.log_probabilities).sum(-1), 1, rtol=0, atol=1e-6)
     assert (np.exp(all_tokens.log_probabilities).sum(-1) < 0.9).all()
     np.testing.assert_allclose(four.effects, all_tokens.effects, rtol=0, atol=1e-5)
-
-
-def test_the_pairing_of_masks_matters(model):
-    (inference,) = mutate(["GGGGAAAACCCC"], model)
-    (pretraining,) = mutate(["GGGGAAAACCCC"], model, mask_pairing="pretraining")
-    assert np.abs(inference.log_probabilities - pretraining.log_probabilities).max() > 1e-3
+    assert np.abs(four.log_probabilities - pretraining.log_probabilities).max() > 1e-3
 
 
 def test_unmasked_reads_a_single_pass(model, tokenizer):
@@ -105,27 +102,9 @@ def test_what_follows_from_the_probabilities(model):
     assert scores.pseudo_perplexity == pytest.approx(math.exp(-sum(own) / 5))
     np.testing.assert_allclose(scores.effects[1], table[1] - table[1, 1], rtol=0, atol=TOLERANCE)
     assert np.isnan(scores.effects[4]).all()
-
-
-def test_nothing_to_score(model):
-    (scores,) = mutate(["NNN"], model)
-    assert scores.pseudo_log_likelihood == 0
-    assert math.isnan(scores.pseudo_perplexity)
-
-
-@pytest.mark.parametrize(
-    ("sequences", "options", "error", "message"),
-    [
-        (["ACGU"], {"vocabulary": "none"}, OptionError, "must be nucleotides or all; got 'none'"),
-        (["ACGU"], {"mask_pairing": "zero"}, OptionError, "got 'zero'"),
-        (["ACGU"], {"masked": False, "mask_pairing": "pretraining"}, OptionError, "is masked"),
-        (["A" * 300], {}, InputError, "longer than the 254 nt"),
-        (["MKVLE"], {}, InputError, "protein"),
-    ],
-)
-def test_what_is_refused(model, sequences, options, error, message):
-    with pytest.raises(error, match=message):
-        list(mutate(sequences, model, **options))
+    (nothing,) = mutate(["NNN"], model)
+    assert nothing.pseudo_log_likelihood == 0
+    assert math.isnan(nothing.pseudo_perplexity)
 
 
 def test_values_that_are_not_finite_are_errors(model):
@@ -156,22 +135,12 @@ def chunks(monkeypatch):
     return found
 
 
-def test_a_long_sequence_takes_several_chunks(model, chunks, monkeypatch):
-    whole = list(mutate(LONG, model))
-    assert chunks == [[*LONG]]
-    found = list(mutate(LONG, model, batch_tokens=20))
-    assert chunks[1:] == [["short", "long"], *[["long"]] * 4, ["long", "none"], ["last"]]
-    for one, other in zip(found, whole, strict=True):
-        assert (one.id, one.sequence) == (other.id, other.sequence)
-        expected = other.log_probabilities
-        np.testing.assert_allclose(one.log_probabilities, expected, rtol=0, atol=TOLERANCE)
-
-
 def test_a_kill_costs_some_passes_and_not_a_sequence(model, chunks, tmp_path, monkeypatch):
     outputs = [tmp_path / name for name in ("effects.tsv", "positions.tsv", "summary.tsv")]
     options = {"batch_tokens": 20, "progress": False}
     mutate(LONG, model, *outputs, **options)
     everything, whole = list(chunks), [path.read_bytes() for path in outputs]
+    assert everything == [["short", "long"], *[["long"]] * 4, ["long", "none"], ["last"]]
     for path in outputs:
         path.unlink()
     chunks.clear()
@@ -206,43 +175,27 @@ def test_processes_share_a_sequence(model, chunks, tmp_path, order):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.tsv", "shared.tsv"]
 
 
-@pytest.mark.parametrize("change", [{"masked": False}, {"mask_pairing": "pretraining"}])
-def test_what_results_depend_on(model, tmp_path, monkeypatch, change):
+def test_what_results_depend_on(model, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(MutateTask, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             mutate(LONG, model, tmp_path / "out.tsv")
-    (name,) = change
-    with pytest.raises(RuntimeError, match=f"settings.{name} was .*, is .*--force"):
-        mutate(LONG, model, tmp_path / "out.tsv", **change)
+    for name, value in {"masked": False, "mask_pairing": "pretraining"}.items():
+        with pytest.raises(RuntimeError, match=f"settings.{name} was .*, is .*--force"):
+            mutate(LONG, model, tmp_path / "out.tsv", **{name: value})
 
 
-# ---------------------------------------------------------------------------------------------
-# The command
-
-
-@pytest.fixture
-def folder(model, tmp_path, monkeypatch):
-    """The working directory, with a model and a FASTA file."""
+def test_the_three_tables_of_the_command(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model.save_pretrained("model")
-    (tmp_path / "in.fasta").write_text(">hairpin\nGGGGAAAACCCC\n>odd\nACNU\n>none\nNN\n")
-    return tmp_path
-
-
-def table(path):
-    header, *lines = path.read_text().splitlines()
-    return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
-
-
-def test_the_three_tables(folder, model, capsys):
-    outputs = ["-o", "effects.tsv", "--positions", "positions.tsv", "--summary", "summary.tsv"]
-    assert cli.main(["mutate", "in.fasta", "-m", "model", *outputs]) == 0
+    Path("in.fasta").write_text(">hairpin\nGGGGAAAACCCC\n>odd\nACNU\n>none\nNN\n")
+    outputs = "-o effects.tsv --positions positions.tsv --summary summary.tsv"
+    assert cli.main(["mutate", "in.fasta", "-m", "model", *outputs.split()]) == 0
     errors = capsys.readouterr().err
     assert "effects.tsv, positions.tsv, summary.tsv: 3 sequences, 18 nt; " in errors
-    hairpin, odd, _ = mutate(str(folder / "in.fasta"), model)
+    hairpin, odd, _ = mutate("in.fasta", model)
 
-    effects = table(folder / "effects.tsv")
+    effects = table(Path("effects.tsv"))
     assert len(effects) == 3 * 12 + 3 * 3
     assert effects[0]["id"] == "hairpin"
     assert [row["mutant"] for row in effects[:3]] == ["A", "C", "U"]
@@ -253,49 +206,13 @@ def test_the_three_tables(folder, model, capsys):
         assert float(row["effect"]) == pytest.approx(expected, abs=1e-5)
         assert row["wildtype"] == scores.sequence[int(row["position"]) - 1] != row["mutant"]
 
-    positions = table(folder / "positions.tsv")
+    positions = table(Path("positions.tsv"))
     assert [row["wildtype"] for row in positions[12:]] == ["A", "C", "N", "U", "N", "N"]
     assert set(positions[14].values()) == {"odd", "3", "N", "NA"}
     assert float(positions[12]["log_likelihood"]) == float(positions[12]["log_p_A"])
 
-    summary = table(folder / "summary.tsv")
+    summary = table(Path("summary.tsv"))
     assert [row["scored"] for row in summary] == ["12", "3", "0"]
     perplexity = pytest.approx(odd.pseudo_perplexity, abs=1e-4)
     assert float(summary[1]["pseudo_perplexity"]) == perplexity
     assert summary[2]["pseudo_perplexity"] == "NA"
-
-
-def test_tables_to_standard_output(folder, capsys):
-    arguments = ["mutate", "in.fasta", "-m", "model", "--summary", "-", "--quiet", "--unmasked"]
-    assert cli.main(arguments) == 0
-    output, errors = capsys.readouterr()
-    assert output.startswith("id\tlength\tscored\t")
-    assert len(output.splitlines()) == 4
-    assert not errors.replace("Writing model shards", "").strip("\r\n :|/it0123456789%s,.[]█?<")
-
-
-def test_a_model_without_the_head(folder, config, capsys):
-    ErnieRnaModel(config, add_pooling_layer=False).save_pretrained("encoder")
-    capsys.readouterr()
-    assert cli.main(["mutate", "in.fasta", "-m", "encoder", "-o", "out.tsv"]) == 1
-    assert capsys.readouterr().err == (
-        "ernie-rna: error: encoder has no language-model head, which this needs: it is "
-        "ErnieRnaModel; take the pretrained model, as `ernie-rna convert` makes it of "
-        "ERNIE-RNA_pretrain.pt, or save an ErnieRnaForMaskedLM\n"
-    )
-    assert not list(folder.glob("out.tsv*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "nothing to write: give -o, --positions or --summary"),
-        (["-o", "in.fasta"], "in.fasta"),
-        (["-o", "x.tsv", "--positions", "x.tsv"], "x.tsv"),
-        (["-o", "missing/x.tsv"], "missing"),
-    ],
-)
-def test_outputs_are_checked_first(folder, capsys, arguments, message):
-    assert cli.main(["mutate", "in.fasta", "-m", "nowhere", *arguments]) == 1
-    assert message in capsys.readouterr().err
-    assert not (folder / "x.tsv").exists()

@@ -1,6 +1,5 @@
 """Reliabilities of bases, and probabilities that come true."""
 
-import doctest
 import sys
 
 import numpy as np
@@ -11,7 +10,6 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from ernie_rna.options import FoldOptions
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.structures import confidence
 from ernie_rna.structures.confidence import (
     base_reliabilities,
     expected_calibration_error,
@@ -68,15 +66,11 @@ def test_without_a_head_the_contacts_rank(model):
 # Calibration
 
 
-def test_doctests():
-    assert doctest.testmod(confidence).failed == 0
-
-
 def sigmoid(values):
     return 1 / (1 + np.exp(-values))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def drawn():
     """Logits, and pairs that are known with the probability of 0.5 * logit - 2."""
     random = np.random.default_rng(0)
@@ -84,23 +78,25 @@ def drawn():
     return logits[:, None], random.random(len(logits)) < sigmoid(0.5 * logits - 2)
 
 
-def test_the_line_is_found_again(drawn):
-    slope, offset = fit_calibration(*drawn)
+def test_the_line_is_the_likeliest_and_the_error_goes_with_it(drawn):
+    logits, known = drawn
+    slope, offset = fit_calibration(logits, known)
     assert slope == pytest.approx(0.5, abs=0.01)
     assert offset == pytest.approx(-2, abs=0.05)
-
-
-def test_the_line_is_the_likeliest(drawn):
-    logits, known = drawn
-    line = fit_calibration(logits, known)
 
     def loss(slope, offset):
         log_odds = slope * logits[:, 0] + offset
         return (np.logaddexp(0, log_odds) - known * log_odds).mean()
 
-    best = loss(*line)
-    for change in ((1e-3, 0), (-1e-3, 0), (0, 1e-3), (0, -1e-3)):
-        assert loss(line[0] + change[0], line[1] + change[1]) > best
+    for more, up in ((1e-3, 0), (-1e-3, 0), (0, 1e-3), (0, -1e-3)):
+        assert loss(slope + more, offset + up) > loss(slope, offset)
+
+    before = expected_calibration_error(reliability(sigmoid(logits[:, 0]), known))
+    bins = reliability(sigmoid(slope * logits[:, 0] + offset), known)
+    assert before > 0.1
+    assert expected_calibration_error(bins) < 0.01
+    assert sum(one.count for one in bins) == len(logits)
+    assert all(one.low <= one.predicted <= one.high for one in bins)
 
 
 def test_without_scikit_learn_the_extra_is_named(drawn, monkeypatch):
@@ -110,29 +106,18 @@ def test_without_scikit_learn_the_extra_is_named(drawn, monkeypatch):
         fit_calibration(*drawn)
 
 
-def test_the_error_goes_with_calibration(drawn):
-    logits, known = drawn
-    before = expected_calibration_error(reliability(sigmoid(logits[:, 0]), known))
-    slope, offset = fit_calibration(logits, known)
-    bins = reliability(sigmoid(slope * logits[:, 0] + offset), known)
-    assert before > 0.1
-    assert expected_calibration_error(bins) < 0.01
-    assert sum(one.count for one in bins) == len(logits)
-    assert all(one.low <= one.predicted <= one.high for one in bins)
-
-
-def test_pairs_of_one_kind_have_no_line():
-    with pytest.raises(ValueError, match="all 3 are of one kind"):
-        fit_calibration(np.zeros((3, 1)), np.ones(3))
-    for known in ([0, 1], [1, 0]):
-        with pytest.raises(ValueError, match="no best line"):
-            fit_calibration(np.array([[-1.0], [1.0]]), np.array(known))
-
-
-def test_logits_that_rank_pairs_the_other_way_are_refused(drawn):
-    logits, known = drawn
-    with pytest.raises(ValueError, match="known pairs do not have higher logits"):
-        fit_calibration(-logits, known)
+@pytest.mark.parametrize(
+    ("logits", "known", "message"),
+    [
+        ([0, 0, 0], [1, 1, 1], "all 3 are of one kind"),
+        ([-1, 1], [0, 1], "no best line"),
+        ([-1, 1], [1, 0], "no best line"),
+        ([-1, 0, 1, 2], [1, 1, 0, 1], "known pairs do not have higher logits"),
+    ],
+)
+def test_logits_that_no_line_fits(logits, known, message):
+    with pytest.raises(ValueError, match=message):
+        fit_calibration(np.array(logits, float)[:, None], np.array(known))
 
 
 def test_a_probability_of_one_is_in_the_last_bin():

@@ -1,31 +1,25 @@
 """The maps that structures are read off: those of the authors' trained head, whose .ct text comes
 out to the byte in any batch, and those put together from windows."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from ernie_rna.run.attention_scores import run_head
 from ernie_rna.run.loading import load_model, tokenize
 from ernie_rna.structures.fold import fold
-from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.pairing_maps import (
     NOT_SEEN,
     HeadMaps,
     ScoreMaps,
     load_maps,
-    symmetrize,
     windowed_map,
 )
 from tests.conftest import lively
-from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
-from tests.structures.test_fold import random_rnas
+from tests.golden_folder import head_checkpoint, write_golden_folder
+from tests.structures.conftest import random_rnas
 
-NAMES = ("trna_arg", "rrna_5s")
 # The optimisation enlarges what logits are off: from float64, the authors' contacts are so by up to
 # 1.23e-4. Twice that and 1e-6.
 CONTACT_TOLERANCE = 2.5e-4
@@ -43,25 +37,13 @@ def model(folder):
     return ErnieRnaForSecondaryStructure.from_pretrained(folder).eval()
 
 
-@pytest.fixture
-def rnas(sequences):
-    return {name: text for name, text in sequences.items() if name not in ("mlm", "unknown")}
-
-
 @pytest.mark.parametrize(
     ("attention", "batch_tokens"), [("sdpa", 1), ("sdpa", 4096), ("eager", 300)]
 )
-def test_golden_structures_in_any_batch(model, rnas, attention, batch_tokens):
-    expected = load_file(GOLDEN / "tiny_heads_expected.safetensors")
-    texts = json.loads((GOLDEN / "tiny_structures.json").read_text())
-    options = {"batch_tokens": batch_tokens, "attention": attention}
-    results = fold(rnas, model, matrix="contacts", min_loop=0, min_stem=1, **options)
-    folds = {one.structure.id: one for one in results}
-    assert list(folds) == list(rnas)
-    for name in NAMES:
-        contact = expected[f"secondary_structure.{name}.contact"].numpy()
-        np.testing.assert_allclose(folds[name].matrix, contact, rtol=0, atol=CONTACT_TOLERANCE)
-        assert format_ct(folds[name].structure) == texts[f"secondary_structure.{name}"]
+def test_golden_structures_in_any_batch(model, check_golden, rnas, attention, batch_tokens):
+    how = {"min_loop": 0, "min_stem": 1, "matrix": "contacts", "batch_tokens": batch_tokens}
+    folds = fold(rnas, model, attention=attention, **how)
+    check_golden(folds, "secondary_structure", CONTACT_TOLERANCE)
 
 
 def test_the_folder_decides(folder, model, rnas):
@@ -80,27 +62,21 @@ def test_a_layer_or_head_asks_for_the_scores(folder, rnas, asked):
     assert isinstance(load_maps(str(folder), **asked), ScoreMaps)
 
 
-def test_pairing_scores_are_those_of_the_configuration_unless_asked(model, rnas):
+def test_pairing_scores_are_those_of_the_configuration_unless_asked(model, rnas, monkeypatch):
     def matrix(**options):
         (one,) = fold([rnas["trna_arg"]], model, matrix="scores", **options)
         return one.matrix
 
     by_default, zero = matrix(), matrix(pairing_scores="zero")
     assert np.abs(zero - by_default).max() > 1
-    model.config.pairing_scores = "zero"
-    try:
-        np.testing.assert_array_equal(matrix(), zero)
-        np.testing.assert_array_equal(matrix(pairing_scores="sequence"), by_default)
-    finally:
-        model.config.pairing_scores = "sequence"
+    monkeypatch.setattr(model.config, "pairing_scores", "zero")
+    np.testing.assert_array_equal(matrix(), zero)
+    np.testing.assert_array_equal(matrix(pairing_scores="sequence"), by_default)
 
 
-def test_the_threshold_is_that_of_the_configuration(model, rnas):
-    model.config.pair_threshold = 1e6  # above every logit: no contact is left
-    try:
-        (one,) = fold([rnas["trna_arg"]], model)
-    finally:
-        model.config.pair_threshold = 1.5
+def test_the_threshold_is_that_of_the_configuration(model, rnas, monkeypatch):
+    monkeypatch.setattr(model.config, "pair_threshold", 1e6)  # above every logit
+    (one,) = fold([rnas["trna_arg"]], model, min_stem=1)
     assert one.structure.pairs == []
 
 
@@ -120,32 +96,7 @@ def test_zero_equals_a_matrix_of_zeros(model, rnas):
 
 
 # ---------------------------------------------------------------------------------------------
-# Attention scores
-
-
-def test_symmetrize():
-    scores = torch.arange(8.0).reshape(2, 2, 2)
-    expected = np.array([[[0, 1.5], [1.5, 3]], [[4, 5.5], [5.5, 7]]])
-    assert np.array_equal(symmetrize(scores).numpy(), expected)
-
-
-# ---------------------------------------------------------------------------------------------
 # Windows
-
-
-def test_what_does_not_depend_on_the_window_is_as_of_the_whole():
-    """Scores by the distance alone; none beyond the window."""
-
-    def compute(text: str) -> torch.Tensor:
-        index = torch.arange(len(text))
-        return (index[:, None] - index).abs().float()
-
-    text = "A" * 50
-    merged, whole = windowed_map(compute, text, 20, 15), compute(text)
-    seen = merged != NOT_SEEN
-    assert torch.equal(merged[seen], whole[seen])
-    assert seen[whole <= 15].all()
-    assert not seen[whole >= 20].any()
 
 
 def test_a_pair_comes_from_where_it_is_farthest_from_an_edge():
@@ -179,11 +130,6 @@ def test_windows_equal_the_whole_where_context_does_not_matter(encoder):
     assert seen[apart <= 30].all()
     assert not seen[apart >= 60].any()
     assert all(j - i < 60 for i, j in long.structure.pairs)
-
-
-def test_an_overlap_that_is_no_overlap(encoder):
-    with pytest.raises(ValueError, match="overlap must be below 60"):
-        next(iter(fold(["ACGU"], encoder, long="window", overlap=60)))
 
 
 def test_the_memory_of_a_very_long_sequence_is_told(encoder):

@@ -1,7 +1,5 @@
 """The ensemble of an energy model beside a head's logits: formula, sources and neighbours."""
 
-import doctest
-import importlib.util
 import sys
 
 import numpy as np
@@ -11,9 +9,7 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from ernie_rna.options import OptionError
 from ernie_rna.run.outputs import OutputError
-from ernie_rna.run.store import Part
 from ernie_rna.sequences.fasta import FastaRecord, InputError
-from ernie_rna.structures import prior as module
 from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.fold import FoldTask, fold
 from ernie_rna.structures.formats.probabilities import read_probabilities
@@ -21,11 +17,11 @@ from ernie_rna.structures.pairing_maps import NOT_SEEN
 from ernie_rna.structures.prior import Prior
 from ernie_rna.structures.reactivities import Probing
 from tests.conftest import lively
+from tests.structures.conftest import needs_vienna
 
-needs_vienna = pytest.mark.skipif(
-    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
-)
 RNAS = {"hairpin": "GGGGAAAACCCC", "lower": "ggcatgaaaatgcc", "n": "GGNRAAAAYCCC", "g": "G"}
+HAIRPIN = {"hairpin": RNAS["hairpin"]}
+RECORD = FastaRecord("hairpin", RNAS["hairpin"])
 WEIGHT, OFFSET, SLOPE, LINE = 0.4, 0.75, 0.5, (0.6, 0.3, -0.2)
 
 
@@ -48,10 +44,6 @@ def matrices(model, what="scores", rnas=RNAS, **options):
 def half(sequence):
     """Each pair with a probability of a half, others with none."""
     return np.full((len(sequence), len(sequence)), 0.5)
-
-
-def test_doctests():
-    assert doctest.testmod(module).failed == 0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -109,47 +101,37 @@ def test_a_prior_finds_a_hairpin_that_the_head_does_not(head):
 
 @needs_vienna
 def test_reactivities_shift_both():
-    record = FastaRecord("hairpin", RNAS["hairpin"])
-    probing = Probing({"hairpin": [3.0] * 4 + [float("nan")] * 8})
-    plain, probed = (Prior("vienna", given).log_odds(record) for given in (None, probing))
+    nan = float("nan")
+    probing, silent = (Probing({"hairpin": [n] * 4 + [nan] * 8}) for n in (3.0, nan))
+    plain, probed, same = (Prior("vienna", p).log_odds(RECORD) for p in (None, probing, silent))
     assert probed[1, 10] < plain[1, 10] - 1
-    silent = Probing({"hairpin": [float("nan")] * 12})
-    np.testing.assert_array_equal(Prior("vienna", silent).log_odds(record), plain)
+    np.testing.assert_array_equal(same, plain)
 
 
 @needs_vienna
 def test_reactivities_prior_and_constraints_add_up(head):
-    values = {"hairpin": [0.5] * 12}
-    shift = (
-        matrices(
-            head,
-            rnas=RNAS | {},
-            reactivities=values
-            | {id: [float("nan")] * len(text) for id, text in RNAS.items() if id != "hairpin"},
-        )["hairpin"]
-        - matrices(head)["hairpin"]
-    )
-    rnas = {"hairpin": RNAS["hairpin"]}
-    both = matrices(head, rnas=rnas, reactivities=values, prior="vienna")["hairpin"]
-    v = Prior("vienna", Probing(values)).log_odds(FastaRecord("hairpin", RNAS["hairpin"]))
-    plain = matrices(head, rnas=rnas)["hairpin"]
-    np.testing.assert_allclose(both, plain + shift + WEIGHT * v + OFFSET, atol=2e-4)
-    how = {"reactivities": values, "prior": "vienna", "constraints": {"hairpin": "x" + "." * 11}}
-    (found,) = fold(rnas, head, matrix="scores", **how)
+    how = {"reactivities": {"hairpin": [0.5] * 12}}
+    probed = matrices(head, rnas=HAIRPIN, **how)["hairpin"]
+    v = Prior("vienna", Probing(how["reactivities"])).log_odds(RECORD)
+    how["prior"] = "vienna"
+    both = matrices(head, rnas=HAIRPIN, **how)["hairpin"]
+    np.testing.assert_allclose(both, probed + WEIGHT * v + OFFSET, atol=2e-4)
+    how["constraints"] = {"hairpin": "x" + "." * 11}
+    (found,) = fold(HAIRPIN, head, matrix="scores", **how)
     assert (found.matrix[0] == NOT_SEEN).all()
     assert 0 not in {base for pair in found.structure.pairs for base in pair}
 
 
 @needs_vienna
 def test_vienna_knows_the_constraints():
-    record = FastaRecord("hairpin", RNAS["hairpin"])
-    texts = {"hairpin": "xx.........."}
-    found = Prior("vienna", None, Constraints(texts, 3)).log_odds(record)
+    def log_odds(text):
+        return Prior("vienna", None, Constraints({"hairpin": text}, 3)).log_odds(RECORD)
+
+    found = log_odds("xx..........")
     assert found[0].max() == found[1].max() == found.min()
-    assert Prior("vienna").log_odds(record)[0].max() > 0
+    assert Prior("vienna").log_odds(RECORD)[0].max() > 0
     # That a base must pair, where it cannot, leaves the ensemble whole.
-    lone = Constraints({"hairpin": "....|......."}, 3)
-    assert np.isfinite(Prior("vienna", None, lone).log_odds(record)).all()
+    assert np.isfinite(log_odds("....|.......")).all()
 
 
 def test_what_no_window_sees_stays_apart(head):
@@ -179,19 +161,14 @@ def test_a_head_without_weights_and_scores_without_a_head(head):
 @pytest.mark.parametrize("made", [lambda s: half(s)[:2], lambda s: 3 * half(s), lambda s: -half(s)])
 def test_a_function_that_gives_no_probabilities(head, made):
     with pytest.raises(InputError, match="hairpin has 12 nt, and its prior is a matrix"):
-        list(fold({"hairpin": RNAS["hairpin"]}, head, prior=made))
+        list(fold(HAIRPIN, head, prior=made))
     with pytest.raises(OptionError, match="prior must be vienna, a file, a folder or a function"):
         fold(RNAS, head, prior=3)
 
 
-def test_the_prior_is_part_of_what_a_run_depends_on(head, tmp_path, monkeypatch):
-    def dies(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Part, "put", dies)
-        with pytest.raises(KeyboardInterrupt):
-            fold(RNAS, head, tmp_path / "o.dbn", progress=False)
+def test_the_prior_is_part_of_what_a_run_depends_on(head, tmp_path, killed_after):
+    with killed_after(0):
+        fold(RNAS, head, tmp_path / "o.dbn", progress=False)
     for changed in ({"prior": half}, {"constraints": {"g": "x"}}, {"pseudoknots": False}):
         with pytest.raises(OutputError, match=f"differs: settings.{next(iter(changed))}"):
             fold(RNAS, head, tmp_path / "o.dbn", progress=False, **changed)
@@ -216,13 +193,12 @@ POSTERIORS = "1 G 12:0.9\n2 G 11:0.8\n3 G\n12 C\n"
 )
 def test_files_of_other_programs(head, tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    rnas = {"hairpin": RNAS["hairpin"]}
     p = np.full((12, 12), 0.001)
-    for i, j, value in ((0, 11, 0.9), (1, 10, 0.8)):
-        p[i, j] = p[j, i] = value
-    expected = matrices(head, rnas=rnas)["hairpin"] + WEIGHT * np.log(p / (1 - p)) + OFFSET
+    p[0, 11] = p[11, 0] = 0.9
+    p[1, 10] = p[10, 1] = 0.8
+    expected = matrices(head, rnas=HAIRPIN)["hairpin"] + WEIGHT * np.log(p / (1 - p)) + OFFSET
     for path in (tmp_path / name, tmp_path):
-        found = matrices(head, rnas=rnas, prior=path)["hairpin"]
+        found = matrices(head, rnas=HAIRPIN, prior=path)["hairpin"]
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -243,9 +219,9 @@ def test_matrices_that_fold_wrote(head, tmp_path):
         ("x.bpp", "1 2\n", "x.bpp: line 1: expected 'i j probability' or"),
         ("x.bpp", "1 2 0.5\n1 two 0.5\n", "x.bpp: line 2: expected"),
         ("x.bpp", "0 2 0.5\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
-        ("x.bpp", "1 2 1.5\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
-        ("x.bpp", "1 2 nan\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
-        ("x.bpp", f"1 {10**30} 0.5\n", "positions count from 1 to 999999, probabilities from 0"),
+        ("x.bpp", "1 2 1.5\n", "probabilities from 0 to 1"),
+        ("x.bpp", "1 2 nan\n", "probabilities from 0 to 1"),
+        ("x.bpp", f"1 {10**30} 0.5\n", "positions count from 1 to 999999"),
         ("x.npz", "no zip", "x.npz: damaged, or no .npz file of matrices"),
         ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a is there already"),
         ("x.ps", "", "--prior must be vienna, or a file with the extension .bpp, .txt"),
@@ -260,7 +236,7 @@ def test_files_that_are_none(tmp_path, name, text, message):
 def test_what_does_not_fit_is_told(head, tmp_path, monkeypatch):
     (tmp_path / "hairpin.bpp").write_text("1 13 0.5\n")
     with pytest.raises(InputError, match="hairpin has 12 nt, and its prior names base 13"):
-        list(fold({"hairpin": RNAS["hairpin"]}, head, prior=tmp_path))
+        list(fold(HAIRPIN, head, prior=tmp_path))
     monkeypatch.setattr(FoldTask, "load", None)
     with pytest.raises(InputError, match="no probabilities of lower in the files of --prior"):
         fold(RNAS, head, prior=tmp_path)

@@ -1,30 +1,29 @@
 """Chemical probing: its files, what it changes, and how well structures fit it."""
 
-import doctest
 import gzip
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import ernie_rna
 from ernie_rna.cli import main as cli
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from ernie_rna.options import OptionError, ProbingOptions
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.structures import reactivities as module
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.structures.reactivities import Probing, read_rdat, read_reactivities, unpaired_auc
+from ernie_rna.structures.reactivities import Probing, read_reactivities, unpaired_auc
 from tests.conftest import ROOT
 
 HAS_MINI = (ROOT / "ernie_rna" / "mini" / "model.safetensors").is_file()
+NAN = float("nan")
 RNAS = {"one": "GGGGAAAACCCC", "two": "GGCGCAAGCC"}
 ENERGY = 2.6 * np.log(3.0) - 0.8  # kcal/mol, of a reactivity of 2
-NO_DATA = {id: [float("nan")] * len(sequence) for id, sequence in RNAS.items()}
+KT = 0.0019872 * 310.15  # at 37 degrees
+NO_DATA = {id: [NAN] * len(sequence) for id, sequence in RNAS.items()}
 
 
 def write(path, text):
@@ -32,106 +31,157 @@ def write(path, text):
     return path
 
 
-def test_doctests():
-    assert doctest.testmod(module).failed == 0
+# ---------------------------------------------------------------------------------------------
+# Files
+
+# The forms are those of RMDB's TRNAPH_SHP_0001 (0.22) and of its page on the format (0.34).
+OLD = """RDAT_VERSION 0.22
+NAME tRNA phenylalanine (yeast)
+SEQUENCE  GGAACAAACA
+STRUCTURE ..........
+OFFSET -3
+SEQPOS  5 4 3 2 1 0 -1
+MUTPOS  WT
+ANNOTATION experimentType:StandardState chemical:Na-HEPES:50mM(pH8.0)
+
+COMMENT   Averaged from 8 replicates.
+
+ANNOTATION_DATA      1        modifier:SHAPE
+
+AREA_PEAK            1        0.6145   -0.2418    0.2801    0.0192   -0.0341   -0.0298  -0.0126
+AREA_PEAK_ERROR      1        0.3090    0.1506    0.1171    0.0779    0.0970    0.0796   0.0870
+"""
+NEW = """RDAT_VERSION\t0.34
+NAME\ttiny RNA
+SEQUENCE\tGGAAC
+OFFSET\t100
+SEQPOS\tG102\tA103\tA104
+ANNOTATION\tmodifier:1M7
+ANNOTATION_DATA:1\tname:wt
+ANNOTATION_DATA:2\tmutation:C105U\tsequence:GGAAU
+REACTIVITY:1\t0.1\t0.8\tNaN
+REACTIVITY_ERROR:1\t0.01\t0.02\t0.03
+REACTIVITY:2\t0.2\t0.9\t1.0
+READS:2\t10\t20\t30
+"""
+ROW = "NAME a\nCOMMENT: of a kind\nSEQUENCE GA\nSEQPOS 1 2\nAREA_PEAK "
+ROW_WITH_SEQUENCE = "SEQUENCE GA\nSEQUENCE:1 GAC\nOFFSET 0\nSEQPOS G1 A2\nREACTIVITY:1 0.1 NA\n"
+TABLE = "position\tid\treactivity\tnote\n2\ta first\t-999\tx\n1\ta\t0.5\t\n1\tb\tNA\t\n"
+OLD_VALUES = [NAN, -0.0126, -0.0298, -0.0341, 0.0192, 0.2801, -0.2418, 0.6145, NAN, NAN]
+NEW_VALUES = {"tiny.1": [NAN, 0.1, 0.8, NAN, NAN], "tiny.2": [NAN, 0.2, 0.9, 1.0, NAN]}
 
 
-class TestFiles:
-    def test_table_in_any_order(self, tmp_path):
-        text = "position\tid\treactivity\tnote\n2\ta first\t-999\tx\n1\ta\t0.5\t\n1\tb\tNA\t\n"
-        found = read_reactivities(write(tmp_path / "r.tsv", text))
-        assert found["a"].values.tolist() == [0.5, -999]
-        assert np.isnan(found["b"].values).all()
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        pytest.param("r.tsv", TABLE, {"a": [0.5, -999], "b": [NAN]}, id="table in any order"),
+        ("r.csv", "\ufeffid;position;reactivity\na;1;0,5\na;2;1,25\n", {"a": [0.5, 1.25]}),
+        ("a.shape", "2 0.25\n5 1\n", {"a": [NAN, 0.25, NAN, NAN, 1]}),
+        ("s.shape", "> a 1\nnan 0.25 -999 0,5\n>b\n1\n", {"a": [NAN, 0.25, -999, 0.5], "b": [1]}),
+        pytest.param("tRNA.rdat", OLD, {"tRNA": OLD_VALUES}, id="old RDAT"),
+        pytest.param("tiny.rdat", NEW, NEW_VALUES, id="new RDAT, two rows"),
+        ("a.rdat", f"{ROW}1 0.1\t0.8", {"a": [0.1, 0.8]}),
+        ("a.rdat", f"{ROW}1\t0.1\t0.8", {"a": [0.1, 0.8]}),
+        ("a.rdat", f"{ROW} 1\t0.1 0.8", {"a": [0.1, 0.8]}),
+        ("a.rdat", f"{ROW}1  0.1, 0.8", {"a": [0.1, 0.8]}),
+        ("a.rdat", ROW_WITH_SEQUENCE, {"a": [0.1, NAN, NAN]}),
+    ],
+)
+def test_reads(tmp_path, name, text, expected):
+    found = read_reactivities(write(tmp_path / name, text))
+    assert list(found) == list(expected)
+    for id, values in expected.items():
+        np.testing.assert_array_equal(found[id].values, values)
 
-    def test_table_of_a_spreadsheet(self, tmp_path):
-        text = "\ufeffid;position;reactivity\na;1;0,5\na;2;1,25\n"
-        with pytest.warns(UserWarning, match="semicolons"):
-            found = read_reactivities(write(tmp_path / "r.csv", text))
-        assert found["a"].values.tolist() == [0.5, 1.25]
 
-    def test_files_are_called_after_their_rna(self, tmp_path):
-        write(tmp_path / "a.shape", "# a remark\n1 0.25\n2 nan\n")
-        write(tmp_path / "b.map", "1\t0.25\t0.01\tG\n2\t1.5\t0.02\tA\n")
-        (tmp_path / "c.shape.gz").write_bytes(gzip.compress(b"1 0.5\n"))
-        found = read_reactivities(tmp_path)
-        assert list(found) == ["a", "b", "c"]
-        assert found["b"].values.tolist() == [0.25, 1.5]
+def test_files_are_called_after_their_rna(tmp_path):
+    with pytest.raises(ValueError, match="no file of reactivities"):
+        read_reactivities(tmp_path)
+    with pytest.raises(ValueError, match=r"r.txt: the extension must be one of .tsv, .shape"):
+        read_reactivities(write(tmp_path / "r.txt", ""))
+    write(tmp_path / "a.shape", "# a remark\n1 0.25\n2 nan\n")
+    write(tmp_path / "b.map", "1\t0.25\t0.01\tG\n2\t1.5\t0.02\tA\n")
+    (tmp_path / "c.shape.gz").write_bytes(gzip.compress(b"1 0.5\n"))
+    found = read_reactivities(tmp_path)
+    assert list(found) == ["a", "b", "c"]
+    assert found["b"].values.tolist() == [0.25, 1.5]
+    assert found["b"].bases == "GA"
+    write(tmp_path / "a.map", "1 0.25\n")
+    with pytest.raises(ValueError, match=r"a\.shape: another file of .* has reactivities of a"):
+        read_reactivities(tmp_path)
 
-    def test_positions_left_out_have_no_data(self, tmp_path):
-        found = read_reactivities(write(tmp_path / "a.shape", "2 0.25\n5 1\n"))
-        np.testing.assert_array_equal(found["a"].values, [np.nan, 0.25, np.nan, np.nan, 1])
 
-    def test_bases_of_a_file_are_those_of_the_sequence(self, tmp_path):
-        write(tmp_path / "one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n")
-        probing = Probing(tmp_path / "one.shape")
-        by_map = read_reactivities(write(tmp_path / "two.map", "1 0.25 0.01 G\n2 -999 0 A\n"))
-        assert by_map["two"].bases == "GA"
-        values = probing.of(Structure("one", "gacuc", []))
-        np.testing.assert_array_equal(values, [0.25, np.nan, np.nan, 1.5, 0])
-        with pytest.raises(ValueError, match="base 4 of one is G, and t in its reactivities"):
-            probing.of(Structure("one", "GACGC", []))
+def test_bases_of_a_file_are_those_of_the_sequence(tmp_path):
+    probing = Probing(write(tmp_path / "one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n"))
+    values = probing.of(Structure("one", "gacuc", []))
+    np.testing.assert_array_equal(values, [0.25, NAN, NAN, 1.5, 0])
+    with pytest.raises(ValueError, match="base 4 of one is G, and t in its reactivities"):
+        probing.of(Structure("one", "GACGC", []))
 
-    def test_several_rnas_in_a_file(self, tmp_path):
-        text = "> a first\nnan 0.25 -999 0,5\n>b\n1\n"
-        found = read_reactivities(write(tmp_path / "set.shape", text))
-        np.testing.assert_array_equal(found["a"].values, [np.nan, 0.25, -999, 0.5])
-        assert found["b"].values.tolist() == [1]
-        for text, message in (
-            (">a\nlow\n", "line 2: 'low' is not a number"),
-            (">a\n1 0.5\n2 0.5\n", "line 3: position 2 of a is there already"),
-        ):
-            with pytest.raises(InputError, match=message):
-                read_reactivities(write(tmp_path / "set.shape", text))
 
-    def test_two_files_of_an_id(self, tmp_path):
-        for name in ("a.map", "a.shape"):
-            write(tmp_path / name, "1 0.25\n")
-        with pytest.raises(ValueError, match=r"a\.shape: another file of .* has reactivities of a"):
-            read_reactivities(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("r.tsv", "id\tposition\n", "line 1: no column reactivity"),
+        ("r.tsv", "id\tposition\treactivity\n", "line 1: no reactivities"),
+        ("r.shape", "1 0.5\n0 1\n", "line 2: '0' is no position"),
+        ("r.shape", "1 0.5\n2 low\n", "line 2: 'low' is not a number; write NaN or -999"),
+        ("r.shape", "1 0.5\n1 0.5\n", "line 2: position 1 of r is there already"),
+        ("r.shape", "1 0.5\n1000000 0.5\n", "line 2: '1000000' is no position, .* to 999999"),
+        ("r.shape", "G 0.5\n", "line 1: 'G' is no position"),
+        ("r.shape", ">a\nlow\n", "line 2: 'low' is not a number"),
+        ("r.shape", ">a\n1 0.5\n2 0.5\n", "line 3: position 2 of a is there already"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
+    with pytest.raises(InputError, match=f"{name}: {message}"):
+        read_reactivities(write(tmp_path / name, text))
 
-    @pytest.mark.parametrize(
-        ("name", "text", "message"),
-        [
-            ("r.tsv", "id\tposition\n", "r.tsv: line 1: no column reactivity"),
-            ("r.tsv", "id\tposition\treactivity\n", "r.tsv: line 1: no reactivities"),
-            ("r.shape", "1 0.5\n0 1\n", "r.shape: line 2: '0' is no position"),
-            (
-                "r.shape",
-                "1 0.5\n2 low\n",
-                "r.shape: line 2: 'low' is not a number; write NaN or -999",
-            ),
-            ("r.shape", "1 0.5\n1 0.5\n", "r.shape: line 2: position 1 of r is there already"),
-            ("r.shape", "1 0.5\n1000000 0.5\n", "'1000000' is no position, which .* to 999999"),
-            ("r.shape", "G 0.5\n", "r.shape: line 1: 'G' is no position"),
-        ],
-    )
-    def test_what_is_wrong_is_told_with_its_line(self, tmp_path, name, text, message):
-        with pytest.raises(InputError, match=message):
-            read_reactivities(write(tmp_path / name, text))
 
-    def test_other_files(self, tmp_path):
-        with pytest.raises(ValueError, match=r"r.txt: the extension must be one of .tsv, .shape"):
-            read_reactivities(write(tmp_path / "r.txt", ""))
-        with pytest.raises(ValueError, match="no file of reactivities"):
-            read_reactivities(tmp_path)
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("SEQUENCE\tGGAAC\n", "", "1: no line SEQUENCE"),
+        ("SEQPOS\tG102\tA103\tA104\n", "", "1: no line SEQPOS"),
+        ("REACTIVITY:", "TRACE:", "1: no line REACTIVITY, AREA_PEAK or DATA"),
+        ("OFFSET\t100", "OFFSET\tx", "4: 'x' is no whole number"),
+        ("OFFSET\t100", "OFFSET\t99", "5: G102 with OFFSET 99 is base 3, which is A"),
+        ("OFFSET\t100", "OFFSET\t103", "5: G102 with OFFSET 103 is none of 5 bases"),
+        ("\tA104", "\tA103", "5: A103 is in SEQPOS twice"),
+        ("\tA104", "\tA10.4", "5: 'A10.4' of SEQPOS is no position"),
+        ("\tA104", "", "9: row 1 has 3 values for 2 of SEQPOS"),
+        ("0.8", "high", "9: 'high' is not a number"),
+        ("REACTIVITY:2", "REACTIVITY:1", "11: row 1 is there already"),
+        ("READS:2", "NAME\tb\nREADS:2", "12: a second line NAME; give each construct its own"),
+        ("READS:2", "OFFSET\t9\nREADS:2", "12: a second line OFFSET"),
+        ("GGAAC\n", "\n", "1: no line SEQUENCE"),
+        ("\tG102\tA103\tA104", "", "1: no line SEQPOS"),
+        ("\tG102\tA103\tA104", "\t,", "1: no line SEQPOS"),
+        (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
+        ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
+    ],
+)
+def test_what_is_wrong_in_rdat_is_told_with_its_line(tmp_path, before, after, message):
+    assert before in NEW
+    path = write(tmp_path / "tiny.rdat", NEW.replace(before, after))
+    with pytest.raises(InputError, match=f"tiny.rdat: line {message}"):
+        read_reactivities(path)
 
 
 class TestEnergies:
-    def test_missing_values_change_nothing_and_negative_ones_are_zero(self):
-        record = Structure("one", "GGGGG", [])
-        found = Probing({"one": [2.0, -0.3, float("nan"), -999, -500]}).log_odds(record)
-        kt = 0.0019872 * 310.15
-        assert found == pytest.approx([-ENERGY / kt, 0.8 / kt, 0, 0, 0])
-
-    def test_dms_tells_of_a_and_c(self):
-        probing = Probing({"one": [2.0] * 4}, ProbingOptions(probe="dms"))
-        found = probing.log_odds(Structure("one", "acGT", []))
-        assert (found != 0).tolist() == [True, True, False, False]
-
-    def test_other_constants(self):
-        options = ProbingOptions(reactivity_slope=1.8, reactivity_intercept=-0.6)
-        probing = Probing({"one": [0.0]}, options)
-        assert probing.log_odds(Structure("one", "A", [])) == pytest.approx([0.6 / 0.61634], 1e-4)
+    @pytest.mark.parametrize(
+        ("values", "options", "sequence", "expected"),
+        [
+            ([2.0, -0.3, NAN, -999, -500], {}, "GGGGG", [-ENERGY / KT, 0.8 / KT, 0, 0, 0]),
+            ([2.0] * 4, {"probe": "dms"}, "acGT", [-ENERGY / KT, -ENERGY / KT, 0, 0]),
+            ([0.0], {"reactivity_slope": 1.8, "reactivity_intercept": -0.6}, "A", [0.6 / KT]),
+        ],
+    )
+    def test_negative_values_are_zero_and_none_change_nothing(
+        self, values, options, sequence, expected
+    ):
+        probing = Probing({"one": values}, ProbingOptions(**options))
+        assert probing.log_odds(Structure("one", sequence, [])) == pytest.approx(expected)
 
     def test_what_cannot_be(self):
         with pytest.raises(OptionError, match="probe must be shape or dms; got 'cmct'"):
@@ -151,31 +201,20 @@ class TestEnergies:
 
 
 class TestFold:
-    @pytest.fixture(params=["scores", "head"])
-    def model(self, config, request):
-        torch.manual_seed(0)
-        if request.param == "scores":
-            return ErnieRnaModel(config, add_pooling_layer=False).eval()
-        config.pair_calibration = [0.5, -1.0]
-        return ErnieRnaForSecondaryStructure(config).eval()
+    def test_the_map_is_shifted_by_both_bases(self, folding_model):
+        probing = {**NO_DATA, "one": [2.0] + [NAN] * 11}
+        slope = 0.5 if isinstance(folding_model, ErnieRnaForSecondaryStructure) else 1.0
+        shift = -ENERGY / KT / slope
+        expected = next(fold(RNAS, folding_model, matrix="scores")).matrix
+        expected[0] += shift
+        expected[:, 0] += shift
+        one = next(fold(RNAS, folding_model, matrix="scores", reactivities=probing))
+        np.testing.assert_allclose(one.matrix, expected, atol=2e-5)
 
-    def test_the_map_is_shifted_by_both_bases(self, model):
-        probing = {**NO_DATA, "one": [2.0] + [float("nan")] * 11}
-        plain = {one.structure.id: one.matrix for one in fold(RNAS, model, matrix="scores")}
-        slope = 0.5 if isinstance(model, ErnieRnaForSecondaryStructure) else 1.0
-        for one in fold(RNAS, model, matrix="scores", reactivities=probing):
-            expected = plain[one.structure.id].copy()
-            if one.structure.id == "one":
-                shift = -ENERGY / 0.0019872 / 310.15 / slope
-                expected[0] += shift
-                expected[:, 0] += shift
-            np.testing.assert_allclose(one.matrix, expected, atol=2e-5)
-
-    def test_no_data_changes_nothing(self, model):
-        plain = list(fold(RNAS, model, matrix="probabilities"))
-        for one, other in zip(
-            plain, fold(RNAS, model, matrix="probabilities", reactivities=NO_DATA), strict=True
-        ):
+    def test_no_data_changes_nothing(self, folding_model):
+        plain = fold(RNAS, folding_model, matrix="probabilities")
+        silent = fold(RNAS, folding_model, matrix="probabilities", reactivities=NO_DATA)
+        for one, other in zip(plain, silent, strict=True):
             assert one.structure == other.structure
             np.testing.assert_array_equal(one.matrix, other.matrix)
 
@@ -215,116 +254,3 @@ def test_real_data_make_the_structure_fit_them_better(tmp_path, capsys):
         assert cli.main(["evaluate", str(tmp_path / name), *data]) == 0
         fits.append(float(re.search(r"predicted ([\d.]+)", capsys.readouterr().out)[1]))
     assert fits[0] < fits[1]
-
-
-# ---------------------------------------------------------------------------------------------
-# RDAT
-
-# The forms are those of RMDB's TRNAPH_SHP_0001 (0.22) and of its page on the format (0.34).
-OLD = """RDAT_VERSION 0.22
-NAME tRNA phenylalanine (yeast)
-SEQUENCE  GGAACAAACA
-STRUCTURE ..........
-OFFSET -3
-SEQPOS  5 4 3 2 1 0 -1
-MUTPOS  WT
-ANNOTATION experimentType:StandardState chemical:Na-HEPES:50mM(pH8.0)
-
-COMMENT   Averaged from 8 replicates.
-
-ANNOTATION_DATA      1        modifier:SHAPE
-
-AREA_PEAK            1        0.6145   -0.2418    0.2801    0.0192   -0.0341   -0.0298  -0.0126
-AREA_PEAK_ERROR      1        0.3090    0.1506    0.1171    0.0779    0.0970    0.0796   0.0870
-"""
-NEW = """RDAT_VERSION\t0.34
-NAME\ttiny RNA
-SEQUENCE\tGGAAC
-OFFSET\t100
-SEQPOS\tG102\tA103\tA104
-ANNOTATION\tmodifier:1M7
-ANNOTATION_DATA:1\tname:wt
-ANNOTATION_DATA:2\tmutation:C105U\tsequence:GGAAU
-REACTIVITY:1\t0.1\t0.8\tNaN
-REACTIVITY_ERROR:1\t0.01\t0.02\t0.03
-REACTIVITY:2\t0.2\t0.9\t1.0
-READS:2\t10\t20\t30
-"""
-
-
-def test_the_old_form(tmp_path):
-    found = read_rdat(write(tmp_path / "TRNAPH.rdat", OLD))
-    values = [np.nan, -0.0126, -0.0298, -0.0341, 0.0192, 0.2801, -0.2418, 0.6145, np.nan, np.nan]
-    assert list(found) == ["TRNAPH"]
-    np.testing.assert_array_equal(found["TRNAPH"], values)
-
-
-def test_the_new_form_with_two_rows(tmp_path):
-    write(tmp_path / "tiny.rdat", NEW)
-    found = read_reactivities(tmp_path)
-    assert list(found) == ["tiny.1", "tiny.2"]
-    np.testing.assert_array_equal(found["tiny.1"].values, [np.nan, 0.1, 0.8, np.nan, np.nan])
-    np.testing.assert_array_equal(found["tiny.2"].values, [np.nan, 0.2, 0.9, 1.0, np.nan])
-
-
-@pytest.mark.parametrize("gap", ["1 0.1\t0.8", "1\t0.1\t0.8", " 1\t0.1 0.8", "1  0.1, 0.8"])
-def test_a_row_and_its_number(tmp_path, gap):
-    lines = ["NAME a", "COMMENT: of a kind", "SEQUENCE GA", "SEQPOS 1 2", f"AREA_PEAK {gap}"]
-    found = read_rdat(write(tmp_path / "a.rdat", "\n".join(lines)))
-    assert found["a"].tolist() == [0.1, 0.8]
-
-
-def test_a_sequence_of_a_row(tmp_path):
-    lines = ["SEQUENCE GA", "SEQUENCE:1 GAC", "OFFSET 0", "SEQPOS G1 A2", "REACTIVITY:1 0.1 NA"]
-    found = read_rdat(write(tmp_path / "a.rdat", "\n".join(lines)))
-    np.testing.assert_array_equal(found["a"], [0.1, np.nan, np.nan])
-
-
-def test_the_example_in_both_formats(tmp_path):
-    """What `--reactivity` does with a file depends on its numbers alone."""
-    shape = ernie_rna.examples() / "RNase-P.shape"
-    sequence = (ernie_rna.examples() / "RNase-P.fasta").read_text().splitlines()[1]
-    ((values, _),) = read_reactivities(shape).values()
-    known = [index for index, value in enumerate(values) if value > -500]
-    lines = [
-        "RDAT_VERSION 0.34",
-        "NAME RNase P",
-        f"SEQUENCE {sequence}",
-        "OFFSET 0",
-        "SEQPOS " + " ".join(f"{sequence[index]}{index + 1}" for index in known),
-        "REACTIVITY:1 " + " ".join(str(values[index]) for index in known),
-    ]
-    found = read_reactivities(write(tmp_path / "RNase-P.rdat", "\n".join(lines)))
-    expected = np.where(values > -500, values, np.nan)
-    np.testing.assert_array_equal(found["RNase-P"].values, expected)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("SEQUENCE\tGGAAC\n", "", "1: no line SEQUENCE"),
-        ("SEQPOS\tG102\tA103\tA104\n", "", "1: no line SEQPOS"),
-        ("REACTIVITY:", "TRACE:", "1: no line REACTIVITY, AREA_PEAK or DATA"),
-        ("OFFSET\t100", "OFFSET\tx", "4: 'x' is no whole number"),
-        ("OFFSET\t100", "OFFSET\t99", "5: G102 with OFFSET 99 is base 3, which is A"),
-        ("OFFSET\t100", "OFFSET\t103", "5: G102 with OFFSET 103 is none of 5 bases"),
-        ("\tA104", "\tA103", "5: A103 is in SEQPOS twice"),
-        ("\tA104", "\tA10.4", "5: 'A10.4' of SEQPOS is no position"),
-        ("\tA104", "", "9: row 1 has 3 values for 2 of SEQPOS"),
-        ("0.8", "high", "9: 'high' is not a number"),
-        ("REACTIVITY:2", "REACTIVITY:1", "11: row 1 is there already"),
-        ("READS:2", "NAME\tb\nREADS:2", "12: a second line NAME; give each construct its own"),
-        ("READS:2", "OFFSET\t9\nREADS:2", "12: a second line OFFSET"),
-        ("GGAAC\n", "\n", "1: no line SEQUENCE"),
-        ("\tG102\tA103\tA104", "", "1: no line SEQPOS"),
-        ("\tG102\tA103\tA104", "\t,", "1: no line SEQPOS"),
-        (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
-        ("READS:2", "SEQPOS\tG102\nREADS:2", "12: a second line SEQPOS"),
-        ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
-    ],
-)
-def test_what_is_wrong_in_rdat_is_told_with_its_line(tmp_path, before, after, message):
-    assert before in NEW
-    path = write(tmp_path / "tiny.rdat", NEW.replace(before, after))
-    with pytest.raises(InputError, match=f"tiny.rdat: line {message}"):
-        read_rdat(path)

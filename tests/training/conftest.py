@@ -79,30 +79,44 @@ def table(tmp_path, rows):
 
 
 @pytest.fixture
-def run(model_folder, tmp_path):
+def start(model_folder, tmp_path):
+    """A function that runs the command and returns the exit code."""
+
+    def start(data, *options, out="out", model=model_folder):
+        argv = ["finetune", data, "-m", model, "-o", tmp_path / out, *QUICK, *options]
+        return main([*map(str, argv)])
+
+    return start
+
+
+@pytest.fixture
+def run(start, tmp_path):
     """A function that runs the command; it returns the metrics."""
 
-    def finetuned(data, *options, out="out", model=model_folder, quick=QUICK):
-        argv = ["finetune", data, "-m", str(model), "-o", str(tmp_path / out), *quick, *options]
-        assert main([*map(str, argv)]) == 0
-        return json.loads((tmp_path / out / "metrics.json").read_text())["metrics"]
+    def finetuned(*given, out="out", **more):
+        assert start(*given, out=out, **more) == 0
+        return facts_of(tmp_path / out)["metrics"]
 
     return finetuned
 
 
 @pytest.fixture
-def refusal(model_folder, tmp_path, capsys):
+def refusal(start, tmp_path, capsys):
     """A function that runs the command in vain and returns the message; nothing may be left."""
 
-    def message(data, *options, code=1, model=model_folder):
+    def message(*given, out="refused", **more):
         before = {path.name for path in tmp_path.iterdir()}
-        argv = ["finetune", data, "-m", str(model), "-o", str(tmp_path / "refused"), *QUICK]
         try:
-            found = main([*argv, *map(str, options)])
+            code = start(*given, out=out, **more)
         except SystemExit as error:  # argparse
-            found = error.code
-        assert found == code
+            code = error.code
+        text = capsys.readouterr().err
+        assert code == (2 if ": error: argument " in text else 1)
         assert {path.name for path in tmp_path.iterdir()} == before
-        return capsys.readouterr().err
+        return text
 
     return message
+
+
+def facts_of(folder):
+    return json.loads((folder / "metrics.json").read_text())

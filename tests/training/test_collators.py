@@ -1,23 +1,17 @@
 """Batches of pairs and of masked tokens, and the heads in transformers' own Trainer."""
 
-import doctest
-
 import pytest
 import torch
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
-from ernie_rna.model.modeling_ernie_rna import (
-    ErnieRnaForRibosomeLoading,
-    ErnieRnaForSecondaryStructure,
-)
+import ernie_rna
+from ernie_rna import MaskingCollator, PairCollator
 from ernie_rna.scoring.masking import MASKED_PAIRING_SCORE, pairing_scores
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training import collators
-from ernie_rna.training.collators import MaskingCollator, PairCollator
 from ernie_rna.training.labels import NO_LABEL
 from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.tasks import SecondaryStructure
+from tests.conftest import listing
 
 HAIRPIN = ("GGGAAACCC", "(((...)))")
 SHORT = ("GAAAN", "(...)")
@@ -26,10 +20,6 @@ RNA = "GGCGCGGUACCCAAGUGGUAAGGGAGAGGUCUGCAAAACC"
 
 def examples(tokenizer, *given):
     return [{**tokenizer(sequence), "labels": labels} for sequence, labels in given]
-
-
-def test_doctests():
-    assert doctest.testmod(collators).failed == 0
 
 
 def test_labels_of_pairs(tokenizer):
@@ -68,10 +58,11 @@ def test_a_cut_sequence_keeps_the_pairs_that_are_in_it(tokenizer):
     assert PairCollator(tokenizer)([example])["labels"].shape == (1, 7, 7)
 
 
-def small(kind):
+def small(head):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4}
     heads = {"pair_blocks": 1, "loading_blocks": 1, "loading_channels": 8}
-    return kind(ErnieRnaConfig(**sizes, **heads, intermediate_size=32))
+    kind = getattr(ernie_rna, f"ErnieRnaFor{head}")
+    return kind(ernie_rna.ErnieRnaConfig(**sizes, **heads, intermediate_size=32))
 
 
 def trainer(model, data, collator, folder, **more):
@@ -82,17 +73,16 @@ def trainer(model, data, collator, folder, **more):
 
 def test_structures_in_the_plain_trainer(tokenizer, tmp_path):
     data = examples(tokenizer, HAIRPIN, SHORT, ("AAAAA", "....."), ("AAAAA", "....."))
-    made = trainer(small(ErnieRnaForSecondaryStructure), data, PairCollator(tokenizer), tmp_path)
+    made = trainer(small("SecondaryStructure"), data, PairCollator(tokenizer), tmp_path)
     assert made.train().training_loss > 0
     assert made.evaluate(data[2:])["eval_loss"] == 0  # admits no pair: 0, and not 0 / 0
 
 
 def test_ribosome_loading_gives_the_plain_trainer_one_array(tokenizer, tmp_path):
     data = [{**row, "labels": -100.0} for row in examples(tokenizer, ("ACGU", 0), ("GGAU", 0))]
-    model = small(ErnieRnaForRibosomeLoading)
-    made = trainer(
-        model, data, DataCollatorWithPadding(tokenizer), tmp_path, gradient_accumulation_steps=2
-    )
+    model = small("RibosomeLoading")
+    collator = DataCollatorWithPadding(tokenizer)
+    made = trainer(model, data, collator, tmp_path, gradient_accumulation_steps=2)
     assert made.train().training_loss > 0  # -100 is a number like others
     predictions = made.predict(data).predictions
     assert predictions.shape == (2,)
@@ -103,11 +93,11 @@ def test_ribosome_loading_gives_the_plain_trainer_one_array(tokenizer, tmp_path)
     assert "keys_to_ignore_at_inference" not in model.config.to_dict()
 
 
-@pytest.mark.parametrize("pairs", [True, False])
-def test_the_trainer_saves_the_tokenizer_of_a_collator(tokenizer, config, tmp_path, pairs):
-    collator = PairCollator(tokenizer) if pairs else MaskingCollator(tokenizer, config)
-    trainer(small(ErnieRnaForSecondaryStructure), [], collator, tmp_path).save_model()
-    assert {"tokenizer.json", "tokenization_ernie_rna.py"} <= {p.name for p in tmp_path.iterdir()}
+def test_the_trainer_saves_the_tokenizer_of_a_collator(tokenizer, config, tmp_path):
+    for collator in (PairCollator(tokenizer), MaskingCollator(tokenizer, config)):
+        folder = tmp_path / type(collator).__name__
+        trainer(small("MaskedLM"), [], collator, folder).save_model()
+        assert {"tokenizer.json", "tokenization_ernie_rna.py"} <= {*listing(folder)}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -119,38 +109,27 @@ def tokenized(tokenizer):
     return [{"input_ids": tokenizer(rna).input_ids} for rna in (RNA, RNA[:11], RNA[3:30])]
 
 
-def test_pretraining_scores_come_from_the_unmasked_sequence(tokenizer, config, tokenized):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.4)(tokenized)
+def test_pretraining_knows_nothing_of_masked_bases(tokenizer, config, tokenized):
+    examples = tokenized * 20
+    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.5)(examples)
     masked = batch["labels"] != NO_LABEL
-    either = masked[:, :, None] | masked[:, None, :]
     unmasked = torch.where(masked, batch["labels"], batch["input_ids"])
-    for row, example in enumerate(tokenized):
+    for row, example in enumerate(examples):
         length = len(example["input_ids"])
         assert unmasked[row, :length].tolist() == example["input_ids"]
-    scores = batch["pairing_scores"]
+        assert not masked[row, [0, length - 1]].any()
+        assert not masked[row, length:].any()
+    scores, either = batch["pairing_scores"], masked[:, :, None] | masked[:, None, :]
     assert (scores[either] == MASKED_PAIRING_SCORE).all()
     assert torch.equal(scores[~either], pairing_scores(unmasked, config)[~either])
     assert (scores[~either] > 0).any()
-
-
-def test_positions_that_were_left_or_replaced_are_masked_as_well(tokenizer, config, tokenized):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.5)(tokenized * 20)
-    drawn = batch["labels"] != NO_LABEL
-    shown = drawn & (batch["input_ids"] != tokenizer.mask_token_id)
+    # Those that were left or replaced are masked as well.
+    shown = masked & (batch["input_ids"] != tokenizer.mask_token_id)
     left = shown & (batch["input_ids"] == batch["labels"])
     assert left.any()
     assert (shown & ~left).any()
-    diagonal = batch["pairing_scores"].diagonal(dim1=1, dim2=2)
-    assert ((diagonal == MASKED_PAIRING_SCORE) == drawn).all()
-
-
-def test_special_tokens_and_padding_are_never_masked(tokenizer, config, tokenized):
-    batch = MaskingCollator(tokenizer, config, "pretraining", probability=0.99)(tokenized)
-    real = batch["attention_mask"].bool()
-    for row, example in enumerate(tokenized):
-        specials = [0, len(example["input_ids"]) - 1]
-        assert (batch["labels"][row, specials] == NO_LABEL).all()
-    assert (batch["labels"][~real] == NO_LABEL).all()
+    diagonal = scores.diagonal(dim1=1, dim2=2)
+    assert ((diagonal == MASKED_PAIRING_SCORE) == masked).all()
 
 
 def test_inference_leaves_the_scores_to_the_model(tokenizer, config, tokenized, model):
@@ -162,11 +141,7 @@ def test_inference_leaves_the_scores_to_the_model(tokenizer, config, tokenized, 
 
 
 def test_a_batch_trains_the_model(tokenizer, config, tokenized, model):
-    loss = model(**MaskingCollator(tokenizer, config, "pretraining")(tokenized)).loss
-    loss.backward()
+    model(**MaskingCollator(tokenizer, config, "pretraining")(tokenized)).loss.backward()
     assert model.ernie_rna.twod_proj.linear1.weight.grad.abs().sum() > 0
-
-
-def test_an_unknown_pairing_is_refused(tokenizer, config):
     with pytest.raises(ValueError, match="inference or pretraining; got 'none'"):
         MaskingCollator(tokenizer, config, "none")

@@ -58,13 +58,10 @@ def test_frequencies_are_those_of_training():
     assert found["perplexity"] > 100  # a nucleotide that training lacks
 
 
-def test_json_has_null_where_there_is_no_number():
+def test_where_there_is_no_number_json_has_null_and_the_table_a_dot():
     values = {"a": [math.nan, 1.5], "b": {"c": -math.inf}, "d": (1, "x")}
     text = json.dumps(metrics.for_json(values), allow_nan=False)
     assert json.loads(text) == {"a": [None, 1.5], "b": {"c": None}, "d": [1, "x"]}
-
-
-def test_the_table_has_a_dot_where_there_is_no_number():
     text = metrics.format_metrics({"test": {"r2": math.nan, "mse": 0.5}, "guess": {"mse": 1.0}})
     assert [line.split() for line in text.splitlines()] == [
         ["test", "guess"],

@@ -24,31 +24,31 @@ def test_structures_from_tables_and_folders(tmp_path):
         assert rows.column("dot_bracket", "--label-column") == [HAIRPIN.dot_bracket]
 
 
-@pytest.mark.parametrize(("end", "comma"), [("\r\n", True), ("\n", False)])
-def test_spreadsheets_of_any_country(tmp_path, end, comma):
-    lines = ["Sequence;MRL;Split", "GGCG;4,00;test" if comma else "GGCG;4.00;test"]
-    (tmp_path / "excel.csv").write_bytes(("\ufeff" + end.join(lines) + end).encode())
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads a file of some content."""
+
+    def read(content, name="x.tsv", column="sequence", **options):
+        (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+        return read_file(tmp_path / name, column, **options)
+
+    return read
+
+
+def test_a_spreadsheet_with_decimal_commas(read):
     with pytest.warns(UserWarning, match="semicolons separate its columns"):
-        rows = read_file(tmp_path / "excel.csv", "Sequence")
-    assert rows.decimal_comma == comma
+        rows = read("\ufeffSequence;MRL;Split\r\nGGCG;4,00;test\r\n", "excel.csv", "Sequence")
+    assert rows.decimal_comma
     assert (rows.lines, rows.cells[0]["Split"]) == ((2,), "test")
 
 
-def test_an_unbalanced_quotation_mark_hides_no_rows(tmp_path):
-    (tmp_path / "x.csv").write_text('sequence,label\nACGU,"a\nACGU,b\nACGU,c\n')
-    with pytest.raises(InputError, match="line 2: a quotation mark without its counterpart"):
-        read_file(tmp_path / "x.csv", "sequence")
-
-
-def test_a_table_without_a_header(tmp_path):
-    (tmp_path / "x.csv").write_text("r1,GGGGAAAACCCC,4.2\nr2,GGGGAAAACCCA,4.3\n")
+def test_a_table_without_a_header(read):
     with pytest.raises(InputError, match=r"no column 'sequence'; .* first line must be a header"):
-        read_file(tmp_path / "x.csv", "sequence")
+        read("r1,GGGGAAAACCCC,4.2\nr2,GGGGAAAACCCA,4.3\n")
 
 
-def test_fasta_has_no_labels(tmp_path):
-    (tmp_path / "x.fasta").write_text(">a\nACGU\n")
-    rows = read_file(tmp_path / "x.fasta", "sequence")
+def test_fasta_has_no_labels(read):
+    rows = read(">a\nACGU\n", "x.fasta")
     assert rows.sequences == ["ACGU"]
     with pytest.raises(InputError, match="FASTA has no labels: give a table"):
         rows.column("label", "--label-column")
@@ -58,32 +58,22 @@ def test_splits(tmp_path):
     (tmp_path / "x.tsv").write_text("sequence\tpart\nAC\ttrain\nGU\ttest\nGG\ttrain\n")
     options = FinetuneOptions(task="masked-lm", split_column="part", eval_split="test")
     splits = read_splits(tmp_path / "x.tsv", options)
-    assert {name: rows.sequences for name, rows in splits.items()} == {
-        "train": ["AC", "GG"],
-        "test": ["GU"],
-    }
-    assert splits["train"].lines == (2, 4)
-
-
-def test_two_splits_of_one_name(tmp_path):
-    (tmp_path / "train.tsv").write_text("sequence\nAC\n")
+    parts = {name: (rows.sequences, rows.lines) for name, rows in splits.items()}
+    assert parts == {"train": (["AC", "GG"], (2, 4)), "test": (["GU"], (3,))}
     options = FinetuneOptions(task="masked-lm", eval_file=tmp_path / "train.tsv")
     with pytest.raises(InputError, match="another split is called 'train': rename the file"):
-        read_splits(tmp_path / "train.tsv", options)
+        read_splits(tmp_path / "x.tsv", options)
 
 
-def test_a_header_of_many_columns_is_read_in_no_time(tmp_path):
-    path = tmp_path / "x.tsv"
-    path.write_text("\t".join(map(str, [*range(100_000), 7])) + "\nA\n")
+def test_a_header_of_many_columns_is_read_in_no_time(read):
     start = time.process_time()
     with pytest.raises(InputError, match="two columns are called '7'"):
-        read_file(path, "sequence")
+        read("\t".join(map(str, [*range(100_000), 7])) + "\nA\n")
     assert time.process_time() - start < 5  # 0.1 s; hours where each was compared with all
 
 
-def test_gaps_are_taken_out_on_request(tmp_path):
-    (tmp_path / "in.tsv").write_text("sequence\tlabel\nAC-GU\tx\n")
-    with pytest.raises(InputError, match=r"in.tsv: record 1 \(line 2\): '-' at position 3"):
-        read_file(tmp_path / "in.tsv", "sequence")
-    rows = read_file(tmp_path / "in.tsv", "sequence", degap=True)
-    assert rows.cells == ({"sequence": "ACGU", "label": "x"},)
+def test_gaps_are_taken_out_on_request(read):
+    table = "sequence\tlabel\nAC-GU\tx\n"
+    with pytest.raises(InputError, match=r"x.tsv: record 1 \(line 2\): '-' at position 3"):
+        read(table)
+    assert read(table, degap=True).cells == ({"sequence": "ACGU", "label": "x"},)

@@ -12,26 +12,22 @@ from ernie_rna.training.tasks import TASKS, Task
 
 
 def arguments(tmp_path, **given):
-    options = FinetuneOptions(task="classification", device="cpu", **given)
+    options = FinetuneOptions(**{"task": "classification", "device": "cpu", **given})
     return trainer.make_arguments(options, tmp_path, 40)
 
 
-def test_epochs_become_steps(tmp_path):
+def test_arguments(tmp_path):
     assert arguments(tmp_path, epochs=2.0, batch_size=8).max_steps == 10
     assert arguments(tmp_path, batch_size=8, accumulate=2).max_steps == 9
     made = arguments(tmp_path, steps=200, warmup=0.5)
     assert (made.max_steps, made.warmup_steps, made.logging_steps) == (200, 100, 2)
-
-
-def test_no_name_that_is_deprecated_is_used(tmp_path):
     with warnings.catch_warnings():
-        warnings.simplefilter("error", FutureWarning)
+        warnings.simplefilter("error", FutureWarning)  # of a name that is deprecated
         arguments(tmp_path, gradient_checkpointing=True)
-
-
-def test_other_fields_have_their_types(tmp_path):
-    words = ["max_grad_norm=0.5", "lr_scheduler_type=cosine"]
-    made = arguments(tmp_path, trainer=words)
+    if not torch.cuda.is_available():
+        assert arguments(tmp_path, device=None, dtype="bfloat16").use_cpu
+    # Other fields have their types.
+    made = arguments(tmp_path, trainer=["max_grad_norm=0.5", "lr_scheduler_type=cosine"])
     assert (made.max_grad_norm, made.lr_scheduler_type) == (0.5, "cosine")
     assert arguments(tmp_path, trainer={"max_grad_norm": 2.0}).max_grad_norm == 2.0
 
@@ -42,64 +38,58 @@ def test_other_fields_have_their_types(tmp_path):
         ("lerning_rate=3", "no field 'lerning_rate' of TrainingArguments; did you mean learning"),
         ("learning_rate=3", "cannot set learning_rate: other options of finetune set it"),
         ("label_smoothing_factor=0.1", "cannot set label_smoothing_factor: finetune does without"),
+        ("dataloader_drop_last=true", "cannot set dataloader_drop_last: finetune does without"),
         ("optim=magic", "invalid choice: 'magic'"),
         ("max_grad_norm=much", "invalid float value: 'much'"),
         ("dataloader_prefetch_factor=2", "is refused by transformers: "),
+        ({"device": "xla"}, "device xla cannot be chosen: the Trainer uses"),
+        ({"dtype": "float16"}, "dtype (float16 needs a GPU: small|is refused by)"),
     ],
 )
-def test_fields_that_cannot_be(tmp_path, given, message):
-    with pytest.raises(OptionError) as error:
-        arguments(tmp_path, trainer=[given])
-    assert message in str(error.value)
-    assert error.value.option == "trainer"
+def test_what_the_trainer_cannot_do(tmp_path, given, message):
+    given = {"trainer": [given]} if isinstance(given, str) else given
+    with pytest.raises(OptionError, match=message) as error:
+        arguments(tmp_path, **given)
+    assert error.value.option in given
 
 
-def test_a_device_that_the_trainer_does_not_take(tmp_path):
-    options = FinetuneOptions(task="classification", device="xla")
-    with pytest.raises(OptionError, match="device xla cannot be chosen: the Trainer uses"):
-        trainer.make_arguments(options, tmp_path, 4)
+@pytest.fixture
+def made(model_folder, tmp_path):
+    """A function that makes a trainer of some rows by their labels."""
+
+    def made(*labels, task="classification", **options):
+        task = TASKS[task](FinetuneOptions(task=task, device="cpu", **options))
+        task.names = ["a", "b"]
+        model, tokenizer, _ = trainer.load(task, str(model_folder))
+        ids = [tokenizer("ACGU" * (row + 1))["input_ids"] for row in range(len(labels))]
+        rows = [{**task.encode(*own), "line": 2} for own in zip(ids, labels, strict=True)]
+        how = trainer.make_arguments(task.options, tmp_path / "state", len(rows))
+        return trainer.FinetuneTrainer(model, tokenizer, task, how, rows, [])
+
+    return made
 
 
-def test_float16_needs_a_gpu(tmp_path):
-    with pytest.raises(OptionError, match=r"dtype (float16 needs a GPU: small|is refused by)"):
-        arguments(tmp_path, dtype="float16")
-
-
-def made(task: Task, folder, tmp_path, labels):
-    task.names = ["a", "b"]
-    model, tokenizer, _ = trainer.load(task, str(folder))
-    ids = [tokenizer(sequence)["input_ids"] for sequence in ("ACGU", "GGCAAU")]
-    rows = [{**task.encode(*own), "line": 2} for own in zip(ids, labels, strict=True)]
-    how = trainer.make_arguments(task.options, tmp_path / "state", len(rows))
-    return trainer.FinetuneTrainer(model, tokenizer, task, how, rows, [])
-
-
-def test_norms_and_biases_do_not_decay(model_folder, tmp_path):
-    options = FinetuneOptions(task="ribosome-loading", device="cpu")
-    own = made(TASKS["ribosome-loading"](options), model_folder, tmp_path, [1.0, 2.0])
+def test_norms_and_biases_do_not_decay(made):
+    own = made(1.0, 2.0, task="ribosome-loading")
     decayed = own.get_decay_parameter_names(own.model)
     assert "loading_head.conv_in.weight" in decayed
     assert not [name for name in decayed if "norm" in name or name.endswith("bias")]
 
 
-def test_a_frozen_encoder_has_no_dropout(model_folder, tmp_path):
-    options = FinetuneOptions(task="classification", frozen=True, device="cpu", steps=1)
-    own = made(Task(options), model_folder, tmp_path, [0, 1])
+def test_a_frozen_encoder_has_no_dropout(made):
+    own = made(0, 1, frozen=True, steps=1)
     own.train()
     assert not any(module.training for module in own.model.ernie_rna.modules())
     assert own.model.classifier.training
 
 
-def test_rare_classes_weigh_more(model_folder, tmp_path):
-    options = FinetuneOptions(task="classification", class_weights="balanced", device="cpu")
-    own = made(Task(options), model_folder, tmp_path, [0, 1])
+def test_rare_classes_weigh_more(made):
     labels = [0, 0, 0, 1]
-    trainer._weigh_classes(own.model, labels, 2)
+    model = made(*labels, class_weights="balanced").model
     logits = torch.randn(4, 2)
     plain = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), reduction="none")
-    weights = torch.tensor([2 / 3, 2 / 3, 2 / 3, 2])
-    expected = (plain * weights).sum() / 4
-    assert own.model._loss(logits, torch.tensor(labels), None) == pytest.approx(expected.item())
+    expected = (plain * torch.tensor([2 / 3, 2 / 3, 2 / 3, 2])).sum() / 4
+    assert model._loss(logits, torch.tensor(labels), None) == pytest.approx(expected.item())
 
 
 def test_predictions_that_are_not_finite_are_no_classes():
@@ -108,18 +98,12 @@ def test_predictions_that_are_not_finite_are_no_classes():
         trainer._reduce(task, torch.tensor([[float("nan"), 1.0]]), torch.tensor([0]))
 
 
-def test_weights_that_are_not_finite_are_not_saved(model_folder, tmp_path):
-    own = made(
-        Task(FinetuneOptions(task="classification", device="cpu", steps=1)),
-        model_folder,
-        tmp_path,
-        [0, 1],
-    )
-
+def test_weights_that_are_not_finite_are_not_saved(made):
     class Poison(trainer.TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **rest):
             model.classifier.weight.data[0, 0] = float("inf")
 
+    own = made(0, 1, steps=1)
     own.add_callback(Poison())
     with pytest.raises(trainer.TrainingError, match=r"not finite .* among them classifier\.weight"):
         own.fit()

@@ -11,7 +11,7 @@ from ernie_rna.web.requests import Requests
 from ernie_rna.web.tasks import describe
 
 LIMITS = ServeOptions(sequences=4, nucleotides=1500, workers=2)
-OPTIONS = ServeOptions(device="cpu", gigabytes=1000.0)
+OPTIONS = ServeOptions(device="cpu", gigabytes=1000.0, threads=2)
 
 
 @pytest.fixture
@@ -23,11 +23,16 @@ def saved(config, tmp_path) -> Path:
 
 
 @pytest.fixture
-def requests(saved, tmp_path) -> Requests:
+def setup(saved):
+    """What each task takes first."""
+    return (("small", str(saved)),), OPTIONS
+
+
+@pytest.fixture
+def requests(setup, tmp_path) -> Requests:
     for module in ("matplotlib", "RNA"):
         pytest.importorskip(module)
     folder = tmp_path / "results"
     folder.mkdir()
-    setup = (("small", str(saved)),), OPTIONS
     pool = SimpleNamespace(run=lambda task, **given: task(*setup, **given))
     return Requests(pool, pool.run(describe), LIMITS, folder)

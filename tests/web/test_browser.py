@@ -18,10 +18,7 @@ pytest.importorskip("selenium")
 pytest.importorskip("gradio")
 
 from selenium import webdriver
-from selenium.common.exceptions import (
-    ElementClickInterceptedException,
-    StaleElementReferenceException,
-)
+from selenium.common import exceptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -36,6 +33,12 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 )
+BOX, PRIOR = ".rna textarea", "input[value='ViennaRNA']"
+RNA = "input[aria-label='RNA to draw']"
+REDRAWN = (
+    exceptions.StaleElementReferenceException,
+    exceptions.ElementClickInterceptedException,
+)
 SECONDS = 120
 
 
@@ -44,14 +47,9 @@ def server(tmp_path_factory):
     """Where `ernie-rna serve` is, started in an empty folder."""
     here, temporary = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("temporary")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "ernie_rna", "serve", "--port", "7899"]
-    process = subprocess.Popen(
-        [*command, "--threads", "1", "--seconds", str(SECONDS)],
-        cwd=here,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    words = f"-m ernie_rna serve --port 7899 --threads 1 --seconds {SECONDS}".split()
+    kept = {"cwd": here, "env": environment, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, *words], **kept)
     line = process.stdout.readline()
     address = re.search(r"http://\S+", line)
     assert address, line
@@ -88,19 +86,15 @@ class Visitor:
 
     def wait(self, condition):
         # Gradio draws parts of the page anew while one looks at them.
-        wait = WebDriverWait(
-            self.driver,
-            SECONDS,
-            ignored_exceptions=(StaleElementReferenceException, ElementClickInterceptedException),
-        )
+        wait = WebDriverWait(self.driver, SECONDS, ignored_exceptions=REDRAWN)
         return wait.until(lambda driver: condition())
 
     def all(self, selector):
-        return [
-            one
-            for one in self.driver.find_elements(By.CSS_SELECTOR, selector)
-            if one.is_displayed()
-        ]
+        found = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return [one for one in found if one.is_displayed()]
+
+    def one(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def named(self, text):
         return next((one for one in self.all("button") if one.text.strip() == text), None)
@@ -127,26 +121,17 @@ class Visitor:
             "a.getAttribute('aria-label'), a.getAttribute('role'), a.value]"
         )
 
-    @property
-    def box(self):
-        return self.driver.find_element(By.CSS_SELECTOR, ".rna textarea")
-
-    @property
-    def rna(self):
-        return self.driver.find_element(By.CSS_SELECTOR, "input[aria-label='RNA to draw']")
+    def value(self, selector):
+        return self.one(selector).get_attribute("value")
 
     @property
     def folded(self):
-        box = self.driver.find_element(By.CSS_SELECTOR, ".dot-bracket textarea")
-        return box.get_attribute("value")
+        return self.value(".dot-bracket textarea")
 
-    @property
-    def prior(self):
-        return self.driver.find_element(By.CSS_SELECTOR, "input[value='ViennaRNA']")
-
-    def write(self, text):
-        self.box.send_keys(Keys.CONTROL, "a")
-        self.box.send_keys(Keys.DELETE, text)
+    def write(self, selector, *keys):
+        """Type in place of what is there."""
+        self.one(selector).send_keys(Keys.CONTROL, "a")
+        self.one(selector).send_keys(*keys)
 
     def pictures(self, count):
         """The alternative texts of the pictures, once there are so many."""
@@ -159,9 +144,8 @@ class Visitor:
     def screenshot(self, name):
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         time.sleep(1)  # Gradio fades what is new in.
-        width = self.driver.execute_script("return innerWidth")
-        height = self.driver.execute_script("return document.documentElement.scrollHeight")
-        self.resize(width, height)
+        size = "return [innerWidth, document.documentElement.scrollHeight]"
+        self.resize(*self.driver.execute_script(size))
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
 
@@ -202,9 +186,9 @@ def test_it_opens_with_an_example_folded_and_drawn(visitor):
 def take(visitor, example, id):
     """Press an example; the first RNA of it is drawn, or one that was chosen and is among them."""
     visitor.click(example)
-    visitor.wait(lambda: visitor.box.get_attribute("value").startswith(f">{id} "))
-    ids = re.findall(r">(\S+)", visitor.box.get_attribute("value"))
-    visitor.wait(lambda: visitor.rna.get_attribute("value") in ids)
+    visitor.wait(lambda: visitor.value(BOX).startswith(f">{id} "))
+    ids = re.findall(r">(\S+)", visitor.value(BOX))
+    visitor.wait(lambda: visitor.value(RNA) in ids)
 
 
 def open_tab(visitor, name, width):
@@ -228,7 +212,7 @@ def open_tab(visitor, name, width):
 def test_each_tab(visitor, tab, button, said, files, width):
     visitor.resize(width, 844)
     take(visitor, "All 14 examples", "tRNA-Phe")
-    visitor.prior.click()
+    visitor.one(PRIOR).click()
     visitor.wait(lambda: visitor.folded.count(">") == 14)
     open_tab(visitor, tab, width)
     visitor.click(button)
@@ -245,7 +229,7 @@ def test_each_tab(visitor, tab, button, said, files, width):
 
 
 def test_bad_input_is_told_without_a_stack(visitor):
-    visitor.write(">a<img src=x>\nMKVLAEFFGP")
+    visitor.write(BOX, Keys.DELETE, ">a<img src=x>\nMKVLAEFFGP")
     visitor.click("Fold")
     assert "looks like a protein" in visitor.error()
     assert "Traceback" not in visitor.driver.page_source
@@ -259,8 +243,7 @@ def test_another_rna_is_drawn_when_it_is_chosen(visitor):
     take(visitor, "All 14 examples", "tRNA-Phe")
     visitor.click("Fold")
     visitor.wait(lambda: visitor.folded.count(">") == 14)
-    visitor.rna.send_keys(Keys.CONTROL, "a")
-    visitor.rna.send_keys("purine-1", Keys.ENTER)
+    visitor.write(RNA, "purine-1", Keys.ENTER)
     visitor.wait(lambda: visitor.pictures(2)[0].startswith("layout: purine-1: "))
     assert visitor.folded.count(">") == 14
 
@@ -288,14 +271,14 @@ def focus(visitor, text):
 def test_keyboard_alone(visitor):
     focus(visitor, "tRNA")
     visitor.press(Keys.ENTER)
-    visitor.wait(lambda: "GCGGAUUU" in visitor.box.get_attribute("value"))
+    visitor.wait(lambda: "GCGGAUUU" in visitor.value(BOX))
     focus(visitor, "Fold")
     visitor.press(Keys.ENTER)
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
     visitor.driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
     focus(visitor, "ViennaRNA")  # Gradio's radio buttons are a stop each.
     visitor.press(Keys.SPACE)
-    visitor.wait(lambda: visitor.prior.is_selected())
+    visitor.wait(lambda: visitor.one(PRIOR).is_selected())
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
     for tab, button, count in (
         ("Pairing maps", "Draw the map", 1),

@@ -10,7 +10,6 @@ pytest.importorskip("gradio")
 
 import gradio
 
-from ernie_rna.cli import main as cli
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.web.page import CACHE, FONTS, Page, _told
 from ernie_rna.web.requests import Requests
@@ -68,7 +67,7 @@ def test_choices_follow_the_text(page):
     assert page._choices("", "b").value is None
 
 
-def test_it_opens_with_an_example_folded_and_drawn(page):
+def test_it_opens_with_an_example_which_is_folded_if_it_can_be(page):
     assert page.text.value.startswith(">hammerhead ")
     assert page.rna.value == "hammerhead"
     assert parts(page, gradio.Textbox)[1].value == ">a\nACGU\n...."
@@ -79,8 +78,6 @@ def test_it_opens_with_an_example_folded_and_drawn(page):
     assert "<figcaption>20 pairs of &lt;b&gt;</figcaption>" in html
     assert 'tabindex="0"' in html
 
-
-def test_it_opens_where_the_example_cannot_be_folded(page):
     def fails(*given, **more):
         raise TaskError("too slow")
 
@@ -109,9 +106,7 @@ def test_the_prior_is_none_unless_it_is_chosen(page):
     assert [one["prior"] for one in asked] == [None, "vienna"]
     functions = [one for one in page.blocks.fns.values() if prior in one.inputs]
     assert len(functions) == 8  # fold, for another drawing or prior, and the map; their checks
-
-
-def test_without_weights_for_a_prior_there_is_no_choice(page):
+    # Without weights for it there is no choice.
     models = page.requests.models
     models["small"] = replace(models["small"], has_prior=False)
     assert not Page(page.requests).prior.visible
@@ -145,8 +140,3 @@ def test_a_port_in_use_is_told():
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port}: .*in use; --port names another"):
             _check_port("127.0.0.1", port)
-
-
-def test_a_folder_that_is_none(capsys):
-    assert cli.main(["serve", "-m", "./none"]) == 1
-    assert "there is no folder ./none" in capsys.readouterr().err

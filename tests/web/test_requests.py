@@ -14,17 +14,14 @@ LIMITS = ServeOptions(sequences=2, nucleotides=15)
 TEXT = ">one RNA\nGGGGAAAACCCC\n>two RNA\nGGGAAACCCAGC"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (">a x y\nACGU\n>b\nGGCC\nTT", [("a", "ACGU"), ("b", "GGCCTT")]),
-        ("\n\n >a\r\nacgu\r\n", [("a", "acgu")]),
-        ("# a comment\n>a\nACGU", [("a", "ACGU")]),
-        (" ACGU ACG u\n", [(UNNAMED, "ACGUACGu")]),
-    ],
-)
-def test_fasta_or_a_bare_sequence(text, expected):
-    assert [(one.id, one.sequence) for one in read_text(text, LIMITS)] == expected
+def test_fasta_or_a_bare_sequence():
+    def read(text):
+        return {one.id: one.sequence for one in read_text(text, LIMITS)}
+
+    assert read(">a x y\nACGU\n>b\nGGCC\nTT") == {"a": "ACGU", "b": "GGCCTT"}
+    assert read("\n\n >a\r\nacgu\r\n") == {"a": "acgu"}
+    assert read("# a comment\n>a\nACGU") == {"a": "ACGU"}
+    assert read(" ACGU ACG u\n") == {UNNAMED: "ACGUACGu"}
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ import pytest
 from ernie_rna.data import examples
 from ernie_rna.embeddings.formats import read_embeddings, read_metadata
 from ernie_rna.options import ServeOptions
-from ernie_rna.sequences.fasta import FastaRecord, InputError
+from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.structures.fold import FoldTask, fold
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.web import tasks
 from ernie_rna.web.tasks import Pool, TaskError, answer, describe
-from tests.web import conftest
 
 for module in ("matplotlib", "pebble", "RNA"):
     pytest.importorskip(module)
@@ -35,20 +34,16 @@ def ask(requests):
 
 def test_folds_all_once_and_draws_the_one_that_is_chosen(ask, monkeypatch):
     folded, compute = [], FoldTask.compute
-    monkeypatch.setattr(
-        FoldTask,
-        "compute",
-        lambda *given: folded.extend(one.id for one in given[1]) or compute(*given),
-    )
+    count = lambda *given: folded.extend(one.id for one in given[1]) or compute(*given)  # noqa: E731
+    monkeypatch.setattr(FoldTask, "compute", count)
     result = ask("fold", id="two")
     assert sorted(folded) == ["one", "two"]
     files = ["structures.dbn", "structures.ct", "probabilities.npz", "pairs.tsv", "bases.tsv"]
     assert [file.name for file in result.files] == files
     assert result.text == result.files[0].read_text().rstrip()
-    one, two = read_structures(result.files[0])
-    others = read_structures(result.files[1])
-    assert [(other.id, other.pairs) for other in others] == [("one", one.pairs), ("two", two.pairs)]
-    assert [one.id, two.id] == ["one", "two"]
+    both = [[(one.id, one.pairs) for one in read_structures(file)] for file in result.files[:2]]
+    assert both[0] == both[1]
+    assert [id for id, _ in both[0]] == ["one", "two"]
     assert np.load(result.files[2])["two"].shape == (12, 12)
     assert len(result.files[4].read_text().splitlines()) == 1 + 24
     drawn = [(path.name, said[:5]) for path, said in result.captions.items()]
@@ -56,18 +51,15 @@ def test_folds_all_once_and_draws_the_one_that_is_chosen(ask, monkeypatch):
     assert all("two, 12 nt" in path.read_text() for path in result.captions)
 
 
-def test_a_prior_is_that_of_the_command(ask, requests, saved):
-    with pytest.raises(InputError, match="small has no weights for an energy prior"):
-        ask("fold", prior="vienna")
+def test_a_prior_is_that_of_the_command(ask, requests, setup):
     plain = np.load(ask("fold").files[2])["one"]
-    model = tasks._load((("small", str(saved)),), conftest.OPTIONS)["small"].model
+    model = tasks._load(*setup)["small"].model
     model.config.pair_prior = [0.4, 0.75]
-    requests.models["small"] = describe((("small", str(saved)),), conftest.OPTIONS)["small"]
+    requests.models.update(describe(*setup))
     result = ask("fold", prior="vienna")
     found = np.load(result.files[2])["one"]
-    assert all(
-        "secondary-structure head, and ViennaRNA" in one.read_text() for one in result.captions
-    )
+    for picture in result.captions:
+        assert "secondary-structure head, and ViennaRNA" in picture.read_text()
     drawn = np.load(ask("map", id="one", prior="vienna").files[0])["one"]
     for matrix, values in (("probabilities", found), ("scores", drawn)):
         (folded,) = fold({"one": RECORD.sequence}, model, prior="vienna", matrix=matrix)
@@ -82,19 +74,12 @@ def test_known_structures_of_examples_are_below(ask):
     assert "known structure is below" in arcs
 
 
-@pytest.mark.parametrize(
-    ("what", "choices", "shape"),
-    [
-        ("map", {}, (12, 12)),
-        ("heads", {"layer": 0}, (12, 12, 12)),
-        ("heads", {"layer": 3}, (12, 12, 12)),
-        ("map", {"layer": 2, "head": 7}, (12, 12)),
-    ],
-)
-def test_maps_by_layer_and_head(ask, what, choices, shape):
+@pytest.mark.parametrize("choices", [{}, {"layer": 0}, {"layer": 3}, {"layer": 2, "head": 7}])
+def test_maps_by_layer_and_head(ask, choices):
+    what = "heads" if len(choices) == 1 else "map"
     result = ask(what, id="one", **choices)
     assert [path.name for path in result.captions] == [f"{what}.svg"]
-    assert np.load(result.files[0])["one"].shape == shape
+    assert np.load(result.files[0])["one"].shape == (12,) * (3 if what == "heads" else 2)
 
 
 def test_substitutions(ask):
@@ -123,19 +108,16 @@ def test_titles_are_no_formulas(ask):
 
 
 def test_a_structure_that_is_missing_is_said(ask, monkeypatch):
-    monkeypatch.setattr(
-        "ernie_rna.model.structures_ernie_rna.solve_each",
-        lambda maps, texts, **how: ["it diverges"],
-    )
+    solve = "ernie_rna.model.structures_ernie_rna.solve_each"
+    monkeypatch.setattr(solve, lambda maps, texts, **how: ["it diverges"])
     result = ask("fold", ">one\nGGGGAAAACCCC")
     assert result.text.strip() == "one has no structure: it diverges"
     assert not result.captions
 
 
-def test_models_are_described(requests, saved):
+def test_models_are_described(requests, setup):
     small = requests.models["small"]
     assert (small.layers, small.heads, small.nucleotides) == (3, 12, 254)
-    setup = (("small", str(saved)),), OPTIONS
     tasks._load(*setup)["small"].model.config.weights_origin = "random"
     note = describe(*setup)["small"].note
     assert note.startswith("small: **its weights are random, and nothing here means anything**; ")

@@ -1,14 +1,12 @@
 """Dot-bracket text: pages of brackets, the parser and its errors."""
 
-import doctest
 from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ernie_rna.structures.formats import dot_bracket
 from ernie_rna.structures.formats.dot_bracket import (
     from_dot_bracket,
     nested_pages,
@@ -20,22 +18,22 @@ from ernie_rna.structures.formats.dot_bracket import (
 @st.composite
 def structures(draw, max_pairs=12):
     """Any pairs of at most one partner a base, and a length that holds them."""
-    bases = draw(st.permutations(range(2 * max_pairs + 4)))
-    count = draw(st.integers(0, max_pairs))
+    length = draw(st.integers(0, 2 * max_pairs + 4))
+    bases = draw(st.permutations(range(length)))
+    count = draw(st.integers(0, min(max_pairs, length // 2)))
     pairs = [tuple(sorted(bases[2 * n : 2 * n + 2])) for n in range(count)]
-    return sorted(pairs), 2 * max_pairs + 4
+    return sorted(pairs), length
 
 
 def crosses(a, b):
     return a[0] < b[0] < a[1] < b[1] or b[0] < a[0] < b[1] < a[1]
 
 
-def test_doctests():
-    assert doctest.testmod(dot_bracket).failed == 0
-
-
 @settings(deadline=None)
 @given(structures())
+@example(([], 0))
+@example(([], 4))
+@example(([(n, n + 30) for n in range(30)], 60))
 def test_parser_is_the_inverse_of_the_writer(structure):
     pairs, length = structure
     text = to_dot_bracket(pairs, length)
@@ -62,36 +60,26 @@ def test_first_page_is_a_largest_nested_set(structure):
     assert len(pages[0]) == largest if pairs else pages == []
 
 
-def test_equal_stems_open_with_round_brackets():
+def test_equal_stems_open_with_round_brackets_and_letters_follow_the_four():
     assert to_dot_bracket([(0, 5), (1, 4), (2, 9), (3, 8)], 10) == "(([[))..]]"
+    assert to_dot_bracket([(n, n + 6) for n in range(6)], 12) == "([{<AB)]}>ab"
 
 
-def test_letters_follow_the_four_brackets():
-    knots = [(n, n + 6) for n in range(6)]
-    assert to_dot_bracket(knots, 12) == "([{<AB)]}>ab"
-    assert from_dot_bracket("([{<AB)]}>ab") == knots
-
-
-@pytest.mark.parametrize("text", ["(aa[A)]A", "(AA[a)]a"])
-def test_a_letter_may_open_in_either_case(text):
-    assert from_dot_bracket(text) == [(0, 5), (1, 7), (2, 4), (3, 6)]
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("(aa[A)]A", [(0, 5), (1, 7), (2, 4), (3, 6)]),
+        ("(AA[a)]a", [(0, 5), (1, 7), (2, 4), (3, 6)]),
+        ("::((<__>,,[[-]]))~", [(2, 16), (3, 15), (4, 7), (10, 14), (11, 13)]),
+    ],
+)
+def test_letters_open_in_either_case_and_wuss_notation_is_read(text, pairs):
+    assert from_dot_bracket(text) == pairs
 
 
 def test_more_than_thirty_pages_are_an_error():
-    knots = [(n, n + 31) for n in range(31)]
-    with pytest.raises(ValueError, match=r"31 kinds of bracket .* \.ct"):
-        to_dot_bracket(knots, 62)
-    assert from_dot_bracket(to_dot_bracket(knots[:30], 62)) == knots[:30]
-
-
-def test_wuss_notation_is_read():
-    assert from_dot_bracket("::((<__>,,[[-]]))~") == [(2, 16), (3, 15), (4, 7), (10, 14), (11, 13)]
-
-
-@pytest.mark.parametrize("text", ["", ".", "...."])
-def test_no_pairs(text):
-    assert from_dot_bracket(text) == []
-    assert to_dot_bracket([], len(text)) == text
+    with pytest.raises(ValueError, match=r"31 kinds of bracket .* write \.ct or \.bpseq"):
+        to_dot_bracket([(n, n + 31) for n in range(31)], 62)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Files and folders of structures, matrices and tables: written, and what keeps them from it."""
 
 import contextlib
-import doctest
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,9 @@ import pytest
 
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.structures.fold import Fold
-from ernie_rna.structures.formats import output as module
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.output import file_name, fold_outputs
 from ernie_rna.structures.formats.structure import Structure
-
-
-def test_doctests():
-    assert doctest.testmod(module).failed == 0
 
 
 @contextlib.contextmanager
@@ -47,15 +41,6 @@ def test_structures_come_back(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).name]
 
 
-def test_matrices_come_back(tmp_path):
-    output = str(tmp_path / "o.npz")
-    with opened(output) as write:
-        write(HAIRPIN)
-        write(OTHER)
-    with np.load(output) as file:
-        assert {name: file[name].shape for name in file} == {"a/1é": (9, 9), "b": (4, 4)}
-
-
 def test_names_of_files():
     assert file_name("../x", ".ct") == "..%2Fx.ct"
     names = [file_name(id, ".ct") for id in ("a/b", "a%2Fb", "a\\b", "a:b", ".", "")]
@@ -63,20 +48,6 @@ def test_names_of_files():
     assert not set("".join(names)) & set('/\\:*?"<>|')
     with pytest.raises(ValueError, match="the id is too long"):
         file_name("x" * 300, ".ct")
-
-
-def test_thirty_kinds_of_bracket_are_not_enough(tmp_path):
-    """31 pairs that all cross one another."""
-    crossing = Fold(Structure("knot", "G" * 31 + "C" * 31, [(i, i + 31) for i in range(31)]))
-    for extension in (".dbn", ".tsv"):
-        with (
-            opened(str(tmp_path / f"o{extension}")) as write,
-            pytest.raises(ValueError, match=r"31 kinds of bracket .* write \.ct or \.bpseq"),
-        ):
-            write(crossing)
-    with opened(str(tmp_path / "o.ct")) as write:
-        write(crossing)
-    assert read_structures(tmp_path / "o.ct")[0] == crossing.structure
 
 
 @pytest.mark.parametrize("name", ["o.dbn", "o.ct/", "o.npz"])
@@ -98,39 +69,35 @@ def test_a_folder_is_replaced_whole(tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "error", "message"),
     [
-        (["o.pdb"], ValueError, r"o\.pdb: the extension must be one of \.dbn, "),
-        (["o.dbn/"], ValueError, r"a folder takes \.ct or \.bpseq files"),
-        (["o.ct", "o.ct"], ValueError, r"o\.ct is named for two outputs"),
-        (["-", "-"], ValueError, "standard output is named for two outputs"),
-        (["nowhere/o.ct"], OutputError, "there is no folder nowhere"),
+        ([["o.pdb"]], ValueError, r"o\.pdb: the extension must be one of \.dbn, "),
+        ([["o.dbn/"]], ValueError, r"a folder takes \.ct or \.bpseq files"),
+        ([["o.ct", "o.ct"]], ValueError, r"o\.ct is named for two outputs"),
+        ([["o.tsv"], None, "o.tsv"], ValueError, r"o\.tsv is named for two outputs"),
+        ([["-"], "folder.tsv"], OutputError, r"folder\.tsv: it is not a file"),
+        ([["-"], "folder.ct"], ValueError, r"folder\.ct: the extension must be \.tsv"),
+        ([["file.bpseq"]], OutputError, "must be a folder"),
+        ([["folder.ct"]], OutputError, r"is a folder; write folder\.ct/"),
+        ([["folder.ct/"]], OutputError, r"holds thesis\.doc"),
     ],
 )
 def test_outputs_that_cannot_be(tmp_path, monkeypatch, outputs, error, message):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(error, match=message):
-        fold_outputs(outputs)
-
-
-def test_force_replaces_our_own_kind_only(tmp_path, monkeypatch):
+    """Of what is there, our own kind is replaced, and nothing else."""
     monkeypatch.chdir(tmp_path)
     Path("file.bpseq").touch()
+    Path("folder.tsv").mkdir()
     Path("folder.ct").mkdir()
     Path("folder.ct/thesis.doc").touch()
-    fold_outputs(["-"])
-    for output, message in (
-        ("file.bpseq", "must be a folder"),
-        ("folder.ct", r"is a folder; write folder\.ct/"),
-        ("folder.ct/", r"holds thesis\.doc"),
-    ):
-        with pytest.raises(OutputError, match=message):
-            fold_outputs([output])
+    with pytest.raises(error, match=message):
+        fold_outputs(*outputs)
 
 
-def test_the_tables_count_from_one(tmp_path):
+def test_a_matrix_and_tables_that_count_from_one(tmp_path):
     paths = [str(tmp_path / "pairs.tsv"), str(tmp_path / "bases.tsv")]
-    for output in fold_outputs([], *paths):
+    for output in fold_outputs([str(tmp_path / "o.npz")], *paths):
         with output.open(output.path) as write:
             write(HAIRPIN)
+    with np.load(tmp_path / "o.npz") as matrices:
+        np.testing.assert_array_equal(matrices["a/1é"], HAIRPIN.matrix)
     pairs, bases = (Path(path).read_text().splitlines() for path in paths)
     for lines in (pairs, bases):
         assert len({line.count("\t") for line in lines}) == 1

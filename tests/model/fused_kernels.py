@@ -1,0 +1,318 @@
+"""The kernels of `fused_ernie_rna` against float64: checks for any device, and tests on a CPU.
+
+An error may be twice that of eager attention in the same dtypes, and 1e-6. Errors are root mean
+squares, over that of what is exact where it is more than 1.
+
+The tests are for Triton's interpreter; `test_fused` runs them in a new process, as
+TRITON_INTERPRET=1 must stand in the environment before anything imports Triton.
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from triton.runtime import interpreter
+
+from ernie_rna.model import fused_ernie_rna
+from ernie_rna.model.attention_ernie_rna import Dropout, look_up_bias
+from tests.model.small_models import (
+    NO_DROPOUT,
+    gradient_error,
+    on_path,
+    outcome,
+    outcomes_by_checkpointing,
+    padded_ids,
+    penalty_gradients,
+    small_model,
+)
+from tests.model.test_derivatives import loss
+
+# Of query, key and value, and of the bias.
+DTYPES = {
+    "float32": (torch.float32, torch.float32),
+    "bfloat16": (torch.bfloat16, torch.bfloat16),
+    "float16": (torch.float16, torch.float16),
+    "autocast": (torch.bfloat16, torch.float32),
+}
+BATCH, HEADS, VOCAB = 2, 2, 5
+
+
+def check_carried(device, dtypes, seq, width, *, padding, carry, dropout=0.0, in_place=False):
+    """Values, scores and gradients, with gradients from the next layer where it carries."""
+    dtype, bias_dtype = dtypes
+    query, key, value = (head_views(seq, width, width**-0.25, dtype, device) for _ in range(3))
+    bias = torch.randn(BATCH, HEADS, seq, seq, device=device).to(bias_dtype)
+    bias[1, ..., padded(seq, padding)] = -math.inf
+    grads = torch.randn(BATCH, HEADS, seq, width, device=device).to(dtype), None
+    if carry:
+        grads = grads[0], torch.where(bias == -math.inf, 0, torch.randn_like(bias))
+    drop = Dropout(dropout)
+    inputs, mask = (query, key, value, bias), drawn(drop, BATCH * HEADS, seq, device)
+    mask = mask.view(bias.shape)
+
+    def in_dtype(double):
+        leaves = [leaf(tensor, double) for tensor in inputs]
+        scores = leaves[3] + leaves[0] @ leaves[1].transpose(-1, -2)
+        context = attend(scores, leaves[2], mask)
+        return (context, scores) if carry else (context,), leaves
+
+    exact, eager = (detached(*in_dtype(double), grads) for double in (True, False))
+    context, scores, lse = fused_ernie_rna.carried_forward(
+        query, key, value, bias.clone(), drop, carry, in_place
+    )
+    assert context.transpose(1, 2).is_contiguous()
+    kept = scores if carry else bias
+    found = fused_ernie_rna.carried_backward(
+        query, key, value, kept, context, lse, drop, carry, *grads
+    )
+    outputs = (context, scores) if carry else (context,)
+    assert_as_good((*outputs, *found), eager, exact)
+
+
+def check_recomputed(device, dtypes, seq, width, *, layers, padding):
+    dtype, bias_dtype = dtypes
+    heads = BATCH * HEADS
+    size = (layers * width) ** -0.25
+    value, *pairs = (
+        (size * torch.randn(heads, seq, width, device=device)).to(dtype)
+        for _ in range(1 + 2 * layers)
+    )
+    rows = torch.randn(heads, seq, VOCAB + 1, device=device).to(bias_dtype)
+    rows[..., VOCAB] = -math.inf
+    columns = torch.randint(VOCAB, (heads, seq), device=device)
+    columns[1, padded(seq, padding)] = VOCAB
+    joined = [torch.cat(pairs[start::2], -1) for start in (0, 1)]
+
+    def in_dtype(double):
+        inputs = value, rows, *joined
+        values, bias_rows, queries, keys = (leaf(tensor, double).detach() for tensor in inputs)
+        scores = look_up_bias(bias_rows, columns)
+        each = zip(queries.split(width, -1), keys.split(width, -1), strict=True)
+        for query, key in each:
+            scores = scores + query @ key.transpose(-1, -2)
+        return attend(scores, values, torch.ones(()).to(device))
+
+    exact, eager = in_dtype(True), in_dtype(False)
+    assert_as_good(
+        [fused_ernie_rna.recomputed_forward(value, rows, columns, *joined)], [eager], [exact]
+    )
+
+
+def head_views(seq, width, size, dtype, device):
+    """(batch, heads, seq, head_dim) as the projections make it."""
+    tokens = torch.randn(BATCH, seq, HEADS, width, device=device) * size
+    return tokens.to(dtype).transpose(1, 2)
+
+
+def padded(seq: int, padding: str) -> slice:
+    third = max(1, seq // 3)
+    return {"none": slice(0), "left": slice(third), "right": slice(seq - third, seq)}[padding]
+
+
+def leaf(tensor, double):
+    tensor = tensor.detach().clone()
+    return (tensor.double() if double else tensor).requires_grad_()
+
+
+def attend(scores, value, mask):
+    """softmax(scores) value, with the weights that the mask drops."""
+    weights = torch.softmax(scores, dim=-1) * mask.to(scores.dtype)
+    return weights.to(value.dtype) @ value
+
+
+def detached(outputs, leaves, grads):
+    """Outputs and gradients, detached."""
+    used = [grad.to(output.dtype) for output, grad in zip(outputs, grads, strict=False)]
+    torch.autograd.backward(outputs, used)
+    return [output.detach() for output in outputs] + [tensor.grad for tensor in leaves]
+
+
+def assert_as_good(found, eager, exact):
+    for number, (ours, theirs, right) in enumerate(zip(found, eager, exact, strict=True)):
+        error, allowed = relative_error(ours, right), 2 * relative_error(theirs, right) + 1e-6
+        assert error <= allowed, f"output {number}: {error:.1e}, allowed {allowed:.1e}"
+
+
+def relative_error(tensor, exact):
+    assert not (tensor.isnan() & ~exact.isnan()).any()
+    assert torch.equal(tensor == -math.inf, exact == -math.inf)
+    finite = exact != -math.inf
+    size = exact[finite].square().mean().sqrt().clamp_min(1.0)
+    return (tensor.double() - exact)[finite].square().mean().sqrt() / size
+
+
+def drawn(dropout, heads, seq, device):
+    """What the kernels multiply the weights by, (heads, seq, seq)."""
+    mask = torch.ones(heads, seq, seq, device=device)
+    if dropout.rate:
+        strips = -(-seq // 64)
+        _draw[(heads, strips, strips)](mask, seq, dropout.rate, dropout.seed, SIZE=64)
+        mask /= 1 - dropout.rate
+    return mask
+
+
+@fused_ernie_rna._jit
+def _draw(mask, seq, rate, seed, SIZE: tl.constexpr):  # noqa: N803
+    head = tl.program_id(0)
+    rows = (tl.program_id(1) * SIZE + tl.arange(0, SIZE))[:, None]
+    columns = (tl.program_id(2) * SIZE + tl.arange(0, SIZE))[None, :]
+    keeps = fused_ernie_rna._keeps(head, rows, columns, rate, seed)
+    at = mask + (head * seq + rows) * seq + columns
+    tl.store(at, keeps.to(tl.float32), mask=(rows < seq) & (columns < seq))
+
+
+# ---------------------------------------------------------------------------------------------
+# In Triton's interpreter
+
+# One token; less than a tile; whole tiles; more than one.
+FEW = [(1, "none", 16), (7, "left", 24), (64, "none", 16)]
+MANY = (70, "right", 64)
+CASES = [*((dtypes, *MANY) for dtypes in DTYPES), *(("autocast", *sizes) for sizes in FEW)]
+LEFT, NONE, RIGHT = ({"padding": side, "carry": True} for side in ("left", "none", "right"))
+CARRIED = [
+    *((dtypes, seq, width, {"padding": side, "carry": True}) for dtypes, seq, side, width in CASES),
+    *((dtypes, 70, 64, {**RIGHT, "carry": False}) for dtypes in ("float32", "autocast")),
+    ("float32", 40, 16, {**LEFT, "in_place": True}),
+    ("autocast", 40, 16, {**NONE, "in_place": True}),
+    ("autocast", 40, 16, {**RIGHT, "in_place": True}),
+    ("float32", 40, 16, {**RIGHT, "carry": False, "dropout": 0.3}),
+    ("autocast", 40, 16, {**RIGHT, "dropout": 0.3}),
+]
+
+
+def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The bits of bfloat16, rounded to nearest as GPUs do."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch):
+    """Run on the CPU, and mend what Triton 3.6 interprets wrongly: bfloat16, and numpy 2.4."""
+    monkeypatch.setattr(fused_ernie_rna, "DEVICE_TYPES", fused_ernie_rna.DEVICE_TYPES)
+    fused_ernie_rna.DEVICE_TYPES.add("cpu")
+    convert, dot = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def rounding_convert(values, source, target, mode):  # The original cuts bits off.
+        if (source, target) == (tl.float32, tl.bfloat16):
+            return round_to_bfloat16(values)
+        return convert(values, source, target, mode)
+
+    def widened(handle):
+        if handle.dtype != tl.bfloat16:
+            return handle
+        data = (handle.data.astype(np.uint32) << 16).view(np.float32)
+        return interpreter.TensorHandle(data, tl.float32)
+
+    def float_dot(self, one, two, *args):  # The original multiplies the bits of bfloat16.
+        return dot(self, widened(one), widened(two), *args)
+
+    def bfloat16(self, value):  # The original knows no constants of it.
+        return interpreter.TensorHandle(round_to_bfloat16(np.array([value])), tl.bfloat16)
+
+    def patch_index(tensor, scope):  # numpy 2.4 makes no integers of one-dimensional arrays.
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounding_convert)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", float_dot)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "get_bf16", bfloat16, raising=False)
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_index)
+    yield
+    fused_ernie_rna.DEVICE_TYPES.discard("cpu")
+
+
+@pytest.mark.parametrize(("dtypes", "seq", "width", "options"), CARRIED)
+def test_carried(dtypes, seq, width, options):
+    check_carried("cpu", DTYPES[dtypes], seq, width, **options)
+
+
+@pytest.mark.parametrize(("dtypes", "seq", "padding", "width"), CASES)
+def test_recomputed(dtypes, seq, padding, width):
+    layers = 1 if seq == 7 else 2
+    check_recomputed("cpu", DTYPES[dtypes], seq, width, layers=layers, padding=padding)
+
+
+def test_dropout_drops_at_its_rate_and_draws_anew_for_each_place_and_seed():
+    dropout = Dropout(0.25)
+    mask = drawn(dropout, BATCH * HEADS, 70, "cpu") == 0
+    assert mask.double().mean().item() == pytest.approx(0.25, abs=0.01)
+    for axis in (0, 1, 2):  # Neighbours agree as often as chance has it.
+        same = mask == mask.roll(1, axis)
+        assert same.double().mean().item() == pytest.approx(0.25**2 + 0.75**2, abs=0.02)
+    assert torch.equal(mask, drawn(dropout, BATCH * HEADS, 70, "cpu") == 0)
+    assert not torch.equal(mask, drawn(Dropout(0.25), 4, 70, "cpu") == 0)
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    return small_model(32, 2, 2, **NO_DROPOUT)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The names of the kernels that were launched."""
+    names = set()
+    launch = fused_ernie_rna._launch
+
+    def record(kernel, *args):
+        names.add(kernel.fn.__name__)
+        launch(kernel, *args)
+
+    monkeypatch.setattr(fused_ernie_rna, "_launch", record)
+    return names
+
+
+@pytest.mark.parametrize(("path", "kernels"), [("sdpa", 3), ("recompute", 1)])
+def test_whole_model(model, path, kernels, ran):
+    ids = padded_ids(20, "left")
+    hidden, gradients = outcome(on_path(model, path), ids)
+    expected, exact = outcome(on_path(model, "eager", torch.float64), ids)
+    assert (hidden - expected).abs().max() < 1e-4
+    assert gradients.keys() == exact.keys()
+    assert gradient_error(gradients, exact) < 1e-4
+    assert len(ran) == kernels
+    with torch.no_grad():
+        inference = on_path(model, path)(ids, output_hidden_states=True)
+    again = torch.stack(inference.hidden_states)[:, ids != 1].double()
+    torch.testing.assert_close(again, hidden, atol=1e-6, rtol=0)
+
+
+def test_gradient_checkpointing_draws_the_same_dropout(model, ran):
+    model = on_path(model, "sdpa").train()
+    model.config.attention_probs_dropout_prob = 0.3
+    (hidden, gradients), (again, recomputed) = outcomes_by_checkpointing(
+        model, padded_ids(9, "left"), reentrant=False
+    )
+    assert torch.equal(hidden, again)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-4)
+    assert len(ran) == 3
+
+
+@pytest.mark.parametrize("path", ["sdpa", "recompute"])
+def test_second_derivatives(model, path, ran):
+    ids = padded_ids(20, "left")
+    found = penalty_gradients(on_path(model, path), input_ids=ids)
+    exact = penalty_gradients(on_path(model, "eager", torch.float64), input_ids=ids)
+    assert found.keys() == exact.keys()
+    assert gradient_error(found, exact) < 1e-3
+    assert ran
+
+
+def test_second_derivatives_of_dropout_name_the_way_out(model):
+    model = on_path(model, "sdpa").train()
+    model.config.attention_probs_dropout_prob = 0.3
+    with pytest.raises(RuntimeError, match="attention_probs_dropout_prob=0, or"):
+        penalty_gradients(model, input_ids=padded_ids(20, "left"))
+
+
+def test_transforms_take_plain_operations(model, ran):
+    encoder = on_path(model, "sdpa").ernie_rna
+    parameters = {name: p.detach() for name, p in encoder.named_parameters()}
+    torch.func.grad(partial(loss, encoder))(parameters, padded_ids(7, "none"))
+    assert not ran

@@ -1,0 +1,103 @@
+"""What tests of structures have in common."""
+
+import contextlib
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
+from ernie_rna.run import runner
+from ernie_rna.run.store import Part
+from ernie_rna.structures.formats.by_extension import format_ct
+from tests.conftest import lively
+from tests.golden_folder import GOLDEN
+
+needs_vienna = pytest.mark.skipif(
+    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
+)
+NAMES = ("trna_arg", "rrna_5s")
+
+
+@pytest.fixture(scope="session")
+def heads():
+    """What the authors' code made of NAMES, by kind, name and tensor."""
+    return load_file(GOLDEN / "tiny_heads_expected.safetensors")
+
+
+@pytest.fixture
+def rnas(sequences):
+    """All golden sequences but those with characters that FASTA must not have."""
+    return {name: text for name, text in sequences.items() if name not in ("mlm", "unknown")}
+
+
+@pytest.fixture
+def check_golden(heads, rnas):
+    """Compares structures of `rnas`, and their contacts, with the authors'."""
+
+    def check(folds, kind, tolerance):
+        folds = {one.id: one for one in folds}
+        assert list(folds) == list(rnas)
+        texts = json.loads((GOLDEN / "tiny_structures.json").read_text())
+        for name in NAMES:
+            contact = heads[f"{kind}.{name}.contact"].numpy()
+            np.testing.assert_allclose(folds[name].matrix, contact, rtol=0, atol=tolerance)
+            assert format_ct(folds[name].structure) == texts[f"{kind}.{name}"]
+
+    return check
+
+
+@pytest.fixture(params=["scores", "head"])
+def folding_model(config, request):
+    """An encoder, whose scores are folded, and one with a structure head."""
+    if request.param == "scores":
+        return lively(ErnieRnaModel(config, add_pooling_layer=False)).eval()
+    head = {"pair_blocks": 1, "pair_calibration": [0.5, -1.0]}
+    return lively(
+        ErnieRnaForSecondaryStructure(ErnieRnaConfig(**{**config.to_dict(), **head}))
+    ).eval()
+
+
+def random_rnas(*lengths):
+    generator = np.random.default_rng(0)
+    return {f"r{n}": "".join(generator.choice(list("ACGU"), n)) for n in lengths}
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """Has each chunk be a record; gives the numbers of those that are computed."""
+    computed = []
+    compute = runner._compute_chunk
+
+    def counted(task, chunk, bar):
+        computed.append(chunk.number)
+        return compute(task, chunk, bar)
+
+    monkeypatch.setattr(runner, "_compute_chunk", counted)
+    monkeypatch.setattr("ernie_rna.sequences.chunks.CHUNK_RECORDS", 1)
+    return computed
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+    """Ends a run, as a kill would, once the results of some chunks are kept."""
+
+    @contextlib.contextmanager
+    def killed(count):
+        put, left = Part.put, [None] * count
+
+        def dies(*arguments):
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            put(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Part, "put", dies)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return killed
