@@ -447,8 +447,7 @@ def run(
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
             written, said = _assemble(task, parts, outputs, store, metadata)
-    more = {"resumed": resumed, "share": share, "source": task.source}
-    return _summary(bar, found, written, **said, **more)
+    return _summary(bar, found, written, said, resumed=resumed, share=share, source=task.source)
 
 
 def _run_unkept(
@@ -461,8 +460,8 @@ def _run_unkept(
         with contextlib.closing(bar):
             if not dry_run:
                 written, problems = task.write(task.join(_results(task, twice, bar)), outputs)
-                more = {"metrics": task.metrics(), "source": task.source}
-                return _summary(bar, found, written, problems=problems, **more)
+                said = {"problems": problems, "metrics": task.metrics()}
+                return _summary(bar, found, written, said, source=task.source)
             from ernie_rna.run.estimate import disk_rate, estimate
 
             about = estimate(task, twice.read(), found)
@@ -474,10 +473,12 @@ def _run_unkept(
                 streamed = outputs[0].path == STANDARD_OUTPUT
                 disk = disk_rate(None if streamed else Path(outputs[0].path).parent)
                 text += f"\n{about.scaled(task.options.scale_to, found, reading, disk)}"
-            return _summary(bar, found, [], estimate=text)
+            return _summary(bar, found, [], {}, estimate=text)
 
 
-def _summary(bar: Progress, found: Survey, written: list[Path], **more: Any) -> RunSummary:
+def _summary(
+    bar: Progress, found: Survey, written: list[Path], said: dict[str, Any], **more: Any
+) -> RunSummary:
     return RunSummary(
         files=written,
         records=found.records,
@@ -486,6 +487,7 @@ def _summary(bar: Progress, found: Survey, written: list[Path], **more: Any) -> 
         sequences_per_second=bar.done / bar.seconds,
         padding=bar.padding / max(bar.tokens, 1),
         threads=bar.threads,
+        **said,
         **more,
     )
 

@@ -11,7 +11,8 @@ checkpoint-N         of fine-tuning, the state of training after step N
 input.fasta          the input, if it can be read only once (standard input, a generator)
 lock-I-of-N          held by the process that computes the I-th of N shares; not empty once that
                      process has agreed with the manifest
-lock-output          held by the process that writes the outputs; not empty once one has begun to
+lock-output          held by the process that writes the outputs; not empty once one has begun to,
+                     unless it has failed before the first was there
 done-I-of-N          the I-th of N processes has done its share
 done.json            of the output: what could not be written to it, and metrics
 done                 the output is whole, and the parts are deleted
