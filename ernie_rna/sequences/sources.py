@@ -144,7 +144,8 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
         try:
             record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
             found = f"{record.id!r}, {record.sequence!r}"
-            fits = isinstance(record.id, str) and isinstance(record.sequence, str)
+            texts = (record.id, record.sequence, record.description)
+            fits = all(isinstance(text, str) for text in texts)
         except TypeError:
             found, fits = repr(item), False
         if not fits:
@@ -156,7 +157,8 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
         broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
         if broken:
             raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is not a character of text")
-        yield record
+        # As it comes back from a file.
+        yield FastaRecord(record.id, record.sequence, record.description.strip())
 
 
 # ---------------------------------------------------------------------------------------------

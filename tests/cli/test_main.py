@@ -318,3 +318,9 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain(here):
         assert "usage:" in text or text.startswith("ernie-rna: error: "), command
         assert "usage:" in text or text.count("\n") == 1, command
     assert {*Path().rglob("*")} - {Path("commands.txt")} == there
+
+
+def test_a_closed_standard_error(run, monkeypatch):
+    """What would be printed there is not among the results."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run("fold GGGGAAAACCCC -m mini -o -").out.count("\n") == 3

@@ -341,3 +341,13 @@ def test_killed_and_resumed_and_shared(folder, monkeypatch, suffix):
         assert shared.metrics == ({} if part == 2 else whole.metrics)
     for path in (f"out{suffix}", f"p{suffix}"):
         assert Path(path).read_bytes() == Path(f"whole{suffix}").read_bytes()
+
+
+def test_metrics_of_an_output_that_another_process_has_written(folder, monkeypatch):
+    options = {"label_column": "label", "progress": False}
+    with monkeypatch.context() as patch:  # killed once the output is whole
+        patch.setattr("ernie_rna.run.store.Store.__exit__", lambda self, *_: self._held.close())
+        first = predict("in.csv", "classification", "out.tsv", **options)
+        with pytest.raises(OutputError, match=r"out\.tsv exists already; --force"):
+            predict("in.csv", "classification", "out.tsv", progress=False)
+    assert predict("in.csv", "classification", "out.tsv", **options).metrics == first.metrics != {}

@@ -195,3 +195,12 @@ def test_damaged_parquet_is_an_input_error(parquet):
     path.unlink()
     with pytest.raises(FileNotFoundError):
         survey(as_source(path).read())
+
+
+def test_blanks_around_a_description(tmp_path):
+    """A list gives what comes back from the file of what can be read once."""
+    records = [FastaRecord("a", "ACGU", " of  two \t")]
+    kept = as_source(iter(records)).kept_in(tmp_path / "kept.fasta")
+    assert [*as_source(records).read()] == [*kept.read()]
+    with pytest.raises(InputError, match="expected a sequence, or an id and a sequence, as text"):
+        [*as_source([FastaRecord("a", "ACGU", None)]).read()]
