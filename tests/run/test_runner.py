@@ -337,7 +337,7 @@ def test_results_of_an_input_that_changed_are_not_kept(encoder, output, whole, c
 
 
 def test_standard_input_is_checked_whole_and_resumed(encoder, output, whole, computed, stdin):
-    fasta = "".join(f">{id} text\n{rna}\n" for id, rna in RNA.items())
+    fasta = "".join(f">{id}\n{rna}\n" for id, rna in RNA.items())
 
     def pipe(text):
         stdin(text)
