@@ -8,6 +8,7 @@ import signal
 import sys
 
 import pytest
+from safetensors import SafetensorError
 
 from ernie_rna.run.outputs import (
     OutputError,
@@ -122,6 +123,8 @@ def test_a_full_disk_is_explained(code):
         full_disk_explained("out.tsv", "; make room"),
     ):
         raise OSError(code, "full")
+    with pytest.raises(OutputError, match="no room"), full_disk_explained("out.tsv"):
+        raise SafetensorError(f"IoError(Os {{ code: {code} }}): full (os error {code})")
     with pytest.raises(PermissionError), full_disk_explained("out.tsv"):
         raise PermissionError(errno.EACCES, "no")
 
@@ -135,6 +138,12 @@ def test_a_full_disk_is_explained(code):
         (["no/a.tsv"], {}, OutputError, "there is no folder no"),
         (["link.tsv"], {}, OutputError, "cannot write link.tsv: there is no folder .*/nowhere"),
         (["/proc/a.tsv"], {}, OutputError, "cannot write /proc/a.tsv: .*/proc"),
+        (
+            [f"{'x' * 240}.tsv"],
+            {},
+            OutputError,
+            "cannot write x+...: its name has 244 bytes, and 230",
+        ),
         (["folder"], {"force": True}, OutputError, "it is not a file"),
         (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
         (["/dev/null"], {"streams": False}, OutputError, "it is not a file$"),
