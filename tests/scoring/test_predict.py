@@ -243,6 +243,10 @@ def test_the_columns_of_a_table_are_kept(folder, capsys):
     letters = "".join(SEQUENCES.values()).upper().replace("T", "U")
     assert [row["base"] for row in rows] == list(letters)
     assert [row["name"] for row in rows] == ["one"] * 12 + ["two"] * 5 + ["three"]
+    with open("alone.csv", "w") as file:  # Nothing else tells its rows.
+        file.writelines(f"{one['sequence']}\n" for one in [{"sequence": "sequence"}, *given])
+    run(capsys, "alone.csv", "-m", "token-classification", "-o", "c.tsv")
+    assert [row["id"] for row in read("c.tsv")][11:13] == ["line 2", "line 3"]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".parquet", ".safetensors"])
