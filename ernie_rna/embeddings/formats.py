@@ -371,8 +371,6 @@ def _blocks(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Iterator[
     for start in range(0, count, most):
         rows = slice(start, min(start + most, count))
         lengths = arrays["lengths"][rows].tolist()
-        if any(length < 1 for length in lengths):
-            raise ValueError(f"a sequence of {min(lengths)} nucleotides")
         tokens = slice(token, token + sum(lengths))
         ids = [str(id) for id in arrays["ids"][rows]]
         yield (
@@ -394,6 +392,8 @@ def _sequences(
     Args:
         arrays: by column, (sequences, hidden), or (nucleotides, hidden) for token.
     """
+    if any(length < 1 for length in lengths):
+        raise ValueError(f"a sequence of {min(lengths)} nucleotides")
     for name, array in arrays.items():
         rows = sum(lengths) if is_per_token(name) else len(lengths)
         if array.ndim != 2 or len(array) != rows:
@@ -504,8 +504,10 @@ def _open_table(path: Path) -> _Opened:
     rows = (row for _, row in read_rows(path, ("id", "length"), Form(TABLES[_suffix(path)])))
     first = next(rows, {})
     names = list(dict.fromkeys(re.sub("_[0-9]+$", "", name) for name in [*first][2:]))
-    if not names:
-        raise ValueError("it has no vectors")
+    width = (len(first) - 2) // max(1, len(names))
+    due = ["id", "length", *(f"{name}_{at}" for name in names for at in range(width))]
+    if not names or [*first] != due:
+        raise ValueError("its columns are not id, length and those of vectors, all in order")
 
     def blocks() -> Iterator[_Block]:
         remaining = chain([first], rows)

@@ -60,7 +60,7 @@ _NO_GAPS = str.maketrans("", "", GAPS)
 _TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
 _BLOCK = 1 << 16
 _BEGIN = 1000  # of a file or line, by which it is known
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Dot-bracket, WUSS, and the constraints of RNAfold: with a bracket, or without letters.
 _STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*\s")
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
@@ -405,7 +405,7 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
                     code = ord(control[0])
                     hint = "" if code else "; is it UTF-16 or binary?"
                     raise InputError.at(name, number, f"control character {code:#04x}{hint}")
-                yield number, line.rstrip("\n").lstrip("\ufeff")  # of files that were joined
+                yield number, line.rstrip("\n").replace("\ufeff", "")  # of files that were joined
         except UnicodeDecodeError as error:
             # All lines before those that are being decoded have been read.
             before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -38,7 +38,7 @@ UNNAMED = "RNA"
 _TYPED = frozenset("ACGUTNacgutn")
 
 # What no FASTA file can hold in a header: control characters, and halves of characters.
-_NO_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_NO_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)

@@ -288,9 +288,9 @@ REFUSED = {
     "verify model --checkpoint no.pt": "no.pt: no such file",
     "verify nowhere --checkpoint pretrain.pt": "nowhere: no such file or folder",
     "info -m ./NOSUCH": "no folder ./NOSUCH",
-    "info --batch 0": "--batch: must be a whole number of at least 1; got 0",
+    "info --batch 0": "--batch: must be a whole number from 1 to 1000000000; got 0",
     "info --lengths 100,x": "--lengths: must be a whole number; got 'x'",
-    "info --lengths 0": "--lengths: must be a whole number of at least 1",
+    "info --lengths 0": "--lengths: must be a whole number from 1 to",
     "info --device abacus": "--device: must be one of auto, cpu, cuda",
 }
 

@@ -117,7 +117,12 @@ def test_tables(write, name, separator, dtype):
     ("content", "message"),
     [
         ("a,b,c\n", "line 1: no column id, length; it has a, b, c"),
-        ("id,length\nx,1\n", "damaged, or not a file of embeddings .* no vectors"),
+        ("id,length\nx,1\n", "damaged, or .*: its columns are not id, length"),
+        (
+            "id,length,mean_layer0_1,mean_layer0_0\nx,1,2,3\n",
+            "damaged, or .* vectors, all in order",
+        ),
+        ("id,length,mean_layer0_0\nx,-4,1\n", "damaged, or .*: a sequence of -4 nucleotides"),
         ("id,length,mean_layer0_0\nx,1,zwei\n", "damaged, or not a file of embeddings"),
     ],
 )
