@@ -115,9 +115,9 @@ class Range:
     def _what(self) -> str:
         noun = "a whole number" if self.kind is int else "a number"
         if self.low is not None and self.high is not None:
-            return f"{noun} from {self.low:g} to {self.high:g}"
+            return f"{noun} from {self.low} to {self.high}"
         bounds = (("of at least", self.low), ("above", self.above), ("of at most", self.high))
-        words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        words = [f"{word} {bound}" for word, bound in bounds if bound is not None]
         return " ".join([noun, " and ".join(words)]).rstrip()
 
     def parse(self, text: str) -> Any:
@@ -187,6 +187,11 @@ class Options:
                 value = one.metadata["check"].kind(value)
             object.__setattr__(self, one.name, value)
 
+    def is_given(self, name: str) -> bool:
+        """Whether an option has another value than by default."""
+        default: object = type(self).__dataclass_fields__[name].default
+        return bool(getattr(self, name) != default)
+
     def recorded(self) -> dict[str, Any]:
         """The options that results depend on, as JSON gives them back."""
         values = {
@@ -206,7 +211,7 @@ def _problem(known: Mapping[str, Any], default: Any, value: Any) -> str | None:
         return f"must be {_alternatives(quoted)}"
     if choices is None and check is not None:
         return check(value)
-    if isinstance(default, bool) and not isinstance(value, bool):
+    if (isinstance(default, bool) or known["flag"]) and not isinstance(value, bool):
         return "must be True or False"
     if isinstance(default, str) and not isinstance(value, str):
         return "must be text"
@@ -539,6 +544,11 @@ class WindowOptions(RunOptions, group="the input"):
         metavar="NT",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.is_given("overlap") and self.long != "window":
+            raise OptionError("overlap", "needs --long window")
+
 
 # ---------------------------------------------------------------------------------------------
 # What is computed
@@ -847,6 +857,19 @@ PLOTS = {
 }
 
 
+# Kinds that draw a structure; and options that mean something for some kinds alone.
+FOLDED = ("map", "arcs", "layout")
+_OF_KINDS = {
+    **dict.fromkeys(("reference", "confidence"), FOLDED[:2]),
+    **dict.fromkeys(("as_authors", "prior", "min_loop", "min_stem", "pseudoknots"), FOLDED),
+    **dict.fromkeys(("layer", "head"), (*FOLDED, "heads")),
+    **dict.fromkeys(("masked", "mask_pairing", "vocabulary"), ("substitutions",)),
+    "pairing_scores": (*FOLDED, "heads", "closeness"),
+    "long": (*FOLDED, "embeddings"),
+    "id": (*FOLDED, "heads", "closeness", "substitutions"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
     """Of `plots.pictures.plot`, and of what computes that which it draws."""
@@ -883,14 +906,9 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
         super().__post_init__()
         if self.dry_run or self.part is not None:
             raise OptionError("dry_run" if self.dry_run else "part", "is not for pictures")
-        folded = ("map", "arcs", "layout")
-        for name, is_asked, kinds in (
-            ("reference", self.reference is not None, folded[:2]),
-            ("confidence", self.confidence, folded[:2]),
-            ("long", self.long == "window", (*folded, "embeddings")),
-            ("id", self.id is not None, (*folded, "heads", "closeness", "substitutions")),
-        ):
-            if is_asked and self.what not in kinds:
+        for name, kinds in _OF_KINDS.items():
+            asked = self.long == "window" if name == "long" else self.is_given(name)
+            if asked and self.what not in kinds:
                 problem = f"{getattr(self, name)} is for {', '.join(kinds)}, not for {self.what}"
                 raise OptionError(name, problem)
 

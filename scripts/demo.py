@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -223,7 +224,8 @@ def ask_the_language_model(model: str) -> None:
     """Print what the language model makes of the changes, and of a masked base."""
     rna = known_structures()[CHANGED]
     step("The same changes by the language model: log-odds, the mean of both orders")
-    scores = {one.id: one for one in ernie_rna.mutate(changed(rna), model, progress=False)}
+    found: Any = ernie_rna.mutate(changed(rna), model, progress=False)
+    scores = {one.id: one for one in found}
     rows = [score_pair(scores, rna.sequence, i, j) for i, j in rna.pairs[STEM]]
     print_changes(rna, rows, "broken", "made up for")
     step(f"Fill a mask of {CHANGED}")

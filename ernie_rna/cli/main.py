@@ -85,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """As `main`, of a parser whose defaults say what to run, see `arguments.program_parser`."""
+    if sys.stderr is None:  # It is closed, and what is printed to None goes to standard output.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as this process runs
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         refuse_words(args.parser, unknown)

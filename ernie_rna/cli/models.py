@@ -21,7 +21,7 @@ from ernie_rna.conversion.hub import files_to_push, push
 from ernie_rna.data import EXAMPLE_FILES, examples
 from ernie_rna.options import ModelOptions, Options, option, whole
 from ernie_rna.run.find_model import find_model
-from ernie_rna.run.outputs import OutputError, replacing
+from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing
 from ernie_rna.run.progress import show_loading
 
 if TYPE_CHECKING:
@@ -278,11 +278,11 @@ class InfoOptions(Options):
     lengths: tuple[int, ...] = option(
         _LENGTHS,
         "sequence lengths to show the memory for",
-        check=lambda lengths: next(filter(None, map(whole(1), lengths)), None),
+        check=lambda lengths: next(filter(None, map(whole(1, 10**9), lengths)), None),
         parse=_parse_lengths,
         metavar="NT,NT",
     )
-    batch: int = option(1, "sequences in a batch", check=whole(1))
+    batch: int = option(1, "sequences in a batch", check=whole(1, 10**9))
 
 
 def _add_info(subparsers: Any) -> None:
@@ -465,7 +465,7 @@ def _examples(args: argparse.Namespace) -> int:
             raise OutputError(f"{there} exists and differs from the example; --force replaces it")
     folder.mkdir(parents=True, exist_ok=True)
     for name in EXAMPLE_FILES:
-        with replacing(folder / name) as path:
+        with full_disk_explained(folder / name), replacing(folder / name) as path:
             shutil.copyfile(source / name, path)
         print(folder / name)
     return 0

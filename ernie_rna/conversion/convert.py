@@ -14,7 +14,7 @@ from ernie_rna.conversion import proof
 from ernie_rna.conversion.folder import check_target, write_folder
 from ernie_rna.conversion.hub import Found, find_checkpoint
 from ernie_rna.options import Options, option, takes
-from ernie_rna.run.outputs import replacing_folder
+from ernie_rna.run.outputs import full_disk_explained, replacing_folder
 from ernie_rna.run.progress import show_loading
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def convert(checkpoint: str | Path, out_dir: str | Path, *, options: ConvertOpti
     found = find_checkpoint(checkpoint, options.revision, options.progress)
     with show_loading(options.progress, "converting the checkpoint"):
         conversion = _convert(found, options.pairing_scores)
-    with replacing_folder(target, options.force) as folder:
+    with full_disk_explained(target), replacing_folder(target, options.force) as folder:
         write_folder(conversion, folder)
         with show_loading(options.progress, "verifying the folder in a fresh process"):
             proven = proof.prove(folder, conversion)

@@ -49,6 +49,8 @@ def check_target(out_dir: str | Path, force: bool = False) -> Path:
         ExportError: it is a file or a link, or a folder that holds something; with `force`, one
             that holds anything but such a model.
     """
+    if not os.fspath(out_dir):
+        raise ExportError("the name of the folder to write is empty")
     target = Path(os.path.abspath(out_dir))
     if target.is_symlink():
         raise ExportError(f"{target}: a symbolic link; name the folder itself")

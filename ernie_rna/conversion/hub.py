@@ -15,6 +15,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,7 +164,7 @@ def _fetch_address(address: str) -> Found:
     from huggingface_hub.utils import tqdm
 
     parts = urllib.parse.urlsplit(address)
-    name = Path(urllib.parse.unquote(parts.path)).name or "checkpoint"
+    name = Path(urllib.parse.unquote(parts.path)).name.strip(".") or "checkpoint"
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
     path = Path(constants.HF_HOME, "ernie-rna", digest, name)
     if path.is_file():
@@ -182,7 +183,7 @@ def _fetch_address(address: str) -> Found:
                 shutil.copyfileobj(body, file, 1 << 20)
             if size and file.tell() != size:
                 raise OSError(f"{file.tell():,} of {size:,} bytes came")
-    except (OSError, ValueError) as error:  # of urllib, http and ssl
+    except (OSError, ValueError, HTTPException) as error:  # of urllib, http and ssl
         raise ConnectionError(f"{address} cannot be fetched: {_reason(error)}") from error
     return Found(path, address, unchecked=True)
 

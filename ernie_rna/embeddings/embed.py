@@ -25,7 +25,7 @@ from ernie_rna.embeddings.formats import (
     write_parts,
 )
 from ernie_rna.options import EmbedOptions, takes
-from ernie_rna.run.outputs import behind_link, check_output_files
+from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import (
@@ -221,8 +221,7 @@ class EmbedTask(Task[Embedding]):
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Embedding]], metadata: dict[str, Any]
     ) -> Written:
-        place = behind_link(Path(outputs[0].path))
-        return write_parts(parts, place, metadata, self.options.shard_bytes), []
+        return write_parts(parts, Path(outputs[0].path), metadata, self.options.shard_bytes), []
 
     @property
     def _names(self) -> list[str]:

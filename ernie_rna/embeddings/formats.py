@@ -45,7 +45,7 @@ from safetensors import safe_open
 
 from ernie_rna.embeddings.embedding import Embedding, is_per_token
 from ernie_rna.extras import import_extra
-from ernie_rna.run.outputs import replacing
+from ernie_rna.run.outputs import behind_link, replacing
 from ernie_rna.run.store import CHECKSUM, METADATA, Part
 from ernie_rna.sequences.fasta import FilePath, InputError
 from ernie_rna.sequences.tables import TABLES, Form, read_rows
@@ -88,9 +88,10 @@ def _suffix(path: Path) -> str:
 
 def existing_files(output: Path) -> list[Path]:
     """The files that make up an output that is there: one, or index and shards."""
+    suffix, output = output.suffix.lower(), behind_link(output)
     index = _index_path(output)
     found = [path for path in (output, index) if path.is_file()]
-    if output.suffix.lower() == SAFETENSORS and index.exists():
+    if suffix == SAFETENSORS and index.exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             names = [shard["file"] for shard in json.loads(index.read_bytes())["shards"]]
             shards = [output.with_name(Path(name).name) for name in names]
@@ -133,8 +134,12 @@ def write_parts(
         The files that it consists of.
     """
     before = existing_files(output)
-    suffix, size = output.suffix.lower(), sum(part.path.stat().st_size for part in parts)
+    suffix, output = output.suffix.lower(), behind_link(output)
+    size = sum(part.path.stat().st_size for part in parts)
     if suffix == SAFETENSORS and len(parts) > 1 and size > shard_bytes:
+        for path in reversed(before):  # The index goes last: it never names shards of two runs.
+            if path != output:
+                path.unlink(missing_ok=True)
         written = _write_shards(parts, output, metadata)
     else:
         with replacing(output) as path:
@@ -146,15 +151,20 @@ def write_parts(
 
 
 def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, Any]) -> list[Path]:
-    """Move the parts to their places; the index, which is written last, says what each holds."""
+    """Put the parts in their places; the index, which is written last, says what each holds."""
     count, start, shards = len(parts), 0, []
     for number, part in enumerate(parts, 1):
-        name = f"{output.stem}-{number:05d}-of-{count:05d}{output.suffix}"
+        name = f"{output.stem}-{number:05d}-of-{count:05d}{SAFETENSORS}"
         stop = start + len(part.get("lengths"))
         shards.append({"file": name, "start": start, "stop": stop})
         start = stop
     for part, shard in zip(parts, shards, strict=True):
-        os.replace(part.path, output.with_name(str(shard["file"])))
+        place = output.with_name(str(shard["file"]))
+        place.unlink(missing_ok=True)
+        try:
+            os.link(part.path, place)  # If this process is killed, the next one needs the part.
+        except OSError:  # Some file systems have no links.
+            os.replace(part.path, place)
     index = _index_path(output)
     with replacing(index) as path:
         text = json.dumps({"metadata": metadata, "shards": shards}, indent=1)
@@ -361,8 +371,6 @@ def _blocks(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Iterator[
     for start in range(0, count, most):
         rows = slice(start, min(start + most, count))
         lengths = arrays["lengths"][rows].tolist()
-        if any(length < 1 for length in lengths):
-            raise ValueError(f"a sequence of {min(lengths)} nucleotides")
         tokens = slice(token, token + sum(lengths))
         ids = [str(id) for id in arrays["ids"][rows]]
         yield (
@@ -384,6 +392,8 @@ def _sequences(
     Args:
         arrays: by column, (sequences, hidden), or (nucleotides, hidden) for token.
     """
+    if any(length < 1 for length in lengths):
+        raise ValueError(f"a sequence of {min(lengths)} nucleotides")
     for name, array in arrays.items():
         rows = sum(lengths) if is_per_token(name) else len(lengths)
         if array.ndim != 2 or len(array) != rows:
@@ -422,6 +432,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
 def _shards(path: Path) -> list[Path]:
     """The file, or those that the index beside it names; ValueError for an unknown extension."""
     _suffix(path)
+    path = path if path.exists() else behind_link(path)  # The cache of the Hub links, elsewhere.
     index = _index_path(path)
     if path.exists() or not index.exists():
         return [path]
@@ -493,8 +504,10 @@ def _open_table(path: Path) -> _Opened:
     rows = (row for _, row in read_rows(path, ("id", "length"), Form(TABLES[_suffix(path)])))
     first = next(rows, {})
     names = list(dict.fromkeys(re.sub("_[0-9]+$", "", name) for name in [*first][2:]))
-    if not names:
-        raise ValueError("it has no vectors")
+    width = (len(first) - 2) // max(1, len(names))
+    due = ["id", "length", *(f"{name}_{at}" for name in names for at in range(width))]
+    if not names or [*first] != due:
+        raise ValueError("its columns are not id, length and those of vectors, all in order")
 
     def blocks() -> Iterator[_Block]:
         remaining = chain([first], rows)

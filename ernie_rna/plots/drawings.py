@@ -45,7 +45,7 @@ _BLUE, _VERMILLION, _GREEN, *_, _BLACK = _COLOURS
 _GREY = "#888888"
 _SURENESS = "viridis_r"  # colours of 0 to 1
 _MARKERS = "os^DvP*X"  # beyond the colours, shapes tell groups apart
-_MOST_NAMES = 60  # beside points
+_MOST_NAMES, _LONGEST_NAME = 60, 20  # beside points
 
 # All sizes are in inches. In less room than the first, a letter would be smaller than 5 points.
 _SMALLEST_LETTER, _LETTER = 0.085, 0.115
@@ -506,7 +506,8 @@ def plot_components(
         axes.plot(*places[inside].T, marker, color=colour, label=group)
     style: Any = {"textcoords": "offset points", "fontsize": 8, "parse_math": False}
     for place, name in zip(places, names, strict=True) if len(names) <= _MOST_NAMES else ():
-        axes.annotate(name, place, (4, 4), **style)
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        axes.annotate(shown, place, (4, 4), **style)
     for axis, number in ((axes.xaxis, 0), (axes.yaxis, 1)):
         axis.set_label_text(f"component {number + 1}: {100 * held[number]:.0f} % of the variance")
     if groups is not None:

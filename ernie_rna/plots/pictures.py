@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
-from ernie_rna.options import PlotOptions, WindowOptions, takes
+from ernie_rna.options import FOLDED, PlotOptions, WindowOptions, takes
 from ernie_rna.plots.drawings import (
     EXTENSIONS,
     as_svg,
@@ -100,7 +100,7 @@ def plot(
     import_extra("matplotlib", "plot", "a plot")
     if options.what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")
-    resolved: Any = options.resolved()
+    resolved: Any = options.resolved() if options.what in FOLDED else options
     records = as_source(sequences, **options.reading).read()
     is_of_all = options.what == "embeddings"
     chosen = list(records) if is_of_all else [_find_record(records, options.id)]
@@ -253,7 +253,7 @@ def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: Any
 
 
 _DRAW = {
-    **dict.fromkeys(("map", "arcs", "layout"), _structure),
+    **dict.fromkeys(FOLDED, _structure),
     "heads": _heads,
     "closeness": _closeness,
     "substitutions": _substitutions,

@@ -99,8 +99,9 @@ class Estimate:
         )
 
 
-def disk_rate(folder: Path) -> float:
-    """Bytes that can be written to files of a folder in a second; nothing is left there."""
+def disk_rate(folder: Path | None) -> float:
+    """Bytes that can be written in a second to a folder, None for that of temporary files; nothing
+    is left there."""
     block = os.urandom(1 << 24)
     with tempfile.TemporaryFile(dir=folder) as file:
         begin = time.monotonic()

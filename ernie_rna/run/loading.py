@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import threading
 import timeit
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from os import PathLike
 from typing import Any, TypeVar, cast
@@ -35,6 +37,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # one another at its end, on a busy machine for milliseconds: 256 tokens of `mini`, 9.4 million,
 # took two threads as long as one, 1024 tokens 0.7 times as long (measured on two busy cores).
 _LEAST_WORK = 1 << 23
+
+
+# transformers changes itself while it loads, and changes it back.
+_LOADING = threading.Lock()
+# Of weights that are not loaded, since config.json asks for fewer.
+_NUMBERED = re.compile(r"(?:ernie_rna\.)?(layers|pair_head\.blocks|loading_head\.blocks)\.[0-9]+\.")
 
 
 class EncodingError(RuntimeError):
@@ -149,10 +157,10 @@ def load(
     if kind is ErnieRnaModel:
         arguments["add_pooling_layer"] = False
     from_pretrained: Any = kind.from_pretrained  # Its type knows nothing of the loading info.
-    with _named(source), without_report():
+    with _LOADING, _named(source), without_report():
         _check_layers(source, arguments["config"], arguments["revision"])
         loaded, info = from_pretrained(source, output_loading_info=True, **arguments)
-    _check_weights(source, loaded.config, sorted(info["missing_keys"]))
+    _check_weights(source, loaded, sorted(info["missing_keys"]), info["unexpected_keys"])
     result: _AnyModel = loaded.to(target).eval()
     if quantize is not None:
         quantize_layers(result)
@@ -267,8 +275,18 @@ def _check_layers(model: str, config: ErnieRnaConfig, revision: str) -> None:
         raise ValueError(f"config.json asks for {layers} layers or blocks of {weights} weights")
 
 
-def _check_weights(model: str, config: ErnieRnaConfig, missing: list[str]) -> None:
-    """Raise ValueError if weights are missing; warn if they were never trained."""
+def _check_weights(
+    model: str, loaded: ErnieRnaPreTrainedModel, missing: list[str], unexpected: Iterable[str]
+) -> None:
+    """Raise ValueError if weights are missing, or more layers than config.json has; warn if they
+    were never trained."""
+    config: Any = loaded.config
+    for key in unexpected:
+        found = _NUMBERED.match(key)
+        if found and (found[1] == "layers" or hasattr(loaded, found[1].partition(".")[0])):
+            raise ValueError(
+                f"cannot load the model {model!r}: its config.json has no layer for {key}"
+            )
     if missing and all(key.startswith("lm_head.") for key in missing):
         named = ", ".join(config.architectures or ["a model"])
         raise ValueError(

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,16 +107,16 @@ def _clear_dead(path: Path) -> None:
 
 
 def _take_place(new: Path, path: Path, old: Path, force: bool) -> None:
-    if path.exists():
-        os.replace(path, old)
     try:
+        if path.exists():
+            os.replace(path, old)
         if not force and old.exists() and not (old.is_dir() and not any(old.iterdir())):
             raise OutputError(
                 f"{path} was written by another process in the meantime; it was not changed"
             )
         os.replace(new, path)
     except BaseException:
-        if old.exists():
+        if old.exists() and not path.exists():
             os.replace(old, path)
         raise
 
@@ -191,7 +192,8 @@ def check_output_files(
     Raises:
         ValueError: a path is named twice, or has another extension.
         OutputError: there is such a file and `force` is False, what is there is no file, or there
-            is no folder for it; a name is too long; standard output is closed.
+            is no folder for it that can be written to; a name is too long; standard output is
+            closed.
     """
     places = [Path(output).resolve() for output in outputs]
     for output, place in zip(outputs, places, strict=True):
@@ -205,8 +207,13 @@ def check_output_files(
         if extensions and path.suffix.lower() not in extensions:
             raise ValueError(f"{output}: the extension must be {' or '.join(extensions)}")
         check_name(path)
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write {output}: there is no folder {path.parent}")
+        folder = behind_link(path).parent
+        if not folder.is_dir():
+            raise OutputError(f"cannot write {output}: there is no folder {folder}")
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # Permissions alone do not tell.
+        except OSError as error:
+            raise OutputError(f"cannot write {output}: {folder}: {error.strerror}") from error
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
             hint = "; - is standard output" * streams
             raise OutputError(f"cannot write {output}: it is not a file{hint}")

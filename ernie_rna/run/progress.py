@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,12 @@ _FORMAT_WITHOUT_TOTAL = "{desc}, {elapsed} gone"
 LOADING = "loading torch and the model"
 
 
+def is_hidden(show: bool | None) -> bool:
+    """Whether a bar is not drawn: by `show`, where None is on a terminal only, and never on a
+    standard error that is closed."""
+    return sys.stderr is None or not (sys.stderr.isatty() if show is None else show)
+
+
 @contextlib.contextmanager
 def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
     """Show what takes seconds without a bar, as loading the model does.
@@ -24,7 +31,7 @@ def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
         show: as in `Progress`.
         doing: what is shown.
     """
-    disable = None if show is None else not show
+    disable = is_hidden(show)
     with tqdm(desc=doing, bar_format="{desc}", leave=False, disable=disable, dynamic_ncols=True):
         yield
 
@@ -56,7 +63,7 @@ class Progress:
             bar_format=_FORMAT if found else _FORMAT_WITHOUT_TOTAL,
             # The mean since the start: the estimate shall not jump with every batch.
             smoothing=0,
-            disable=None if show is None else not show,
+            disable=is_hidden(show),
             dynamic_ncols=True,
         )
 

@@ -214,6 +214,10 @@ class Task(ABC, Generic[Result]):
         results = (result for part in parts for result in self.unpack(part))
         return self.write(self.join(results), outputs)
 
+    def metrics(self) -> dict[str, float]:
+        """How well what was written agrees with labels that the input has, by name."""
+        return {}
+
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
         """All that the results depend on, but the machine."""
         from ernie_rna.run.provenance import describe as describe_run
@@ -426,7 +430,7 @@ def run(
     place = behind_link(Path(files[0].path))
     check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, options.force) as store:
-        _refuse_existing(task, files, store)
+        _refuse_existing(task, outputs, store)
         if source.once and share.count > 1:
             raise InputError(
                 "an input that can be read only once cannot be shared by several processes: give "
@@ -439,11 +443,11 @@ def run(
         with contextlib.closing(bar):
             metadata = task.metadata(found, model)
             manifest = _manifest(task, metadata, outputs, place)
-            resumed = store.begin(manifest, lambda: all(task.existing([one]) for one in files))
+            resumed = store.begin(manifest, lambda: _are_there(task, outputs))
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
-            written = _assemble(task, parts, outputs, store, metadata)
-    return _summary(bar, found, written, resumed=resumed, share=share, source=task.source)
+            written, said = _assemble(task, parts, outputs, store, metadata)
+    return _summary(bar, found, written, said, resumed=resumed, share=share, source=task.source)
 
 
 def _run_unkept(
@@ -455,8 +459,9 @@ def _run_unkept(
         found, bar = _load(task, twice, model)
         with contextlib.closing(bar):
             if not dry_run:
-                written = task.write(task.join(_results(task, twice, bar)), outputs)
-                return _summary(bar, found, written, source=task.source)
+                written, problems = task.write(task.join(_results(task, twice, bar)), outputs)
+                said = {"problems": problems, "metrics": task.metrics()}
+                return _summary(bar, found, written, said, source=task.source)
             from ernie_rna.run.estimate import disk_rate, estimate
 
             about = estimate(task, twice.read(), found)
@@ -465,22 +470,24 @@ def _run_unkept(
                 begin = time.monotonic()
                 survey(twice.read())
                 reading = time.monotonic() - begin
-                disk = disk_rate(Path(outputs[0].path).parent)
+                streamed = outputs[0].path == STANDARD_OUTPUT
+                disk = disk_rate(None if streamed else Path(outputs[0].path).parent)
                 text += f"\n{about.scaled(task.options.scale_to, found, reading, disk)}"
-            return _summary(bar, found, ([], []), estimate=text)
+            return _summary(bar, found, [], {}, estimate=text)
 
 
-def _summary(bar: Progress, found: Survey, written: Written, **more: Any) -> RunSummary:
-    files, problems = written
+def _summary(
+    bar: Progress, found: Survey, written: list[Path], said: dict[str, Any], **more: Any
+) -> RunSummary:
     return RunSummary(
-        files=files,
+        files=written,
         records=found.records,
         nucleotides=found.nucleotides,
         seconds=bar.seconds,
         sequences_per_second=bar.done / bar.seconds,
         padding=bar.padding / max(bar.tokens, 1),
         threads=bar.threads,
-        problems=problems,
+        **said,
         **more,
     )
 
@@ -517,7 +524,10 @@ def _manifest(
 
 
 def _warn_of_room(store: Store, expected: int) -> None:
-    there = sum(path.stat().st_size for path in store.folder.glob("part-*"))
+    there = 0
+    for path in store.folder.glob("part-*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # Another process has just ended the run.
+            there += path.stat().st_size
     free = shutil.disk_usage(store.folder).free
     if expected - there > free:
         warnings.warn(
@@ -551,33 +561,61 @@ def _assemble(
     outputs: Sequence[Output[Any]],
     store: Store,
     metadata: dict[str, Any],
-) -> Written:
-    """Put the outputs together, if all parts are there and nobody else has done it."""
+) -> tuple[list[Path], dict[str, Any]]:
+    """Put the outputs together, if all parts are there and nobody else has done it.
+
+    Returns:
+        The files; and the problems and metrics of the summary, by name.
+    """
     with store.assembling() as lock:
-        written: Written = [], []
+        written: list[Path] = []
+        said: dict[str, Any] = {}
         if store.dropped:
             raise OutputError(
                 f"another process has dropped the unfinished results of {store.output}; run it "
                 "again"
             )
         if store.done:
-            written = task.existing(outputs), store.problems
-        # That all are there is known at once; whether they are whole takes reading them.
-        elif all(part.path.exists() for part in parts) and all(part.is_whole() for part in parts):
+            written, said = task.existing(outputs), store.said
+        elif all(part.path.exists() for part in parts):
+            _check_whole(parts, store)
             _refuse_existing(task, outputs, store)
+            paths = [Path(one.path) for one in outputs if one.path != STANDARD_OUTPUT]
+            # Another run may be writing the other outputs, unless this one was killed in it.
+            for path in paths if store.writing else paths[:1]:
+                clear_unfinished(path)
             lock.write(b"+")
             lock.flush()
-            for output in outputs:
-                if output.path != STANDARD_OUTPUT:
-                    clear_unfinished(Path(output.path))
-            written = task.assemble(parts, outputs, metadata)
-            store.finish(written[1])
+            try:
+                written, problems = task.assemble(parts, outputs, metadata)
+            except BaseException:
+                if not task.existing(outputs):  # What is there later is another program's.
+                    lock.truncate(0)
+                raise
+            said = {"problems": problems, "metrics": task.metrics()}
+            store.finish(**said)
         store.finish_share()
-        return written
+        return written, said
+
+
+def _check_whole(parts: list[Part], store: Store) -> None:
+    """Raise OutputError for a part that was damaged since its process has computed it."""
+    for number, part in enumerate(parts):
+        if not part.is_whole():
+            store.finish_share()
+            raise OutputError(
+                f"{part.path} is damaged: run part {store.owner(number)} again, which computes it"
+            )
+
+
+def _are_there(task: Task[Any], outputs: Sequence[Output[Any]]) -> bool:
+    """Whether all outputs are there; what went to standard output is not."""
+    return all(task.existing([one]) for one in outputs)
 
 
 def _refuse_existing(task: Task[Any], outputs: Sequence[Output[Any]], store: Store) -> None:
     """Raise OutputError for an output that this run has not written, unless it may be replaced."""
     existing = task.existing(outputs)
-    if existing and not store.writing and not task.options.force:
+    ours = store.writing and (not store.done or _are_there(task, outputs))
+    if existing and not ours and not task.options.force:
         raise OutputError(f"{existing[0]} exists already; --force replaces it")

@@ -11,9 +11,10 @@ checkpoint-N         of fine-tuning, the state of training after step N
 input.fasta          the input, if it can be read only once (standard input, a generator)
 lock-I-of-N          held by the process that computes the I-th of N shares; not empty once that
                      process has agreed with the manifest
-lock-output          held by the process that writes the outputs; not empty once one has begun to
+lock-output          held by the process that writes the outputs; not empty once one has begun to,
+                     unless it has failed before the first was there
 done-I-of-N          the I-th of N processes has done its share
-done.json            what could not be written to the output
+done.json            of the output: what could not be written to it, and metrics
 done                 the output is whole, and the parts are deleted
 
 Whoever leaves last deletes the folder: when the output is whole and all N processes have done their
@@ -140,9 +141,10 @@ def check_place(output: Path) -> None:
     folder = partial_folder(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
-    if folder.is_file():
+    if folder.is_file() or folder.is_symlink():
+        what = "link" if folder.is_symlink() else "file"
         raise OutputError(
-            f"cannot write {output}: {folder}, where unfinished results are kept, is a file"
+            f"cannot write {output}: {folder}, where unfinished results are kept, is a {what}"
         )
 
 
@@ -165,7 +167,7 @@ class Store:
         self.input_path = self.folder / "input.fasta"  # where what can be read only once is kept
         self._manifest_path = self.folder / "manifest.json"
         self._done = self.folder / "done"
-        self._problems_path = self.folder / "done.json"
+        self._said_path = self.folder / "done.json"
         self._output_lock = self.folder / "lock-output"
         self._lock_path = self.folder / f"lock-{share.index + 1}-of-{share.count}"
         self._manifest: Mapping[str, Any] = {}
@@ -190,9 +192,9 @@ class Store:
         return self._done.exists()
 
     @property
-    def problems(self) -> list[str]:
-        """What could not be written to the output that is whole, a sentence each."""
-        return list(json.loads(self._problems_path.read_bytes()))
+    def said(self) -> dict[str, Any]:
+        """What was given to `finish`."""
+        return dict(json.loads(self._said_path.read_bytes()))
 
     @property
     def dropped(self) -> bool:
@@ -280,6 +282,10 @@ class Store:
         """Whether a chunk is for this process to compute."""
         return number % self._share.count == self._share.index and not self.done
 
+    def owner(self, number: int) -> str:
+        """Whose a chunk is, as an option has it."""
+        return f"{number % self._share.count + 1}/{self._share.count}"
+
     def assembling(self) -> contextlib.AbstractContextManager[Any]:
         """Alone in writing the outputs; gives a file, which is to be written to when they are."""
         return locked(self._output_lock, wait=True)
@@ -287,15 +293,16 @@ class Store:
     @property
     def writing(self) -> bool:
         """Whether the outputs that are there may be of this run."""
-        return self._output_lock.exists() and self._output_lock.stat().st_size > 0
+        lock = self._output_lock
+        return self.begun and lock.exists() and lock.stat().st_size > 0
 
     def finish_share(self) -> None:
         """Say that this process has done its share."""
         self._done_path(self._share.index).touch()
 
-    def finish(self, problems: Sequence[str] = ()) -> None:
-        """Say that the output is whole, and what could not be written."""
-        self._problems_path.write_text(json.dumps(problems), encoding="utf-8")
+    def finish(self, **said: Any) -> None:
+        """Say that the output is whole, and more of it, for JSON."""
+        self._said_path.write_text(json.dumps(said), encoding="utf-8")
         self._done.touch()
         self._delete(*_RESULTS)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -19,7 +20,7 @@ import numpy as np
 from ernie_rna.embeddings.embedding import Embedding
 from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
 from ernie_rna.options import OptionError, PredictOptions, takes
-from ernie_rna.run.outputs import behind_link, check_output_files
+from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
@@ -114,8 +115,7 @@ def predict(
     if Path(path).suffix.lower() in EXTENSIONS:
         check_format(path)
         place = Output(path)
-    summary = run(task, sequences, model, [place])
-    return replace(summary, metrics=task.metrics())
+    return run(task, sequences, model, [place])
 
 
 class PredictTask(Task[Prediction]):
@@ -189,8 +189,7 @@ class PredictTask(Task[Prediction]):
         if outputs[0].open is not None:
             return super().assemble(parts, outputs, metadata)
         self._written = [part.get(self._column) for part in parts if self._labels is not None]
-        place = behind_link(Path(outputs[0].path))
-        return write_parts(parts, place, metadata, sys.maxsize), []
+        return write_parts(parts, Path(outputs[0].path), metadata, sys.maxsize), []
 
     def metrics(self) -> dict[str, float]:
         """How well what was written agrees with the labels, by name; empty without any."""
@@ -204,7 +203,11 @@ class PredictTask(Task[Prediction]):
         return {"columns": [self._column], "names": self._names, "task": self._task, **about}
 
     def describe_settings(self) -> dict[str, Any]:
-        return {"pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores}
+        return {
+            "pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores,
+            # Metrics are kept with an output.
+            "labels": None if self._labels is None else zlib.crc32(self._labels.tobytes()),
+        }
 
     def header(self) -> str:
         """The header of a table of predictions."""

@@ -59,9 +59,10 @@ _ALLOWED = {
 _NO_GAPS = str.maketrans("", "", GAPS)
 _TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
 _BLOCK = 1 << 16
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
-# Dot-bracket, WUSS, and the constraints of RNAfold.
-_STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[.()\[\]{}<>|]\S*")
+_BEGIN = 1000  # of a file or line, by which it is known
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Dot-bracket, WUSS, and the constraints of RNAfold: with a bracket, or without letters.
+_STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*\s")
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
 # What people hand over by mistake, by how it begins: what it is, and what makes FASTA of FILE.
@@ -227,9 +228,10 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
     # Every character beyond ASCII becomes "?"; where that is allowed, <unk> is what it gets.
     letters = sequence.encode("ascii", "replace")
     foreign = letters.translate(None, allowed)
-    if not foreign:
+    blank = None if sequence.isascii() else re.search(r"\s", sequence)
+    if not foreign and blank is None:
         return None
-    at = next(i for i, letter in enumerate(letters) if letter not in allowed)
+    at = blank.start() if blank else next(i for i, one in enumerate(letters) if one not in allowed)
     character = sequence[at]
     what = f"{character!r} at position {at + 1} is no nucleotide code"
     if character in "-.":
@@ -265,7 +267,7 @@ def parse_fasta(
     for number, line in numbered:
         if line.startswith(">"):
             if header is not None:
-                yield _record(header, lines, below)
+                yield _record(header, lines, below, degap)
             header, lines = line[1:], []
         elif header is not None:
             lines.append(line)
@@ -278,7 +280,7 @@ def parse_fasta(
                 "write a line >name above each sequence"
             )
     if header is not None:
-        yield _record(header, lines, below)
+        yield _record(header, lines, below, degap)
     if below:
         warn_once(
             f"{name}: structures below {len(below)} of the sequences are ignored, first below "
@@ -289,23 +291,25 @@ def parse_fasta(
 def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
     plain = str(uncompressed(name))
     for begins, kind in kinds.items():
-        if re.match(begins, start, re.DOTALL):
+        if re.match(begins, start[:_BEGIN], re.DOTALL):
             what, _, way_out = kind.partition(": ")
             unpack = "unpack it, then " * (plain != name and "FILE" in way_out)
             raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 
 
-def _record(header: str, lines: list[str], below: list[str]) -> FastaRecord:
+def _record(header: str, lines: list[str], below: list[str], degap: bool) -> FastaRecord:
     """A record; its id is added to `below` if there is a structure below the sequence."""
     id, description = split_header(header)
     lines = [line.strip() for line in lines if not line.startswith("#")]
     sequence = "".join(lines)
     if not sequence.isalpha():
-        first = next((i for i, line in enumerate(lines) if _STRUCTURE.match(line)), 0)
-        above, structure = "".join(lines[:first]), ""
-        for line in lines[first:]:
-            structure += "" if len(structure) >= len(above) else line.split()[0] if line else ""
-        if above and len(structure) == len(above):
+        end = "" if degap else " "  # Dots alone may be gaps.
+        first = next((i for i, line in enumerate(lines) if _STRUCTURE.match(line + end)), 0)
+        above, rest, structure = "".join(lines[:first]), [*filter(None, lines[first:])], ""
+        while rest and len(structure) < len(above):
+            structure += rest.pop(0).split()[0]
+        # Letters below it would be more of the sequence.
+        if above and len(structure) == len(above) and not any(map(str.isalpha, rest)):
             sequence = above
             below.append(id)
     return FastaRecord(id, sequence, description)
@@ -320,19 +324,26 @@ def _parse_alignment(numbered: Iterable[tuple[int, str]], name: str) -> Iterator
         if words[:1] == ["#=GS"] and words[2:3] == ["DE"]:
             descriptions[words[1]] = " ".join(words[3:])
         elif line.startswith("//"):
-            yield from _aligned(rows, descriptions)
+            yield from _aligned(rows, descriptions, name)
             rows, descriptions = {}, {}
         elif words and line[0] not in "# \t" and not _ALIGNMENT.match(line):
             # Clustal may count the letters behind each line.
             if len(words) - (len(words) == 3 and words[2].isdecimal()) != 2:
                 raise InputError.at(name, number, f"expected a name and its row; got {line[:40]!r}")
             rows.setdefault(words[0], []).append(words[1])
-    yield from _aligned(rows, descriptions)
+    yield from _aligned(rows, descriptions, name)
 
 
-def _aligned(rows: dict[str, list[str]], descriptions: dict[str, str]) -> Iterator[FastaRecord]:
+def _aligned(
+    rows: dict[str, list[str]], descriptions: dict[str, str], name: str
+) -> Iterator[FastaRecord]:
+    columns = 0
     for id, parts in rows.items():
-        yield FastaRecord(id, "".join(parts), descriptions.get(id, ""))
+        row = "".join(parts)
+        columns = columns or len(row)
+        if len(row) != columns:
+            raise InputError(f"{name}: the row of {id} has {len(row)} columns, the first {columns}")
+        yield FastaRecord(id, row, descriptions.get(id, ""))
 
 
 def split_header(text: str) -> tuple[str, str]:
@@ -394,7 +405,7 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
                     code = ord(control[0])
                     hint = "" if code else "; is it UTF-16 or binary?"
                     raise InputError.at(name, number, f"control character {code:#04x}{hint}")
-                yield number, line.rstrip("\n").lstrip("\ufeff")  # of files that were joined
+                yield number, line.rstrip("\n").replace("\ufeff", "")  # of files that were joined
         except UnicodeDecodeError as error:
             # All lines before those that are being decoded have been read.
             before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import tempfile
 import warnings
@@ -37,7 +38,7 @@ UNNAMED = "RNA"
 _TYPED = frozenset("ACGUTNacgutn")
 
 # What no FASTA file can hold in a header: control characters, and halves of characters.
-_NO_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_NO_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def as_source(
 
 def is_word(text: str) -> bool:
     """Whether a text is a sequence that was typed, or meant for one, and no file."""
-    return text.isalpha() and not Path(text).exists()
+    return text.isalpha() and not os.path.exists(text)  # of a name of any length
 
 
 def _read_parquet(path: str) -> Iterator[FastaRecord]:
@@ -143,7 +144,8 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
         try:
             record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
             found = f"{record.id!r}, {record.sequence!r}"
-            fits = isinstance(record.id, str) and isinstance(record.sequence, str)
+            texts = (record.id, record.sequence, record.description)
+            fits = all(isinstance(text, str) for text in texts)
         except TypeError:
             found, fits = repr(item), False
         if not fits:
@@ -155,7 +157,8 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
         broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
         if broken:
             raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is not a character of text")
-        yield record
+        # As it comes back from a file.
+        yield FastaRecord(record.id, record.sequence, record.description.strip())
 
 
 # ---------------------------------------------------------------------------------------------
@@ -171,7 +174,7 @@ class Survey:
         nucleotides: their lengths' sum.
         lengths: how many sequences have each length.
         longest: up to five longest sequences, (length, id), the longest first.
-        sha256: of all ids and sequences; the same for a file and its compressed copy.
+        sha256: of all records; the same for a file and its compressed copy.
     """
 
     records: int
@@ -201,7 +204,7 @@ def survey(records: Iterable[FastaRecord]) -> Survey:
 
 
 class Digest:
-    """The sha256 of the ids and sequences that have passed."""
+    """The sha256 of the records that have passed."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -212,7 +215,7 @@ class Digest:
 
     def watch(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
         for record in records:
-            self._hash.update(f"{record.id}\n{record.sequence}\n".encode())
+            self._hash.update(f"{record.id} {record.description}\n{record.sequence}\n".encode())
             yield record
 
 

@@ -21,6 +21,7 @@ from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_line
 
 _TAB, _BLANK = "\t", " "
 TABLES = {".tsv": _TAB, ".csv": ","}  # what is written between cells, by extension
+csv.field_size_limit(2**31 - 1)  # letters of a cell, of which a genome has many
 _SHOWN = 20  # names in a message
 _LOOK = 1 << 16  # letters of a line that tell what separates its cells
 # By which a table tells Excel what separates its cells.
@@ -155,10 +156,8 @@ def as_named(path: FilePath, lines: str) -> str:
 
 
 def _reader(lines: Iterable[str], separator: str, strict: bool = False) -> Any:
-    """Of several blanks between cells each but one is left out."""
-    return csv.reader(
-        lines, delimiter=separator, strict=strict, skipinitialspace=separator == _BLANK
-    )
+    """Blanks before cells are left out."""
+    return csv.reader(lines, delimiter=separator, strict=strict, skipinitialspace=True)
 
 
 def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SYMBOLS = frozenset(".x|<>()")
+_SIGNS = frozenset(".|<()[]{}")  # which no sequence has, and no header begins with
 _BESIDE_BRACKETS = str.maketrans("x|<>", "....")
 # A score so far above the threshold becomes a pair, if nothing stands against it; and so far below
 # it no pair ever does.
@@ -130,6 +131,18 @@ class Constraints:
                 scores[base, partner] = scores[partner, base] = raised
 
 
+def _begin(words: list[str]) -> int:
+    """Where in the lines of a record its constraint begins: it is as long as what is above it.
+
+    One of another length begins with the first sign; an x is a letter of sequences as well.
+    """
+    for n in range(1, len(words)):
+        above, below = "".join(words[:n]), "".join(words[n:])
+        if len(above) == len(below) and (set(below) & _SIGNS or set(below) <= {"x"}):
+            return n
+    return next((n for n, word in enumerate(words) if n and not word.isalpha()), len(words))
+
+
 def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], dict[str, str]]:
     """The records of a FASTA file with constraints below some sequences, and these by id.
 
@@ -142,6 +155,9 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
     name = "standard input" if path == "-" else fspath(path)
     bodies: list[tuple[str, list[str]]] = []
     for number, line in read_lines(path, name):
+        if bodies and set(line) & _SIGNS and set(line.strip()) <= _SYMBOLS and line[0] == ">":
+            problem = f"{line[:20]!r} is no header: write a constraint that has such a line on one"
+            raise InputError.at(name, number, problem)
         if line.startswith(">"):
             bodies.append((line[1:], []))
         elif bodies and line.strip() and not line.startswith("#"):
@@ -153,9 +169,10 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
         id, description = split_header(header)
         # Behind a structure of RNAfold stands its energy.
         words = [line.split()[0] for line in lines]
-        # An x is a letter of sequences as well, so the first line is one.
-        begin = next((n for n, word in enumerate(words) if n and set(word) <= _SYMBOLS), len(words))
+        begin = _begin(words)
         records.append(FastaRecord(id, "".join(lines[:begin]), description))
         if words[begin:]:
             texts[id] = "".join(words[begin:])
+            if set(texts[id]) <= {"x"}:
+                raise InputError(f"{name}: {id}: its x may be bases or a constraint: write N or .")
     return list(check_records(records, name, unknown)), texts

@@ -132,7 +132,7 @@ def finetune(
     alone: contextlib.AbstractContextManager[Store | None] = contextlib.nullcontext()
     if not options.dry_run:
         # A run that was stopped while it was evaluated has written the folder.
-        check_place(check_target(target, options.force or (options.resume and is_begun(target))))
+        check_place(check_target(output, options.force or (options.resume and is_begun(target))))
         alone = _alone(target, options.force)
     with full_disk_explained(target), alone as store:
         run = _Run(train, target, options)

@@ -230,15 +230,11 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         """Whether there are evaluations while it trains."""
         return self.eval_steps is not None or self.best is not None
 
-    def _is_given(self, name: str) -> bool:
-        default: object = type(self).__dataclass_fields__[name].default
-        return bool(getattr(self, name) != default)
-
     def _check_task(self) -> None:
         if self.task is None:
             raise OptionError("task", f"must be given: {', '.join(TASKS)}")
         for name, tasks in _OF_TASKS.items():
-            if self._is_given(name) and self.task not in tasks:
+            if self.is_given(name) and self.task not in tasks:
                 raise OptionError(name, f"is for {', '.join(tasks)}; the task is {self.task}")
         for name in ("label_column", "eval_split"):
             twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
@@ -250,9 +246,9 @@ class FinetuneOptions(ModelOptions, OutputOptions):
             raise OptionError(
                 "eval_split", "needs --split-column, the column with the split of each row"
             )
-        if self._is_given("train_split") and self.split_column is None:
+        if self.is_given("train_split") and self.split_column is None:
             raise OptionError("train_split", "needs --split-column, the column with its value")
-        if self._is_given("held_out") and (self.split is None or self.folds is not None):
+        if self.is_given("held_out") and (self.split is None or self.folds is not None):
             raise OptionError("held_out", "is the share that --split holds out, without --folds")
         if self.train_split in self.eval_split:
             raise OptionError(

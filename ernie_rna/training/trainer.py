@@ -34,6 +34,7 @@ from ernie_rna.model.heads_ernie_rna import at_least_one
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.options import OptionError
 from ernie_rna.run.loading import has_head, read_config, resolve_device, without_report
+from ernie_rna.run.progress import is_hidden
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.labels import NO_LABEL, some
 from ernie_rna.training.metrics import LESS_IS_BETTER, Metrics
@@ -197,9 +198,8 @@ class Progress(TrainerCallback):
         self._show = show
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        disable = None if self._show is None else not self._show
-        total, done = state.max_steps, state.global_step
-        self._bar: Any = tqdm(total=total, initial=done, unit="step", disable=disable)
+        total, done, hidden = state.max_steps, state.global_step, is_hidden(self._show)
+        self._bar: Any = tqdm(total=total, initial=done, unit="step", disable=hidden)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.update()

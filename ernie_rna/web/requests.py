@@ -35,7 +35,7 @@ def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
     Raises:
         InputError: there is nothing in it, a record is unfit, or it is more than the limits allow.
     """
-    text = text.strip()
+    text = text.replace("\ufeff", "").strip()
     if not text:
         raise InputError("there is no RNA yet: paste one, load a file, or take an example")
     # Headers have some room.

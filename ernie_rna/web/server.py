@@ -38,7 +38,8 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
         import_extra(module, "web", "the web page")
     # What visitors choose a model by, which for a folder says nothing of where it is.
     names = [Path(one).resolve().name if Path(one).is_dir() else one for one in models]
-    found = [find_model(model, options.revision) for model in models]
+    places = [Path(one).absolute() if Path(one).is_dir() else one for one in models]
+    found = [find_model(place, options.revision) for place in places]
     if len({*names}) < len(names):
         raise ValueError(f"two models have the same name ({', '.join(names)})")
     _check_port(options.host, options.port)

@@ -288,9 +288,9 @@ REFUSED = {
     "verify model --checkpoint no.pt": "no.pt: no such file",
     "verify nowhere --checkpoint pretrain.pt": "nowhere: no such file or folder",
     "info -m ./NOSUCH": "no folder ./NOSUCH",
-    "info --batch 0": "--batch: must be a whole number of at least 1; got 0",
+    "info --batch 0": "--batch: must be a whole number from 1 to 1000000000; got 0",
     "info --lengths 100,x": "--lengths: must be a whole number; got 'x'",
-    "info --lengths 0": "--lengths: must be a whole number of at least 1",
+    "info --lengths 0": "--lengths: must be a whole number from 1 to",
     "info --device abacus": "--device: must be one of auto, cpu, cuda",
 }
 
@@ -318,3 +318,9 @@ def test_no_command_waits_for_torch_to_refuse_what_is_plain(here):
         assert "usage:" in text or text.startswith("ernie-rna: error: "), command
         assert "usage:" in text or text.count("\n") == 1, command
     assert {*Path().rglob("*")} - {Path("commands.txt")} == there
+
+
+def test_a_closed_standard_error(run, monkeypatch):
+    """What would be printed there is not among the results."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run("fold GGGGAAAACCCC -m mini -o -").out.count("\n") == 3

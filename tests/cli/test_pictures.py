@@ -70,6 +70,10 @@ def test_the_known_structure_is_drawn_too(plot):
         ("-o out.png --what heads --reference known.dbn", "for map, arcs, not for heads", 2),
         ("-o out.png --what layout --confidence", "for map, arcs, not for layout", 2),
         ("-o out.png --what heads --long window", "window is for map, arcs, layout", 2),
+        ("-o out.png --what heads --prior vienna", "vienna is for map, arcs, layout, not for h", 2),
+        ("-o out.png --what embeddings --layer 2", "2 is for map, arcs, layout, heads, not for", 2),
+        ("-o out.png --what substitutions --pairing-scores zero", "closeness, not for subst", 2),
+        ("-o out.png --what map --unmasked", "False is for substitutions, not for map", 2),
         ("-o out.png --what embeddings --id one", "not for embeddings", 2),
     ],
 )

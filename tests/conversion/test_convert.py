@@ -173,6 +173,8 @@ def test_where_an_export_goes(golden_folder, tmp_path, unproven):
     (tmp_path / "old" / "README.md").write_text("old")
     with pytest.raises(ExportError, match="exists already; --force replaces it"):
         ernie_rna.convert(CHECKPOINT, tmp_path / "old")
+    with pytest.raises(ExportError, match="the name of the folder to write is empty"):
+        ernie_rna.convert(CHECKPOINT, "")
     assert (tmp_path / "old" / "README.md").read_text() == "old"
     for out in ("a/b/out", "empty", "old"):
         written = ernie_rna.convert(CHECKPOINT, tmp_path / out, force=out == "old")

@@ -52,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         commit, error = COMMIT.get(revision, revision), ""
         path = self.server.root / repo / name
         if not rest:  # an address of its own; a file called short breaks off
-            path = self.server.root / repo.removeprefix("short/")
+            path = self.server.root / repo.removeprefix("short/").removeprefix("chunked/")
         elif not (self.server.root / repo).is_dir():
             error = "RepoNotFound"
         elif commit not in COMMIT.values():
@@ -65,6 +65,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if rest:
             self.send_header("X-Repo-Commit", commit)
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        if self.path.startswith("/chunked/"):
+            self.send_header("Transfer-Encoding", "chunked")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET":
@@ -169,6 +171,8 @@ def test_an_address_elsewhere_is_fetched_once_unless_it_is_no_checkpoint(hub, ca
         ("no/such", None, "there is no no/such on the Hub, or it is private"),
         ("multimolecule/ernierna", "v9", "on the Hub has no branch, tag or commit 'v9'"),
         ("{}/short/some/one/weights.pt", None, r"weights.pt cannot be fetched: .* bytes came"),
+        ("{}/chunked/some/one/weights.pt", None, "weights.pt cannot be fetched: "),
+        ("{}/a blank.pt", None, "blank.pt cannot be fetched: "),
         ("{}/none.pt", None, r"none.pt cannot be fetched: .*404"),
         ("http://127.0.0.1:9/x.pt", None, "x.pt cannot be fetched: .*refused"),
         ("some/weights.pt", None, "some/weights.pt: no such file"),

@@ -1,6 +1,7 @@
 """Every format of embeddings: written and read, streamed, damaged, not ours, and without room."""
 
 import json
+import os
 import shutil
 import sys
 import tracemalloc
@@ -116,7 +117,12 @@ def test_tables(write, name, separator, dtype):
     ("content", "message"),
     [
         ("a,b,c\n", "line 1: no column id, length; it has a, b, c"),
-        ("id,length\nx,1\n", "damaged, or not a file of embeddings .* no vectors"),
+        ("id,length\nx,1\n", "damaged, or .*: its columns are not id, length"),
+        (
+            "id,length,mean_layer0_1,mean_layer0_0\nx,1,2,3\n",
+            "damaged, or .* vectors, all in order",
+        ),
+        ("id,length,mean_layer0_0\nx,-4,1\n", "damaged, or .*: a sequence of -4 nucleotides"),
         ("id,length,mean_layer0_0\nx,1,zwei\n", "damaged, or not a file of embeddings"),
     ],
 )
@@ -310,3 +316,37 @@ def test_no_room_for_the_output(make_parts, tmp_path, suffix, monkeypatch, file_
     monkeypatch.undo()
     write_parts(parts, output, metadata, LARGE)
     assert output.read_bytes() == whole
+
+
+def test_shards_of_two_runs_are_never_read_as_one(make_parts, tmp_path, monkeypatch):
+    """Nor is a part lost, where the process that moves them is killed."""
+    output, link = tmp_path / "out.safetensors", os.link
+    parts, metadata, _ = make_parts(dtype=np.float16)
+    write_parts(parts, output, metadata, 1000)
+    parts, metadata, given = make_parts()
+
+    def interrupted(source, target):
+        if source == parts[1].path:
+            raise KeyboardInterrupt
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_parts(parts, output, metadata, 1000)
+    assert not existing_files(output)
+    assert all(part.is_whole() for part in parts)
+    monkeypatch.setattr(os, "link", lambda *_: os.stat("no links"))
+    write_parts(parts, output, metadata, 1000)
+    check_equal(read_embeddings(output), given)
+
+
+def test_behind_a_link(make_parts, tmp_path):
+    """To a name that has no extension, as the cache of the Hub has them."""
+    link = tmp_path / "out.safetensors"
+    (tmp_path / "cache").mkdir()
+    link.symlink_to(tmp_path / "cache" / "blob")
+    for size in (3000, LARGE):
+        parts, metadata, given = make_parts()
+        files = write_parts(parts, link, metadata, size)
+        assert {*files} == {*existing_files(link)} == {*(tmp_path / "cache").iterdir()}
+        check_equal(read_embeddings(link), given)

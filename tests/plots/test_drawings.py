@@ -303,7 +303,8 @@ def test_components_are_those_of_the_covariance():
     assert axes.get_ylabel() == f"component 2: {100 * held[1]:.0f} % of the variance"
     # Two axes make no distance longer.
     assert np.hypot(*(places[0] - places[1])) <= np.linalg.norm(vectors[0] - vectors[1])
-    axes = plot_components(np.array([[0.0], [2.0]]), ["a", "b"]).axes[0]
+    axes = plot_components(np.array([[0.0], [2.0]]), ["a", "b" * 60]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["a", "b" * 19 + "…"]
     np.testing.assert_allclose(np.abs(axes.lines[0].get_xydata()), [[1, 0], [1, 0]])
     assert axes.get_ylabel() == "component 2: 0 % of the variance"
 

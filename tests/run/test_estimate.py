@@ -96,3 +96,11 @@ def test_machines_share_chunks(encoder, output, rna, tokens, machines):
     told = embed(rna, encoder, output, **how).text
     shared = f" on {machines} such machines, each with its --part I/{machines}" in told
     assert shared == ("machines" in told) == (machines > 0)
+
+
+def test_no_disk_is_measured_where_the_output_is_streamed(monkeypatch):
+    """The working folder may have no room."""
+    folders = []
+    monkeypatch.setattr(module, "disk_rate", lambda folder: folders.append(folder) or 1.0)
+    assert mutate(["ACGU"], "mini", "-", dry_run=True, scale_to=9, progress=False).estimate
+    assert folders == [None]

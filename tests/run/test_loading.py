@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
         (CONFIG, lambda text: text[:-9], "is not a valid JSON file"),
         (CONFIG, lambda text: b"[" * 100_000, "damaged|not a valid JSON"),
         (CONFIG, lambda text: text.replace(b'layers": 3', b'layers": 999999999'), "asks for 9999"),
+        (CONFIG, lambda text: text.replace(b'layers": 3', b'layers": 2'), "no layer for layers.2"),
         (CONFIG, lambda text: text.replace(b'size": 96', b'size": 97'), "is another model's"),
         (CONFIG, lambda text: b'{"model_type": "bert"}', "no ERNIE-RNA: .* says bert"),
         (WEIGHTS, lambda data: data[:-1], "SafetensorError"),
@@ -75,6 +77,15 @@ def test_a_damaged_folder_is_named(saved, name, harm, message):
     named = f"cannot load the model '{saved}': .*{message}"
     with pytest.raises((ValueError, OSError), match=named):
         load_model(saved)
+
+
+def test_models_are_loaded_by_several_threads_at_once():
+    """transformers changes its own classes for a while; what it puts back was another's change."""
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: load_masked_lm("mini"), range(8)))
+    models.append(load_masked_lm("mini"))
+    tied = [one.lm_head.decoder.weight is one.get_input_embeddings().weight for one in models]
+    assert tied == [True] * 9
 
 
 def test_tokenizer_files_are_not_needed(saved, encoder):

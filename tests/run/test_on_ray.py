@@ -5,16 +5,20 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.embeddings.formats import read_embeddings
+from ernie_rna.options import OptionError
 from ernie_rna.run.on_ray import on_ray
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.structures.fold import fold
 from tests.conftest import ROOT
 from tests.run.conftest import names
 
@@ -131,3 +135,52 @@ def test_parquet(folder):
     assert [e.id for e in read_embeddings("out/in.parquet")] == ["x", "y"]
     record = json.loads(Path("out/on_ray.json").read_text())
     assert record["function"] == "embed"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": 0}, "parts must be a whole number of at least 1; got 0"),
+        ({"part": "1/2"}, "part is for on_ray to give, by parts; got '1/2'"),
+        ({"dry_run": True}, "dry_run is for one input: call the function itself; got True"),
+        (
+            {"pairs": "p.tsv"},
+            "pairs is one file, and there are 2 inputs: call on_ray for each",
+        ),
+        ({"function": partial(embed)}, "function must be a function, its options those of on_ray"),
+    ],
+)
+def test_options_that_no_call_can_have(folder, options, message):
+    options = {"function": fold, "format": ".dbn", **options}
+    with pytest.raises(OptionError, match=message):
+        on_ray(inputs=["a.fasta", "b.fa"], output="new", model="mini", **options)
+    assert not Path("new").exists()
+
+
+def test_a_call_that_is_corrected(folder):
+    for change in ({"format": "npz"}, {"lairs": 3}):
+        with pytest.raises((ValueError, TypeError)):
+            run(inputs="b.fa", **change)
+    assert run(inputs="b.fa")[0].records == 3
+
+
+def test_what_options_name_is_part_of_the_call(folder):
+    def call(output, reactivities, **options):
+        how = {"format": ".ct/", "cpus_per_part": 0.5, "reactivities": reactivities, **options}
+        return on_ray(fold, "b.fa", output, "mini", **how)
+
+    table = folder / "r.tsv"
+    arrays = {f"b{i}": np.ones(5 + 5 * i) for i in range(3)}
+    rows = (f"{id}\t{at}\t1" for id, values in arrays.items() for at in range(1, 1 + len(values)))
+    table.write_text("\n".join(["id\tposition\treactivity", *rows]))
+    (summary,) = call("files", table, pairs=folder / "p.tsv")
+    assert summary.files == [folder / "files" / "b.ct", folder / "p.tsv"]
+    assert call("files", table, pairs=folder / "p.tsv") == [None]
+    assert call("arrays", arrays)[0].records == 3
+    table.write_text(table.read_text() + ".5\n")
+    for change, message in (
+        (("files", table), r"files\..*r\.tsv was"),
+        (("arrays", {**arrays, "b1": np.ones(10) + 1e-12}), r"options\.reactivities\.b1 was"),
+    ):
+        with pytest.raises(OutputError, match=f"belongs to another call: .*{message}"):
+            call(*change)

@@ -8,6 +8,7 @@ import signal
 import sys
 
 import pytest
+from safetensors import SafetensorError
 
 from ernie_rna.run.outputs import (
     OutputError,
@@ -122,6 +123,8 @@ def test_a_full_disk_is_explained(code):
         full_disk_explained("out.tsv", "; make room"),
     ):
         raise OSError(code, "full")
+    with pytest.raises(OutputError, match="no room"), full_disk_explained("out.tsv"):
+        raise SafetensorError(f"IoError(Os {{ code: {code} }}): full (os error {code})")
     with pytest.raises(PermissionError), full_disk_explained("out.tsv"):
         raise PermissionError(errno.EACCES, "no")
 
@@ -133,6 +136,14 @@ def test_a_full_disk_is_explained(code):
         (["-", "-"], {}, ValueError, "standard output is named for two outputs"),
         (["a.txt"], {"extensions": (".tsv",)}, ValueError, "extension must be .tsv"),
         (["no/a.tsv"], {}, OutputError, "there is no folder no"),
+        (["link.tsv"], {}, OutputError, "cannot write link.tsv: there is no folder .*/nowhere"),
+        (["/proc/a.tsv"], {}, OutputError, "cannot write /proc/a.tsv: .*/proc"),
+        (
+            [f"{'x' * 240}.tsv"],
+            {},
+            OutputError,
+            "cannot write x+...: its name has 244 bytes, and 230",
+        ),
         (["folder"], {"force": True}, OutputError, "it is not a file"),
         (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
         (["/dev/null"], {"streams": False}, OutputError, "it is not a file$"),
@@ -143,6 +154,7 @@ def test_outputs_are_checked(tmp_path, monkeypatch, outputs, options, error, mes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "there.tsv").touch()
+    (tmp_path / "link.tsv").symlink_to("nowhere/a.tsv")
     with pytest.raises(error, match=message):
         check_output_files(outputs, **options)
     check_output_files(["there.tsv", "new.TSV", "-"], force=True)
@@ -151,3 +163,21 @@ def test_outputs_are_checked(tmp_path, monkeypatch, outputs, options, error, mes
     with pytest.raises(OutputError, match="standard output: it is closed"):
         check_output_files(["-"])
     monkeypatch.setattr(sys, "stdout", io.StringIO())
+
+
+@pytest.mark.parametrize(("renamings", "left"), [(1, "old"), (2, "new")])
+def test_an_interruption_between_renamings_loses_nothing(tmp_path, monkeypatch, renamings, left):
+    path, replace, done = tmp_path / "model", os.replace, []
+    path.mkdir()
+    (path / "old").touch()
+
+    def interrupted(*names):
+        replace(*names)
+        done.append(names)
+        if len(done) == renamings:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing_folder(path) as folder:
+        (folder / "new").touch()
+    assert [*tmp_path.rglob("*")] == [path, path / left]

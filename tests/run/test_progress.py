@@ -70,3 +70,10 @@ def test_loading_is_shown_and_cleared(show, shown, capsys):
         with show_loading(show, text):
             assert (text in capsys.readouterr().err) == shown
         assert text not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("show", [True, None])
+def test_a_closed_standard_error(monkeypatch, show):
+    monkeypatch.setattr("sys.stderr", None)
+    with show_loading(show):
+        Progress(show, PLAN, FOUND).close()

@@ -337,7 +337,7 @@ def test_results_of_an_input_that_changed_are_not_kept(encoder, output, whole, c
 
 
 def test_standard_input_is_checked_whole_and_resumed(encoder, output, whole, computed, stdin):
-    fasta = "".join(f">{id} text\n{rna}\n" for id, rna in RNA.items())
+    fasta = "".join(f">{id}\n{rna}\n" for id, rna in RNA.items())
 
     def pipe(text):
         stdin(text)
@@ -441,9 +441,12 @@ def test_a_damaged_part_of_another_process_is_no_part(encoder, output, whole):
     run(encoder, output, part="1/2")
     part = next(output.parent.glob("*/part-*"))
     part.write_bytes(part.read_bytes()[:-1] + b"x")
-    assert run(encoder, output, part="2/2").files == []
+    for _ in range(2):
+        with pytest.raises(OutputError, match=rf"{part.name} is damaged: run part 1/2 again"):
+            run(encoder, output, part="2/2")
     assert run(encoder, output, part="1/2").files == [output]
     assert output.read_bytes() == whole
+    assert names(output.parent) == ["out.npz"]
 
 
 def test_more_parts_than_chunks(encoder, output):
@@ -622,3 +625,45 @@ def test_what_a_summary_says():
     said = "2.0 s, 0.5 sequences a second, 3.1 % padding, 1 thread"
     text = RunSummary([Path("-"), Path("b.tsv")], 1, 12, 2.0, 0.5, 0.031).text
     assert text == f"standard output, b.tsv: 1 sequence, 12 nt; {said}"
+
+
+# ---------------------------------------------------------------------------------------------
+# What is kept is given up, or another's
+
+
+def test_parts_that_are_deleted_meanwhile(encoder, output, computed):
+    with computed.killed_after(4):
+        run(encoder, output)
+    (output.with_name("out.npz.partial") / "part-000009-0.safetensors").symlink_to("gone")
+    assert run(encoder, output).resumed
+
+
+def test_another_program_writes_after_a_full_disk(encoder, output, whole, file_limit):
+    with file_limit(int(len(whole) * 0.9)), pytest.raises(OutputError, match="no room to write"):
+        run(encoder, output)
+    output.write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"out\.npz exists already; --force"):
+        run(encoder, output)
+    assert output.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("gone", ["b.tsv", "a.tsv.partial/manifest.json", ""])
+def test_killed_once_all_is_written(masked_lm, tables, computed, monkeypatch, gone):
+    """Refused before any work, where an output has gone or went to standard output."""
+    outputs = tables[0], tables[1] if gone else "-"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "__exit__", lambda self, *error: self._held.close())
+        mutate(SOME, masked_lm, *outputs)
+    if gone:
+        (tables[0].parent / gone).unlink()
+    computed.clear()
+    with pytest.raises(OutputError, match=r"a\.tsv exists already; --force"):
+        mutate(SOME, masked_lm, *outputs)
+    assert not computed
+
+
+def test_two_runs_with_one_second_output(masked_lm, tables):
+    unfinished = tables[1].with_name("b.tsv.0123abcd.tmp")
+    unfinished.touch()
+    mutate(SOME, masked_lm, *tables[:2])
+    assert unfinished.exists()

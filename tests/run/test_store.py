@@ -37,7 +37,7 @@ def _raise(error):
 
 
 def finish(store):
-    store.finish(["b is not in it: too long"])
+    store.finish(problems=["b is not in it: too long"])
     store.finish_share()
 
 
@@ -161,7 +161,7 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
     with working(output, last, 3, whole=lambda: True) as store:
         assert store.resumed
         assert store.done
-        assert store.problems == ["b is not in it: too long"]
+        assert store.said == {"problems": ["b is not in it: too long"]}
         assert not store.owns(last)
         store.finish_share()
     assert names(output.parent) == []
@@ -225,3 +225,6 @@ def test_where_nothing_can_be_written(output, monkeypatch):
     (output.parent / "out.npz.partial").write_text("mine")
     with pytest.raises(OutputError, match=r"partial, where unfinished results are kept, is a file"):
         check_place(output)
+    output.with_name("link.npz.partial").symlink_to("nowhere")
+    with pytest.raises(OutputError, match=r"unfinished results are kept, is a link"):
+        check_place(output.with_name("link.npz"))

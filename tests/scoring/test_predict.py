@@ -243,6 +243,10 @@ def test_the_columns_of_a_table_are_kept(folder, capsys):
     letters = "".join(SEQUENCES.values()).upper().replace("T", "U")
     assert [row["base"] for row in rows] == list(letters)
     assert [row["name"] for row in rows] == ["one"] * 12 + ["two"] * 5 + ["three"]
+    with open("alone.csv", "w") as file:  # Nothing else tells its rows.
+        file.writelines(f"{one['sequence']}\n" for one in [{"sequence": "sequence"}, *given])
+    run(capsys, "alone.csv", "-m", "token-classification", "-o", "c.tsv")
+    assert [row["id"] for row in read("c.tsv")][11:13] == ["line 2", "line 3"]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".parquet", ".safetensors"])
@@ -341,3 +345,13 @@ def test_killed_and_resumed_and_shared(folder, monkeypatch, suffix):
         assert shared.metrics == ({} if part == 2 else whole.metrics)
     for path in (f"out{suffix}", f"p{suffix}"):
         assert Path(path).read_bytes() == Path(f"whole{suffix}").read_bytes()
+
+
+def test_metrics_of_an_output_that_another_process_has_written(folder, monkeypatch):
+    options = {"label_column": "label", "progress": False}
+    with monkeypatch.context() as patch:  # killed once the output is whole
+        patch.setattr("ernie_rna.run.store.Store.__exit__", lambda self, *_: self._held.close())
+        first = predict("in.csv", "classification", "out.tsv", **options)
+        with pytest.raises(OutputError, match=r"out\.tsv exists already; --force"):
+            predict("in.csv", "classification", "out.tsv", progress=False)
+    assert predict("in.csv", "classification", "out.tsv", **options).metrics == first.metrics != {}

@@ -7,6 +7,7 @@ import lzma
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import pytest
@@ -135,6 +136,8 @@ def test_reads_every_code_of_the_vocabulary(read):
         pytest.param(b">a\nACGU*", r"\(a\): '\*' at position 5 is no nucleotide", id="star"),
         pytest.param(b">a\nAC-GU\n", "'-' at position 3 .* take the gaps out; --degap", id="gap"),
         pytest.param(b">a\nAC..GU\n", "gap of an alignment", id="gap, dots"),
+        pytest.param(b">a\nACGG\nA..U\nAC..\n", "'.' at position 6 .* gap", id="gaps, wrapped"),
+        pytest.param(b">a\nAC\n..\nGU\n", "'.' at position 3 .* gap", id="gaps, a whole line"),
         pytest.param(b">a\nACGU ACGU\n", "' ' at position 5 .*but a blank", id="blank"),
         pytest.param(b">a\n1 ACGU\n", "'1' at position 1 .*letters only", id="GenBank's numbers"),
         pytest.param(b">a\nACG<mask>U\n", "'<' at position 4 .*letters only", id="mask"),
@@ -225,6 +228,7 @@ CLUSTAL = b"CLUSTAL W (1.83)\n\none AC-GU 4\ntwo -NRY-\n    *\n\none acgt 8\ntwo
     ("content", "description"),
     [
         (b">one first RNA\nAC-G.U\na~c_gt\n>two\n-NRYN-\n", "first RNA"),
+        (b">one first RNA\nAC\n..\nGU\nac..gt\n......\n>two\nN.RY\nN...\n", "first RNA"),
         (STOCKHOLM, "first RNA"),
         (STOCKHOLM.replace(b"//\n", b""), "first RNA"),
         (CLUSTAL, ""),
@@ -241,7 +245,9 @@ def test_gaps_are_taken_out_on_request(read, content, description):
     [
         (b">a\nA-\n>b\n--\n", DEGAP, r"record 2 \(b\): it is empty"),
         (b"# STOCKHOLM 1.0\na AC GU\n", DEGAP, "line 2: expected a name and its row; .*'a AC GU'"),
+        (b"CLUSTAL W\n\na AC\nb AC\n\na GU\n", DEGAP, "the row of b has 2 columns, the first 4"),
         (b">a\nAC GU\n", UNKNOWN, r"' ' at position 3"),
+        (">a\nAC\u00a0GU\n".encode(), UNKNOWN, r"at position 3 .* but a blank"),
         (b">a\nAC<mask>\n", UNKNOWN, "letters only"),
         (b">a\nAC\tG\n", UNKNOWN, "letters only"),
     ],
@@ -283,6 +289,13 @@ def test_unknown_letters_on_request(read, letters):
     assert record.sequence == letters
     with pytest.raises(InputError, match="begins with #, as comments do"):
         list(check_records([FastaRecord("a", f"#{letters}")], "sequences", "unk"))
+
+
+def test_a_wide_table_is_refused_at_once(read):
+    start = time.monotonic()
+    with pytest.raises(InputError, match="not a FASTA file"):
+        read(b"gene" + b",x" * 20_000)
+    assert time.monotonic() - start < 5  # It took 30 s.
 
 
 def test_what_is_no_file(tmp_path, monkeypatch):

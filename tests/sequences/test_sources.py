@@ -80,6 +80,7 @@ def test_takes_sequences_from_anywhere(sequences, once):
 def test_a_sequence_may_be_typed_in_place_of_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [*as_source("GGggAAtT").read()] == [FastaRecord("RNA", "GGGGAAUU")]
+    assert [*as_source("GA" * 300).read()] == [FastaRecord("RNA", "GA" * 300)]
     assert not as_source("GGAA").once
     (tmp_path / "GGAA").write_text(">a\nCC\n")
     assert [*as_source("GGAA").read()] == [FastaRecord("a", "CC")]
@@ -141,6 +142,7 @@ def test_survey(tmp_path):
     assert found.longest == ((8, "one"), (4, "two"))
     assert look(gzip.compress(plain)).sha256 == found.sha256
     assert look(plain.replace(b">two", b">three")).sha256 != found.sha256
+    assert look(plain.replace(b"first", b"second")).sha256 != found.sha256
     assert look(plain.replace(b"NRYN", b"NRYA")).sha256 != found.sha256
     many = survey(as_source([(f"r{i:02}", "A" * (i % 9 + 1)) for i in range(90)]).read())
     assert many.longest == tuple((9, f"r{i}") for i in (89, 80, 71, 62, 53))
@@ -195,3 +197,12 @@ def test_damaged_parquet_is_an_input_error(parquet):
     path.unlink()
     with pytest.raises(FileNotFoundError):
         survey(as_source(path).read())
+
+
+def test_blanks_around_a_description(tmp_path):
+    """A list gives what comes back from the file of what can be read once."""
+    records = [FastaRecord("a", "ACGU", " of  two \t")]
+    kept = as_source(iter(records)).kept_in(tmp_path / "kept.fasta")
+    assert [*as_source(records).read()] == [*kept.read()]
+    with pytest.raises(InputError, match="expected a sequence, or an id and a sequence, as text"):
+        [*as_source([FastaRecord("a", "ACGU", None)]).read()]

@@ -29,6 +29,7 @@ def read(tmp_path):
         pytest.param(PLAIN.replace(b"\n", b"\r\n"), id="Windows"),
         pytest.param(b'"id","value"\n"a",4.5\nb,"x y"\n', id="quoted"),
         pytest.param(b" id , value\na,4.5 \nb, x y\n", id="blanks"),
+        pytest.param(b'"id", "value"\na,4.5\nb, "x y"\n', id="blanks before quotation marks"),
         pytest.param(PLAIN + b"\n,\n ,\n", id="empty rows at the end"),
         pytest.param(b",id,value\n0,a,4.5\n1,b,x y\n", id="a column without a name"),
         pytest.param(PLAIN.replace(b",", b"|"), id="bars"),
@@ -69,6 +70,8 @@ def test_a_line_for_excel_names_the_separator(read):
 
 
 def test_cells_may_have_separators_quotation_marks_and_lines(read):
+    long = "." * 200_000
+    assert read(f"id\tnote\na\t{long}\n") == [(2, {"id": "a", "note": long})]
     rows = read('id\tnote\na\t"1\t2"\nb\t"say ""so""\nagain"\n\nc\t5\' or 3"\n')
     assert rows == [
         (2, {"id": "a", "note": "1\t2"}),
@@ -107,7 +110,6 @@ def test_the_first_line_says_what_separates(tmp_path, header, separator):
         (b"id,value\na,1\nb,1,2\n", "in.csv: line 3: 3 cells"),
         (b'id,value\na,"1\nb,2\nc,3\n', "in.csv: line 2: a quotation mark without"),
         (b'id,value\na,"1"2\n', "in.csv: line 2: a quotation mark without"),
-        (b"id,value\na," + b"." * 200_000, "in.csv: line 2: .*field larger"),
         (b"id,value\na,\xff\n", "in.csv: line 2: text that is not UTF-8"),
     ],
 )

@@ -94,18 +94,25 @@ def test_a_hairpin_that_is_too_short():
 def test_a_file_with_constraints_below_some_sequences(tmp_path):
     path = tmp_path / "in.fasta"
     path.write_text(
-        "# remark\n>a an RNA\nGGGG\nAAAA\n((..\n..))\n>b\nxxxx\nxxxx\n\n>c\nACGU\n.... (0.0)\n"
+        "# remark\n>a an RNA\nGGGG\nAAAA\n((..\n..))\n>b\nxxxx\nxx\n\n>c\nACGU\n.... (0.0)\n"
+        ">x\nGG\nCC\nxx\n.x\n>e\nACGU\n.[e]\n>f\nACGU\n(..\n"
     )
     records, texts = read_constrained(path, "error")
     assert records == [
         FastaRecord("a", "GGGGAAAA", "an RNA"),
-        FastaRecord("b", "xxxx"),
+        FastaRecord("b", "xxxxxx"),
         FastaRecord("c", "ACGU"),
+        FastaRecord("x", "GGCC"),
+        FastaRecord("e", "ACGU"),
+        FastaRecord("f", "ACGU"),
     ]
-    assert texts == {"a": "((....))", "b": "xxxx", "c": "...."}
+    known = {"a": "((....))", "c": "....", "x": "xx.x"}
+    assert texts == {**known, "e": ".[e]", "f": "(.."}  # which `Constraints` refuses
     for text, message in (
         ("GGGG\n((..\n", "line 1: expected '>', not 'GGGG'"),
         (">a\nGG7G\n....\n", "'7' at position 3 is no nucleotide code"),
+        (">b\nxxxx\nxxxx\n", "b: its x may be bases or a constraint"),
+        (">a\nGG\nCC\n<<\n>>.\n", "line 5: '>>.' is no header"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=message):

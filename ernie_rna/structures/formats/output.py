@@ -129,6 +129,7 @@ def _open_folder(output: str) -> Iterator[Write[Fold]]:
             path.write_text(text, encoding="utf-8", newline="\n")
 
         yield write
+        _check_folder(output, suffix)  # again: it is about to be replaced
 
 
 def file_name(id: str, suffix: str) -> str:

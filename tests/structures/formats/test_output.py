@@ -104,3 +104,11 @@ def test_a_matrix_and_tables_that_count_from_one(tmp_path):
     assert pairs[1:] == ["a/1é\t1\t9\tG\tC\t0.0000", "a/1é\t2\t8\tG\tC\t0.1250"]
     assert bases[1] == "a/1é\t1\tG\t9\t0.0000"
     assert bases[5] == "a/1é\t5\tA\t0\t0.5000"
+
+
+def test_a_file_that_another_program_adds_meanwhile_is_kept(tmp_path):
+    notes = tmp_path / "o.ct" / "notes.txt"
+    notes.parent.mkdir()
+    with pytest.raises(OutputError, match=r"holds notes\.txt"), opened(f"{tmp_path}/o.ct/"):
+        notes.write_text("mine")
+    assert notes.read_text() == "mine"
