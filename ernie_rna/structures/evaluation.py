@@ -232,11 +232,12 @@ def structures_by_id(
         structures = read_structures(structures, column)
     by_id: dict[str, Structure] = {}
     for one in structures:
-        if getattr(one, "problem", None) is not None:
-            continue
-        structure: Structure = getattr(one, "structure", one)
-        if by_id.setdefault(structure.id, structure) is not structure:
-            raise ValueError(f"two {which} structures have the id {structure.id!r}")
+        if not isinstance(one, Structure):
+            if one.problem is not None:
+                continue
+            one = one.structure
+        if by_id.setdefault(one.id, one) is not one:
+            raise ValueError(f"two {which} structures have the id {one.id!r}")
     return by_id
 
 
