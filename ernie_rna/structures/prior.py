@@ -23,6 +23,7 @@ from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, to_rna
 from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.formats.probabilities import PAIR, read_probabilities
+from ernie_rna.structures.formats.structure import differing_base
 from ernie_rna.structures.reactivities import Probing
 
 VIENNA = "vienna"
@@ -130,5 +131,10 @@ def _as_matrix(cells: np.ndarray, record: FastaRecord) -> np.ndarray:
     last = max(i.max(initial=0), j.max(initial=0))
     if last > length:
         raise InputError(f"{record.id} has {length} nt, and its prior names base {last}")
+    named = cells[cells["base"] != "N"]
+    for place, base in zip(named["i"].tolist(), named["base"].tolist(), strict=True):
+        own = record.sequence[place - 1]
+        if differing_base(base, own) is not None:
+            raise InputError(f"base {place} of {record.id} is {own}, and {base} in its prior")
     matrix[i - 1, j - 1] = cells["probability"]
     return matrix

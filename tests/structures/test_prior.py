@@ -275,3 +275,13 @@ def test_lists_and_matrices_are_told_apart_by_their_kind(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.array(["text"]))
     with pytest.raises(InputError, match=r"x\.npz: a is no matrix of numbers"):
         read_probabilities(tmp_path / "x.npz")
+
+
+def test_bases_of_a_file_are_those_of_the_sequence(tmp_path):
+    (tmp_path / "hairpin.bpp").write_text("1 G 12:0.9\n2 A 11:0.8\n3 G\n")
+    with pytest.raises(InputError, match="base 2 of hairpin is G, and A in its prior"):
+        Prior(tmp_path).log_odds(RECORD)
+    for line in ("1 12:0.9 11:0.1", "1:2", "x G"):
+        (tmp_path / "hairpin.bpp").write_text(f"{line}\n")
+        with pytest.raises(InputError, match="line 1: expected 'i j probability' or"):
+            read_probabilities(tmp_path)

@@ -11,8 +11,8 @@ from ernie_rna.run.matrices import MATRICES
 from ernie_rna.sequences.fasta import FilePath, InputError, uncompressed
 from ernie_rna.structures.formats.by_extension import files_in, named_after, numbered_lines
 
-# A pair of a list, its positions counted from 1.
-PAIR = np.dtype([("i", np.int64), ("j", np.int64), ("probability", np.float64)])
+# A pair of a list, its positions counted from 1, and base i, N where the file does not name it.
+PAIR = np.dtype([("i", np.int64), ("j", np.int64), ("probability", np.float64), ("base", "U1")])
 _FILES = (".bpp", ".txt", ".posteriors", MATRICES)
 
 
@@ -56,7 +56,7 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: {name} is no matrix of numbers")
         return found
     id = named_after(path)
-    rows: dict[str, list[tuple[int, int, float]]] = {}
+    rows: dict[str, list[tuple[int, int, float, str]]] = {}
     for line, text in numbered_lines(path):
         first, *others = text.split()
         if first.startswith(">"):
@@ -68,11 +68,15 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
         is_list = ":" in text or (len(others) == 1 and others[0].isalpha())
         cells = [cell.split(":") for cell in others[1:]] if is_list else [others]
         try:
-            new = [(int(first), int(j), float(p)) for j, p in cells]
+            (base,) = list("".join(others[:1])) if is_list else ["N"]  # one letter
+            i = int(first)
+            new = [(i, int(j), float(p), base) for j, p in cells]
         except ValueError:
             problem = f"expected 'i j probability' or 'i base j:probability ...', not {text[:40]!r}"
             raise InputError.at(path, line, problem) from None
-        if any(not (min(i, j) > 0 and max(i, j) < 10**6 and 0 <= p <= 1.0001) for i, j, p in new):
+        if any(
+            not (min(i, j) > 0 and max(i, j) < 10**6 and 0 <= p <= 1.0001) for i, j, p, _ in new
+        ):
             problem = "positions count from 1 to 999999, probabilities from 0 to 1"
             raise InputError.at(path, line, problem)
         rows.setdefault(id, []).extend(new)
