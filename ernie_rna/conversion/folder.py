@@ -42,7 +42,7 @@ def code_files() -> list[Path]:
     return sorted(path for folder in folders for path in folder.glob("*_ernie_rna.py"))
 
 
-def check_target(out_dir: str | Path, force: bool = False) -> Path:
+def check_target(out_dir: str | os.PathLike[str], force: bool = False) -> Path:
     """The absolute path of `out_dir`, if a model may go there.
 
     Raises:

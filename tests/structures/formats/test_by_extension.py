@@ -45,8 +45,8 @@ def test_round_trip_of_any_structure(tmp_path_factory, data):
 
 
 def test_a_line_feed_of_unicode_divides_id_and_description(tmp_path):
-    (tmp_path / "x.ct").write_bytes(b"1 a\xc2\x85b\n1 G 0 0 0 1")
-    (tmp_path / "x.bpseq").write_bytes(b"#Name: a\xc2\x85b\n1 G 0")
+    (tmp_path / "x.ct").write_bytes(b"1 a\xe2\x80\xa8b\n1 G 0 0 0 1")
+    (tmp_path / "x.bpseq").write_bytes(b"#Name: a\xe2\x80\xa8b\n1 G 0")
     for name in ("x.ct", "x.bpseq"):
         assert read_structures(tmp_path / name) == [Structure("a", "G", [], "b")]
 
