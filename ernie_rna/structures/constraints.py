@@ -55,6 +55,8 @@ class Constraints:
     """
 
     def __init__(self, texts: Mapping[str, str], min_loop: int):
+        if not isinstance(texts, Mapping) or not all(isinstance(t, str) for t in texts.values()):
+            raise InputError(f"constraints must be texts by id; got {texts!r:.80}")
         self.texts, self._min_loop = texts, min_loop
 
     @property

@@ -80,6 +80,9 @@ def test_constraints_that_cannot_be_met_are_told_before_any_work(monkeypatch, te
     monkeypatch.setattr(FoldTask, "load", None)
     with pytest.raises(InputError, match=f"the constraint of two: {message}"):
         fold({"two": RNA["two"]}, "no-such-model", constraints={"two": text})
+    for constraints in ("....", {"two": None}):
+        with pytest.raises(InputError, match="constraints must be texts by id; got"):
+            fold(RNA, "mini", constraints=constraints)
     with pytest.raises(InputError, match="there is a constraint for tow, but no such sequence"):
         fold(RNA, "no-such-model", constraints={"tow": text})
 
