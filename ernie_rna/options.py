@@ -211,10 +211,13 @@ def _problem(known: Mapping[str, Any], default: Any, value: Any) -> str | None:
         return f"must be {_alternatives(quoted)}"
     if choices is None and check is not None:
         return check(value)
-    if (isinstance(default, bool) or known["flag"]) and not isinstance(value, bool):
+    if isinstance(default, bool) and not isinstance(value, bool):
         return "must be True or False"
     if isinstance(default, str) and not isinstance(value, str):
         return "must be text"
+    plain = default is None and check is None and choices is None
+    if plain and not isinstance(value, bool if known["flag"] else str | os.PathLike):
+        return "must be True or False" if known["flag"] else "must be text"
     words = (None,) if value is None else value
     if known["many"] and not all(isinstance(word, str | os.PathLike) for word in words):
         return "must be one or several texts"
@@ -333,6 +336,11 @@ class ModelOptions(Options, group=_COMPUTING):
     revision: str | None = option(
         None, "branch, tag or commit of a model on the Hub", metavar="REVISION"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device is not None:  # also a `torch.device`
+            object.__setattr__(self, "device", str(self.device))
 
     @property
     def loading(self) -> dict[str, Any]:

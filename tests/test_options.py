@@ -31,6 +31,8 @@ def test_every_default_is_allowed_and_every_option_explained(options):
         ("Model", {"dtype": "float64"}, "dtype must be float32, bfloat16 or float16; got 'f"),
         ("Model", {"device": "tpu9"}, "device must be one of auto, cpu, .*; got 'tpu9'"),
         ("Model", {"device": "cuda:x"}, "such as cuda:1; got 'cuda:x'"),
+        ("Model", {"revision": 1}, "revision must be text; got 1"),
+        ("Run", {"progress": "no"}, "progress must be True or False; got 'no'"),
         ("Model", {"threads": 0}, "threads must be a whole number from 1 to 1024; got 0"),
         ("Model", {"threads": 1025}, "from 1 to 1024; got 1025"),
         ("Model", {"attention": "linear"}, "attention must be sdpa or eager; got 'linear'"),
@@ -70,6 +72,7 @@ def test_what_an_option_cannot_be(options, values, message):
 def test_what_an_option_can_be():
     made = module.EmbedOptions(layers=None, pooling="mean", device="cuda:1", threads=np.int64(3))
     assert (made.layers, made.pooling, type(made.threads)) == (None, ("mean",), int)
+    assert module.ModelOptions(device=torch.device("cuda:1")).device == "cuda:1"
     made = module.EmbedOptions(layers=np.array([1]), pooling=(one for one in ["cls", "mean"]))
     assert (made.layers, made.pooling) == ((1,), ("cls", "mean"))
     assert module.PredictOptions(label_column="mrl").label_columns == ("mrl",)

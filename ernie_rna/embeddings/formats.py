@@ -169,6 +169,8 @@ def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, An
     with replacing(index) as path:
         text = json.dumps({"metadata": metadata, "shards": shards}, indent=1)
         path.write_text(text, encoding="utf-8")
+        for shard in shards:  # Some versions of safetensors write 0600.
+            shutil.copymode(path, output.with_name(str(shard["file"])))
     return [*(output.with_name(str(shard["file"])) for shard in shards), index]
 
 

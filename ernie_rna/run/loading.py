@@ -7,7 +7,7 @@ import re
 import threading
 import timeit
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from os import PathLike
 from typing import Any, TypeVar, cast
@@ -41,8 +41,12 @@ _LEAST_WORK = 1 << 23
 
 # transformers changes itself while it loads, and changes it back.
 _LOADING = threading.Lock()
-# Of weights that are not loaded, since config.json asks for fewer.
-_NUMBERED = re.compile(r"(?:ernie_rna\.)?(layers|pair_head\.blocks|loading_head\.blocks)\.[0-9]+\.")
+# How the numbered parts of a model are called in the names of its weights.
+_NUMBERED = {
+    "num_hidden_layers": "layers",
+    "pair_blocks": r"pair_head\.blocks",
+    "loading_blocks": r"loading_head\.blocks",
+}
 
 
 class EncodingError(RuntimeError):
@@ -160,7 +164,7 @@ def load(
     with _LOADING, _named(source), without_report():
         _check_layers(source, arguments["config"], arguments["revision"])
         loaded, info = from_pretrained(source, output_loading_info=True, **arguments)
-    _check_weights(source, loaded, sorted(info["missing_keys"]), info["unexpected_keys"])
+    _check_weights(source, loaded.config, sorted(info["missing_keys"]))
     result: _AnyModel = loaded.to(target).eval()
     if quantize is not None:
         quantize_layers(result)
@@ -263,30 +267,28 @@ def _named(model: str) -> Iterator[None]:
 
 
 def _check_layers(model: str, config: ErnieRnaConfig, revision: str) -> None:
-    """Raise ValueError for more layers than there are weights, which would be built for ever."""
+    """Raise ValueError for more layers than there are weights, which would be built for ever, or
+    fewer than the weights have, which transformers would leave out."""
     try:
         path = cached_file(model, "model.safetensors", revision=revision)
     except OSError:
         return  # In shards, or not there, as `from_pretrained` tells.
     layers = max(config.num_hidden_layers, config.pair_blocks, config.loading_blocks)
     with safe_open(path, framework="pt") as file:
-        weights = len(file.keys())
-    if layers > weights:
-        raise ValueError(f"config.json asks for {layers} layers or blocks of {weights} weights")
-
-
-def _check_weights(
-    model: str, loaded: ErnieRnaPreTrainedModel, missing: list[str], unexpected: Iterable[str]
-) -> None:
-    """Raise ValueError if weights are missing, or more layers than config.json has; warn if they
-    were never trained."""
-    config: Any = loaded.config
-    for key in unexpected:
-        found = _NUMBERED.match(key)
-        if found and (found[1] == "layers" or hasattr(loaded, found[1].partition(".")[0])):
+        names = list(file.keys())
+    if layers > len(names):
+        raise ValueError(f"config.json asks for {layers} layers or blocks of {len(names)} weights")
+    for field, name in _NUMBERED.items():
+        found = [re.search(rf"(?:^|\.){name}\.([0-9]{{1,9}})\.", one) for one in names]
+        there = max((1 + int(one[1]) for one in found if one), default=0)
+        if there > getattr(config, field):
             raise ValueError(
-                f"cannot load the model {model!r}: its config.json has no layer for {key}"
+                f"config.json has {field} {getattr(config, field)}, and the weights have {there}"
             )
+
+
+def _check_weights(model: str, config: ErnieRnaConfig, missing: list[str]) -> None:
+    """Raise ValueError if weights are missing; warn if they were never trained."""
     if missing and all(key.startswith("lm_head.") for key in missing):
         named = ", ".join(config.architectures or ["a model"])
         raise ValueError(

@@ -18,6 +18,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ernie_rna.extras import import_extra
 from ernie_rna.options import OptionError, whole
 from ernie_rna.run.find_model import find_model
@@ -158,8 +160,12 @@ def _files(options: dict[str, Any]) -> Iterator[Path]:
 
 def _as_text(value: Any) -> str:
     """What JSON has no word for; of arrays the digest."""
-    if hasattr(value, "tobytes"):
-        return hashlib.sha256(value.tobytes()).hexdigest()
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if isinstance(value, (set, frozenset)):
+        return str(sorted(value))
+    if hasattr(value, "shape"):
+        return hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
     return str(value)
 
 

@@ -54,7 +54,7 @@ DEGAP_HINT = "; --degap does it"
 _PROTEIN_SHARE = 0.1
 _ALLOWED = {
     "error": (LETTERS + LETTERS.lower()).encode(),
-    "unk": bytes(code for code in range(33, 127) if chr(code) not in "<>"),
+    "unk": bytes(code for code in range(33, 127) if chr(code) not in "()[]{}<>|"),
 }
 _NO_GAPS = str.maketrans("", "", GAPS)
 _TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
@@ -63,6 +63,7 @@ _BEGIN = 1000  # of a file or line, by which it is known
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Dot-bracket, WUSS, and the constraints of RNAfold: with a bracket, or without letters.
 _STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*\s")
+_NO_BRACKETS = frozenset(".,:_~x-")
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
 # What people hand over by mistake, by how it begins: what it is, and what makes FASTA of FILE.
@@ -238,7 +239,7 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
         return f"{what}, but a gap of an alignment: take the gaps out{DEGAP_HINT}"
     if character.isspace():
         return f"{what}, but a blank: a sequence is letters only"
-    if character.isdigit() or character in "<>":
+    if character.isdigit() or character in "()[]{}<>|":
         return f"{what}: a sequence is letters only"
     share = sum(map(str.isalpha, foreign.decode())) / len(letters)
     if share >= _PROTEIN_SHARE:
@@ -303,13 +304,15 @@ def _record(header: str, lines: list[str], below: list[str], degap: bool) -> Fas
     lines = [line.strip() for line in lines if not line.startswith("#")]
     sequence = "".join(lines)
     if not sequence.isalpha():
-        end = "" if degap else " "  # Dots alone may be gaps.
-        first = next((i for i, line in enumerate(lines) if _STRUCTURE.match(line + end)), 0)
+        # Dots alone may be gaps.
+        closed = [line if degap and "x" not in line else f"{line} " for line in lines]
+        first = next((i for i, line in enumerate(closed) if _STRUCTURE.match(line)), 0)
         above, rest, structure = "".join(lines[:first]), [*filter(None, lines[first:])], ""
         while rest and len(structure) < len(above):
             structure += rest.pop(0).split()[0]
-        # Letters below it would be more of the sequence.
-        if above and len(structure) == len(above) and not any(map(str.isalpha, rest)):
+        # Letters below dots would be more of the sequence.
+        is_one = not _NO_BRACKETS.issuperset(structure) or not any(map(str.isalpha, rest))
+        if above and len(structure) == len(above) and is_one:
             sequence = above
             below.append(id)
     return FastaRecord(id, sequence, description)

@@ -73,7 +73,9 @@ class Prior:
             self._matrix_of = lambda record: np.asarray(
                 given(to_rna(record.sequence)), dtype=np.float64
             )
-            self.name = f"{given.__module__}.{getattr(given, '__qualname__', repr(given))}"
+            self.name = (
+                f"{given.__module__}.{getattr(given, '__qualname__', type(given).__qualname__)}"
+            )
             self._to_digest = True
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:

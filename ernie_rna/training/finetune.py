@@ -131,8 +131,9 @@ def finetune(
     target = Path(os.path.abspath(output))
     alone: contextlib.AbstractContextManager[Store | None] = contextlib.nullcontext()
     if not options.dry_run:
-        # A run that was stopped while it was evaluated has written the folder.
-        check_place(check_target(output, options.force or (options.resume and is_begun(target))))
+        # A run that was stopped while it was evaluated has written the folder without metrics.
+        ours = options.resume and is_begun(target) and not (target / "metrics.json").exists()
+        check_place(check_target(output, options.force or ours))
         alone = _alone(target, options.force)
     with full_disk_explained(target), alone as store:
         run = _Run(train, target, options)

@@ -123,6 +123,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         "hold out some training rows for evaluation: random; similar, whole clusters of "
         "sequences (by MMseqs2 or cd-hit-est if installed, else by k-mers); or whole values of a "
         "column such as family; copies of a sequence always stay on one side",
+        check=some_text,
         metavar="random|similar|COLUMN",
         group=_SPLITS,
         recorded=True,

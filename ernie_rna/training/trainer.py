@@ -393,7 +393,8 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     every = options.eval_steps or max(1, steps // 10)
     if every > steps:
         raise OptionError("eval_steps", f"{every} is more than the {steps} steps of the training")
-    here = options.device in (None, "auto")
+    kind_of_device = (options.device or "auto").partition(":")[0]
+    no_gpu = kind_of_device == "auto" and resolve_device(None).type == "cpu"
     known = [field.name for field in fields(TrainingArguments)]
     new = "activation_checkpointing"  # Newer transformers warn of the old name.
     decided: dict[str, Any] = {
@@ -406,7 +407,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "warmup_steps": round(options.warmup * steps),
         "bf16": options.dtype == "bfloat16",
         "fp16": options.dtype == "float16",
-        "use_cpu": options.device == "cpu" or (here and resolve_device(None).type == "cpu"),
+        "use_cpu": kind_of_device == "cpu" or no_gpu,
         "seed": options.seed,
         "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if options.watches else "no",
@@ -427,7 +428,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "logging_steps": max(1, steps // 100),
         "save_total_limit": 1,
         "report_to": [],
-        "dataloader_pin_memory": options.device != "cpu" and torch.cuda.is_available(),
+        "dataloader_pin_memory": kind_of_device != "cpu" and torch.cuda.is_available(),
     }
     kind: Any = TrainingArguments
     given: Any = options.trainer  # a dictionary by now
@@ -450,7 +451,8 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         name = "trainer" if others else "dtype" if options.dtype else "device"
         raise OptionError(name, f"is refused by transformers: {error}") from error
-    if options.device not in (None, "auto", device.type):
+    is_cpu = kind_of_device == device.type == "cpu"  # whatever its number
+    if not is_cpu and (options.device or "auto") not in ("auto", device.type, str(device)):
         raise OptionError(
             "device",
             f"{options.device} cannot be chosen: the Trainer uses {device}; cpu keeps it off a "

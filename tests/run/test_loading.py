@@ -1,6 +1,8 @@
 """A model loaded: from what, what is refused, what is said where memory is short, and threads."""
 
 import contextlib
+import json
+import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ernie_rna.data import mini
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.options import OptionError
@@ -65,7 +68,11 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
         (CONFIG, lambda text: text[:-9], "is not a valid JSON file"),
         (CONFIG, lambda text: b"[" * 100_000, "damaged|not a valid JSON"),
         (CONFIG, lambda text: text.replace(b'layers": 3', b'layers": 999999999'), "asks for 9999"),
-        (CONFIG, lambda text: text.replace(b'layers": 3', b'layers": 2'), "no layer for layers.2"),
+        (
+            CONFIG,
+            lambda text: text.replace(b'layers": 3', b'layers": 2'),
+            "num_hidden_layers 2, and the weights have 3",
+        ),
         (CONFIG, lambda text: text.replace(b'size": 96', b'size": 97'), "is another model's"),
         (CONFIG, lambda text: b'{"model_type": "bert"}', "no ERNIE-RNA: .* says bert"),
         (WEIGHTS, lambda data: data[:-1], "SafetensorError"),
@@ -169,3 +176,13 @@ def test_threads_are_put_back():
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("field", ["num_hidden_layers", "pair_blocks"])
+def test_fewer_layers_or_blocks_than_weights_are_refused(tmp_path, field):
+    shutil.copytree(mini(), tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {field: values[field] - 1}))
+    with pytest.raises(ValueError, match=f"config.json has {field} .*, and the weights have"):
+        load_model(tmp_path / "model")

@@ -270,6 +270,7 @@ def test_gaps_that_are_read_as_unknown_letters_count(read):
         b"(((..))) ( -4.10)\n(({..})) [ -5.0]\n frequency 0.5\n",
         b"(((.\n.)))\n",
         b"|xx..<>.\n",
+        b"(((..)))\nEEEHHEEE\n",
     ],
 )
 def test_structures_below_sequences_are_passed_over(read, below):

@@ -36,6 +36,7 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"trainer": ["optim=sgd", "optim=adafactor"]}, "trainer has optim twice"),
         ({"trainer": None}, "trainer must be one or several texts; got None"),
         ({"train_split": "test"}, "train_split needs --split-column"),
+        ({"split": ""}, "split must be text, and not empty"),
         ({"held_out": 0.3}, "held_out is the share that --split holds out"),
         ({"held_out": 0.3, "split": "random", "folds": 2}, "holds out, without --folds"),
         ({"label_separator": ","}, "label_separator is for multi-label; the task is class"),

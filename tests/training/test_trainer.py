@@ -26,6 +26,7 @@ def test_arguments(tmp_path):
         arguments(tmp_path, gradient_checkpointing=True)
     if not torch.cuda.is_available():
         assert arguments(tmp_path, device=None, dtype="bfloat16").use_cpu
+    assert arguments(tmp_path, device=torch.device("cpu", 0)).use_cpu
     # Other fields have their types.
     made = arguments(tmp_path, trainer=["max_grad_norm=0.5", "lr_scheduler_type=cosine"])
     assert (made.max_grad_norm, made.lr_scheduler_type) == (0.5, "cosine")
