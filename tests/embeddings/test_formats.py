@@ -136,7 +136,9 @@ def test_shards(make_parts, tmp_path):
     parts, metadata, given = make_parts()
     output = tmp_path / "out.safetensors"
     contents = [part.path.read_bytes() for part in parts]
+    parts[0].path.chmod(0o600)  # as some versions of safetensors write it
     files = write_parts(parts, output, metadata, 3000)
+    assert len({path.stat().st_mode for path in files}) == 1
     names = [f"out-{i:05d}-of-00004.safetensors" for i in range(1, 5)]
     assert [path.name for path in files] == [*names, "out.safetensors.index.json"]
     assert [path.read_bytes() for path in files[:-1]] == contents  # moved, not written again

@@ -294,6 +294,10 @@ def test_an_evaluation_that_fails_leaves_the_model(
     assert (tmp_path / "out.partial").exists() == resumes
     assert measured == [1, 6]  # One row is tried before training.
     if resumes:
+        metrics = tmp_path / "out" / "metrics.json"
+        metrics.touch()  # Then it is not what this run has left.
+        assert start(table(), *options) == 1
+        metrics.unlink()
         assert {"test", "test: guess"} <= {*run(table(), *options)}
         assert not (tmp_path / "out.partial").exists()
 
