@@ -653,7 +653,7 @@ class ProbingOptions(Options, group=_PROBING):
     def check_unused(self) -> None:
         """Raise OptionError, where there are no reactivities, for an option that is of them."""
         for one in fields(ProbingOptions):
-            if getattr(self, one.name) != one.default:
+            if self.is_given(one.name):
                 raise OptionError(one.name, "has no effect without reactivities (--reactivity)")
 
 
@@ -666,6 +666,12 @@ def parse_yes(text: str) -> bool:
 def _prior(value: Any) -> str | None:
     fits = callable(value) or (isinstance(value, (str, os.PathLike)) and os.fspath(value))
     return None if fits else "must be vienna, a file, a folder or a function"
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """A function, or an object that can be called, as results record it."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{function.__module__}.{name}"
 
 
 @dataclass(frozen=True, kw_only=True)

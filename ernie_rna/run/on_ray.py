@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.options import OptionError, whole
+from ernie_rna.options import OptionError, function_name, whole
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, replacing
 from ernie_rna.run.provenance import versions
@@ -161,7 +161,7 @@ def _files(options: dict[str, Any]) -> Iterator[Path]:
 def _as_text(value: Any) -> str:
     """What JSON has no word for; of arrays the digest."""
     if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        return function_name(value)
     if isinstance(value, (set, frozenset)):
         return str(sorted(value))
     if hasattr(value, "shape"):

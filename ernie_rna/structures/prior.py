@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ernie_rna.extras import import_extra
+from ernie_rna.options import function_name
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, to_rna
 from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.formats.probabilities import PAIR, read_probabilities
@@ -73,9 +74,7 @@ class Prior:
             self._matrix_of = lambda record: np.asarray(
                 given(to_rna(record.sequence)), dtype=np.float64
             )
-            self.name = (
-                f"{given.__module__}.{getattr(given, '__qualname__', type(given).__qualname__)}"
-            )
+            self.name = function_name(given)
             self._to_digest = True
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
