@@ -294,7 +294,7 @@ WRONG_SETTINGS = {
         ({"encoder_layers": 1, "activation_fn": "relu"}, "encoder_layers=1.*activation_fn='relu'"),
     ],
     "multimolecule": [
-        ({"vocab_size": 26}, "28 tokens, but its settings vocab_size=26"),
+        ({"vocab_size": 26}, "vocab_size=26, by the weights 28"),
         ({"num_attention_heads": 3}, "num_attention_heads=3, by the weights 12"),
         ({"model_type": "rnafm"}, "model_type='rnafm' instead of 'ernierna'"),
         ({"position_embedding_type": "absolute"}, "position_embedding_type='absolute'"),
