@@ -122,7 +122,7 @@ def _fetch_from_hub(repo_id: str, revision: str | None, file: str = "model.safet
     except (EntryNotFoundError, RevisionNotFoundError, RepositoryNotFoundError) as error:
         raise FileNotFoundError(
             f"there is no {file} of {at}, revision {revision or 'main'}, or it is private: name a "
-            f"file that it has, by {address}/FILE, or log in by `hf auth login` ({_reason(error)})"
+            f"file that it has, by {address}/FILE, or log in by `hf auth login` ({type(error).__name__})"
         ) from error
     except Exception as error:  # which library raises depends on the version of huggingface_hub
         raise ConnectionError(f"{at} cannot be fetched: {_reason(error)}") from error
@@ -137,7 +137,7 @@ def _reason(error: BaseException) -> str:
     """What is at the bottom of an error, in a line."""
     while isinstance(error.__cause__ or error.__context__, Exception):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return " ".join(str(error).split()) or type(error).__name__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _fetch_address(address: str, revision: str | None) -> Found:
