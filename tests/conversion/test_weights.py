@@ -121,59 +121,43 @@ def test_the_inverse_is_the_authors_file_but_for_what_was_dropped(name, prefix):
 # What the golden checkpoints become
 
 
-GOLDEN_SIZES = {
-    "vocab_size": 25,
-    "hidden_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 12,
-    "intermediate_size": 96,
-    "pairing_hidden_size": 6,
-    "max_position_embeddings": 256,
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "activation_dropout": 0.0,
-    "norm_first": False,
+STATED = {"model_type": "ernierna", "vocab_size": 28, "hidden_size": 48, "num_hidden_layers": 4}
+SIZES = {
+    **{"vocab_size": 25, "hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 12},
+    **{"intermediate_size": 96, "pairing_hidden_size": 6, "norm_first": False},
 }
+RATES = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "activation_dropout": 0.0}
 
 
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "args", "expected"),
     [
+        ("fairseq", {}, {"max_position_embeddings": 256, **RATES}),
+        ("fairseq", None, {"max_position_embeddings": 1024, **RATES}),
+        ("multimolecule", {**STATED, "max_position_embeddings": 1026}, RATES),
         (
             "fairseq",
-            {
-                "dropout": ("hidden_dropout_prob", 0.3),
-                "attention_dropout": ("attention_probs_dropout_prob", 0.2),
-                "act_dropout": ("activation_dropout", 0.05),
-                "max_positions": ("max_position_embeddings", 77),
-            },
+            {"dropout": 0.3, "attention_dropout": 0.2, "act_dropout": 0.05, "max_positions": 77},
+            dict(zip((*RATES, "max_position_embeddings"), (0.3, 0.2, 0.05, 77), strict=True)),
         ),
         (
             "multimolecule",
             {
-                "hidden_dropout": ("hidden_dropout_prob", 0.25),
-                "attention_dropout": ("attention_probs_dropout_prob", 0.15),
-                "layer_norm_eps": ("layer_norm_eps", 1e-6),
-                "pairwise_alpha": ("gu_pairing_score", 0.7),
+                **{"hidden_dropout": 0.25, "attention_dropout": 0.15, "layer_norm_eps": 1e-6},
+                **{"pairwise_alpha": 0.7, "max_position_embeddings": 1026},
+            },
+            {
+                **{"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.15},
+                **{"layer_norm_eps": 1e-6, "gu_pairing_score": 0.7},
+                "max_position_embeddings": 1024,
             },
         ),
     ],
 )
-def test_rates_come_from_the_settings(name, given):
-    args = {**(source(name).args or {}), **{theirs: value for theirs, (_, value) in given.items()}}
-    config = convert_weights(replace(source(name), args=args)).config
-    assert {ours: getattr(config, ours) for ours, _ in given.values()} == dict(given.values())
-
-
-def test_sizes_come_from_the_weights():
-    config = converted("fairseq").config
-    assert {name: getattr(config, name) for name in GOLDEN_SIZES} == GOLDEN_SIZES
-    config = convert_weights(replace(source("fairseq"), args=None)).config
-    assert (config.max_position_embeddings, config.hidden_dropout_prob) == (1024, 0.1)
-    stated = {"model_type": "ernierna", "vocab_size": 28, "hidden_size": 48}
-    stated |= {"num_hidden_layers": 4, "max_position_embeddings": 1026}
-    config = convert_weights(replace(source("multimolecule"), args=stated)).config
-    assert config.max_position_embeddings == 1024
+def test_sizes_come_from_the_weights_and_rates_from_the_settings(name, args, expected):
+    given = None if args is None else {**(source(name).args or {}), **args}
+    config = convert_weights(replace(source(name), args=given)).config
+    assert {**SIZES, **expected}.items() <= config.to_dict().items()
 
 
 LOADING = {"loading_channels": 16, "loading_reduced_size": 8, "loading_blocks": 2}
@@ -203,21 +187,16 @@ def test_what_is_dropped_has_its_reason():
     ("dtype", "note"),
     [(torch.float16, "exactly"), (torch.bfloat16, "exactly"), (torch.float64, "rounded")],
 )
-def test_weights_become_float32(dtype, note):
+def test_weights_become_copies_in_float32(dtype, note):
     state = {key: weight.to(dtype) for key, weight in source("fairseq").state_dict.items()}
     conversion = convert_weights(replace(source("fairseq"), state_dict=state))
     assert {weight.dtype for weight in conversion.state_dict.values()} == {torch.float32}
-    assert len(conversion.notes) == 1
-    assert str(dtype) in conversion.notes[0]
-    assert note in conversion.notes[0]
+    (said,) = conversion.notes
+    assert f"weights in {dtype} were turned into float32 ({note})" in said
     expected = converted("fairseq").state_dict.items()
     assert_same(conversion.state_dict, {name: w.to(dtype).float() for name, w in expected})
-
-
-def test_weights_are_copies():
-    checkpoint = source("fairseq")
-    convert_weights(checkpoint).state_dict[EMBEDDING].zero_()
-    assert checkpoint.state_dict["encoder.sentence_encoder.embed_tokens.weight"].any()
+    convert_weights(source("fairseq")).state_dict[EMBEDDING].zero_()
+    assert source("fairseq").state_dict[EMBED].any()
 
 
 # Strict both ways
@@ -233,6 +212,10 @@ BIAS = "encoder.lm_output_learned_bias"
 SEVEN_HEADS = {
     "encoder.twod_proj.linear2.weight": ones(7, 6),
     "encoder.twod_proj.linear2.bias": ones(7),
+}
+THEIR_SEVEN_HEADS = {
+    "model.pairwise_bias_proj.dense2.weight": ones(7, 6),
+    "model.pairwise_bias_proj.dense2.bias": ones(7),
 }
 CONV1 = "module.conv1.weight"
 LAST_NORM = "module.proj.resnet.3.bn1.running_var"
@@ -255,6 +238,7 @@ WRONG_WEIGHTS = {
         ({EMBED: torch.tensor(1.0)}, [mismatch(EMBED, "", "25, 48")]),
         ({EMBED: ones(33, 48)}, [mismatch(EMBED, "33, 48", "25, 48")]),
         ({FC1: None, BIAS: ones(24)}, [f'Missing key.*"{FC1}"', mismatch(BIAS, "24", "25")]),
+        (SEVEN_HEADS, ["encoder_attention_heads=12, by the weights 7"]),
         ({"sentence_encoder.embed_tokens.weight": ones(25, 48)}, ["holds 2 models"]),
     ],
     "secondary_structure": [
@@ -275,6 +259,7 @@ WRONG_WEIGHTS = {
         ({"model.pooler.dense.bias": None}, ['Missing key.*: "model.pooler.dense.bias"[.]$']),
         ({"lm_head.decoder.weight": ones(28, 48)}, [f"differ but .*decoder.w.* {THEIR_EMBEDDING}"]),
         ({THEIR_EMBEDDING: ones(27, 48)}, ["has 27 tokens, and those of MultiM.* have 26 or 28"]),
+        (THEIR_SEVEN_HEADS, ["fit no model: .*num_attention_heads=7"]),
         ({"lm_head.bias": ones(26)}, [r"misshaped: lm_head.bias \(26,\)"]),
         ({THEIR_EMBEDDING: torch.tensor(1.0)}, ["its vocabulary has 0 tokens"]),
     ],
@@ -311,30 +296,21 @@ OTHER_MODELS = [
 ]
 
 
-def refused(checkpoint: Checkpoint, messages: list[str]) -> None:
-    with pytest.raises(CheckpointError) as error:
-        convert_weights(checkpoint)
-    for message in messages:
-        assert error.match(message)
-    assert str(error.value).startswith(f"{checkpoint.path}: ")
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("name", "weights", "messages"),
+    [(name, *case) for name, cases in WRONG_WEIGHTS.items() for case in cases],
+)
+def test_a_key_that_does_not_fit_is_named(name, weights, messages):
+    refused(changed(source(name), weights), messages)
 
 
-def each(table: dict) -> pytest.MarkDecorator:
-    cases = [(name, *case) for name, listed in table.items() for case in listed]
-    return pytest.mark.parametrize(("name", "changes", "messages"), cases)
-
-
-@each(WRONG_WEIGHTS)
-def test_a_key_that_does_not_fit_is_named(name, changes, messages):
-    refused(changed(source(name), changes), messages)
-
-
-@each(WRONG_SETTINGS)
-def test_settings_that_disagree_are_refused(name, changes, messages):
-    checkpoint = source(name)
-    args = {**(checkpoint.args or {}), **changes}
-    refused(replace(checkpoint, args=args), [messages])
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [(name, *case) for name, cases in WRONG_SETTINGS.items() for case in cases],
+)
+def test_settings_that_disagree_are_refused(name, settings, message):
+    args = {**(source(name).args or {}), **settings}
+    refused(replace(source(name), args=args), [message])
 
 
 @pytest.mark.parametrize(("state", "message"), OTHER_MODELS)
@@ -342,8 +318,13 @@ def test_other_models_are_refused(state, message):
     refused(replace(source("fairseq"), state_dict=state), [message])
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
-    refused(replace(changed(source("fairseq"), SEVEN_HEADS), args=None), ["num_attention_heads=7"])
+def refused(checkpoint: Checkpoint, messages: list[str]) -> None:
+    with pytest.raises(CheckpointError) as error:
+        convert_weights(checkpoint)
+    for message in messages:
+        assert error.match(message)
+    assert str(error.value).startswith(f"{checkpoint.path}: ")
+    assert "\n" not in str(error.value)
 
 
 def test_no_key_may_be_missing_but_the_dropped():
