@@ -121,8 +121,9 @@ def _fetch_from_hub(repo_id: str, revision: str | None, file: str = "model.safet
         ) from error
     except (EntryNotFoundError, RevisionNotFoundError, RepositoryNotFoundError) as error:
         raise FileNotFoundError(
-            f"there is no {file} of {at}, revision {revision or 'main'}, or it is private: name a "
-            f"file that it has, by {address}/FILE, or log in by `hf auth login` ({type(error).__name__})"
+            f"there is no {file} of {at}, revision {revision or 'main'} ({type(error).__name__}), "
+            f"or it is private: name a file that it has, by {address}/FILE, or log in by "
+            "`hf auth login`"
         ) from error
     except Exception as error:  # which library raises depends on the version of huggingface_hub
         raise ConnectionError(f"{at} cannot be fetched: {_reason(error)}") from error

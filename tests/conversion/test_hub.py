@@ -163,8 +163,8 @@ def test_an_address_elsewhere_is_fetched_once_unless_it_is_no_checkpoint(hub, ca
 @pytest.mark.parametrize(
     ("checkpoint", "revision", "message"),
     [
-        ("some/one", None, "no model.safetensors of some/one on the Hub.*: name a file .*Entry"),
-        ("no/such", None, "of no/such on the Hub, .* or it is private: .*Repo"),
+        ("some/one", None, "no model.safetensors of some/one on the Hub.*Entry.*: name a file "),
+        ("no/such", None, "of no/such on the Hub, .*Repo.* or it is private: "),
         ("multimolecule/ernierna", "v9", "multimolecule/ernierna on the Hub, revision v9.*Revi"),
         ("{}/short!some/one/weights.pt", None, "weights.pt cannot be fetched: the last .* bytes"),
         ("{}/chunked!some/one/weights.pt", None, "weights.pt cannot be fetched: "),
