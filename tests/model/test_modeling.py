@@ -74,7 +74,7 @@ def test_layer_norm_first(config):
 
 
 ON_ANY_PATH = pytest.mark.parametrize(
-    ("attention", "memory"), itertools.product(("eager", "sdpa"), ("carry", "recompute"))
+    ("attention", "memory"), list(itertools.product(("eager", "sdpa"), ("carry", "recompute")))
 )
 
 
