@@ -136,18 +136,21 @@ def test_a_repository_is_fetched_converted_and_kept(hub, capsys, monkeypatch):
         assert Path("out", name).read_bytes() == Path("again", name).read_bytes()
 
 
-def test_a_revision_and_what_is_beside_it_are_of_one_commit(hub):
-    found = find_checkpoint("multimolecule/ernierna", "v1", progress=False)
-    assert found.path.parent.name == COMMIT["v1"]
-    assert found.path.with_name("config.json").is_file()
+@pytest.mark.parametrize(
+    ("checkpoint", "revision", "file"),
+    [
+        ("multimolecule/ernierna", "v1", "model.safetensors"),
+        ("{}/multimolecule/ernierna/tree/v1", "v1", "model.safetensors"),
+        ("{}/some/one/resolve/v1/weights.pt", None, "weights.pt"),
+        ("{}/some/one/blob/main/weights.pt?x=1", "v1", "weights.pt"),
+    ],
+)
+def test_a_revision_and_what_is_beside_it_are_of_one_commit(hub, checkpoint, revision, file):
+    found = find_checkpoint(checkpoint.format(hub.address), revision, progress=False)
+    assert (found.path.parent.name, found.path.name) == (COMMIT["v1"], file)
+    beside = {path.name for path in found.path.parent.iterdir()} - {file}
+    assert beside == ({"config.json", "README.md"} if "multi" in checkpoint else set())
     assert not any("/main/" in asked for asked in hub.asked)
-
-
-@pytest.mark.parametrize("form", ["{}/some/one/resolve/v1/{}", "{}/some/one/blob/main/{}?x=1"])
-def test_an_address_on_the_hub_is_a_file_of_a_repository(hub, form):
-    found = find_checkpoint(form.format(hub.address, "weights.pt"), progress=False)
-    assert "snapshots" in found.path.parts
-    assert found.path.read_bytes() == CHECKPOINT.read_bytes()
 
 
 def test_an_address_elsewhere_is_fetched_once_unless_it_is_no_checkpoint(hub, capsys):
@@ -205,13 +208,13 @@ def test_a_local_folder_comes_before_the_hub(hub):
 
 
 @pytest.mark.parametrize("model", ["multimolecule/ernierna", "here"])
-def test_a_repository_that_is_named_as_a_model_says_how_to_convert_it(hub, capsys, model):
+@pytest.mark.parametrize("command", ["embed -o x.npz", "fold -o x.dbn", "mutate -o x.tsv"])
+def test_a_repository_that_is_named_as_a_model_says_how_to_convert_it(hub, capsys, model, command):
     Path("rna.fasta").write_text(">a\nACGU\n")
     shutil.copytree(hub.root / "multimolecule" / "ernierna", "here")
-    for command, output in {"embed": "out.npz", "fold": "out.dbn", "mutate": "out.tsv"}.items():
-        assert cli.main([command, "rna.fasta", "-m", model, "-o", output]) == 1
-        message = f"convert it once, `ernie-rna convert {model} ERNIE-RNA`, and name that"
-        assert message in capsys.readouterr().err
+    assert cli.main([*command.split(), "rna.fasta", "-m", model]) == 1
+    message = f"convert it once, `ernie-rna convert {model} ERNIE-RNA`, and name that"
+    assert message in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------
