@@ -30,16 +30,18 @@ def small(kind):
     return small_model(24, 4, 2, kind, pair_channels=12, pair_blocks=4)
 
 
-def encode(*sequences):
-    return ErnieRnaTokenizer()(list(sequences), padding=True, return_tensors="pt")
+def encode(*sequences, side="right"):
+    tokenizer = ErnieRnaTokenizer(padding_side=side)
+    return tokenizer(list(sequences), padding=True, return_tensors="pt")
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("kind", [ErnieRnaForCloseness, ErnieRnaForRibosomeLoading])
 @torch.no_grad()
-def test_a_single_base_is_the_same_in_a_batch(kind):
+def test_a_single_base_is_the_same_in_a_batch(kind, side):
     """Logits of pairs are symmetric, and zero at padding."""
     model = small(kind)
-    alone, padded = (model(**encode("G", *others)).logits for others in ([], [LONG]))
+    alone, padded = (model(**encode("G", *more, side=side)).logits for more in ([], [LONG]))
     if padded.dim() == 3:
         assert padded.shape == (2, 75, 75)
         torch.testing.assert_close(padded, padded.transpose(1, 2))
