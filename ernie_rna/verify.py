@@ -116,13 +116,9 @@ def read_cls_embedding(path: str | Path, shape: tuple[int, int, int]) -> torch.T
     """
     try:
         # Mapped, so that a damaged header cannot ask for more memory than the file has.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise VerifyError(f"{path}: cannot be read ({error})") from error
-    except Exception as error:  # A damaged header or archive raises nearly anything.
-        raise VerifyError(f"{path}: not a numpy array of numbers ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise VerifyError(f"{path}: an archive of arrays (.npz), not one array")
+        array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # A damaged header raises nearly anything.
+        raise VerifyError(f"{path}: not a numpy array of numbers, .npy ({error})") from error
     if array.shape != shape or array.dtype.kind != "f":
         raise VerifyError(
             f"{path}: holds {array.dtype} of shape {array.shape}; for this model it must be "
@@ -151,15 +147,14 @@ def measure_full_size(
         onednn = any(runs_onednn(linear, linear.weight) for linear in linears)
     exact, texts = copy.deepcopy(model).double(), list(sequences)
     expected = torch.cat([_hidden_states(exact, text).flatten() for text in texts])
-    found: dict[str, tuple[float, float]] = {}
+    found = {}
     mkldnn: Any = torch.backends.mkldnn
     enabled = mkldnn.enabled
     try:
         for product in ["PyTorch's", "oneDNN's"] if onednn else ["PyTorch's"]:
             # The users' switch. `flags` sets TF32 as well, of which torch without a GPU warns.
             mkldnn.enabled = product == "oneDNN's"
-            ours = torch.cat([_hidden_states(model, text).flatten() for text in texts])
-            errors = ours - expected
+            errors = torch.cat([_hidden_states(model, text).flatten() for text in texts]) - expected
             found[product] = errors.abs().max().item(), errors.square().mean().sqrt().item()
     finally:
         mkldnn.enabled = enabled

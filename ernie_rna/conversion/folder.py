@@ -6,7 +6,6 @@ tokenizer, the modules of the model and a model card. torch is imported where so
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -18,9 +17,7 @@ import ernie_rna.model
 
 if TYPE_CHECKING:
     from ernie_rna.conversion.weights import Conversion
-    from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
-MODEL_TYPE = "ernie_rna"
 _REQUIRED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 # What conversion writes and `save_pretrained` does not.
 _OF_EXPORTS = {"README.md", "vocab.json"}
@@ -52,10 +49,8 @@ def check_target(out_dir: str | os.PathLike[str], force: bool = False) -> Path:
     if not os.fspath(out_dir):
         raise ExportError("the name of the folder to write is empty")
     target = Path(os.path.abspath(out_dir))
-    if target.is_symlink():
-        raise ExportError(f"{target}: a symbolic link; name the folder itself")
-    if target.exists() and not target.is_dir():
-        raise ExportError(f"{target}: a file; name a folder")
+    if target.is_symlink() or target.is_file():
+        raise ExportError(f"{target}: a file or a symbolic link; name the folder itself")
     if target.exists() and any(target.iterdir()):
         odd = why_no_model(target, _OF_EXPORTS)
         if odd is not None:
@@ -88,10 +83,10 @@ def why_no_model(folder: Path, more: Collection[str] = ()) -> str | None:
     missing = sorted(required - names)
     odd = sorted(names - required - code - _OPTIONAL - _OF_EXPORTS)
     if missing:
-        return f"lacks {', '.join(missing[:5])}{', ...' * (len(missing) > 5)}"
+        return f"lacks {', '.join(missing)}"
     if odd:
         return f"holds {', '.join(odd[:5])} as well: move such files out of it"
-    if config.get("model_type") != MODEL_TYPE:
+    if config.get("model_type") != "ernie_rna":
         return f"its config.json is of model_type {config.get('model_type')!r}"
     return None
 
@@ -106,38 +101,26 @@ def read_config_file(folder: Path) -> dict[str, Any]:
 
 def write_folder(conversion: Conversion, folder: Path) -> None:
     """Write all files of an export into an empty folder."""
-    from safetensors.torch import save_file
-
-    config = copy.deepcopy(conversion.config)
-    config.architectures = [type(conversion.model).__name__]
-    write_code_and_tokenizer(config, folder)
-    weights = folder / "model.safetensors"
-    save_file(conversion.state_dict, weights, metadata={"format": "pt"})
-    shutil.copymode(folder / "config.json", weights)  # some versions of safetensors write 0600
+    write_model(conversion.model, folder)
     (folder / "README.md").write_text(model_card(conversion), encoding="utf-8")
 
 
-def write_code_and_tokenizer(config: ErnieRnaConfig, folder: Path) -> None:
-    """Write all files of a folder for the Hub but the weights and the model card."""
-    from ernie_rna.model.configuration_ernie_rna import AUTO_MAP, HEAD_MODELS
-    from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+def write_model(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Write all files of a folder for the Hub but the card.
 
-    config = copy.deepcopy(config)
-    own = {"AutoTokenizer": [f"tokenization_ernie_rna.{ErnieRnaTokenizer.__name__}", None]}
-    config.auto_map = {**AUTO_MAP, **own}
-    for name in (config.architectures or [])[:1]:
-        if name in HEAD_MODELS:  # AutoModel is to give all of the model, not its encoder.
-            config.auto_map["AutoModel"] = f"modeling_ernie_rna.{name}"
-    config.save_pretrained(folder)
-    tokenizer = ErnieRnaTokenizer(model_max_length=config.max_position_embeddings)
+    Args:
+        state_dict: other weights than the model's.
+    """
+    from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+    from ernie_rna.run.loading import without_report
+
+    with without_report():
+        model.save_pretrained(folder, state_dict=state_dict)
+    # Some versions of safetensors write 0600.
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")
+    tokenizer = ErnieRnaTokenizer(model_max_length=model.config.max_position_embeddings)
     tokenizer.save_pretrained(folder)
     tokenizer.save_vocabulary(str(folder))  # transformers 5 does not, for a fast tokenizer
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings |= {"auto_map": own, "tokenizer_class": ErnieRnaTokenizer.__name__}
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    for file in code_files():
-        shutil.copyfile(file, folder / file.name)
 
 
 def model_card(conversion: Conversion) -> str:

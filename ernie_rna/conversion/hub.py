@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
@@ -23,7 +22,6 @@ from ernie_rna.conversion.folder import ExportError, read_config_file, why_no_mo
 from ernie_rna.run.find_model import why_no_hub
 from ernie_rna.run.outputs import replacing
 
-_WEIGHTS = "model.safetensors"
 # Beside the weights, where they are there: settings, the order of tokens, and the terms.
 _BESIDE = ("config.json", "vocab.txt", "README.md")
 _FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")  # no name of a repository ends so
@@ -63,30 +61,20 @@ def find_checkpoint(
         ConnectionError: it cannot be fetched, and is not in the cache.
     """
     text = os.fspath(checkpoint)
-    if os.path.exists(text):
+    path = Path(text)
+    if path.exists():
         if revision is not None:
             raise ValueError(
                 f"--revision is for a repository on the Hub, but {text} is a local path"
             )
-        return Found(Path(text))
+        return Found(path)
+    local = path.suffix in _FILES or path.parent.is_dir()
     with _bars(sys.stderr.isatty() if progress is None else progress):
         if re.match(r"https?://", text, re.IGNORECASE):
-            from huggingface_hub import constants
-
-            hubs = "|".join(map(re.escape, (constants.ENDPOINT, "https://huggingface.co")))
-            at_hub = re.fullmatch(
-                rf"(?:{hubs})/([^/]+/[^/?]+)(?:/(?:tree|(?:resolve|blob)/([^/]+)/([^?]+)).*)?", text
-            )
-            if at_hub:
-                return _fetch_from_hub(at_hub[1], revision or at_hub[2], at_hub[3])
-            return _fetch_address(text)
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not _looks_local(Path(text)):
-            return _fetch_from_hub(text, revision, None)
+            return _fetch_address(text, revision)
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not local:
+            return _fetch_from_hub(text, revision)
     raise FileNotFoundError(f"{text}: no such file")
-
-
-def _looks_local(path: Path) -> bool:
-    return path.suffix in _FILES or path.parent.is_dir()
 
 
 @contextlib.contextmanager
@@ -94,18 +82,18 @@ def _bars(show: bool) -> Iterator[None]:
     """huggingface_hub's bars, which are also ours, shown or not."""
     from huggingface_hub import utils
 
-    hidden = utils.are_progress_bars_disabled()
-    if not show:
+    hide = not show and not utils.are_progress_bars_disabled()
+    if hide:
         utils.disable_progress_bars()
     try:
         yield
     finally:
-        if not hidden and not show:
+        if hide:
             utils.enable_progress_bars()
 
 
-def _fetch_from_hub(repo_id: str, revision: str | None, file: str | None) -> Found:
-    """A file of a repository with what is beside it; None is its model.safetensors."""
+def _fetch_from_hub(repo_id: str, revision: str | None, file: str = "model.safetensors") -> Found:
+    """A file of a repository with what is beside it."""
     from huggingface_hub import ModelCard, hf_hub_download
     from huggingface_hub.utils import (
         EntryNotFoundError,
@@ -115,35 +103,31 @@ def _fetch_from_hub(repo_id: str, revision: str | None, file: str | None) -> Fou
     )
 
     at = f"{repo_id} on the Hub"
+    address = f"https://huggingface.co/{repo_id}/resolve/{revision or 'main'}"
     cut_off = why_no_hub()  # huggingface_hub would try for half a minute
     fetch = partial(hf_hub_download, repo_id, local_files_only=cut_off is not None)
     try:
-        path = Path(fetch(file or _WEIGHTS, revision=revision))
+        path = Path(fetch(file, revision=revision))
         commit = path.parts[path.parts.index("snapshots") + 1]
-        folder = (file or "").rpartition("/")[0]
+        folder = file.rpartition("/")[0] or None
         for name in _BESIDE:  # of the same commit, whatever the branch has become meanwhile
             with contextlib.suppress(EntryNotFoundError):
-                fetch(name, subfolder=folder or None, revision=commit)
+                fetch(name, subfolder=folder, revision=commit)
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
             f"{at} cannot be fetched ({cut_off or _reason(error)}) and is not in the cache: run "
-            f"this with a connection, or fetch https://huggingface.co/{repo_id}/resolve/"
-            f"{revision or 'main'}/{file or _WEIGHTS} elsewhere and give the path of the file"
+            f"this with a connection, or fetch {address}/{file} elsewhere and give the path of "
+            "the file"
         ) from error
-    except EntryNotFoundError as error:
+    except (EntryNotFoundError, RevisionNotFoundError, RepositoryNotFoundError) as error:
         raise FileNotFoundError(
-            f"{at} has no {file or _WEIGHTS}: name the file that it has, by "
-            f"https://huggingface.co/{repo_id}/resolve/main/FILE"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{at} has no branch, tag or commit {revision!r}") from error
-    except RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no {at}, or it is private: for that, log in by `hf auth login`"
+            f"there is no {file} of {at}, revision {revision or 'main'} ({type(error).__name__}), "
+            f"or it is private: name a file that it has, by {address}/FILE, or log in by "
+            "`hf auth login`"
         ) from error
     except Exception as error:  # which library raises depends on the version of huggingface_hub
         raise ConnectionError(f"{at} cannot be fetched: {_reason(error)}") from error
-    card, terms = path.with_name("README.md"), None
+    terms, card = None, path.with_name("README.md")
     if card.is_file():
         with contextlib.suppress(ValueError):
             terms = ModelCard.load(card).data.to_dict().get("license")
@@ -154,15 +138,20 @@ def _reason(error: BaseException) -> str:
     """What is at the bottom of an error, in a line."""
     while isinstance(error.__cause__ or error.__context__, Exception):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _fetch_address(address: str) -> Found:
-    """A file anywhere else."""
+def _fetch_address(address: str, revision: str | None) -> Found:
+    """A file of the Hub by its address, or one anywhere else."""
     from huggingface_hub import constants
     from huggingface_hub.utils import tqdm
 
+    hubs = "|".join(map(re.escape, (constants.ENDPOINT, "https://huggingface.co")))
+    places = r"(?:/(?:tree|(?:resolve|blob)/([^/]+)/([^?]+)).*)?"
+    at_hub = re.fullmatch(rf"(?:{hubs})/([^/]+/[^/?]+){places}", address)
+    if at_hub:
+        repo_id, named, file = at_hub.groups()
+        return _fetch_from_hub(repo_id, revision or named, *([file] if file else []))
     parts = urllib.parse.urlsplit(address)
     name = Path(urllib.parse.unquote(parts.path)).name.strip(".") or "checkpoint"
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
@@ -175,14 +164,13 @@ def _fetch_address(address: str) -> Found:
     try:
         with (
             urllib.request.urlopen(address, timeout=_SECONDS) as answer,
+            tqdm.wrapattr(answer, "read", total=answer.length, desc=name) as body,
             replacing(path) as temporary,
             open(temporary, "wb") as file,
         ):
-            size = int(answer.headers.get("Content-Length") or 0)
-            with tqdm.wrapattr(answer, "read", total=size or None, desc=name) as body:
-                shutil.copyfileobj(body, file, 1 << 20)
-            if size and file.tell() != size:
-                raise OSError(f"{file.tell():,} of {size:,} bytes came")
+            shutil.copyfileobj(body, file, 1 << 20)
+            if answer.length:
+                raise OSError(f"the last {answer.length:,} bytes did not come")
     except (OSError, ValueError, HTTPException) as error:  # of urllib, http and ssl
         raise ConnectionError(f"{address} cannot be fetched: {_reason(error)}") from error
     return Found(path, address, unchecked=True)
@@ -201,10 +189,10 @@ def files_to_push(folder: str | Path, repo_id: str) -> dict[str, int]:
 
     try:
         validate_repo_id(repo_id)
+        if repo_id.count("/") != 1:
+            raise HFValidationError("give the user or organisation as well, USER/NAME")
     except HFValidationError as error:
         raise ExportError(f"{repo_id!r}: {error}") from error
-    if repo_id.count("/") != 1:
-        raise ExportError(f"{repo_id!r}: give the user or organisation as well, USER/NAME")
     folder = Path(folder)
     odd = why_no_model(folder)
     if odd is not None:
@@ -213,15 +201,15 @@ def files_to_push(folder: str | Path, repo_id: str) -> dict[str, int]:
             "`ernie-rna finetune`, or of save_pretrained of model and tokenizer"
         )
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    wanting = {
-        "no README.md, the card that the Hub shows": "README.md" not in files,
-        "no code, so that it loads only where ernie-rna is installed; save_pretrained of the "
-        "loaded model writes it": "modeling_ernie_rna.py" not in files,
-        "random weights, which were never trained": (
-            read_config_file(folder).get("weights_origin") == "random"
-        ),
+    lacks = {
+        "README.md": "no README.md, the card that the Hub shows",
+        "modeling_ernie_rna.py": "no code, so that it loads only where ernie-rna is installed; "
+        "save_pretrained of the loaded model writes it",
     }
-    for what in (what for what, holds in wanting.items() if holds):
+    found = [what for name, what in lacks.items() if name not in files]
+    if read_config_file(folder).get("weights_origin") == "random":
+        found.append("random weights, which were never trained")
+    for what in found:
         warnings.warn(f"{folder} has {what}", stacklevel=2)
     return files
 
@@ -262,6 +250,5 @@ def push(
             commit_message="ERNIE-RNA for transformers",
         )
     except Exception as error:  # which library raises depends on the version of huggingface_hub
-        reason = (str(error).strip().splitlines() or ["no message"])[0]
-        raise ExportError(f"{repo_id}: {type(error).__name__}: {reason}") from error
+        raise ExportError(f"{repo_id}: {type(error).__name__}: {_reason(error)}") from error
     return str(commit.commit_url)

@@ -21,6 +21,7 @@ TABLE = [line.split() for line in _TEXT.splitlines() if not line.startswith("#")
 
 # Which dimension of which weight gives a size of the configuration.
 SIZES = {
+    "vocab_size": (EMBEDDING, 0),
     "hidden_size": (EMBEDDING, 1),
     "intermediate_size": ("ernie_rna.layers.0.fc1.weight", 0),
     "pairing_hidden_size": ("ernie_rna.twod_proj.linear1.weight", 0),
@@ -64,7 +65,7 @@ class Naming(NamedTuple):
         outside: starts of the names that stand without the prefix, but for DataParallel's.
         aliases: another spelling of a module or weight -> ours; a file may hold both if they are
             equal.
-        dropped: name, or with a dot at its end the start of names -> why it has no place here.
+        dropped: start of names -> why they have no place here.
         sizes: their setting -> ours, which the weights give; a disagreement is an error.
         values: their setting -> ours, taken as it is.
         fixed: their setting -> the only value that this model computes.
@@ -153,11 +154,12 @@ MULTIMOLECULE = Naming(
             _THEIR_HEADS, "head of a downstream task; the encoder and its LM head are converted"
         ),
     },
-    sizes={name: name for name in FAIRSEQ.sizes.values()},
+    sizes={name: name for name in ("vocab_size", *FAIRSEQ.sizes.values())},
     values={
         "hidden_dropout": "hidden_dropout_prob",
         "attention_dropout": "attention_probs_dropout_prob",
         "layer_norm_eps": "layer_norm_eps",
+        "max_position_embeddings": "max_position_embeddings",
         "pairwise_alpha": "gu_pairing_score",
     },
     fixed={

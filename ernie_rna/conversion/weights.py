@@ -86,9 +86,10 @@ class Conversion:
         self._table = {self._whole(theirs): ours for theirs, ours in rows}
         self._keys = self._sort_keys()
         self.state_dict = {ours: state[key] for ours, key in self._keys.items()}
+        sizes = self._find_sizes()
         if self.naming is MULTIMOLECULE:
-            self._reorder_tokens()
-        self.config, self.model = self._configure(pairing_scores)
+            self._reorder_tokens(sizes["vocab_size"])
+        self.config, self.model = self._configure(sizes, pairing_scores)
         self._add_optional()
         dtypes = {weight.dtype for weight in self.state_dict.values()}
         self.notes = [
@@ -117,16 +118,15 @@ class Conversion:
         """The key of each of our names; the others are dropped."""
         state, keys, unknown = self.source.state_dict, dict[str, str](), list[str]()
         aliases = {self._whole(name): ours for name, ours in self.naming.aliases.items()}
-        reasons = {self._whole(name): why for name, why in self.naming.dropped.items()}
-        starts = tuple(name for name in reasons if name.endswith("."))
+        reasons = {self._whole(start): why for start, why in self.naming.dropped.items()}
         # Aliases last: where both spellings are there, the alias is the copy.
         for key in sorted(state, key=lambda key: rename(key, self._table) is None):
             ours = rename(key, self._table) or rename(key, aliases)
-            name = next((start for start in starts if key.startswith(start)), key)
-            if ours is None and name not in reasons:
+            why = next((why for start, why in reasons.items() if key.startswith(start)), "")
+            if not (ours or why):
                 unknown.append(key)
-            elif ours is None:
-                self.dropped[key] = reasons[name]
+            elif not ours:
+                self.dropped[key] = why
             elif self.kind and ours.startswith(_PRETRAINING):
                 self.dropped[key] = "of the pretrained model; the fine-tuned one does not use it"
             elif ours not in keys:
@@ -139,15 +139,26 @@ class Conversion:
             raise CheckpointError(f"unknown: {', '.join(sorted(unknown))}")
         return keys
 
-    def _reorder_tokens(self) -> None:
+    def _find_sizes(self) -> dict[str, int]:
+        """Sizes of the configuration, by the weights; raise where the settings say otherwise."""
+        naming, args = self.naming, self.source.args or {}
+        sizes = {"num_hidden_layers": self._layers, "vocab_size": 0}
+        for size, (ours, axis) in names.SIZES.items():
+            shape = self.state_dict[ours].shape if ours in self.state_dict else ()
+            sizes |= {size: shape[axis]} if len(shape) > axis else {}
+        read = {theirs: sizes[ours] for theirs, ours in naming.sizes.items() if ours in sizes}
+        problems = [
+            f"{theirs}={args[theirs]!r}{which} {value!r}"
+            for which, values in ((", by the weights", read), (" instead of", naming.fixed))
+            for theirs, value in sorted(values.items())
+            if theirs in args and args[theirs] != value
+        ]
+        if problems:
+            raise CheckpointError(f"settings of another model: {', '.join(problems)}")
+        return sizes
+
+    def _reorder_tokens(self, rows: int) -> None:
         """Bring what has a row a token from MultiMolecule's order of tokens to ours."""
-        embedding = self.state_dict[EMBEDDING]
-        rows = len(embedding) if embedding.dim() else 0
-        stated = (self.source.args or {}).get("vocab_size", rows)
-        if stated != rows:
-            raise CheckpointError(
-                f"{self._keys[EMBEDDING]} has {rows} tokens, but its settings vocab_size={stated!r}"
-            )
         # Some releases left the vocab.txt of an older tokenizer, of another size, beside it.
         written = self.source.vocabulary
         theirs = written if written and len(written) == rows else names.VOCABULARIES.get(rows)
@@ -164,37 +175,24 @@ class Conversion:
         unknown = [token for token in theirs if token not in ORIGIN.values()]
         for ours in (ours for ours in (EMBEDDING, LM_BIAS) if ours in self.state_dict):
             key, weight = self._keys[ours], self.state_dict[ours]
-            if weight.dim() == 0 or len(weight) != rows:
+            if weight.shape[:1] != (rows,):
                 raise CheckpointError(f"misshaped: {key} {tuple(weight.shape)} for {rows} tokens")
             self.state_dict[ours] = weight[order]
             self.dropped |= {f"{key}[{token}]": "no token of ERNIE-RNA" for token in unknown}
             self.initialised |= {f"{ours}[{token}]": why for token, why in names.LOST.items()}
 
-    def _configure(self, pairing_scores: str) -> tuple[ErnieRnaConfig, Any]:
-        """Configuration and model; raise where the settings disagree with the weights or it."""
-        naming, args, weights = self.naming, self.source.args or {}, self.state_dict
-        sizes = {"num_hidden_layers": self._layers}
-        for size, (ours, axis) in names.SIZES.items():
-            if ours in weights and weights[ours].dim() > axis:
-                sizes[size] = weights[ours].shape[axis]
-        read = {theirs: sizes[ours] for theirs, ours in naming.sizes.items() if ours in sizes}
-        problems = [
-            f"{theirs}={args[theirs]!r}{which} {value!r}"
-            for which, values in ((", by the weights", read), (" instead of", naming.fixed))
-            for theirs, value in sorted(values.items())
-            if theirs in args and args[theirs] != value
-        ]
-        if problems:
-            raise CheckpointError(f"settings of another model: {', '.join(problems)}")
+    def _configure(self, sizes: dict[str, int], pairing_scores: str) -> tuple[ErnieRnaConfig, Any]:
+        """Configuration, and the model without numbers."""
+        naming, args = self.naming, self.source.args or {}
         settings = {**naming.values, **naming.sizes}
         values = {ours: args[theirs] for theirs, ours in settings.items() if theirs in args}
         values |= {**sizes, "norm_first": False, "pairing_scores": pairing_scores}
+        del values["vocab_size"]  # That of ERNIE-RNA, whatever its source has.
         if self.kind:
             values |= {**self.kind.config, self.kind.blocks: self._blocks}
         try:
             if naming is MULTIMOLECULE and "max_position_embeddings" in args:
-                rows = args["max_position_embeddings"]
-                values["max_position_embeddings"] = rows - names.THEIR_EXTRA_POSITIONS
+                values["max_position_embeddings"] -= names.THEIR_EXTRA_POSITIONS
             config = ErnieRnaConfig(**values)
             return config, self._build(config, "meta")
         except (TypeError, ValueError) as error:
@@ -211,12 +209,9 @@ class Conversion:
 
     def _add_optional(self) -> None:
         """Draw the optional parts of which the checkpoint has no weight at all."""
-        lacking = tuple(
-            start
-            for start in self.naming.optional
-            if not (self.kind or any(ours.startswith(start) for ours in self.state_dict))
-        )
-        if not lacking:
+        there = "\n".join(self.state_dict)
+        lacking = tuple(start for start in self.naming.optional if start not in there)
+        if self.kind or not lacking:
             return
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(_SEED)

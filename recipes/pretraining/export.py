@@ -16,18 +16,16 @@ language modelling, without that head.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from ernie_rna.conversion.folder import check_target, write_code_and_tokenizer
+from ernie_rna.conversion.folder import check_target, write_model
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.run.outputs import replacing_folder
 from ernie_rna.sequences.fasta import InputError
@@ -101,13 +99,11 @@ def export_pretrained(model: Any, folder: Path, card: str, with_pair_head: bool 
         and (with_pair_head or not name.startswith("pair_head."))
     }
     kind = type(model) if with_pair_head else ErnieRnaForMaskedLM
-    model.config.update(
-        {"weights_origin": "pretrained", "has_pooler": False, "architectures": [kind.__name__]}
-    )
+    model.config.update({"weights_origin": "pretrained", "has_pooler": False})
+    with torch.device("meta"):
+        written = kind(model.config)
     with replacing_folder(folder) as target:
-        write_code_and_tokenizer(model.config, target)
-        save_file(state, target / "model.safetensors", metadata={"format": "pt"})
-        shutil.copymode(target / "config.json", target / "model.safetensors")
+        write_model(written, target, state)
         (target / "README.md").write_text(card, encoding="utf-8")
 
 

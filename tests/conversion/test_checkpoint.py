@@ -3,12 +3,9 @@
 import argparse
 import contextlib
 import io
-import json
 import math
 import os
 import pickle
-import random
-import tarfile
 import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
@@ -33,17 +30,13 @@ ARGS, CFG = GOLDEN / "tiny_fairseq_args.pt", GOLDEN / "tiny_fairseq_cfg.pt"
 HEADS = sorted(GOLDEN.glob("tiny_*_head.pt"))
 
 
-def save(content, path: Path, legacy: bool = False, **kwargs) -> Path:
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy, **kwargs)
+def save(content, path: Path, **options) -> Path:
+    torch.save(content, path, **options)
     return path
 
 
-def torch_load(path: Path):
-    return torch.load(path, weights_only=False)  # the golden files are our own
-
-
 def golden_weights(path: Path) -> dict:
-    content = torch_load(path)
+    content = torch.load(path, weights_only=False)  # the golden files are our own
     return content.get("model", content)
 
 
@@ -58,35 +51,22 @@ def assert_same(found: dict, expected: dict) -> None:
 
 
 @pytest.mark.parametrize("path", [ARGS, CFG, *HEADS], ids=lambda path: path.stem)
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_reads_what_torch_load_reads(path, legacy, tmp_path):
-    expected = golden_weights(path)
-    if legacy:
-        path = save(torch_load(path), tmp_path / "legacy.pt", legacy=True)
-    assert_same(read_checkpoint(path).state_dict, expected)
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"), [(ARGS, "fairseq args"), (CFG, "fairseq cfg"), (HEADS[0], "state dict")]
-)
-def test_settings(path, kind):
+def test_reads_what_torch_load_reads(path):
     checkpoint = read_checkpoint(path)
-    assert checkpoint.kind == kind
-    if kind == "state dict":
+    assert_same(checkpoint.state_dict, golden_weights(path))
+    kinds = {ARGS: "fairseq args", CFG: "fairseq cfg"}
+    assert checkpoint.kind == kinds.get(path, "state dict")
+    if path not in kinds:
         assert checkpoint.args is None
         return
     found = {name: checkpoint.args[name] for name in ("encoder_layers", "lr", "pretrained_file")}
-    assert found == {"encoder_layers": 4, "lr": [0.0001], "pretrained_file": None}
-
-
-def test_sha256_is_that_of_the_file():
+    assert found == {"encoder_layers": 4, "lr": None, "pretrained_file": None}  # lr is a list
     sha256 = "38150058d160ef1eadfd08ee209deb616f7cf54bcd3a6aa4ba47c5cc22abc027"
-    assert read_checkpoint(CFG).sha256 == sha256
+    assert (checkpoint.sha256 == sha256) == (path == CFG)
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_tensors_of_any_layout(tmp_path, legacy, protocol):
+def test_tensors_of_any_layout(tmp_path, protocol):
     base = torch.arange(24.0).view(4, 6)
     state = {
         "view": base[1:3, ::2],
@@ -101,14 +81,10 @@ def test_tensors_of_any_layout(tmp_path, legacy, protocol):
         "scalar": torch.tensor(1.5),
         "parameter": torch.nn.Parameter(base.clone()),
     }
-    path = save(state, tmp_path / "x.pt", legacy, pickle_protocol=protocol)
-    expected = {name: tensor.detach() for name, tensor in state.items()}
-    assert_same(read_checkpoint(path).state_dict, expected)
-
-
-def test_counters_as_numpy_scalars_are_passed_over(tmp_path):
-    content = {"model": {"w": torch.ones(2)}, "extra_state": {"best": np.float64(1.5)}}
-    assert list(read_checkpoint(save(content, tmp_path / "x.pt")).state_dict) == ["w"]
+    content = {"model": state, "extra_state": {"best": np.float64(1.5)}}  # as fairseq may have it
+    found = read_checkpoint(save(content, tmp_path / "x.pt", pickle_protocol=protocol)).state_dict
+    assert_same(found, {name: tensor.detach() for name, tensor in state.items()})
+    assert found["view"].data_ptr() == found["shared"][1].data_ptr()
 
 
 @pytest.mark.parametrize("whole_folder", [True, False], ids=["folder", "file"])
@@ -118,11 +94,20 @@ def test_safetensors(tmp_path, whole_folder):
     (tmp_path / "config.json").write_text('{"model_type": "ernierna"}')
     (tmp_path / "vocab.txt").write_text("<pad>\n<cls>\nA\n")
     checkpoint = read_checkpoint(tmp_path if whole_folder else file)
-    assert checkpoint.kind == "safetensors"
-    assert checkpoint.path == file
+    assert (checkpoint.kind, checkpoint.path) == ("safetensors", file)
     assert checkpoint.args == {"model_type": "ernierna"}
-    assert checkpoint.vocabulary == ("<pad>", "<cls>", "A")
+    assert checkpoint.vocabulary == ["<pad>", "<cls>", "A"]
     assert_same(checkpoint.state_dict, {"w": torch.arange(3.0)})
+
+
+def test_odd_settings_are_left_out(tmp_path):
+    """Also those that hold themselves."""
+    loop: list = []
+    loop.append(loop)
+    odd = {"size": torch.Size([2]), "weight": torch.ones(1), "inner": {1: 2}, "loop": loop}
+    content = {"args": argparse.Namespace(layers=3, act="gelu", **odd), "model": {}}
+    found = read_checkpoint(save(content, tmp_path / "x.pt")).args
+    assert found == {"layers": 3, "act": "gelu", **dict.fromkeys(odd)}
 
 
 # What is refused for what it is
@@ -140,96 +125,85 @@ def members_of(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def write_tar(path: Path) -> None:
-    with tarfile.open(path, "w") as archive:
-        archive.add(ARGS, "inside.pt")
+def write_old(path: Path) -> None:
+    save({"w": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
 
 
-def write_folder(path: Path) -> None:
-    path.mkdir()
-    (path / "pretrain.pt").touch()
+def with_big_endian(path: Path) -> None:
+    save({"w": torch.ones(1)}, path)
+    write_zip(
+        path, {name: data.replace(b"little", b"big") for name, data in members_of(path).items()}
+    )
 
 
-TORCHSCRIPT = ("model/data.pkl", "model/constants.pkl", "model/code/__torch__.py")
 MISTAKEN = {
-    "empty": (b"", "an empty file"),
+    "empty": (b"", "neither a file of torch.save nor safetensors"),
     "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
     "login page": (b"<HTML>Sign in</HTML>", "a web page"),
     "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-    "npy": (b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'}", "a numpy array"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    "gzip": (b"\x1f\x8b\x08\x00", "gzip-compressed"),
-    "json": (b'{"model_type": "ernie_rna"}', "JSON, not weights"),
+    "gzip": (b"\x1f\x8b\x08\x00", "compressed: unpack it"),
+    "npy": (b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'}", "neither .* begins .*x93NUMPY"),
     "text": (b"Entry not found", "neither a file of torch.save nor safetensors"),
     "npz": (lambda path: np.savez(path, a=np.ones(3)), "torch.save did not write, of ..a.npy"),
     "zip": (lambda path: write_zip(path, {"in.pt": b"x"}), "torch.save did not write, of ..in.pt"),
-    "tar": (write_tar, "a tar archive"),
-    "torchscript": (lambda path: write_zip(path, dict.fromkeys(TORCHSCRIPT, b"")), "TorchScript"),
-    "compressed": (lambda path: write_zip(path, members_of(ARGS), ZIP_DEFLATED), "a compressed z"),
-    "pickle": (pickle.dumps({"w": 1}, 2), "a pickle that torch.save did not write"),
-    "safetensors": (b"\x10\0\0\0\0\0\0\0{not json at all", "a safetensors file, but it is trunc"),
-    "missing": (lambda path: None, "no such file"),
-    "folder": (write_folder, "a folder without .* holds pretrain.pt"),
-    "tensor": (torch.ones(3), "holds a tensor"),
+    "zipped": (lambda path: write_zip(path, members_of(ARGS), ZIP_DEFLATED), "torch.save did not"),
+    "big endian": (with_big_endian, "written big-endian"),
+    "old": (write_old, "as torch wrote before 1.6 .* save it anew with torch.save"),
+    "safetensors": (b"\x10\0\0\0\0\0\0\0{not json at all", "truncated or damaged"),
+    "missing": (lambda path: None, "no file: give the checkpoint, or a folder"),
+    "folder": (Path.mkdir, "model.safetensors: no file: give the checkpoint"),
+    "tensor": (torch.ones(3), "holds a TensorRecord"),
     "list": ([torch.ones(3)], "holds a list"),
     "counter": ({"epoch": 3}, "nor tensors by name: the entry of 'epoch' is a int"),
     "number": ({"model": {"w": [1.0]}}, "the entry of 'w' is a list"),
-    "key": ({3: torch.ones(1)}, "the entry of a int is a tensor"),
+    "key": ({3: torch.ones(1)}, "the entry of <class 'int'> is a TensorRecord"),
     "line break": ({"a\nb": torch.ones(1)}, r"not the name of a weight: 'a\\nb'"),
     "nan": ({"w": torch.ones(2), "b.w": torch.tensor([1.0, math.nan])}, r"infinity in b\.w$"),
     "inf": ({"w": torch.ones(2), "b.w": torch.tensor([1.0, -math.inf])}, r"infinity in b\.w$"),
 }
+if hasattr(os, "mkfifo"):
+    MISTAKEN["pipe"] = os.mkfifo, "no file"  # It is not waited for.
 
 
-@pytest.mark.parametrize("content", MISTAKEN.values(), ids=MISTAKEN)
-def test_a_wrong_file_is_named(tmp_path, content):
-    made, message = content
+@pytest.mark.parametrize(("content", "message"), MISTAKEN.values(), ids=MISTAKEN)
+def test_a_wrong_file_is_named(tmp_path, content, message):
     path = tmp_path / "wrong.npz"
-    if callable(made):
-        made(path)
-    elif isinstance(made, bytes):
-        path.write_bytes(made)
+    if callable(content):
+        content(path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
     else:
-        save(made, path)
+        save(content, path)
     with pytest.raises(CheckpointError, match=message) as error:
         read_checkpoint(path)
-    assert str(error.value).startswith(f"{path}: ")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CheckpointError, match="not a regular file"):
-        read_checkpoint(tmp_path / "pipe")
+    assert str(error.value).startswith(str(path))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content"),
     [
-        ("config.json", b"{", r"config\.json: not JSON"),
-        ("config.json", b"[1]", r"config\.json: a list, not a configuration"),
-        ("config.json", b'"text"', r"config\.json: a str, not a configuration"),
-        ("vocab.txt", b"A\nC\xff\n", r"vocab\.txt: not text in UTF-8"),
+        ("config.json", b"{"),
+        ("config.json", b"[1]"),
+        ("config.json", b"1"),
+        ("config.json", b"[" * 100_000),
+        ("vocab.txt", b"A\nC\xff\n"),
     ],
 )
-def test_what_is_wrong_beside_the_weights_is_named(tmp_path, name, content, message):
+def test_what_is_wrong_beside_the_weights_is_named(tmp_path, name, content):
     save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=r"its config\.json or vocab\.txt cannot be read: "):
         read_checkpoint(tmp_path)
 
 
 # What is damaged
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("kind", ["zip", "safetensors"])
 @pytest.mark.parametrize("kept", [1, 7, 9, 20, 100, 0.01, 0.1, 0.5, 0.9, -1000, -30, -1])
 def test_a_truncated_file_is_refused(tmp_path, kind, kept):
     path = tmp_path / "cut.pt"
-    if kind == "safetensors":
-        save_file(golden_weights(ARGS), path)
-    else:
-        save({"model": golden_weights(ARGS)}, path, legacy=kind == "legacy")
+    (save if kind == "zip" else save_file)(golden_weights(ARGS), path)
     whole = path.read_bytes()
     length = int(len(whole) * kept) if isinstance(kept, float) else kept
     path.write_bytes(whole[:length])
@@ -238,39 +212,15 @@ def test_a_truncated_file_is_refused(tmp_path, kind, kept):
     assert "truncated or damaged" in str(error.value) or len(whole[:length]) <= 20
 
 
-def test_a_storage_that_is_not_in_the_file(tmp_path):
-    path = save({"model": {"a.weight": torch.ones(2)}}, tmp_path / "x.pt", legacy=True)
-    content = path.read_bytes()
-    keys = content.rindex(b"\x80\x02]")  # a pickle of their list, with the storages behind it
-    path.write_bytes(content[:keys] + pickle.dumps([], 2))
-    with pytest.raises(CheckpointError, match=r"a\.weight: its storage '\d+' is not in the file"):
-        read_checkpoint(path)
-
-
 @pytest.mark.parametrize("end", [b"", b"\0" * 100])
 def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
-    content = bytearray(ARGS.read_bytes())
+    content = bytearray(ARGS.read_bytes() + end)
     name = "encoder.sentence_encoder.layers.2.fc1.weight"
     weight = golden_weights(ARGS)[name].numpy().tobytes()
     content[content.index(weight) + 100] ^= 1
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{name}: its numbers do not match their checksum"):
+    with pytest.raises(CheckpointError, match=f"{name}: it is truncated or damaged.*CRC"):
         read_checkpoint(tmp_path / "x.pt")
-
-
-def test_any_damage_to_the_pickle_is_our_error(tmp_path):
-    """Also no memory is filled: a changed opcode may ask for a memo of 2³² entries."""
-    members, draw, read = members_of(ARGS), random.Random(0), 0
-    name = next(name for name in members if name.endswith("data.pkl"))
-    for number in range(150):
-        damaged = bytearray(members[name])
-        for _ in range(1 + number % 4):
-            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
-        path = write_zip(tmp_path / "x.pt", {**members, name: bytes(damaged)})
-        with contextlib.suppress(CheckpointError):
-            read_checkpoint(path)
-            read += 1
-    assert read < 120
 
 
 def crafted(path: Path, pickled: bytes) -> Path:
@@ -296,6 +246,7 @@ def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), s
     "description",
     [
         {"numel": 5},  # more numbers than bytes
+        {"numel": 3},
         {"numel": 2**60},
         {"numel": -1},
         {"size": (5,)},
@@ -307,7 +258,6 @@ def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), s
         {"size": (4, 1)},
         {"size": 4},
         {"size": ("4",)},
-        {"size": [4]},
         {"dtype": "LongStorage"},
         {"key": "1"},
         {"key": 0},
@@ -350,17 +300,14 @@ WRAPPINGS = {
 
 
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle 2", "pickle 5"])
-def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap, form):
+def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap):
     payload, path = wrap(Calls(os.system, f"touch '{tmp_path}/marker'")), tmp_path / "evil.pt"
-    if form.startswith("pickle"):
-        path.write_bytes(pickle.dumps(payload, int(form[-1])))
-    else:
-        save(payload, path, legacy=form == "legacy")
-    message = r"evil.pt: refused: .*'(posix|nt).system'.*none of it was run"
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(path)
-    assert os.listdir(tmp_path) == ["evil.pt"]
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        save(payload, path, **options)
+        message = r"refused: .*'(posix|nt).system'.*none of it was run" if not options else "1.6"
+        with pytest.raises(CheckpointError, match=f"evil.pt: .*{message}"):
+            read_checkpoint(path)
+        assert os.listdir(tmp_path) == ["evil.pt"]
 
 
 @pytest.mark.parametrize(
@@ -368,21 +315,16 @@ def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap, form):
     [
         *("builtins.eval", "builtins.exec", "builtins.open", "builtins.getattr", "torch.load"),
         *("subprocess.Popen", "torch.serialization.load", "functools.partial", "pickle.loads"),
-        *("importlib.import_module", "torch.nn.modules.linear.Linear"),
+        *("importlib.import_module", "torch.nn.modules.linear.Linear", "\x1b[2Jos.system"),
     ],
 )
 def test_any_other_function_is_refused_by_its_name(tmp_path, function):
+    """And that name cannot steer the terminal."""
     module, _, name = function.rpartition(".")
     path = crafted(tmp_path / "x.pt", f"\x80\x02c{module}\n{name}\n.".encode("latin-1"))
-    with pytest.raises(CheckpointError, match=f"'{function}'.*only the state dict"):
+    with pytest.raises(CheckpointError, match="only the state dict") as error:
         read_checkpoint(path)
-
-
-def test_the_name_it_asks_for_cannot_steer_the_terminal(tmp_path):
-    path = crafted(tmp_path / "x.pt", b"\x80\x02c\x1b[2Jos\nsystem\n.")
-    with pytest.raises(CheckpointError) as error:
-        read_checkpoint(path)
-    assert "\x1b" not in str(error.value)
+    assert repr(function) in str(error.value)
 
 
 # Opcodes that reach for more than a call: attributes of what the reader hands out.
@@ -395,9 +337,7 @@ TRICKS = {
     "build a class": b"\x80\x02cargparse\nNamespace\n" + STATE + b"b.",
     "build the slots of a class": b"\x80\x02cargparse\nNamespace\nN" + STATE + b"\x86b.",
     "build a dtype": b"\x80\x02ctorch\nFloatStorage\nN" + STATE + b"\x86b.",
-    "namespace of a list": b"\x80\x02cargparse\nNamespace\n)\x81]b.",
     "namespace of slots": b"\x80\x02cargparse\nNamespace\n)\x81N" + STATE + b"\x86b.",
-    "namespace with arguments": b"\x80\x02cargparse\nNamespace\n]\x85\x81.",
     "extension": b"\x80\x02\x82\x01.",
     "instance": b"\x80\x02(ios\nsystem\n.",
     "no persistent tuple": b"\x80\x02NQ.",
@@ -437,15 +377,3 @@ def test_no_number_in_a_pickle_fills_the_memory(tmp_path, pickled):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 24
-
-
-def test_odd_settings_are_left_out(tmp_path):
-    """And those that hold themselves end."""
-    loop: list = []
-    loop.append(loop)
-    args = argparse.Namespace(size=torch.Size([2]), weight=torch.ones(1), inner={1: 2, "a": None})
-    content = {"args": argparse.Namespace(**vars(args), loop=loop), "model": {}}
-    found = read_checkpoint(save(content, tmp_path / "x.pt")).args
-    json.dumps(found)
-    assert found.pop("loop")
-    assert found == {"size": [2], "weight": None, "inner": {"a": None}}

@@ -201,14 +201,14 @@ def _small_weights() -> dict[str, torch.Tensor]:
     return {name: weight.clone() for name, weight in weights.items()}
 
 
-def _torch_seeds(path: Path, legacy: bool = False) -> list[bytes]:
+def _torch_seeds(path: Path) -> list[bytes]:
     settings = {"encoder_layers": 1, "encoder_embed_dim": 12, "lr": [1e-4], "dropout": 0.1}
     args = argparse.Namespace(arch="ernie_rna", **settings)
     small = {"args": args, "model": their_names(_small_weights()), "best_loss": None}
     golden = torch.load(GOLDEN / "tiny_fairseq_cfg.pt", weights_only=False)  # our own
     contents = []
     for checkpoint in (small, golden):
-        torch.save(checkpoint, path, _use_new_zipfile_serialization=not legacy)
+        torch.save(checkpoint, path)
         contents.append(path.read_bytes())
     return [*contents[:1] * 30, contents[1]]
 
@@ -388,7 +388,6 @@ _NO_SHARD = (InputError, FileNotFoundError)  # the latter names the shard that i
 _FAILURES = (InputError, EncodingError, OutputError)
 _read_alignment = partial(_read_fasta, degap=True, keep_letters=False)
 _read_published = partial(read_cls_embedding, shape=(2, 3, 4))
-_legacy_seeds = partial(_torch_seeds, legacy=True)
 _EMBEDDINGS = (".safetensors", ".h5", ".npz", ".parquet")
 _PARTIAL = ("manifest.json", "part-000000.safetensors")
 _FOLDER = ("config.json", "model.safetensors")
@@ -402,7 +401,6 @@ READERS = (
     *_each("reactivities", _PROBED, _reactivity_seeds, _read_reactivities),
     *_each("labels", (".csv", ".tsv"), _label_seeds, _read_labels),
     Reader("checkpoint, torch zip", "in.pt", _torch_seeds, _convert, _BAD_CHECKPOINT),
-    Reader("checkpoint, torch before 1.6", "in.pth", _legacy_seeds, _convert, _BAD_CHECKPOINT),
     Reader(
         "checkpoint, safetensors", "in.safetensors", _safetensors_seeds, _convert, _BAD_CHECKPOINT
     ),

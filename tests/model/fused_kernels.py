@@ -268,10 +268,10 @@ def ran(monkeypatch):
 
 
 @pytest.mark.parametrize(("path", "kernels"), [("sdpa", 3), ("recompute", 1)])
-def test_whole_model(model, path, kernels, ran):
-    ids = padded_ids(20, "left")
+def test_whole_model_and_second_derivatives(model, path, kernels, ran):
+    ids, exact_model = padded_ids(20, "left"), on_path(model, "eager", torch.float64)
     hidden, gradients = outcome(on_path(model, path), ids)
-    expected, exact = outcome(on_path(model, "eager", torch.float64), ids)
+    expected, exact = outcome(exact_model, ids)
     assert (hidden - expected).abs().max() < 1e-4
     assert gradients.keys() == exact.keys()
     assert gradient_error(gradients, exact) < 1e-4
@@ -280,11 +280,21 @@ def test_whole_model(model, path, kernels, ran):
         inference = on_path(model, path)(ids, output_hidden_states=True)
     again = torch.stack(inference.hidden_states)[:, ids != 1].double()
     torch.testing.assert_close(again, hidden, atol=1e-6, rtol=0)
+    ran.clear()
+    found, exact = (
+        penalty_gradients(one, input_ids=ids) for one in (on_path(model, path), exact_model)
+    )
+    assert found.keys() == exact.keys()
+    assert gradient_error(found, exact) < 1e-3
+    assert ran
 
 
 def test_gradient_checkpointing_draws_the_same_dropout(model, ran):
+    """Of which second derivatives name the way out."""
     model = on_path(model, "sdpa").train()
     model.config.attention_probs_dropout_prob = 0.3
+    with pytest.raises(RuntimeError, match="attention_probs_dropout_prob=0, or"):
+        penalty_gradients(model, input_ids=padded_ids(20, "left"))
     (hidden, gradients), (again, recomputed) = outcomes_by_checkpointing(
         model, padded_ids(9, "left"), reentrant=False
     )
@@ -292,23 +302,6 @@ def test_gradient_checkpointing_draws_the_same_dropout(model, ran):
     for name, gradient in gradients.items():
         torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-4)
     assert len(ran) == 3
-
-
-@pytest.mark.parametrize("path", ["sdpa", "recompute"])
-def test_second_derivatives(model, path, ran):
-    ids = padded_ids(20, "left")
-    found = penalty_gradients(on_path(model, path), input_ids=ids)
-    exact = penalty_gradients(on_path(model, "eager", torch.float64), input_ids=ids)
-    assert found.keys() == exact.keys()
-    assert gradient_error(found, exact) < 1e-3
-    assert ran
-
-
-def test_second_derivatives_of_dropout_name_the_way_out(model):
-    model = on_path(model, "sdpa").train()
-    model.config.attention_probs_dropout_prob = 0.3
-    with pytest.raises(RuntimeError, match="attention_probs_dropout_prob=0, or"):
-        penalty_gradients(model, input_ids=padded_ids(20, "left"))
 
 
 def test_transforms_take_plain_operations(model, ran):

@@ -129,10 +129,8 @@ def jvp(loss, parameters):
 
 
 def hessian(loss, parameters):
-    def of_bias(bias):
-        return loss({**parameters, WEIGHT: bias}, IDS)
-
-    return func.hessian(of_bias)(parameters[WEIGHT])
+    of_bias = func.hessian(lambda bias: loss({**parameters, WEIGHT: bias}, IDS))
+    return of_bias(parameters[WEIGHT])
 
 
 def dual_numbers(loss, parameters):
@@ -160,9 +158,8 @@ def test_transforms(encoder, path, transform, gradients):
 def test_transforms_give_what_autograd_gives(encoder):
     parameters = {name: p.detach() for name, p in encoder.named_parameters()}
     model = on_path(encoder, "sdpa")
-    found = gradient(partial(loss, model), parameters)
+    found, tangent = (one(partial(loss, model), parameters) for one in (gradient, jvp))
     loss(model, dict(model.named_parameters()), IDS).backward()
     torch.testing.assert_close(found, model.get_parameter(WEIGHT).grad, atol=1e-10, rtol=1e-12)
-    tangent = jvp(partial(loss, model), parameters)
     total = sum(0.01 * p.grad.sum() for p in model.parameters() if p.grad is not None)
     torch.testing.assert_close(tangent, total, atol=1e-8, rtol=1e-10)

@@ -9,6 +9,7 @@ import transformers
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 from transformers.dynamic_module_utils import get_relative_imports
 
+import ernie_rna  # noqa: F401  # registers the Auto classes
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from tests.conftest import ROOT
 
@@ -27,6 +28,10 @@ def folder(model, tokenizer, tmp_path) -> Path:
     return tmp_path / "model"
 
 
+def load(folder: Path, **options) -> ErnieRnaModel:
+    return AutoModel.from_pretrained(folder, trust_remote_code=True, **options)
+
+
 def test_a_model_from_a_configuration_is_saved_as_random(config, tmp_path):
     assert type(AutoModel.from_config(config)) is ErnieRnaModel
     drawn = ErnieRnaForMaskedLM._from_config(config)
@@ -35,15 +40,17 @@ def test_a_model_from_a_configuration_is_saved_as_random(config, tmp_path):
     assert ErnieRnaForMaskedLM.from_pretrained(tmp_path).config.weights_origin == "random"
 
 
+@pytest.mark.parametrize("remote", [True, False])
 @pytest.mark.parametrize(
     "head", ["", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"]
 )
-def test_every_auto_class_loads(head, folder, tokenizer, model):
+def test_every_auto_class_loads(head, remote, folder, tokenizer, model):
     auto = getattr(transformers, f"AutoModel{head}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loaded = auto.from_pretrained(folder, trust_remote_code=True).eval()
+        loaded = auto.from_pretrained(folder, trust_remote_code=remote).eval()
     assert type(loaded).__name__ == f"ErnieRna{head or 'Model'}"
+    assert isinstance(loaded, ErnieRnaModel) or remote or head
     assert loaded.config._attn_implementation == "sdpa"
     batch = tokenizer(["AUGCAUGC", "GGGG"], return_tensors="pt", padding=True)
     with torch.no_grad():
@@ -52,58 +59,45 @@ def test_every_auto_class_loads(head, folder, tokenizer, model):
     assert torch.equal(hidden, expected)
     if auto is AutoModelForMaskedLM:
         assert loaded.lm_head.decoder.weight is loaded.ernie_rna.embed_tokens.weight
-
-
-def test_import_registers_the_auto_classes(folder):
-    import ernie_rna  # noqa: F401
-
-    assert isinstance(AutoModel.from_pretrained(folder), ErnieRnaModel)
-    assert AutoTokenizer.from_pretrained(folder)("ACGT").input_ids == [0, 5, 7, 4, 6, 2]
-
-
-def test_fill_mask_pipeline(folder):
-    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    best = pipeline("fill-mask", model=model, tokenizer=tokenizer)("AUG<mask>AUG")[0]
-    assert best["sequence"] == "AUG" + best["token_str"] + "AUG"
+        tokens = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+        assert tokens("ACGT").input_ids == [0, 5, 7, 4, 6, 2]
+        best = pipeline("fill-mask", model=loaded, tokenizer=tokens)("AUG<mask>AUG")[0]
+        assert best["sequence"] == "AUG" + best["token_str"] + "AUG"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_pairing_projection_stays_float32(folder, dtype):
-    # `dtype=` came with transformers 4.56.
-    model = AutoModel.from_pretrained(folder, trust_remote_code=True, torch_dtype=dtype)
-    exact = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    model = load(folder, torch_dtype=dtype)  # `dtype=` came with transformers 4.56.
     assert model.dtype == dtype
+    exact = load(folder).twod_proj
     for name, weight in model.twod_proj.named_parameters():
-        assert torch.equal(weight, exact.twod_proj.get_parameter(name)), name
+        assert torch.equal(weight, exact.get_parameter(name)), name
 
 
-@pytest.mark.parametrize("name", ["eager", "sdpa", "flash_attention_2"])
-def test_attention_by_keyword_and_by_setter(folder, name):
-    runs = "eager" if name == "flash_attention_2" else name
-    loaded = AutoModel.from_pretrained(folder, trust_remote_code=True, attn_implementation=name)
-    assert loaded.config._attn_implementation == runs
+@pytest.mark.parametrize(
+    ("name", "runs"), [("eager", "eager"), ("sdpa", "sdpa"), ("flash_attention_2", "eager")]
+)
+def test_attention_by_keyword_and_by_setter(folder, name, runs):
+    assert load(folder, attn_implementation=name).config._attn_implementation == runs
     loaded = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
     loaded.set_attn_implementation(name)
-    assert loaded.config._attn_implementation == runs
-    configs = (layer.self_attn.config for layer in loaded.ernie_rna.layers)
+    configs = (loaded.config, *(layer.self_attn.config for layer in loaded.ernie_rna.layers))
     assert {config._attn_implementation for config in configs} == {runs}
 
 
 @pytest.mark.parametrize("name", ["flex_attention", "flash_attention_3", "math"])
 def test_other_attention_raises_and_names_the_three(folder, name):
     with pytest.raises(ValueError, match=r"'sdpa'.*'eager'.*'flash_attention_2'"):
-        AutoModel.from_pretrained(folder, trust_remote_code=True, attn_implementation=name)
-    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+        load(folder, attn_implementation=name)
+    model = load(folder)
     with pytest.raises(ValueError, match=r"'sdpa'.*'eager'.*'flash_attention_2'"):
         model.set_attn_implementation(name)
 
 
 def test_score_memory_keyword(folder):
-    loaded = AutoModel.from_pretrained(folder, trust_remote_code=True, score_memory="recompute")
-    assert loaded.config.score_memory == "recompute"
+    assert load(folder, score_memory="recompute").config.score_memory == "recompute"
     with pytest.raises(ValueError, match="score_memory='never'"):
-        AutoModel.from_pretrained(folder, trust_remote_code=True, score_memory="never")
+        load(folder, score_memory="never")
 
 
 def test_no_file_is_imported_by_way_of_another():

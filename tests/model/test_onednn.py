@@ -54,27 +54,6 @@ def test_the_product_is_as_good_as_pytorchs(layer, calls):
     assert ours <= 2 * (F.linear(inputs, layer.weight, layer.bias) - exact).abs().max() + 1e-6
 
 
-@x86
-@torch.no_grad()
-def test_one_switch_gives_pytorchs_bits(layer, calls, monkeypatch):
-    inputs = torch.randn(2, 50, 300)
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    assert torch.equal(product(layer, inputs), F.linear(inputs, layer.weight, layer.bias))
-    assert not calls
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
-    product(layer, inputs)
-    assert calls
-
-
-@x86
-def test_gradients_small_matrices_and_other_dtypes_stay_with_pytorch(layer, calls):
-    product(layer, torch.randn(2, 300))
-    with torch.no_grad():
-        product(nn.Linear(255, 255), torch.randn(2, 255))
-        product(layer.double(), torch.randn(2, 300).double())
-    assert not calls
-
-
 class Low(nn.Linear):
     """As peft's layers."""
 
@@ -88,18 +67,28 @@ def replaced(layer, how) -> nn.Module:
         nn.utils.parametrizations.weight_norm(layer)
     if how == "quantized":
         return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
-    return Low(300, 300) if how == "of a subclass" else layer
+    kinds = {"of a subclass": Low(300, 300), "small": nn.Linear(255, 255)}
+    return kinds.get(how, layer.double() if how == "double" else layer)
 
 
 @x86
-@torch.no_grad()
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 @pytest.mark.parametrize(
-    "how", ["hooked", "offloaded", "parametrized", "quantized", "of a subclass"]
+    "how",
+    [
+        *("hooked", "offloaded", "parametrized", "quantized", "of a subclass"),
+        *("small", "double", "with gradients", "switched off"),
+    ],
 )
-def test_what_takes_the_place_of_a_layer_is_called_as_it_is(layer, calls, how):
-    inputs, other = torch.randn(2, 50, 300), replaced(layer, how)
-    assert torch.equal(product(other, inputs), other(inputs))
+def test_what_is_no_plain_layer_is_called_as_it_is(layer, calls, how, monkeypatch):
+    """With PyTorch's bits."""
+    other = replaced(layer, how)
+    inputs = torch.randn(2, 50, 255 if how == "small" else 300)
+    inputs = inputs.double() if how == "double" else inputs
+    if how == "switched off":
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    with torch.set_grad_enabled(how == "with gradients"):
+        assert torch.equal(product(other, inputs), other(inputs))
     assert not calls
 
 

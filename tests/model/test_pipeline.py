@@ -1,9 +1,6 @@
 """The pipeline for structures: what `fold` gives, from a folder with nothing of ours installed."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,7 +15,7 @@ from ernie_rna.model.modeling_ernie_rna import (
 )
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.structures.fold import fold
-from tests.conftest import ROOT, lively
+from tests.conftest import ROOT, lively, run_elsewhere
 
 pytestmark = pytest.mark.core
 TASK = PIPELINE[0]
@@ -122,21 +119,15 @@ assert "ernie_rna" not in sys.modules
 def test_a_saved_folder_has_it_without_the_library_and_so_has_what_is_saved_from_that(
     model, tmp_path
 ):
-    model.save_pretrained(tmp_path / "first")
-    ErnieRnaTokenizer(model_max_length=256).save_pretrained(tmp_path / "first")
-    saved = json.loads((tmp_path / "first" / "config.json").read_text())["custom_pipelines"]
+    first = tmp_path / "first"
+    for one in (model, ErnieRnaTokenizer(model_max_length=256)):
+        one.save_pretrained(first)
+    saved = json.loads((first / "config.json").read_text())["custom_pipelines"]
     auto = "ForPreTraining" if isinstance(model, ErnieRnaForPreTraining) else ""
     assert saved == {TASK: {"impl": PIPELINE[1], "pt": [f"AutoModel{auto}"], "type": "text"}}
-    done = subprocess.run(
-        [sys.executable, "-c", FOREIGN, TASK, tmp_path / "first", tmp_path / "second", *RNAS],
-        cwd=tmp_path,
-        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    expected = [one.structure.dot_bracket for one in fold(RNAS, tmp_path / "first", min_stem=1)]
-    assert done.stdout.strip() == str(expected)
+    found = run_elsewhere("-c", FOREIGN, TASK, first, tmp_path / "second", *RNAS, cwd=tmp_path)
+    expected = [one.structure.dot_bracket for one in fold(RNAS, first, min_stem=1)]
+    assert found.strip() == str(expected)
 
 
 @pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")

@@ -51,20 +51,15 @@ def assert_is_the_model(run, model, real_only=True):
 
 
 @pytest.mark.parametrize("gradients", [False, True])
-def test_a_trace_is_the_model_at_any_length(encoder, gradients):
+@pytest.mark.parametrize("name", ["encoder", "SecondaryStructure", "RibosomeLoading"])
+def test_a_trace_is_the_model_at_any_length(encoder, config, name, gradients):
+    model = encoder
+    if name != "encoder":
+        config.pair_blocks, config.pair_channels, config.pair_heads = 2, 8, [0]
+        model = Exported(getattr(modeling_ernie_rna, f"ErnieRnaFor{name}")(config))
     with torch.set_grad_enabled(gradients):
-        traced = torch.jit.trace(encoder, tokens(EXAMPLE))  # which checks itself
-    assert_is_the_model(traced, encoder)
-
-
-@pytest.mark.parametrize("gradients", [False, True])
-@pytest.mark.parametrize("name", ["SecondaryStructure", "RibosomeLoading"])
-def test_a_trace_of_a_head(config, name, gradients):
-    config.pair_blocks, config.pair_channels, config.pair_heads = 2, 8, [0]
-    model = Exported(getattr(modeling_ernie_rna, f"ErnieRnaFor{name}")(config))
-    with torch.set_grad_enabled(gradients):
-        traced = torch.jit.trace(model, tokens(EXAMPLE))
-    assert_is_the_model(traced, model, real_only=False)
+        traced = torch.jit.trace(model, tokens(EXAMPLE))  # which checks itself
+    assert_is_the_model(traced, model, real_only=name == "encoder")
 
 
 def in_onnxruntime(path):

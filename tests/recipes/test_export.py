@@ -91,6 +91,6 @@ def test_it_is_whole_or_not_there(table, config, card, tmp_path, monkeypatch, ca
     def full(*arguments, **others):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "save_file", full)
+    monkeypatch.setattr(export, "write_model", full)
     assert run_export(*command, "--structures", table) == 1
     assert not (tmp_path / "new").exists()
