@@ -26,8 +26,8 @@ from ernie_rna.embeddings.formats import (
 )
 from ernie_rna.options import EmbedOptions, takes
 from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
-from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
     Piece,

@@ -46,7 +46,7 @@ from safetensors import safe_open
 from ernie_rna.embeddings.embedding import Embedding, is_per_token
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import behind_link, replacing
-from ernie_rna.run.store import CHECKSUM, METADATA, Part
+from ernie_rna.run.parts import CHECKSUM, METADATA, Part
 from ernie_rna.sequences.fasta import FilePath, InputError
 from ernie_rna.sequences.tables import TABLES, Form, read_rows
 

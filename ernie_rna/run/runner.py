@@ -38,8 +38,9 @@ from ernie_rna.run.outputs import (
     full_disk_explained,
     open_text,
 )
+from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.progress import Progress, show_loading
-from ernie_rna.run.store import Part, Results, Store, check_place
+from ernie_rna.run.store import Store, check_place
 from ernie_rna.sequences.chunks import Chunk, Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import (

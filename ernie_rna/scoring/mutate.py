@@ -37,8 +37,8 @@ import numpy as np
 
 from ernie_rna.options import MutateOptions, takes
 from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import RunSummary, Task, iterate, run, text_output
-from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, to_rna
 from ernie_rna.sequences.sources import Sequences

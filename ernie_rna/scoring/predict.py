@@ -21,8 +21,8 @@ from ernie_rna.embeddings.embedding import Embedding
 from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
 from ernie_rna.options import OptionError, PredictOptions, takes
 from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
-from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, uncompressed
 from ernie_rna.sequences.sources import Sequences, Source, Survey

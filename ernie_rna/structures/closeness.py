@@ -20,8 +20,8 @@ import numpy as np
 from ernie_rna.options import HeadOptions, takes
 from ernie_rna.run.matrices import MATRICES, matrix_output
 from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.parts import Part, Results, pack_ragged
 from ernie_rna.run.runner import RunSummary, Task, iterate, run
-from ernie_rna.run.store import Part, Results, pack_ragged
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
     MAPS_FROM,

@@ -26,8 +26,8 @@ import numpy as np
 
 from ernie_rna.options import FoldOptions, OptionError, takes
 from ernie_rna.run.matrices import MATRICES
+from ernie_rna.run.parts import Part, Results, pack_ragged
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
-from ernie_rna.run.store import Part, Results, pack_ragged
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
     TOKENS_OF_MAPS,

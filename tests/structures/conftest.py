@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
 from ernie_rna.run import runner
-from ernie_rna.run.store import Part
+from ernie_rna.run.parts import Part
 from ernie_rna.structures.formats.by_extension import format_ct
 from tests.conftest import lively
 from tests.golden_folder import GOLDEN
