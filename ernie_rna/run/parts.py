@@ -1,20 +1,22 @@
-"""The results of a chunk, as arrays by name in a safetensors file with a checksum."""
+"""The results of a chunk: arrays by name in a safetensors file with a checksum.
+
+`pack` makes such arrays of results that are dataclasses, and `unpack` the results again.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ernie_rna.run.outputs import replacing, system_code
+from ernie_rna.run.outputs import replacing
 
 # The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
 # the checksum.
@@ -38,12 +40,12 @@ class Part:
             metadata: what the file says of itself.
 
         Raises:
-            OSError: the disk is full; nothing is left of the part.
+            OSError, SafetensorError: the disk is full; nothing is left of the part.
         """
         arrays = {name: _as_array(name, values) for name, values in results.items()}
         about = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
         with replacing(self.path) as path:
-            _save_arrays(arrays, path, {METADATA: about})
+            save_file(arrays, path, {METADATA: about})
 
     def get(self, name: str) -> np.ndarray:
         """An array."""
@@ -52,19 +54,13 @@ class Part:
         return array
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of an array."""
+        """Of an array, which is not read."""
         with safe_open(self.path, framework="np") as file:
             return tuple(file.get_slice(name).get_shape())
 
     def texts(self, name: str) -> list[str]:
         """A list of texts, as it was put."""
         return self.get(name).tobytes().decode().split("\n")[:-1]
-
-    def ragged(self, name: str) -> list[np.ndarray]:
-        """Arrays of several shapes, as `pack_ragged` was given them."""
-        shapes = self.get(f"{name}_shapes")
-        pieces = np.split(self.get(name), np.cumsum(shapes.prod(axis=1))[:-1])
-        return [one.reshape(shape) for one, shape in zip(pieces, shapes.tolist(), strict=True)]
 
     def is_whole(self) -> bool:
         """Whether the results are there, and not damaged."""
@@ -77,23 +73,45 @@ class Part:
         return checksum == _checksum(arrays)
 
 
-def pack_ragged(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of one type and number of dimensions, but of several shapes, as results."""
-    return {
-        name: np.concatenate([array.ravel() for array in arrays]),
-        f"{name}_shapes": np.array([array.shape for array in arrays], np.int64),
-    }
+def pack(results: Sequence[Any]) -> Results:
+    """Results of one dataclass as the store keeps them.
+
+    Its fields are arrays, of one type and number of dimensions each; or what JSON holds, None and
+    dataclasses of that as well.
+    """
+    packed: dict[str, Any] = {"results": []}
+    rows = [{field.name: getattr(one, field.name) for field in fields(one)} for one in results]
+    for row in rows:
+        told = {name: value for name, value in row.items() if not isinstance(value, np.ndarray)}
+        packed["results"].append(json.dumps(told, default=asdict))
+    for name in rows[0]:
+        arrays = [row[name] for row in rows if isinstance(row[name], np.ndarray)]
+        if arrays:
+            packed[name] = np.concatenate([array.ravel() for array in arrays])
+            packed[f"{name}_shapes"] = np.array([array.shape for array in arrays], np.int64)
+    return packed
 
 
-def _save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file; where the system refuses, the error is an OSError as elsewhere."""
-    try:
-        save_file(arrays, path, metadata)
-    except SafetensorError as error:
-        code = system_code(error)
-        if code is None:
-            raise
-        raise OSError(code, os.strerror(code), str(path)) from error
+def unpack(part: Part, kind: type[Any]) -> Iterator[Any]:
+    """The results of a dataclass that were given to `pack`."""
+    kinds = get_type_hints(kind)
+    arrays = {name: _arrays(part, name) for name in kinds}
+    for text in part.texts("results"):
+        row = json.loads(text)
+        for name, own in kinds.items():
+            if name not in row:
+                row[name] = next(arrays[name])
+            elif isinstance(row[name], dict):
+                row[name] = own(**row[name])
+        yield kind(**row)
+
+
+def _arrays(part: Part, name: str) -> Iterator[np.ndarray]:
+    """The arrays of a field, one by one."""
+    shapes = part.get(f"{name}_shapes")
+    pieces = np.split(part.get(name), np.cumsum(shapes.prod(axis=1))[:-1])
+    for piece, shape in zip(pieces, shapes.tolist(), strict=True):
+        yield piece.reshape(shape)
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:

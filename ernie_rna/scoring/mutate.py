@@ -37,7 +37,6 @@ import numpy as np
 
 from ernie_rna.options import MutateOptions, takes
 from ernie_rna.run.outputs import check_output_files
-from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import RunSummary, Task, iterate, run, text_output
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, to_rna
@@ -155,7 +154,7 @@ class MutateTask(Task[LetterScores]):
     A chunk may have some of the passes of a sequence; its scores are then NaN elsewhere.
     """
 
-    name = "letter scores"
+    name, result = "letter scores", LetterScores
     options: MutateOptions
 
     def load(self, source: Any) -> None:
@@ -214,19 +213,6 @@ class MutateTask(Task[LetterScores]):
                 there = ~np.isnan(other.log_probabilities)
                 first.log_probabilities[there] = other.log_probabilities[there]
             yield first
-
-    def pack(self, results: list[LetterScores]) -> Results:
-        return {
-            "ids": [one.id for one in results],
-            "sequences": [one.sequence for one in results],
-            "log_probabilities": np.concatenate([one.log_probabilities for one in results]),
-        }
-
-    def unpack(self, part: Part) -> Iterator[LetterScores]:
-        sequences = part.texts("sequences")
-        starts = np.cumsum([len(sequence) for sequence in sequences])[:-1]
-        arrays = np.split(part.get("log_probabilities"), starts)
-        return map(LetterScores, part.texts("ids"), sequences, arrays)
 
 
 def _passes(record: int, sequence: str) -> list[Piece]:

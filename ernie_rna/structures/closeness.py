@@ -20,7 +20,6 @@ import numpy as np
 from ernie_rna.options import HeadOptions, takes
 from ernie_rna.run.matrices import MATRICES, matrix_output
 from ernie_rna.run.outputs import check_output_files
-from ernie_rna.run.parts import Part, Results, pack_ragged
 from ernie_rna.run.runner import RunSummary, Task, iterate, run
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
@@ -104,7 +103,7 @@ def closeness(
 class ClosenessTask(Task[Closeness]):
     """Maps of closeness."""
 
-    name = "closeness"
+    name, result = "closeness", Closeness
     options: HeadOptions
 
     def load(self, source: Any) -> None:
@@ -142,13 +141,6 @@ class ClosenessTask(Task[Closeness]):
             if not np.isfinite(one[inside, inside]).all():
                 raise not_finite(f"{record.id}: its closeness", self.model)
             yield Closeness(record.id, one[inside, inside].copy())
-
-    def pack(self, results: list[Closeness]) -> Results:
-        maps = pack_ragged("maps", [one.probabilities for one in results])
-        return {"ids": [one.id for one in results], **maps}
-
-    def unpack(self, part: Part) -> Iterator[Closeness]:
-        return map(Closeness, part.texts("ids"), part.ragged("maps"))
 
     def nbytes(self, found: Survey) -> int:
         return sum(4 * length**2 * count for length, count in found.lengths.items())

@@ -26,7 +26,6 @@ import numpy as np
 
 from ernie_rna.options import FoldOptions, OptionError, takes
 from ernie_rna.run.matrices import MATRICES
-from ernie_rna.run.parts import Part, Results, pack_ragged
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
 from ernie_rna.sequences.chunks import (
     CHUNK_BATCHES,
@@ -160,7 +159,7 @@ class FoldTask(Task[Fold]):
         with_reliabilities: whether those are wanted of each base.
     """
 
-    name = "structures"
+    name, result = "structures", Fold
     options: FoldOptions
 
     def __init__(
@@ -290,35 +289,6 @@ class FoldTask(Task[Fold]):
         if self.with_reliabilities:
             sure = base_reliabilities(maps["probabilities"].cpu().numpy(), structure)
         return Fold(structure, matrix, reliabilities=sure)
-
-    def pack(self, results: list[Fold]) -> Results:
-        structures = [one.structure for one in results]
-        no_matrix, nothing = np.empty((0, 0), np.float32), np.empty(0, np.float32)
-        pairs = [np.array(one.pairs, np.int64).reshape(-1, 2) for one in structures]
-        matrices = [no_matrix if one.matrix is None else one.matrix for one in results]
-        sure = [nothing if one.reliabilities is None else one.reliabilities for one in results]
-        return {
-            "ids": [one.id for one in structures],
-            "sequences": [one.sequence for one in structures],
-            "descriptions": [one.description for one in structures],
-            "problems": [one.problem or "" for one in results],
-            **pack_ragged("pairs", pairs),
-            **pack_ragged("matrices", matrices),
-            **pack_ragged("reliabilities", sure),
-        }
-
-    def unpack(self, part: Part) -> Iterator[Fold]:
-        texts = map(part.texts, ("ids", "sequences", "descriptions", "problems"))
-        arrays = map(part.ragged, ("pairs", "matrices", "reliabilities"))
-        for id, sequence, description, problem, pairs, matrix, sure in zip(
-            *texts, *arrays, strict=True
-        ):
-            yield Fold(
-                Structure(id, sequence, pairs.tolist(), description),
-                matrix if matrix.size else None,
-                problem or None,
-                sure if sure.size else None,
-            )
 
     def write(self, results: Iterable[Any], outputs: Sequence[Output[Fold]]) -> Written:
         unsolved: list[str] = []
