@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ernie_rna.embeddings.embedding import Embedding
-from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
+from ernie_rna.embeddings import formats
 from ernie_rna.options import OptionError, PredictOptions, takes
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.parts import Part, Results
@@ -110,10 +109,10 @@ def predict(
         return iterate(task, sequences, model)
     path = fspath(output)
     # Whether the file may be replaced is for `run` to see, which knows of unfinished runs.
-    check_output_files([path], force=True, extensions=(*TABLES, *EXTENSIONS))
+    check_output_files([path], force=True, extensions=(*TABLES, *formats.EXTENSIONS))
     place = text_output(path, task.header, task.lines)
-    if Path(path).suffix.lower() in EXTENSIONS:
-        check_format(path)
+    if Path(path).suffix.lower() in formats.EXTENSIONS:
+        formats.check_format(path)
         place = Output(path)
     return run(task, sequences, model, [place])
 
@@ -173,13 +172,13 @@ class PredictTask(Task[Prediction]):
         return "token_" * self._of_bases + ("numbers" if self._of_numbers else "probabilities")
 
     def pack(self, results: list[Prediction]) -> Results:
-        arrays = [Embedding(r.id, len(r.sequence), {self._column: r.values}) for r in results]
-        return {**pack(arrays), "sequences": [one.sequence for one in results]}
+        column = self._column
+        rows = [formats.Embedding(r.id, len(r.sequence), {column: r.values}) for r in results]
+        return {**formats.pack(rows), "sequences": [one.sequence for one in results]}
 
     def unpack(self, part: Part) -> Iterator[Prediction]:
-        arrays = {name: part.get(name) for name in ("lengths", self._column)}
-        rows = split_rows({"ids": part.texts("ids"), **arrays})
-        for one, sequence in zip(rows, part.texts("sequences"), strict=True):
+        rows = zip(formats.read_embeddings(part.path), part.texts("sequences"), strict=True)
+        for one, sequence in rows:
             values = one.arrays[self._column]
             yield Prediction(one.id, sequence, self._task, self._names, values)
 
@@ -189,7 +188,7 @@ class PredictTask(Task[Prediction]):
         if outputs[0].open is not None:
             return super().assemble(parts, outputs, metadata)
         self._written = [part.get(self._column) for part in parts if self._labels is not None]
-        return write_parts(parts, Path(outputs[0].path), metadata, sys.maxsize), []
+        return formats.write_parts(parts, Path(outputs[0].path), metadata, sys.maxsize), []
 
     def metrics(self) -> dict[str, float]:
         """How well what was written agrees with the labels, by name; empty without any."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ernie_rna.embeddings.embed import embed
-from ernie_rna.embeddings.embedding import Embedding, resolve_columns
+from ernie_rna.embeddings.embed import embed, resolve_columns
+from ernie_rna.embeddings.formats import Embedding
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.sequences import chunks as chunking
@@ -164,8 +164,12 @@ def test_hidden_states_are_collected_only_if_needed(encoder_model, monkeypatch):
 
 
 def test_columns():
-    names = [column.name for column in resolve_columns([3, -1, 0], ["mean", "token"], 3)]
-    assert names == ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
+    assert [*resolve_columns([3, -1, 0], ["mean", "token"], 3)] == [
+        "token_layer0",
+        "mean_layer0",
+        "token_layer3",
+        "mean_layer3",
+    ]
 
 
 def test_arrays_by_pooling():

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ernie_rna.embeddings.embedding import Embedding, resolve_columns
+from ernie_rna.embeddings.embed import resolve_columns
 from ernie_rna.embeddings.formats import (
+    Embedding,
     check_format,
     existing_files,
+    is_per_token,
     pack,
     read_embeddings,
     read_metadata,
@@ -45,10 +47,10 @@ def make_parts(tmp_path):
         generator = np.random.default_rng(0)
         given = []
         for i in range(records):
-            shapes = {c.name: (1 + i % 7, hidden) if c.per_token else (hidden,) for c in columns}
+            shapes = {n: (1 + i % 7, hidden) if is_per_token(n) else (hidden,) for n in columns}
             arrays = {n: generator.normal(size=size).astype(dtype) for n, size in shapes.items()}
             given.append(Embedding(f"r{i}-é", 1 + i % 7, arrays))
-        metadata = {**METADATA, "columns": [column.name for column in columns]}
+        metadata = {**METADATA, "columns": [*columns]}
         store = Store(tmp_path / "run", Share())
         starts = range(0, records, chunk_records)
         for number, start in enumerate(starts):
