@@ -11,8 +11,6 @@ from ernie_rna.run.loading import load_model, tokenize
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.pairing_maps import (
     NOT_SEEN,
-    HeadMaps,
-    ScoreMaps,
     load_maps,
     windowed_map,
 )
@@ -47,11 +45,11 @@ def test_golden_structures_in_any_batch(model, check_golden, rnas, attention, ba
 
 
 def test_the_folder_decides(folder, model, rnas):
-    assert isinstance(load_maps(str(folder)), HeadMaps)
+    assert load_maps(str(folder)).source == "secondary-structure head"
     (by_folder,) = fold([rnas["trna_arg"]], folder)
     (by_model,) = fold([rnas["trna_arg"]], model)
     assert by_folder == by_model
-    assert isinstance(load_maps(model.ernie_rna), ScoreMaps)
+    assert load_maps(model.ernie_rna).certainty == "contact"
 
 
 @pytest.mark.parametrize("asked", [{"layer": -1}, {"head": 5}])
@@ -59,7 +57,7 @@ def test_a_layer_or_head_asks_for_the_scores(folder, rnas, asked):
     (scores,) = fold([rnas["trna_arg"]], folder, matrix="scores", **asked)
     (plain,) = fold([rnas["trna_arg"]], load_model(folder, device="cpu"), matrix="scores")
     np.testing.assert_array_equal(scores.matrix, plain.matrix)
-    assert isinstance(load_maps(str(folder), **asked), ScoreMaps)
+    assert load_maps(str(folder), **asked).certainty == "contact"
 
 
 def test_pairing_scores_are_those_of_the_configuration_unless_asked(model, rnas, monkeypatch):
