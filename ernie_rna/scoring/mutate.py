@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from os import fspath
+from typing import Any
 
 import numpy as np
 
@@ -42,9 +42,6 @@ from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, to_rna
 from ernie_rna.sequences.sources import Sequences
 from ernie_rna.sequences.tables import TABLES, format_row
-
-if TYPE_CHECKING:
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
 # The order of the letters in everything that has a value for each of them.
 NUCLEOTIDES = "ACGU"
@@ -107,7 +104,7 @@ class LetterScores:
 @takes(MutateOptions)
 def mutate(
     sequences: Sequences,
-    model: str | PathLike[str] | ErnieRnaForMaskedLM,
+    model: Any,
     output: FilePath | None = None,
     positions: FilePath | None = None,
     summary: FilePath | None = None,
@@ -116,8 +113,7 @@ def mutate(
 ) -> Iterator[LetterScores] | RunSummary:
     """Score every letter, and every other in its place, of each sequence, in input order.
 
-    What is written resumes where it stopped if the process is killed and the same call made again,
-    in the middle of a sequence as well, and can be shared by several processes; see `run.runner`.
+    Resuming and sharing are those of `embed.embed`, in the middle of a sequence as well.
 
     Args:
         sequences: as for `embed.embed`.
@@ -127,8 +123,7 @@ def mutate(
             each sequence; without any of them the scores are yielded.
 
     Raises:
-        ValueError: an option is off, or the model has no language-model head.
-        And as `embed.embed`.
+        ValueError: also of a model without a language-model head; else as `embed.embed`.
     """
     task = MutateTask(options)
     tables = (

@@ -134,7 +134,7 @@ def load_maps(
         slope, offset = model.config.pair_calibration or (1.0, 0.0)
         return PairingMaps(
             model,
-            lambda *batch: run_head(model, *batch, pairing_scores).logits,
+            lambda ids, mask: run_head(model, ids, mask, pairing_scores).logits,
             cost=pair_head_cost(model.config),
             squared_from=MAPS_FROM,
             source="secondary-structure head",
