@@ -120,8 +120,8 @@ class EmbedTask(Task[Embedding]):
             chunks.check_overlap(options.overlap, limit)
             split = partial(_windows, limit, options.overlap)
         tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
-        in_memory = max(1, _CHUNK_BYTES // max(1, self._nbytes(0, 1)))
-        most = min(chunks.CHUNK_BATCHES * tokens, in_memory)
+        in_memory = _CHUNK_BYTES // max(1, self._nbytes(0, 1))
+        most = max(1, min(chunks.CHUNK_BATCHES * tokens, in_memory))
         self.plan = chunks.Plan(tokens, self.hidden, split, most)
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> list[_Arrays]:

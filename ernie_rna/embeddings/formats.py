@@ -123,16 +123,12 @@ def _suffix(path: Path) -> str:
 def existing_files(output: Path) -> list[Path]:
     """The files that make up an output that is there: one, or index and shards."""
     suffix, output = output.suffix.lower(), behind_link(output)
-    index = _index_path(output)
+    index = Path(f"{output}.index.json")
     found = [path for path in (output, index) if path.is_file()]
     if suffix == SAFETENSORS and index in found:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             found += [path for path in _shards(index) if path.exists()]
     return found
-
-
-def _index_path(output: Path) -> Path:
-    return output.with_name(f"{output.name}.index.json")
 
 
 def _shards(index: Path) -> list[Path]:
@@ -179,7 +175,8 @@ def write_parts(
         written = _write_shards(parts, output, metadata)
     else:
         with replacing(output) as path:
-            _WRITERS[suffix](parts, path, metadata)
+            about = json.dumps(metadata, sort_keys=True)
+            _WRITERS[suffix](parts, path, metadata["columns"], about)
         written = [output]
     for path in set(before).difference(written):
         path.unlink(missing_ok=True)
@@ -200,7 +197,7 @@ def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, An
             os.link(part.path, places[-1])  # If this process is killed, the next needs the part.
         except OSError:  # Some file systems have no links.
             os.replace(part.path, places[-1])
-    index = _index_path(output)
+    index = Path(f"{output}.index.json")
     with replacing(index) as path:
         text = json.dumps({"metadata": metadata, "shards": shards}, indent=1)
         path.write_text(text, encoding="utf-8")
@@ -210,17 +207,17 @@ def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, An
 
 
 def _arrays(
-    parts: Sequence[Part], metadata: Mapping[str, Any], ids: np.ndarray
+    parts: Sequence[Part], columns: list[str], ids: np.ndarray
 ) -> Iterator[tuple[str, np.dtype[Any], tuple[int, ...], Iterable[np.ndarray]]]:
     """Name, type, shape and blocks of each array of a file; those of vectors by part, to be read
     one after the other."""
     lengths = np.concatenate([part.get("lengths") for part in parts])
     small = {"ids": ids, "lengths": lengths}
-    if any(map(is_per_token, metadata["columns"])):
+    if any(map(is_per_token, columns)):
         small["offsets"] = np.concatenate([[0], np.cumsum(lengths)])
     for name, array in small.items():
         yield name, array.dtype, array.shape, [array]
-    for name in metadata["columns"]:
+    for name in columns:
         rows, widths = zip(*(part.shape(name) for part in parts), strict=True)
         blocks = map(Part.get, parts, repeat(name))
         yield name, parts[0].get(name).dtype, (sum(rows), widths[0]), blocks
@@ -230,15 +227,11 @@ def _ids(parts: Sequence[Part]) -> list[str]:
     return [id for part in parts for id in part.texts("ids")]
 
 
-def _json(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(metadata, sort_keys=True)
-
-
-def _write_safetensors(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+def _write_safetensors(parts: Sequence[Part], path: Path, columns: list[str], about: str) -> None:
     """As safetensors writes it, but with the vectors of a part in memory."""
     ids = np.concatenate([part.get("ids") for part in parts])
-    arrays = sorted(_arrays(parts, metadata, ids), key=lambda one: -one[1].itemsize)  # all aligned
-    header: dict[str, Any] = {"__metadata__": {METADATA: _json(metadata)}}
+    arrays = sorted(_arrays(parts, columns, ids), key=lambda one: -one[1].itemsize)  # all aligned
+    header: dict[str, Any] = {"__metadata__": {METADATA: about}}
     start = 0
     for name, dtype, shape, _ in arrays:
         stop = start + math.prod(shape) * dtype.itemsize
@@ -254,12 +247,12 @@ def _write_safetensors(parts: Sequence[Part], path: Path, metadata: Mapping[str,
                 file.write(block.data)
 
 
-def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+def _write_npz(parts: Sequence[Part], path: Path, columns: list[str], about: str) -> None:
     """As `numpy.savez` writes it, without times, and with the vectors of a part in memory."""
-    about = np.array(_json(metadata))
-    arrays = _arrays(parts, metadata, np.array(_ids(parts)))
+    text = np.array(about)
+    arrays = _arrays(parts, columns, np.array(_ids(parts)))
     with zipfile.ZipFile(path, "w") as archive:
-        for name, dtype, shape, blocks in [("metadata", about.dtype, (), [about]), *arrays]:
+        for name, dtype, shape, blocks in [("metadata", text.dtype, (), [text]), *arrays]:
             entry = zipfile.ZipInfo(f"{name}.npy")
             with archive.open(entry, "w", force_zip64=True) as member:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
@@ -268,7 +261,7 @@ def _write_npz(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -
                     member.write(block.data)
 
 
-def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+def _write_hdf5(parts: Sequence[Part], path: Path, columns: list[str], about: str) -> None:
     """HDF5 can loop for ever on a full disk, so that there is room is seen first; and in a damaged
     file. So the structures are those of HDF5 1.10, which have checksums, and texts have a fixed
     length: those of any length lie in a heap without.
@@ -277,12 +270,12 @@ def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) 
     size = sum(part.path.stat().st_size for part in parts)
     if shutil.disk_usage(path.parent).free < 1.1 * size + (1 << 20):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    about = _json(metadata).encode()
     ids = [id.encode() for id in _ids(parts)]
     array = np.array(ids, h5py.string_dtype(length=max(map(len, ids))))
     with h5py.File(path, "w", libver="v110") as file:
-        file.attrs.create("metadata", about, dtype=h5py.string_dtype(length=len(about)))
-        for name, dtype, shape, blocks in _arrays(parts, metadata, array):
+        text = about.encode()
+        file.attrs.create("metadata", text, dtype=h5py.string_dtype(length=len(text)))
+        for name, dtype, shape, blocks in _arrays(parts, columns, array):
             dataset = file.create_dataset(name, shape, dtype)
             start = 0
             for block in blocks:
@@ -290,21 +283,21 @@ def _write_hdf5(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) 
                 start += len(block)
 
 
-def _write_parquet(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]) -> None:
+def _write_parquet(parts: Sequence[Part], path: Path, columns: list[str], about: str) -> None:
     """A row group for each part."""
     pa = import_extra("pyarrow", "parquet", "writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "writing Parquet")
 
     def table(part: Part) -> Any:
-        columns = {"id": pa.array(part.texts("ids")), "length": pa.array(part.get("lengths"))}
-        for name in metadata["columns"]:
+        arrays = {"id": pa.array(part.texts("ids")), "length": pa.array(part.get("lengths"))}
+        for name in columns:
             rows = part.get(name)
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
             if is_per_token(name):
                 offsets = pa.array(part.get("offsets"), pa.int32())
                 vectors = pa.ListArray.from_arrays(offsets, vectors)
-            columns[name] = vectors
-        return pa.table(columns, metadata={METADATA: _json(metadata)})
+            arrays[name] = vectors
+        return pa.table(arrays, metadata={METADATA: about})
 
     # Neither compression nor a dictionary makes such numbers smaller.
     how = {"compression": "NONE", "use_dictionary": False}
@@ -314,18 +307,17 @@ def _write_parquet(parts: Sequence[Part], path: Path, metadata: Mapping[str, Any
 
 
 def _write_table(
-    separator: str, parts: Sequence[Part], path: Path, metadata: Mapping[str, Any]
+    separator: str, parts: Sequence[Part], path: Path, columns: list[str], about: str
 ) -> None:
-    columns = [(name, parts[0].shape(name)[1]) for name in metadata["columns"]]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-        own = [f"{name}_{at}" for name, width in columns for at in range(width)]
+        own = [f"{name}_{at}" for name in columns for at in range(parts[0].shape(name)[1])]
         writer.writerow(["id", "length", *own])
         for part in parts:
-            arrays = [part.get(name) for name, _ in columns]
-            vectors = np.concatenate(arrays, axis=1).astype(np.float32)
-            rows = zip(part.texts("ids"), part.get("lengths"), vectors, strict=True)
-            writer.writerows([id, length, *map(str, vector)] for id, length, vector in rows)
+            vectors = np.concatenate([part.get(name) for name in columns], axis=1)
+            rows = vectors.astype(np.float32)
+            for id, length, row in zip(part.texts("ids"), part.get("lengths"), rows, strict=True):
+                writer.writerow([id, length, *map(str, row)])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -368,7 +360,7 @@ def _files(path: Path) -> list[Path]:
     """The file, or those that the index beside it names; ValueError for an unknown extension."""
     _suffix(path)
     path = path if path.exists() else behind_link(path)  # The cache of the Hub links, elsewhere.
-    index = _index_path(path)
+    index = Path(f"{path}.index.json")
     if path.exists() or not index.exists():
         return [path]
     with _damage_explained(index):
@@ -431,7 +423,8 @@ def _split(names: Sequence[str], arrays: Mapping[str, Any]) -> Iterator[Embeddin
         yield from _embeddings([str(id) for id in arrays["ids"][rows]], lengths, own)
 
 
-# A reader gives the metadata of a file, then its embeddings.
+# A reader gives the metadata of a file, then its embeddings. A writer is given the parts, a path,
+# the names of the columns, and the metadata as JSON.
 
 
 def _read_safetensors(path: Path) -> Iterator[Any]:
@@ -501,7 +494,7 @@ def _read_table(path: Path) -> Iterator[Any]:
         yield from _embeddings(ids, [*map(int, lengths)], columns)
 
 
-_WRITERS: dict[str, Callable[[Sequence[Part], Path, Mapping[str, Any]], None]] = {
+_WRITERS: dict[str, Callable[[Sequence[Part], Path, list[str], str], None]] = {
     SAFETENSORS: _write_safetensors,
     NPZ: _write_npz,
     PARQUET: _write_parquet,

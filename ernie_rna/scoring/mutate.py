@@ -132,7 +132,7 @@ def mutate(
         (summary, "id length scored pseudo_log_likelihood pseudo_perplexity", _summary_line),
     )
     outputs = [
-        text_output(fspath(path), "\t".join(columns.split()) + "\n", lines)
+        text_output(fspath(path), format_row(*columns.split()), lines)
         for path, columns, lines in tables
         if path is not None
     ]

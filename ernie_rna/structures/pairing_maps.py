@@ -202,18 +202,13 @@ def windowed_map(
     for piece in windows(0, length, limit, overlap):
         block = slice(piece.start, piece.stop)
         scores = compute(sequence[block]).to(merged)  # (window, window)
-        margin = _margins(piece.start, piece.stop, length)
+        index = torch.arange(piece.stop - piece.start)
+        far = torch.full_like(index, length)  # The ends of the sequence are no edges.
+        left = index if piece.start else far
+        right = index.flip(0) if piece.stop < length else far
+        margin = torch.minimum(left, right)  # bases between each base and the nearest edge
         pair_margins = torch.minimum(margin[:, None], margin)
         better = pair_margins > margins[block, block]
         merged[block, block] = torch.where(better, scores, merged[block, block])
         margins[block, block] = torch.where(better, pair_margins, margins[block, block])
     return merged
-
-
-def _margins(start: int, stop: int, length: int) -> Tensor:
-    """Of each base of a window, how many bases lie between it and the nearest edge: (window,)."""
-    index = torch.arange(stop - start)
-    far = torch.full_like(index, length)
-    left = index if start else far
-    right = index.flip(0) if stop < length else far
-    return torch.minimum(left, right)
