@@ -11,7 +11,7 @@ from ernie_rna.cli import main as cli
 from ernie_rna.run import runner
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.scoring.masking import mask_tokens
-from ernie_rna.scoring.mutate import NUCLEOTIDES, MutateTask, mutate
+from ernie_rna.scoring.mutate import NUCLEOTIDES, mutate
 
 SEQUENCES = {"hairpin": "GGGGAAAACCCC", "odd": "acgtNRyu", "one": "G", "nothing": "NNN"}
 # Batches of other shapes round otherwise: 4.8e-7 is the largest difference measured.
