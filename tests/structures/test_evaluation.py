@@ -145,19 +145,15 @@ def test_baselines_of_the_data_set(name, mean):
 
 @needs_data
 @needs_vienna
-def test_vienna_equals_the_baseline():
+def test_vienna_equals_the_baseline_and_reads_lower_case_and_t():
+    hairpin = Structure("hairpin", "ggggTTTTcccc", [(0, 11), (1, 10), (2, 9), (3, 8)])
+    assert mfe_structure(hairpin.sequence, hairpin.id) == hairpin
     reference = read_structures(DATA / "structure" / "bprna_ts0_verified.tsv")
     # The whole set takes 11 s; an eighth of it stands in.
     some = [structure for structure in reference if len(structure.sequence) < 150][::8]
     assert len(some) > 80
     predicted = [mfe_structure(structure.sequence, structure.id) for structure in some]
     check_f1(evaluate(predicted, some), "pred_bprna_ts0_verified")
-
-
-@needs_vienna
-def test_vienna_reads_lower_case_and_t():
-    structure = mfe_structure("ggggTTTTcccc", "hairpin")
-    assert structure == Structure("hairpin", "ggggTTTTcccc", [(0, 11), (1, 10), (2, 9), (3, 8)])
 
 
 def test_without_vienna_the_extra_is_named(monkeypatch):
