@@ -123,7 +123,8 @@ def mutate(
             each sequence; without any of them the scores are yielded.
 
     Raises:
-        ValueError: also of a model without a language-model head; else as `embed.embed`.
+        ValueError: also for a model without a language-model head.
+        And as `embed.embed`.
     """
     task = MutateTask(options)
     tables = (

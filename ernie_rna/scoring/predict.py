@@ -83,8 +83,8 @@ def predict(
         Predictions; or the summary of a run, with metrics if there is a column of labels.
 
     Raises:
-        ValueError: also of a model without such a head.
-        InputError: also of a row or a label that is unfit.
+        ValueError: also for a model without such a head.
+        InputError: also for a row or a label that is unfit.
         And as `embed.embed`.
     """
     table = None

@@ -71,7 +71,8 @@ def closeness(
         output: .npz file, with the map of each sequence under its id; None yields.
 
     Raises:
-        ValueError: also of a model without a head for closeness; else as `embed`.
+        ValueError: also for a model without a head for closeness.
+        And as `embeddings.embed.embed`.
     """
     task = ClosenessTask(options)
     if output is None:

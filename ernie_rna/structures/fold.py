@@ -120,8 +120,8 @@ def fold(
         has a `problem`; the others are not affected.
 
     Raises:
-        InputError: also of a sequence without reactivities; else as `embed`, but for EncodingError,
-            which is of memory alone.
+        InputError: also for a sequence without reactivities.
+        And as `embeddings.embed.embed`; EncodingError only where memory does not suffice.
     """
     given = [output] if isinstance(output, (str, PathLike)) else output or []
     paths = [fspath(path) for path in given]
