@@ -168,7 +168,7 @@ def folder(tmp_path, monkeypatch):
         make_model(*how).save_pretrained(task)
     Path("in.fasta").write_text("".join(f">{id} RNA\n{rna}\n" for id, rna in SEQUENCES.items()))
     cells = [("b", "a;b", 1, 1, 0, "abcabcabcabc"), ("a", "", 0, 0, 0, "abcab")]
-    cells += [("c", "c", 0, 0, 1, "c")]
+    cells += [("c", "a;c", 1, 0, 1, "c")]
     with open("in.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["name", "note", "sequence", "label", "several", "a", "b", "c", "bases"])
@@ -241,6 +241,9 @@ def test_the_columns_of_a_table_are_kept(folder, capsys):
 
 
 def test_predictions_beside_labels(folder, capsys):
+    only_a = make_model(*MODELS["multi-label"])  # so that the order of columns counts
+    only_a.classifier.bias.data = torch.tensor([9.0, -9.0, -9.0])
+    only_a.save_pretrained("multi-label")
     model = ("-m", "multi-label", "--quiet", "--force", "-o")
     whole = run(capsys, "in.csv", *model, "o.tsv", "--label-column", "several").out
     rows = ["predicted", "exact_match", "macro_f1", "micro_f1"]
