@@ -203,10 +203,9 @@ def windowed_map(
         block = slice(piece.start, piece.stop)
         scores = compute(sequence[block]).to(merged)  # (window, window)
         index = torch.arange(piece.stop - piece.start)
-        far = torch.full_like(index, length)  # The ends of the sequence are no edges.
-        left = index if piece.start else far
-        right = index.flip(0) if piece.stop < length else far
-        margin = torch.minimum(left, right)  # bases between each base and the nearest edge
+        # Bases between each base and the nearest edge. From an end of the sequence no other window
+        # is farther, so that it decides nothing.
+        margin = torch.minimum(index, index.flip(0))
         pair_margins = torch.minimum(margin[:, None], margin)
         better = pair_margins > margins[block, block]
         merged[block, block] = torch.where(better, scores, merged[block, block])
