@@ -23,7 +23,7 @@ import torch
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
-from ernie_rna.run import store
+from ernie_rna.run import parts
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences import chunks as chunking
@@ -82,8 +82,8 @@ def die_at(operation, do):
 
     for name in ("replace", "fsync", "unlink", "rmdir", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
-    save = store.save_file
-    store.save_file = counted(save, lambda *args: write_half(save, *args))
+    save = parts.save_file
+    parts.save_file = counted(save, lambda *args: write_half(save, *args))
     do()
     return count
 

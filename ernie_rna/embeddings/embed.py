@@ -8,47 +8,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from os import PathLike, fspath
+from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ernie_rna.embeddings.embedding import Embedding, resolve_columns
 from ernie_rna.embeddings.formats import (
+    Embedding,
     check_format,
     existing_files,
+    is_per_token,
     pack,
-    split_rows,
     write_parts,
 )
-from ernie_rna.options import EmbedOptions, takes
+from ernie_rna.options import POOLINGS, EmbedOptions, takes
 from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
-from ernie_rna.run.store import Part, Results
-from ernie_rna.sequences.chunks import (
-    CHUNK_BATCHES,
-    Piece,
-    Plan,
-    check_overlap,
-    nucleotide_limit,
-    resolve_batch_tokens,
-    whole,
-    windows,
-)
+from ernie_rna.sequences import chunks
+from ernie_rna.sequences.chunks import Piece
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-
-    Model = str | PathLike[str] | ErnieRnaModel
-
-__all__ = ["Embedding", "RunSummary", "embed"]
 
 # What the model gives of a piece by the name of the column.
 _Arrays = dict[str, np.ndarray]
@@ -58,17 +44,17 @@ _CHUNK_BYTES = 1 << 28
 
 @overload
 def embed(
-    sequences: Sequences, model: Model, output: None = None, **options: Any
+    sequences: Sequences, model: Any, output: None = None, **options: Any
 ) -> Iterator[Embedding]: ...
 
 
 @overload
-def embed(sequences: Sequences, model: Model, output: FilePath, **options: Any) -> RunSummary: ...
+def embed(sequences: Sequences, model: Any, output: FilePath, **options: Any) -> RunSummary: ...
 
 
 @takes(EmbedOptions)
 def embed(
-    sequences: Sequences, model: Model, output: FilePath | None = None, *, options: EmbedOptions
+    sequences: Sequences, model: Any, output: FilePath | None = None, *, options: EmbedOptions
 ) -> Iterator[Embedding] | RunSummary:
     """Compute embeddings and yield them, or write them to a file.
 
@@ -128,19 +114,15 @@ class EmbedTask(Task[Embedding]):
         self.columns = resolve_columns(options.layers, options.pooling, last)
         self.hidden: int = config.hidden_size
         self.dtype = np.dtype(np.float16 if self.model.dtype == torch.float16 else np.float32)
-        self._all_layers = any(column.layer != last for column in self.columns)
-        limit = nucleotide_limit(config)
-        by_window = options.long == "window"
-        if by_window:
-            check_overlap(options.overlap, limit)
-        tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
-        in_memory = max(1, _CHUNK_BYTES // max(1, self._nbytes(0, 1)))
-        self.plan = Plan(
-            tokens,
-            self.hidden,
-            partial(_split, limit, options.overlap) if by_window else whole,
-            min(CHUNK_BATCHES * tokens, in_memory),
-        )
+        self._all_layers = any(layer != last for _, layer in self.columns.values())
+        split, limit = chunks.whole, chunks.nucleotide_limit(config)
+        if options.long == "window":
+            chunks.check_overlap(options.overlap, limit)
+            split = partial(_windows, limit, options.overlap)
+        tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
+        in_memory = _CHUNK_BYTES // max(1, self._nbytes(0, 1))
+        most = max(1, min(chunks.CHUNK_BATCHES * tokens, in_memory))
+        self.plan = chunks.Plan(tokens, self.hidden, split, most)
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> list[_Arrays]:
         """What each piece keeps: (hidden,), or, for token, (nucleotides, hidden)."""
@@ -156,14 +138,13 @@ class EmbedTask(Task[Embedding]):
             output = self.model(
                 input_ids=input_ids, attention_mask=mask, output_hidden_states=self._all_layers
             )
-            for column in self.columns:
-                states = output.hidden_states if self._all_layers else [output.last_hidden_state]
-                state = states[column.layer if self._all_layers else 0]
-                pooled = self._pool(column.pooling, state, pieces)
+            for name, (pooling, layer) in self.columns.items():
+                states = output.hidden_states or {layer: output.last_hidden_state}
+                pooled = self._pool(pooling, states[layer], pieces)
                 for record, arrays, array in zip(records, kept, pooled, strict=True):
                     if not np.isfinite(array).all():
-                        raise not_finite(f"{record.id}: {column.name}", self.model)
-                    arrays[column.name] = array
+                        raise not_finite(f"{record.id}: {name}", self.model)
+                    arrays[name] = array
         return kept
 
     def _pool(self, pooling: str, state: Tensor, pieces: list[Piece]) -> list[np.ndarray]:
@@ -189,22 +170,18 @@ class EmbedTask(Task[Embedding]):
         """The windows of a sequence become one, see `sequences.chunks`."""
         merged = dict(values[0])
         owned = [piece.owned for piece in pieces]
-        for column in self.columns if len(pieces) > 1 else ():
-            parts = [one[column.name] for one in values]
+        for name in self.columns if len(pieces) > 1 else ():
+            parts = [one[name] for one in values]
             joined = (
                 np.concatenate(parts)
-                if column.per_token
+                if is_per_token(name)
                 else np.average(np.stack(parts), axis=0, weights=owned)
             )
-            merged[column.name] = joined.astype(self.dtype)
+            merged[name] = joined.astype(self.dtype)
         return Embedding(record.id, len(record.sequence), merged)
 
     def pack(self, results: list[Embedding]) -> Results:
         return pack(results)
-
-    def unpack(self, part: Part) -> Iterator[Embedding]:
-        arrays = {name: part.get(name) for name in ["lengths", *self._names]}
-        return split_rows({"ids": part.texts("ids"), **arrays})
 
     def existing(self, outputs: Sequence[Output[Embedding]]) -> list[Path]:
         return [path for output in outputs for path in existing_files(Path(output.path))]
@@ -214,35 +191,51 @@ class EmbedTask(Task[Embedding]):
 
     def _nbytes(self, sequences: int, nucleotides: int) -> int:
         """What the results of so many sequences of so many nucleotides together take."""
-        per_token = sum(column.per_token for column in self.columns)
-        vectors = nucleotides * per_token + sequences * (len(self.columns) - per_token)
-        return vectors * self.hidden * self.dtype.itemsize
+        rows = [nucleotides if is_per_token(name) else sequences for name in self.columns]
+        return sum(rows) * self.hidden * self.dtype.itemsize
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Embedding]], metadata: dict[str, Any]
     ) -> Written:
         return write_parts(parts, Path(outputs[0].path), metadata, self.options.shard_bytes), []
 
-    @property
-    def _names(self) -> list[str]:
-        return [column.name for column in self.columns]
-
     def describe_settings(self) -> dict[str, Any]:
+        poolings, layers = map(set, zip(*self.columns.values(), strict=True))
         return {
-            "layers": sorted({column.layer for column in self.columns}),
-            "pooling": sorted({column.pooling for column in self.columns}),
+            "layers": sorted(layers),
+            "pooling": sorted(poolings),
             "overlap": self.options.overlap if self.options.long == "window" else None,
         }
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
-        about = super().metadata(found, given)
-        return {
-            "format_version": 1,
-            "columns": self._names,
-            "hidden_size": self.hidden,
-            **about,
-        }
+        own = {"format_version": 1, "columns": [*self.columns], "hidden_size": self.hidden}
+        return own | super().metadata(found, given)
 
 
-def _split(limit: int, overlap: int, record: int, sequence: str) -> list[Any]:
-    return windows(record, len(sequence), limit, overlap)
+def _windows(limit: int, overlap: int, record: int, sequence: str) -> list[Piece]:
+    return chunks.windows(record, len(sequence), limit, overlap)
+
+
+def resolve_columns(
+    layers: Iterable[int] | None, pooling: Iterable[str], num_layers: int
+) -> dict[str, tuple[str, int]]:
+    """Pooling and layer of the columns asked for, by layer, then token, cls, mean; each once.
+
+    Args:
+        layers: 0 to `num_layers`; negative ones count from the end, -1 is the last. None is
+            all of them.
+        pooling: any of `POOLINGS`.
+        num_layers: transformer layers of the model.
+
+    Raises:
+        ValueError: there is no such layer.
+
+    >>> resolve_columns([-1, 0], ["mean"], 12)
+    {'mean_layer0': ('mean', 0), 'mean_layer12': ('mean', 12)}
+    """
+    from ernie_rna.run.loading import resolve_layer  # imports torch
+
+    chosen = range(num_layers + 1) if layers is None else layers
+    absolute = sorted({resolve_layer(layer, num_layers) for layer in chosen})
+    asked = [(name, layer) for layer in absolute for name in POOLINGS if name in pooling]
+    return {f"{name}_layer{layer}": (name, layer) for name, layer in asked}

@@ -38,8 +38,9 @@ from ernie_rna.run.outputs import (
     full_disk_explained,
     open_text,
 )
+from ernie_rna.run.parts import Part, Results, pack, unpack
 from ernie_rna.run.progress import Progress, show_loading
-from ernie_rna.run.store import Part, Results, Store, check_place
+from ernie_rna.run.store import Store, check_place
 from ernie_rna.sequences.chunks import Chunk, Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import (
@@ -111,6 +112,8 @@ class Task(ABC, Generic[Result]):
 
     Attributes:
         name: of what is computed, in messages and manifests.
+        result: the dataclass of a result, as `parts.pack` takes it; with a `pack` of its own a task
+            needs none.
         options: as given.
         model: what `load` has made.
         plan: how the input is cut.
@@ -118,6 +121,7 @@ class Task(ABC, Generic[Result]):
     """
 
     name: ClassVar[str]
+    result: ClassVar[type[Any]]
     model: Any
     plan: Plan
     source: str = ""
@@ -155,13 +159,13 @@ class Task(ABC, Generic[Result]):
         (result,) = values
         return result  # type: ignore[no-any-return]
 
-    @abstractmethod
     def pack(self, results: list[Result]) -> Results:
         """Results as the store keeps them."""
+        return pack(results)
 
-    @abstractmethod
     def unpack(self, part: Part) -> Iterator[Result]:
         """The inverse of `pack`."""
+        return unpack(part, self.result)
 
     def join(self, results: Iterable[Result]) -> Iterator[Result]:
         """Results of chunks as results of records, where the plan divides records."""

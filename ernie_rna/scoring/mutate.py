@@ -30,22 +30,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from os import fspath
+from typing import Any
 
 import numpy as np
 
 from ernie_rna.options import MutateOptions, takes
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import RunSummary, Task, iterate, run, text_output
-from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, to_rna
 from ernie_rna.sequences.sources import Sequences
 from ernie_rna.sequences.tables import TABLES, format_row
-
-if TYPE_CHECKING:
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 
 # The order of the letters in everything that has a value for each of them.
 NUCLEOTIDES = "ACGU"
@@ -108,7 +104,7 @@ class LetterScores:
 @takes(MutateOptions)
 def mutate(
     sequences: Sequences,
-    model: str | PathLike[str] | ErnieRnaForMaskedLM,
+    model: Any,
     output: FilePath | None = None,
     positions: FilePath | None = None,
     summary: FilePath | None = None,
@@ -117,8 +113,7 @@ def mutate(
 ) -> Iterator[LetterScores] | RunSummary:
     """Score every letter, and every other in its place, of each sequence, in input order.
 
-    What is written resumes where it stopped if the process is killed and the same call made again,
-    in the middle of a sequence as well, and can be shared by several processes; see `run.runner`.
+    Resuming and sharing are those of `embed.embed`, in the middle of a sequence as well.
 
     Args:
         sequences: as for `embed.embed`.
@@ -128,7 +123,7 @@ def mutate(
             each sequence; without any of them the scores are yielded.
 
     Raises:
-        ValueError: an option is off, or the model has no language-model head.
+        ValueError: also for a model without a language-model head.
         And as `embed.embed`.
     """
     task = MutateTask(options)
@@ -138,7 +133,7 @@ def mutate(
         (summary, "id length scored pseudo_log_likelihood pseudo_perplexity", _summary_line),
     )
     outputs = [
-        text_output(fspath(path), "\t".join(columns.split()) + "\n", lines)
+        text_output(fspath(path), format_row(*columns.split()), lines)
         for path, columns, lines in tables
         if path is not None
     ]
@@ -155,7 +150,7 @@ class MutateTask(Task[LetterScores]):
     A chunk may have some of the passes of a sequence; its scores are then NaN elsewhere.
     """
 
-    name = "letter scores"
+    name, result = "letter scores", LetterScores
     options: MutateOptions
 
     def load(self, source: Any) -> None:
@@ -214,19 +209,6 @@ class MutateTask(Task[LetterScores]):
                 there = ~np.isnan(other.log_probabilities)
                 first.log_probabilities[there] = other.log_probabilities[there]
             yield first
-
-    def pack(self, results: list[LetterScores]) -> Results:
-        return {
-            "ids": [one.id for one in results],
-            "sequences": [one.sequence for one in results],
-            "log_probabilities": np.concatenate([one.log_probabilities for one in results]),
-        }
-
-    def unpack(self, part: Part) -> Iterator[LetterScores]:
-        sequences = part.texts("sequences")
-        starts = np.cumsum([len(sequence) for sequence in sequences])[:-1]
-        arrays = np.split(part.get("log_probabilities"), starts)
-        return map(LetterScores, part.texts("ids"), sequences, arrays)
 
 
 def _passes(record: int, sequence: str) -> list[Piece]:

@@ -9,29 +9,26 @@ from __future__ import annotations
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ernie_rna.embeddings.embedding import Embedding
-from ernie_rna.embeddings.formats import EXTENSIONS, check_format, pack, split_rows, write_parts
+from ernie_rna.embeddings import formats
 from ernie_rna.options import OptionError, PredictOptions, takes
 from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
-from ernie_rna.run.store import Part, Results
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, uncompressed
 from ernie_rna.sequences.sources import Sequences, Source, Survey
 from ernie_rna.sequences.tables import TABLES, format_row
 from ernie_rna.training.rows import Rows, read_file
 from ernie_rna.training.tasks import TASKS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _TASKS = [name for name, task in TASKS.items() if task.of_sequences or task.of_bases]
 _OTHERS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
@@ -68,16 +65,11 @@ class Prediction:
 
 @takes(PredictOptions)
 def predict(
-    sequences: Sequences,
-    model: str | PathLike[str] | PreTrainedModel,
-    output: FilePath | None = None,
-    *,
-    options: PredictOptions,
+    sequences: Sequences, model: Any, output: FilePath | None = None, *, options: PredictOptions
 ) -> Iterator[Prediction] | RunSummary:
     """Predict classes, labels or numbers by a fine-tuned model, in input order.
 
-    A batch gives what each sequence gives alone. What is written resumes where it stopped if the
-    process is killed and the same call made again, and can be shared by several processes.
+    Resuming and sharing are those of `embed.embed`. A batch gives what each sequence gives alone.
 
     Args:
         sequences: as for `embed.embed`; or the path of a table, .csv or .tsv.
@@ -91,8 +83,8 @@ def predict(
         Predictions; or the summary of a run, with metrics if there is a column of labels.
 
     Raises:
-        ValueError: an option is off, or the model has no such head.
-        InputError: a sequence, a row or a label is unfit, or a sequence too long.
+        ValueError: also for a model without such a head.
+        InputError: also for a row or a label that is unfit.
         And as `embed.embed`.
     """
     table = None
@@ -110,10 +102,10 @@ def predict(
         return iterate(task, sequences, model)
     path = fspath(output)
     # Whether the file may be replaced is for `run` to see, which knows of unfinished runs.
-    check_output_files([path], force=True, extensions=(*TABLES, *EXTENSIONS))
+    check_output_files([path], force=True, extensions=(*TABLES, *formats.EXTENSIONS))
     place = text_output(path, task.header, task.lines)
-    if Path(path).suffix.lower() in EXTENSIONS:
-        check_format(path)
+    if Path(path).suffix.lower() in formats.EXTENSIONS:
+        formats.check_format(path)
         place = Output(path)
     return run(task, sequences, model, [place])
 
@@ -137,19 +129,21 @@ class PredictTask(Task[Prediction]):
         options = self.options
         config: Any = read_config(source, options.revision)
         self._task = _find_task(source, config)
-        self._trained = TASKS[self._task](options)
-        self._of_bases, self._of_numbers = self._trained.of_bases, self._trained.of_numbers
+        self._trained = trained = TASKS[self._task](options)
         self._names = tuple(config.id2label[place] for place in range(config.num_labels))
         if self._task == "ribosome-loading" and len(self._names) > 1:  # the authors' model
             self._names = ("mrl",)
-        self._trained.names = list(self._names)
-        own = [f"{'predicted' if self._of_numbers else 'p'}_{name}" for name in self._names]
-        where = ["position", "base"] if self._of_bases else []
-        self._own = own if self._of_numbers else [*where, "predicted", *own]
+        trained.names = list(self._names)
+        kind = "numbers" if trained.of_numbers else "probabilities"
+        # The values in the store, and in files of arrays.
+        self._column = "token_" * trained.of_bases + kind
+        own = [f"{'predicted' if trained.of_numbers else 'p'}_{name}" for name in self._names]
+        where = ["position", "base"] * trained.of_bases
+        self._own = own if trained.of_numbers else [*where, "predicted", *own]
         self._kept = self._kept_columns()
         self._labels = self._read_labels() if options.label_columns else None
-        kind = getattr(models, self._trained.model_name)
-        self.model = load(kind, source, config=config, **options.loading)
+        model_class = getattr(models, trained.model_name)
+        self.model = load(model_class, source, config=config, **options.loading)
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
         self.plan = Plan(tokens, config.hidden_size)
 
@@ -161,25 +155,20 @@ class PredictTask(Task[Prediction]):
         output = run_head(self.model, *batch, self.options.pairing_scores)
         values = self._trained.values(output).cpu().numpy()
         for record, own in zip(records, values, strict=True):
-            if self._of_bases:
+            if self._trained.of_bases:
                 own = own[1 : 1 + len(record.sequence)]
             if not np.isfinite(own).all():
                 raise not_finite(f"{record.id}: what is predicted", self.model)
             yield Prediction(record.id, record.sequence, self._task, self._names, own)
 
-    @property
-    def _column(self) -> str:
-        """The name of the values in the store, and in files of arrays."""
-        return "token_" * self._of_bases + ("numbers" if self._of_numbers else "probabilities")
-
     def pack(self, results: list[Prediction]) -> Results:
-        arrays = [Embedding(r.id, len(r.sequence), {self._column: r.values}) for r in results]
-        return {**pack(arrays), "sequences": [one.sequence for one in results]}
+        column = self._column
+        rows = [formats.Embedding(r.id, len(r.sequence), {column: r.values}) for r in results]
+        return {**formats.pack(rows), "sequences": [one.sequence for one in results]}
 
     def unpack(self, part: Part) -> Iterator[Prediction]:
-        arrays = {name: part.get(name) for name in ("lengths", self._column)}
-        rows = split_rows({"ids": part.texts("ids"), **arrays})
-        for one, sequence in zip(rows, part.texts("sequences"), strict=True):
+        rows = zip(formats.read_embeddings(part.path), part.texts("sequences"), strict=True)
+        for one, sequence in rows:
             values = one.arrays[self._column]
             yield Prediction(one.id, sequence, self._task, self._names, values)
 
@@ -189,7 +178,7 @@ class PredictTask(Task[Prediction]):
         if outputs[0].open is not None:
             return super().assemble(parts, outputs, metadata)
         self._written = [part.get(self._column) for part in parts if self._labels is not None]
-        return write_parts(parts, Path(outputs[0].path), metadata, sys.maxsize), []
+        return formats.write_parts(parts, Path(outputs[0].path), metadata, sys.maxsize), []
 
     def metrics(self) -> dict[str, float]:
         """How well what was written agrees with the labels, by name; empty without any."""
@@ -218,22 +207,25 @@ class PredictTask(Task[Prediction]):
         if self._labels is not None:
             self._written.append(one.values)
         row = next(self._rows, {"id": one.id, "length": str(len(one.sequence))})
-        kept, predicted = [row.get(name, one.id) for name in self._kept], one.predicted
-        if self._of_bases:
-            bases = zip(one.sequence, predicted, one.values.tolist(), strict=True)
-            for place, (base, name, values) in enumerate(bases, 1):
-                yield format_row(*kept, place, base, name, *map("{:.7g}".format, values))
-            return
-        if self._task == "multi-label":
-            predicted = self.options.label_separator.join(predicted)
-        shown = () if self._of_numbers else (predicted,)
-        yield format_row(*kept, *shown, *map("{:.7g}".format, one.values.tolist()))
+        kept = [row.get(name, one.id) for name in self._kept]
+        predicted, values = one.predicted, one.values.tolist()
+        if self._trained.of_bases:
+            rows: Iterable[Any] = zip(count(1), one.sequence, predicted, values, strict=False)
+        elif self._trained.of_numbers:
+            rows = [(values,)]
+        elif self._task == "multi-label":
+            rows = [(self.options.label_separator.join(predicted), values)]
+        else:
+            rows = [(predicted, values)]
+        for *own, numbers in rows:
+            yield format_row(*kept, *own, *map("{:.7g}".format, numbers))
 
     def _kept_columns(self) -> list[str]:
         """The columns before those of our own; InputError where both have one name."""
+        options, of_bases = self.options, self._trained.of_bases
         if self._table is None:
-            return ["id"] if self._of_bases else ["id", "length"]
-        left_out = [self.options.sequence_column, *self.options.label_columns] * self._of_bases
+            return ["id"] if of_bases else ["id", "length"]
+        left_out = [options.sequence_column, *options.label_columns] * of_bases
         kept = [name for name in self._table.cells[0] if name not in left_out]
         twice = sorted({*kept} & {*self._own})
         if twice:
@@ -246,7 +238,7 @@ class PredictTask(Task[Prediction]):
         """The labels of the table, read as in fine-tuning: InputError names the line of one that
         the model cannot predict."""
         columns, names = self.options.label_columns, self._names
-        several = self._of_numbers or self._trained.several
+        several = self._trained.of_numbers or self._trained.several
         if len(columns) != (len(names) if several else 1):
             due = f"{len(names)} ({', '.join(names)})" if several else "1"
             raise OptionError("label_column", f"must name {due}; got {', '.join(columns)}")
@@ -259,7 +251,7 @@ class PredictTask(Task[Prediction]):
             )
         assert self._table is not None
         labels = self._trained.read_labels(self._table)
-        return np.concatenate(labels) if self._of_bases else np.array(labels)
+        return np.concatenate(labels) if self._trained.of_bases else np.array(labels)
 
 
 def _find_task(source: Any, config: Any) -> str:

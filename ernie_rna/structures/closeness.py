@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from os import fspath
+from typing import Any, overload
 
 import numpy as np
 
@@ -21,23 +21,10 @@ from ernie_rna.options import HeadOptions, takes
 from ernie_rna.run.matrices import MATRICES, matrix_output
 from ernie_rna.run.outputs import check_output_files
 from ernie_rna.run.runner import RunSummary, Task, iterate, run
-from ernie_rna.run.store import Part, Results, pack_ragged
-from ernie_rna.sequences.chunks import (
-    CHUNK_BATCHES,
-    MAPS_FROM,
-    TOKENS_OF_MAPS,
-    Piece,
-    Plan,
-    pair_head_cost,
-    resolve_batch_tokens,
-)
+from ernie_rna.sequences import chunks
+from ernie_rna.sequences.chunks import Piece
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
-
-if TYPE_CHECKING:
-    from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
-
-    Model: TypeAlias = str | PathLike[str] | ErnieRnaForCloseness
 
 
 @dataclass(frozen=True)
@@ -61,24 +48,22 @@ class Closeness:
 
 @overload
 def closeness(
-    sequences: Sequences, model: Model, output: None = None, **options: Any
+    sequences: Sequences, model: Any, output: None = None, **options: Any
 ) -> Iterator[Closeness]: ...
 
 
 @overload
-def closeness(
-    sequences: Sequences, model: Model, output: FilePath, **options: Any
-) -> RunSummary: ...
+def closeness(sequences: Sequences, model: Any, output: FilePath, **options: Any) -> RunSummary: ...
 
 
 @takes(HeadOptions)
 def closeness(
-    sequences: Sequences, model: Model, output: FilePath | None = None, *, options: HeadOptions
+    sequences: Sequences, model: Any, output: FilePath | None = None, *, options: HeadOptions
 ) -> Iterator[Closeness] | RunSummary:
-    """Compute maps of closeness and yield them, in input order, or write them to a file.
+    """Compute maps of closeness and yield them, or write them to a file.
 
-    A batch gives what each sequence gives alone. What is written is resumed if the process is
-    killed and the same call made again, and can be shared by several processes; see `run.runner`.
+    Order, resuming and sharing are those of `embeddings.embed.embed`. A batch gives what each
+    sequence gives alone.
 
     Args:
         sequences: as for `embeddings.embed.embed`.
@@ -86,11 +71,8 @@ def closeness(
         output: .npz file, with the map of each sequence under its id; None yields.
 
     Raises:
-        InputError: a sequence is unfit or too long; before any of it is computed, unless the
-            input can be read only once and nothing is written.
-        ValueError: an option is off, or the model has no head for closeness.
-        EncodingError: a result is not finite, or memory does not suffice; named by id.
-        OutputError: the output exists, is being written, or the disk is full.
+        ValueError: also for a model without a head for closeness.
+        And as `embeddings.embed.embed`.
     """
     task = ClosenessTask(options)
     if output is None:
@@ -104,7 +86,7 @@ def closeness(
 class ClosenessTask(Task[Closeness]):
     """Maps of closeness."""
 
-    name = "closeness"
+    name, result = "closeness", Closeness
     options: HeadOptions
 
     def load(self, source: Any) -> None:
@@ -114,21 +96,17 @@ class ClosenessTask(Task[Closeness]):
         options, head = self.options, ErnieRnaForCloseness.__name__
         config: Any = read_config(source, options.revision)
         if not has_head(source, config, head):
-            is_path = isinstance(source, str)
-            kind = next(iter(config.architectures or ()), "unnamed") if is_path else ""
+            here = isinstance(source, str)
+            kind = ((config.architectures if here else class_names(source)) or ["unnamed"])[0]
             raise ValueError(
-                f"{source if is_path else 'the model'} has no closeness head: it is "
-                f"{kind or class_names(source)[0]}, not {head}; `ernie-rna convert` makes one of "
-                "the authors' fine-tuned checkpoint"
+                f"{source if here else 'the model'} has no closeness head: it is {kind}, not "
+                f"{head}; `ernie-rna convert` makes one of the authors' fine-tuned checkpoint"
             )
         self.model = load(ErnieRnaForCloseness, source, config=config, **options.loading)
-        tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
-        self.plan = Plan(
-            tokens,
-            pair_head_cost(self.model.config),
-            chunk_tokens=min(TOKENS_OF_MAPS, CHUNK_BATCHES * tokens),
-            squared_from=MAPS_FROM,
-        )
+        cost = chunks.pair_head_cost(self.model.config)
+        tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
+        most = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
+        self.plan = chunks.Plan(tokens, cost, chunk_tokens=most, squared_from=chunks.MAPS_FROM)
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Closeness]:
         from ernie_rna.run.attention_scores import run_head
@@ -143,16 +121,8 @@ class ClosenessTask(Task[Closeness]):
                 raise not_finite(f"{record.id}: its closeness", self.model)
             yield Closeness(record.id, one[inside, inside].copy())
 
-    def pack(self, results: list[Closeness]) -> Results:
-        maps = pack_ragged("maps", [one.probabilities for one in results])
-        return {"ids": [one.id for one in results], **maps}
-
-    def unpack(self, part: Part) -> Iterator[Closeness]:
-        return map(Closeness, part.texts("ids"), part.ragged("maps"))
-
     def nbytes(self, found: Survey) -> int:
         return sum(4 * length**2 * count for length, count in found.lengths.items())
 
     def describe_settings(self) -> dict[str, Any]:
-        chosen = self.options.pairing_scores or self.model.config.pairing_scores
-        return {"pairing_scores": chosen}
+        return {"pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores}

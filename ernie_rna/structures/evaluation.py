@@ -66,17 +66,14 @@ def score_pairs(
     if not predicted or not reference:
         same = float(predicted == reference)
         return PairScore(same, same, same)
-    precision = _fraction_found(predicted, reference, shift)
-    recall = _fraction_found(reference, predicted, shift)
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return PairScore(precision, recall, f1)
-
-
-def _fraction_found(pairs: set[tuple[int, int]], among: set[tuple[int, int]], shift: int) -> float:
     steps = range(-shift, shift + 1)
     moves = [(step, 0) for step in steps] + [(0, step) for step in steps if step]
-    found = sum(any((i + di, j + dj) in among for di, dj in moves) for i, j in pairs)
-    return found / len(pairs)
+    precision, recall = (
+        sum(any((i + di, j + dj) in among for di, dj in moves) for i, j in pairs) / len(pairs)
+        for pairs, among in ((predicted, reference), (reference, predicted))
+    )
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return PairScore(precision, recall, f1)
 
 
 @dataclass(frozen=True)
@@ -197,31 +194,27 @@ def evaluate(
     if not references:
         raise ValueError("there is no reference structure")
     absent = [id for id in references if id not in predictions]
-    if absent:
-        _report_missing(absent, len(references), options.missing)
-    if options.missing == "skip":
-        references = {id: one for id, one in references.items() if id in predictions}
-    if not references:
-        raise ValueError("no reference structure has a prediction; do the ids agree?")
-    both = []
-    for id, known in references.items():
-        both.append((predictions.get(id, replace(known, pairs=[])), known))
-        _check_same_sequence(*both[-1])
-    exact, shifted = ([score_pairs(a.pairs, b.pairs, shift=n) for a, b in both] for n in (0, 1))
-    return Evaluation(both, exact, shifted)
-
-
-def _report_missing(absent: Sequence[str], count: int, missing: str) -> None:
-    """Raise ValueError, or warn of what is done instead."""
-    shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-    problem = f"{len(absent)} of {count} sequences have no prediction"
-    if missing == "error":
+    shown = ", ".join(absent[:5]) + ", …" * (len(absent) > 5)
+    problem = f"{len(absent)} of {len(references)} sequences have no prediction"
+    if absent and options.missing == "error":
         raise ValueError(
             f"{problem}: {shown}; --missing skip ignores them, --missing unpaired scores them "
             "as without pairs"
         )
-    done = "left out" if missing == "skip" else "scored as without pairs"
-    warnings.warn(f"{problem} and are {done}: {shown}", stacklevel=3)
+    if absent:
+        done = "left out" if options.missing == "skip" else "scored as without pairs"
+        warnings.warn(f"{problem} and are {done}: {shown}", stacklevel=3)
+    if options.missing == "skip":
+        references = {id: one for id, one in references.items() if id in predictions}
+    if not references:
+        raise ValueError("no reference structure has a prediction; do the ids agree?")
+    unpaired = {id: replace(known, pairs=[]) for id, known in references.items()}
+    predictions = unpaired | predictions
+    both = [(predictions[id], known) for id, known in references.items()]
+    for pair in both:
+        _check_same_sequence(*pair)
+    exact, shifted = ([score_pairs(a.pairs, b.pairs, shift=n) for a, b in both] for n in (0, 1))
+    return Evaluation(both, exact, shifted)
 
 
 def structures_by_id(

@@ -27,16 +27,8 @@ import numpy as np
 from ernie_rna.options import FoldOptions, OptionError, takes
 from ernie_rna.run.matrices import MATRICES
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
-from ernie_rna.run.store import Part, Results, pack_ragged
-from ernie_rna.sequences.chunks import (
-    CHUNK_BATCHES,
-    TOKENS_OF_MAPS,
-    Piece,
-    Plan,
-    check_overlap,
-    nucleotide_limit,
-    resolve_batch_tokens,
-)
+from ernie_rna.sequences import chunks
+from ernie_rna.sequences.chunks import Piece
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
 from ernie_rna.structures.constraints import Constraints
@@ -48,8 +40,6 @@ from ernie_rna.structures.reactivities import Probing, Reactivities
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ernie_rna.structures.pairing_maps import FoldingModel
 
 # Whose heads know the pairing scores; no checkpoint of the authors says with which it was trained.
 _TRAINED_WITH_SCORES = ("pretrained", "fine-tuned")
@@ -86,20 +76,20 @@ class Fold:
 
 @overload
 def fold(
-    sequences: Sequences, model: FoldingModel, output: None = None, **options: Any
+    sequences: Sequences, model: Any, output: None = None, **options: Any
 ) -> Iterator[Fold]: ...
 
 
 @overload
 def fold(
-    sequences: Sequences, model: FoldingModel, output: FilePath | Sequence[FilePath], **options: Any
+    sequences: Sequences, model: Any, output: FilePath | Sequence[FilePath], **options: Any
 ) -> RunSummary: ...
 
 
 @takes(FoldOptions)
 def fold(
     sequences: Sequences,
-    model: FoldingModel,
+    model: Any,
     output: FilePath | Sequence[FilePath] | None = None,
     *,
     pairs: FilePath | None = None,
@@ -110,10 +100,9 @@ def fold(
 ) -> Iterator[Fold] | RunSummary:
     """Predict secondary structures and yield them, or write them to files.
 
-    Both give the sequences in input order, batched by length. What is written is resumed if the
-    process is killed and the same call made again, and can be shared by several processes; see
-    `run.runner`. A batch gives what each sequence gives alone (contacts to 1e-6). Only A-U, G-C and
-    G-U pair; T is U, and N and the other letters stay unpaired.
+    Order, resuming and sharing are those of `embeddings.embed.embed`. A batch gives what each
+    sequence gives alone (contacts to 1e-6). Only A-U, G-C and G-U pair; T is U, and N and the other
+    letters stay unpaired.
 
     Args:
         sequences: as for `embeddings.embed.embed`.
@@ -131,11 +120,8 @@ def fold(
         has a `problem`; the others are not affected.
 
     Raises:
-        InputError: a sequence is unfit, too long or without reactivities; before any of it is
-            computed, unless the input can be read only once and nothing is written.
-        ValueError: an option is off.
-        EncodingError: memory does not suffice; a sequence is named.
-        OutputError: an output exists, is being written, or the disk is full.
+        InputError: also for a sequence without reactivities.
+        And as `embeddings.embed.embed`; EncodingError only where memory does not suffice.
     """
     given = [output] if isinstance(output, (str, PathLike)) else output or []
     paths = [fspath(path) for path in given]
@@ -160,7 +146,7 @@ class FoldTask(Task[Fold]):
         with_reliabilities: whether those are wanted of each base.
     """
 
-    name = "structures"
+    name, result = "structures", Fold
     options: FoldOptions
 
     def __init__(
@@ -181,9 +167,8 @@ class FoldTask(Task[Fold]):
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
         longest = FastaRecord("", "")
-        conditions: tuple[Any, ...] = (self.probing, self.constraints, self.prior)
-        for condition in filter(None, conditions):
-            records = condition.check(records)
+        for condition in (self.probing, self.constraints, self.prior):
+            records = records if condition is None else condition.check(records)
         for record in records:
             longest = max(longest, record, key=lambda one: len(one.sequence))
             yield record
@@ -214,53 +199,69 @@ class FoldTask(Task[Fold]):
                 "--as-authors) it finds few pairs or none",
                 stacklevel=2,
             )
-        limit = nucleotide_limit(self.model.config)
+        limit = chunks.nucleotide_limit(config)
         self.window = (limit, options.overlap) if options.long == "window" else None
         if self.window:
-            check_overlap(options.overlap, limit)
-        tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
-        most = min(TOKENS_OF_MAPS, CHUNK_BATCHES * tokens) if options.matrix else None
-        self.plan = Plan(
-            tokens, self.maps.cost, chunk_tokens=most, squared_from=self.maps.squared_from
+            chunks.check_overlap(options.overlap, limit)
+        tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
+        most = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
+        self.plan = chunks.Plan(
+            tokens,
+            self.maps.cost,
+            chunk_tokens=most if options.matrix else None,
+            squared_from=self.maps.squared_from,
         )
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Fold]:
-        from ernie_rna.model.structures_ernie_rna import allowed_pairs, solve_each
-        from ernie_rna.structures.pairing_maps import shift_maps, stack_maps
+        import torch
 
-        options: Any = self.options
-        texts = [record.sequence for record in records]
-        maps = self.maps.of(texts, self.window)  # (batch, length, length)
-        if self.probing is not None:
-            maps = shift_maps(maps, map(self.probing.log_odds, records), self.maps.slope)
-        prior = log_odds = None
-        if self.prior:
-            prior = stack_maps(map(self.prior.log_odds, records), maps)
-        if self.with_reliabilities or options.matrix == "probabilities":
-            log_odds = self.maps.log_odds(maps, prior)
-        if prior is not None:
-            maps = self.maps.add_prior(maps, prior)
-        if self.constraints:
-            maps = maps.float().clone()
-            allowed = allowed_pairs(
-                texts, maps.shape[-1], min_loop=options.min_loop, device=maps.device
-            )
-            for row, record in enumerate(records):
-                inside = slice(len(record.sequence))
-                for scores, threshold in ((maps, self.maps.threshold), (log_odds, 0.0)):
-                    if scores is not None:
-                        own, may = scores[row, inside, inside], allowed[row, inside, inside]
-                        self.constraints.apply(record, own, may, threshold)
-        solved = solve_each(maps, texts, min_loop=options.min_loop, threshold=self.maps.threshold)
-        for row, (record, contacts) in enumerate(zip(records, solved, strict=True)):
-            structure = Structure(record.id, record.sequence, [], record.description)
+        from ernie_rna.model.structures_ernie_rna import solve_each
+
+        texts, how = [record.sequence for record in records], self.maps
+        maps = how.of(texts, self.window)  # (batch, length, length)
+        if self.probing or self.prior or self.constraints:
+            maps = maps.to(torch.float32, copy=True)
+        inside = [slice(len(text)) for text in texts]  # without the padding
+        own = [scores[part, part] for scores, part in zip(maps, inside, strict=True)]
+        odds = [self._log_odds(*both) for both in zip(records, own, strict=True)]
+        least: Any = self.options.min_loop
+        solved = solve_each(maps, texts, min_loop=least, threshold=how.threshold)
+        for record, part, scores, log_odds, contacts in zip(
+            records, inside, own, odds, solved, strict=True
+        ):
             if isinstance(contacts, str):
-                yield Fold(structure, problem=contacts)
+                nothing = Structure(record.id, record.sequence, [], record.description)
+                yield Fold(nothing, problem=contacts)
             else:
-                inside = slice(len(record.sequence))  # without the padding
-                odds = None if log_odds is None else log_odds[row, inside, inside]
-                contacts = contacts[inside, inside]
-                yield self._read_off(record, maps[row, inside, inside], odds, contacts)
+                yield self._read_off(record, scores, log_odds, contacts[part, part])
+
+    def _log_odds(self, record: FastaRecord, scores: Tensor) -> Tensor | None:
+        """Those of the pairs of a sequence, if they are wanted and its map says something of them.
+
+        Args:
+            scores: its map, (length, length), to which is added what else is known of it.
+        """
+        import torch
+
+        from ernie_rna.model.structures_ernie_rna import allowed_pairs
+
+        prior = log_odds = None
+        if self.probing is not None:
+            shift = torch.from_numpy(self.probing.log_odds(record)).to(scores) / self.maps.slope
+            scores += shift[:, None] + shift
+        if self.prior is not None:
+            prior = torch.from_numpy(self.prior.log_odds(record)).to(scores)
+        if self.with_reliabilities or self.options.matrix == "probabilities":
+            log_odds = self.maps.log_odds(scores, prior)
+        if prior is not None:
+            scores.copy_(self.maps.add_prior(scores, prior))
+        if self.constraints is not None:
+            how: Any = {"min_loop": self.options.min_loop, "device": scores.device}
+            (allowed,) = allowed_pairs([record.sequence], **how)
+            self.constraints.apply(record, scores, allowed, self.maps.threshold)
+            if log_odds is not None:
+                self.constraints.apply(record, log_odds, allowed, 0.0)
+        return log_odds
 
     def _read_off(
         self, record: FastaRecord, scores: Tensor, log_odds: Tensor | None, contacts: Tensor
@@ -290,35 +291,6 @@ class FoldTask(Task[Fold]):
         if self.with_reliabilities:
             sure = base_reliabilities(maps["probabilities"].cpu().numpy(), structure)
         return Fold(structure, matrix, reliabilities=sure)
-
-    def pack(self, results: list[Fold]) -> Results:
-        structures = [one.structure for one in results]
-        no_matrix, nothing = np.empty((0, 0), np.float32), np.empty(0, np.float32)
-        pairs = [np.array(one.pairs, np.int64).reshape(-1, 2) for one in structures]
-        matrices = [no_matrix if one.matrix is None else one.matrix for one in results]
-        sure = [nothing if one.reliabilities is None else one.reliabilities for one in results]
-        return {
-            "ids": [one.id for one in structures],
-            "sequences": [one.sequence for one in structures],
-            "descriptions": [one.description for one in structures],
-            "problems": [one.problem or "" for one in results],
-            **pack_ragged("pairs", pairs),
-            **pack_ragged("matrices", matrices),
-            **pack_ragged("reliabilities", sure),
-        }
-
-    def unpack(self, part: Part) -> Iterator[Fold]:
-        texts = map(part.texts, ("ids", "sequences", "descriptions", "problems"))
-        arrays = map(part.ragged, ("pairs", "matrices", "reliabilities"))
-        for id, sequence, description, problem, pairs, matrix, sure in zip(
-            *texts, *arrays, strict=True
-        ):
-            yield Fold(
-                Structure(id, sequence, pairs.tolist(), description),
-                matrix if matrix.size else None,
-                problem or None,
-                sure if sure.size else None,
-            )
 
     def write(self, results: Iterable[Any], outputs: Sequence[Output[Fold]]) -> Written:
         unsolved: list[str] = []
@@ -350,10 +322,9 @@ class FoldTask(Task[Fold]):
             "pairing_scores": options.pairing_scores or config.pairing_scores,
             "reliabilities": self.with_reliabilities,
             "overlap": options.overlap if self.window else None,
-            "reactivities": self.probing.digest if self.probing else None,
-            "constraints": self.constraints.digest if self.constraints else None,
+            "reactivities": self.probing and self.probing.digest,
+            "constraints": self.constraints and self.constraints.digest,
             # With the numbers by which it enters logits and probabilities.
-            "prior": [self.prior.name, config.pair_prior, config.pair_prior_calibration]
-            if self.prior
-            else None,
+            "prior": self.prior
+            and [self.prior.name, config.pair_prior, config.pair_prior_calibration],
         }

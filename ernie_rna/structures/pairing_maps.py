@@ -10,12 +10,10 @@ Shapes: batch sequences, seq tokens, length bases of the longest sequence.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from os import PathLike
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,54 +29,33 @@ LAYER, HEAD, THRESHOLD = -1, 5, 1.5
 # Of bases that share no window: so far below any threshold that no contact starts from it.
 NOT_SEEN = -100.0
 
-FoldingModel = str | PathLike[str] | ErnieRnaModel | ErnieRnaForSecondaryStructure
 
-
-class PairingMaps(ABC):
+@dataclass(frozen=True)
+class PairingMaps:
     """A loaded model as a source of maps.
 
-    Args:
-        model: what computes them.
-        pairing_scores: as for `attention_scores.use_pairing_scores`.
-
     Attributes:
-        threshold: the score around which `structures_ernie_rna.solve_each` weights them.
-        slope: from their numbers to log-odds of pairs.
+        model: what computes them.
+        compute: of ids and mask, (batch, seq) each, symmetric maps (batch, length, length).
         cost, squared_from: for `chunks.Plan`.
         source, origin: what the maps are, in a few words, and what of structures.
         label: what their numbers are.
         certainty: what says how sure pairs are.
+        threshold: the score around which `structures_ernie_rna.solve_each` weights them.
+        slope, offset: from their numbers to log-odds of pairs; no offset where these say nothing.
     """
 
-    threshold: float = THRESHOLD
-    slope: float = 1.0
+    model: Any
+    compute: Callable[[Tensor, Tensor], Tensor]
     cost: float
     squared_from: int
     source: str
     origin: str
     label: str
     certainty: str
-
-    def __init__(self, model: Any, pairing_scores: str | None):
-        self.model, self.pairing_scores = model, pairing_scores
-
-    @abstractmethod
-    def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, seq) each -> symmetric maps (batch, length, length)."""
-
-    def add_prior(self, maps: Tensor, prior: Tensor) -> Tensor:
-        """Maps with the log-odds of an energy model, all (batch, length, length), see `prior`."""
-        raise NotImplementedError
-
-    def log_odds(self, maps: Tensor, prior: Tensor | None) -> Tensor | None:
-        """Of pairs, by maps without the prior, and that; None where maps say nothing of them."""
-        return None
-
-    def check_prior(self) -> None:
-        """ValueError unless a prior can be added."""
-        raise ValueError(
-            f"--prior needs the logits of a structure head, but these are {self.origin}"
-        )
+    threshold: float = THRESHOLD
+    slope: float = 1.0
+    offset: float | None = None
 
     def of(self, texts: Sequence[str], window: tuple[int, int] | None = None) -> Tensor:
         """The maps of sequences, (batch, length, length).
@@ -100,58 +77,27 @@ class PairingMaps(ABC):
             row[inside, inside] = windowed_map(lambda part: compute(part)[0], text, *window)
         return batch
 
-
-class ScoreMaps(PairingMaps):
-    """The attention scores of one layer and head, made symmetric: no training on structures.
-
-    Args:
-        layer: counted from 0, the projected pairing scores.
-    """
-
-    squared_from = SCORES_FROM
-    certainty = "contact"
-
-    def __init__(self, model: ErnieRnaModel, pairing_scores: str | None, layer: int, head: int):
-        super().__init__(model, pairing_scores)
-        self.layer, self.head = layer, head
-        self.cost = self.model.config.hidden_size
-        self.source = f"layer {layer}, head {head}"
-        self.origin = f"structures without training, by the attention scores of {self.source}"
-        self.label = "attention score" if layer else "projected pairing score"
-
-    def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        how: Any = {"heads": [self.head], "pairing_scores": self.pairing_scores}
-        scores = attention_scores(self.model, input_ids, attention_mask, layer=self.layer, **how)
-        bases, _ = bases_of_scores(scores, attention_mask.bool(), None)
-        return symmetrize(bases[:, 0])
-
-
-class HeadMaps(PairingMaps):
-    """The logits of a head that was trained on structures."""
-
-    squared_from = MAPS_FROM
-    source = "secondary-structure head"
-    origin = "structures by the model's secondary-structure head"
-    label = "logit"
-    certainty = "probability"
-
-    def __init__(self, model: ErnieRnaForSecondaryStructure, pairing_scores: str | None):
-        super().__init__(model, pairing_scores)
-        self.offset: float
-        self.slope, self.offset = self.model.config.pair_calibration or (1.0, 0.0)
-        self.threshold = float(self.model.config.pair_threshold)
-        self.cost = pair_head_cost(self.model.config)
-
-    def compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        outputs = run_head(self.model, input_ids, attention_mask, self.pairing_scores)
-        logits: Tensor = outputs.logits
-        return logits
+    def check_prior(self) -> None:
+        """ValueError unless a prior can be added."""
+        if self.offset is None:
+            raise ValueError(
+                f"--prior needs the logits of a structure head, but these are {self.origin}"
+            )
+        if self.model.config.pair_prior is None:
+            raise ValueError(
+                "--prior needs the weight and offset for this head's logits, "
+                "pair_prior in config.json: scripts/calibrate_pairs.py fits them for any head"
+            )
 
     def add_prior(self, maps: Tensor, prior: Tensor) -> Tensor:
+        """Maps with the log-odds of an energy model, of one shape, see `prior`."""
         weight, offset = self.model.config.pair_prior
         return maps.float() + weight * prior + offset
 
     def log_odds(self, maps: Tensor, prior: Tensor | None) -> Tensor | None:
+        """Of pairs, by maps without the prior, and that; None where maps say nothing of them."""
+        if self.offset is None:
+            return None
         fitted = self.model.config.pair_prior_calibration
         if prior is not None and fitted is None:
             maps = self.add_prior(maps, prior)
@@ -160,13 +106,6 @@ class HeadMaps(PairingMaps):
             return own
         mine, others, offset = fitted
         return mine * own + others * prior + offset
-
-    def check_prior(self) -> None:
-        if self.model.config.pair_prior is None:
-            raise ValueError(
-                "--prior needs the weight and offset for this head's logits, "
-                "pair_prior in config.json: scripts/calibrate_pairs.py fits them for any head"
-            )
 
 
 def load_maps(
@@ -192,34 +131,40 @@ def load_maps(
     config = read_config(source, loading.get("revision"))
     if layer is None and head is None and has_head(source, config, *WITH_PAIR_HEAD):
         model = load(ErnieRnaForSecondaryStructure, source, config=config, **loading)
-        return HeadMaps(model, pairing_scores)
+        slope, offset = model.config.pair_calibration or (1.0, 0.0)
+        return PairingMaps(
+            model,
+            lambda ids, mask: run_head(model, ids, mask, pairing_scores).logits,
+            cost=pair_head_cost(model.config),
+            squared_from=MAPS_FROM,
+            source="secondary-structure head",
+            origin="structures by the model's secondary-structure head",
+            label="logit",
+            certainty="probability",
+            threshold=float(model.config.pair_threshold),
+            slope=slope,
+            offset=offset,
+        )
     number = resolve_layer(LAYER if layer is None else layer, config.num_hidden_layers)
-    (head,) = check_heads([HEAD if head is None else head], config.num_attention_heads)
+    heads = check_heads([HEAD if head is None else head], config.num_attention_heads)
     encoder = load(ErnieRnaModel, getattr(source, "ernie_rna", source), config=config, **loading)
-    return ScoreMaps(encoder, pairing_scores, number, head)
 
+    def compute(ids: Tensor, mask: Tensor) -> Tensor:
+        how: Any = {"layer": number, "heads": heads, "pairing_scores": pairing_scores}
+        bases, _ = bases_of_scores(attention_scores(encoder, ids, mask, **how), mask.bool(), None)
+        return symmetrize(bases[:, 0])
 
-def shift_maps(maps: Tensor, log_odds: Iterable[np.ndarray], slope: float) -> Tensor:
-    """Maps (batch, length, length), in float32, with what probing says of both bases of each pair.
-
-    Args:
-        log_odds: of each sequence, (its length,), see `reactivities.Probing`.
-        slope: from the numbers of the maps to log-odds.
-    """
-    shifted = maps.float().clone()
-    for row, of_one in zip(shifted, log_odds, strict=True):
-        inside = slice(len(of_one))
-        shift = torch.from_numpy(of_one).to(row) / slope
-        row[inside, inside] += shift[:, None] + shift
-    return shifted
-
-
-def stack_maps(matrices: Iterable[np.ndarray], like: Tensor) -> Tensor:
-    """Matrices of sequences in float32, in the shape of maps (batch, length, length)."""
-    stacked = torch.zeros_like(like, dtype=torch.float32)
-    for row, matrix in zip(stacked, matrices, strict=True):
-        row[: len(matrix), : len(matrix)] = torch.from_numpy(matrix)
-    return stacked
+    name = f"layer {number}, head {heads[0]}"
+    return PairingMaps(
+        encoder,
+        compute,
+        cost=encoder.config.hidden_size,
+        squared_from=SCORES_FROM,
+        source=name,
+        origin=f"structures without training, by the attention scores of {name}",
+        label="attention score" if number else "projected pairing score",
+        certainty="contact",
+    )
 
 
 def symmetrize(scores: Tensor) -> Tensor:
@@ -257,18 +202,12 @@ def windowed_map(
     for piece in windows(0, length, limit, overlap):
         block = slice(piece.start, piece.stop)
         scores = compute(sequence[block]).to(merged)  # (window, window)
-        margin = _margins(piece.start, piece.stop, length)
+        index = torch.arange(piece.stop - piece.start)
+        # Bases between each base and the nearest edge. From an end of the sequence no other window
+        # is farther, so that it decides nothing.
+        margin = torch.minimum(index, index.flip(0))
         pair_margins = torch.minimum(margin[:, None], margin)
         better = pair_margins > margins[block, block]
         merged[block, block] = torch.where(better, scores, merged[block, block])
         margins[block, block] = torch.where(better, pair_margins, margins[block, block])
     return merged
-
-
-def _margins(start: int, stop: int, length: int) -> Tensor:
-    """Of each base of a window, how many bases lie between it and the nearest edge: (window,)."""
-    index = torch.arange(stop - start)
-    far = torch.full_like(index, length)
-    left = index if start else far
-    right = index.flip(0) if stop < length else far
-    return torch.minimum(left, right)

@@ -57,8 +57,9 @@ class Prior:
     ):
         self._probing, self._constraints = probing, constraints
         self._known: dict[str, np.ndarray] | None = None
+        self._checked: set[str] = set()  # ids, of a file
         self._to_digest = False  # whether `name` lacks what a function gives
-        self._matrix_of: Callable[[FastaRecord], Any]
+        self._matrix_of: Callable[[FastaRecord], np.ndarray]
         if given == VIENNA:
             self._vienna: Any = import_extra("RNA", "vienna", "--prior vienna")
             self._matrix_of = self._by_vienna
@@ -71,19 +72,20 @@ class Prior:
                 digest.update(f"{id} {cells.shape}\n".encode() + cells.tobytes())
             self.name = f"{Path(given).name}, sha256 {digest.hexdigest()}"
         else:
-            self._matrix_of = lambda record: np.asarray(
-                given(to_rna(record.sequence)), dtype=np.float64
-            )
-            self.name = function_name(given)
-            self._to_digest = True
+            self._matrix_of = lambda record: np.asarray(given(to_rna(record.sequence)), np.float64)
+            self.name, self._to_digest = function_name(given), True
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        """Pass records on; InputError for one of which a file has nothing, or nothing that fits."""
+        """Pass records on; InputError for one of which a file has nothing, or nothing that fits.
+
+        A run reads its input twice; a matrix is checked but once.
+        """
         for record in records:
-            if self._known is not None:
+            if self._known is not None and record.id not in self._checked:
                 if record.id not in self._known:
                     raise InputError(f"no probabilities of {record.id} in the files of --prior")
                 self.log_odds(record)
+                self._checked.add(record.id)
             elif self._to_digest:
                 self._to_digest = False
                 odds = self.log_odds(record).round(2)  # Devices differ in the last digits.
@@ -97,8 +99,7 @@ class Prior:
         Raises:
             InputError: the probabilities are not of this sequence, or none.
         """
-        length = len(record.sequence)
-        found = self._matrix_of(record)
+        length, found = len(record.sequence), self._matrix_of(record)
         fits = found.shape == (length, length) and (found >= 0).all() and (found <= 1.0001).all()
         if not fits:
             raise InputError(
@@ -128,14 +129,13 @@ def _as_matrix(cells: np.ndarray, record: FastaRecord) -> np.ndarray:
     if cells.dtype != PAIR:
         return cells
     length, i, j = len(record.sequence), cells["i"], cells["j"]
-    matrix = np.zeros((length, length))
     last = max(i.max(initial=0), j.max(initial=0))
     if last > length:
         raise InputError(f"{record.id} has {length} nt, and its prior names base {last}")
-    named = cells[cells["base"] != "N"]
-    for place, base in zip(named["i"].tolist(), named["base"].tolist(), strict=True):
+    for place, base in cells[["i", "base"]][cells["base"] != "N"].tolist():
         own = record.sequence[place - 1]
         if differing_base(base, own) is not None:
             raise InputError(f"base {place} of {record.id} is {own}, and {base} in its prior")
+    matrix = np.zeros((length, length))
     matrix[i - 1, j - 1] = cells["probability"]
     return matrix

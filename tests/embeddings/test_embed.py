@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ernie_rna.embeddings.embed import embed
-from ernie_rna.embeddings.embedding import Embedding, resolve_columns
+from ernie_rna.embeddings.embed import embed, resolve_columns
+from ernie_rna.embeddings.formats import Embedding
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+from ernie_rna.options import POOLINGS
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.fasta import InputError
@@ -27,15 +28,14 @@ def encoder_model(config):
     return lively(ErnieRnaModel(config, add_pooling_layer=False)).eval()
 
 
+def random_rna(size):
+    return "".join("ACGUNacgt"[k] for k in torch.randint(9, (size,)))
+
+
 @pytest.fixture
 def rna():
-    generator = torch.Generator().manual_seed(1)
     sizes = [1, 7, 64, 30, 30, 2, 55, 12]
-    rnas = {
-        f"rna{i}": "".join("ACGUNacgt"[k] for k in torch.randint(9, (size,), generator=generator))
-        for i, size in enumerate(sizes)
-    }
-    return {**rnas, "unknown": "ACEGU"}
+    return {**{f"rna{i}": random_rna(size) for i, size in enumerate(sizes)}, "unknown": "ACEGU"}
 
 
 def by_hand(model, tokenizer, sequence, layer=-1):
@@ -48,9 +48,18 @@ def by_hand(model, tokenizer, sequence, layer=-1):
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 2048])
 @pytest.mark.parametrize("layers", [(-1,), (0, 2), None])
-def test_equals_the_model(encoder_model, tokenizer, rna, batch_tokens, layers):
-    options = {"layers": layers, "pooling": ("token", "cls", "mean"), "unknown": "unk"}
-    found = list(embed(rna, encoder_model, batch_tokens=batch_tokens, **options))
+def test_equals_the_model(encoder_model, tokenizer, rna, batch_tokens, layers, monkeypatch):
+    asked, forward = set(), encoder_model.forward
+
+    def watch(**inputs):
+        asked.add(inputs["output_hidden_states"])
+        return forward(**inputs)
+
+    options = {"layers": layers, "pooling": POOLINGS, "unknown": "unk"}
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder_model, "forward", watch)
+        found = list(embed(rna, encoder_model, batch_tokens=batch_tokens, **options))
+    assert asked == {layers != (-1,)}  # Hidden states are collected only if needed.
     assert [(e.id, e.length) for e in found] == [(id, len(text)) for id, text in rna.items()]
     for embedding, sequence in zip(found, rna.values(), strict=True):
         for layer in {(-1,): [3], (0, 2): [0, 2], None: [0, 1, 2, 3]}[layers]:
@@ -62,57 +71,45 @@ def test_equals_the_model(encoder_model, tokenizer, rna, batch_tokens, layers):
                 assert got.dtype == np.float32
 
 
-def test_refuses_sequences_before_it_computes(encoder_model):
-    with pytest.raises(InputError, match="sequences: no sequences in it"):
-        embed([], encoder_model)
-    message = r"2 of 3 .* than the 64 nt .*: 2 \(99 nt\), 0 \(65 nt\)"
-    with pytest.raises(InputError, match=message):
-        embed(["A" * 65, "C" * 64, "G" * 99], encoder_model)
+LONG = {"short": "ACGU", "long": "ACGGUU" * 25, "limit": "G" * 64}
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("sequences", "options", "error", "message"),
     [
-        ({"layers": (4,)}, "layers 0 .embeddings. to 3, or -4 to -1 .*no layer 4"),
-        ({"device": "mtia"}, "device 'mtia' cannot be used"),
-        ({"long": "window", "overlap": 64}, "overlap must be below 64, .*; got 64"),
+        ([], {}, InputError, "sequences: no sequences in it"),
+        ([*LONG.values(), "A" * 65], {}, InputError, r"2 of 4 .* 64 nt .*: 1 \(150 nt\), 3 \(65"),
+        (["A"], {"layers": (4,)}, ValueError, "layers 0 .embeddings. to 3, or -4 .*no layer 4"),
+        (["A"], {"device": "mtia"}, ValueError, "device 'mtia' cannot be used"),
+        (["A"], {"long": "window", "overlap": 64}, ValueError, "overlap must be below 64, .*; got"),
     ],
 )
-def test_refuses_arguments(encoder_model, options, message):
-    with pytest.raises(ValueError, match=message):
-        embed(["ACGU"], encoder_model, **options)
-
-
-# ---------------------------------------------------------------------------------------------
-# Long sequences
+def test_refuses_before_it_computes(encoder_model, sequences, options, error, message):
+    with pytest.raises(error, match=message):
+        embed(sequences, encoder_model, **options)
 
 
 def test_long_sequences_by_windows(encoder_model, tokenizer):
-    sequence = "".join("ACGU"[k] for k in torch.randint(4, (150,)))
-    rna = {"short": "ACGU", "long": sequence, "limit": "G" * 64}
-    options = {"long": "window", "overlap": 16, "pooling": ("token", "cls", "mean")}
-    embeddings = {e.id: e for e in embed(rna, encoder_model, **options)}
-
+    options = {"long": "window", "overlap": 16, "pooling": POOLINGS}
+    embeddings = {e.id: e for e in embed(LONG, encoder_model, **options)}
     # 150 nt: three windows that begin at 0, 43 and 86, cut halfway between their neighbours' ends.
-    kept = [(0, 0, 54), (43, 54, 97), (86, 97, 150)]
-    windows = [by_hand(encoder_model, tokenizer, sequence[s : s + 64]) for s, _, _ in kept]
-    token = np.concatenate(
-        [states[1 + a - s : 1 + b - s] for states, (s, a, b) in zip(windows, kept, strict=True)]
-    )
-    cls = sum(states[0] * (b - a) for states, (_, a, b) in zip(windows, kept, strict=True)) / 150
+    token, cls = [], 0
+    for start, first, stop in [(0, 0, 54), (43, 54, 97), (86, 97, 150)]:
+        states = by_hand(encoder_model, tokenizer, LONG["long"][start : start + 64])
+        token.extend(states[1 + first - start : 1 + stop - start])
+        cls += states[0] * (stop - first) / 150
     np.testing.assert_allclose(embeddings["long"]["token"], token, atol=TOLERANCE)
-    np.testing.assert_allclose(embeddings["long"]["mean"], token.mean(0), atol=TOLERANCE)
+    np.testing.assert_allclose(embeddings["long"]["mean"], np.mean(token, 0), atol=TOLERANCE)
     np.testing.assert_allclose(embeddings["long"]["cls"], cls, atol=TOLERANCE)
     for id in ("short", "limit"):
-        states = by_hand(encoder_model, tokenizer, rna[id])
+        states = by_hand(encoder_model, tokenizer, LONG[id])
         np.testing.assert_allclose(embeddings[id]["token"], states[1:-1], atol=TOLERANCE)
 
 
 def test_long_sequences_whole(encoder_model, tokenizer):
-    sequence = "ACGGU" * 30
-    with pytest.warns(UserWarning, match=r"1 of 1 sequences are longer than the 64 nt .*150 nt"):
-        (embedding,) = embed([sequence], encoder_model, long="full", pooling=("token",))
-    states = by_hand(encoder_model, tokenizer, sequence)
+    with pytest.warns(UserWarning, match=r"1 of 3 sequences are longer than the 64 nt .*150 nt"):
+        _, embedding, _ = embed(LONG, encoder_model, long="full", pooling=("token",))
+    states = by_hand(encoder_model, tokenizer, LONG["long"])
     np.testing.assert_allclose(embedding["token"], states[1:-1], atol=TOLERANCE)
 
 
@@ -125,12 +122,22 @@ def test_memory_that_does_not_suffice(encoder_model, monkeypatch):
         list(embed(["GG", "ACGU"], encoder_model))
 
 
-# ---------------------------------------------------------------------------------------------
-# The model
+def test_memory_holds_one_chunk_of_tokens(encoder_model, monkeypatch):
+    monkeypatch.setattr("ernie_rna.embeddings.embed._CHUNK_BYTES", 48 * 4 * 20)
+    sizes, chunks = [], chunking.Plan.chunks
+
+    def watch(self, records):
+        for chunk in chunks(self, records):
+            sizes.append(sum(chunk.lengths))
+            yield chunk
+
+    monkeypatch.setattr(chunking.Plan, "chunks", watch)
+    assert len(list(embed(["ACGUACGU"] * 9, encoder_model, pooling=("token",)))) == 9
+    assert sizes == [16, 16, 16, 16, 8]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision(encoder_model, tokenizer, rna, tmp_path, dtype):
+def test_half_precision(encoder_model, rna, tmp_path, dtype):
     encoder_model.save_pretrained(tmp_path)
     exact = {e.id: e["mean"] for e in embed(rna, tmp_path, unknown="unk")}
     for embedding in embed(rna, tmp_path, dtype=dtype, unknown="unk"):
@@ -146,47 +153,12 @@ def test_a_result_that_is_not_finite_is_named(encoder_model):
         list(embed({"good": "ACGU", "bad": "ACGN", "fine": "GGCC"}, encoder_model))
 
 
-def test_hidden_states_are_collected_only_if_needed(encoder_model, monkeypatch):
-    asked, forward = [], encoder_model.forward
-
-    def watch(**inputs):
-        asked.append(inputs["output_hidden_states"])
-        return forward(**inputs)
-
-    monkeypatch.setattr(encoder_model, "forward", watch)
-    list(embed(["ACGU"], encoder_model, layers=(3,)))
-    list(embed(["ACGU"], encoder_model, layers=(3, 1)))
-    assert asked == [False, True]
-
-
-# ---------------------------------------------------------------------------------------------
-# Columns
-
-
 def test_columns():
-    names = [column.name for column in resolve_columns([3, -1, 0], ["mean", "token"], 3)]
-    assert names == ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
-
-
-def test_arrays_by_pooling():
+    names = ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
+    assert [*resolve_columns([3, -1, 0], ["mean", "token"], 3)] == names
     arrays = {"mean_layer1": np.zeros(2), "cls_layer1": np.ones(2), "cls_layer2": np.ones(2)}
     embedding = Embedding("a", 4, arrays)
     assert embedding["mean"] is arrays["mean_layer1"]
     assert embedding["cls_layer2"] is arrays["cls_layer2"]
     with pytest.raises(KeyError, match=r"'cls' is not one of mean_layer1, cls_layer1, cls_layer2"):
         embedding["cls"]
-
-
-def test_memory_holds_one_chunk_of_tokens(encoder_model, monkeypatch):
-    monkeypatch.setattr("ernie_rna.embeddings.embed._CHUNK_BYTES", 48 * 4 * 20)
-    sizes = []
-    chunks = chunking.Plan.chunks
-
-    def watch(self, records):
-        for chunk in chunks(self, records):
-            sizes.append(sum(chunk.lengths))
-            yield chunk
-
-    monkeypatch.setattr(chunking.Plan, "chunks", watch)
-    assert len(list(embed(["ACGUACGU"] * 9, encoder_model, pooling=("token",)))) == 9
-    assert sizes == [16, 16, 16, 16, 8]

@@ -24,9 +24,10 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaMode
 from ernie_rna.options import OptionError, Share
 from ernie_rna.run import runner
 from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.parts import Part
 from ernie_rna.run.provenance import versions
 from ernie_rna.run.runner import RunSummary
-from ernie_rna.run.store import Part, Store
+from ernie_rna.run.store import Store
 from ernie_rna.scoring.mutate import mutate
 from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.fasta import InputError

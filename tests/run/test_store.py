@@ -41,68 +41,6 @@ def finish(store):
     store.finish_share()
 
 
-@pytest.fixture
-def store(output):
-    with working(output) as store:
-        yield store
-
-
-# ---------------------------------------------------------------------------------------------
-# Parts
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.uint8])
-@pytest.mark.parametrize("shape", [(0,), (5,), (0, 3), (7, 3), (2, 3, 4)])
-def test_gives_back_what_was_put(store, dtype, shape):
-    values = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
-    texts = ["", "a b", "é\t1.5"]
-    store.part(0).put({"values": values, "lines": texts, "columns": values.T}, {"of": "run"})
-    part = store.part(0)
-    found = part.get("values")
-    np.testing.assert_array_equal(found, values)
-    assert (found.dtype, part.shape("values")) == (dtype, shape)
-    np.testing.assert_array_equal(part.get("columns"), values.T)
-    assert part.texts("lines") == texts
-    assert part.is_whole()
-    assert not store.part(1).is_whole()
-
-
-def test_the_same_results_give_the_same_bytes(store):
-    results = {"b": np.ones(3), "a": ["x"], "c": np.zeros((2, 2), np.float16)}
-    store.part(0).put(results, {"x": 1, "y": 2})
-    store.part(1).put(dict(reversed(results.items())), {"y": 2, "x": 1})
-    assert store.part(0).path.read_bytes() == store.part(1).path.read_bytes()
-
-
-def test_refuses_texts_of_two_lines(store):
-    with pytest.raises(ValueError, match="a text of lines has a line end in it"):
-        store.part(0).put({"lines": ["a\nb"]}, {})
-
-
-def test_a_damaged_part_is_not_there(store):
-    store.part(0).put({"values": np.ones((7, 3), np.float32), "lines": ["a", "b"]}, {})
-    part = store.part(0)
-    content = part.path.read_bytes()
-    for at in range(len(content)):
-        part.path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        if part.is_whole():  # Blanks behind the header are no part of it.
-            assert content[at : at + 1] == b" "
-    for harmed in (content[:-1], bytes(len(content)), b""):
-        part.path.write_bytes(harmed)
-        assert not part.is_whole()
-
-
-def test_a_part_that_is_not_written_whole_is_not_there(store, file_limit, monkeypatch):
-    with file_limit(2000), pytest.raises(OSError, match="too large") as error:
-        store.part(0).put({"values": np.zeros(1000)}, {})
-    assert error.value.errno == errno.EFBIG
-    monkeypatch.setattr(os, "fsync", _raise(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        store.part(0).put(ONE, {})
-    assert not store.part(0).is_whole()
-    assert names(store.folder) == ["lock", "lock-1-of-1", "manifest.json"]
-
-
 def test_a_part_is_of_its_records_and_settings_only(output):
     records = [FastaRecord("a", "ACGU", "text"), FastaRecord("b", "GG")]
     changed = [replace(records[0], description="other"), replace(records[0], sequence="ACGA")]

@@ -11,7 +11,7 @@ from ernie_rna.cli import main as cli
 from ernie_rna.run import runner
 from ernie_rna.run.loading import EncodingError
 from ernie_rna.scoring.masking import mask_tokens
-from ernie_rna.scoring.mutate import NUCLEOTIDES, MutateTask, mutate
+from ernie_rna.scoring.mutate import NUCLEOTIDES, mutate
 
 SEQUENCES = {"hairpin": "GGGGAAAACCCC", "odd": "acgtNRyu", "one": "G", "nothing": "NNN"}
 # Batches of other shapes round otherwise: 4.8e-7 is the largest difference measured.
@@ -48,21 +48,6 @@ def one_by_one(model, tokenizer, sequence, mask_pairing):
     return torch.stack(rows).numpy()
 
 
-def table(path):
-    header, *lines = path.read_text().splitlines()
-    return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
-
-
-def test_letters_are_kept_on_request(model, tmp_path):
-    for keep in (False, True):
-        mutate({"a": "acgtN"}, model, tmp_path / f"{keep}.tsv", keep_letters=keep, progress=False)
-    plain, kept = (table(tmp_path / f"{keep}.tsv") for keep in (False, True))
-    assert [row["wildtype"] for row in kept] == [letter for letter in "acgt" for _ in range(3)]
-    for row in kept:
-        row["wildtype"] = row["wildtype"].upper().replace("T", "U")
-    assert kept == plain
-
-
 @pytest.mark.parametrize("mask_pairing", ["inference", "pretraining"])
 @pytest.mark.parametrize("batch_tokens", [1, 30, 4096])
 def test_equals_a_loop_over_positions(model, tokenizer, mask_pairing, batch_tokens):
@@ -74,22 +59,20 @@ def test_equals_a_loop_over_positions(model, tokenizer, mask_pairing, batch_toke
         np.testing.assert_allclose(scores.log_probabilities, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_what_probabilities_are_over_and_how_masks_pair(model):
-    ways = ({}, {"vocabulary": "all"}, {"mask_pairing": "pretraining"})
-    four, all_tokens, pretraining = (next(mutate(["GGGGAAAACCCC"], model, **way)) for way in ways)
+def test_what_probabilities_are_over_how_masks_pair_and_a_single_pass(model, tokenizer):
+    ways = [{}, {"vocabulary": "all"}, {"mask_pairing": "pretraining"}]
+    four, every, paired = (next(mutate(["GGGGAAAACCCC"], model, **way)) for way in ways)
     np.testing.assert_allclose(np.exp(four.log_probabilities).sum(-1), 1, rtol=0, atol=1e-6)
-    assert (np.exp(all_tokens.log_probabilities).sum(-1) < 0.9).all()
-    np.testing.assert_allclose(four.effects, all_tokens.effects, rtol=0, atol=1e-5)
-    assert np.abs(four.log_probabilities - pretraining.log_probabilities).max() > 1e-3
-
-
-def test_unmasked_reads_a_single_pass(model, tokenizer):
-    (scores,) = mutate(["GGGGAAAACCCC"], model, masked=False, vocabulary="all")
+    assert (np.exp(every.log_probabilities).sum(-1) < 0.9).all()
+    np.testing.assert_allclose(four.effects, every.effects, rtol=0, atol=1e-5)
+    assert np.abs(four.log_probabilities - paired.log_probabilities).max() > 1e-3
     columns = tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES))
     with torch.inference_mode():
-        logits = model(**tokenizer("GGGGAAAACCCC", return_tensors="pt")).logits
+        logits = model(**tokenizer("GGNGAAAACCCC", return_tensors="pt")).logits
     expected = logits[0, 1:-1].log_softmax(-1)[:, columns].numpy()
-    np.testing.assert_allclose(scores.log_probabilities, expected, rtol=0, atol=TOLERANCE)
+    expected[2] = np.nan
+    (single,) = mutate(["GGNGAAAACCCC"], model, masked=False, vocabulary="all")
+    np.testing.assert_allclose(single.log_probabilities, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_what_follows_from_the_probabilities(model):
@@ -114,105 +97,100 @@ def test_values_that_are_not_finite_are_errors(model):
         list(mutate(["ACGU"], model))
 
 
-# ---------------------------------------------------------------------------------------------
-# Runs: a sequence may be divided among chunks, and so among runs and processes
-
-
+# A sequence may be divided among chunks, and so among runs and processes.
 LONG = {"short": "ACGU", "long": "ACGUN" * 9, "none": "NN", "last": "GGAUCC"}
+CHUNKS = [["short", "long"], *[["long"]] * 4, ["long", "none"], ["last"]]
+OPTIONS = {"batch_tokens": 20, "progress": False}
 
 
 @pytest.fixture
 def chunks(monkeypatch):
-    """The ids in each chunk that is computed."""
-    found = []
-    compute = runner._compute_chunk
+    """The ids in each chunk that is computed; `stops` has the number of one that is not."""
+    found, batches, stops = [], runner.compute_batches, []
 
-    def watched(task, chunk, bar):
+    def watched(task, chunk):
+        if chunk.number in stops:
+            raise KeyboardInterrupt
         found.append([record.id for record in chunk.records])
-        return compute(task, chunk, bar)
+        return batches(task, chunk)
 
-    monkeypatch.setattr(runner, "_compute_chunk", watched)
-    return found
+    monkeypatch.setattr(runner, "compute_batches", watched)
+    return found, stops
 
 
-def test_a_kill_costs_some_passes_and_not_a_sequence(model, chunks, tmp_path, monkeypatch):
-    outputs = [tmp_path / name for name in ("effects.tsv", "positions.tsv", "summary.tsv")]
-    options = {"batch_tokens": 20, "progress": False}
-    mutate(LONG, model, *outputs, **options)
-    everything, whole = list(chunks), [path.read_bytes() for path in outputs]
-    assert everything == [["short", "long"], *[["long"]] * 4, ["long", "none"], ["last"]]
+@pytest.fixture
+def outputs(tmp_path):
+    return [tmp_path / name for name in ("effects.tsv", "positions.tsv", "summary.tsv")]
+
+
+@pytest.fixture
+def whole(model, outputs):
+    """What an undisturbed run writes to the outputs, which are deleted."""
+    mutate(LONG, model, *outputs, **OPTIONS)
+    contents = [path.read_bytes() for path in outputs]
     for path in outputs:
         path.unlink()
-    chunks.clear()
-    batches = runner.compute_batches
-    with monkeypatch.context() as patch:
+    return contents
 
-        def stop(task, chunk):
-            if chunk.number == 4:
-                raise KeyboardInterrupt
-            return batches(task, chunk)
 
-        patch.setattr(runner, "compute_batches", stop)
-        with pytest.raises(KeyboardInterrupt):
-            mutate(LONG, model, *outputs, **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["effects.tsv.partial"]
-    summary = mutate(LONG, model, *outputs, **options)
-    assert chunks == [*everything[:5], *everything[4:]]
-    assert summary.resumed
+def test_a_kill_costs_some_passes_and_not_a_sequence(model, outputs, whole, chunks):
+    computed, stops = chunks
+    stops.append(4)
+    with pytest.raises(KeyboardInterrupt):
+        mutate(LONG, model, *outputs, **OPTIONS)
+    assert [path.name for path in outputs[0].parent.iterdir()] == ["effects.tsv.partial"]
+    for name, value in {"masked": False, "mask_pairing": "pretraining"}.items():
+        with pytest.raises(RuntimeError, match=f"settings.{name} was .*, is .*--force"):
+            mutate(LONG, model, *outputs, **{name: value})
+    stops.clear()
+    assert mutate(LONG, model, *outputs, **OPTIONS).resumed
+    assert computed == CHUNKS
     assert [path.read_bytes() for path in outputs] == whole
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
-def test_processes_share_a_sequence(model, chunks, tmp_path, order):
-    options = {"batch_tokens": 20, "progress": False}
-    mutate(LONG, model, summary=tmp_path / "alone.tsv", **options)
-    everything = sorted(chunks)
-    chunks.clear()
+def test_processes_share_a_sequence(model, outputs, whole, chunks, order):
     for part in order:
-        mutate(LONG, model, summary=tmp_path / "shared.tsv", part=f"{part}/3", **options)
-    assert sorted(chunks) == everything
-    assert (tmp_path / "shared.tsv").read_bytes() == (tmp_path / "alone.tsv").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.tsv", "shared.tsv"]
+        mutate(LONG, model, *outputs, part=f"{part}/3", **OPTIONS)
+    assert sorted(chunks[0]) == sorted(CHUNKS)
+    assert [path.read_bytes() for path in outputs] == whole
+    assert {*outputs[0].parent.iterdir()} == {*outputs}
 
 
-def test_what_results_depend_on(model, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(MutateTask, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            mutate(LONG, model, tmp_path / "out.tsv")
-    for name, value in {"masked": False, "mask_pairing": "pretraining"}.items():
-        with pytest.raises(RuntimeError, match=f"settings.{name} was .*, is .*--force"):
-            mutate(LONG, model, tmp_path / "out.tsv", **{name: value})
+def table(path):
+    header, *lines = Path(path).read_text().splitlines()
+    return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
 
 
 def test_the_three_tables_of_the_command(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model.save_pretrained("model")
-    Path("in.fasta").write_text(">hairpin\nGGGGAAAACCCC\n>odd\nACNU\n>none\nNN\n")
+    Path("in.fasta").write_text(">hairpin\nGGGGAAAACCCC\n>odd\nacNt\n>none\nNN\n")
     outputs = "-o effects.tsv --positions positions.tsv --summary summary.tsv"
     assert cli.main(["mutate", "in.fasta", "-m", "model", *outputs.split()]) == 0
     errors = capsys.readouterr().err
     assert "effects.tsv, positions.tsv, summary.tsv: 3 sequences, 18 nt; " in errors
-    hairpin, odd, _ = mutate("in.fasta", model)
-
-    effects = table(Path("effects.tsv"))
+    found = {one.id: one for one in mutate("in.fasta", model)}
+    effects = table("effects.tsv")
     assert len(effects) == 3 * 12 + 3 * 3
-    assert effects[0]["id"] == "hairpin"
     assert [row["mutant"] for row in effects[:3]] == ["A", "C", "U"]
     for row in effects:
-        scores = hairpin if row["id"] == "hairpin" else odd
-        column = "ACGU".index(row["mutant"])
-        expected = scores.effects[int(row["position"]) - 1, column]
+        scores, at = found[row["id"]], int(row["position"]) - 1
+        expected = scores.effects[at, "ACGU".index(row["mutant"])]
         assert float(row["effect"]) == pytest.approx(expected, abs=1e-5)
-        assert row["wildtype"] == scores.sequence[int(row["position"]) - 1] != row["mutant"]
-
-    positions = table(Path("positions.tsv"))
+        assert row["wildtype"] == scores.sequence[at] != row["mutant"]
+    positions = table("positions.tsv")
     assert [row["wildtype"] for row in positions[12:]] == ["A", "C", "N", "U", "N", "N"]
     assert set(positions[14].values()) == {"odd", "3", "N", "NA"}
     assert float(positions[12]["log_likelihood"]) == float(positions[12]["log_p_A"])
-
-    summary = table(Path("summary.tsv"))
+    summary = table("summary.tsv")
     assert [row["scored"] for row in summary] == ["12", "3", "0"]
-    perplexity = pytest.approx(odd.pseudo_perplexity, abs=1e-4)
+    perplexity = pytest.approx(found["odd"].pseudo_perplexity, abs=1e-4)
     assert float(summary[1]["pseudo_perplexity"]) == perplexity
     assert summary[2]["pseudo_perplexity"] == "NA"
+    mutate("in.fasta", model, "kept.tsv", keep_letters=True, progress=False)
+    kept = table("kept.tsv")
+    assert [row["wildtype"] for row in kept[36:]] == [letter for letter in "act" for _ in range(3)]
+    for row in kept:
+        row["wildtype"] = row["wildtype"].upper().replace("T", "U")
+    assert kept == effects

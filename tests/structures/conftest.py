@@ -10,8 +10,7 @@ from safetensors.torch import load_file
 
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
-from ernie_rna.run import runner
-from ernie_rna.run.store import Part
+from ernie_rna.run.parts import Part
 from ernie_rna.structures.formats.by_extension import format_ct
 from tests.conftest import lively
 from tests.golden_folder import GOLDEN
@@ -64,21 +63,6 @@ def folding_model(config, request):
 def random_rnas(*lengths):
     generator = np.random.default_rng(0)
     return {f"r{n}": "".join(generator.choice(list("ACGU"), n)) for n in lengths}
-
-
-@pytest.fixture
-def chunks(monkeypatch):
-    """Has each chunk be a record; gives the numbers of those that are computed."""
-    computed = []
-    compute = runner._compute_chunk
-
-    def counted(task, chunk, bar):
-        computed.append(chunk.number)
-        return compute(task, chunk, bar)
-
-    monkeypatch.setattr(runner, "_compute_chunk", counted)
-    monkeypatch.setattr("ernie_rna.sequences.chunks.CHUNK_RECORDS", 1)
-    return computed
 
 
 @pytest.fixture

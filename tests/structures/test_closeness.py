@@ -22,23 +22,15 @@ def model(tmp_path_factory):
 
 
 def test_the_authors_values_in_a_batch(model, heads, sequences):
-    rnas = {**SHORT, "trna_arg": sequences["trna_arg"]}
+    whole = sequences["trna_arg"]
+    rnas = {**SHORT, "padded": whole[:-1], "trna_arg": whole}
     found = {one.id: one.probabilities for one in closeness(rnas, model, batch_tokens=4096)}
     assert list(found) == list(rnas)
     expected = heads["closeness.trna_arg.probabilities"]
     np.testing.assert_allclose(found["trna_arg"], expected, rtol=0, atol=1e-5)
-    for name, text in SHORT.items():
+    for name, text in rnas.items():
         assert found[name].shape == (len(text), len(text))
         np.testing.assert_array_equal(found[name], found[name].T)
-
-
-def test_the_file_holds_the_same(model, tmp_path):
-    alone = {one.id: one.probabilities for one in closeness(SHORT, model, batch_tokens=1)}
-    closeness(SHORT, model, tmp_path / "maps.npz", progress=False)
-    with np.load(tmp_path / "maps.npz") as file:
-        assert list(file) == list(SHORT)
-        for name in SHORT:
-            np.testing.assert_allclose(file[name], alone[name], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -52,24 +44,19 @@ def test_ids_that_no_npz_file_holds(model, tmp_path, monkeypatch, id, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_was_cut_off_is_resumed(model, tmp_path, chunks, killed_after):
-    options = {"batch_tokens": 32, "progress": False}
-    whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
-    closeness(SHORT, model, whole, **options)
-    with killed_after(1):
-        closeness(SHORT, model, broken, **options)
+def test_the_file_holds_the_same_and_its_run_the_settings(model, tmp_path, killed_after):
+    output, options = tmp_path / "maps.npz", {"batch_tokens": 32, "progress": False}
+    with killed_after(0):
+        closeness(SHORT, model, output, **options)
     with pytest.raises(OutputError, match=r"differs: settings\.pairing_scores was 'seq"):
-        closeness(SHORT, model, broken, pairing_scores="zero", **options)
-    chunks.clear()
-    assert closeness(SHORT, model, broken, **options).resumed
-    assert chunks == [1, 2]
-    assert broken.read_bytes() == whole.read_bytes()
-
-
-def test_pairing_scores_may_be_zero(model):
-    (read,) = closeness([SHORT["b"]], model)
-    (zero,) = closeness([SHORT["b"]], model, pairing_scores="zero")
-    assert np.abs(read.probabilities - zero.probabilities).max() > 1e-3
+        closeness(SHORT, model, output, pairing_scores="zero", **options)
+    closeness(SHORT, model, output, **options)
+    zeros = closeness(SHORT, model, pairing_scores="zero")
+    with np.load(output) as file:
+        assert list(file) == list(SHORT)
+        for one, zero in zip(closeness(SHORT, model, batch_tokens=1), zeros, strict=True):
+            np.testing.assert_allclose(file[one.id], one.probabilities, rtol=0, atol=1e-5)
+            assert one.id == "c" or np.abs(one.probabilities - zero.probabilities).max() > 1e-3
 
 
 def test_what_is_refused(model):

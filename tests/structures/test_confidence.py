@@ -23,6 +23,10 @@ RNAS = ["GGGAAAUCC", "GGGGAAAAAACCUCC"]
 HAIRPIN = Structure("hairpin", "GAAAC", [(0, 4)])
 
 
+def sigmoid(values):
+    return 1 / (1 + np.exp(-values))
+
+
 def test_unpaired_bases_are_sure_where_nothing_else_is_likely():
     probabilities = np.zeros((5, 5))
     probabilities[0, 4] = probabilities[4, 0] = 0.75
@@ -41,9 +45,9 @@ def head(config):
 
 
 def test_a_head_gives_probabilities_by_its_calibration(head):
-    scores = [folded.matrix for folded in fold(RNAS, head, matrix="scores")]
-    for made, logits in zip(fold(RNAS, head, matrix="probabilities"), scores, strict=True):
-        expected = 1 / (1 + np.exp(-(0.5 * logits + 1)))
+    ways = (fold(RNAS, head, matrix=way) for way in ("probabilities", "scores"))
+    for made, logits in zip(*ways, strict=True):
+        expected = sigmoid(0.5 * logits.matrix + 1)
         mine = made.matrix > 0
         assert mine.any()
         assert not mine.all()
@@ -55,31 +59,16 @@ def test_without_a_head_the_contacts_rank(model):
     given = torch.tensor([[0.0, 1.3], [0.4, 1.0]])
     strengths = task._read_off(FastaRecord("x", "GC"), given, None, given).matrix
     assert strengths.tolist() == [[0.0, 1.0], [pytest.approx(0.4), 1.0]]
-    contacts = [folded.matrix for folded in fold(RNAS, model.ernie_rna, matrix="contacts")]
-    for made, expected in zip(
-        fold(RNAS, model.ernie_rna, matrix="probabilities"), contacts, strict=True
-    ):
-        np.testing.assert_allclose(made.matrix, expected.clip(max=1), atol=1e-6)
+    ways = (fold(RNAS, model.ernie_rna, matrix=way) for way in ("probabilities", "contacts"))
+    for made, expected in zip(*ways, strict=True):
+        np.testing.assert_allclose(made.matrix, expected.matrix.clip(max=1), atol=1e-6)
 
 
-# ---------------------------------------------------------------------------------------------
-# Calibration
-
-
-def sigmoid(values):
-    return 1 / (1 + np.exp(-values))
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """Logits, and pairs that are known with the probability of 0.5 * logit - 2."""
+def test_the_line_is_the_likeliest_and_the_error_goes_with_it():
+    """Of pairs that are known with the probability of 0.5 * logit - 2."""
     random = np.random.default_rng(0)
-    logits = random.normal(0, 6, 100_000)
-    return logits[:, None], random.random(len(logits)) < sigmoid(0.5 * logits - 2)
-
-
-def test_the_line_is_the_likeliest_and_the_error_goes_with_it(drawn):
-    logits, known = drawn
+    logits = random.normal(0, 6, (100_000, 1))
+    known = random.random(len(logits)) < sigmoid(0.5 * logits[:, 0] - 2)
     slope, offset = fit_calibration(logits, known)
     assert slope == pytest.approx(0.5, abs=0.01)
     assert offset == pytest.approx(-2, abs=0.05)
@@ -99,13 +88,6 @@ def test_the_line_is_the_likeliest_and_the_error_goes_with_it(drawn):
     assert all(one.low <= one.predicted <= one.high for one in bins)
 
 
-def test_without_scikit_learn_the_extra_is_named(drawn, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r'pip install "ernie-rna\[train\]"'):
-        fit_calibration(*drawn)
-
-
 @pytest.mark.parametrize(
     ("logits", "known", "message"),
     [
@@ -118,6 +100,13 @@ def test_without_scikit_learn_the_extra_is_named(drawn, monkeypatch):
 def test_logits_that_no_line_fits(logits, known, message):
     with pytest.raises(ValueError, match=message):
         fit_calibration(np.array(logits, float)[:, None], np.array(known))
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
+    for name in ("sklearn", "sklearn.linear_model"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r'pip install "ernie-rna\[train\]"'):
+        fit_calibration(np.zeros((2, 1)), np.array([0, 1]))
 
 
 def test_a_probability_of_one_is_in_the_last_bin():

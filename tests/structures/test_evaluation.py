@@ -64,37 +64,33 @@ def test_evaluation_follows_the_reference():
     }
 
 
+def made(names):
+    """Structures without pairs, of ids with sequences."""
+    return [Structure(*name.split(":"), []) for name in names.split()]
+
+
 @pytest.mark.parametrize(
     ("predicted", "reference", "missing", "message"),
     [
-        ([], [], "error", "no reference structure"),
-        ([("a", "GC")], [("a", "GC"), ("b", "GC")], "error", "1 of 2 sequences .* prediction: b"),
-        (
-            [("a", "GC")],
-            [("b", "GC")],
-            "skip",
-            "no reference structure has a prediction; do the id",
-        ),
-        ([("a", "GC")], [("a", "GC")], "no", "must be error, skip or unpaired; got 'no'"),
-        ([("a", "GC")] * 2, [("a", "GC")], "error", "two predicted structures have the id 'a'"),
-        ([("a", "GC")], [("a", "GC")] * 2, "error", "two reference structures have the id 'a'"),
-        ([("a", "GC")], [("a", "GCA")], "error", "'a' has 2 bases in the prediction, 3 as known"),
-        ([("a", "GC")], [("a", "GA")], "error", "base 2 of 'a' is C in the prediction, A as known"),
+        ("", "", "error", "no reference structure"),
+        ("a:GC", "a:GC b:GC", "error", "1 of 2 sequences .* prediction: b"),
+        ("a:GC", "b:GC", "skip", "no reference structure has a prediction; do the id"),
+        ("a:GC", "a:GC", "no", "must be error, skip or unpaired; got 'no'"),
+        ("a:GC a:GC", "a:GC", "error", "two predicted structures have the id 'a'"),
+        ("a:GC", "a:GC a:GC", "error", "two reference structures have the id 'a'"),
+        ("a:GC", "a:GCA", "error", "'a' has 2 bases in the prediction, 3 as known"),
+        ("a:GC", "a:GA", "error", "base 2 of 'a' is C in the prediction, A as known"),
     ],
 )
 def test_sets_that_cannot_be_compared(predicted, reference, missing, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(
-            [Structure(name, sequence, []) for name, sequence in predicted],
-            [Structure(name, sequence, []) for name, sequence in reference],
-            missing=missing,
-        )
+        evaluate(made(predicted), made(reference), missing=missing)
 
 
 def test_files_and_columns(tmp_path):
-    write_structures(tmp_path / "known.dbn", KNOWN)
-    (tmp_path / "table.tsv").write_text("id\tmfe\na\t(...)\nb\t((...))\n")
     table, known = tmp_path / "table.tsv", tmp_path / "known.dbn"
+    write_structures(known, KNOWN)
+    table.write_text("id\tmfe\na\t(...)\nb\t((...))\n")
     assert evaluate(table, known, predicted_column="mfe").mean_exact == PairScore(1, 1, 1)
     assert evaluate(known, table, reference_column="mfe").mean_exact == PairScore(1, 1, 1)
 
@@ -149,19 +145,15 @@ def test_baselines_of_the_data_set(name, mean):
 
 @needs_data
 @needs_vienna
-def test_vienna_equals_the_baseline():
+def test_vienna_equals_the_baseline_and_reads_lower_case_and_t():
+    hairpin = Structure("hairpin", "ggggTTTTcccc", [(0, 11), (1, 10), (2, 9), (3, 8)])
+    assert mfe_structure(hairpin.sequence, hairpin.id) == hairpin
     reference = read_structures(DATA / "structure" / "bprna_ts0_verified.tsv")
     # The whole set takes 11 s; an eighth of it stands in.
     some = [structure for structure in reference if len(structure.sequence) < 150][::8]
     assert len(some) > 80
     predicted = [mfe_structure(structure.sequence, structure.id) for structure in some]
     check_f1(evaluate(predicted, some), "pred_bprna_ts0_verified")
-
-
-@needs_vienna
-def test_vienna_reads_lower_case_and_t():
-    structure = mfe_structure("ggggTTTTcccc", "hairpin")
-    assert structure == Structure("hairpin", "ggggTTTTcccc", [(0, 11), (1, 10), (2, 9), (3, 8)])
 
 
 def test_without_vienna_the_extra_is_named(monkeypatch):

@@ -6,13 +6,10 @@ import pytest
 import torch
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure, ErnieRnaModel
-from ernie_rna.run.attention_scores import run_head
-from ernie_rna.run.loading import load_model, tokenize
+from ernie_rna.run.loading import load_model
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.pairing_maps import (
     NOT_SEEN,
-    HeadMaps,
-    ScoreMaps,
     load_maps,
     windowed_map,
 )
@@ -46,20 +43,21 @@ def test_golden_structures_in_any_batch(model, check_golden, rnas, attention, ba
     check_golden(folds, "secondary_structure", CONTACT_TOLERANCE)
 
 
-def test_the_folder_decides(folder, model, rnas):
-    assert isinstance(load_maps(str(folder)), HeadMaps)
-    (by_folder,) = fold([rnas["trna_arg"]], folder)
-    (by_model,) = fold([rnas["trna_arg"]], model)
-    assert by_folder == by_model
-    assert isinstance(load_maps(model.ernie_rna), ScoreMaps)
+def test_the_folder_decides_unless_a_layer_or_head_is_asked_for(folder, model, rnas):
+    def made(source, **asked):
+        (one,) = fold([rnas["trna_arg"]], source, matrix="scores", **asked)
+        return one.matrix
 
-
-@pytest.mark.parametrize("asked", [{"layer": -1}, {"head": 5}])
-def test_a_layer_or_head_asks_for_the_scores(folder, rnas, asked):
-    (scores,) = fold([rnas["trna_arg"]], folder, matrix="scores", **asked)
-    (plain,) = fold([rnas["trna_arg"]], load_model(folder, device="cpu"), matrix="scores")
-    np.testing.assert_array_equal(scores.matrix, plain.matrix)
-    assert isinstance(load_maps(str(folder), **asked), ScoreMaps)
+    maps, scores = load_maps(str(folder)), load_maps(str(folder), head=5)
+    assert (maps.certainty, scores.certainty) == ("probability", "contact")
+    # A map counts its squares.
+    assert maps.squared_from < scores.squared_from
+    assert 0 < maps.cost < maps.model.config.hidden_size == scores.cost
+    np.testing.assert_array_equal(made(folder), made(model))
+    encoder = load_model(folder, device="cpu")
+    for asked in ({"layer": -1}, {"head": 5}):
+        np.testing.assert_array_equal(made(folder, **asked), made(encoder))
+    assert (made(folder) != made(encoder)).any()
 
 
 def test_pairing_scores_are_those_of_the_configuration_unless_asked(model, rnas, monkeypatch):
@@ -78,21 +76,6 @@ def test_the_threshold_is_that_of_the_configuration(model, rnas, monkeypatch):
     monkeypatch.setattr(model.config, "pair_threshold", 1e6)  # above every logit
     (one,) = fold([rnas["trna_arg"]], model, min_stem=1)
     assert one.structure.pairs == []
-
-
-def test_a_map_counts_its_squares(folder):
-    maps = load_maps(str(folder))
-    assert maps.squared_from < load_maps(str(folder), layer=-1).squared_from
-    assert 0 < maps.cost < maps.model.config.hidden_size
-
-
-def test_zero_equals_a_matrix_of_zeros(model, rnas):
-    ids, mask = tokenize([rnas["trna_arg"], "GGGAAACCC"], torch.device("cpu"))
-    zeros = torch.zeros(2, ids.shape[1], ids.shape[1])
-    with torch.inference_mode():
-        given = model(input_ids=ids, attention_mask=mask, pairing_scores=zeros).logits
-    logits = run_head(model, ids, mask, "zero").logits
-    assert (logits - given).abs().max() <= 1e-5 * given.abs().max()
 
 
 # ---------------------------------------------------------------------------------------------

@@ -86,26 +86,25 @@ def test_probabilities_are_by_the_line_over_both(head):
         np.testing.assert_allclose(found[mine], expected[mine], atol=1e-6)
 
 
-@needs_vienna
-def test_a_prior_finds_a_hairpin_that_the_head_does_not(head):
-    head.pair_head.conv_out.weight.data *= 0.0
-    rna = ["GGGGGGCGAAAGCCCCCC"]
-    (plain,), (found,) = (fold(rna, head, prior=one) for one in (None, "vienna"))
-    assert plain.structure.pairs == []
-    assert found.structure.dot_bracket == ".((((((....))))))."
-
-
 # ---------------------------------------------------------------------------------------------
 # What stands beside it
 
 
 @needs_vienna
-def test_reactivities_shift_both():
-    nan = float("nan")
-    probing, silent = (Probing({"hairpin": [n] * 4 + [nan] * 8}) for n in (3.0, nan))
-    plain, probed, same = (Prior("vienna", p).log_odds(RECORD) for p in (None, probing, silent))
-    assert probed[1, 10] < plain[1, 10] - 1
-    np.testing.assert_array_equal(same, plain)
+def test_vienna_is_given_reactivities_and_constraints():
+    def log_odds(text=None, reactivities=None):
+        constraints = Constraints({"hairpin": text}, 3) if text else None
+        probing = Probing({"hairpin": reactivities}) if reactivities else None
+        return Prior("vienna", probing, constraints).log_odds(RECORD)
+
+    plain, nan = log_odds(), float("nan")
+    assert log_odds(reactivities=[3.0] * 4 + [nan] * 8)[1, 10] < plain[1, 10] - 1
+    np.testing.assert_array_equal(log_odds(reactivities=[nan] * 12), plain)
+    found = log_odds("xx..........")
+    assert found[0].max() == found[1].max() == found.min()
+    assert plain[0].max() > 0
+    # That a base must pair, where it cannot, leaves the ensemble whole.
+    assert np.isfinite(log_odds("....|.......")).all()
 
 
 @needs_vienna
@@ -120,18 +119,6 @@ def test_reactivities_prior_and_constraints_add_up(head):
     (found,) = fold(HAIRPIN, head, matrix="scores", **how)
     assert (found.matrix[0] == NOT_SEEN).all()
     assert 0 not in {base for pair in found.structure.pairs for base in pair}
-
-
-@needs_vienna
-def test_vienna_knows_the_constraints():
-    def log_odds(text):
-        return Prior("vienna", None, Constraints({"hairpin": text}, 3)).log_odds(RECORD)
-
-    found = log_odds("xx..........")
-    assert found[0].max() == found[1].max() == found.min()
-    assert Prior("vienna").log_odds(RECORD)[0].max() > 0
-    # That a base must pair, where it cannot, leaves the ensemble whole.
-    assert np.isfinite(log_odds("....|.......")).all()
 
 
 def test_what_no_window_sees_stays_apart(head):
@@ -151,6 +138,8 @@ def test_without_vienna_the_extra_is_named(head, monkeypatch):
 
 
 def test_a_head_without_weights_and_scores_without_a_head(head):
+    with pytest.raises(OptionError, match="prior must be vienna, a file, a folder or a function"):
+        fold(RNAS, head, prior=3)
     with pytest.raises(ValueError, match="--prior needs the logits of a structure head"):
         list(fold(RNAS, head.ernie_rna, prior=half))
     head.config.pair_prior = None
@@ -162,8 +151,6 @@ def test_a_head_without_weights_and_scores_without_a_head(head):
 def test_a_function_that_gives_no_probabilities(head, made):
     with pytest.raises(InputError, match="hairpin has 12 nt, and its prior is a matrix"):
         list(fold(HAIRPIN, head, prior=made))
-    with pytest.raises(OptionError, match="prior must be vienna, a file, a folder or a function"):
-        fold(RNAS, head, prior=3)
 
 
 def test_the_prior_is_part_of_what_a_run_depends_on(head, tmp_path, killed_after):
@@ -191,26 +178,23 @@ POSTERIORS = "1 G 12:0.9\n2 G 11:0.8\n3 G\n12 C\n"
         ("all.bpp", f">other\n1 4 0.5\n>hairpin a description\n{LINEAR}"),
     ],
 )
-def test_files_of_other_programs(head, tmp_path, name, text):
+def test_files_of_other_programs(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     p = np.full((12, 12), 0.001)
     p[0, 11] = p[11, 0] = 0.9
     p[1, 10] = p[10, 1] = 0.8
-    expected = matrices(head, rnas=HAIRPIN)["hairpin"] + WEIGHT * np.log(p / (1 - p)) + OFFSET
     for path in (tmp_path / name, tmp_path):
-        found = matrices(head, rnas=HAIRPIN, prior=path)["hairpin"]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        found = Prior(path).log_odds(RECORD)
+        np.testing.assert_allclose(found, np.log(p / (1 - p)), atol=1e-5)
 
 
 def test_matrices_that_fold_wrote(head, tmp_path):
     fold(RNAS, head, tmp_path / "p.npz", matrix="probabilities", progress=False)
-    with np.load(tmp_path / "p.npz") as written:
-        by_function = {text: written[id] for id, text in RNAS.items()}
     found = matrices(head, prior=tmp_path / "p.npz")
-    for id, text in RNAS.items():
-        rnas = {id: text.upper().replace("T", "U")}
-        expected = matrices(head, rnas=rnas, prior=lambda _, m=by_function[text]: m)
-        np.testing.assert_allclose(found[id], expected[id], atol=1e-4)
+    with np.load(tmp_path / "p.npz") as written:
+        for id, text in RNAS.items():
+            expected = matrices(head, rnas={id: text}, prior=lambda _, m=written[id]: m)
+            np.testing.assert_allclose(found[id], expected[id], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +209,9 @@ def test_matrices_that_fold_wrote(head, tmp_path):
         ("x.npz", "no zip", "x.npz: damaged, or no .npz file of matrices"),
         ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a is there already"),
         ("x.ps", "", "--prior must be vienna, or a file with the extension .bpp, .txt"),
+        ("x.bpp", "1 12:0.9 11:0.1\n", "line 1: expected 'i j probability' or"),
+        ("x.bpp", "1:2\n", "line 1: expected 'i j probability' or"),
+        ("x.bpp", "x G\n", "line 1: expected 'i j probability' or"),
     ],
 )
 def test_files_that_are_none(tmp_path, name, text, message):
@@ -233,19 +220,29 @@ def test_files_that_are_none(tmp_path, name, text, message):
         read_probabilities(tmp_path / name)
 
 
-def test_what_does_not_fit_is_told(head, tmp_path, monkeypatch):
-    (tmp_path / "hairpin.bpp").write_text("1 13 0.5\n")
-    with pytest.raises(InputError, match="hairpin has 12 nt, and its prior names base 13"):
-        list(fold(HAIRPIN, head, prior=tmp_path))
+def test_what_does_not_fit_is_told_before_the_model_is_loaded(head, tmp_path, monkeypatch):
     monkeypatch.setattr(FoldTask, "load", None)
-    with pytest.raises(InputError, match="prior names base 13"):
-        fold(HAIRPIN, head, prior=tmp_path)
-    (tmp_path / "hairpin.bpp").write_text("")
-    with pytest.raises(InputError, match="no probabilities of lower in the files of --prior"):
-        fold(RNAS, head, prior=tmp_path)
+    for text, message in (
+        ("1 13 0.5\n", "hairpin has 12 nt, and its prior names base 13"),
+        ("1 G 12:0.9\n2 A 11:0.8\n", "base 2 of hairpin is G, and A in its prior"),
+        ("", "no probabilities of lower in the files of --prior"),
+    ):
+        (tmp_path / "hairpin.bpp").write_text(text)
+        with pytest.raises(InputError, match=message):
+            fold(RNAS, head, prior=tmp_path)
     (tmp_path / "copy.bpp").write_text(">hairpin\n1 2 0.5\n")
     with pytest.raises(InputError, match="two files have probabilities of the same id"):
         Prior(tmp_path)
+
+
+def test_a_matrix_is_checked_once(head, tmp_path, monkeypatch):
+    """The input is read twice, and what is computed of the matrix takes its square."""
+    (tmp_path / "hairpin.bpp").write_text(LINEAR)
+    asked, log_odds = [], Prior.log_odds
+    monkeypatch.setattr(Prior, "log_odds", lambda *given: asked.append(1) or log_odds(*given))
+    folds = fold(HAIRPIN, head, prior=tmp_path)
+    assert len(asked) == 1
+    assert (len(list(folds)), len(asked)) == (1, 2)
 
 
 def test_the_name_is_of_all_that_counts(tmp_path):
@@ -253,17 +250,13 @@ def test_the_name_is_of_all_that_counts(tmp_path):
     for text in ("1 12 0.9\n", "1 12 0.8\n", "1 11 0.9\n"):
         (tmp_path / "a.bpp").write_text(text)
         names.add(Prior(tmp_path / "a.bpp").name)
-    assert len({*names, Prior(half).name}) == 4
+    assert len(names) == 3
     assert Prior(half).name == f"{__name__}.half"
-
-
-def test_functions_of_one_name_differ_by_what_they_give():
-    names = set()
-    for share in (1.0, 0.5, 0.5):
+    for share in (1.0, 0.5, 0.5):  # of lambdas by what they give
         prior = Prior(lambda sequence, share=share: share * half(sequence))
         assert next(prior.check(iter([RECORD]))) is RECORD
         names.add(prior.name)
-    assert len(names) == 2
+    assert len(names) == 5
 
 
 def test_lists_and_matrices_are_told_apart_by_their_kind(tmp_path):
@@ -275,13 +268,3 @@ def test_lists_and_matrices_are_told_apart_by_their_kind(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.array(["text"]))
     with pytest.raises(InputError, match=r"x\.npz: a is no matrix of numbers"):
         read_probabilities(tmp_path / "x.npz")
-
-
-def test_bases_of_a_file_are_those_of_the_sequence(tmp_path):
-    (tmp_path / "hairpin.bpp").write_text("1 G 12:0.9\n2 A 11:0.8\n3 G\n")
-    with pytest.raises(InputError, match="base 2 of hairpin is G, and A in its prior"):
-        Prior(tmp_path).log_odds(RECORD)
-    for line in ("1 12:0.9 11:0.1", "1:2", "x G"):
-        (tmp_path / "hairpin.bpp").write_text(f"{line}\n")
-        with pytest.raises(InputError, match="line 1: expected 'i j probability' or"):
-            read_probabilities(tmp_path)
