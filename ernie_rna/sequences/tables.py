@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -17,7 +18,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines, warn_once
+from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines
 
 _TAB, _BLANK = "\t", " "
 TABLES = {".tsv": _TAB, ".csv": ","}  # what is written between cells, by extension
@@ -64,9 +65,10 @@ def read_rows(
         # An empty last cell is what a separator too many leaves.
         if place == 0 and len(cells) == len(names) + 1 and cells[-1]:
             names = ["", *names]
-            warn_once(
+            warnings.warn(
                 f"{fspath(path)}: its rows have one cell more than its header, as where R writes "
-                "the names of rows: the first cell of each row is ignored"
+                "the names of rows: the first cell of each row is ignored",
+                stacklevel=1,
             )
         if len(cells) != len(names):
             raise InputError.at(path, line, f"{len(cells)} cells, and the header has {len(names)}")
@@ -86,7 +88,7 @@ def find_form(path: FilePath) -> Form:
     """
     if is_stream(path):
         raise InputError(f"{fspath(path)}: a pipe is read once, a table twice: write it to a file")
-    lines = (line.strip(_BLANK) for _, line in read_lines(path, fspath(path)))
+    lines = (line.strip(_BLANK) for _, line in read_lines(path))
     first, second = [*islice(filter(str.strip, lines), 2), "", ""][:2]
 
     def columns(separator: str, line: str = first) -> int:
@@ -105,7 +107,7 @@ def find_form(path: FilePath) -> Form:
     words = (word for _, row in _parse(path, ";") for cell in row for word in cell.split())
     comma = any(map(_WITH_COMMA.fullmatch, words))
     what = ", and a comma in a number is read as a decimal point" if comma else ""
-    warn_once(f"{fspath(path)}: semicolons separate its columns{what}")
+    warnings.warn(f"{fspath(path)}: semicolons separate its columns{what}", stacklevel=1)
     return Form(separator, comma)
 
 
@@ -164,7 +166,7 @@ def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that have a cell with something in it, each with the number of its first line."""
     lines = (
         "\n" if number == 1 and _DIRECTIVE.match(line) else f"{line.strip(_BLANK)}\n"
-        for number, line in read_lines(path, fspath(path))
+        for number, line in read_lines(path)
     )
     reader = _reader(lines, separator, strict=True)
     while True:

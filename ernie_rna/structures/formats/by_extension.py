@@ -8,18 +8,12 @@ positions count from 0.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from os import fspath
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from ernie_rna.sequences.fasta import (
-    FilePath,
-    InputError,
-    read_lines,
-    split_header,
-    uncompressed,
-)
+from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, split_header, uncompressed
 from ernie_rna.sequences.tables import TABLES, as_named, format_row, read_rows
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
@@ -35,13 +29,12 @@ _ENERGY = re.compile(
 )
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
 # The length, behind a word where Sfold writes it, and what follows.
-_CT_HEADER = re.compile(
-    rf"(?!1\s+\S\s+[0-9]+\s+[0-9])(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$",
-    re.IGNORECASE,
-)  # which is no first row that lacks a column
+_CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
 # Of the ensemble, its centroid and so on, as RNAfold -p writes them below the structure.
 _ENSEMBLE = re.compile(r"\S+\s+[\[{]|free energy of ensemble|frequency of mfe")
 _SIGNS = frozenset("()[]{}<>.")  # at least one is in any structure, and none in a sequence
+
+Found = TypeVar("Found")
 
 
 def read_structures(path: FilePath, column: str = _COLUMN) -> list[Structure]:
@@ -60,21 +53,15 @@ def read_structures(path: FilePath, column: str = _COLUMN) -> list[Structure]:
             column is named for what is no table.
         InputError: see the reader of the format.
     """
-    path = Path(path)
-    suffix = uncompressed(path).suffix.lower()
-    if path.is_dir():
-        files = files_in(path, [*_READERS, *TABLES], "structure file")
-        return [structure for file in files for structure in read_structures(file, column)]
-    if suffix in TABLES:
-        return read_tsv(path, column)
-    if suffix not in _READERS:
-        raise ValueError(
-            f"{path}: unknown extension of structures; expected one of "
-            f"{', '.join((*TABLES, *_READERS))}"
-        )
-    if column != _COLUMN:
-        raise ValueError(f"{path}: it is no table and has no column {column!r}")
-    return _READERS[suffix](path)
+    structures = []
+    for file, suffix in files_at(path, (*TABLES, *_READERS), "expected a structure file"):
+        if suffix in TABLES:
+            structures += read_tsv(file, column)
+        elif column != _COLUMN:
+            raise ValueError(f"{file}: it is no table and has no column {column!r}")
+        else:
+            structures += _READERS[suffix](file)
+    return structures
 
 
 def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
@@ -101,23 +88,42 @@ def named_after(path: FilePath) -> str:
     return "_".join(uncompressed(path).stem.split())
 
 
-def files_in(folder: Path, extensions: Iterable[str], what: str) -> list[Path]:
-    """The files of a folder with one of some extensions, compressed or not, by name.
+def files_at(path: FilePath, extensions: Collection[str], expected: str) -> list[tuple[Path, str]]:
+    """A file, or those of a folder, compressed or not, that have one of some extensions, by name.
+
+    Returns:
+        Each with its extension.
 
     Raises:
-        ValueError: there is none; `what` says what such files are.
+        ValueError: there is none; `expected` says what it is for.
     """
-    known = list(extensions)
-    files = (one for one in sorted(folder.iterdir()) if uncompressed(one).suffix.lower() in known)
-    found = [one for one in files if one.is_file()]
+    path = Path(path)
+    in_folder = path.is_dir()
+    files = [one for one in sorted(path.iterdir()) if one.is_file()] if in_folder else [path]
+    found = [(one, uncompressed(one).suffix.lower()) for one in files]
+    found = [(one, suffix) for one, suffix in found if suffix in extensions]
     if not found:
-        raise ValueError(f"{folder}: no {what} in this folder ({', '.join(known)})")
+        where = " in this folder" * in_folder
+        raise ValueError(f"{path}: {expected} with the extension {', '.join(extensions)}{where}")
+    return found
+
+
+def read_by_id(
+    files: Iterable[tuple[Path, str]], what: str, read: Callable[[Path, str], dict[str, Found]]
+) -> dict[str, Found]:
+    """What files say of RNAs, by id; InputError where two say it of the same."""
+    found: dict[str, Found] = {}
+    for file, suffix in files:
+        more = read(file, suffix)
+        for id in found.keys() & more.keys():
+            raise InputError(f"{file.parent}: two files have {what} of the same id, {id}")
+        found |= more
     return found
 
 
 def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are not blank, and not comments (#) unless asked for."""
-    for line, text in read_lines(path, fspath(path)):
+    for line, text in read_lines(path):
         text = text.strip()
         if text and (comments or not text.startswith("#")):
             yield line, text
@@ -174,47 +180,33 @@ def read_ct(path: FilePath) -> list[Structure]:
         InputError: there is no structure, or one has no header, or fewer or more rows than it says;
             a row's number is out of turn; a partner does not exist or does not point back.
     """
-    # Of each structure the lines before its rows, and its rows.
-    blocks: list[tuple[list[tuple[int, str]], list[_BaseRow]]] = [([], [])]
-    length = 0  # by the last header; 0 before it
+    structures: list[Structure] = []
+    rows: list[_BaseRow] = []
+    length, line, rest = 0, 1, ""  # of the last header
     for line, text in numbered_lines(path):
-        header, rows = blocks[-1]
         row = _base_row(line, text, columns=6, partner=4)
-        # Where a header must stand, one whose description begins with numbers looks like a row; but
-        # a row says which are its number and the one before.
-        if row is not None and len(rows) >= length:
-            before = int(text.split()[2])
-            row = row if row.number - 1 == before in (0, len(rows)) else None
-        if rows and (row is None or row.number == 1):
-            header, rows, length = [], [], 0
-            blocks.append((header, rows))
-        if row is not None:
+        if len(rows) < length:
+            if row is None:
+                problem = f"expected base {len(rows) + 1} of the {length} in the header"
+                raise InputError.at(path, line, f"{problem}, not {text[:40]!r}")
             rows.append(row)
+            if len(rows) == length:
+                structures.append(_from_rows(path, *_read_header(path, rest), rows))
             continue
-        header.append((line, text))
-        found = _CT_HEADER.match(text)
-        length = int(found[1]) if found else length
-    if blocks == [([], [])]:
-        raise InputError.at(path, 1, "no structure in this file")
-    structures = []
-    for place, (header, rows) in enumerate(blocks):
-        found = next(filter(None, (_CT_HEADER.match(text) for _, text in reversed(header))), None)
-        if found is None:
-            first = rows[0].line if rows else header[0][0]
+        # A header whose description begins with numbers looks like a row; but a row says which are
+        # its number and the one before.
+        if row is not None and row.number - 1 == int(text.split()[2]) == len(rows):
             problem = "expected a header with the number of bases and a name"
-            raise InputError.at(path, first, problem)
-        if len(rows) != int(found[1]) or not rows:
-            line = rows[-1].line if rows else header[-1][0]
-            problem = f"the header says {int(found[1])} bases; the rows end here, after {len(rows)}"
-            if rows and len(rows) < int(found[1]) and place + 1 < len(blocks):
-                following, _ = blocks[place + 1]
-                problem += f": {following[0][1]!r} is no row of one" if following else ""
-            raise InputError.at(path, line, problem)
-        rest = found[2] or ""
-        id, description = _read_header(path, rest)
-        if id.isdecimal() and len(blocks) == 1 and _ENERGY.match(rest):
-            id = named_after(path)
-        structures.append(_from_rows(path, id, rows, description))
+            raise InputError.at(path, line, f"{problem}, not base {row.number}")
+        if header := _CT_HEADER.match(text):
+            rows, length, rest = [], int(header[1]), header[2] or ""
+    if len(rows) < length:
+        problem = f"the header says {length} bases; the rows end here, after {len(rows)}"
+        raise InputError.at(path, line, problem)
+    if not structures:
+        raise InputError.at(path, line, "no header with the number of bases and a name, no rows")
+    if len(structures) == 1 and structures[0].id.isdecimal() and _ENERGY.match(rest):
+        structures = [replace(structures[0], id=named_after(path))]
     return structures
 
 
@@ -259,8 +251,7 @@ def read_bpseq(path: FilePath) -> list[Structure]:
             name = _name_in_comment(text) or name
     if not rows:
         raise InputError.at(path, line, "no row 'number base partner' in this file")
-    id, description = _read_header(path, name)
-    return [_from_rows(path, id, rows, description)]
+    return [_from_rows(path, *_read_header(path, name), rows)]
 
 
 class _BaseRow(NamedTuple):
@@ -282,7 +273,7 @@ def _base_row(line: int, text: str, columns: int, partner: int) -> _BaseRow | No
     return _BaseRow(line, int(fields[0]), fields[1], int(fields[partner]))
 
 
-def _from_rows(path: FilePath, id: str, rows: list[_BaseRow], description: str) -> Structure:
+def _from_rows(path: FilePath, id: str, description: str, rows: list[_BaseRow]) -> Structure:
     for expected, row in enumerate(rows, 1):
         back = rows[row.partner - 1].partner if row.partner <= len(rows) else 0
         if row.number != expected:
