@@ -148,9 +148,8 @@ def read_fasta(
         InputError: the file is not FASTA, has no record, or a record is unfit.
         OSError: the file cannot be opened.
     """
-    name = input_name(path)
-    records = parse_fasta(path, name, degap, warn)
-    return check_records(records, name, unknown, degap, keep_letters, warn)
+    records = parse_fasta(path, degap, warn)
+    return check_records(records, input_name(path), unknown, degap, keep_letters, warn)
 
 
 def input_name(path: FilePath | IO[bytes]) -> str:
@@ -242,9 +241,7 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
     what = f"{character!r} at position {at + 1} is no nucleotide code"
     if character in "-.":
         return f"{what}, but a gap of an alignment: take the gaps out{OPTION}degap does it"
-    if character.isspace():
-        return f"{what}, but a blank: a sequence is letters only"
-    if character.isdigit() or character in "()[]{}<>|":
+    if character.isspace() or character.isdigit() or character in "()[]{}<>|":
         return f"{what}: a sequence is letters only"
     share = sum(map(str.isalpha, foreign.decode())) / len(letters)
     if share >= _PROTEIN_SHARE:
@@ -258,18 +255,12 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
 
 def parse_fasta(
     path: FilePath | IO[bytes],
-    name: str,
     degap: bool = False,
     warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
-    """The records of a file as they are, for `check_records`.
-
-    Args:
-        path, degap, warn: as for `read_fasta`.
-        name: what to call it in messages.
-    """
+    """The records of a file as they are, for `check_records`; arguments as for `read_fasta`."""
     below = []
-    for header, lines in read_bodies(path, name, degap):
+    for header, lines in read_bodies(path, degap):
         id, description = split_header(header)
         sequence = "".join(lines)
         if not sequence.isalpha():
@@ -278,19 +269,15 @@ def parse_fasta(
             sequence = above or sequence
         yield FastaRecord(id, sequence, description)
     if below:
-        warn(
-            f"{name}: structures below {len(below)} of the sequences are ignored, first below "
-            f"{below[0]}"
-        )
+        what = f"structures below {len(below)} of the sequences are ignored, first below {below[0]}"
+        warn(f"{input_name(path)}: {what}")
 
 
-def read_bodies(
-    path: FilePath | IO[bytes], name: str, degap: bool = False
-) -> Iterator[tuple[str, list[str]]]:
+def read_bodies(path: FilePath | IO[bytes], degap: bool = False) -> Iterator[tuple[str, list[str]]]:
     """The header of each record of a file, without its >, and its lines that have something."""
     header: str | None = None
     lines: list[str] = []
-    numbered = read_lines(path, name)
+    name, numbered = input_name(path), read_lines(path)
     for number, line in numbered:
         if line.startswith(">"):
             if header is not None:
@@ -384,18 +371,14 @@ def uncompressed(path: FilePath) -> Path:
     return path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
 
 
-def read_lines(path: FilePath | IO[bytes], name: str = "") -> Iterator[tuple[int, str]]:
-    """The lines of a text, without their ends, and their numbers from 1.
-
-    Args:
-        path: as for `read_fasta`.
-        name: what to call it in messages, if not as `read_fasta` does.
+def read_lines(path: FilePath | IO[bytes]) -> Iterator[tuple[int, str]]:
+    """The lines of a text, without their ends, and their numbers from 1; `path` as `read_fasta`.
 
     Raises:
         InputError: a line is not text or has a control character, or a compressed file is damaged.
         OSError: the file cannot be opened.
     """
-    name, number = name or input_name(path), 0
+    name, number = input_name(path), 0
     with contextlib.ExitStack() as stack:
         if path == STANDARD_INPUT:
             if sys.stdin is None:
@@ -431,14 +414,15 @@ def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
 
     Python's own readers take whatever follows the first stream, if it is none, for the end.
     """
-    blocks = iter(partial(getattr(file, "read1", file.read), _BLOCK), b"")
+    blocks: Iterator[bytes] = iter(partial(getattr(file, "read1", file.read), _BLOCK), b"")
     start = next(blocks, b"")
+    blocks = chain([start], blocks)
     new = next((new for begins, new in _COMPRESSED.values() if start.startswith(begins)), None)
     if new is None:
-        yield from chain([start], blocks)
+        yield from blocks
         return
     stream, within = new(), False
-    for block in chain([start], blocks):
+    for block in blocks:
         # Zeros between streams are padding.
         while block := block if within else block.lstrip(b"\0"):
             yield stream.decompress(block)

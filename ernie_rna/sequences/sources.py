@@ -59,7 +59,7 @@ class Source:
         """The same records from a FASTA file at `path`, which is written."""
         with open(path, "w", encoding="utf-8") as file:
             write_fasta(file, self.read())
-        return Source(lambda: parse_fasta(path, fspath(path)))  # They are checked.
+        return Source(lambda: parse_fasta(path))  # They are checked.
 
     @contextlib.contextmanager
     def readable_twice(self) -> Iterator[Source]:
@@ -122,10 +122,10 @@ def _read_parquet(path: str) -> Iterator[FastaRecord]:
     names = ["id", "sequence"]
     try:
         with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
             for name in names:
-                if name not in file.schema_arrow.names:
-                    there = ", ".join(file.schema_arrow.names)
-                    raise InputError(f"{path}: no column {name}; it has {there}")
+                if name not in there:
+                    raise InputError(f"{path}: no column {name}; it has {', '.join(there)}")
             for batch in file.iter_batches(1024, columns=names):
                 columns = (batch.column(name).to_pylist() for name in names)
                 yield from _as_records(zip(*columns, strict=True), path)
@@ -140,18 +140,13 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
         pair = (str(index), item) if isinstance(item, str) else item
         try:
             record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
-            found = f"{record.id!r}, {record.sequence!r}"
-            texts = (record.id, record.sequence, record.description)
-            fits = all(isinstance(text, str) for text in texts)
+            text = " ".join([record.id, record.description, record.sequence])
         except TypeError:
-            found, fits = repr(item), False
-        if not fits:
             what = "expected a sequence, or an id and a sequence, as text"
-            raise InputError(f"{name}: record {index + 1}: {what}; got {found[:80]}")
+            raise InputError(f"{name}: record {index + 1}: {what}; got {item!r:.80}") from None
         if record.id and record.id.split() != [record.id]:
             raise InputError(f"{name}: the id {record.id!r} has blanks in it; give a single word")
-        text = f"{record.id} {record.description}"
-        broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
+        broken = _NO_TEXT.search(text)
         if broken:
             raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is not a character of text")
         # As it comes back from a file.

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,13 +33,13 @@ from ernie_rna.sequences.fasta import (
     split_header,
     to_rna,
 )
+from ernie_rna.structures.formats.by_extension import SIGNS, split_below
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _SYMBOLS = frozenset(".x|<>()")
-_SIGNS = frozenset(".|<()[]{}")  # which no sequence has, and no header begins with
 _BESIDE_BRACKETS = str.maketrans("x|<>", "....")
 # A score so far above the threshold becomes a pair, if nothing stands against it; and so far below
 # it no pair ever does.
@@ -145,30 +144,15 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
     """
     name = input_name(path)
     records, texts = [], {}
-    for header, lines in read_bodies(path, name):
-        if set(header) & _SIGNS and set(header) <= _SYMBOLS:
+    for header, lines in read_bodies(path):
+        if SIGNS & set(header) and set(header) <= _SYMBOLS:
             problem = f"{header[:20]!r} behind > is no header: write a constraint that has such a"
             raise InputError(f"{name}: {problem} line on one")
         id, description = split_header(header)
         # Behind a structure of RNAfold stands its energy.
-        words = [line.split()[0] for line in lines]
-        begin = _begin(words)
-        records.append(FastaRecord(id, "".join(lines[:begin]), description))
-        if words[begin:]:
-            texts[id] = "".join(words[begin:])
-            if set(texts[id]) <= {"x"}:
-                raise InputError(f"{name}: {id}: its x may be bases or a constraint: write N or .")
+        above, below = split_below([line.split()[0] for line in lines])
+        if below and set(below) <= {"x"}:
+            raise InputError(f"{name}: {id}: its x may be bases or a constraint: write N or .")
+        texts |= {id: below} if below else {}
+        records.append(FastaRecord(id, above if below else "".join(lines), description))
     return list(check_records(records, name, unknown)), texts
-
-
-def _begin(words: list[str]) -> int:
-    """Where in the lines of a record its constraint begins: it is as long as what is above it.
-
-    One of another length begins with the first sign; an x is a letter of sequences as well.
-    """
-    whole = "".join(words)
-    for n, length in enumerate(accumulate(map(len, words)), 1):
-        below = set(whole[length:])
-        if 2 * length == len(whole) and (below & _SIGNS or below == {"x"}):
-            return n
-    return next((n for n, word in enumerate(words) if n and not word.isalpha()), len(words))

@@ -326,14 +326,14 @@ def read_rdat(path: FilePath) -> dict[str, Profile]:
                 more = "; give each construct its own file" if keyword == "NAME" else ""
                 raise InputError.at(path, line, f"a second line {keyword}{more}")
             construct[keyword] = line, rest.replace(",", " ")
-    for name in ("SEQUENCE", "SEQPOS"):
-        if not construct.get(name, (0, ""))[1].strip():
+    sequence = construct.get("SEQUENCE", (1, ""))[1].replace(" ", "")
+    line, places = construct.get("SEQPOS", (1, ""))
+    needed = {"SEQUENCE": sequence, "SEQPOS": places.split(), " or ".join(_VALUES): rows}
+    for name, there in needed.items():
+        if not there:
             raise InputError.at(path, 1, f"no line {name}")
-    if not rows:
-        raise InputError.at(path, 1, f"no line {', '.join(_VALUES[:-1])} or {_VALUES[-1]}")
-    sequence = construct["SEQUENCE"][1].replace(" ", "")
     offset = _integer(path, *construct.get("OFFSET", (1, "0")))
-    bases = _bases(path, *construct["SEQPOS"], offset, sequence)
+    bases = _bases(path, line, places, offset, sequence)
     stem, found = named_after(path), {}
     for number, (line, cells) in sorted(rows.items()):
         length = len(sequences.get(number, sequence))

@@ -10,6 +10,7 @@ positions count from 0.
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -32,7 +33,7 @@ _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$",
 _CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
 # Of the ensemble, its centroid and so on, as RNAfold -p writes them below the structure.
 _ENSEMBLE = re.compile(r"\S+\s+[\[{]|free energy of ensemble|frequency of mfe")
-_SIGNS = frozenset("()[]{}<>.")  # at least one is in any structure, and none in a sequence
+SIGNS = frozenset("()[]{}<>|.")  # at least one is in any structure, and none in a sequence
 
 Found = TypeVar("Found")
 
@@ -320,44 +321,53 @@ def read_dbn(path: FilePath) -> list[Structure]:
         InputError: a sequence has no structure or one of another length, there is a blank in one of
             them, or the structure is not dot-bracket.
     """
-    # Header, number of its line, and the lines that follow it.
+    # Header, number of its line, and the words that the lines below it begin with.
     records: list[tuple[str, int, list[str]]] = []
     for line, text in numbered_lines(path, comments=True):
         header = text[1:] if text.startswith(">") else _name_in_comment(text)
         body = records[-1][2] if records else []
         # As CONTRAfold has it between sequence and structure.
-        if header == "structure" and body and not _SIGNS & set(body[-1]):
-            continue
-        if len(body) == 2 and _SIGNS & set(body[1]) and header is None and _ENSEMBLE.match(text):
+        if header == "structure" and body and not SIGNS & set(body[-1]):
             continue
         if header is not None:
             records.append((header, line, []))
         elif not text.startswith("#"):
-            if not records:
-                records.append(("", line, []))
+            if len(body) == 2 and SIGNS & set(body[1]) and _ENSEMBLE.match(text):
+                continue
             word, rest = split_header(text)
             # What may follow a sequence or structure has a number: an energy, a frequency.
-            if rest and not any(character.isdigit() for character in rest):
+            if rest and not any(map(str.isdigit, rest)):
                 problem = f"a blank behind position {len(word)}; sequence and structure have none"
                 raise InputError.at(path, line, problem)
+            records = records or [("", line, [])]
             records[-1][2].append(word)
     if not records:
         raise InputError.at(path, 1, "no sequence and structure in this file")
     sequence, structures = "", []
     for header, line, body in records:
         id, description = _read_header(path, header)
-        half, whole = len(body) // 2, "".join(body)
-        if sequence and len(whole) == len(sequence) and _SIGNS & set(body[0]):
-            text = whole
-        else:
-            sequence, text = "".join(body[:half]), "".join(body[half:])
-        fits = sequence and len(sequence) == len(text) and _SIGNS & set(text)
-        if not fits or _SIGNS & set(sequence):
+        is_another = body and SIGNS & set(body[0])  # structure of the sequence before
+        above, text = ("", "".join(body)) if is_another else split_below(body)
+        sequence = above or sequence
+        if len(sequence) != len(text) or not text or SIGNS & set(sequence):
             lengths = ", ".join(str(len(one)) for one in body[:6]) + ", …" * (len(body) > 6)
             problem = f"expected one sequence and one structure of its length for {id!r}"
             raise InputError.at(path, line, f"{problem}; its lines have {lengths or 0} letters")
         structures.append(_from_text(path, line, id, sequence, text, description))
     return structures
+
+
+def split_below(words: list[str]) -> tuple[str, str]:
+    """A sequence, and what is below it for its bases, a structure or constraint, of the lines of
+    both. That is as long, or else begins with the first sign; an x is a letter of sequences, too.
+    """
+    whole = "".join(words)
+    for length in accumulate(map(len, words)):
+        below = whole[length:]
+        if len(below) == length and (SIGNS & set(below) or set(below) == {"x"}):
+            return whole[:length], below
+    at = next((at for at, word in enumerate(words) if at and SIGNS & set(word)), len(words))
+    return "".join(words[:at]), "".join(words[at:])
 
 
 def format_tsv(structure: Structure) -> str:
