@@ -95,24 +95,33 @@ def test_reads(tmp_path, name, text, expected):
 
 
 def test_files_are_called_after_their_rna(tmp_path):
-    with pytest.raises(ValueError, match="no file of reactivities"):
+    with pytest.raises(ValueError, match=r"expected a file of reactivities .* in this folder"):
         read_reactivities(tmp_path)
-    with pytest.raises(ValueError, match=r"r.txt: the extension must be one of .tsv, .csv, .shape"):
+    with pytest.raises(ValueError, match=r"r.txt: expected a file .* extension .tsv, .csv, .shape"):
         read_reactivities(write(tmp_path / "r.txt", ""))
     write(tmp_path / "a.shape", "# a remark\n1 0.25\n2 nan\n")
     write(tmp_path / "b.map", "1\t0.25\t0.01\tG\n2\t1.5\t0.02\tA\n")
     (tmp_path / "c.shape.gz").write_bytes(gzip.compress(b"1 0.5\n"))
+    write(tmp_path / "d.csv", "id,position,reactivity\nof_a_table,1,0.5\n")
+    (tmp_path / "e.shape").mkdir()
     found = read_reactivities(tmp_path)
-    assert list(found) == ["a", "b", "c"]
+    assert list(found) == ["a", "b", "c", "of_a_table"]
     assert found["b"].values.tolist() == [0.25, 1.5]
     assert found["b"].bases == "GA"
     write(tmp_path / "a.map", "1 0.25\n")
-    with pytest.raises(ValueError, match=r"a\.shape: another file of .* has reactivities of a"):
+    with pytest.raises(ValueError, match="two files have reactivities of the same id, a"):
         read_reactivities(tmp_path)
 
 
-def test_bases_of_a_file_are_those_of_the_sequence(tmp_path):
-    probing = Probing(write(tmp_path / "one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n"))
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n"),
+        ("r.csv", "id,position,base,reactivity\none,1,G,0.25\none,2,,NA\none,4,t,1.5\none,5,,0"),
+    ],
+)
+def test_bases_of_a_file_are_those_of_the_sequence(tmp_path, name, text):
+    probing = Probing(write(tmp_path / name, text))
     values = probing.of(Structure("one", "gacuc", []))
     np.testing.assert_array_equal(values, [0.25, NAN, NAN, 1.5, 0])
     with pytest.raises(ValueError, match="base 4 of one is G, and t in its reactivities"):
@@ -124,6 +133,11 @@ def test_bases_of_a_file_are_those_of_the_sequence(tmp_path):
     [
         ("r.tsv", "id\tposition\n", "line 1: no column reactivity"),
         ("r.tsv", "id\tposition\treactivity\n", "line 1: no reactivities"),
+        (
+            "r.csv",
+            "id,position,base,reactivity\na,1,UU,1\n",
+            "line 2: a base is one letter, not 'UU",
+        ),
         ("r.shape", "1 0.5\n0 1\n", "line 2: '0' is no position"),
         ("r.shape", "1 0.5\n2 low\n", "line 2: 'low' is not a number; write NaN or -999"),
         ("r.shape", "1 0.5\n1 0.5\n", "line 2: position 1 of r is there already"),
@@ -143,12 +157,12 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
     [
         ("SEQUENCE\tGGAAC\n", "", "1: no line SEQUENCE"),
         ("SEQPOS\tG102\tA103\tA104\n", "", "1: no line SEQPOS"),
-        ("REACTIVITY:", "TRACE:", "1: no line REACTIVITY, AREA_PEAK or DATA"),
+        ("REACTIVITY:", "TRACE:", "1: no line REACTIVITY or AREA_PEAK or DATA"),
         ("OFFSET\t100", "OFFSET\tx", "4: 'x' is no whole number"),
-        ("OFFSET\t100", "OFFSET\t99", "5: G102 with OFFSET 99 is base 3, which is A"),
-        ("OFFSET\t100", "OFFSET\t103", "5: G102 with OFFSET 103 is none of 5 bases"),
-        ("\tA104", "\tA103", "5: A103 is in SEQPOS twice"),
-        ("\tA104", "\tA10.4", "5: 'A10.4' of SEQPOS is no position"),
+        ("OFFSET\t100", "OFFSET\t99", "5: 'G102' with OFFSET 99 is base 3, which is A"),
+        ("OFFSET\t100", "OFFSET\t103", "5: 'G102' with OFFSET 103 is none of 5 bases"),
+        ("\tA104", "\tA103", "5: 'A103' .* is in SEQPOS twice"),
+        ("\tA104", "\tA10.4", "5: 'A10.4' with OFFSET 100 is none of 5 bases"),
         ("\tA104", "", "9: row 1 has 3 values for 2 of SEQPOS"),
         ("0.8", "high", "9: 'high' is not a number"),
         ("REACTIVITY:2", "REACTIVITY:1", "11: row 1 is there already"),
@@ -168,12 +182,29 @@ def test_what_is_wrong_in_rdat_is_told_with_its_line(tmp_path, before, after, me
         read_reactivities(path)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([[0.1], None], "reactivities must be a file or folder, or by id; got a list"),
+        ({"one": [[0.1], [0.2]]}, r"one: its reactivities must be one for each base; .* \(2, 1\)"),
+        ({"one": None}, r"one: its reactivities must be one for each base; got shape \(\)"),
+        ({"one": (value for value in [0.1])}, "one: its reactivities are no numbers: "),
+        ({"one": [float("inf")]}, "one: a reactivity is infinite; write NaN or -999"),
+        ({"one": ["x"]}, "one: its reactivities are no numbers: could not convert"),
+    ],
+)
+def test_reactivities_of_another_kind_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        Probing(given)
+
+
 class TestEnergies:
     @pytest.mark.parametrize(
         ("values", "options", "sequence", "expected"),
         [
             ([2.0, -0.3, NAN, -999, -500], {}, "GGGGG", [-ENERGY / KT, 0.8 / KT, 0, 0, 0]),
             ([2.0] * 4, {"probe": "dms"}, "acGT", [-ENERGY / KT, -ENERGY / KT, 0, 0]),
+            (np.ma.array([1, 0.0], mask=[True, False]), {}, "GC", [0, 0.8 / KT]),
             ([0.0], {"reactivity_slope": 1.8, "reactivity_intercept": -0.6}, "A", [0.6 / KT]),
         ],
     )
@@ -183,13 +214,11 @@ class TestEnergies:
         probing = Probing({"one": values}, ProbingOptions(**options))
         assert probing.log_odds(Structure("one", sequence, [])) == pytest.approx(expected)
 
-    def test_what_cannot_be(self):
+    def test_options_that_cannot_be(self):
         with pytest.raises(OptionError, match="probe must be shape or dms; got 'cmct'"):
             ProbingOptions(probe="cmct")
         with pytest.raises(OptionError, match="reactivity_slope must be a number; got inf"):
             ProbingOptions(reactivity_slope=float("inf"))
-        with pytest.raises(ValueError, match="one: a reactivity is infinite"):
-            Probing({"one": [float("inf")]})
 
     def test_the_digest_is_of_all_that_counts(self):
         digests = {
@@ -225,13 +254,18 @@ class TestFold:
             fold(RNAS, "no-such-model", reactivities={**NO_DATA, "two": [0.1, 0.2, 0.3]})
 
 
-class TestFit:
-    def test_area(self):
-        structure = Structure("one", "GAAAC", [(0, 4)])
-        assert unpaired_auc(structure, np.array([0.0, 1, 2, 3, 0.5])) == 1.0
-        assert unpaired_auc(structure, np.array([5.0, 1, 2, 3, 4])) == 0.0
-        assert unpaired_auc(structure, np.array([1.0, 1, np.nan, 1, 1])) == 0.5
-        assert np.isnan(unpaired_auc(structure, np.array([1, np.nan, np.nan, np.nan, 1.0])))
+@pytest.mark.parametrize(
+    ("reactivities", "area"),
+    [
+        ([0.0, 1, 2, 3, 0.5], 1),
+        ([5.0, 1, 2, 3, 4], 0),
+        ([1.0, 1, NAN, 1, 1], 0.5),
+        ([1, NAN, NAN, NAN, 1.0], NAN),
+    ],
+)
+def test_fit(reactivities, area):
+    structure = Structure("one", "GAAAC", [(0, 4)])
+    assert unpaired_auc(structure, np.array(reactivities)) == pytest.approx(area, nan_ok=True)
 
 
 def test_unpaired_bases_of_the_crystal_structure_are_the_reactive_ones():
@@ -254,40 +288,3 @@ def test_real_data_make_the_structure_fit_them_better(tmp_path, capsys):
         assert cli.main(["evaluate", str(tmp_path / name), *data]) == 0
         fits.append(float(re.search(r"predicted ([\d.]+)", capsys.readouterr().out)[1]))
     assert fits[0] < fits[1]
-
-
-def test_tables_of_a_folder_are_read_as_well(tmp_path):
-    write(tmp_path / "one.csv", "id,position,reactivity\na,1,0.5\n")
-    write(tmp_path / "two.tsv", "id\tposition\treactivity\nb\t1\t0.5\n")
-    (tmp_path / "c.shape").mkdir()
-    assert list(read_reactivities(tmp_path)) == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ([[0.1], None], "reactivities must be a file or folder, or by id; got a list"),
-        ({"one": [[0.1], [0.2]]}, r"one: its reactivities must be one for each base; .* \(2, 1\)"),
-        ({"one": None}, r"one: its reactivities must be one for each base; got shape \(\)"),
-        ({"one": (value for value in [0.1])}, "one: its reactivities are no numbers: "),
-        ({"one": ["x"]}, "one: its reactivities are no numbers: could not convert"),
-    ],
-)
-def test_reactivities_of_another_kind_are_refused(given, message):
-    with pytest.raises(InputError, match=message):
-        Probing(given)
-
-
-def test_masked_values_are_no_data():
-    probing = Probing({"one": np.ma.array([1, 2], mask=[True, False])})
-    np.testing.assert_array_equal(probing.of(Structure("one", "GC", [])), [NAN, 2.0])
-
-
-def test_bases_of_a_table_are_those_of_the_sequence(tmp_path):
-    table = "id,position,base,reactivity\na,1,G,0.5\na,2,,0.5\na,3,{},0.5\n"
-    probing = Probing(write(tmp_path / "r.csv", table.format("U")))
-    assert len(probing.of(Structure("a", "GCT", []))) == 3
-    with pytest.raises(InputError, match="base 3 of a is C, and U in its reactivities"):
-        probing.of(Structure("a", "GCC", []))
-    with pytest.raises(InputError, match="line 4: a base is one letter, not 'UU'"):
-        read_reactivities(write(tmp_path / "r.csv", table.format("UU")))

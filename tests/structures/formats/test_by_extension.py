@@ -1,6 +1,7 @@
 """Structure files: round trips, what other programs write, and errors with file and line."""
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,32 @@ def test_round_trip_of_any_structure(tmp_path_factory, data):
     id = data.draw(st.from_regex(r"[!-~]+", fullmatch=True))
     # Any text on one line, without blanks around it.
     description = data.draw(st.from_regex(r"([!-~]([ -~]*[!-~])?)?", fullmatch=True))
-    structure = Structure(id, sequence, pairs, description)
-    folder = tmp_path_factory.mktemp("any")
+    come_back(tmp_path_factory.mktemp("any"), Structure(id, sequence, pairs, description), ALONE)
+
+
+def come_back(folder, structure, other):
     for extension in (".ct", ".dbn", ".tsv", ".bpseq"):
         path = folder / f"any{extension}"
-        several = [structure] if extension == ".bpseq" else [KNOT, structure, ALONE]
+        several = [structure] if extension == ".bpseq" else [structure, KNOT, structure, other]
         write_structures(path, several)
         assert read_structures(path) == several
         assert b"\r" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("id", "description"),
+    [
+        ("a", "1 76"),
+        ("a", "9 76 23 55"),
+        ("tRNA", "1 76 23 55"),
+        ("structure", ""),
+        ("dG=-3", "of a kind"),
+        ("ENERGY", "= low"),
+    ],
+)
+def test_headers_that_look_like_what_others_write_come_back(tmp_path, id, description):
+    longer = Structure(id, "G" + HAIRPIN.sequence, [], description)
+    come_back(tmp_path, replace(HAIRPIN, id=id, description=description), longer)
 
 
 def test_a_line_feed_of_unicode_divides_id_and_description(tmp_path):
@@ -252,7 +271,7 @@ REFUSED = {
     ids=lambda value: value[:30],
 )
 def test_errors_name_file_and_line(tmp_path, name, text, message):
-    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=f"{name}: {message}"):
         read_structures(tmp_path / name)
 
@@ -277,24 +296,3 @@ ONE_LINE = "an id is one word and a description on one line; got 'a"
 def test_what_no_structure_can_be(id, description, pairs, message):
     with pytest.raises(ValueError, match=message):
         Structure(id, "GC", pairs, description)
-
-
-@pytest.mark.parametrize(
-    ("id", "description"),
-    [
-        ("a", "1 76"),
-        ("a", "9 76 23 55"),
-        ("tRNA", "1 76 23 55"),
-        ("structure", ""),
-        ("dG=-3", "of a kind"),
-        ("ENERGY", "= low"),
-    ],
-)
-def test_headers_that_look_like_what_others_write(tmp_path, id, description):
-    structure = Structure(id, HAIRPIN.sequence, HAIRPIN.pairs, description)
-    longer = Structure(id, "G" + HAIRPIN.sequence, [], description)
-    for extension in (".ct", ".dbn", ".tsv", ".bpseq"):
-        path = tmp_path / f"any{extension}"
-        several = [structure] if extension == ".bpseq" else [structure, KNOT, structure, longer]
-        write_structures(path, several)
-        assert read_structures(path) == several
