@@ -60,7 +60,15 @@ def read_rows(
     """
     rows = _parse(path, (form or find_form(path)).separator)
     line, names = next(rows, (1, []))
-    _check_header(path, line, names, required)
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    missing = [name for name in required if name not in names]
+    if not names:
+        raise InputError(f"{fspath(path)}: it is empty; its first line must name the columns")
+    if twice:
+        raise InputError.at(path, line, f"two columns are called {twice[0]!r}")
+    if missing:
+        shown = ", ".join(filter(None, names[:_SHOWN])) + ", …" * (len(names) > _SHOWN)
+        raise InputError.at(path, line, f"no column {', '.join(missing)}; it has {shown}")
     for place, (line, cells) in enumerate(rows):
         # An empty last cell is what a separator too many leaves.
         if place == 0 and len(cells) == len(names) + 1 and cells[-1]:
@@ -180,17 +188,3 @@ def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
             raise InputError.at(path, line, problem) from error
         if any(cells):
             yield line, cells
-
-
-def _check_header(path: FilePath, line: int, names: list[str], required: Sequence[str]) -> None:
-    if not names:
-        raise InputError(f"{fspath(path)}: it is empty; its first line must name the columns")
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
-    if twice:
-        raise InputError.at(path, line, f"two columns are called {twice[0]!r}")
-    missing = [name for name in required if name not in names]
-    if missing:
-        shown = [name for name in names[:_SHOWN] if name] + ["…"] * (len(names) > _SHOWN)
-        raise InputError.at(
-            path, line, f"no column {', '.join(missing)}; it has {', '.join(shown)}"
-        )

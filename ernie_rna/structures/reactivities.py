@@ -53,7 +53,7 @@ _POSITIONS = 999_999  # at most; of what is no RNA, more would be filled up in m
 # A keyword of RDAT, in later versions with the number of the row behind a colon.
 _KEYWORD = re.compile(r"([A-Z_]+)(?::(\d{0,9}))?(?:\s+(.*))?$")
 _VALUES = ("REACTIVITY", "AREA_PEAK", "DATA")
-_OF_ROWS = (*_VALUES, "ANNOTATION_DATA", "DATA_ANNOTATION")
+_ROW_ANNOTATIONS = ("ANNOTATION_DATA", "DATA_ANNOTATION")
 _OWN_SEQUENCE = re.compile(r"(?<!\S)sequence:(\S*)")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 _PLACE = re.compile(r"([A-Za-z]?)(-?[0-9]{1,9})")
@@ -302,41 +302,38 @@ def read_rdat(path: FilePath) -> dict[str, Profile]:
         InputError: there are several constructs, something is missing, no number or there twice, or
             a position is beyond the sequence or has another base there.
     """
-    construct: dict[str, tuple[int, str]] = {}  # by keyword
-    rows: dict[int, tuple[int, list[str]]] = {}
-    sequences: dict[int, str] = {}  # of rows that have their own
+    found: dict[tuple[str, str], tuple[int, str]] = {}  # by keyword and number of the row, or ""
     for line, text in numbered_lines(path):
         match = _KEYWORD.match(text)
         if match is None:
             raise InputError.at(path, line, f"{text[:40]!r} begins with no keyword")
-        keyword, number, rest = match[1], match[2] or "", (match[3] or "").strip()
-        if keyword in _OF_ROWS and not number:
-            number, rest = split_header(rest)
-        if keyword in _OF_ROWS or (keyword == "SEQUENCE" and number):
-            row = _integer(path, line, number)
-            annotated = _OWN_SEQUENCE.search(rest)
-            if keyword in _VALUES:
-                if row in rows:
-                    raise InputError.at(path, line, f"row {row} is there already")
-                rows[row] = line, rest.replace(",", " ").split()
-            elif keyword == "SEQUENCE" or annotated:
-                sequences[row] = annotated[1] if annotated else rest
-        elif keyword in ("NAME", "SEQUENCE", "OFFSET", "SEQPOS"):
-            if keyword in construct:
-                more = "; give each construct its own file" if keyword == "NAME" else ""
-                raise InputError.at(path, line, f"a second line {keyword}{more}")
-            construct[keyword] = line, rest.replace(",", " ")
-    sequence = construct.get("SEQUENCE", (1, ""))[1].replace(" ", "")
-    line, places = construct.get("SEQPOS", (1, ""))
-    needed = {"SEQUENCE": sequence, "SEQPOS": places.split(), " or ".join(_VALUES): rows}
+        keyword, number, rest = match[1], match[2] or "", (match[3] or "").replace(",", " ").strip()
+        if keyword in (*_VALUES, *_ROW_ANNOTATIONS):
+            number, rest = (number, rest) if number else split_header(rest)
+            number = str(_integer(path, line, number))
+        if keyword in _ROW_ANNOTATIONS:
+            own = _OWN_SEQUENCE.search(rest)
+            found |= {("SEQUENCE", number): (line, own[1])} if own else {}
+        elif keyword in ("NAME", "SEQUENCE", "OFFSET", "SEQPOS", *_VALUES):
+            key = ("row" if keyword in _VALUES else keyword, number)
+            if key in found:
+                problem = f"a second {' '.join(key).strip()}; give each construct its own file"
+                raise InputError.at(path, line, problem)
+            found[key] = line, rest
+    numbers = sorted(int(number) for kind, number in found if kind == "row")
+    line, places = found.get(("SEQPOS", ""), (1, ""))
+    _, sequence = found.get(("SEQUENCE", ""), (1, ""))
+    needed = {"SEQUENCE": sequence, "SEQPOS": places, " or ".join(_VALUES): numbers}
     for name, there in needed.items():
         if not there:
             raise InputError.at(path, 1, f"no line {name}")
-    offset = _integer(path, *construct.get("OFFSET", (1, "0")))
-    bases = _bases(path, line, places, offset, sequence)
-    stem, found = named_after(path), {}
-    for number, (line, cells) in sorted(rows.items()):
-        length = len(sequences.get(number, sequence))
+    offset = _integer(path, *found.get(("OFFSET", ""), (1, "0")))
+    bases = _bases(path, line, places, offset, sequence.replace(" ", ""))
+    stem, profiles = named_after(path), {}
+    for number in numbers:
+        line, text = found["row", str(number)]
+        _, own_sequence = found.get(("SEQUENCE", str(number)), (1, sequence))
+        cells, length = text.split(), len(own_sequence.replace(" ", ""))
         if len(cells) != len(bases):
             problem = f"row {number} has {len(cells)} values for {len(bases)} of SEQPOS"
             raise InputError.at(path, line, problem)
@@ -346,8 +343,8 @@ def read_rdat(path: FilePath) -> dict[str, Profile]:
             raise InputError.at(path, line, problem)
         values = np.full(length, np.nan)
         values[bases] = [_reactivity(path, line, cell) for cell in cells]
-        found[f"{stem}.{number}" if len(rows) > 1 else stem] = Profile(values)
-    return found
+        profiles[f"{stem}.{number}" if len(numbers) > 1 else stem] = Profile(values)
+    return profiles
 
 
 def _bases(path: FilePath, line: int, places: str, offset: int, sequence: str) -> list[int]:
@@ -370,6 +367,6 @@ def _bases(path: FilePath, line: int, places: str, offset: int, sequence: str) -
 
 
 def _integer(path: FilePath, line: int, text: str) -> int:
-    if not _INTEGER.fullmatch(text.strip()):
-        raise InputError.at(path, line, f"{text.strip()[:40]!r} is no whole number")
+    if not _INTEGER.fullmatch(text):
+        raise InputError.at(path, line, f"{text[:40]!r} is no whole number")
     return int(text)
