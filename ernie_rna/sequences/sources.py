@@ -95,7 +95,7 @@ def as_source(
     # What is to be said of the input is said in one pass over it, and not again in the next.
     how = (unknown, degap, keep_letters, cache(warnings.warn))
     name, once = "sequences", not isinstance(sequences, (str, Mapping, Sequence))
-    items = sequences.items() if isinstance(sequences, Mapping) else sequences
+    items: Any = sequences.items() if isinstance(sequences, Mapping) else sequences
     if isinstance(sequences, (str, PathLike)):
         path = name = fspath(sequences)
         if not (isinstance(sequences, str) and is_word(path)):

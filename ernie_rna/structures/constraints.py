@@ -33,7 +33,7 @@ from ernie_rna.sequences.fasta import (
     split_header,
     to_rna,
 )
-from ernie_rna.structures.formats.by_extension import SIGNS, split_below
+from ernie_rna.structures.formats.by_extension import SIGNS, count_above
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
 
 if TYPE_CHECKING:
@@ -143,16 +143,19 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
         InputError: as `read_fasta`.
     """
     name = input_name(path)
-    records, texts = [], {}
+    records: list[FastaRecord] = []
+    texts: dict[str, str] = {}
     for header, lines in read_bodies(path):
         if SIGNS & set(header) and set(header) <= _SYMBOLS:
             problem = f"{header[:20]!r} behind > is no header: write a constraint that has such a"
             raise InputError(f"{name}: {problem} line on one")
         id, description = split_header(header)
         # Behind a structure of RNAfold stands its energy.
-        above, below = split_below([line.split()[0] for line in lines])
-        if below and set(below) <= {"x"}:
-            raise InputError(f"{name}: {id}: its x may be bases or a constraint: write N or .")
-        texts |= {id: below} if below else {}
-        records.append(FastaRecord(id, above if below else "".join(lines), description))
+        words = [line.split()[0] for line in lines]
+        count = count_above(words)
+        records.append(FastaRecord(id, "".join(lines[:count]), description))
+        if words[count:]:
+            texts[id] = "".join(words[count:])
+            if set(texts[id]) <= {"x"}:
+                raise InputError(f"{name}: {id}: its x may be bases or a constraint: write N or .")
     return list(check_records(records, name, unknown)), texts

@@ -346,9 +346,9 @@ def read_dbn(path: FilePath) -> list[Structure]:
     sequence, structures = "", []
     for header, line, body in records:
         id, description = _read_header(path, header)
-        is_another = body and SIGNS & set(body[0])  # structure of the sequence before
-        above, text = ("", "".join(body)) if is_another else split_below(body)
-        sequence = above or sequence
+        # A structure without a sequence is of the one before.
+        count = 0 if body and SIGNS & set(body[0]) else count_above(body)
+        sequence, text = "".join(body[:count]) or sequence, "".join(body[count:])
         if len(sequence) != len(text) or not text or SIGNS & set(sequence):
             lengths = ", ".join(str(len(one)) for one in body[:6]) + ", …" * (len(body) > 6)
             problem = f"expected one sequence and one structure of its length for {id!r}"
@@ -357,17 +357,19 @@ def read_dbn(path: FilePath) -> list[Structure]:
     return structures
 
 
-def split_below(words: list[str]) -> tuple[str, str]:
-    """A sequence, and what is below it for its bases, a structure or constraint, of the lines of
-    both. That is as long, or else begins with the first sign; an x is a letter of sequences, too.
+def count_above(words: list[str]) -> int:
+    """How many of the lines of a record are its sequence: what is below, a structure or constraint,
+    is as long, or else begins with the first sign; an x is a letter of sequences as well.
+
+    >>> count_above(["GGGA", "AACCC", "(((.", "..)))"]), count_above(["GAAC", "(..", "."])
+    (2, 1)
     """
     whole = "".join(words)
-    for length in accumulate(map(len, words)):
-        below = whole[length:]
-        if len(below) == length and (SIGNS & set(below) or set(below) == {"x"}):
-            return whole[:length], below
-    at = next((at for at, word in enumerate(words) if at and SIGNS & set(word)), len(words))
-    return "".join(words[:at]), "".join(words[at:])
+    for count, length in enumerate(accumulate(map(len, words)), 1):
+        below = set(whole[length:])
+        if 2 * length == len(whole) and (SIGNS & below or below == {"x"}):
+            return count
+    return next((at for at, word in enumerate(words) if at and SIGNS & set(word)), len(words))
 
 
 def format_tsv(structure: Structure) -> str:
