@@ -311,11 +311,11 @@ def read_dbn(path: FilePath) -> list[Structure]:
     """Read the structures of a .dbn file; the inverse of :func:`format_dbn`.
 
     A record is a header (``>id description``, or bpRNA's ``#Name: id``; without it the file's name
-    is the id), then the sequence and the structure, each on one line or broken into as many lines
-    as the other; a record without a sequence is another structure of the sequence before. An
-    energy, behind the structure as RNAfold writes it or before the id as RNAstructure does, is
-    passed over, and so are other comments, the lines ``>structure`` of CONTRAfold, and what
-    ``RNAfold -p`` writes of the ensemble below the structure.
+    is the id), then the sequence and the structure, each on one line or several; a record without a
+    sequence is another structure of the sequence before. An energy, behind the structure as RNAfold
+    writes it or before the id as RNAstructure does, is passed over, and so are other comments, the
+    lines ``>structure`` of CONTRAfold, and what ``RNAfold -p`` writes of the ensemble below the
+    structure.
 
     Raises:
         InputError: a sequence has no structure or one of another length, there is a blank in one of
@@ -349,10 +349,6 @@ def read_dbn(path: FilePath) -> list[Structure]:
         # A structure without a sequence is of the one before.
         count = 0 if body and SIGNS & set(body[0]) else count_above(body)
         sequence, text = "".join(body[:count]) or sequence, "".join(body[count:])
-        if len(sequence) != len(text) or not text or SIGNS & set(sequence):
-            lengths = ", ".join(str(len(one)) for one in body[:6]) + ", …" * (len(body) > 6)
-            problem = f"expected one sequence and one structure of its length for {id!r}"
-            raise InputError.at(path, line, f"{problem}; its lines have {lengths or 0} letters")
         structures.append(_from_text(path, line, id, sequence, text, description))
     return structures
 
@@ -366,9 +362,10 @@ def count_above(words: list[str]) -> int:
     """
     whole = "".join(words)
     for count, length in enumerate(accumulate(map(len, words)), 1):
-        below = set(whole[length:])
-        if 2 * length == len(whole) and (SIGNS & below or below == {"x"}):
-            return count
+        if 2 * length == len(whole):
+            above, below = set(whole[:length]), set(whole[length:])
+            if not SIGNS & above and (SIGNS & below or below == {"x"}):
+                return count
     return next((at for at, word in enumerate(words) if at and SIGNS & set(word)), len(words))
 
 
@@ -395,20 +392,20 @@ def read_tsv(path: FilePath, column: str = _COLUMN) -> list[Structure]:
     structures = []
     for line, row in read_rows(path, ("id", column)):
         id, description = split_header(row["id"])
-        text = row[column]
-        sequence = row.get("sequence", "N" * len(text))
-        if len(sequence) != len(text):
-            raise InputError.at(path, line, f"sequence and {column} of {id!r} differ in length")
+        sequence = row.get("sequence", "N" * len(row[column]))
         description = row.get("description") or description
-        structures.append(_from_text(path, line, id, sequence, text, description))
+        structures.append(_from_text(path, line, id, sequence, row[column], description))
     return structures
 
 
 def _from_text(
     path: FilePath, line: int, id: str, sequence: str, text: str, description: str
 ) -> Structure:
-    if not (id and sequence):
-        raise InputError.at(path, line, f"{f'the structure of {id!r}' if id else 'an id'} is empty")
+    if not id:
+        raise InputError.at(path, line, "an id is empty")
+    if not sequence or len(sequence) != len(text):
+        problem = f"expected a sequence and a structure of its length for {id!r}; they have"
+        raise InputError.at(path, line, f"{problem} {len(sequence)} and {len(text)} letters")
     try:
         return Structure(id, sequence, from_dot_bracket(text), description)
     except ValueError as error:
