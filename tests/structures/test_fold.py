@@ -162,7 +162,7 @@ def test_what_is_wrong_with_the_input_is_said_before_the_model_runs(monkeypatch,
     monkeypatch.setattr(ErnieRnaModel, "forward", None)
     with pytest.raises(InputError, match="looks like a protein"):
         fold({"a": "ACGU", "b": "MEEPQSDPSV"}, encoder)
-    with pytest.raises(InputError, match=r"r300: 300 nt, .* of 254\. --long window .* --long full"):
+    with pytest.raises(InputError, match=r"254 nt .*: r300 \(300 nt\)\. --long window .* --long"):
         list(fold(iter(random_rnas(300).items()), encoder))
     with pytest.raises(TypeError, match="an ErnieRnaModel; got"):
         fold(["ACGU"], 5)
