@@ -65,7 +65,7 @@ _BLOCK = 1 << 12  # bytes that are decompressed at once; bzip2 can make 20,000 t
 _BEGIN = 1000  # of a file or line, by which it is known
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Dot-bracket, WUSS, and the constraints of RNAfold: with a bracket, or without letters.
-_STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*\s")
+_STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*(\s|$)")
 _NO_BRACKETS = frozenset(".,:_~x-")
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
@@ -264,7 +264,7 @@ def parse_fasta(
         id, description = split_header(header)
         sequence = "".join(lines)
         if not sequence.isalpha():
-            above = _above_structure(lines, degap)
+            above = _above_structure(lines)
             below += [id] * bool(above)
             sequence = above or sequence
         yield FastaRecord(id, sequence, description)
@@ -307,11 +307,9 @@ def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
             raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 
 
-def _above_structure(lines: list[str], degap: bool) -> str:
+def _above_structure(lines: list[str]) -> str:
     """The sequence in the lines of a record that has a structure of its length below; else ""."""
-    # Dots alone may be gaps.
-    closed = [line if degap and "x" not in line else f"{line} " for line in lines]
-    first = next((i for i, line in enumerate(closed) if _STRUCTURE.match(line)), 0)
+    first = next((i for i, line in enumerate(lines) if _STRUCTURE.match(line)), 0)
     above, rest, structure = "".join(lines[:first]), lines[first:], ""
     while rest and len(structure) < len(above):
         structure += rest.pop(0).split()[0]

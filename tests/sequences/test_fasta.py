@@ -133,6 +133,7 @@ REFUSED = [
     (PLAIN.decode().encode("utf-16-le"), "line 1: .*UTF-16"),
     (b">a\r\nAC\r>b M\xfc", "line 3: .* not UTF-8: save the file"),
     (b">" + b"a" * 70_000 + b"\n\xff", "line 2: text that"),
+    (b">a\nAC\n>b M\xc3", "line 3: text that"),  # which ends within a letter
     # Files of other kinds
     (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 xl/workbook.xml", SHEET),
     (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", SHEET),
@@ -219,8 +220,8 @@ def test_gaps_are_taken_out_on_request(read, content, description):
 
 
 def test_gaps_that_are_read_as_unknown_letters_count(read):
-    with pytest.warns(UserWarning, match="gaps in 1 of 2 sequences .* positions count them"):
-        assert read(b">a\nA-.C\n>b\nGG\n", unknown="unk")[0].sequence == "A-.C"
+    with pytest.warns(UserWarning, match="gaps in 2 of 3 sequences .* positions count them"):
+        assert read(b">a\nA-C\n>b\nA.G\n>c\nGG", unknown="unk")[0].sequence == "A-C"
 
 
 @pytest.mark.parametrize(
