@@ -31,7 +31,7 @@ def read(tmp_path):
         pytest.param(b" id , value\na,4.5 \nb, x y\n", id="blanks"),
         pytest.param(b'"id", "value"\na,4.5\nb, "x y"\n', id="blanks before quotation marks"),
         pytest.param(PLAIN + b"\n,\n ,\n", id="empty rows at the end"),
-        pytest.param(b",id,value\n0,a,4.5\n1,b,x y\n", id="a column without a name"),
+        pytest.param(b",id,value,\n0,a,4.5,\n1,b,x y,\n", id="columns without a name"),
         pytest.param(PLAIN.replace(b",", b"|"), id="bars"),
         pytest.param(b'id   value\na 4.5\n b  "x y" \n', id="blanks between the cells"),
         pytest.param(PLAIN.replace(b",", b"\t").decode().encode("utf-16"), id="UTF-16 of Excel"),
