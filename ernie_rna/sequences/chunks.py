@@ -96,18 +96,9 @@ class Chunk:
     pieces: list[Piece]
     batches: list[list[int]]
 
-    @property
-    def lengths(self) -> list[int]:
-        """Nucleotides in each record."""
-        return [len(record.sequence) for record in self.records]
-
     def batch(self, number: int) -> list[Piece]:
         """The pieces of a batch."""
         return [self.pieces[index] for index in self.batches[number]]
-
-    def text(self, piece: Piece) -> str:
-        """What the model sees of a piece."""
-        return self.records[piece.record].sequence[piece.start : piece.stop]
 
     def share(self, pieces: Iterable[Piece]) -> float:
         """How many sequences pieces are, by what they keep of each."""
@@ -259,8 +250,7 @@ def pair_head_cost(config: Any) -> float:
 
 def nucleotide_limit(config: Any) -> int:
     """Nucleotides that a model was trained to take at once: its tokens without <cls> and <eos>."""
-    limit: int = config.max_position_embeddings - 2
-    return limit
+    return int(config.max_position_embeddings) - 2
 
 
 def windows(record: int, length: int, limit: int, overlap: int) -> list[Piece]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import bz2
 import codecs
 import contextlib
-import gzip
 import io
 import lzma
 import re
@@ -31,7 +30,8 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
+from itertools import chain
 from os import PathLike, fspath
 from pathlib import Path
 from string import ascii_lowercase
@@ -43,11 +43,14 @@ STANDARD_INPUT = "-"
 # The nucleotide letters of the tokenizer's vocabulary, and T; here, since that imports torch.
 LETTERS = "GAUCNYRSKWMDHVBXIT"
 GAPS = "-._~"
-# The extensions of compressed files, which are known by how they begin; see `uncompressed`.
-_COMPRESSED = (".gz", ".bz2", ".xz")
-# The ends of messages about a letter and a gap, for those who have the options.
-UNKNOWN_HINT = "; --unknown unk has it read as <unk>"
-DEGAP_HINT = "; --degap does it"
+# What a message ends in that names an option; nobody has it who pastes text into the web page.
+OPTION = "; --"
+# By extension, how a compressed file begins, by which it is known, and what decompresses a stream.
+_COMPRESSED: dict[str, tuple[bytes, Callable[[], Any]]] = {
+    ".gz": (b"\x1f\x8b", partial(zlib.decompressobj, 31)),  # of gzip, with its checksum
+    ".bz2": (b"BZh", bz2.BZ2Decompressor),
+    ".xz": (b"\xfd7zXZ\0", lzma.LZMADecompressor),
+}
 
 # From this share of foreign characters on, the message speaks of a protein: of the letters of
 # known proteins, 29 in 100 (E, F, L, P, Q) are no nucleotide codes.
@@ -58,11 +61,11 @@ _ALLOWED = {
 }
 _NO_GAPS = str.maketrans("", "", GAPS)
 _TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
-_BLOCK = 1 << 16
+_BLOCK = 1 << 12  # bytes that are decompressed at once; bzip2 can make 20,000 times as much of them
 _BEGIN = 1000  # of a file or line, by which it is known
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Dot-bracket, WUSS, and the constraints of RNAfold: with a bracket, or without letters.
-_STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*\s")
+_STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*(\s|$)")
 _NO_BRACKETS = frozenset(".,:_~x-")
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
@@ -80,15 +83,15 @@ _FOREIGN_BYTES = {
     rb"PK\x03\x04": "a zip archive: unpack it: unzip FILE",
     rb".{257}ustar": "a tar archive: unpack it: tar -xf FILE",
     rb"\x28\xb5\x2f\xfd": "a file compressed by zstd: unpack it: zstd -d FILE",
-    rb"7z\xbc\xaf|Rar!": "an archive: unpack it",
-    rb"\x1f\x9d|\x5d\0\0": "a file compressed by compress (.Z) or lzma: unpack it",
+    rb"7z\xbc\xaf|Rar!|\x1f\x9d|\x5d\0\0": "a file of 7-Zip, RAR, compress (.Z) or lzma: unpack it",
     rb"\x1f\x8b|BZh[1-9]|\xfd7zXZ\0": "a file that was compressed twice: unpack it",
     rb"%PDF": f"a PDF: copy the sequences into a text file, {_WRITE}",
     rb"BAM\x01": "a file of aligned reads (BAM): samtools fasta FILE > rna.fasta",
     rb"PAR1": "a Parquet file: let its name end in .parquet",
 }
 _FOREIGN_LINES = {
-    _ALIGNMENT.pattern: "an alignment: --degap reads its sequences, without their gaps",
+    _ALIGNMENT.pattern: f"an alignment: write its rows as FASTA, without their gaps{OPTION}degap "
+    "reads it as it is",
     r"@(HD|SQ|RG|PG)\t": "a file of aligned reads (SAM): samtools fasta FILE > rna.fasta",
     r"@": "a file of reads (FASTQ): awk 'NR % 4 == 1 {print \">\" substr($0, 2)} NR % 4 == 2' FILE "
     "> rna.fasta",
@@ -127,6 +130,7 @@ def read_fasta(
     unknown: str = "error",
     degap: bool = False,
     keep_letters: bool = True,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
     """The records of a FASTA file, in order, each checked as the module says.
 
@@ -135,6 +139,7 @@ def read_fasta(
         unknown: "error" or "unk", what to do with characters that are no nucleotide codes.
         degap: whether gaps (``-._~``) are taken out, and the file may be Stockholm or Clustal.
         keep_letters: whether letters stay as they are; else they are upper case, and U for T.
+        warn: takes, at the end, what is to be said of the whole file.
 
     Yields:
         Records with the lines of a sequence joined.
@@ -143,9 +148,15 @@ def read_fasta(
         InputError: the file is not FASTA, has no record, or a record is unfit.
         OSError: the file cannot be opened.
     """
-    name = "the input" if not isinstance(path, (str, PathLike)) else fspath(path)
-    name = "standard input" if name == STANDARD_INPUT else name
-    return check_records(parse_fasta(path, name, degap), name, unknown, degap, keep_letters)
+    records = parse_fasta(path, degap, warn)
+    return check_records(records, input_name(path), unknown, degap, keep_letters, warn)
+
+
+def input_name(path: FilePath | IO[bytes]) -> str:
+    """What an input is called in messages."""
+    if not isinstance(path, (str, PathLike)):
+        return "the input"
+    return "standard input" if path == STANDARD_INPUT else fspath(path)
 
 
 def to_rna(sequence: str) -> str:
@@ -170,15 +181,14 @@ def check_records(
     unknown: str = "error",
     degap: bool = False,
     keep_letters: bool = True,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
     """Pass records on, from wherever they come, once each is checked as by `read_fasta`.
 
     Args:
         records: any records.
         name: what to call their source in messages.
-        unknown: as for `read_fasta`.
-        degap: whether gaps (``-._~``) are taken out.
-        keep_letters: whether letters stay as they are; else they are upper case, and U for T.
+        unknown, degap, keep_letters, warn: as for `read_fasta`.
     """
     allowed = _ALLOWED[unknown]
     # Of ids their hashes, 64 bits: two of 40 million ids share one with a chance of 1 in 20,000.
@@ -206,16 +216,10 @@ def check_records(
     if not number:
         raise InputError(f"{name}: no sequences in it")
     if with_gaps:
-        warn_once(
+        warn(
             f"{name}: gaps in {with_gaps} of {number} sequences are read as <unk>: positions count "
             "them, as in the input"
         )
-
-
-@cache
-def warn_once(text: str) -> None:
-    """Warn; not again in the second pass over the input."""
-    warnings.warn(text, stacklevel=2)
 
 
 def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
@@ -236,15 +240,13 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
     character = sequence[at]
     what = f"{character!r} at position {at + 1} is no nucleotide code"
     if character in "-.":
-        return f"{what}, but a gap of an alignment: take the gaps out{DEGAP_HINT}"
-    if character.isspace():
-        return f"{what}, but a blank: a sequence is letters only"
-    if character.isdigit() or character in "()[]{}<>|":
+        return f"{what}, but a gap of an alignment: take the gaps out{OPTION}degap does it"
+    if character.isspace() or character.isdigit() or character in "()[]{}<>|":
         return f"{what}: a sequence is letters only"
     share = sum(map(str.isalpha, foreign.decode())) / len(letters)
     if share >= _PROTEIN_SHARE:
         return f"it looks like a protein: {100 * share:.0f} % are not nucleotide codes; {what}"
-    return f"{what}{UNKNOWN_HINT}"
+    return f"{what}{OPTION}unknown unk has it read as <unk>"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -252,28 +254,40 @@ def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
 
 
 def parse_fasta(
-    path: FilePath | IO[bytes], name: str, degap: bool = False
+    path: FilePath | IO[bytes],
+    degap: bool = False,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
-    """The records of a file as they are, for `check_records`.
+    """The records of a file as they are, for `check_records`; arguments as for `read_fasta`."""
+    below = []
+    for header, lines in read_bodies(path, degap):
+        id, description = split_header(header)
+        sequence = "".join(lines)
+        if not sequence.isalpha():
+            above = _above_structure(lines)
+            below += [id] * bool(above)
+            sequence = above or sequence
+        yield FastaRecord(id, sequence, description)
+    if below:
+        what = f"structures below {len(below)} of the sequences are ignored, first below {below[0]}"
+        warn(f"{input_name(path)}: {what}")
 
-    Args:
-        path: as for `read_fasta`.
-        name: what to call it in messages.
-        degap: whether it may be an alignment, in Stockholm or Clustal.
-    """
+
+def read_bodies(path: FilePath | IO[bytes], degap: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """The header of each record of a file, without its >, and its lines that have something."""
     header: str | None = None
     lines: list[str] = []
-    below: list[str] = []
-    numbered = read_lines(path, name)
+    name, numbered = input_name(path), read_lines(path)
     for number, line in numbered:
         if line.startswith(">"):
             if header is not None:
-                yield _record(header, lines, below, degap)
+                yield header, lines
             header, lines = line[1:], []
         elif header is not None:
-            lines.append(line)
+            if not line.startswith("#") and (line := line.strip()):
+                lines.append(line)
         elif _ALIGNMENT.match(line) and degap:
-            yield from _parse_alignment(numbered, name)
+            yield from _alignment_rows(numbered, name)
         elif line.strip() and (not line.startswith("#") or _ALIGNMENT.match(line)):
             _refuse_foreign(_FOREIGN_LINES, line, name)
             raise InputError(
@@ -281,12 +295,7 @@ def parse_fasta(
                 "write a line >name above each sequence"
             )
     if header is not None:
-        yield _record(header, lines, below, degap)
-    if below:
-        warn_once(
-            f"{name}: structures below {len(below)} of the sequences are ignored, first below "
-            f"{below[0]}"
-        )
+        yield header, lines
 
 
 def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
@@ -298,55 +307,41 @@ def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
             raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 
 
-def _record(header: str, lines: list[str], below: list[str], degap: bool) -> FastaRecord:
-    """A record; its id is added to `below` if there is a structure below the sequence."""
-    id, description = split_header(header)
-    lines = [line.strip() for line in lines if not line.startswith("#")]
-    sequence = "".join(lines)
-    if not sequence.isalpha():
-        # Dots alone may be gaps.
-        closed = [line if degap and "x" not in line else f"{line} " for line in lines]
-        first = next((i for i, line in enumerate(closed) if _STRUCTURE.match(line)), 0)
-        above, rest, structure = "".join(lines[:first]), [*filter(None, lines[first:])], ""
-        while rest and len(structure) < len(above):
-            structure += rest.pop(0).split()[0]
-        # Letters below dots would be more of the sequence.
-        is_one = not _NO_BRACKETS.issuperset(structure) or not any(map(str.isalpha, rest))
-        if above and len(structure) == len(above) and is_one:
-            sequence = above
-            below.append(id)
-    return FastaRecord(id, sequence, description)
+def _above_structure(lines: list[str]) -> str:
+    """The sequence in the lines of a record that has a structure of its length below; else ""."""
+    first = next((i for i, line in enumerate(lines) if _STRUCTURE.match(line)), 0)
+    above, rest, structure = "".join(lines[:first]), lines[first:], ""
+    while rest and len(structure) < len(above):
+        structure += rest.pop(0).split()[0]
+    # Letters below dots would be more of the sequence.
+    is_one = not _NO_BRACKETS.issuperset(structure) or not any(map(str.isalpha, rest))
+    return above if len(structure) == len(above) and is_one else ""
 
 
-def _parse_alignment(numbered: Iterable[tuple[int, str]], name: str) -> Iterator[FastaRecord]:
-    """The rows of Stockholm and Clustal, whose blocks are one below the other; and their gaps."""
+def _alignment_rows(
+    numbered: Iterable[tuple[int, str]], name: str
+) -> Iterator[tuple[str, list[str]]]:
+    """The rows of Stockholm and Clustal, whose blocks are one below the other, with their gaps."""
     rows: dict[str, list[str]] = {}
     descriptions: dict[str, str] = {}
-    for number, line in numbered:
+    for number, line in chain(numbered, [(0, "//")]):
         words = line.split()
         if words[:1] == ["#=GS"] and words[2:3] == ["DE"]:
             descriptions[words[1]] = " ".join(words[3:])
         elif line.startswith("//"):
-            yield from _aligned(rows, descriptions, name)
+            columns = 0
+            for id, row in zip(rows, map("".join, rows.values()), strict=True):
+                columns = columns or len(row)
+                if len(row) != columns:
+                    what = f"the row of {id} has {len(row)} columns, the first {columns}"
+                    raise InputError(f"{name}: {what}")
+                yield f"{id} {descriptions.get(id, '')}", [row]
             rows, descriptions = {}, {}
         elif words and line[0] not in "# \t" and not _ALIGNMENT.match(line):
             # Clustal may count the letters behind each line.
             if len(words) - (len(words) == 3 and words[2].isdecimal()) != 2:
                 raise InputError.at(name, number, f"expected a name and its row; got {line[:40]!r}")
             rows.setdefault(words[0], []).append(words[1])
-    yield from _aligned(rows, descriptions, name)
-
-
-def _aligned(
-    rows: dict[str, list[str]], descriptions: dict[str, str], name: str
-) -> Iterator[FastaRecord]:
-    columns = 0
-    for id, parts in rows.items():
-        row = "".join(parts)
-        columns = columns or len(row)
-        if len(row) != columns:
-            raise InputError(f"{name}: the row of {id} has {len(row)} columns, the first {columns}")
-        yield FastaRecord(id, row, descriptions.get(id, ""))
 
 
 def split_header(text: str) -> tuple[str, str]:
@@ -374,17 +369,14 @@ def uncompressed(path: FilePath) -> Path:
     return path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
 
 
-def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """The lines of a text, without their ends, and their numbers from 1.
-
-    Args:
-        path: as for `read_fasta`.
-        name: what to call it in messages.
+def read_lines(path: FilePath | IO[bytes]) -> Iterator[tuple[int, str]]:
+    """The lines of a text, without their ends, and their numbers from 1; `path` as `read_fasta`.
 
     Raises:
         InputError: a line is not text or has a control character, or a compressed file is damaged.
         OSError: the file cannot be opened.
     """
+    name, number = input_name(path), 0
     with contextlib.ExitStack() as stack:
         if path == STANDARD_INPUT:
             if sys.stdin is None:
@@ -394,21 +386,17 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
             file = stack.enter_context(open(path, "rb"))
         else:
             file = path
-        file = _decompressed(file if hasattr(file, "peek") else io.BufferedReader(file))
-        text = io.TextIOWrapper(file, encoding="utf-8-sig")
-        number = 0
         try:
-            start = file.peek(_BLOCK)
+            blocks = filter(None, _decompressed(file))
+            start = next(blocks, b"")
             _refuse_foreign(_FOREIGN_BYTES, start, name)
-            if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                text.reconfigure(encoding="utf-16")
-            for number, line in enumerate(text, 1):
+            for number, line in enumerate(_lines(start, blocks), 1):
                 control = _CONTROL.search(line)
                 if control is not None:
                     code = ord(control[0])
                     hint = "" if code else "; is it UTF-16 or binary?"
                     raise InputError.at(name, number, f"control character {code:#04x}{hint}")
-                yield number, line.rstrip("\n").replace("\ufeff", "")  # of files that were joined
+                yield number, line.replace("\ufeff", "")  # of files that were joined
         except UnicodeDecodeError as error:
             # All lines before those that are being decoded have been read.
             before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -417,58 +405,43 @@ def read_lines(path: FilePath | IO[bytes], name: str) -> Iterator[tuple[int, str
             raise InputError.at(name, line_number, problem) from error
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{name}: damaged or cut off: {error}") from error
-        finally:
-            with contextlib.suppress(ValueError):  # A file of the caller's that is closed already.
-                text.detach()  # It would close standard input.
 
 
-def _decompressed(file: Any) -> Any:
-    """What an open file holds, decompressed if it is gzip, bzip2 or xz, by how it begins."""
-    start = file.peek(6)
-    if start.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=file)
-    if start.startswith(b"BZh"):
-        return io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
-    if start.startswith(b"\xfd7zXZ\x00"):
-        return io.BufferedReader(_Streams(file, lzma.LZMADecompressor))
-    return file
+def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
+    """What an open file holds, block by block; of a compressed one, what is in its streams.
 
-
-class _Streams(io.RawIOBase):
-    """What is in the streams of a bzip2 or xz file, of which there may be several.
-
-    Python's own readers take whatever follows the first, if it is no stream, for the end.
+    Python's own readers take whatever follows the first stream, if it is none, for the end.
     """
+    blocks: Iterator[bytes] = iter(partial(getattr(file, "read1", file.read), _BLOCK), b"")
+    start = next(blocks, b"")
+    blocks = chain([start], blocks)
+    new = next((new for begins, new in _COMPRESSED.values() if start.startswith(begins)), None)
+    if new is None:
+        yield from blocks
+        return
+    stream, within = new(), False
+    for block in blocks:
+        # Zeros between streams are padding.
+        while block := block if within else block.lstrip(b"\0"):
+            yield stream.decompress(block)
+            within, block = not stream.eof, stream.unused_data
+            if not within:
+                stream = new()
+    if within:
+        raise EOFError("it ends within a compressed stream")
 
-    def __init__(self, file: IO[bytes], new: Callable[[], Any]):
-        self._file, self._new = file, new
-        self._stream = new()
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = b""
-        while not data:
-            given = b""
-            if self._stream.eof:
-                given = self._next_stream()
-                if not given:
-                    return 0
-                self._stream = self._new()
-            elif self._stream.needs_input:
-                given = self._file.read(_BLOCK)
-                if not given:
-                    raise EOFError("it ends within a compressed stream")
-            data = self._stream.decompress(given, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _next_stream(self) -> bytes:
-        """The beginning of what follows a stream; zeros before it are padding."""
-        given = self._stream.unused_data
-        while not (given := given.lstrip(b"\0")):
-            given = self._file.read(_BLOCK)
-            if not given:
-                break
-        return given
+def _lines(start: bytes, blocks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a text that comes in blocks, with ends of any kind."""
+    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    decode = codecs.getincrementaldecoder("utf-16" if is_utf16 else "utf-8-sig")()
+    text = io.IncrementalNewlineDecoder(decode, translate=True)
+    line: list[str] = []
+    for block in chain([start], blocks, [b""]):
+        more, *others = text.decode(block, final=not block).split("\n")
+        line.append(more)
+        for other in others:
+            yield "".join(line)
+            line = [other]
+    if any(line):
+        yield "".join(line)

@@ -11,9 +11,11 @@ import os
 import re
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappush, heappushpop
+from functools import cache
+from heapq import nlargest
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,7 @@ class Source:
         """The same records from a FASTA file at `path`, which is written."""
         with open(path, "w", encoding="utf-8") as file:
             write_fasta(file, self.read())
-        return Source(lambda: parse_fasta(path, fspath(path)))  # They are checked.
+        return Source(lambda: parse_fasta(path))  # They are checked.
 
     @contextlib.contextmanager
     def readable_twice(self) -> Iterator[Source]:
@@ -90,27 +92,22 @@ def as_source(
     """
     if isinstance(sequences, Source):
         return sequences
-    how = (unknown, degap, keep_letters)
-    items: Iterable[Item] | None = None
-    name = "sequences"
+    # What is to be said of the input is said in one pass over it, and not again in the next.
+    how = (unknown, degap, keep_letters, cache(warnings.warn))
+    name, once = "sequences", not isinstance(sequences, (str, Mapping, Sequence))
+    items: Any = sequences.items() if isinstance(sequences, Mapping) else sequences
     if isinstance(sequences, (str, PathLike)):
         path = name = fspath(sequences)
-        is_typed = isinstance(sequences, str) and is_word(path)
-        if is_typed and not set(path) <= _TYPED:
+        if not (isinstance(sequences, str) and is_word(path)):
+            if path.lower().endswith(".parquet"):
+                return Source(lambda: check_records(_read_parquet(path), path, *how))
+            return Source(lambda: read_fasta(path, *how), once=is_stream(path))
+        if not set(path) <= _TYPED:
             raise InputError(
                 f"{path}: there is no such file; a typed sequence must have only "
                 "the letters A, C, G, U, T and N"
             )
-        if not is_typed and path.lower().endswith(".parquet"):
-            return Source(lambda: check_records(_read_parquet(path), path, *how))
-        if not is_typed:
-            return Source(lambda: read_fasta(path, *how), once=is_stream(path))
         items = [(UNNAMED, path)]
-    elif isinstance(sequences, Mapping):
-        items = sequences.items()
-    else:
-        items = sequences
-    once = not isinstance(sequences, (str, Mapping, Sequence))
     return Source(lambda: check_records(_as_records(items, name), name, *how), once)
 
 
@@ -125,10 +122,10 @@ def _read_parquet(path: str) -> Iterator[FastaRecord]:
     names = ["id", "sequence"]
     try:
         with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
             for name in names:
-                if name not in file.schema_arrow.names:
-                    there = ", ".join(file.schema_arrow.names)
-                    raise InputError(f"{path}: no column {name}; it has {there}")
+                if name not in there:
+                    raise InputError(f"{path}: no column {name}; it has {', '.join(there)}")
             for batch in file.iter_batches(1024, columns=names):
                 columns = (batch.column(name).to_pylist() for name in names)
                 yield from _as_records(zip(*columns, strict=True), path)
@@ -143,18 +140,13 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
         pair = (str(index), item) if isinstance(item, str) else item
         try:
             record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
-            found = f"{record.id!r}, {record.sequence!r}"
-            texts = (record.id, record.sequence, record.description)
-            fits = all(isinstance(text, str) for text in texts)
+            text = " ".join([record.id, record.description, record.sequence])
         except TypeError:
-            found, fits = repr(item), False
-        if not fits:
             what = "expected a sequence, or an id and a sequence, as text"
-            raise InputError(f"{name}: record {index + 1}: {what}; got {found[:80]}")
+            raise InputError(f"{name}: record {index + 1}: {what}; got {item!r:.80}") from None
         if record.id and record.id.split() != [record.id]:
             raise InputError(f"{name}: the id {record.id!r} has blanks in it; give a single word")
-        text = f"{record.id} {record.description}"
-        broken = _NO_TEXT.search(text if record.sequence.isascii() else text + record.sequence)
+        broken = _NO_TEXT.search(text)
         if broken:
             raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is not a character of text")
         # As it comes back from a file.
@@ -186,21 +178,16 @@ class Survey:
 
 def survey(records: Iterable[FastaRecord]) -> Survey:
     """Go through all records; what is wrong with one is raised before any work is done."""
-    digest = Digest()
-    lengths: dict[int, int] = {}
-    longest: list[tuple[int, str]] = []
-    for record in digest.watch(records):
-        length = len(record.sequence)
-        lengths[length] = lengths.get(length, 0) + 1
-        keep = heappush if len(longest) < 5 else heappushpop
-        keep(longest, (length, record.id))
-    return Survey(
-        records=sum(lengths.values()),
-        nucleotides=sum(length * count for length, count in lengths.items()),
-        lengths=lengths,
-        longest=tuple(sorted(longest, reverse=True)),
-        sha256=digest.sha256,
-    )
+    digest, lengths = Digest(), Counter[int]()
+
+    def sizes() -> Iterator[tuple[int, str]]:
+        for record in digest.watch(records):
+            lengths[len(record.sequence)] += 1
+            yield len(record.sequence), record.id
+
+    longest = tuple(nlargest(5, sizes()))
+    nucleotides = sum(length * count for length, count in lengths.items())
+    return Survey(lengths.total(), nucleotides, lengths, longest, digest.sha256)
 
 
 class Digest:
@@ -240,7 +227,9 @@ def check_lengths(found: Survey, config: Any, long: str, choices: Sequence[str])
         f"made for, the longest: {named}"
     )
     if long == "error":
-        raise InputError(f"{what}. {_ways_out(choices)}")
+        told = {"window": "takes overlapping windows of it", "full": "computes it whole"}
+        ways_out = ", ".join(f"--long {long} {told[long]}" for long in choices if long in told)
+        raise InputError(f"{what}. {ways_out}")
     gigabytes = config.num_attention_heads * (found.longest[0][0] + 2) ** 2 * 4 / 1e9
     warnings.warn(
         f"{what}. They are computed as a whole; the attention scores of the first take "
@@ -253,15 +242,7 @@ def short_enough(
     records: Iterable[FastaRecord], config: Any, long: str, choices: Sequence[str]
 ) -> Iterator[FastaRecord]:
     """Pass records on; one that is too long raises InputError, if `long` is "error"."""
-    limit = nucleotide_limit(config)
     for record in records:
-        if long == "error" and len(record.sequence) > limit:
-            what = f"{record.id}: {len(record.sequence)} nt, over the limit of {limit}"
-            raise InputError(f"{what}. {_ways_out(choices)}")
+        if long == "error":
+            check_lengths(survey([record]), config, long, choices)
         yield record
-
-
-def _ways_out(choices: Sequence[str]) -> str:
-    """What to do where a sequence is too long, by the choices that there are."""
-    told = {"window": "takes overlapping windows of it", "full": "computes it whole"}
-    return ", ".join(f"--long {long} {told[long]}" for long in choices if long in told)

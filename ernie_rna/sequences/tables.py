@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -17,7 +18,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines, warn_once
+from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines
 
 _TAB, _BLANK = "\t", " "
 TABLES = {".tsv": _TAB, ".csv": ","}  # what is written between cells, by extension
@@ -59,14 +60,23 @@ def read_rows(
     """
     rows = _parse(path, (form or find_form(path)).separator)
     line, names = next(rows, (1, []))
-    _check_header(path, line, names, required)
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    missing = [name for name in required if name not in names]
+    if not names:
+        raise InputError(f"{fspath(path)}: it is empty; its first line must name the columns")
+    if twice:
+        raise InputError.at(path, line, f"two columns are called {twice[0]!r}")
+    if missing:
+        shown = ", ".join(filter(None, names[:_SHOWN])) + ", …" * (len(names) > _SHOWN)
+        raise InputError.at(path, line, f"no column {', '.join(missing)}; it has {shown}")
     for place, (line, cells) in enumerate(rows):
         # An empty last cell is what a separator too many leaves.
         if place == 0 and len(cells) == len(names) + 1 and cells[-1]:
             names = ["", *names]
-            warn_once(
+            warnings.warn(
                 f"{fspath(path)}: its rows have one cell more than its header, as where R writes "
-                "the names of rows: the first cell of each row is ignored"
+                "the names of rows: the first cell of each row is ignored",
+                stacklevel=1,
             )
         if len(cells) != len(names):
             raise InputError.at(path, line, f"{len(cells)} cells, and the header has {len(names)}")
@@ -86,7 +96,7 @@ def find_form(path: FilePath) -> Form:
     """
     if is_stream(path):
         raise InputError(f"{fspath(path)}: a pipe is read once, a table twice: write it to a file")
-    lines = (line.strip(_BLANK) for _, line in read_lines(path, fspath(path)))
+    lines = (line.strip(_BLANK) for _, line in read_lines(path))
     first, second = [*islice(filter(str.strip, lines), 2), "", ""][:2]
 
     def columns(separator: str, line: str = first) -> int:
@@ -105,7 +115,7 @@ def find_form(path: FilePath) -> Form:
     words = (word for _, row in _parse(path, ";") for cell in row for word in cell.split())
     comma = any(map(_WITH_COMMA.fullmatch, words))
     what = ", and a comma in a number is read as a decimal point" if comma else ""
-    warn_once(f"{fspath(path)}: semicolons separate its columns{what}")
+    warnings.warn(f"{fspath(path)}: semicolons separate its columns{what}", stacklevel=1)
     return Form(separator, comma)
 
 
@@ -164,7 +174,7 @@ def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that have a cell with something in it, each with the number of its first line."""
     lines = (
         "\n" if number == 1 and _DIRECTIVE.match(line) else f"{line.strip(_BLANK)}\n"
-        for number, line in read_lines(path, fspath(path))
+        for number, line in read_lines(path)
     )
     reader = _reader(lines, separator, strict=True)
     while True:
@@ -178,17 +188,3 @@ def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
             raise InputError.at(path, line, problem) from error
         if any(cells):
             yield line, cells
-
-
-def _check_header(path: FilePath, line: int, names: list[str], required: Sequence[str]) -> None:
-    if not names:
-        raise InputError(f"{fspath(path)}: it is empty; its first line must name the columns")
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
-    if twice:
-        raise InputError.at(path, line, f"two columns are called {twice[0]!r}")
-    missing = [name for name in required if name not in names]
-    if missing:
-        shown = [name for name in names[:_SHOWN] if name] + ["…"] * (len(names) > _SHOWN)
-        raise InputError.at(
-            path, line, f"no column {', '.join(missing)}; it has {', '.join(shown)}"
-        )

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from os import fspath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,17 +28,18 @@ from ernie_rna.sequences.fasta import (
     FilePath,
     InputError,
     check_records,
-    read_lines,
+    input_name,
+    read_bodies,
     split_header,
     to_rna,
 )
+from ernie_rna.structures.formats.by_extension import SIGNS, count_above
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _SYMBOLS = frozenset(".x|<>()")
-_SIGNS = frozenset(".|<()[]{}")  # which no sequence has, and no header begins with
 _BESIDE_BRACKETS = str.maketrans("x|<>", "....")
 # A score so far above the threshold becomes a pair, if nothing stands against it; and so far below
 # it no pair ever does.
@@ -133,18 +133,6 @@ class Constraints:
                 scores[base, partner] = scores[partner, base] = raised
 
 
-def _begin(words: list[str]) -> int:
-    """Where in the lines of a record its constraint begins: it is as long as what is above it.
-
-    One of another length begins with the first sign; an x is a letter of sequences as well.
-    """
-    for n in range(1, len(words)):
-        above, below = "".join(words[:n]), "".join(words[n:])
-        if len(above) == len(below) and (set(below) & _SIGNS or set(below) <= {"x"}):
-            return n
-    return next((n for n, word in enumerate(words) if n and not word.isalpha()), len(words))
-
-
 def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], dict[str, str]]:
     """The records of a FASTA file with constraints below some sequences, and these by id.
 
@@ -154,27 +142,20 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
     Raises:
         InputError: as `read_fasta`.
     """
-    name = "standard input" if path == "-" else fspath(path)
-    bodies: list[tuple[str, list[str]]] = []
-    for number, line in read_lines(path, name):
-        if bodies and set(line) & _SIGNS and set(line.strip()) <= _SYMBOLS and line[0] == ">":
-            problem = f"{line[:20]!r} is no header: write a constraint that has such a line on one"
-            raise InputError.at(name, number, problem)
-        if line.startswith(">"):
-            bodies.append((line[1:], []))
-        elif bodies and line.strip() and not line.startswith("#"):
-            bodies[-1][1].append(line.strip())
-        elif line.strip() and not bodies and not line.startswith("#"):
-            raise InputError.at(name, number, f"expected '>', not {line[:20]!r}")
-    records, texts = [], {}
-    for header, lines in bodies:
+    name = input_name(path)
+    records: list[FastaRecord] = []
+    texts: dict[str, str] = {}
+    for header, lines in read_bodies(path):
+        if SIGNS & set(header) and set(header) <= _SYMBOLS:
+            problem = f"{header[:20]!r} behind > is no header: write a constraint that has such a"
+            raise InputError(f"{name}: {problem} line on one")
         id, description = split_header(header)
         # Behind a structure of RNAfold stands its energy.
         words = [line.split()[0] for line in lines]
-        begin = _begin(words)
-        records.append(FastaRecord(id, "".join(lines[:begin]), description))
-        if words[begin:]:
-            texts[id] = "".join(words[begin:])
+        count = count_above(words)
+        records.append(FastaRecord(id, "".join(lines[:count]), description))
+        if words[count:]:
+            texts[id] = "".join(words[count:])
             if set(texts[id]) <= {"x"}:
                 raise InputError(f"{name}: {id}: its x may be bases or a constraint: write N or .")
     return list(check_records(records, name, unknown)), texts

@@ -32,16 +32,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ernie_rna.options import ProbingOptions
-from ernie_rna.sequences.fasta import (
-    FastaRecord,
-    FilePath,
-    InputError,
-    split_header,
-    to_rna,
-    uncompressed,
-)
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header, to_rna
 from ernie_rna.sequences.tables import TABLES, find_form, parse_decimal, read_rows
-from ernie_rna.structures.formats.by_extension import files_in, named_after, numbered_lines
+from ernie_rna.structures.formats.by_extension import (
+    files_at,
+    named_after,
+    numbered_lines,
+    read_by_id,
+)
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
 # The bases that a reagent tells of.
@@ -56,6 +54,7 @@ _POSITIONS = 999_999  # at most; of what is no RNA, more would be filled up in m
 _KEYWORD = re.compile(r"([A-Z_]+)(?::(\d{0,9}))?(?:\s+(.*))?$")
 _VALUES = ("REACTIVITY", "AREA_PEAK", "DATA")
 _ROW_ANNOTATIONS = ("ANNOTATION_DATA", "DATA_ANNOTATION")
+_OWN_SEQUENCE = re.compile(r"(?<!\S)sequence:(\S*)")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 _PLACE = re.compile(r"([A-Za-z]?)(-?[0-9]{1,9})")
 
@@ -226,25 +225,17 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
             the RNA Mapping Database, see `read_rdat`; or a folder of such files.
 
     Raises:
-        ValueError: the extension is none of these, or the folder has no such file, or two of the
-            same id.
-        InputError: a line has no position or no number, or a position is there twice; or what
+        ValueError: the extension is none of these, or the folder has no such file.
+        InputError: a line has no position or no number, or a position or id is there twice; or what
             `tables.read_rows` and `read_rdat` say.
     """
-    path = Path(path)
-    suffix = uncompressed(path).suffix.lower()
-    if path.is_dir():
-        profiles: dict[str, Profile] = {}
-        for file in files_in(path, _FILES, "file of reactivities"):
-            for id, profile in read_reactivities(file).items():
-                if id in profiles:
-                    raise ValueError(f"{file}: another file of {path} has reactivities of {id}")
-                profiles[id] = profile
-        return profiles
-    if suffix not in _FILES:
-        raise ValueError(f"{path}: the extension must be one of {', '.join(_FILES)}")
+    files = files_at(path, _FILES, "expected a file of reactivities")
+    return read_by_id(files, "reactivities", _read)
+
+
+def _read(path: Path, suffix: str) -> dict[str, Profile]:
     if suffix == ".rdat":
-        return {id: Profile(values) for id, values in read_rdat(path).items()}
+        return read_rdat(path)
     found: dict[str, dict[int, tuple[str, float]]] = {}
     for line, id, position, base, reactivity in _rows(path, suffix in TABLES):
         own = found.setdefault(id, {})
@@ -257,6 +248,12 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
     if not found:
         raise InputError.at(path, 1, "no reactivities in this file")
     return {id: _profile(own) for id, own in found.items()}
+
+
+def _profile(own: Mapping[int, tuple[str, float]]) -> Profile:
+    places = range(1, max(own) + 1)
+    bases, values = zip(*(own.get(place, ("N", np.nan)) for place in places), strict=True)
+    return Profile(np.array(values), "".join(bases))
 
 
 def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, float]]:
@@ -280,16 +277,9 @@ def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, floa
                 yield line, id, str(place), "N", _reactivity(path, line, cell, "," in cell)
             continue
         position, *cells = text.split()
-        bases = [cell for cell in cells if len(cell) == 1 and cell.isalpha()]
-        number = next((cell for cell in cells if cell not in bases), "")
-        base = bases[0] if bases else "N"
-        yield line, id, position, base, _reactivity(path, line, number, "," in number)
-
-
-def _profile(own: Mapping[int, tuple[str, float]]) -> Profile:
-    places = range(1, max(own) + 1)
-    bases, values = zip(*(own.get(place, ("N", np.nan)) for place in places), strict=True)
-    return Profile(np.array(values), "".join(bases))
+        base = next((cell for cell in cells if len(cell) == 1 and cell.isalpha()), "")
+        number = next((cell for cell in cells if cell != base), "")
+        yield line, id, position, base or "N", _reactivity(path, line, number, "," in number)
 
 
 def _reactivity(path: FilePath, line: int, text: str, comma: bool = False) -> float:
@@ -301,7 +291,7 @@ def _reactivity(path: FilePath, line: int, text: str, comma: bool = False) -> fl
         raise InputError.at(path, line, problem) from None
 
 
-def read_rdat(path: FilePath) -> dict[str, np.ndarray]:
+def read_rdat(path: FilePath) -> dict[str, Profile]:
     """Reactivities by id, a number for each base of the sequence, NaN where a file has none.
 
     The id is the name of the file without extension; of several rows of data (replicates, mutants,
@@ -312,87 +302,71 @@ def read_rdat(path: FilePath) -> dict[str, np.ndarray]:
         InputError: there are several constructs, something is missing, no number or there twice, or
             a position is beyond the sequence or has another base there.
     """
-    once, rows, sequences = _parse_rdat(path)
-    for name in ("SEQUENCE", "SEQPOS"):
-        if not once.get(name, (0, ""))[1].replace(",", " ").split():
-            raise InputError.at(path, 1, f"no line {name}")
-    if not rows:
-        raise InputError.at(path, 1, f"no line {', '.join(_VALUES[:-1])} or {_VALUES[-1]}")
-    sequence = once["SEQUENCE"][1].replace(" ", "")
-    line, places = once["SEQPOS"]
-    offset = _integer(path, *once.get("OFFSET", (1, "0")))
-    bases: dict[int, None] = {}
-    for place in places.replace(",", " ").split():
-        base = _base(path, line, place, offset, sequence)
-        if base in bases:
-            raise InputError.at(path, line, f"{place} is in SEQPOS twice")
-        bases[base] = None
-    stem, most = named_after(path), max(bases) + 1
-    found = {}
-    for number, (line, cells) in sorted(rows.items()):
-        length = len(sequences.get(number, sequence))
-        if len(cells) != len(bases):
-            problem = f"row {number} has {len(cells)} values for {len(bases)} of SEQPOS"
-            raise InputError.at(path, line, problem)
-        if most > length:
-            problem = f"row {number} has {length} bases, and SEQPOS names base {most}"
-            if number in sequences:
-                problem += "; if its sequence is of a primer, take that annotation out"
-            raise InputError.at(path, line, problem)
-        values = np.full(length, np.nan)
-        values[list(bases)] = [_reactivity(path, line, cell) for cell in cells]
-        found[f"{stem}.{number}" if len(rows) > 1 else stem] = values
-    return found
-
-
-def _parse_rdat(
-    path: FilePath,
-) -> tuple[dict[str, tuple[int, str]], dict[int, tuple[int, list[str]]], dict[int, str]]:
-    """What a file says of its construct, and the rows, each with its line; sequences of rows."""
-    once: dict[str, tuple[int, str]] = {}
-    rows: dict[int, tuple[int, list[str]]] = {}
-    sequences: dict[int, str] = {}
+    found: dict[tuple[str, str], tuple[int, str]] = {}  # by keyword and number of the row, or ""
     for line, text in numbered_lines(path):
         match = _KEYWORD.match(text)
         if match is None:
             raise InputError.at(path, line, f"{text[:40]!r} begins with no keyword")
-        keyword, number, rest = match[1], match[2] or "", match[3] or ""
-        if keyword in (*_VALUES, *_ROW_ANNOTATIONS) and not number:
-            number, rest = split_header(rest)
-        if keyword in _VALUES:
-            row = _integer(path, line, number)
-            if row in rows:
-                raise InputError.at(path, line, f"row {row} is there already")
-            rows[row] = line, rest.replace(",", " ").split()
-        elif keyword in _ROW_ANNOTATIONS:
-            for annotation in rest.split():
-                if annotation.startswith("sequence:"):
-                    sequences[_integer(path, line, number)] = annotation.partition(":")[2]
-        elif keyword == "SEQUENCE" and number:
-            sequences[int(number)] = rest
-        elif keyword in ("NAME", "SEQUENCE", "OFFSET", "SEQPOS"):
-            if keyword in once:
-                more = "; give each construct its own file" if keyword == "NAME" else ""
-                raise InputError.at(path, line, f"a second line {keyword}{more}")
-            once[keyword] = line, rest.strip()
-    return once, rows, sequences
+        keyword, number, rest = match[1], match[2] or "", (match[3] or "").replace(",", " ").strip()
+        if keyword in (*_VALUES, *_ROW_ANNOTATIONS):
+            number, rest = (number, rest) if number else split_header(rest)
+            number = str(_integer(path, line, number))
+        if keyword in _ROW_ANNOTATIONS:
+            own = _OWN_SEQUENCE.search(rest)
+            found |= {("SEQUENCE", number): (line, own[1])} if own else {}
+        elif keyword in ("NAME", "SEQUENCE", "OFFSET", "SEQPOS", *_VALUES):
+            key = ("row" if keyword in _VALUES else keyword, number)
+            if key in found:
+                problem = f"a second {' '.join(key).strip()}; give each construct its own file"
+                raise InputError.at(path, line, problem)
+            found[key] = line, rest
+    numbers = sorted(int(number) for kind, number in found if kind == "row")
+    line, places = found.get(("SEQPOS", ""), (1, ""))
+    _, sequence = found.get(("SEQUENCE", ""), (1, ""))
+    needed = {"SEQUENCE": sequence, "SEQPOS": places, " or ".join(_VALUES): numbers}
+    for name, there in needed.items():
+        if not there:
+            raise InputError.at(path, 1, f"no line {name}")
+    offset = _integer(path, *found.get(("OFFSET", ""), (1, "0")))
+    bases = _bases(path, line, places, offset, sequence.replace(" ", ""))
+    stem, profiles = named_after(path), {}
+    for number in numbers:
+        line, text = found["row", str(number)]
+        _, own_sequence = found.get(("SEQUENCE", str(number)), (1, sequence))
+        cells, length = text.split(), len(own_sequence.replace(" ", ""))
+        if len(cells) != len(bases):
+            problem = f"row {number} has {len(cells)} values for {len(bases)} of SEQPOS"
+            raise InputError.at(path, line, problem)
+        if max(bases) >= length:
+            problem = f"row {number} has {length} bases, and SEQPOS names base {max(bases) + 1}; "
+            problem += "if its sequence is of a primer, take that annotation out"
+            raise InputError.at(path, line, problem)
+        values = np.full(length, np.nan)
+        values[bases] = [_reactivity(path, line, cell) for cell in cells]
+        profiles[f"{stem}.{number}" if len(numbers) > 1 else stem] = Profile(values)
+    return profiles
 
 
-def _base(path: FilePath, line: int, place: str, offset: int, sequence: str) -> int:
-    """Which base of the construct an entry of SEQPOS names, counted from 0."""
-    match = _PLACE.fullmatch(place)
-    if match is None:
-        raise InputError.at(path, line, f"{place[:40]!r} of SEQPOS is no position")
-    base = int(match[2]) - offset - 1
-    where = f"{place} with OFFSET {offset} is"
-    if not 0 <= base < len(sequence):
-        raise InputError.at(path, line, f"{where} none of {len(sequence)} bases")
-    if differing_base(match[1], sequence[base]) is not None:
-        raise InputError.at(path, line, f"{where} base {base + 1}, which is {sequence[base]}")
-    return base
+def _bases(path: FilePath, line: int, places: str, offset: int, sequence: str) -> list[int]:
+    """Which bases of the construct the entries of SEQPOS name, counted from 0."""
+    bases: dict[int, None] = {}
+    for place in places.split():
+        match = _PLACE.fullmatch(place)
+        base = int(match[2]) - offset - 1 if match else -1
+        if match is None or not 0 <= base < len(sequence):
+            problem = f"is none of {len(sequence)} bases"
+        elif differing_base(match[1], sequence[base]) is not None:
+            problem = f"is base {base + 1}, which is {sequence[base]}"
+        elif base in bases:
+            problem = "is in SEQPOS twice"
+        else:
+            bases[base] = None
+            continue
+        raise InputError.at(path, line, f"{place[:40]!r} with OFFSET {offset} {problem}")
+    return [*bases]
 
 
 def _integer(path: FilePath, line: int, text: str) -> int:
-    if not _INTEGER.fullmatch(text.strip()):
-        raise InputError.at(path, line, f"{text.strip()[:40]!r} is no whole number")
+    if not _INTEGER.fullmatch(text):
+        raise InputError.at(path, line, f"{text[:40]!r} is no whole number")
     return int(text)

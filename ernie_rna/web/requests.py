@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_rna.options import ServeOptions
-from ernie_rna.sequences.fasta import (
-    DEGAP_HINT,
-    UNKNOWN_HINT,
-    FastaRecord,
-    InputError,
-    check_records,
-    read_fasta,
-)
+from ernie_rna.sequences.fasta import OPTION, FastaRecord, InputError, check_records, read_fasta
 from ernie_rna.web.tasks import Description, Pool, Result, answer
 
 # What a sequence without a header is called.
@@ -53,8 +46,7 @@ def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
             bare = FastaRecord(UNNAMED, "".join(text.split()))
             records = list(check_records([bare], "the input"))
     except InputError as error:
-        told = str(error).removesuffix(UNKNOWN_HINT).removesuffix(DEGAP_HINT)
-        raise InputError(told) from None
+        raise InputError(str(error).partition(OPTION)[0]) from None
     _check_size("the input", len(records), limits.sequences, "sequences")
     together = sum(len(record.sequence) for record in records)
     _check_size("the input", together, limits.nucleotides, "nt together")

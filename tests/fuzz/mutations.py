@@ -40,7 +40,7 @@ _ODD_TEXT = [
 def mutate(random: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
     """One to four mutations of the data, one after the other; at most `MAX_BYTES` come out."""
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
-        data = random.choice(MUTATIONS)(random, data, others)[:MAX_BYTES]
+        data = random.choice(_SHARES)(random, data, others)[:MAX_BYTES]
     return data
 
 
@@ -58,40 +58,21 @@ def flip_bits(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     return bytes(damaged)
 
 
-def overwrite(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """A piece becomes zeros, ones or noise, as a block of a failing disk does."""
+def replace(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """A piece becomes nothing, what a failing disk has, many of itself, or one of any file."""
     where = _span(random, data)
-    size = where.stop - where.start
+    size, donor = where.stop - where.start, random.choice([data, *others])
     noise = bytes(random.randrange(256) for _ in range(min(size, 64)))
-    return (
-        data[: where.start]
-        + random.choice((bytes(size), b"\xff" * size, noise))
-        + data[where.stop :]
-    )
+    many = data[where] * random.choice((2, 3, 10, 100, 1000))
+    piece = donor[_span(random, donor)]
+    new = random.choice((b"", bytes(size), b"\xff" * size, noise, many[:MAX_BYTES], piece))
+    return data[: where.start] + new + data[where.stop :]
 
 
 def cut_off(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    at = random.randrange(len(data) + 1)
-    return random.choice((data[:at], data[:at], data[at:]))
-
-
-def delete(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    where = _span(random, data)
-    return data[: where.start] + data[where.stop :]
-
-
-def splice(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """A piece of another file, or of this one, comes in between or in place of the rest."""
-    donor = random.choice([data, *others])
-    piece = donor[_span(random, donor)]
-    at = random.randrange(len(data) + 1)
-    return data[:at] + piece + random.choice((data[at:], donor[min(at, len(donor)) :]))
-
-
-def repeat(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    where = _span(random, data)
-    times = random.choice((2, 3, 10, 100, 1000))
-    return (data[: where.start] + data[where] * times)[:MAX_BYTES] + data[where.stop :]
+    """The end or the beginning is not there; or goes on as another file does."""
+    at, donor = random.randrange(len(data) + 1), random.choice([data, *others])
+    return random.choice((data[:at], data[at:], data[:at] + donor[min(at, len(donor)) :]))
 
 
 def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -107,17 +88,13 @@ def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     return data[: found.start()] + new + data[found.end() :]
 
 
-def binary_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    size = random.choice((1, 2, 4, 8))
+def insert(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """An odd letter or text between others, or a binary number in their place."""
+    size, at = random.choice((1, 2, 4, 8)), random.randrange(len(data) + 1)
     number = random.choice(_BINARY_NUMBERS) & (256**size - 1)
-    at = random.randrange(len(data) + 1)
-    new = number.to_bytes(size, random.choice(("little", "big")))
-    return data[:at] + new + data[at + size :]
-
-
-def odd_text(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    at = random.randrange(len(data) + 1)
-    return data[:at] + random.choice(_ODD_TEXT) + data[at:]
+    binary = number.to_bytes(size, random.choice(("little", "big")))
+    text = data[:at] + random.choice(_ODD_TEXT) + data[at:]
+    return random.choice((text, data[:at] + binary + data[at + size :]))
 
 
 def lines(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -138,10 +115,8 @@ def lines(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     return b"".join(all_lines)
 
 
-MUTATIONS: tuple[Mutation, ...] = (
-    *(flip_bits, overwrite, cut_off, delete, splice),
-    *(repeat, text_number, binary_number, odd_text, lines),
-)
+MUTATIONS: tuple[Mutation, ...] = (flip_bits, replace, cut_off, text_number, insert, lines)
+_SHARES = (*MUTATIONS, replace, replace, insert)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """Chunks, batches, and the windows of long sequences."""
 
-from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,9 +16,7 @@ from ernie_rna.sequences.chunks import (
     windows,
     work,
 )
-from ernie_rna.sequences.fasta import FastaRecord, read_fasta
-
-DATA = Path(__file__).parents[3] / "shared/data/throughput/throughput_mixed.fasta"
+from ernie_rna.sequences.fasta import FastaRecord
 
 
 def lengths(count, top, seed=0):
@@ -41,32 +37,29 @@ def test_batches(batch_tokens, top):
         assert padding <= 0.05 * tokens
         first = sizes[batch[0]]
         assert len(batch) == 1 or tokens * max(1, first / 1024) <= batch_tokens
-
-
-def test_batches_are_full_where_lengths_agree():
     assert [len(batch) for batch in plan_batches([100] * 50, 2048)] == [20, 20, 10]
 
 
-@pytest.mark.parametrize("chunk_records", [3, 4096])
-def test_chunks_keep_the_order(monkeypatch, chunk_records):
-    monkeypatch.setattr(chunking, "CHUNK_RECORDS", chunk_records)
-    records = [FastaRecord(str(i), "A" * size) for i, size in enumerate(lengths(100, 200))]
-    chunks = list(Plan(64, 768).chunks(records))
+@pytest.mark.parametrize(
+    ("most", "sizes", "plan", "expected"),
+    [
+        (4096, [98] * 10, Plan(2048, 768, chunk_tokens=350), [3, 3, 3, 1]),
+        (4096, [98], Plan(2048, 768, chunk_tokens=10), [1]),
+        (4096, [98] * 650, Plan(2048, 768), [327, 323]),  # of 16 batches each
+        (3, lengths(100, 200), Plan(64, 768), [3] * 33 + [1]),
+        (4096, lengths(100, 200), Plan(640, 768), [98, 2]),
+    ],
+)
+def test_chunks_end_at_a_number_of_records_or_tokens(monkeypatch, most, sizes, plan, expected):
+    monkeypatch.setattr(chunking, "CHUNK_RECORDS", most)
+    records = [FastaRecord(str(i), "A" * size) for i, size in enumerate(sizes)]
+    chunks = list(plan.chunks(records))
+    assert [len(chunk.records) for chunk in chunks] == expected
     assert [record for chunk in chunks for record in chunk.records] == records
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
-    assert max(len(chunk.records) for chunk in chunks) <= chunk_records
     for chunk in chunks:
         assert [piece.record for piece in chunk.pieces] == list(range(len(chunk.records)))
         assert chunk.share(chunk.pieces) == len(chunk.records)
-
-
-def test_chunks_end_at_a_number_of_tokens_and_are_enough_for_several_processes():
-    records = [FastaRecord(str(i), "A" * 98) for i in range(4000)]
-    chunks = Plan(2048, 768, chunk_tokens=350).chunks(records[:10])
-    assert [len(chunk.records) for chunk in chunks] == [3, 3, 3, 1]
-    (chunk,) = Plan(2048, 768, chunk_tokens=10).chunks(records[:1])
-    assert len(chunk.records) == 1
-    assert 12 <= len(list(Plan(2048, 768).chunks(records))) <= 16
 
 
 def passes(record, sequence):
@@ -122,36 +115,11 @@ def test_windows_of_a_long_sequence(length, overlap):
             assert from_edge(at, piece) == best
 
 
-def test_a_sequence_within_the_limit_is_one_piece():
-    assert len(windows(0, 10, 10, 0)) == 1
+def test_pieces_and_what_they_cost():
+    assert windows(0, 10, 10, 0) == [Piece(0, 0, 10, 0, 10)]
     assert whole(7, "A" * 99) == [Piece(7, 0, 99, 0, 99)]
     assert whole(7, "A" * 99)[0].tokens == 101
-
-
-def test_windows_share_less_than_they_hold():
+    assert work(1024, 768) / 1024 == pytest.approx(1.33 * work(24, 768) / 24, rel=0.02)
     check_overlap(9, 10)
     with pytest.raises(ValueError, match="overlap must be below 10, what the model takes; got 10"):
         check_overlap(10, 10)
-
-
-def test_work_grows_faster_than_length():
-    assert work(1024, 768) / 1024 == pytest.approx(1.33 * work(24, 768) / 24, rel=0.02)
-
-
-@pytest.mark.skipif(not DATA.exists(), reason="the throughput set is not here")
-@pytest.mark.parametrize("batch_tokens", [2048, 16384])
-@pytest.mark.parametrize("long", ["window", "full", "at most 1022 nt"])
-def test_padding_on_real_sequences(batch_tokens, long):
-    records = read_fasta(DATA)
-    if long == "at most 1022 nt":
-        records = (record for record in records if len(record.sequence) <= 1022)
-    split = partial(_windows, 256) if long == "window" else whole
-    total = padding = 0
-    for chunk in Plan(batch_tokens, 768, split).chunks(records):
-        more = count_padding([piece.tokens for piece in chunk.pieces], chunk.batches)
-        total, padding = total + more[0], padding + more[1]
-    assert padding < 0.05 * total
-
-
-def _windows(overlap, record, sequence):
-    return windows(record, len(sequence), 1022, overlap)

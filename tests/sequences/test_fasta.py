@@ -47,10 +47,6 @@ def read(tmp_path):
         pytest.param(PLAIN.replace(b"acgt", b"  acgt\t"), id="blanks around a line"),
         pytest.param(PLAIN.replace(b"acgt", b"# comment\nacgt"), id="comment within"),
         pytest.param(PLAIN.replace(b">one", b"> one"), id="blank before the id"),
-        pytest.param(gzip.compress(PLAIN), id="gzip"),
-        pytest.param(gzip.compress(PLAIN[:20]) + gzip.compress(PLAIN[20:]), id="gzip, two members"),
-        pytest.param(bz2.compress(PLAIN), id="bzip2"),
-        pytest.param(lzma.compress(PLAIN), id="xz"),
     ],
 )
 def test_reads(read, content):
@@ -71,131 +67,114 @@ FIRST, SECOND = b">one first RNA\nACGU\n", b"acgt\n>two\nNRYN\n"
 
 
 @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, gzip.compress])
-class TestStreams:
-    """Compressed files may be one behind the other in a file; nothing else may."""
+@pytest.mark.parametrize("padding", [b"", b"\0" * 4, b"\0" * 200_000])
+def test_all_streams_of_a_compressed_file_are_read(read, compress, padding):
+    assert read(compress(PLAIN) + padding) == RECORDS
+    assert read(compress(FIRST) + padding + compress(SECOND) + padding) == RECORDS
 
-    @pytest.mark.parametrize("padding", [b"", b"\0" * 4, b"\0" * 200_000])
-    def test_all_are_read(self, read, compress, padding):
-        assert read(compress(FIRST) + padding + compress(SECOND) + padding) == RECORDS
 
-    @pytest.mark.parametrize(
-        "behind", [SECOND, b"\x01" + bz2.compress(SECOND), lzma.compress(SECOND)[:-9], b"BZh"]
-    )
-    def test_what_is_none_is_refused(self, read, compress, behind):
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, gzip.compress])
+def test_what_is_no_stream_is_refused(read, compress):
+    first, whole = compress(FIRST), compress(PLAIN)
+    behind = (SECOND, b"\x01" + bz2.compress(SECOND), lzma.compress(SECOND)[:-9], b"BZh")
+    damaged = (whole[:-9], whole[:10] + b"\xff" * 40, whole[:-5] + bytes(5))
+    for content in (*(first + rest for rest in behind), *damaged):
         with pytest.raises(InputError, match=r"in.fasta: damaged or cut off: "):
-            read(compress(FIRST) + behind)
+            read(content)
 
 
 def test_text_is_utf8_whatever_the_locale(tmp_path):
     (tmp_path / "in.fasta").write_text(">é1 RNÄ\nACéGU\n", encoding="utf-8")
-    code = (
-        "from ernie_rna.sequences.fasta import read_fasta\n"
-        "print(ascii(list(read_fasta('in.fasta', 'unk'))))"
-    )
     locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, **locale, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
+    code = "import ernie_rna.sequences.fasta as f; print(ascii([*f.read_fasta('in.fasta', 'unk')]))"
+    env = {**os.environ, **locale, "PYTHONPATH": str(ROOT)}
+    printed = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ascii([FastaRecord("é1", "ACéGU", "RNÄ")])
+    assert printed.strip() == ascii([FastaRecord("é1", "ACéGU", "RNÄ")])
 
 
-def test_reads_a_line_of_a_million_letters(read):
-    (record,) = read(b">long\n" + b"ACGUN" * 200_000 + b"\n")
-    assert record.sequence == "ACGUN" * 200_000
-
-
-def test_reads_every_code_of_the_vocabulary(read):
+def test_reads_every_code_of_the_vocabulary_and_long_lines(read):
     codes = "ACGUTNYRSKWMDHVBXI"
     letters = [token for token in VOCABULARY if len(token) == 1]
     assert sorted(LETTERS) == sorted(codes) == sorted([*letters, "T"])
-    (record,) = read(f">all\n{codes}{codes.lower()}\n".encode())
-    assert record.sequence == codes + codes.lower()
+    long = (codes + codes.lower()) * 30_000
+    assert read(f">long\n{long}\n".encode()) == [FastaRecord("long", long)]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        pytest.param(b"", "in.fasta: no sequences in it", id="empty file"),
-        pytest.param(b"ACGU\n", "not a FASTA file: line 1 must .*'ACGU'", id="not FASTA"),
-        pytest.param(b"#\n\nACGU\n>a\nAC", "line 3 must begin with '>', not 'ACGU'", id="line 3"),
-        pytest.param(b"\n# nothing\n", "no sequences in it", id="comments and empty lines only"),
-        pytest.param(b">a\n#AC\n", r"record 1 \(a\): it is empty", id="all of it a comment"),
-        pytest.param(b">a\nAC>b\nAC", "'>' at position 3 .*letters only", id="> in a sequence"),
-        pytest.param(b">a\n\n \n>b\nA\n", r"record 1 \(a\): it is empty", id="blank lines"),
-        pytest.param(b">a\nAC\n>b\n>c\nAC\n", r"record 2 \(b\): it is empty", id="empty"),
-        pytest.param(b">a\nAC\n>b", r"record 2 \(b\): it is empty", id="empty, at the end"),
-        pytest.param(b">a\nAC\n> \nAC\n", r"record 2 \(no id\): its header has no id", id="no id"),
-        pytest.param(b">a x\nA\n>b\nA\n>a y\nC\n", "record 3: .* 'a' .* _ in place", id="id twice"),
-        pytest.param(b">p\nMKTAYIAKQRQIS", r"\(p\): it looks like a protein: .* 'Q'", id="protein"),
-        pytest.param(b">a\n" + b"ACGU" * 9 + b"E", "'E' at position 37 is no nucleotide", id="odd"),
-        pytest.param(b">a\nACGU*", r"\(a\): '\*' at position 5 is no nucleotide", id="star"),
-        pytest.param(b">a\nAC-GU\n", "'-' at position 3 .* take the gaps out; --degap", id="gap"),
-        pytest.param(b">a\nAC..GU\n", "gap of an alignment", id="gap, dots"),
-        pytest.param(b">a\nACGG\nA..U\nAC..\n", "'.' at position 6 .* gap", id="gaps, wrapped"),
-        pytest.param(b">a\nAC\n..\nGU\n", "'.' at position 3 .* gap", id="gaps, a whole line"),
-        pytest.param(b">a\nACGU ACGU\n", "' ' at position 5 .*but a blank", id="blank"),
-        pytest.param(b">a\n1 ACGU\n", "'1' at position 1 .*letters only", id="GenBank's numbers"),
-        pytest.param(b">a\nACG<mask>U\n", "'<' at position 4 .*letters only", id="mask"),
-        pytest.param(b">a\nAC\n>b\nAC\x00GU\n", "line 4: control character 0x00", id="NUL"),
-        pytest.param(b">a\nAC\n>b\x1b[1m\nACGU\n", "line 3: control character 0x1b", id="escape"),
-        pytest.param(PLAIN.decode().encode("utf-16-le"), "line 1: .*UTF-16", id="UTF-16"),
-        pytest.param(b">a\r\nAC\r>b\nAC\x0bGU", "line 4: control character 0x0b", id="mixed ends"),
-        pytest.param(b">a\r\nAC\r>b M\xfc", "line 3: .*: save the file", id="Latin-1 below"),
-        pytest.param(b">" + b"a" * 70_000 + b"\n\xff", "line 2: text that", id="far into the file"),
-        pytest.param(b">a M\xfcller\nACGU\n", "line 1: .* not UTF-8: save the", id="Latin-1"),
-        pytest.param(">a\nACGÜ\n".encode(), r"\(a\): 'Ü' at position 4", id="umlaut"),
-        pytest.param(gzip.compress(PLAIN)[:-9], "damaged or cut off", id="gzip cut off"),
-        pytest.param(gzip.compress(PLAIN)[:10] + b"\xff" * 40, "damaged or cut off", id="bad gzip"),
-        pytest.param(gzip.compress(PLAIN)[:-5] + b"\0" * 5, "damaged or cut off", id="checksum"),
-        pytest.param(bz2.compress(PLAIN)[:-9], "damaged or cut off", id="bzip2 cut off"),
-        pytest.param(lzma.compress(PLAIN)[:-9], "damaged or cut off", id="xz cut off"),
-    ],
-)  # fmt: skip
-def test_refuses(read, content, message):
+SHEET = "in.fasta: this is a spreadsheet .*save it as CSV"
+REFUSED = [
+    (b"", "in.fasta: no sequences in it"),
+    (b"\n# nothing\n", "no sequences in it"),
+    (b"ACGU\n", "not a FASTA file: line 1 must .*'ACGU'"),
+    (b"#\n\nACGU\n>a\nAC", "line 3 must begin with '>', not 'ACGU'"),
+    (b">a\n#AC\n", r"record 1 \(a\): it is empty"),
+    (b">a\nAC\n>b\n\n \n>c\nAC\n", r"record 2 \(b\): it is empty"),
+    (b">a\nAC\n>b", r"record 2 \(b\): it is empty"),
+    (b">a\nAC\n> \nAC\n", r"record 2 \(no id\): its header has no id"),
+    (b">a x\nA\n>b\nA\n>a y\nC\n", "record 3: .* 'a' .* _ in place"),
+    # Letters
+    (b">p\nMKTAYIAKQRQIS", r"\(p\): it looks like a protein: .* 'Q'"),
+    (b">a\n" + b"ACGU" * 9 + b"E", "'E' at position 37 is no nucleotide .*; --unknown unk"),
+    (">a\nACGÜ\n".encode(), r"\(a\): 'Ü' at position 4"),
+    (b">a\nACGU*", r"\(a\): '\*' at position 5 is no nucleotide"),
+    (b">a\nAC-GU\n", "'-' at position 3 .* take the gaps out; --degap"),
+    (b">a\nACGG\nA..U\nAC..\n", "'.' at position 6 .* gap of an alignment"),
+    (b">a\nAC\n..\nGU\n", "'.' at position 3 .* gap of an alignment"),
+    (b">a\nAC>b\nAC", "'>' at position 3 .*letters only"),
+    (b">a\nACGU ACGU\n", "' ' at position 5 .*letters only"),
+    (b">a\n1 ACGU\n", "'1' at position 1 .*letters only"),
+    (b">a\nACG<mask>U\n", "'<' at position 4 .*letters only"),
+    (b">a\nACGUacgt\n(((..))\n", r"'\(' at position 9"),
+    (b">a\nACGUacgt\n((..\n((", r"'\(' at position 9"),
+    # Lines of text
+    (b">a\nAC\n>b\nAC\x00GU\n", "line 4: control character 0x00"),
+    (b">a\r\nAC\r>b\nAC\x0bGU", "line 4: control character 0x0b"),
+    (PLAIN.decode().encode("utf-16-le"), "line 1: .*UTF-16"),
+    (b">a\r\nAC\r>b M\xfc", "line 3: .* not UTF-8: save the file"),
+    (b">" + b"a" * 70_000 + b"\n\xff", "line 2: text that"),
+    (b">a\nAC\n>b M\xc3", "line 3: text that"),  # which ends within a letter
+    # Files of other kinds
+    (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 xl/workbook.xml", SHEET),
+    (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", SHEET),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1", SHEET),
+    (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 word/document.xml", "save it as plain text"),
+    (b"PK\x03\x04 rna.fasta", r"this is a zip archive: unpack it: unzip \S+in.fasta$"),
+    (b"\0" * 257 + b"ustar", r"a tar archive: unpack it: tar -xf \S+in.fasta$"),
+    (gzip.compress(b"\0" * 257 + b"ustar"), "a tar archive"),
+    (b"\x28\xb5\x2f\xfd", "by zstd: unpack it: zstd -d "),
+    (b"7z\xbc\xaf", "a file of 7-Zip, .*: unpack it"),
+    (b"\x1f\x9d\x90\x3e", r"compress \(.Z\) or lzma: unpack it"),
+    (gzip.compress(bz2.compress(PLAIN)), "a file that was compressed twice"),
+    (b"%PDF-1.4\n", "a PDF: copy the sequences into a text file"),
+    (gzip.compress(b"BAM\x01"), r"aligned reads \(BAM\): samtools fasta "),
+    (b"PAR1", "let its name end in .parquet"),
+    (b"@r\nACGU\n+\nIIII\n", r"reads \(FASTQ\): awk "),
+    (b"@HD\tVN:1.6\n", r"aligned reads \(SAM\): samtools fasta "),
+    (b"LOCUS       RNA7\n", "GenBank record: .* SeqIO.convert.*'genbank'"),
+    (b"ID   X5; SV 1\n", "EMBL record: .* SeqIO.convert.*'embl'"),
+    (b"HEADER    RNA\n", "structure in space"),
+    (b"<!DOCTYPE html>\n", "a page of the web"),
+    (b'{"id": "a"}\n', "a file of JSON"),
+    (b"id\tsequence\na\tACGU\n", "a table: predict and finetune read tables"),
+    (b"# STOCKHOLM 1.0\na AC-GU\n", "this is an alignment: .*; --degap reads it"),
+    (b"\nCLUSTAL W (1.8)\na AC-GU\n", "this is an alignment: .*; --degap reads it"),
+    # In spite of options
+    (b">a\nA-\n>b\n--\n", r"record 2 \(b\): it is empty", DEGAP),
+    (b"# STOCKHOLM 1.0\na AC GU\n", "line 2: expected a name and its row; .*'a AC GU'", DEGAP),
+    (b"CLUSTAL W\n\na AC\nb AC\n\na GU\n", "the row of b has 2 columns, the first 4", DEGAP),
+    (b">a\nAC GU\n", r"' ' at position 3", UNKNOWN),
+    (">a\nAC\u00a0GU\n".encode(), r"at position 3 .*letters only", UNKNOWN),
+    (b">a\nAC<mask>\n", "letters only", UNKNOWN),
+    (b">a\nAC\tG\n", "letters only", UNKNOWN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_refuses(read, refused):
+    content, message, *options = refused
     with pytest.raises(InputError, match=message):
-        read(content)
-
-
-SHEET = "a spreadsheet .*save it as CSV"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 xl/workbook.xml", SHEET),
-        (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", SHEET),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1", SHEET),
-        (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 word/document.xml", "save it as plain text"),
-        (b"PK\x03\x04 rna.fasta", r"a zip archive: unpack it: unzip \S+in.fasta$"),
-        (b"\0" * 257 + b"ustar", r"a tar archive: unpack it: tar -xf \S+in.fasta$"),
-        (gzip.compress(b"\0" * 257 + b"ustar"), "a tar archive"),
-        (b"\x28\xb5\x2f\xfd", "by zstd: unpack it: zstd -d "),
-        (b"7z\xbc\xaf", "an archive: unpack it"),
-        (b"\x1f\x9d\x90\x3e", r"compressed by compress \(.Z\) or lzma: unpack it"),
-        (gzip.compress(bz2.compress(PLAIN)), "a file that was compressed twice"),
-        (b"%PDF-1.4\n", "a PDF: copy the sequences into a text file"),
-        (gzip.compress(b"BAM\x01"), r"aligned reads \(BAM\): samtools fasta "),
-        (b"PAR1", "let its name end in .parquet"),
-        (b"@r\nACGU\n+\nIIII\n", r"reads \(FASTQ\): awk "),
-        (b"@HD\tVN:1.6\n", r"aligned reads \(SAM\): samtools fasta "),
-        (b"LOCUS       RNA7\n", "GenBank record: .* SeqIO.convert.*'genbank'"),
-        (b"ID   X5; SV 1\n", "EMBL record: .* SeqIO.convert.*'embl'"),
-        (b"HEADER    RNA\n", "structure in space"),
-        (b"<!DOCTYPE html>\n", "a page of the web"),
-        (b'{"id": "a"}\n', "a file of JSON"),
-        (b"id\tsequence\na\tACGU\n", "a table: predict and finetune read tables"),
-        (b"# STOCKHOLM 1.0\na AC-GU\n", "an alignment: --degap reads"),
-        (b"\nCLUSTAL W (1.8)\na AC-GU\n", "an alignment: --degap reads"),
-    ],
-)  # fmt: skip
-def test_files_of_other_kinds_are_named_with_the_way_out(read, content, message):
-    with pytest.raises(InputError, match=f"in.fasta: this is .*{message}"):
-        read(content)
+        read(content, **dict(*options))
 
 
 def test_the_command_that_makes_fasta_of_reads(tmp_path):
@@ -240,26 +219,9 @@ def test_gaps_are_taken_out_on_request(read, content, description):
     assert read(content, degap=True, keep_letters=False)[0].sequence == "ACGUACGU"
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "message"),
-    [
-        (b">a\nA-\n>b\n--\n", DEGAP, r"record 2 \(b\): it is empty"),
-        (b"# STOCKHOLM 1.0\na AC GU\n", DEGAP, "line 2: expected a name and its row; .*'a AC GU'"),
-        (b"CLUSTAL W\n\na AC\nb AC\n\na GU\n", DEGAP, "the row of b has 2 columns, the first 4"),
-        (b">a\nAC GU\n", UNKNOWN, r"' ' at position 3"),
-        (">a\nAC\u00a0GU\n".encode(), UNKNOWN, r"at position 3 .* but a blank"),
-        (b">a\nAC<mask>\n", UNKNOWN, "letters only"),
-        (b">a\nAC\tG\n", UNKNOWN, "letters only"),
-    ],
-)
-def test_refuses_in_spite_of_options(read, content, options, message):
-    with pytest.raises(InputError, match=message):
-        read(content, **options)
-
-
 def test_gaps_that_are_read_as_unknown_letters_count(read):
-    with pytest.warns(UserWarning, match="gaps in 1 of 2 sequences .* positions count them"):
-        assert read(b">a\nA-.C\n>b\nGG\n", unknown="unk")[0].sequence == "A-.C"
+    with pytest.warns(UserWarning, match="gaps in 2 of 3 sequences .* positions count them"):
+        assert read(b">a\nA-C\n>b\nA.G\n>c\nGG", unknown="unk")[0].sequence == "A-C"
 
 
 @pytest.mark.parametrize(
@@ -278,18 +240,11 @@ def test_structures_below_sequences_are_passed_over(read, below):
         assert read(PLAIN.replace(b">two", below + b">two")) == RECORDS
 
 
-@pytest.mark.parametrize("below", [b"(((..))\n", b"((..\n(("])
-def test_what_is_below_a_sequence_and_no_structure_of_it(read, below):
-    with pytest.raises(InputError, match=r"'\(' at position 9"):
-        read(PLAIN.replace(b">two", below + b">two"))
-
-
-@pytest.mark.parametrize("letters", ["ACPE*Z", "ACGÜ?1"])
-def test_unknown_letters_on_request(read, letters):
-    (record,) = read(f">a\n{letters}\n".encode(), unknown="unk")
-    assert record.sequence == letters
+def test_unknown_letters_on_request(read):
+    (record,) = read(">a\nACPE*Z\nGÜ?1\n".encode(), unknown="unk")
+    assert record.sequence == "ACPE*ZGÜ?1"
     with pytest.raises(InputError, match="begins with #, as comments do"):
-        list(check_records([FastaRecord("a", f"#{letters}")], "sequences", "unk"))
+        list(check_records([FastaRecord("a", "#ACGU")], "sequences", "unk"))
 
 
 def test_a_wide_table_is_refused_at_once(read):
@@ -309,30 +264,23 @@ def test_what_is_no_file(tmp_path, monkeypatch):
         list(read_fasta("-"))
 
 
-@pytest.mark.parametrize("place", range(0, 4000, 300))
+@pytest.mark.parametrize("place", [0, 1700, 3999])
 def test_finds_an_id_however_far_back(place):
     records = [FastaRecord(f"id{number}", "A") for number in (*range(4000), place)]
     with pytest.raises(InputError, match=f"record 4001: .* the id 'id{place}'"):
         list(check_records(records, "sequences"))
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path):
+def test_of_what_was_read_only_a_hash_of_each_id_is_kept(tmp_path):
     path = tmp_path / "in.fasta"
-    path.write_text("".join(f">{number}\n{'ACGU' * 50}\n" for number in range(20_000)))
+    ids = [f"a_rather_long_id,_number_{number}" for number in range(20_000)]
+    path.write_text("".join(f">{id}\n{'ACGU' * 50}\n" for id in ids))
+    del ids
     records = read_fasta(path)
     tracemalloc.start()
-    assert sum(1 for _ in records) == 20_000
+    next(records)
+    before, _ = tracemalloc.get_traced_memory()
+    assert sum(1 for _ in records) == 19_999
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < path.stat().st_size  # 4 MB, of which a hash for each id is 2.2
-
-
-def test_ids_take_little_memory():
-    records = (FastaRecord(f"a_rather_long_id,_number_{number}", "A") for number in range(100_000))
-    tracemalloc.start()
-    checked = check_records(records, "sequences")
-    for _ in range(100_000):
-        next(checked)
-    kept, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert kept < 12_000_000  # A set of hashes; the ids alone would take as much again.
+    assert peak - before < 3_800_000  # the set and its integers; the ids would take 0.9 MB more

@@ -1,14 +1,12 @@
 """Chemical probing: its files, what it changes, and how well structures fit it."""
 
 import gzip
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ernie_rna
-from ernie_rna.cli import main as cli
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForSecondaryStructure
 from ernie_rna.options import OptionError, ProbingOptions
 from ernie_rna.sequences.fasta import InputError
@@ -67,6 +65,7 @@ READS:2\t10\t20\t30
 ROW = "NAME a\nCOMMENT: of a kind\nSEQUENCE GA\nSEQPOS 1 2\nAREA_PEAK "
 ROW_WITH_SEQUENCE = "SEQUENCE GA\nSEQUENCE:1 GAC\nOFFSET 0\nSEQPOS G1 A2\nREACTIVITY:1 0.1 NA\n"
 TABLE = "position\tid\treactivity\tnote\n2\ta first\t-999\tx\n1\ta\t0.5\t\n1\tb\tNA\t\n"
+OF_BASES = "id,position,base,reactivity\n"
 OLD_VALUES = [NAN, -0.0126, -0.0298, -0.0341, 0.0192, 0.2801, -0.2418, 0.6145, NAN, NAN]
 NEW_VALUES = {"tiny.1": [NAN, 0.1, 0.8, NAN, NAN], "tiny.2": [NAN, 0.2, 0.9, 1.0, NAN]}
 
@@ -95,172 +94,81 @@ def test_reads(tmp_path, name, text, expected):
 
 
 def test_files_are_called_after_their_rna(tmp_path):
-    with pytest.raises(ValueError, match="no file of reactivities"):
+    with pytest.raises(ValueError, match=r"expected a file of reactivities .* in this folder"):
         read_reactivities(tmp_path)
-    with pytest.raises(ValueError, match=r"r.txt: the extension must be one of .tsv, .csv, .shape"):
+    with pytest.raises(ValueError, match=r"r.txt: expected a file .* extension .tsv, .csv, .shape"):
         read_reactivities(write(tmp_path / "r.txt", ""))
     write(tmp_path / "a.shape", "# a remark\n1 0.25\n2 nan\n")
     write(tmp_path / "b.map", "1\t0.25\t0.01\tG\n2\t1.5\t0.02\tA\n")
     (tmp_path / "c.shape.gz").write_bytes(gzip.compress(b"1 0.5\n"))
+    write(tmp_path / "d.csv", "id,position,reactivity\nof_a_table,1,0.5\n")
+    (tmp_path / "e.shape").mkdir()
     found = read_reactivities(tmp_path)
-    assert list(found) == ["a", "b", "c"]
+    assert list(found) == ["a", "b", "c", "of_a_table"]
     assert found["b"].values.tolist() == [0.25, 1.5]
     assert found["b"].bases == "GA"
     write(tmp_path / "a.map", "1 0.25\n")
-    with pytest.raises(ValueError, match=r"a\.shape: another file of .* has reactivities of a"):
+    with pytest.raises(ValueError, match="two files have reactivities of the same id, a"):
         read_reactivities(tmp_path)
 
 
-def test_bases_of_a_file_are_those_of_the_sequence(tmp_path):
-    probing = Probing(write(tmp_path / "one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n"))
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("one.shape", "1 G 0.25\n2 A\n4 t 1.5\n5 N 0\n"),
+        ("r.csv", f"{OF_BASES}one,1,G,0.25\none,2,,NA\none,4,t,1.5\none,5,,0"),
+    ],
+)
+def test_bases_of_a_file_are_those_of_the_sequence(tmp_path, name, text):
+    probing = Probing(write(tmp_path / name, text))
     values = probing.of(Structure("one", "gacuc", []))
     np.testing.assert_array_equal(values, [0.25, NAN, NAN, 1.5, 0])
     with pytest.raises(ValueError, match="base 4 of one is G, and t in its reactivities"):
         probing.of(Structure("one", "GACGC", []))
 
 
+REFUSED = [
+    ("r.tsv", "id\tposition\n", "1: no column reactivity"),
+    ("r.tsv", "id\tposition\treactivity\n", "1: no reactivities"),
+    ("r.csv", f"{OF_BASES}a,1,UU,1\n", "2: a base is one letter, not 'UU"),
+    ("r.shape", "1 0.5\n0 1\n", "2: '0' is no position"),
+    ("r.shape", "1 0.5\n2 low\n", "2: 'low' is not a number; write NaN or -999"),
+    ("r.shape", "1 0.5\n1 0.5\n", "2: position 1 of r is there already"),
+    ("r.shape", "1 0.5\n1000000 0.5\n", "2: '1000000' is no position, .* to 999999"),
+    ("r.shape", "G 0.5\n", "1: 'G' is no position"),
+    ("r.shape", ">a\nlow\n", "2: 'low' is not a number"),
+    ("r.shape", ">a\n1 0.5\n2 0.5\n", "3: position 2 of a is there already"),
+]
+# What is replaced in NEW, by what.
+REFUSED_RDAT = [
+    ("SEQUENCE\tGGAAC\n", "", "1: no line SEQUENCE"),
+    ("GGAAC\n", "\n", "1: no line SEQUENCE"),
+    ("SEQPOS\tG102\tA103\tA104\n", "", "1: no line SEQPOS"),
+    ("\tG102\tA103\tA104", "\t,", "1: no line SEQPOS"),
+    ("REACTIVITY:", "TRACE:", "1: no line REACTIVITY or AREA_PEAK or DATA"),
+    ("OFFSET\t100", "OFFSET\tx", "4: 'x' is no whole number"),
+    ("OFFSET\t100", "OFFSET\t99", "5: 'G102' with OFFSET 99 is base 3, which is A"),
+    ("OFFSET\t100", "OFFSET\t103", "5: 'G102' with OFFSET 103 is none of 5 bases"),
+    ("\tA104", "\tA103", "5: 'A103' .* is in SEQPOS twice"),
+    ("\tA104", "\tA10.4", "5: 'A10.4' with OFFSET 100 is none of 5 bases"),
+    ("\tA104", "", "9: row 1 has 3 values for 2 of SEQPOS"),
+    ("0.8", "high", "9: 'high' is not a number"),
+    (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
+    ("REACTIVITY:2", "REACTIVITY:1", "11: a second row 1"),
+    ("READS:2", "NAME\tb\nREADS:2", "12: a second NAME; give each construct its own"),
+    ("READS:2", "OFFSET\t9\nREADS:2", "12: a second OFFSET"),
+    ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [
-        ("r.tsv", "id\tposition\n", "line 1: no column reactivity"),
-        ("r.tsv", "id\tposition\treactivity\n", "line 1: no reactivities"),
-        ("r.shape", "1 0.5\n0 1\n", "line 2: '0' is no position"),
-        ("r.shape", "1 0.5\n2 low\n", "line 2: 'low' is not a number; write NaN or -999"),
-        ("r.shape", "1 0.5\n1 0.5\n", "line 2: position 1 of r is there already"),
-        ("r.shape", "1 0.5\n1000000 0.5\n", "line 2: '1000000' is no position, .* to 999999"),
-        ("r.shape", "G 0.5\n", "line 1: 'G' is no position"),
-        ("r.shape", ">a\nlow\n", "line 2: 'low' is not a number"),
-        ("r.shape", ">a\n1 0.5\n2 0.5\n", "line 3: position 2 of a is there already"),
-    ],
+    [*REFUSED, *(("r.rdat", NEW.replace(*how), message) for *how, message in REFUSED_RDAT)],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
-    with pytest.raises(InputError, match=f"{name}: {message}"):
+    assert text != NEW
+    with pytest.raises(InputError, match=f"{name}: line {message}"):
         read_reactivities(write(tmp_path / name, text))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("SEQUENCE\tGGAAC\n", "", "1: no line SEQUENCE"),
-        ("SEQPOS\tG102\tA103\tA104\n", "", "1: no line SEQPOS"),
-        ("REACTIVITY:", "TRACE:", "1: no line REACTIVITY, AREA_PEAK or DATA"),
-        ("OFFSET\t100", "OFFSET\tx", "4: 'x' is no whole number"),
-        ("OFFSET\t100", "OFFSET\t99", "5: G102 with OFFSET 99 is base 3, which is A"),
-        ("OFFSET\t100", "OFFSET\t103", "5: G102 with OFFSET 103 is none of 5 bases"),
-        ("\tA104", "\tA103", "5: A103 is in SEQPOS twice"),
-        ("\tA104", "\tA10.4", "5: 'A10.4' of SEQPOS is no position"),
-        ("\tA104", "", "9: row 1 has 3 values for 2 of SEQPOS"),
-        ("0.8", "high", "9: 'high' is not a number"),
-        ("REACTIVITY:2", "REACTIVITY:1", "11: row 1 is there already"),
-        ("READS:2", "NAME\tb\nREADS:2", "12: a second line NAME; give each construct its own"),
-        ("READS:2", "OFFSET\t9\nREADS:2", "12: a second line OFFSET"),
-        ("GGAAC\n", "\n", "1: no line SEQUENCE"),
-        ("\tG102\tA103\tA104", "", "1: no line SEQPOS"),
-        ("\tG102\tA103\tA104", "\t,", "1: no line SEQPOS"),
-        (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
-        ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
-    ],
-)
-def test_what_is_wrong_in_rdat_is_told_with_its_line(tmp_path, before, after, message):
-    assert before in NEW
-    path = write(tmp_path / "tiny.rdat", NEW.replace(before, after))
-    with pytest.raises(InputError, match=f"tiny.rdat: line {message}"):
-        read_reactivities(path)
-
-
-class TestEnergies:
-    @pytest.mark.parametrize(
-        ("values", "options", "sequence", "expected"),
-        [
-            ([2.0, -0.3, NAN, -999, -500], {}, "GGGGG", [-ENERGY / KT, 0.8 / KT, 0, 0, 0]),
-            ([2.0] * 4, {"probe": "dms"}, "acGT", [-ENERGY / KT, -ENERGY / KT, 0, 0]),
-            ([0.0], {"reactivity_slope": 1.8, "reactivity_intercept": -0.6}, "A", [0.6 / KT]),
-        ],
-    )
-    def test_negative_values_are_zero_and_none_change_nothing(
-        self, values, options, sequence, expected
-    ):
-        probing = Probing({"one": values}, ProbingOptions(**options))
-        assert probing.log_odds(Structure("one", sequence, [])) == pytest.approx(expected)
-
-    def test_what_cannot_be(self):
-        with pytest.raises(OptionError, match="probe must be shape or dms; got 'cmct'"):
-            ProbingOptions(probe="cmct")
-        with pytest.raises(OptionError, match="reactivity_slope must be a number; got inf"):
-            ProbingOptions(reactivity_slope=float("inf"))
-        with pytest.raises(ValueError, match="one: a reactivity is infinite"):
-            Probing({"one": [float("inf")]})
-
-    def test_the_digest_is_of_all_that_counts(self):
-        digests = {
-            Probing(values, options).digest
-            for values in ({"one": [0.5]}, {"two": [0.5]}, {"one": [0.25]})
-            for options in (ProbingOptions(), ProbingOptions(reactivity_slope=1.0))
-        }
-        assert len(digests) == 6
-
-
-class TestFold:
-    def test_the_map_is_shifted_by_both_bases(self, folding_model):
-        probing = {**NO_DATA, "one": [2.0] + [NAN] * 11}
-        slope = 0.5 if isinstance(folding_model, ErnieRnaForSecondaryStructure) else 1.0
-        shift = -ENERGY / KT / slope
-        expected = next(fold(RNAS, folding_model, matrix="scores")).matrix
-        expected[0] += shift
-        expected[:, 0] += shift
-        one = next(fold(RNAS, folding_model, matrix="scores", reactivities=probing))
-        np.testing.assert_allclose(one.matrix, expected, atol=2e-5)
-
-    def test_no_data_changes_nothing(self, folding_model):
-        plain = fold(RNAS, folding_model, matrix="probabilities")
-        silent = fold(RNAS, folding_model, matrix="probabilities", reactivities=NO_DATA)
-        for one, other in zip(plain, silent, strict=True):
-            assert one.structure == other.structure
-            np.testing.assert_array_equal(one.matrix, other.matrix)
-
-    def test_what_does_not_fit_is_told_before_the_model_is_loaded(self):
-        with pytest.raises(ValueError, match=r"sequences: two; .* there are reactivities of one"):
-            fold(RNAS, "no-such-model", reactivities={"one": NO_DATA["one"]})
-        with pytest.raises(ValueError, match="two has 10 nt and 3 reactivities"):
-            fold(RNAS, "no-such-model", reactivities={**NO_DATA, "two": [0.1, 0.2, 0.3]})
-
-
-class TestFit:
-    def test_area(self):
-        structure = Structure("one", "GAAAC", [(0, 4)])
-        assert unpaired_auc(structure, np.array([0.0, 1, 2, 3, 0.5])) == 1.0
-        assert unpaired_auc(structure, np.array([5.0, 1, 2, 3, 4])) == 0.0
-        assert unpaired_auc(structure, np.array([1.0, 1, np.nan, 1, 1])) == 0.5
-        assert np.isnan(unpaired_auc(structure, np.array([1, np.nan, np.nan, np.nan, 1.0])))
-
-
-def test_unpaired_bases_of_the_crystal_structure_are_the_reactive_ones():
-    examples = ernie_rna.examples()
-    (known,) = read_structures(examples / "RNase-P.dbn")
-    values = Probing(read_reactivities(examples / "RNase-P.shape")).of(known)
-    assert np.isnan(values).sum() == 33
-    assert unpaired_auc(known, values) > 0.75
-
-
-@pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")
-def test_real_data_make_the_structure_fit_them_better(tmp_path, capsys):
-    examples = ernie_rna.examples()
-    command = ["fold", str(examples / "RNase-P.fasta"), "-m", "mini", "--quiet", "-o"]
-    data = ["--reactivity", str(examples / "RNase-P.shape")]
-    assert cli.main([*command, str(tmp_path / "plain.dbn")]) == 0
-    assert cli.main([*command, str(tmp_path / "probed.dbn"), *data]) == 0
-    fits = []
-    for name in ("plain.dbn", "probed.dbn"):
-        assert cli.main(["evaluate", str(tmp_path / name), *data]) == 0
-        fits.append(float(re.search(r"predicted ([\d.]+)", capsys.readouterr().out)[1]))
-    assert fits[0] < fits[1]
-
-
-def test_tables_of_a_folder_are_read_as_well(tmp_path):
-    write(tmp_path / "one.csv", "id,position,reactivity\na,1,0.5\n")
-    write(tmp_path / "two.tsv", "id\tposition\treactivity\nb\t1\t0.5\n")
-    (tmp_path / "c.shape").mkdir()
-    assert list(read_reactivities(tmp_path)) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -270,6 +178,7 @@ def test_tables_of_a_folder_are_read_as_well(tmp_path):
         ({"one": [[0.1], [0.2]]}, r"one: its reactivities must be one for each base; .* \(2, 1\)"),
         ({"one": None}, r"one: its reactivities must be one for each base; got shape \(\)"),
         ({"one": (value for value in [0.1])}, "one: its reactivities are no numbers: "),
+        ({"one": [float("inf")]}, "one: a reactivity is infinite; write NaN or -999"),
         ({"one": ["x"]}, "one: its reactivities are no numbers: could not convert"),
     ],
 )
@@ -278,16 +187,79 @@ def test_reactivities_of_another_kind_are_refused(given, message):
         Probing(given)
 
 
-def test_masked_values_are_no_data():
-    probing = Probing({"one": np.ma.array([1, 2], mask=[True, False])})
-    np.testing.assert_array_equal(probing.of(Structure("one", "GC", [])), [NAN, 2.0])
+@pytest.mark.parametrize(
+    ("values", "options", "sequence", "expected"),
+    [
+        # Negative values are zero, and no data change nothing.
+        ([2.0, -0.3, NAN, -999, -500], {}, "GGGGG", [-ENERGY / KT, 0.8 / KT, 0, 0, 0]),
+        ([2.0] * 4, {"probe": "dms"}, "acGT", [-ENERGY / KT, -ENERGY / KT, 0, 0]),
+        (np.ma.array([1, 0.0], mask=[True, False]), {}, "GC", [0, 0.8 / KT]),
+        ([0.0], {"reactivity_slope": 1.8, "reactivity_intercept": -0.6}, "A", [0.6 / KT]),
+    ],
+)
+def test_energies(values, options, sequence, expected):
+    probing = Probing({"one": values}, ProbingOptions(**options))
+    assert probing.log_odds(Structure("one", sequence, [])) == pytest.approx(expected)
 
 
-def test_bases_of_a_table_are_those_of_the_sequence(tmp_path):
-    table = "id,position,base,reactivity\na,1,G,0.5\na,2,,0.5\na,3,{},0.5\n"
-    probing = Probing(write(tmp_path / "r.csv", table.format("U")))
-    assert len(probing.of(Structure("a", "GCT", []))) == 3
-    with pytest.raises(InputError, match="base 3 of a is C, and U in its reactivities"):
-        probing.of(Structure("a", "GCC", []))
-    with pytest.raises(InputError, match="line 4: a base is one letter, not 'UU'"):
-        read_reactivities(write(tmp_path / "r.csv", table.format("UU")))
+def test_options_that_cannot_be_and_the_digest_of_others():
+    with pytest.raises(OptionError, match="probe must be shape or dms; got 'cmct'"):
+        ProbingOptions(probe="cmct")
+    with pytest.raises(OptionError, match="reactivity_slope must be a number; got inf"):
+        ProbingOptions(reactivity_slope=float("inf"))
+    digests = {
+        Probing(values, options).digest
+        for values in ({"one": [0.5]}, {"two": [0.5]}, {"one": [0.25]})
+        for options in (ProbingOptions(), ProbingOptions(reactivity_slope=1.0))
+    }
+    assert len(digests) == 6
+
+
+def test_the_map_is_shifted_by_both_bases(folding_model):
+    slope = 0.5 if isinstance(folding_model, ErnieRnaForSecondaryStructure) else 1.0
+    plain = [*fold(RNAS, folding_model, matrix="scores")]
+    for data, shift in ([2.0] + [NAN] * 11, -ENERGY / KT / slope), (NO_DATA["one"], 0):
+        given = {**NO_DATA, "one": data}
+        one, two = fold(RNAS, folding_model, matrix="scores", reactivities=given)
+        expected = plain[0].matrix.copy()
+        expected[0] += shift
+        expected[:, 0] += shift
+        np.testing.assert_allclose(one.matrix, expected, atol=2e-5 if shift else 0)
+        assert shift or one.structure == plain[0].structure
+        np.testing.assert_array_equal(two.matrix, plain[1].matrix)
+
+
+def test_what_does_not_fit_is_told_before_the_model_is_loaded():
+    with pytest.raises(ValueError, match=r"sequences: two; .* there are reactivities of one"):
+        fold(RNAS, "no-such-model", reactivities={"one": NO_DATA["one"]})
+    with pytest.raises(ValueError, match="two has 10 nt and 3 reactivities"):
+        fold(RNAS, "no-such-model", reactivities={**NO_DATA, "two": [0.1, 0.2, 0.3]})
+
+
+@pytest.mark.parametrize(
+    ("reactivities", "area"),
+    [
+        ([0.0, 1, 2, 3, 0.5], 1),
+        ([5.0, 1, 2, 3, 4], 0),
+        ([1.0, 1, NAN, 1, 1], 0.5),
+        ([1, NAN, NAN, NAN, 1.0], NAN),
+    ],
+)
+def test_fit(reactivities, area):
+    structure = Structure("one", "GAAAC", [(0, 4)])
+    assert unpaired_auc(structure, np.array(reactivities)) == pytest.approx(area, nan_ok=True)
+
+
+@pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")
+def test_real_data_fit_the_crystal_structure_and_make_what_is_predicted_fit_better(tmp_path):
+    examples = ernie_rna.examples()
+    (known,) = read_structures(examples / "RNase-P.dbn")
+    probing = Probing(examples / "RNase-P.shape")
+    assert np.isnan(probing.of(known)).sum() == 33
+    plain, probed = (
+        next(fold(examples / "RNase-P.fasta", "mini", reactivities=data)).structure
+        for data in (None, examples / "RNase-P.shape")
+    )
+    fits = probing.fits([plain, probed, known])
+    assert fits[0] < fits[1]
+    assert fits[2] > 0.75

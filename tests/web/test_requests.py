@@ -32,6 +32,7 @@ def test_fasta_or_a_bare_sequence():
         ("MKVLAEFFGP", "looks like a protein"),
         ("ACGZGACGUA", r"'Z' at position 4 is no nucleotide code$"),
         (">a\nAC-GU", "gap of an alignment"),
+        ("# STOCKHOLM 1.0\na AC-GU", "an alignment: write its rows as FASTA, without their gaps$"),
         (">a\n>b\nACGU", r"record 1 \(a\): it is empty"),
         (">a\nACGU\n>a\nACGU", "record 2: there is a record with the id 'a'"),
         (">a\nAC\x01GU", "line 2: control character"),

@@ -8,18 +8,13 @@ positions count from 0.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from os import fspath
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from ernie_rna.sequences.fasta import (
-    FilePath,
-    InputError,
-    read_lines,
-    split_header,
-    uncompressed,
-)
+from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, split_header, uncompressed
 from ernie_rna.sequences.tables import TABLES, as_named, format_row, read_rows
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
@@ -35,13 +30,12 @@ _ENERGY = re.compile(
 )
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
 # The length, behind a word where Sfold writes it, and what follows.
-_CT_HEADER = re.compile(
-    rf"(?!1\s+\S\s+[0-9]+\s+[0-9])(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$",
-    re.IGNORECASE,
-)  # which is no first row that lacks a column
+_CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
 # Of the ensemble, its centroid and so on, as RNAfold -p writes them below the structure.
 _ENSEMBLE = re.compile(r"\S+\s+[\[{]|free energy of ensemble|frequency of mfe")
-_SIGNS = frozenset("()[]{}<>.")  # at least one is in any structure, and none in a sequence
+SIGNS = frozenset("()[]{}<>|.")  # at least one is in any structure, and none in a sequence
+
+Found = TypeVar("Found")
 
 
 def read_structures(path: FilePath, column: str = _COLUMN) -> list[Structure]:
@@ -60,21 +54,15 @@ def read_structures(path: FilePath, column: str = _COLUMN) -> list[Structure]:
             column is named for what is no table.
         InputError: see the reader of the format.
     """
-    path = Path(path)
-    suffix = uncompressed(path).suffix.lower()
-    if path.is_dir():
-        files = files_in(path, [*_READERS, *TABLES], "structure file")
-        return [structure for file in files for structure in read_structures(file, column)]
-    if suffix in TABLES:
-        return read_tsv(path, column)
-    if suffix not in _READERS:
-        raise ValueError(
-            f"{path}: unknown extension of structures; expected one of "
-            f"{', '.join((*TABLES, *_READERS))}"
-        )
-    if column != _COLUMN:
-        raise ValueError(f"{path}: it is no table and has no column {column!r}")
-    return _READERS[suffix](path)
+    structures = []
+    for file, suffix in files_at(path, (*TABLES, *_READERS), "expected a structure file"):
+        if suffix in TABLES:
+            structures += read_tsv(file, column)
+        elif column != _COLUMN:
+            raise ValueError(f"{file}: it is no table and has no column {column!r}")
+        else:
+            structures += _READERS[suffix](file)
+    return structures
 
 
 def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
@@ -101,23 +89,42 @@ def named_after(path: FilePath) -> str:
     return "_".join(uncompressed(path).stem.split())
 
 
-def files_in(folder: Path, extensions: Iterable[str], what: str) -> list[Path]:
-    """The files of a folder with one of some extensions, compressed or not, by name.
+def files_at(path: FilePath, extensions: Collection[str], expected: str) -> list[tuple[Path, str]]:
+    """A file, or those of a folder, compressed or not, that have one of some extensions, by name.
+
+    Returns:
+        Each with its extension.
 
     Raises:
-        ValueError: there is none; `what` says what such files are.
+        ValueError: there is none; `expected` says what it is for.
     """
-    known = list(extensions)
-    files = (one for one in sorted(folder.iterdir()) if uncompressed(one).suffix.lower() in known)
-    found = [one for one in files if one.is_file()]
+    path = Path(path)
+    in_folder = path.is_dir()
+    files = [one for one in sorted(path.iterdir()) if one.is_file()] if in_folder else [path]
+    found = [(one, uncompressed(one).suffix.lower()) for one in files]
+    found = [(one, suffix) for one, suffix in found if suffix in extensions]
     if not found:
-        raise ValueError(f"{folder}: no {what} in this folder ({', '.join(known)})")
+        where = " in this folder" * in_folder
+        raise ValueError(f"{path}: {expected} with the extension {', '.join(extensions)}{where}")
+    return found
+
+
+def read_by_id(
+    files: Iterable[tuple[Path, str]], what: str, read: Callable[[Path, str], dict[str, Found]]
+) -> dict[str, Found]:
+    """What files say of RNAs, by id; InputError where two say it of the same."""
+    found: dict[str, Found] = {}
+    for file, suffix in files:
+        more = read(file, suffix)
+        for id in found.keys() & more.keys():
+            raise InputError(f"{file.parent}: two files have {what} of the same id, {id}")
+        found |= more
     return found
 
 
 def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are not blank, and not comments (#) unless asked for."""
-    for line, text in read_lines(path, fspath(path)):
+    for line, text in read_lines(path):
         text = text.strip()
         if text and (comments or not text.startswith("#")):
             yield line, text
@@ -174,47 +181,33 @@ def read_ct(path: FilePath) -> list[Structure]:
         InputError: there is no structure, or one has no header, or fewer or more rows than it says;
             a row's number is out of turn; a partner does not exist or does not point back.
     """
-    # Of each structure the lines before its rows, and its rows.
-    blocks: list[tuple[list[tuple[int, str]], list[_BaseRow]]] = [([], [])]
-    length = 0  # by the last header; 0 before it
+    structures: list[Structure] = []
+    rows: list[_BaseRow] = []
+    length, line, rest = 0, 1, ""  # of the last header
     for line, text in numbered_lines(path):
-        header, rows = blocks[-1]
         row = _base_row(line, text, columns=6, partner=4)
-        # Where a header must stand, one whose description begins with numbers looks like a row; but
-        # a row says which are its number and the one before.
-        if row is not None and len(rows) >= length:
-            before = int(text.split()[2])
-            row = row if row.number - 1 == before in (0, len(rows)) else None
-        if rows and (row is None or row.number == 1):
-            header, rows, length = [], [], 0
-            blocks.append((header, rows))
-        if row is not None:
+        if len(rows) < length:
+            if row is None:
+                problem = f"expected base {len(rows) + 1} of the {length} in the header"
+                raise InputError.at(path, line, f"{problem}, not {text[:40]!r}")
             rows.append(row)
+            if len(rows) == length:
+                structures.append(_from_rows(path, *_read_header(path, rest), rows))
             continue
-        header.append((line, text))
-        found = _CT_HEADER.match(text)
-        length = int(found[1]) if found else length
-    if blocks == [([], [])]:
-        raise InputError.at(path, 1, "no structure in this file")
-    structures = []
-    for place, (header, rows) in enumerate(blocks):
-        found = next(filter(None, (_CT_HEADER.match(text) for _, text in reversed(header))), None)
-        if found is None:
-            first = rows[0].line if rows else header[0][0]
+        # A header whose description begins with numbers looks like a row; but a row says which are
+        # its number and the one before.
+        if row is not None and row.number - 1 == int(text.split()[2]) == len(rows):
             problem = "expected a header with the number of bases and a name"
-            raise InputError.at(path, first, problem)
-        if len(rows) != int(found[1]) or not rows:
-            line = rows[-1].line if rows else header[-1][0]
-            problem = f"the header says {int(found[1])} bases; the rows end here, after {len(rows)}"
-            if rows and len(rows) < int(found[1]) and place + 1 < len(blocks):
-                following, _ = blocks[place + 1]
-                problem += f": {following[0][1]!r} is no row of one" if following else ""
-            raise InputError.at(path, line, problem)
-        rest = found[2] or ""
-        id, description = _read_header(path, rest)
-        if id.isdecimal() and len(blocks) == 1 and _ENERGY.match(rest):
-            id = named_after(path)
-        structures.append(_from_rows(path, id, rows, description))
+            raise InputError.at(path, line, f"{problem}, not base {row.number}")
+        if header := _CT_HEADER.match(text):
+            rows, length, rest = [], int(header[1]), header[2] or ""
+    if len(rows) < length:
+        problem = f"the header says {length} bases; the rows end here, after {len(rows)}"
+        raise InputError.at(path, line, problem)
+    if not structures:
+        raise InputError.at(path, line, "no header with the number of bases and a name, no rows")
+    if len(structures) == 1 and structures[0].id.isdecimal() and _ENERGY.match(rest):
+        structures = [replace(structures[0], id=named_after(path))]
     return structures
 
 
@@ -259,8 +252,7 @@ def read_bpseq(path: FilePath) -> list[Structure]:
             name = _name_in_comment(text) or name
     if not rows:
         raise InputError.at(path, line, "no row 'number base partner' in this file")
-    id, description = _read_header(path, name)
-    return [_from_rows(path, id, rows, description)]
+    return [_from_rows(path, *_read_header(path, name), rows)]
 
 
 class _BaseRow(NamedTuple):
@@ -282,7 +274,7 @@ def _base_row(line: int, text: str, columns: int, partner: int) -> _BaseRow | No
     return _BaseRow(line, int(fields[0]), fields[1], int(fields[partner]))
 
 
-def _from_rows(path: FilePath, id: str, rows: list[_BaseRow], description: str) -> Structure:
+def _from_rows(path: FilePath, id: str, description: str, rows: list[_BaseRow]) -> Structure:
     for expected, row in enumerate(rows, 1):
         back = rows[row.partner - 1].partner if row.partner <= len(rows) else 0
         if row.number != expected:
@@ -319,54 +311,62 @@ def read_dbn(path: FilePath) -> list[Structure]:
     """Read the structures of a .dbn file; the inverse of :func:`format_dbn`.
 
     A record is a header (``>id description``, or bpRNA's ``#Name: id``; without it the file's name
-    is the id), then the sequence and the structure, each on one line or broken into as many lines
-    as the other; a record without a sequence is another structure of the sequence before. An
-    energy, behind the structure as RNAfold writes it or before the id as RNAstructure does, is
-    passed over, and so are other comments, the lines ``>structure`` of CONTRAfold, and what
-    ``RNAfold -p`` writes of the ensemble below the structure.
+    is the id), then the sequence and the structure, each on one line or several; a record without a
+    sequence is another structure of the sequence before. An energy, behind the structure as RNAfold
+    writes it or before the id as RNAstructure does, is passed over, and so are other comments, the
+    lines ``>structure`` of CONTRAfold, and what ``RNAfold -p`` writes of the ensemble below the
+    structure.
 
     Raises:
         InputError: a sequence has no structure or one of another length, there is a blank in one of
             them, or the structure is not dot-bracket.
     """
-    # Header, number of its line, and the lines that follow it.
+    # Header, number of its line, and the words that the lines below it begin with.
     records: list[tuple[str, int, list[str]]] = []
     for line, text in numbered_lines(path, comments=True):
         header = text[1:] if text.startswith(">") else _name_in_comment(text)
         body = records[-1][2] if records else []
         # As CONTRAfold has it between sequence and structure.
-        if header == "structure" and body and not _SIGNS & set(body[-1]):
-            continue
-        if len(body) == 2 and _SIGNS & set(body[1]) and header is None and _ENSEMBLE.match(text):
+        if header == "structure" and body and not SIGNS & set(body[-1]):
             continue
         if header is not None:
             records.append((header, line, []))
         elif not text.startswith("#"):
-            if not records:
-                records.append(("", line, []))
+            if len(body) == 2 and SIGNS & set(body[1]) and _ENSEMBLE.match(text):
+                continue
             word, rest = split_header(text)
             # What may follow a sequence or structure has a number: an energy, a frequency.
-            if rest and not any(character.isdigit() for character in rest):
+            if rest and not any(map(str.isdigit, rest)):
                 problem = f"a blank behind position {len(word)}; sequence and structure have none"
                 raise InputError.at(path, line, problem)
+            records = records or [("", line, [])]
             records[-1][2].append(word)
     if not records:
         raise InputError.at(path, 1, "no sequence and structure in this file")
     sequence, structures = "", []
     for header, line, body in records:
         id, description = _read_header(path, header)
-        half, whole = len(body) // 2, "".join(body)
-        if sequence and len(whole) == len(sequence) and _SIGNS & set(body[0]):
-            text = whole
-        else:
-            sequence, text = "".join(body[:half]), "".join(body[half:])
-        fits = sequence and len(sequence) == len(text) and _SIGNS & set(text)
-        if not fits or _SIGNS & set(sequence):
-            lengths = ", ".join(str(len(one)) for one in body[:6]) + ", …" * (len(body) > 6)
-            problem = f"expected one sequence and one structure of its length for {id!r}"
-            raise InputError.at(path, line, f"{problem}; its lines have {lengths or 0} letters")
+        # A structure without a sequence is of the one before.
+        count = 0 if body and SIGNS & set(body[0]) else count_above(body)
+        sequence, text = "".join(body[:count]) or sequence, "".join(body[count:])
         structures.append(_from_text(path, line, id, sequence, text, description))
     return structures
+
+
+def count_above(words: list[str]) -> int:
+    """How many of the lines of a record are its sequence: what is below, a structure or constraint,
+    is as long, or else begins with the first sign; an x is a letter of sequences as well.
+
+    >>> count_above(["GGGA", "AACCC", "(((.", "..)))"]), count_above(["GAAC", "(..", "."])
+    (2, 1)
+    """
+    whole = "".join(words)
+    for count, length in enumerate(accumulate(map(len, words)), 1):
+        if 2 * length == len(whole):
+            above, below = set(whole[:length]), set(whole[length:])
+            if not SIGNS & above and (SIGNS & below or below == {"x"}):
+                return count
+    return next((at for at, word in enumerate(words) if at and SIGNS & set(word)), len(words))
 
 
 def format_tsv(structure: Structure) -> str:
@@ -392,20 +392,20 @@ def read_tsv(path: FilePath, column: str = _COLUMN) -> list[Structure]:
     structures = []
     for line, row in read_rows(path, ("id", column)):
         id, description = split_header(row["id"])
-        text = row[column]
-        sequence = row.get("sequence", "N" * len(text))
-        if len(sequence) != len(text):
-            raise InputError.at(path, line, f"sequence and {column} of {id!r} differ in length")
+        sequence = row.get("sequence", "N" * len(row[column]))
         description = row.get("description") or description
-        structures.append(_from_text(path, line, id, sequence, text, description))
+        structures.append(_from_text(path, line, id, sequence, row[column], description))
     return structures
 
 
 def _from_text(
     path: FilePath, line: int, id: str, sequence: str, text: str, description: str
 ) -> Structure:
-    if not (id and sequence):
-        raise InputError.at(path, line, f"{f'the structure of {id!r}' if id else 'an id'} is empty")
+    if not id:
+        raise InputError.at(path, line, "an id is empty")
+    if not sequence or len(sequence) != len(text):
+        problem = f"expected a sequence and a structure of its length for {id!r}; they have"
+        raise InputError.at(path, line, f"{problem} {len(sequence)} and {len(text)} letters")
     try:
         return Structure(id, sequence, from_dot_bracket(text), description)
     except ValueError as error:

@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ernie_rna.run.matrices import MATRICES
-from ernie_rna.sequences.fasta import FilePath, InputError, uncompressed
-from ernie_rna.structures.formats.by_extension import files_in, named_after, numbered_lines
+from ernie_rna.sequences.fasta import FilePath, InputError
+from ernie_rna.structures.formats.by_extension import (
+    files_at,
+    named_after,
+    numbered_lines,
+    read_by_id,
+)
 
 # A pair of a list, its positions counted from 1, and base i, N where the file does not name it.
 PAIR = np.dtype([("i", np.int64), ("j", np.int64), ("probability", np.float64), ("base", "U1")])
@@ -33,28 +38,25 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
         ValueError: the extension is none of these, or the folder has no such file.
         InputError: a line is none of both, or an id is there twice.
     """
-    path = Path(path)
-    if path.is_dir():
-        files = files_in(path, _FILES, "file of base-pair probabilities")
-        parts = [(id, cells) for file in files for id, cells in read_probabilities(file).items()]
-        found = dict(parts)
-        if len(found) < len(parts):
-            raise InputError(f"{path}: two files have probabilities of the same id")
-        return found
-    suffix = uncompressed(path).suffix.lower()
-    if suffix not in _FILES:
-        known = f"{', '.join(_FILES[:-1])} or {_FILES[-1]}"
-        raise ValueError(f"{path}: --prior must be vienna, or a file with the extension {known}")
+    files = files_at(path, _FILES, "--prior must be vienna, or a file")
+    return read_by_id(files, "probabilities", _read)
+
+
+def _read_matrices(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file, np.lib.npyio.NpzFile(file) as matrices:
+            found = {name: np.asarray(matrices[name]) for name in matrices.files}
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{path}: damaged, or no .npz file of matrices: {error}") from None
+    for name, matrix in found.items():
+        if matrix.dtype.kind not in "fiu":
+            raise InputError(f"{path}: {name} is no matrix of numbers")
+    return found
+
+
+def _read(path: Path, suffix: str) -> dict[str, np.ndarray]:
     if suffix == MATRICES:
-        try:
-            with open(path, "rb") as file, np.lib.npyio.NpzFile(file) as matrices:
-                found = {name: np.asarray(matrices[name]) for name in matrices.files}
-        except (ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise InputError(f"{path}: damaged, or no .npz file of matrices: {error}") from None
-        for name, matrix in found.items():
-            if matrix.dtype.kind not in "fiu":
-                raise InputError(f"{path}: {name} is no matrix of numbers")
-        return found
+        return _read_matrices(path)
     id = named_after(path)
     rows: dict[str, list[tuple[int, int, float, str]]] = {}
     for line, text in numbered_lines(path):

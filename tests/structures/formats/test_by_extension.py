@@ -1,13 +1,14 @@
 """Structure files: round trips, what other programs write, and errors with file and line."""
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_rna.sequences.fasta import InputError, read_fasta
+from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.formats.by_extension import (
     read_ct,
     read_dbn,
@@ -34,14 +35,32 @@ def test_round_trip_of_any_structure(tmp_path_factory, data):
     id = data.draw(st.from_regex(r"[!-~]+", fullmatch=True))
     # Any text on one line, without blanks around it.
     description = data.draw(st.from_regex(r"([!-~]([ -~]*[!-~])?)?", fullmatch=True))
-    structure = Structure(id, sequence, pairs, description)
-    folder = tmp_path_factory.mktemp("any")
+    come_back(tmp_path_factory.mktemp("any"), Structure(id, sequence, pairs, description), ALONE)
+
+
+def come_back(folder, structure, other):
     for extension in (".ct", ".dbn", ".tsv", ".bpseq"):
         path = folder / f"any{extension}"
-        several = [structure] if extension == ".bpseq" else [KNOT, structure, ALONE]
+        several = [structure] if extension == ".bpseq" else [structure, KNOT, structure, other]
         write_structures(path, several)
         assert read_structures(path) == several
         assert b"\r" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("id", "description"),
+    [
+        ("a", "1 76"),
+        ("a", "9 76 23 55"),
+        ("tRNA", "1 76 23 55"),
+        ("structure", ""),
+        ("dG=-3", "of a kind"),
+        ("ENERGY", "= low"),
+    ],
+)
+def test_headers_that_look_like_what_others_write_come_back(tmp_path, id, description):
+    longer = Structure(id, "G" + HAIRPIN.sequence, [], description)
+    come_back(tmp_path, replace(HAIRPIN, id=id, description=description), longer)
 
 
 def test_a_line_feed_of_unicode_divides_id_and_description(tmp_path):
@@ -59,36 +78,23 @@ def test_compressed_files(tmp_path, name):
     assert read_structures(tmp_path / f"{name}.xz") == [HAIRPIN]
 
 
-def test_ids_are_first_words_in_every_format(tmp_path):
-    """What RNAfold, or `fold`, makes of a FASTA file has the ids of the file."""
-    header = "rna7 Bacillus subtilis, partial"
-    (tmp_path / "in.fasta").write_text(f">{header}\nGAAC\n")
-    (tmp_path / "in.dbn").write_text(f">{header}\nGAAC\n(..) ( -4.10)\n")
-    (record,) = read_fasta(tmp_path / "in.fasta")
-    (structure,) = read_structures(tmp_path / "in.dbn")
-    assert (structure.id, structure.description) == (record.id, record.description)
-    assert structure.header == header
-
-
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     write_structures(tmp_path / "b.ct", [HAIRPIN])
     write_structures(tmp_path / "a.bpseq", [KNOT])
-    write_structures(tmp_path / "c.tsv", [ALONE])
+    write_structures(tmp_path / "c.csv", [ALONE])
     (tmp_path / "README.md").write_text("not a structure")
+    (tmp_path / "d.ct").mkdir()
     assert read_structures(tmp_path) == [KNOT, HAIRPIN, ALONE]
 
 
-def test_folders_and_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ValueError, match=r"no structure file in this folder"):
+def test_files_that_cannot_be_read_or_written(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a structure file .* in this folder"):
         read_structures(tmp_path)
-    message = r"x\.fasta: unknown extension of structures; expected one of \.tsv, \.csv, \.ct"
+    message = r"x\.fasta: expected a structure file with the extension \.tsv, \.csv, \.ct"
     with pytest.raises(ValueError, match=message):
         read_structures(tmp_path / "x.fasta")
     with pytest.raises(FileNotFoundError):
         read_structures(tmp_path / "x.ct")
-
-
-def test_files_that_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match=r"x\.fasta: unknown extension; expected one of \.dbn"):
         write_structures(tmp_path / "x.fasta", [HAIRPIN])
     with pytest.raises(ValueError, match=r"x\.bpseq: \.bpseq holds one structure, not 2"):
@@ -145,23 +151,32 @@ def test_rows_of_bases_as_other_programs_write_them(tmp_path, name, text, header
     assert read_structures(tmp_path / name) == [Structure(id, "GAAC", [(0, 3)], description)]
 
 
-def test_a_name_of_a_file_becomes_one_word(tmp_path):
-    path = tmp_path / "my  rna 1.ct"
-    path.write_text(f"4\n{CT_ROWS}")
-    assert read_ct(path)[0].id == "my_rna_1"
-
-
 def test_suboptimal_structures_in_one_ct_file(tmp_path):
-    path = tmp_path / "file.ct"
+    path = tmp_path / "my  file 1.ct"
     second = "\n".join(f"{n} {base} {n - 1} {n + 1} 0 {n}" for n, base in enumerate("GAAC", 1))
     path.write_text(f"4 dG = -1 rna\n{CT_ROWS}4 dG = -0.5 rna\n{second}\n")
     assert [structure.pairs for structure in read_ct(path)] == [[(0, 3)], []]
     path.write_text(f"4 ENERGY = -1 1\n{CT_ROWS}4 ENERGY = -0.5 2\n{second}\n")
     assert [structure.id for structure in read_ct(path)] == ["1", "2"]
+    path.write_text(f"4\n{CT_ROWS}")
+    assert [structure.id for structure in read_ct(path)] == ["my_file_1"]
 
 
 # ---------------------------------------------------------------------------------------------
 # Dot-bracket text
+
+ENSEMBLE = """>a
+GAAC
+(..) ( -1.20)
+{,.} [ -1.30]
+(..) { -1.20 d=0.68}
+(..) { -1.20 MEA=3.2}
+ free energy of ensemble = -1.30 kcal/mol
+ frequency of mfe structure in ensemble 0.7; ensemble diversity 1.2
+>b [of a kind]
+GC
+.. (0.00)
+"""
 
 
 @pytest.mark.parametrize(
@@ -177,6 +192,8 @@ def test_suboptimal_structures_in_one_ct_file(tmp_path):
         (">a\nGA\nAC\n(.\n.)\n\n>b\nGC\n..\n", [("a", [(0, 3)]), ("b", [])]),
         (">a\nGAAC\n(..)\n>b -1.0 kcal/mol\n....\n", [("a", [(0, 3)]), ("b -1.0 kcal/mol", [])]),
         (">a\nGAACGAAC\n(..)....\n>b\nGAAC\n(..)\n", [("a", [(0, 3)]), ("b", [(0, 3)])]),
+        (">a\nGAACGAAC\n(..)....\n>b\n....\n(..)\n", [("a", [(0, 3)]), ("b", [(4, 7)])]),
+        (ENSEMBLE, [("a", [(0, 3)]), ("b [of a kind]", [])]),
     ],
 )
 def test_dbn_as_others_write_it(tmp_path, text, expected):
@@ -200,21 +217,22 @@ def test_a_table_with_other_columns(tmp_path):
 
 REFUSED = {
     "file.ct": [
-        ("# nothing\n\n", "line 1: no structure in this file"),
-        (CT_ROWS, "line 1: expected a header with the number of bases"),
-        (f"tiny\n{CT_ROWS}", "line 2: expected a header"),
+        ("# nothing\n\n", "line 1: no header with the number of bases"),
+        ("0 t\n", "line 1: no header with the number of bases"),
+        ("9" * 5000 + " a", "line 1: no header"),  # once Python's error of many digits
+        (CT_ROWS, "line 1: expected a header .*, not base 1"),
+        (f"tiny\n{CT_ROWS}", "line 2: expected a header .*, not base 1"),
+        (f"3 tiny\n{CT_ROWS.replace('0 2 4', '0 2 0')}", "line 5: expected a header .*not base 4"),
         (f"5 tiny\n{CT_ROWS}", "line 5: the header says 5 bases; the rows end here, after 4"),
-        (f"3 tiny\n{CT_ROWS}", "line 5: the header says 3 bases; .* after 4"),
         ("4 tiny\n", "line 1: the header says 4 bases; .* after 0"),
-        ("4 t\n" + CT_ROWS.replace("3 A 2 4 0", "3 A 2 4 -1"), "line 3: the header .* '3 A 2 4 -1"),
-        ("4 t\n" + CT_ROWS.replace(" 4 1", " 4", 1), "line 5: the header says 4 bases; .* after 3"),
-        ("0 t\n", "line 1: the header says 0 bases; the rows end here, after 0"),
+        (f"5 tiny\n{CT_ROWS}4 t\n{CT_ROWS}", "line 6: expected base 5 of the 5 .*, not '4 t'"),
+        ("4 t\n" + CT_ROWS.replace("3 A 2 4 0", "3 A 2 4 -1"), "line 4: .* base 3 .* '3 A 2 4 -1"),
+        ("4 t\n" + CT_ROWS.replace(" 4 1", " 4", 1), "line 2: expected base 1 .* '1 G 0 2 4'"),
         ("4 t\n" + CT_ROWS.replace("3 A", "7 A"), "line 4: base 7 where 3 was expected"),
         ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 9"), "line 2: base 1 of 4 cannot pair with 9"),
         ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 1"), "line 2: base 1 of 4 cannot pair with 1"),
         ("4 t\n" + CT_ROWS.replace("0 2 4", "0 2 0"), "line 5: base 4 pairs with 1, which .* 0"),
         ("4 t\n" + CT_ROWS.replace("2 A", "2 AA"), "line 3: a base is one letter, not 'AA'"),
-        ("9" * 5000 + " a", "line 1: expected a header"),  # once Python's error of many digits
     ],
     "file.bpseq": [
         ("", "line 1: no row"),
@@ -226,20 +244,26 @@ REFUSED = {
     ],
     "file.dbn": [
         ("# nothing\n", "line 1: no sequence and structure"),
-        ("\nGAAC\n", "line 2: expected one sequence and one structure .* for 'file'"),
-        (">a\nGAAC\n>b\nGC\n..\n", "line 1: expected one sequence .* for 'a'"),
-        (">a\n>b\nGC\n..\n", "line 1: expected one sequence .* for 'a'"),
-        ("(..)\n", "line 1: expected one sequence .* for 'file'"),
-        (">a\nGAAC\n(..)\n>b\nGC\n...\n", "line 4: expected one sequence .* for 'b'"),
-        (">a\nGAAC\n(..)\n....\n....\n", "line 1: .* for 'a'; its lines have 4, 4, 4, 4 letters"),
+        ("\nGAAC\n", "line 2: expected a sequence and a structure .* for 'file'"),
+        (">a\nGAAC\n>b\nGC\n..\n", "line 1: expected a sequence .* for 'a'"),
+        (">a\n>b\nGC\n..\n", "line 1: expected a sequence .* for 'a'"),
+        ("(..)\n", "line 1: expected a sequence .* for 'file'"),
+        (">a\nGAAC\n(..)\n>b\nGC\n...\n", "line 4: expected a sequence .* for 'b'"),
+        (">a\nGAAC\n(..)\n....\n....\n", "line 1: .* for 'a'; they have 4 and 12 letters"),
         (">a\nGAAAC\n(.. .)\n", "line 3: a blank behind position 3"),
         (">a\nGAA AC\n(...)\n", "line 2: a blank behind position 3"),
         (">a\nGAAC\n(..(\n", r"line 1: structure of 'a': '\(' at index 3"),
+        (">a\nGAAC\n>b\n(..)\n>c\n....\n....\n", "line 1: expected a sequence .* for 'a'"),
     ],
     "file.tsv": [
         ("id\tsequence\n", "line 1: no column dot_bracket; it has id, sequence"),
-        ("id\tsequence\tdot_bracket\na\tGA\t..\nb\tGA\t...\n", "line 3: .* of 'b' differ"),
+        (
+            "id\tsequence\tdot_bracket\na\tGA\t..\nb\tGA\t...\n",
+            "line 3: .* for 'b'; they have 2 and 3 letters",
+        ),
         ("id\tsequence\tdot_bracket\na\tGA\t.)\n", r"line 2: structure of 'a': '\)' at index"),
+        ("id\tsequence\tdot_bracket\n\tGA\t..\n", "line 2: an id is empty"),
+        ("id\tsequence\tdot_bracket\na\t\t\n", "line 2: .* for 'a'; they have 0 and 0 letters"),
     ],
 }
 
@@ -250,7 +274,7 @@ REFUSED = {
     ids=lambda value: value[:30],
 )
 def test_errors_name_file_and_line(tmp_path, name, text, message):
-    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=f"{name}: {message}"):
         read_structures(tmp_path / name)
 
@@ -275,57 +299,3 @@ ONE_LINE = "an id is one word and a description on one line; got 'a"
 def test_what_no_structure_can_be(id, description, pairs, message):
     with pytest.raises(ValueError, match=message):
         Structure(id, "GC", pairs, description)
-
-
-@pytest.mark.parametrize("row", ["\tGA\t..", "a\t\t"])
-def test_empty_cells_of_a_table_are_refused(tmp_path, row):
-    (tmp_path / "x.tsv").write_text(f"id\tsequence\tdot_bracket\n{row}\n")
-    with pytest.raises(InputError, match=r"x\.tsv: line 2: (an id|the structure of 'a') is empty"):
-        read_structures(tmp_path)
-
-
-def test_tables_of_a_folder_are_read_and_its_subfolders_are_not(tmp_path):
-    write_structures(tmp_path / "a.csv", [HAIRPIN])
-    (tmp_path / "b.ct").mkdir()
-    assert read_structures(tmp_path) == [HAIRPIN]
-
-
-ENSEMBLE = """>a
-GAAC
-(..) ( -1.20)
-{,.} [ -1.30]
-(..) { -1.20 d=0.68}
-(..) { -1.20 MEA=3.2}
- free energy of ensemble = -1.30 kcal/mol
- frequency of mfe structure in ensemble 0.7; ensemble diversity 1.2
->b [of a kind]
-GC
-.. (0.00)
-"""
-
-
-def test_of_an_ensemble_by_rnafold_the_first_structure_is_read(tmp_path):
-    (tmp_path / "p.dbn").write_text(ENSEMBLE)
-    expected = [Structure("a", "GAAC", [(0, 3)]), Structure("b", "GC", [], "[of a kind]")]
-    assert read_dbn(tmp_path / "p.dbn") == expected
-
-
-@pytest.mark.parametrize(
-    ("id", "description"),
-    [
-        ("a", "1 76"),
-        ("a", "9 76 23 55"),
-        ("tRNA", "1 76 23 55"),
-        ("structure", ""),
-        ("dG=-3", "of a kind"),
-        ("ENERGY", "= low"),
-    ],
-)
-def test_headers_that_look_like_what_others_write(tmp_path, id, description):
-    structure = Structure(id, HAIRPIN.sequence, HAIRPIN.pairs, description)
-    longer = Structure(id, "G" + HAIRPIN.sequence, [], description)
-    for extension in (".ct", ".dbn", ".tsv", ".bpseq"):
-        path = tmp_path / f"any{extension}"
-        several = [structure] if extension == ".bpseq" else [structure, KNOT, structure, longer]
-        write_structures(path, several)
-        assert read_structures(path) == several
