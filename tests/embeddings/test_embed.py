@@ -128,7 +128,7 @@ def test_memory_holds_one_chunk_of_tokens(encoder_model, monkeypatch):
 
     def watch(self, records):
         for chunk in chunks(self, records):
-            sizes.append(sum(chunk.lengths))
+            sizes.append(sum(len(record.sequence) for record in chunk.records))
             yield chunk
 
     monkeypatch.setattr(chunking.Plan, "chunks", watch)
