@@ -187,7 +187,7 @@ class Options:
 
 def _problem(known: Mapping[str, Any], default: Any, value: Any) -> str | None:
     """What is wrong with the value of an option."""
-    choices, check, texts = known["choices"], known["check"], default == ()
+    choices, check, texts = known["choices"], known["check"], isinstance(default, tuple)
     if choices is not None:
         quoted = choices if isinstance(value, str) else list(map(repr, choices))
         return None if value in choices else f"must be {_alternatives(quoted)}"

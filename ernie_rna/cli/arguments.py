@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,9 @@ Run = Callable[[argparse.Namespace], int]
 # What Ctrl-C is answered with where a run can be resumed.
 RESUMES = "; run the same command again to resume"
 _RESUMES = """
+
 The same command resumes a run that was killed, with the same outputs. Results of an unfinished run
-are kept in a folder beside the first output, OUT.partial.
-"""
+are kept in a folder beside the first output, OUT.partial."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -72,46 +73,48 @@ class Command:
     """A command of `ernie-rna`. What it is called with is named as the parameters of its function.
 
     Attributes:
-        name: also of the function of `ernie_rna` that it calls, unless `run` is given.
+        run: what it does with the parsed arguments; returns the exit code. Its name is the
+            command's, its docstring the text of --help, which ends with examples.
         summary: its line in `ernie-rna --help`.
-        description: text laid out as it is to be shown.
-        examples: command lines, each on a line.
         arguments: see `argument`.
         options: the class whose fields it takes as `--name`.
         leave_out: the fields that it does not take.
-        run: what it does with the parsed arguments; returns the exit code.
+        note: more of the text, before the options.
         interrupted: what is said after Ctrl-C, behind "interrupted".
         shares_work: whether several processes may run it at once, each doing a part.
         resumes: whether they may, and the same command resumes it.
     """
 
-    name: str
-    summary: str = ""
-    description: str = ""
-    examples: str = ""
+    run: Run
+    summary: str
     arguments: Sequence[Argument] = ()
     options: type[Options] = Options
     leave_out: Sequence[str] = ()
-    run: Run | None = None
+    note: str = ""
     interrupted: str = ""
     shares_work: bool = False
     resumes: bool = False
 
     def add_to(self, subparsers: Any) -> None:
         """Add its parser."""
+        text, examples = (inspect.getdoc(self.run) or "").split("\n\nexamples:")
         parser: argparse.ArgumentParser = subparsers.add_parser(
-            self.name,
+            self.run.__name__,
             help=self.summary,
-            description=self.description + _RESUMES * self.resumes,
-            epilog=f"examples:\n{self.examples}",
+            description=text + self.note + _RESUMES * self.resumes,
+            epilog=f"examples:{examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         interrupted = RESUMES if self.resumes else self.interrupted
-        run = self.run or partial(compute, self.name)
-        _set(parser, run, self.shares_work or self.resumes, interrupted)
+        _set(parser, self.run, self.shares_work or self.resumes, interrupted)
         for names, keywords in self.arguments:
             parser.add_argument(*names, **keywords)
         add_options(parser, self.options, self.leave_out)
+
+
+def command(**keywords: Any) -> Callable[[Run], Command]:
+    """Make a `Command` of a function."""
+    return lambda run: Command(run=run, **keywords)
 
 
 def _set(

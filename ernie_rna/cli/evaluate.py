@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ernie_rna
-from ernie_rna.cli.arguments import Command, argument, read_options
+from ernie_rna.cli.arguments import argument, command, read_options
 from ernie_rna.cli.computing import REACTIVITY_FILES
 from ernie_rna.options import EvaluateOptions, OptionError, ProbingOptions
 from ernie_rna.sequences.fasta import FastaRecord, check_records
@@ -27,7 +27,68 @@ class _Options(EvaluateOptions, ProbingOptions):
     """All that the command takes."""
 
 
-def _evaluate(args: argparse.Namespace) -> int:
+@command(
+    summary="F1, precision and recall of structures against known ones",
+    arguments=(
+        argument("predicted", "PRED", "predicted structures"),
+        argument("reference", "REF", "known structures; not needed with --reactivity", nargs="?"),
+        argument(
+            "-o --output",
+            "OUT.tsv",
+            "a table (.tsv or .csv) with a line for each sequence; - is stdout",
+        ),
+        argument(
+            "--by",
+            "COLUMN",
+            "column of REF (a table) for means, instead of family; may be given more than once",
+            action="append",
+        ),
+        argument("--groups", "OUT.tsv", "table of the means by length and column"),
+        argument("--force", None, "replace outputs that exist"),
+        argument(
+            "--with-mfe",
+            None,
+            "also score ViennaRNA's minimum free energy structures of the sequences in REF "
+            '(pip install "ernie-rna[vienna]"); about 80 sequences a second',
+        ),
+        argument(
+            "--with-prior",
+            "MODEL",
+            "also score the structures of `fold -m MODEL --prior vienna`, such as mini",
+        ),
+        argument(
+            "--reactivity",
+            "FILE",
+            f"compare the structures with probing data: {REACTIVITY_FILES}",
+            dest="reactivities",
+        ),
+    ),
+    options=_Options,
+    leave_out=("reactivity_slope", "reactivity_intercept"),
+)
+def evaluate(args: argparse.Namespace) -> int:
+    """Score predicted structures against the known ones with the same id.
+
+    PRED and REF are each a .tsv, .csv, .ct, .bpseq, .dbn or .db file, or a folder of such files.
+    Every id of REF needs a prediction of the same sequence (T equals U, N any base), unless
+    --missing says otherwise; other ids of PRED are ignored. An id is the first word of a header.
+
+    Pairs must agree in both positions; pseudoknots count. precision is the share of predicted pairs
+    that are known, recall the share of known pairs that are predicted, f1 = 2 |R and P| / (|R| +
+    |P|). All three are 1 if neither structure has a pair (the summary counts these), 0 if only one
+    has none. The *_shifted columns also accept (i+-1, j) and (i, j+-1) for a pair (i, j). Means are
+    over all sequences, by length, and by family if REF is a table with that column.
+
+    --reactivity compares with chemical probing: the AUC is the probability that an unpaired base of
+    the structure is more reactive than a paired one (0.5 is chance). It is printed for PRED and, as
+    the reachable value, for REF.
+
+    examples:
+      ernie-rna evaluate predicted.dbn known/ -o scores.tsv
+      ernie-rna evaluate predicted.tsv known.tsv --with-mfe --with-prior mini -o scores.tsv
+      ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
+      ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
+    """
     from ernie_rna.run.outputs import check_output_files
     from ernie_rna.sequences.tables import TABLES
     from ernie_rna.structures.evaluation import structures_by_id
@@ -119,7 +180,9 @@ def _groups(
     from ernie_rna.structures.evaluation import length_name, read_labels
 
     lengths = {id: len(one.sequence) for id, one in reference.items()}
-    groups = {"length": {id: length_name(lengths[id]) for id in sorted(lengths, key=lengths.get)}}
+    groups = {
+        "length": {id: length_name(lengths[id]) for id in sorted(lengths, key=lengths.__getitem__)}
+    }
     columns = getattr(args, "by", ["family"])
     if "length" in columns:
         raise OptionError("by", "cannot be length, by which there are means in any case")
@@ -200,69 +263,3 @@ def _aligned(rows: Iterable[Sequence[object]]) -> list[str]:
         width = max(map(len, (name, *cells)))
         columns.append([f"{cell:{'>' if numbers else '<'}{width}}" for cell in (name, *cells)])
     return ["  ".join(cells) for cells in zip(*columns, strict=True)]
-
-
-EVALUATE = Command(
-    name="evaluate",
-    run=_evaluate,
-    summary="F1, precision and recall of structures against known ones",
-    arguments=(
-        argument("predicted", "PRED", "predicted structures"),
-        argument("reference", "REF", "known structures; not needed with --reactivity", nargs="?"),
-        argument(
-            "-o --output",
-            "OUT.tsv",
-            "a table (.tsv or .csv) with a line for each sequence; - is stdout",
-        ),
-        argument(
-            "--by",
-            "COLUMN",
-            "column of REF (a table) for means, instead of family; may be given more than once",
-            action="append",
-        ),
-        argument("--groups", "OUT.tsv", "table of the means by length and column"),
-        argument("--force", None, "replace outputs that exist"),
-        argument(
-            "--with-mfe",
-            None,
-            "also score ViennaRNA's minimum free energy structures of the sequences in REF "
-            '(pip install "ernie-rna[vienna]"); about 80 sequences a second',
-        ),
-        argument(
-            "--with-prior",
-            "MODEL",
-            "also score the structures of `fold -m MODEL --prior vienna`, such as mini",
-        ),
-        argument(
-            "--reactivity",
-            "FILE",
-            f"compare the structures with probing data: {REACTIVITY_FILES}",
-            dest="reactivities",
-        ),
-    ),
-    options=_Options,
-    leave_out=("reactivity_slope", "reactivity_intercept"),
-    description="""\
-Score predicted structures against the known ones with the same id.
-
-PRED and REF are each a .tsv, .csv, .ct, .bpseq, .dbn or .db file, or a folder of such files. Every
-id of REF needs a prediction of the same sequence (T equals U, N any base), unless --missing says
-otherwise; other ids of PRED are ignored. An id is the first word of a header.
-
-Pairs must agree in both positions; pseudoknots count. precision is the share of predicted pairs
-that are known, recall the share of known pairs that are predicted, f1 = 2 |R and P| / (|R| + |P|).
-All three are 1 if neither structure has a pair (the summary counts these), 0 if only one has none.
-The *_shifted columns also accept (i+-1, j) and (i, j+-1) for a pair (i, j). Means are over all
-sequences, by length, and by family if REF is a table with that column.
-
---reactivity compares with chemical probing: the AUC is the probability that an unpaired base of the
-structure is more reactive than a paired one (0.5 is chance). It is printed for PRED and, as the
-reachable value, for REF.
-""",
-    examples="""\
-  ernie-rna evaluate predicted.dbn known/ -o scores.tsv
-  ernie-rna evaluate predicted.tsv known.tsv --with-mfe --with-prior mini -o scores.tsv
-  ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
-  ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
-""",
-)

@@ -26,13 +26,13 @@ from tqdm import tqdm
 from ernie_rna import __version__
 from ernie_rna.cli import computing, models
 from ernie_rna.cli.arguments import CommandParser, refuse_words
-from ernie_rna.cli.evaluate import EVALUATE
+from ernie_rna.cli.evaluate import evaluate
 from ernie_rna.options import OptionError
 
 COMMANDS = (
-    *(computing.EMBED, computing.FOLD, computing.CLOSENESS, EVALUATE),
-    *(computing.MUTATE, computing.PREDICT, computing.PLOT, computing.SERVE, computing.FINETUNE),
-    *(models.CONVERT, models.PUSH, models.VERIFY, models.INFO, models.EXAMPLES),
+    *(computing.embed, computing.fold, computing.closeness, evaluate),
+    *(computing.mutate, computing.predict, computing.plot, computing.serve, computing.finetune),
+    *(models.convert, models.push, models.verify, models.info, models.examples),
 )
 
 _DESCRIPTION = """\

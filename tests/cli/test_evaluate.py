@@ -1,112 +1,16 @@
-"""The commands fold, closeness and evaluate, as they are typed."""
+"""`ernie-rna evaluate`, as it is typed."""
 
 import errno
-import importlib.util
 import os
 import sys
 from pathlib import Path
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 
-from ernie_rna.structures.formats.by_extension import (
-    TSV_HEADER,
-    format_tsv,
-    read_structures,
-    write_structures,
-)
+from ernie_rna.structures.formats.by_extension import TSV_HEADER, format_tsv, write_structures
 from ernie_rna.structures.formats.structure import Structure
-from tests.conftest import ROOT
-
-needs_mini = pytest.mark.skipif(
-    not (ROOT / "ernie_rna" / "mini" / "model.safetensors").is_file(),
-    reason="this checkout has no mini",
-)
-needs_vienna = pytest.mark.skipif(
-    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
-)
-FOLD = "fold in.fasta -m model"
-
-# ---------------------------------------------------------------------------------------------
-# fold and closeness
-
-
-def test_fold_then_evaluate(folder, run):
-    """The ids of a FASTA file are those of its structures."""
-    output, errors = run(f"{FOLD} -o out.dbn")
-    assert output == ""
-    assert "structures without training, by the attention scores of layer 3, head 5" in errors
-    assert "out.dbn: 2 sequences, 32 nt; " in errors
-    assert [one.description for one in read_structures("out.dbn")] == ["an RNA, partial"] * 2
-    for name in ("out.tsv", "out.ct"):
-        run(f"{FOLD} -o {name} --quiet")
-        assert read_structures(name) == read_structures("out.dbn")
-        assert "means over 2 sequences" in run(f"evaluate {name} out.dbn").out
-    output, errors = run("fold in.fasta -m random --quiet")
-    assert output == Path("out.dbn").read_text()
-    assert all(line.startswith("ernie-rna: warning: ") for line in errors.splitlines())
-    alone = "ernie-rna: warning: no structure has any pair\n"
-    assert run("fold AAAA -m model -o none.dbn --quiet").err == alone
-    output, _ = run(f"{FOLD} --bases - --quiet")
-    assert output.startswith("id\tposition\tbase\tpartner\treliability\none\t1\tG\t")
-
-
-def test_fold_of_standard_input_to_several_outputs(folder, run, stdin):
-    outputs = "-m model -o out.ct/ -o out.npz --pairs pairs.tsv --matrix scores"
-    run(f"fold in.fasta {outputs}")
-    whole = Path("pairs.tsv").read_text()
-    stdin("in.fasta")
-    run(f"fold - {outputs} --force")
-    assert Path("pairs.tsv").read_text() == whole
-    assert [one.id for one in read_structures("out.ct")] == ["one", "two"]
-    with np.load("out.npz") as matrices:
-        shapes = {name: matrices[name].shape for name in matrices}
-    assert shapes == {"one": (16, 16), "two": (16, 16)}
-
-
-@needs_mini
-def test_mini_finds_few_pairs_as_the_authors_run_theirs(folder, run):
-    warning = "this model was trained with pairing scores; without them"
-    for option in ("--as-authors", "--pairing-scores=zero"):
-        assert warning in run(f"fold in.fasta -m mini {option}").err
-    assert warning not in run("fold in.fasta -m mini").err
-    assert warning not in run("fold in.fasta -m random --as-authors").err
-
-
-@needs_mini
-def test_constraints_below_the_sequences(folder, run, stdin):
-    Path("c.fasta").write_text(">one\nGGGGGaaaaCCCCCAT\n.((......))xxxxx\n>two\nGCGCGAUUUUCGCGCA\n")
-    for more, sequence in (("", "GGGGGAAAACCCCCAU"), ("--keep-letters", "GGGGGaaaaCCCCCAT")):
-        output, _ = run(f"fold c.fasta -m mini -C --quiet {more}")
-        one, two = output.split(">")[1:]
-        assert one.splitlines()[1:] == [sequence, ".((......))....."]
-    plain, _ = run("fold in.fasta -m mini --quiet")
-    assert two.splitlines()[2] == plain.splitlines()[5] != "." * 16
-    stdin("c.fasta")
-    assert run("fold - -m mini -C --quiet --keep-letters").out == output
-    _, errors = run("fold c.fasta -m mini")
-    assert "structures below 1 of the sequences are ignored, first below one" in errors
-
-
-@needs_vienna
-@needs_mini
-def test_fold_with_a_prior(folder, run):
-    _, errors = run("fold in.fasta -m mini --prior vienna -o o.dbn")
-    assert "secondary-structure head, and ViennaRNA 2." in errors
-    assert "a structure head, but these are" in run(f"{FOLD} --prior vienna", code=1).err
-
-
-def test_closeness(folder, run):
-    assert "maps.npz: 2 sequences, 32 nt" in run("closeness in.fasta -m close -o maps.npz").err
-    assert np.load("maps.npz")["two"].shape == (16, 16)
-    errors = run("closeness in.fasta -m model -o other.npz", code=1).err
-    assert "model has no closeness head: it is ErnieRnaModel" in errors
-
-
-# ---------------------------------------------------------------------------------------------
-# evaluate
-
+from tests.cli.conftest import needs_vienna
 
 KNOWN = [Structure("a", "GGAAACC", [(0, 6), (1, 5)]), Structure("b", "GAAAC", [(0, 4)])]
 PREDICTED = [Structure("a", "GGAAACC", [(0, 6), (1, 4)]), Structure("c", "GAAAC", [])]
@@ -173,7 +77,6 @@ def test_evaluate_by_length_and_family(structures, run):
 
 
 @needs_vienna
-@needs_mini
 @pytest.mark.parametrize(
     ("option", "name"), [("--with-prior mini", "prior"), ("--with-mfe", "mfe")]
 )
