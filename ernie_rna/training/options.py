@@ -106,7 +106,7 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
         None,
         "N-fold cross-validation, with folds made by --split (random without it); the saved model "
         "is then trained on all rows",
-        check=whole(2),
+        check=whole(2, 10**6),  # shares of the rows are listed
         group=_SPLITS,
     )
     baseline: str = option(
