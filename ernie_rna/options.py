@@ -799,8 +799,9 @@ NOT_OF_PLOTS = (
 )
 # Kinds that draw a structure; and options that mean something for some kinds alone.
 FOLDED = ("map", "arcs", "layout")
+DRAWN_BESIDE = ("map", "arcs")  # the known pairs, and how sure the model is
 _OF_KINDS = {
-    **dict.fromkeys(("reference", "confidence"), FOLDED[:2]),
+    **dict.fromkeys(("reference", "confidence"), DRAWN_BESIDE),
     **dict.fromkeys(("as_authors", "prior", "min_loop", "min_stem", "pseudoknots"), FOLDED),
     **dict.fromkeys(("layer", "head"), (*FOLDED, "heads")),
     **dict.fromkeys(("masked", "mask_pairing", "vocabulary"), ("substitutions",)),

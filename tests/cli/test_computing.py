@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ernie_rna
 from ernie_rna.cli.arguments import read_options
 from ernie_rna.cli.main import build_parser
 from ernie_rna.data import examples
 from ernie_rna.embeddings.formats import read_embeddings
+from ernie_rna.options import OptionError
 from ernie_rna.structures.formats.by_extension import read_structures, write_structures
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training.options import FinetuneOptions
@@ -305,6 +307,22 @@ def test_what_plot_refuses(plot, arguments, message):
     Path("rna.dbn").write_text((examples() / "rna.dbn").read_text())
     assert message in plot(arguments, code=1)
     assert not Path("out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"matrix": "scores"}, "matrix is not for pictures"),
+        (
+            {"known": [(0, 11)], "what": "heads"},
+            "known .* for map, arcs, not for heads",
+        ),
+        ({"known": [(0, 11)], "what": "layout"}, "known .* not for layout"),
+    ],
+)
+def test_what_a_picture_would_not_show_is_refused(here, given, message):
+    with pytest.raises(OptionError, match=message):
+        ernie_rna.plot([RNA], "mini", "out.svg", **given)
 
 
 def test_the_only_record_needs_no_name(plot):
