@@ -269,7 +269,6 @@ def _with_options(doc: str | None, options: type[Options]) -> str:
     return f"{text[: at.start()]}{section}\n{text[at.start() :]}"
 
 
-# ---------------------------------------------------------------------------------------------
 # How a model is loaded and runs
 
 _COMPUTING, _INPUT = "how it is computed", "the input"
@@ -314,11 +313,10 @@ class ModelOptions(Options, group=_COMPUTING):
     @property
     def loading(self) -> dict[str, Any]:
         """Those that `run.loading.load_model` takes."""
-        names = ("revision", "dtype", "device", "attention")
-        return {name: getattr(self, name) for name in names}
+        names = ("revision", "dtype", "device", "attention", "quantize")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
 
-# ---------------------------------------------------------------------------------------------
 # How an input is gone through
 
 
@@ -494,10 +492,6 @@ class RunOptions(ModelOptions, InputOptions, OutputOptions, group=_COMPUTING):
             raise OptionError("quantize", f"needs dtype float32; got {self.dtype}: leave one out")
 
     @property
-    def loading(self) -> dict[str, Any]:
-        return {**super().loading, "quantize": self.quantize}
-
-    @property
     def reading(self) -> dict[str, Any]:
         """Those that `sequences.sources.as_source` takes."""
         return {name: getattr(self, name) for name in ("unknown", "degap", "keep_letters")}
@@ -523,7 +517,6 @@ class WindowOptions(RunOptions, group=_INPUT):
             raise OptionError("overlap", "needs --long window")
 
 
-# ---------------------------------------------------------------------------------------------
 # What is computed
 
 
@@ -770,9 +763,7 @@ class PredictOptions(HeadOptions, TableOptions, group="the table"):
         return self.label_column
 
 
-# ---------------------------------------------------------------------------------------------
 # Pictures and the page
-
 
 # What `plot` draws.
 PLOTS = {

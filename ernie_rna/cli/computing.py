@@ -8,28 +8,8 @@ import sys
 import textwrap
 
 import ernie_rna
-from ernie_rna.cli.arguments import (
-    FASTA,
-    MODEL,
-    RESUMES,
-    argument,
-    command,
-    compute,
-    typed,
-)
-from ernie_rna.options import (
-    MODEL_HELP,
-    NOT_OF_PLOTS,
-    PLOTS,
-    EmbedOptions,
-    FoldOptions,
-    HeadOptions,
-    MutateOptions,
-    OptionError,
-    PlotOptions,
-    PredictOptions,
-    ServeOptions,
-)
+from ernie_rna import options
+from ernie_rna.cli.arguments import FASTA, MODEL, RESUMES, argument, command, compute, typed
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.sequences.sources import is_word
 from ernie_rna.training.options import FinetuneOptions
@@ -48,7 +28,7 @@ REACTIVITY_FILES = (
         MODEL,
         argument("-o --output", "OUT", "file to write, see above", required=True),
     ),
-    options=EmbedOptions,
+    options=options.EmbedOptions,
     resumes=True,
 )
 def embed(args: argparse.Namespace) -> int:
@@ -113,7 +93,7 @@ def embed(args: argparse.Namespace) -> int:
         ),
         argument("-C --constraint", None, "read constraints below the sequences, see above"),
     ),
-    options=FoldOptions,
+    options=options.FoldOptions,
     resumes=True,
 )
 def fold(args: argparse.Namespace) -> int:
@@ -171,7 +151,7 @@ def fold(args: argparse.Namespace) -> int:
 
         del args.constraint
         if "degap" in args:
-            raise OptionError(
+            raise options.OptionError(
                 "degap", "does not go with -C: take the gaps and their constraints out of the file"
             )
         if is_word(args.sequences):
@@ -190,7 +170,7 @@ def fold(args: argparse.Namespace) -> int:
 @command(
     summary="which bases are close in space",
     arguments=(FASTA, MODEL, argument("-o --output", "OUT.npz", "file to write", required=True)),
-    options=HeadOptions,
+    options=options.HeadOptions,
     resumes=True,
 )
 def closeness(args: argparse.Namespace) -> int:
@@ -217,7 +197,7 @@ def closeness(args: argparse.Namespace) -> int:
         argument("--positions", "OUT.tsv", "log-probabilities at each position; - is stdout"),
         argument("--summary", "OUT.tsv", "a line for each sequence; - is stdout"),
     ),
-    options=MutateOptions,
+    options=options.MutateOptions,
     resumes=True,
 )
 def mutate(args: argparse.Namespace) -> int:
@@ -256,7 +236,7 @@ def mutate(args: argparse.Namespace) -> int:
         MODEL,
         argument("-o --output", "OUT", "- is stdout, as TSV", required=True),
     ),
-    options=PredictOptions,
+    options=options.PredictOptions,
     resumes=True,
 )
 def predict(args: argparse.Namespace) -> int:
@@ -283,7 +263,7 @@ def predict(args: argparse.Namespace) -> int:
 
 _KINDS = "\n\n" + "\n".join(
     textwrap.fill(f"{name:<15}{text}", 96, initial_indent="  ", subsequent_indent=" " * 17)
-    for name, text in PLOTS.items()
+    for name, text in options.PLOTS.items()
 )
 
 
@@ -295,9 +275,9 @@ _KINDS = "\n\n" + "\n".join(
         argument("-o --output", "OUT", "picture to write", required=True),
         argument("--values", "OUT.npz", "file for the numbers in the picture"),
     ),
-    options=PlotOptions,
+    options=options.PlotOptions,
     note=_KINDS,
-    leave_out=(*NOT_OF_PLOTS, "matrix", "vocabulary"),
+    leave_out=(*options.NOT_OF_PLOTS, "matrix", "vocabulary"),
 )
 def plot(args: argparse.Namespace) -> int:
     """Draw the model's output for a sequence or for all, with matplotlib (pip install
@@ -323,12 +303,12 @@ def plot(args: argparse.Namespace) -> int:
         argument(
             "-m --model",
             "MODEL",
-            f"{MODEL_HELP} (the default); may be given more than once",
+            f"{options.MODEL_HELP} (the default); may be given more than once",
             dest="models",
             action="append",
         ),
     ),
-    options=ServeOptions,
+    options=options.ServeOptions,
 )
 def serve(args: argparse.Namespace) -> int:
     """Show structures, pairing maps, substitutions and embeddings in a web browser (pip install

@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from tqdm import tqdm
@@ -87,23 +87,14 @@ def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         refuse_words(args.parser, unknown)
-    # As contexts, since Python programs may call main as well.
-    with warnings.catch_warnings(), _terminated_as_interrupted():
+    # As contexts, since Python programs may call main as well, and in any thread.
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            # SIGTERM raises, so that what is half written is cleared up.
+            before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+            stack.callback(signal.signal, signal.SIGTERM, before)
         warnings.showwarning = _show_warning
         return _run(args)
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM raise, so that what is half written is cleared up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
 
-# ---------------------------------------------------------------------------------------------
-# convert
-
-
 @command(
     summary="convert a checkpoint into a folder for the Hub",
     arguments=(
@@ -105,10 +101,6 @@ def _report(written: Export) -> Iterator[str]:
     )
 
 
-# ---------------------------------------------------------------------------------------------
-# push
-
-
 @command(
     summary="upload a model to the Hugging Face Hub",
     arguments=(
@@ -138,10 +130,6 @@ def push(args: argparse.Namespace) -> int:
         print(f"  {size:>13,} bytes  {name}")
     print(f"  {sum(files.values()):>13,} bytes in {len(files)} files")
     return 0
-
-
-# ---------------------------------------------------------------------------------------------
-# verify
 
 
 @command(
@@ -225,9 +213,6 @@ def _print_published(found: dict[str, Any], bar: float) -> bool:
     print(f"{worst:.1e} is {'within' if kept else 'more than'} the allowed {bar:.0e}")
     return kept
 
-
-# ---------------------------------------------------------------------------------------------
-# info
 
 # Extras that gather others, or that only who works on this package needs.
 _NO_USERS = {"all", "demo", "bench", "browser", "dev", "docs"}
@@ -379,10 +364,6 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
         carried = in_bytes(4 * options.batch * config.num_attention_heads * tokens**2)
         what = "recomputed; carried, they would take" if recomputed else "carried; they take"
         yield f"{length} nt", f"{what} {carried}"
-
-
-# ---------------------------------------------------------------------------------------------
-# examples
 
 
 @command(
