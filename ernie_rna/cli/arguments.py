@@ -54,18 +54,24 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def argument(names: str, metavar: str | None, help: str, **more: Any) -> Argument:
-    """What a command takes beside its options, for `add_argument`; without metavar a flag."""
-    kind = {"action": "store_true"} if metavar is None else {"metavar": metavar}
-    return names.split(), {"help": help, **kind, **more}
+def argument(names: str, help: str, **more: Any) -> Argument:
+    """What a command takes beside its options, for `add_argument`.
+
+    Args:
+        names: as "-o --output OUT", with the word that stands for the value; without it a flag.
+        more: other keywords of `add_argument`.
+    """
+    *flags, last = names.split()
+    if last.startswith("-"):
+        return [*flags, last], {"help": help, "action": "store_true", **more}
+    return flags, {"help": help, "metavar": last, **more}
 
 
 FASTA = argument(
-    "sequences",
-    "IN.fasta",
+    "sequences IN.fasta",
     "FASTA file (.gz, .bz2 and .xz too), - for stdin, or one sequence (A, C, G, U, T, N)",
 )
-MODEL = argument("-m --model", "MODEL", MODEL_HELP, required=True)
+MODEL = argument("-m --model MODEL", MODEL_HELP, required=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ REACTIVITY_FILES = (
     arguments=(
         FASTA,
         MODEL,
-        argument("-o --output", "OUT", "file to write, see above", required=True),
+        argument("-o --output OUT", "file to write, see above", required=True),
     ),
     options=options.EmbedOptions,
     resumes=True,
@@ -69,29 +69,25 @@ def embed(args: argparse.Namespace) -> int:
         FASTA,
         MODEL,
         argument(
-            "-o --output",
-            "OUT",
+            "-o --output OUT",
             "file or folder to write, see above; without it, dot-bracket to stdout",
             action="append",
         ),
         argument(
-            "--pairs",
-            "OUT.tsv",
+            "--pairs OUT.tsv",
             "a line for each pair: id, i, j, base_i, base_j and its probability; - is stdout",
         ),
         argument(
-            "--bases",
-            "OUT.tsv",
+            "--bases OUT.tsv",
             "a line for each base: id, position, base, partner (0: unpaired) and its reliability "
             "(the probability of its pair, or of being unpaired); - is stdout",
         ),
         argument(
-            "--reactivity",
-            "FILE",
+            "--reactivity FILE",
             f"change the map by probing data: {REACTIVITY_FILES}",
             dest="reactivities",
         ),
-        argument("-C --constraint", None, "read constraints below the sequences, see above"),
+        argument("-C --constraint", "read constraints below the sequences, see above"),
     ),
     options=options.FoldOptions,
     resumes=True,
@@ -169,7 +165,7 @@ def fold(args: argparse.Namespace) -> int:
 
 @command(
     summary="which bases are close in space",
-    arguments=(FASTA, MODEL, argument("-o --output", "OUT.npz", "file to write", required=True)),
+    arguments=(FASTA, MODEL, argument("-o --output OUT.npz", "file to write", required=True)),
     options=options.HeadOptions,
     resumes=True,
 )
@@ -193,9 +189,9 @@ def closeness(args: argparse.Namespace) -> int:
     arguments=(
         FASTA,
         MODEL,
-        argument("-o --output", "OUT.tsv", "effects of all substitutions; - is stdout"),
-        argument("--positions", "OUT.tsv", "log-probabilities at each position; - is stdout"),
-        argument("--summary", "OUT.tsv", "a line for each sequence; - is stdout"),
+        argument("-o --output OUT.tsv", "effects of all substitutions; - is stdout"),
+        argument("--positions OUT.tsv", "log-probabilities at each position; - is stdout"),
+        argument("--summary OUT.tsv", "a line for each sequence; - is stdout"),
     ),
     options=options.MutateOptions,
     resumes=True,
@@ -232,9 +228,9 @@ def mutate(args: argparse.Namespace) -> int:
 @command(
     summary="classes, labels or numbers by a fine-tuned model",
     arguments=(
-        argument("sequences", "IN", "FASTA or table, or - for FASTA from stdin"),
+        argument("sequences IN", "FASTA or table, or - for FASTA from stdin"),
         MODEL,
-        argument("-o --output", "OUT", "- is stdout, as TSV", required=True),
+        argument("-o --output OUT", "- is stdout, as TSV", required=True),
     ),
     options=options.PredictOptions,
     resumes=True,
@@ -272,8 +268,8 @@ _KINDS = "\n\n" + "\n".join(
     arguments=(
         FASTA,
         MODEL,
-        argument("-o --output", "OUT", "picture to write", required=True),
-        argument("--values", "OUT.npz", "file for the numbers in the picture"),
+        argument("-o --output OUT", "picture to write", required=True),
+        argument("--values OUT.npz", "file for the numbers in the picture"),
     ),
     options=options.PlotOptions,
     note=_KINDS,
@@ -301,8 +297,7 @@ def plot(args: argparse.Namespace) -> int:
     summary="the web page",
     arguments=(
         argument(
-            "-m --model",
-            "MODEL",
+            "-m --model MODEL",
             f"{options.MODEL_HELP} (the default); may be given more than once",
             dest="models",
             action="append",
@@ -332,10 +327,10 @@ def serve(args: argparse.Namespace) -> int:
 @command(
     summary="train on labelled sequences",
     arguments=(
-        argument("train", "TRAIN", "table or other files, see above"),
+        argument("train TRAIN", "table or other files, see above"),
         MODEL,
-        argument("-o --output", "OUT", "folder to write", required=True),
-        argument("--json", None, "print metrics and settings as JSON"),
+        argument("-o --output OUT", "folder to write", required=True),
+        argument("--json", "print metrics and settings as JSON"),
     ),
     options=FinetuneOptions,
     interrupted="; a run without --resume starts anew",

@@ -30,35 +30,30 @@ class _Options(EvaluateOptions, ProbingOptions):
 @command(
     summary="F1, precision and recall of structures against known ones",
     arguments=(
-        argument("predicted", "PRED", "predicted structures"),
-        argument("reference", "REF", "known structures; not needed with --reactivity", nargs="?"),
+        argument("predicted PRED", "predicted structures"),
+        argument("reference REF", "known structures; not needed with --reactivity", nargs="?"),
         argument(
-            "-o --output",
-            "OUT.tsv",
+            "-o --output OUT.tsv",
             "a table (.tsv or .csv) with a line for each sequence; - is stdout",
         ),
         argument(
-            "--by",
-            "COLUMN",
+            "--by COLUMN",
             "column of REF (a table) for means, instead of family; may be given more than once",
             action="append",
         ),
-        argument("--groups", "OUT.tsv", "table of the means by length and column"),
-        argument("--force", None, "replace outputs that exist"),
+        argument("--groups OUT.tsv", "table of the means by length and column"),
+        argument("--force", "replace outputs that exist"),
         argument(
             "--with-mfe",
-            None,
             "also score ViennaRNA's minimum free energy structures of the sequences in REF "
             '(pip install "ernie-rna[vienna]"); about 80 sequences a second',
         ),
         argument(
-            "--with-prior",
-            "MODEL",
+            "--with-prior MODEL",
             "also score the structures of `fold -m MODEL --prior vienna`, such as mini",
         ),
         argument(
-            "--reactivity",
-            "FILE",
+            "--reactivity FILE",
             f"compare the structures with probing data: {REACTIVITY_FILES}",
             dest="reactivities",
         ),

@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     summary="convert a checkpoint into a folder for the Hub",
     arguments=(
         argument(
-            "checkpoint",
-            "CHECKPOINT",
+            "checkpoint CHECKPOINT",
             "a file or folder, USER/NAME on the Hub, or the address of a file",
         ),
-        argument("out_dir", "OUT_DIR", "the folder to write"),
+        argument("out_dir OUT_DIR", "the folder to write"),
     ),
     options=ConvertOptions,
     interrupted="; OUT_DIR is as it was",
@@ -104,11 +103,11 @@ def _report(written: Export) -> Iterator[str]:
 @command(
     summary="upload a model to the Hugging Face Hub",
     arguments=(
-        argument("folder", "FOLDER", "the model with its code and tokenizer"),
-        argument("repo_id", "USER/NAME", "the model repository, created if it does not exist"),
-        argument("--dry-run", None, "list the files to upload; uses no network"),
-        argument("--private", None, "make a new repository private"),
-        argument("--revision", "BRANCH", "a branch other than main, created if it does not exist"),
+        argument("folder FOLDER", "the model with its code and tokenizer"),
+        argument("repo_id USER/NAME", "the model repository, created if it does not exist"),
+        argument("--dry-run", "list the files to upload; uses no network"),
+        argument("--private", "make a new repository private"),
+        argument("--revision BRANCH", "a branch other than main, created if it does not exist"),
     ),
 )
 def push(args: argparse.Namespace) -> int:
@@ -135,10 +134,10 @@ def push(args: argparse.Namespace) -> int:
 @command(
     summary="compare a folder with the authors' model",
     arguments=(
-        argument("folder", "FOLDER", "the output of `ernie-rna convert`", nargs="?"),
-        argument("--checkpoint", "PATH", "the checkpoint it was converted from"),
-        argument("--cls-embedding", "PATH.npy", "the published embeddings"),
-        argument("--full-size", None, "rounding error, with random weights"),
+        argument("folder FOLDER", "the output of `ernie-rna convert`", nargs="?"),
+        argument("--checkpoint PATH", "the checkpoint it was converted from"),
+        argument("--cls-embedding PATH.npy", "the published embeddings"),
+        argument("--full-size", "rounding error, with random weights"),
     ),
 )
 def verify(args: argparse.Namespace) -> int:
@@ -240,7 +239,7 @@ class InfoOptions(ModelOptions):
 
 @command(
     summary="versions, devices, a model and its memory",
-    arguments=(argument("-m --model", "MODEL", MODEL_HELP),),
+    arguments=(argument("-m --model MODEL", MODEL_HELP),),
     options=InfoOptions,
     leave_out=("dtype", "threads", "attention"),
 )
@@ -369,8 +368,8 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
 @command(
     summary="copy real RNAs with known structures",
     arguments=(
-        argument("folder", "DIR", "folder to write (examples)", nargs="?"),
-        argument("--force", None, "replace files that exist"),
+        argument("folder DIR", "folder to write (examples)", nargs="?"),
+        argument("--force", "replace files that exist"),
     ),
 )
 def examples(args: argparse.Namespace) -> int:
