@@ -101,22 +101,6 @@ def test_evaluate_with_reactivities(here, run):
     assert output == "id\tpredicted_reactivity_auc\na\tnan\nb\t0.833333\n"
 
 
-def test_options_without_effect_are_refused(structures, run):
-    for command, message in (
-        ("fold in.fasta -m mini --probe dms", "--probe: has no effect without reactivities"),
-        ("fold in.fasta -m mini --reactivity-slope 1", "--reactivity-slope: has no effect"),
-        ("evaluate all.dbn known --probe dms", "--probe: has no effect without reactivities"),
-        ("evaluate all.dbn known --by length", "--by: cannot be length"),
-    ):
-        assert message in run(command, code=2).err
-    for option, name in (("predicted", "all.dbn"), ("reference", "a.ct")):
-        errors = run(f"evaluate all.dbn known --{option}-column x", code=1).err
-        assert f"{name}: it is no table and has no column 'x'" in errors
-    Path("r.shape").write_text("1 0.5\n")
-    errors = run("evaluate all.dbn --reactivity r.shape --missing skip", code=1).err
-    assert "--missing scores against known structures" in errors
-
-
 def test_evaluate_says_where_it_cannot_write(structures, run, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
@@ -124,17 +108,3 @@ def test_evaluate_says_where_it_cannot_write(structures, run, monkeypatch):
         assert "no room to write scores.tsv" in errors
     monkeypatch.setattr(sys, "stdout", None)
     assert "standard output: it is closed" in run("evaluate all.dbn known", code=1).err
-
-
-@needs_vienna
-def test_what_is_no_sequence_is_not_folded(structures, run):
-    Path("gaps.dbn").write_text(">a\nGG-AACC\n((...))\n")
-    errors = run("evaluate gaps.dbn gaps.dbn --with-mfe", code=1).err
-    assert "--with-mfe, --with-prior: record 1 (a): '-' at position 3" in errors
-
-
-def test_an_id_twice_is_refused_without_known_structures_too(here, run):
-    Path("twice.dbn").write_text(">a\nGC\n..\n>a\nGC\n..\n")
-    Path("a.shape").write_text("1 0.5\n2 0.5\n")
-    errors = run("evaluate twice.dbn --reactivity a.shape", code=1).err
-    assert "two predicted structures have the id 'a'" in errors

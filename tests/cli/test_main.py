@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.arguments import Command
 from ernie_rna.options import OptionError
@@ -31,10 +30,6 @@ def test_usage(run, command, message):
     errors = run(command, code=2).err
     assert message in errors
     assert len(errors.splitlines()) == 2  # where the usage is, and the error
-
-
-def test_version(run):
-    assert run("--version").out.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2.")
 
 
 @pytest.mark.parametrize("command", [one.run.__name__ for one in cli.COMMANDS])
@@ -183,8 +178,10 @@ for line in open("commands.txt"):
 
 INPUTS = {
     "in.fasta": ">a\nACGU\n",
-    "twice.fasta": ">a\nACGU\n>a\nACGU\n",
     "in.dbn": ">a\nACGU\n(..)\n",
+    "a.ct": "4 a\n1 A 0 2 4 1\n2 C 1 3 0 2\n3 G 2 4 0 3\n4 U 3 0 1 4\n",
+    "twice.dbn": ">a\nGC\n..\n>a\nGC\n..\n",
+    "gaps.dbn": ">a\nGG-AACC\n((...))\n",
     "in.csv": "sequence,label\nACGU,x\n",
     "bad.csv": "sequence,label\nAC-GU,x\n",
     "bad.tsv": "sequence\tlabel\nACEU\t1\n",
@@ -207,32 +204,24 @@ REFUSED = {
     "embed in.fasta -m unconverted -o out.npz": "config.json",
     "embed in.fasta -m ./NOSUCH -o out.npz": "no folder ./NOSUCH",
     "embed no.fasta -m model -o out.npz": "no.fasta: no such file",
-    "embed model -m model -o out.npz": "model: is a directory",
     "embed protein.fasta -m model -o out.npz": "record 1 (x): it looks like a protein: 31 %",
-    "embed twice.fasta -m model -o out.npz": "twice.fasta: record 2: there is a record with",
     "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
     "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
-    "embed in.fasta -m model -o no/out.npz": "there is no folder no",
     "mutate in.fasta -m model": "nothing to write: give -o, --positions or --summary",
     "mutate in.fasta -m model -o out.npz": "out.npz: the extension must be .tsv",
-    "mutate in.fasta -m model -o x.tsv --summary ./x.tsv": "x.tsv is named for two outputs",
     "mutate in.fasta -m model -o - --summary -": "standard output is named for two outputs",
     "predict in.fasta -m model -o out.txt": "out.txt: the extension must be .tsv or .csv or .saf",
     "predict in.csv -m model -o o.tsv --sequence-column rna": "no column 'rna'; it has sequen",
     "predict bad.csv -m model -o out.tsv": "bad.csv: record 1 (line 2): '-' at position 3",
-    "predict no.csv -m model -o out.tsv": "no.csv: no such file",
     "FOLD -o out.xyz": "extension",
     "FOLD -o out.dbn --pairs there.tsv": "there.tsv exists already; --force",
-    "FOLD -o out.dbn --pairs model --force": "model: the extension must be .tsv",
-    "FOLD -o out.dbn --bases out.xlsx": "out.xlsx: the extension must be .tsv",
-    "FOLD -o out.dbn -o out.dbn": "out.dbn is named for two outputs",
     "FOLD -o out.dbn --matrix scores": "--matrix: scores is for an .npz output",
     "FOLD --threads two": "--threads: must be a whole number from 1 to 1024; got 'two'",
     "fold id.fasta -m model -o out.ct/": f"{'x' * 40}...: the id is too long for the name",
     "FOLD --as-authors --min-loop 3": "--as-authors: sets min_loop to 0; got min_loop 3",
-    "FOLD --reactivity no.tsv": "no.tsv: no such file",
-    "FOLD --prior no.bpp": "no.bpp: no such file",
     "FOLD --prior in.dbn": "in.dbn: --prior must be vienna, or a file",
+    "FOLD --probe dms": "--probe: has no effect without reactivities",
+    "FOLD --reactivity-slope 1": "--reactivity-slope: has no effect",
     "FOLD --pseudoknots maybe": "on the command line yes or no; got 'maybe'",
     "fold in.dbn -m model -C --min-loop 3": "the constraint of a: bases 1 and 4 have 2 bases",
     "FOLD -C --degap": "--degap: does not go with -C: take the gaps",
@@ -244,6 +233,13 @@ REFUSED = {
     "evaluate in.dbn --reactivity b.shape --with-mfe": "--with-mfe scores against known",
     "evaluate in.dbn in.dbn -o out.xls": "out.xls: the extension must be .tsv or .csv",
     "evaluate no.dbn model": "no.dbn: no such file",
+    "evaluate in.dbn in.dbn --probe dms": "--probe: has no effect without reactivities",
+    "evaluate in.dbn in.dbn --by length": "--by: cannot be length",
+    "evaluate in.dbn in.dbn --predicted-column x": "it is no table and has no column 'x'",
+    "evaluate in.dbn a.ct --reference-column x": "a.ct: it is no table and has no column 'x'",
+    "evaluate in.dbn --reactivity b.shape --missing skip": "--missing scores against known",
+    "evaluate twice.dbn --reactivity a.shape": "two predicted structures have the id 'a'",
+    "evaluate gaps.dbn gaps.dbn --with-mfe": "--with-prior: record 1 (a): '-' at position 3",
     "closeness in.fasta -m model -o out.npy": "out.npy: the extension must be .npz",
     "finetune no.tsv TRAIN": "no.tsv: no such file",
     "finetune in.csv TRAIN": "line 2: label: 'x' is not a number",
@@ -257,7 +253,6 @@ REFUSED = {
     "verify model --full-size": "--full-size reads no folder: leave out model, or compare it",
     "verify --checkpoint pretrain.pt": "name the FOLDER",
     "verify model --checkpoint no.pt": "no.pt: no such file",
-    "verify nowhere --checkpoint pretrain.pt": "nowhere: no such file or folder",
     "info -m ./NOSUCH": "no folder ./NOSUCH",
     "info --batch 0": "--batch: must be a whole number from 1 to 1000000000; got 0",
     "info --lengths 100,x": "--lengths: must be a whole number from 1 to",
