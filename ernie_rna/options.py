@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial, wraps
 from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 # A problem with a value, in words that follow its name, or None.
 Check = Callable[[Any], str | None]
 
+_DIGITS = 12  # of a whole number; torch takes 18, and multiplies some
 MOST_THREADS = 1024  # torch dies of more than a system can start
 MODEL_HELP = "folder or Hub id of a model; mini is the small model that comes with ernie-rna"
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
@@ -59,30 +60,29 @@ def option(
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
     flag: tuple[str, Any] | tuple[str, Any, str] | None = None,
-    many: bool = False,
     group: str | None = None,
     recorded: bool = False,
 ) -> Any:
-    """A field of a class of options.
+    """A field of a class of options: text, unless its default, check or choices say otherwise.
 
     Args:
-        default: None is allowed beside what `check` and `choices` allow, if it is the default.
+        default: None is allowed beside what `check` and `choices` allow, if it is the default. With
+            () the option takes several texts, with False its `--name` takes no value.
         help: for the command line, and for the docstrings of functions.
         check: see `Check`.
         choices: the values that there are.
-        parse: makes the value of a word on the command line; may raise ValueError, whose text
-            says what the word must be. A `Range` does this itself.
+        parse: makes the value of a word on the command line; a word that is none stays as it is,
+            for `check` to refuse. A `Range` does this itself.
         metavar: stands for the value in help.
         flag: name and value, for an option of the command line that takes no value, and its help
             where that differs.
-        many: whether the command line takes several values, for a tuple.
         group: heading in the help of a command, in place of that of the class.
         recorded: whether results depend on it.
     """
     given = locals()
     del given["default"]
     if isinstance(check, Range):
-        given["parse"] = parse or check.parse
+        given["parse"] = check.parse
         given["metavar"] = metavar or ("N" if check.kind is int else "X")
     return field(default=default, metadata=given)
 
@@ -92,55 +92,40 @@ class Range:
     """A `Check` of a finite number in a range, which also reads it off the command line.
 
     Attributes:
-        kind: int, or float, for which a whole number will do.
+        kind: int, of at most `_DIGITS` digits, or float, for which a whole number will do.
         low, high: bounds that it may reach.
         above: a bound that it may not reach.
     """
 
     kind: type[int] | type[float]
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
 
     def __call__(self, value: Any) -> str | None:
-        fits = isinstance(value, Integral if self.kind is int else Real)
-        if fits and not isinstance(value, bool) and math.isfinite(value):
-            fits = self.low is None or value >= self.low
-            fits = fits and (self.high is None or value <= self.high)
-            if fits and (self.above is None or value > self.above):
-                return None
-        return f"must be {self._what}"
-
-    @property
-    def _what(self) -> str:
-        noun = "a whole number" if self.kind is int else "a number"
-        if self.low is not None and self.high is not None:
-            return f"{noun} from {self.low} to {self.high}"
+        noun, kind = ("a whole number", Integral) if self.kind is int else ("a number", Real)
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        is_long = fits and self.kind is int and abs(value) >= 10**_DIGITS
+        fits = fits and not is_long and abs(value) < math.inf  # as NaN is not
+        if fits and self.low <= value <= self.high and value > self.above:
+            return None
         bounds = (("of at least", self.low), ("above", self.above), ("of at most", self.high))
-        words = [f"{word} {bound}" for word, bound in bounds if bound is not None]
-        return " ".join([noun, " and ".join(words)]).rstrip()
+        words = " and ".join(f"{word} {bound}" for word, bound in bounds if math.isfinite(bound))
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            words = f"from {self.low} to {self.high}"
+        digits = f", with at most {_DIGITS} digits" if is_long else ""
+        return f"must be {noun} {words}".rstrip() + digits
 
     def parse(self, text: str) -> Any:
-        """The number that a word is; ValueError for one that is none."""
+        """The number that a word is, else the word."""
         try:
             return self.kind(text)
         except ValueError:
-            noun = "a whole number" if self.kind is int else "a number"
-            raise ValueError(f"must be {noun}; got {text!r}") from None
+            return text
 
 
 whole = partial(Range, int)
 number = partial(Range, float)
-
-
-def some_of(choices: Sequence[str]) -> Check:
-    """One or more of some words."""
-
-    def problem(values: Any) -> str | None:
-        fits = bool(values) and set(values) <= set(choices)
-        return None if fits else f"must be among {', '.join(choices)}"
-
-    return problem
 
 
 def some_text(value: Any) -> str | None:
@@ -153,6 +138,11 @@ def parse_words(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def parse_numbers(text: str) -> tuple[Any, ...]:
+    """Whole numbers with commas between them; a word that is none stays as it is."""
+    return tuple(whole().parse(word) for word in text.split(","))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """A set of options, checked. A class may name the group that its options are in.
@@ -161,16 +151,10 @@ class Options:
         OptionError: a value is none that an option can have.
     """
 
-    groups: ClassVar[dict[str, str]] = {}
-
     def __init_subclass__(cls, group: str | None = None) -> None:
-        """Note the heading of each option, where there is one."""
-        for base in reversed(cls.__bases__):
-            cls.groups = cls.groups | getattr(base, "groups", {})
         for name in inspect.get_annotations(cls):
-            heading = getattr(cls, name).metadata["group"] or group
-            if heading:
-                cls.groups = cls.groups | {name: heading}
+            own = getattr(cls, name)
+            own.metadata = {**own.metadata, "group": own.metadata["group"] or group}
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -194,34 +178,28 @@ class Options:
 
     def recorded(self) -> dict[str, Any]:
         """The options that results depend on, as JSON gives them back."""
-        values = {
-            one.name: getattr(self, one.name) for one in fields(self) if one.metadata["recorded"]
-        }
+        names = [one.name for one in fields(self) if one.metadata["recorded"]]
+        values = {name: getattr(self, name) for name in names}
         return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
+            n: list(value) if isinstance(value, tuple) else value for n, value in values.items()
         }
 
 
 def _problem(known: Mapping[str, Any], default: Any, value: Any) -> str | None:
     """What is wrong with the value of an option."""
-    choices, check = known["choices"], known["check"]
-    if choices is not None and value not in choices:
+    choices, check, texts = known["choices"], known["check"], isinstance(default, tuple)
+    if choices is not None:
         quoted = choices if isinstance(value, str) else list(map(repr, choices))
-        return f"must be {_alternatives(quoted)}"
-    if choices is None and check is not None:
-        return check(value)
-    if isinstance(default, bool) and not isinstance(value, bool):
-        return "must be True or False"
-    if isinstance(default, str) and not isinstance(value, str):
-        return "must be text"
-    plain = default is None and check is None and choices is None
-    if plain and not isinstance(value, bool if known["flag"] else str | os.PathLike):
-        return "must be True or False" if known["flag"] else "must be text"
-    words = (None,) if value is None else value
-    if known["many"] and not all(isinstance(word, str | os.PathLike) for word in words):
-        return "must be one or several texts"
-    return None
+        return None if value in choices else f"must be {_alternatives(quoted)}"
+    if check is not None:
+        problem: str | None = check(value)
+        return problem
+    if isinstance(default, bool) or known["flag"]:
+        return None if isinstance(value, bool) else "must be True or False"
+    words = value if texts and value is not None else (value,)
+    if all(isinstance(word, str | os.PathLike) for word in words):
+        return None
+    return "must be one or several texts" if texts else "must be text"
 
 
 def _alternatives(choices: Sequence[Any]) -> str:
@@ -250,13 +228,9 @@ def takes(options: type[Options]) -> Callable[[Callable[..., R]], Callable[..., 
                 keywords = {"options": make_options(options, keywords, f"{function.__name__}()")}
             return function(*args, **mine, **keywords)
 
+        kind = inspect.Parameter.KEYWORD_ONLY
         keyword_only = [
-            inspect.Parameter(
-                one.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=one.default,
-                annotation=one.type,
-            )
+            inspect.Parameter(one.name, kind, default=one.default, annotation=one.type)
             for one in fields(options)
         ]
         call.__signature__ = inspect.signature(function).replace(  # type: ignore[attr-defined]
@@ -285,8 +259,8 @@ def _with_options(doc: str | None, options: type[Options]) -> str:
     lines = ["Options:"]
     for one in fields(options):
         choices = one.metadata["choices"]
-        what = f"{one.metadata['help']}" + (f" ({_alternatives(choices)})" if choices else "")
-        entry = f"{one.name}: {what}. The default is {one.default!r}."
+        what = f" ({_alternatives(choices)})" if choices else ""
+        entry = f"{one.name}: {one.metadata['help']}{what}. The default is {one.default!r}."
         lines += textwrap.wrap(entry, 92, initial_indent=" " * 4, subsequent_indent=" " * 8)
     section = "\n".join(lines) + "\n"
     at = re.search(r"^(Returns|Yields|Raises):", text, re.M)
@@ -295,10 +269,9 @@ def _with_options(doc: str | None, options: type[Options]) -> str:
     return f"{text[: at.start()]}{section}\n{text[at.start() :]}"
 
 
-# ---------------------------------------------------------------------------------------------
 # How a model is loaded and runs
 
-_COMPUTING = "how it is computed"
+_COMPUTING, _INPUT = "how it is computed", "the input"
 
 
 def _device(value: Any) -> str | None:
@@ -321,7 +294,6 @@ class ModelOptions(Options, group=_COMPUTING):
         None,
         "torch device: cpu, cuda, cuda:1, ...; defaults to cuda if there is a GPU, else cpu",
         check=_device,
-        metavar="NAME",
     )
     threads: int | None = option(
         None,
@@ -329,13 +301,9 @@ class ModelOptions(Options, group=_COMPUTING):
         check=whole(1, MOST_THREADS),
     )
     attention: str | None = option(
-        None,
-        "attention implementation; defaults to sdpa",
-        choices=("sdpa", "eager"),
+        None, "attention implementation; defaults to sdpa", choices=("sdpa", "eager")
     )
-    revision: str | None = option(
-        None, "branch, tag or commit of a model on the Hub", metavar="REVISION"
-    )
+    revision: str | None = option(None, "branch, tag or commit of a model on the Hub")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -345,11 +313,10 @@ class ModelOptions(Options, group=_COMPUTING):
     @property
     def loading(self) -> dict[str, Any]:
         """Those that `run.loading.load_model` takes."""
-        names = ("revision", "dtype", "device", "attention")
-        return {name: getattr(self, name) for name in names}
+        names = ("revision", "dtype", "device", "attention", "quantize")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
 
-# ---------------------------------------------------------------------------------------------
 # How an input is gone through
 
 
@@ -375,18 +342,17 @@ class Share:
         return f"part {self.index + 1}/{self.count} (by {self.origin})"
 
 
-def parse_share(text: str) -> Share | None:
+def parse_share(part: object) -> Share | None:
     """ "2/8" is the second of eight; None where it is no such text."""
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(part))
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         return None
     return Share(int(match[1]) - 1, int(match[2]), "--part")
 
 
-def _part(value: Any) -> str | None:
-    if isinstance(value, str) and parse_share(value) is not None:
-        return None
-    return "must be I/N, such as 2/8 for the second of eight processes"
+def _part(value: object) -> str | None:
+    fits = parse_share(value) is not None
+    return None if fits else "must be I/N, such as 2/8 for the second of eight processes"
 
 
 def own_share(part: str | None) -> Share:
@@ -395,32 +361,18 @@ def own_share(part: str | None) -> Share:
     Raises:
         OptionError: the variables contradict one another.
     """
+    share = Share() if part is None else parse_share(part)
+    assert share is not None  # It has been checked.
     if part is not None:
-        share = parse_share(part)
-        assert share is not None  # It has been checked.
         return share
-    names = ("RANK", "WORLD_SIZE")
-    if all(name in os.environ for name in names):
-        rank, size = (_variable(name) for name in names)
-        local = _variable("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
-        return _checked(Share(rank, size, "RANK and WORLD_SIZE", local))
-    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
-    if all(name in os.environ for name in names):
-        task, count = (_variable(name) for name in names)
-        first = _variable("SLURM_ARRAY_TASK_MIN") if "SLURM_ARRAY_TASK_MIN" in os.environ else 0
-        step = _variable("SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in os.environ else 1
-        return _checked(Share((task - first) // max(step, 1), count, "SLURM_ARRAY_TASK_ID"))
-    return Share()
-
-
-def _variable(name: str) -> int:
-    value = os.environ[name]
-    if not value.isdecimal():
-        raise OptionError("part", f"is taken from {name}, which must be a number; got {value!r}")
-    return int(value)
-
-
-def _checked(share: Share) -> Share:
+    if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        rank, size = _variable("RANK"), _variable("WORLD_SIZE")
+        share = Share(rank, size, "RANK and WORLD_SIZE", _variable("LOCAL_RANK", rank))
+    elif {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= os.environ.keys():
+        first = _variable("SLURM_ARRAY_TASK_MIN", 0)
+        step = _variable("SLURM_ARRAY_TASK_STEP", 1)
+        index = (_variable("SLURM_ARRAY_TASK_ID") - first) // max(step, 1)
+        share = Share(index, _variable("SLURM_ARRAY_TASK_COUNT"), "SLURM_ARRAY_TASK_ID")
     if not 0 <= share.index < share.count:
         raise OptionError(
             "part",
@@ -429,33 +381,36 @@ def _checked(share: Share) -> Share:
     return share
 
 
+def _variable(name: str, default: int = 0) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise OptionError("part", f"is taken from {name}, which must be a number; got {value!r}")
+    return int(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
-    """How outputs are written."""
+    """What is done about outputs."""
 
     force: bool = option(
-        False,
-        "replace outputs that exist, and drop unfinished results of other settings",
-        flag=("--force", True, "replace outputs that exist, and drop unfinished results"),
+        False, "replace outputs that exist, and drop unfinished results of other settings"
     )
     progress: bool | None = option(
         None,
         "whether to show a progress bar and a summary; by default on a terminal",
         flag=("--quiet", False, "no progress bar and no summary"),
     )
+    dry_run: bool = option(
+        False,
+        "compute a little, print the time, memory and output size of the whole run, and stop; "
+        "nothing is written",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(ModelOptions, OutputOptions, group="the input"):
-    """What all runs over an input have in common."""
+class InputOptions(Options, group=_INPUT):
+    """Which sequences are taken."""
 
-    long: str = option(
-        "error",
-        "sequences longer than the model's 1022 nt: error refuses them, full computes each as a "
-        "whole, although the model was not trained on such lengths",
-        choices=("error", "full"),
-        recorded=True,
-    )
     unknown: str = option(
         "error",
         "letters that are not nucleotide codes: error refuses them, unk reads them and gaps as "
@@ -463,25 +418,48 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         choices=("error", "unk"),
         recorded=True,
     )
+    degap: bool = option(
+        False,
+        "remove the gaps of aligned sequences (FASTA, Stockholm or Clustal); positions count "
+        "without gaps",
+        recorded=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions(Options, group="the table"):
+    """What is read from a table."""
+
+    sequence_column: str = option("sequence", "column with the sequences")
+    label_separator: str = option(
+        ";", "separator between the labels in a cell (multi-label)", check=some_text, metavar="TEXT"
+    )
+    ignore_label: str | None = option(None, "label of bases to ignore")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ModelOptions, InputOptions, OutputOptions, group=_COMPUTING):
+    """What all runs over an input have in common."""
+
+    long: str = option(
+        "error",
+        "sequences longer than the model's 1022 nt: error refuses them, full computes each as a "
+        "whole, although the model was not trained on such lengths",
+        choices=("error", "full"),
+        group=_INPUT,
+        recorded=True,
+    )
     quantize: str | None = option(
         None,
         "compute the encoder's matrix products in int8 on a CPU: faster than float32 and slightly "
         "less exact, see docs/benchmarks.md",
         choices=("int8",),
-        group=_COMPUTING,
-        recorded=True,
-    )
-    degap: bool = option(
-        False,
-        "remove the gaps of aligned sequences (FASTA, Stockholm or Clustal); positions count "
-        "without gaps",
-        flag=("--degap", True),
         recorded=True,
     )
     keep_letters: bool = option(
         False,
         "write sequences with the letters of the input; by default in upper case with U for T",
-        flag=("--keep-letters", True),
+        group=_INPUT,
         recorded=True,
     )
     batch_tokens: int | None = option(
@@ -489,7 +467,6 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         "tokens in a batch, padding included; larger batches take more memory; defaults to 2048 "
         "on a CPU, else 16384",
         check=whole(1),
-        group=_COMPUTING,
     )
     part: str | None = option(
         None,
@@ -498,14 +475,6 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         "computes all",
         check=_part,
         metavar="I/N",
-        group=_COMPUTING,
-    )
-
-    dry_run: bool = option(
-        False,
-        "compute a few batches, print the time, memory and output size of the whole run, and stop",
-        flag=("--dry-run", True),
-        group=_COMPUTING,
     )
     scale_to: int | None = option(
         None,
@@ -513,7 +482,6 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
         "1,000 machines, and which part of it takes longest",
         check=whole(1),
         metavar="COUNT",
-        group=_COMPUTING,
     )
 
     def __post_init__(self) -> None:
@@ -524,17 +492,13 @@ class RunOptions(ModelOptions, OutputOptions, group="the input"):
             raise OptionError("quantize", f"needs dtype float32; got {self.dtype}: leave one out")
 
     @property
-    def loading(self) -> dict[str, Any]:
-        return {**super().loading, "quantize": self.quantize}
-
-    @property
     def reading(self) -> dict[str, Any]:
         """Those that `sequences.sources.as_source` takes."""
         return {name: getattr(self, name) for name in ("unknown", "degap", "keep_letters")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowOptions(RunOptions, group="the input"):
+class WindowOptions(RunOptions, group=_INPUT):
     """Runs that can take long sequences by windows."""
 
     long: str = option(
@@ -545,12 +509,7 @@ class WindowOptions(RunOptions, group="the input"):
         choices=("error", "window", "full"),
         recorded=True,
     )
-    overlap: int = option(
-        256,
-        "fewest nucleotides that neighbouring windows share",
-        check=whole(0),
-        metavar="NT",
-    )
+    overlap: int = option(256, "fewest nucleotides that neighbouring windows share", check=whole(0))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -558,24 +517,18 @@ class WindowOptions(RunOptions, group="the input"):
             raise OptionError("overlap", "needs --long window")
 
 
-# ---------------------------------------------------------------------------------------------
 # What is computed
 
 
-def parse_layers(text: str) -> tuple[int, ...] | None:
-    if text == "all":
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"must be all, or numbers with commas between them; got {text!r}"
-        ) from None
-
-
 def _layers(values: Any) -> str | None:
-    fits = len(values) > 0 and all(isinstance(value, Integral) for value in values)
-    return None if fits else "must be whole numbers, at least one"
+    if values is None or (values and not any(map(whole(), values))):
+        return None
+    return f"must be whole numbers, at least one, with at most {_DIGITS} digits; or all layers"
+
+
+def _poolings(values: Any) -> str | None:
+    fits = bool(values) and set(values) <= set(POOLINGS)
+    return None if fits else f"must be among {', '.join(POOLINGS)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -586,50 +539,42 @@ class EmbedOptions(WindowOptions, group="what is written"):
         (-1,),
         "layers to write: 0 is the embedding output, -1 the last layer, all (None in Python) "
         "every layer; if the list begins with a minus, write --layers=-1,-2",
-        check=lambda values: None if values is None else _layers(values),
-        parse=parse_layers,
+        check=_layers,
+        parse=lambda text: None if text == "all" else parse_numbers(text),
         metavar="L,L",
     )
     pooling: Sequence[str] = option(
         ("mean",),
         "any of token (a vector for each nucleotide), cls (the vector of <cls>) and mean (over the "
         "nucleotides); special tokens are never part of token and mean",
-        check=some_of(POOLINGS),
+        check=_poolings,
         parse=parse_words,
         metavar="P,P",
     )
     shard_bytes: int = option(
-        1 << 30,
-        "size above which a .safetensors output is written as shards",
-        check=whole(1),
-        metavar="BYTES",
+        1 << 30, "bytes above which a .safetensors output is written as shards", check=whole(1)
     )
-
-
-PAIRING_SCORES_HELP = (
-    "pairing scores that the first layer adds: sequence computes them from the sequence, as in "
-    "pretraining; zero sets all to 0, as the authors' script for structures does; defaults to "
-    "the setting in the model's config.json"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadOptions(RunOptions):
+class HeadOptions(RunOptions, group=_COMPUTING):
     """Of predictions by a head of the authors' fine-tuned models."""
 
     pairing_scores: str | None = option(
-        None, PAIRING_SCORES_HELP, choices=("sequence", "zero"), group="the input"
+        None,
+        "pairing scores that the first layer adds: sequence computes them from the sequence, as in "
+        "pretraining; zero sets all to 0, as the authors' script for structures does; defaults to "
+        "the setting in the model's config.json",
+        choices=("sequence", "zero"),
     )
 
 
-_READ_OFF = "how structures are predicted"
-_PROBING = "chemical probing"
 _UNLESS_GIVEN: dict[str, Any] = {"min_loop": 3, "min_stem": 2}
 _AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0, "min_stem": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbingOptions(Options, group=_PROBING):
+class ProbingOptions(Options, group="chemical probing"):
     """What reactivities of chemical probing say of bases, see `structures.reactivities`."""
 
     probe: str = option(
@@ -638,16 +583,10 @@ class ProbingOptions(Options, group=_PROBING):
         choices=("shape", "dms"),
     )
     reactivity_slope: float = option(
-        2.6,
-        "slope of the pseudo-energy of a paired base, in kcal/mol",
-        check=number(),
-        metavar="E",
+        2.6, "slope of the pseudo-energy of a paired base, in kcal/mol", check=number()
     )
     reactivity_intercept: float = option(
-        -0.8,
-        "intercept of the pseudo-energy, in kcal/mol",
-        check=number(),
-        metavar="E",
+        -0.8, "intercept of the pseudo-energy, in kcal/mol", check=number()
     )
 
     def check_unused(self) -> None:
@@ -657,10 +596,9 @@ class ProbingOptions(Options, group=_PROBING):
                 raise OptionError(one.name, "has no effect without reactivities (--reactivity)")
 
 
-def parse_yes(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ValueError(f"must be yes or no; got {text!r}")
-    return text == "yes"
+def _yes(value: Any) -> str | None:
+    fits = isinstance(value, bool)
+    return None if fits else "must be True or False, on the command line yes or no"
 
 
 def _prior(value: Any) -> str | None:
@@ -675,7 +613,7 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
+class FoldOptions(WindowOptions, HeadOptions, ProbingOptions, group="how structures are predicted"):
     """Of `structures.fold`: how structures are predicted."""
 
     layer: int | None = option(
@@ -684,41 +622,32 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
         "structure head: 0 is the projected pairing scores, -1 the last layer; without a structure "
         "head the default is -1",
         check=whole(),
-        metavar="L",
     )
     head: int | None = option(
         None,
         "predict structures from the attention scores of this attention head, counted from 0, even "
         "if the model has a structure head; without one the default is 5, as the authors use",
         check=whole(0),
-        metavar="H",
-    )
-    pairing_scores: str | None = option(
-        None,
-        PAIRING_SCORES_HELP,
-        choices=("sequence", "zero"),
     )
     min_loop: int | None = option(
         None,
         "fewest bases between the two of a pair; defaults to 3, the shortest real hairpin loop",
         check=whole(0),
-        metavar="NT",
         recorded=True,
     )
     min_stem: int | None = option(
         None,
         "fewest stacked pairs in a stem; defaults to 2; 1 keeps lone pairs",
         check=whole(1),
-        metavar="PAIRS",
         recorded=True,
     )
     pseudoknots: bool = option(
         True,
         "whether pairs may cross; no removes the pairs that cross the largest nested set; the "
         "default is yes",
-        parse=parse_yes,
+        check=_yes,
+        parse=lambda text: {"yes": True, "no": False}.get(text, text),
         metavar="yes|no",
-        group=_READ_OFF,
         recorded=True,
     )
     prior: str | os.PathLike[str] | Callable[[str], Any] | None = option(  # noqa: RUF009
@@ -729,16 +658,9 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
         "sequence to a matrix",
         check=_prior,
         metavar="vienna|FILE",
-        group=_READ_OFF,
     )
     as_authors: bool = option(
-        False,
-        "use the authors' settings: pairing_scores zero, min_loop 0, min_stem 1",
-        flag=(
-            "--as-authors",
-            True,
-            "use the authors' settings: --pairing-scores zero --min-loop 0 --min-stem 1",
-        ),
+        False, "use the authors' settings: --pairing-scores zero --min-loop 0 --min-stem 1"
     )
     matrix: str | None = option(
         None,
@@ -760,11 +682,10 @@ class FoldOptions(WindowOptions, ProbingOptions, group=_READ_OFF):
                 )
 
     def resolved(self) -> FoldOptions:
-        """The same without `as_authors`, what it sets or the defaults in place of None."""
-        if self.as_authors:
-            return replace(self, as_authors=False, **_AS_AUTHORS)
-        left_open = {n: value for n, value in _UNLESS_GIVEN.items() if getattr(self, n) is None}
-        return replace(self, **left_open)
+        """The same without `as_authors`, and with what it sets or the defaults in place of None."""
+        settings = _AS_AUTHORS if self.as_authors else _UNLESS_GIVEN
+        absent = {n: value for n, value in settings.items() if getattr(self, n) is None}
+        return replace(self, as_authors=False, **absent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -778,10 +699,10 @@ class EvaluateOptions(Options):
         choices=("error", "skip", "unpaired"),
     )
     predicted_column: str = option(
-        "dot_bracket", "column with the structures, where PRED is a table", metavar="NAME"
+        "dot_bracket", "column with the structures, where PRED is a table"
     )
     reference_column: str = option(
-        "dot_bracket", "column with the structures, where REF is a table", metavar="NAME"
+        "dot_bracket", "column with the structures, where REF is a table"
     )
 
 
@@ -827,21 +748,14 @@ class MutateOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(HeadOptions, group="a table"):
+class PredictOptions(HeadOptions, TableOptions, group="the table"):
     """Of `scoring.predict`; those of tables are as for fine-tuning."""
 
-    sequence_column: str = option("sequence", "column with the sequences", metavar="NAME")
     label_column: Sequence[str] = option(
         (),
         "column with labels, to compare with the predictions; give several columns for several "
         "numbers, or for several labels in columns of 0 and 1",
-        metavar="NAME",
-        many=True,
     )
-    label_separator: str = option(
-        ";", "separator between the labels in a cell", check=some_text, metavar="TEXT"
-    )
-    ignore_label: str | None = option(None, "label of bases to ignore", metavar="LABEL")
 
     @property
     def label_columns(self) -> Sequence[str]:
@@ -849,9 +763,7 @@ class PredictOptions(HeadOptions, group="a table"):
         return self.label_column
 
 
-# ---------------------------------------------------------------------------------------------
 # Pictures and the page
-
 
 # What `plot` draws.
 PLOTS = {
@@ -871,10 +783,16 @@ PLOTS = {
 }
 
 
+# They are of runs by many processes, of outputs, or of other inputs.
+NOT_OF_PLOTS = (
+    *("part", "dry_run", "scale_to"),
+    *(one.name for one in fields(ProbingOptions)),
+)
 # Kinds that draw a structure; and options that mean something for some kinds alone.
 FOLDED = ("map", "arcs", "layout")
+DRAWN_BESIDE = ("map", "arcs")  # the known pairs, and how sure the model is
 _OF_KINDS = {
-    **dict.fromkeys(("reference", "confidence"), FOLDED[:2]),
+    **dict.fromkeys(("reference", "confidence"), DRAWN_BESIDE),
     **dict.fromkeys(("as_authors", "prior", "min_loop", "min_stem", "pseudoknots"), FOLDED),
     **dict.fromkeys(("layer", "head"), (*FOLDED, "heads")),
     **dict.fromkeys(("masked", "mask_pairing", "vocabulary"), ("substitutions",)),
@@ -885,17 +803,11 @@ _OF_KINDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
+class PlotOptions(FoldOptions, MutateOptions):
     """Of `plots.pictures.plot`, and of what computes that which it draws."""
 
-    what: str = option(
-        "map",
-        "kind of picture",
-        choices=tuple(PLOTS),
-    )
-    id: str | None = option(
-        None, "id of the sequence; not needed if there is only one", metavar="ID"
-    )
+    what: str = option("map", "kind of picture", choices=tuple(PLOTS))
+    id: str | None = option(None, "id of the sequence; not needed if there is only one")
     reference: str | None = option(
         None,
         "known structures (.tsv, .ct, .bpseq, .dbn or a folder); the structure with the same id "
@@ -904,13 +816,8 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
     )
     confidence: bool = option(
         False,
-        "whether to colour by the probability of each predicted pair (arcs) or of all pairs (map)",
-        flag=(
-            "--confidence",
-            True,
-            "colour by the probability of each predicted pair (arcs) or of all pairs (map), as in "
-            "`ernie-rna fold --pairs`",
-        ),
+        "colour by the probability of each predicted pair (arcs) or of all pairs (map), as in "
+        "`ernie-rna fold --pairs`",
     )
     title: str | None = option(
         None, "title; defaults to a description of the picture", metavar="TEXT"
@@ -918,8 +825,9 @@ class PlotOptions(FoldOptions, HeadOptions, MutateOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dry_run or self.part is not None:
-            raise OptionError("dry_run" if self.dry_run else "part", "is not for pictures")
+        for name in NOT_OF_PLOTS:
+            if self.is_given(name):
+                raise OptionError(name, "is not for pictures")
         for name, kinds in _OF_KINDS.items():
             asked = self.long == "window" if name == "long" else self.is_given(name)
             if asked and self.what not in kinds:
@@ -937,27 +845,19 @@ class ServeOptions(ModelOptions):
     host: str = option(
         "127.0.0.1",
         "address to listen on: 127.0.0.1 accepts this machine only, 0.0.0.0 any machine",
-        metavar="ADDRESS",
     )
     port: int = option(7860, "port to listen on", check=whole(1, 65535))
-    workers: int = option(1, "requests computed in parallel", check=whole(1))
+    workers: int = option(1, "requests computed in parallel", check=whole(1, MOST_THREADS))
     progress: bool | None = option(
         None,
         "whether to print the address of the page",
         flag=("--quiet", False, "do not print the address of the page"),
     )
-    seconds: float = option(
-        60.0,
-        "seconds of computing",
-        check=number(above=0),
-        metavar="S",
-        group=_LIMITS,
-    )
+    seconds: float = option(60.0, "seconds of computing", check=number(above=0), group=_LIMITS)
     gigabytes: float = option(
         4.0,
-        "memory of the computing process, on a CPU under Linux",
+        "GB of memory of the computing process, on a CPU under Linux",
         check=number(above=0),
-        metavar="GB",
         group=_LIMITS,
     )
     sequences: int = option(50, "sequences", check=whole(1), group=_LIMITS)
@@ -965,6 +865,5 @@ class ServeOptions(ModelOptions):
         5000,
         "total length of all sequences; each is limited to the model's 1022",
         check=whole(1),
-        metavar="NT",
         group=_LIMITS,
     )

@@ -33,9 +33,10 @@ def _register_tokenizer(auto: Any) -> None:
     auto.AutoTokenizer.register(config, fast_tokenizer_class=tokenizer, exist_ok=True)
 
 
-def _register_models(auto: Any) -> None:
+def _register_models(_: Any) -> None:
+    auto = sys.modules.get("transformers.models.auto.modeling_auto")
     configuration, modeling = _module("configuration"), _module("modeling")
-    if not hasattr(modeling, "ErnieRnaForPreTraining"):
+    if auto is None or not hasattr(modeling, "ErnieRnaForPreTraining"):
         return  # Its own import, which ends with this, has made transformers 4.x import `auto`.
     for auto_class, place in configuration.AUTO_MAP.items():
         module, _, name = place.partition(".")
@@ -47,12 +48,6 @@ def _register_models(auto: Any) -> None:
             model = models if len(models) > 1 else models[0]
             config = configuration.ErnieRnaConfig
             getattr(auto, auto_class).register(config, model, exist_ok=True)
-
-
-def _register_models_at_last(modeling: ModuleType) -> None:
-    auto = sys.modules.get("transformers.models.auto.modeling_auto")
-    if auto is not None:
-        _register_models(auto)
 
 
 def _register_pipeline(pipelines: Any) -> None:
@@ -74,7 +69,7 @@ _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.tokenization_auto": _register_tokenizer,
     "transformers.models.auto.modeling_auto": _register_models,
     "transformers.pipelines": _register_pipeline,
-    "ernie_rna.model.modeling_ernie_rna": _register_models_at_last,
+    "ernie_rna.model.modeling_ernie_rna": _register_models,
 }
 
 

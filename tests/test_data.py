@@ -16,22 +16,8 @@ from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from tests.conftest import ROOT, run_elsewhere
-from tests.golden_folder import write_golden_folder
 
 RFAM = ROOT.parent / "shared" / "data" / "pretraining" / "rfam_seed.tsv.gz"
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """A small random model in the place of `mini`, and an empty working directory."""
-    package, here = tmp_path / "package", tmp_path / "here"
-    for folder in (package, here):
-        folder.mkdir()
-    (package / "mini").mkdir()
-    monkeypatch.setattr(data, "_HERE", package)
-    monkeypatch.chdir(here)
-    Path("rna.fasta").write_text(">hairpin\nGGGGAAAACCCC\n")
-    return write_golden_folder(package / "mini")
 
 
 def test_the_examples_have_structures_of_their_length():
@@ -72,29 +58,22 @@ def _lines(name: str) -> list[str]:
     return (ernie_rna.examples() / name).read_text(encoding="utf-8").splitlines()
 
 
-def test_mini_is_named_in_every_command(stand_in, capsys):
-    assert ernie_rna.mini() == stand_in
-    assert cli.main(["fold", "rna.fasta", "-m", "mini", "-o", "out.dbn"]) == 0
-    assert cli.main(["embed", "rna.fasta", "-m", "mini", "-o", "out.npz"]) == 0
-    assert cli.main(["info", "-m", "mini"]) == 0
-    output, errors = capsys.readouterr()
-    assert str(stand_in) in output
-    assert "./mini" not in errors  # only the stand-in's random weights are warned of
-
-
-def test_an_installation_without_mini_says_so(stand_in, capsys):
-    (stand_in / "model.safetensors").unlink()
+def test_an_installation_without_mini_or_examples_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data, "_HERE", tmp_path / "ernie_rna")
+    with pytest.raises(FileNotFoundError, match="example RNAs are not in this installation"):
+        ernie_rna.examples()
     with pytest.raises(FileNotFoundError, match="'mini' is not in this installation"):
         ernie_rna.mini()
-    assert cli.main(["fold", "rna.fasta", "-m", "mini"]) == 1
+    assert cli.main(["fold", "GGGGAAAACCCC", "-m", "mini"]) == 1
     assert "name another model" in capsys.readouterr().err
 
 
-def test_a_folder_called_mini_is_not_taken_for_it(stand_in):
+def test_a_folder_called_mini_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     Path("mini").mkdir()
     Path("mini/config.json").touch()
     with pytest.warns(UserWarning, match="write ./mini"):
-        assert find_model("mini") == str(stand_in)
+        assert find_model("mini") == str(ernie_rna.mini())
     assert find_model(Path("mini").absolute()) == str(Path("mini").absolute())
 
 

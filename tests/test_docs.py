@@ -104,9 +104,8 @@ def run_line(line: str) -> bool:
 
 
 def test_pages_are_linked_and_links_lead_somewhere():
-    texts = {
-        page: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *DOCS.glob("*.md")]
-    }
+    pages = [ROOT / "README.md", *DOCS.glob("*.md")]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
     linked = set()
     for page, text in texts.items():
         assert "python scripts/" not in text, page  # would not find what else is in the checkout
@@ -123,12 +122,8 @@ def with_examples():
     """Modules whose docstrings have examples."""
     for path in (*ROOT.glob("*_ernie_rna.py"), *(ROOT / "ernie_rna").rglob("*.py")):
         if ">>>" in path.read_text(encoding="utf-8"):
-            folder = (
-                "ernie_rna/model"
-                if path.parent == ROOT
-                else path.parent.relative_to(ROOT).as_posix()
-            )
-            yield f"{folder}/{path.stem}".replace("/", ".")
+            place = path.relative_to(ROOT).with_suffix("")
+            yield ".".join(("ernie_rna.model" * (place.parent == Path()), *place.parts)).strip(".")
 
 
 @pytest.mark.parametrize("module", sorted(with_examples()))

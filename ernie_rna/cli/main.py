@@ -1,8 +1,7 @@
 """The command line `ernie-rna`: its commands, and what an error looks like.
 
-A module with commands has `add_commands(subparsers)`, which makes a parser for each by
-`arguments.add_command`, and is listed in `COMMANDS`. It imports torch and the like only where a
-command runs: `--help` should not wait for them.
+Modules with commands import torch and the like only where a command runs: `--help` should not wait
+for them.
 
 Exit codes: 0; 1 for an error, shown in one line; 2 for wrong usage; 130 after Ctrl-C, 143 after
 SIGTERM.
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import os
 import re
 import signal
@@ -20,22 +18,21 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from tqdm import tqdm
 
 from ernie_rna import __version__
+from ernie_rna.cli import computing, models
 from ernie_rna.cli.arguments import CommandParser, refuse_words
+from ernie_rna.cli.evaluate import evaluate
 from ernie_rna.options import OptionError
 
 COMMANDS = (
-    "ernie_rna.cli.embed",
-    "ernie_rna.cli.structures",
-    "ernie_rna.cli.scoring",
-    "ernie_rna.cli.pictures",
-    "ernie_rna.cli.finetune",
-    "ernie_rna.cli.models",
+    *(computing.embed, computing.fold, computing.closeness, evaluate),
+    *(computing.mutate, computing.predict, computing.plot, computing.serve, computing.finetune),
+    *(models.convert, models.push, models.verify, models.info, models.examples),
 )
 
 _DESCRIPTION = """\
@@ -66,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=CommandParser
     )
-    for module in COMMANDS:
-        importlib.import_module(module).add_commands(subparsers)
+    for command in COMMANDS:
+        command.add_to(subparsers)
     return parser
 
 
@@ -90,23 +87,14 @@ def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         refuse_words(args.parser, unknown)
-    # As contexts, since Python programs may call main as well.
-    with warnings.catch_warnings(), _terminated_as_interrupted():
+    # As contexts, since Python programs may call main as well, and in any thread.
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            # SIGTERM raises, so that what is half written is cleared up.
+            before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+            stack.callback(signal.signal, signal.SIGTERM, before)
         warnings.showwarning = _show_warning
         return _run(args)
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM raise, so that what is half written is cleared up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -120,13 +108,14 @@ def _run(args: argparse.Namespace) -> int:
     except OptionError as error:
         parser: argparse.ArgumentParser = args.parser
         parser.error(f"argument --{error.option.replace('_', '-')}: {error.problem}")
-    except BrokenPipeError:
-        return _leave_pipe()
+    except BrokenPipeError:  # The reader of our output has gone; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except KeyboardInterrupt:
-        _say(f"interrupted{getattr(args, 'interrupted', '')}")
+        _say(f"interrupted{args.interrupted}")
         return _INTERRUPTED
     except Exception as error:
-        if args.traceback:
+        if getattr(args, "traceback", False):
             traceback.print_exc()
         _report(error)
         return 1
@@ -176,9 +165,3 @@ def _say(text: str) -> None:
 
 def _show_warning(message: Warning | str, *rest: object, **others: object) -> None:
     _say(f"warning: {_plain(str(message))}")
-
-
-def _leave_pipe() -> int:
-    """The reader of our output has gone; keep Python from complaining when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _BROKEN_PIPE

@@ -9,17 +9,18 @@ import platform
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_rna.cli.arguments import add_command, add_model, add_options, read_options
-from ernie_rna.conversion.convert import ConvertOptions, Export, convert
-from ernie_rna.conversion.hub import files_to_push, push
-from ernie_rna.data import EXAMPLE_FILES, examples
-from ernie_rna.options import ModelOptions, Options, option, whole
+import ernie_rna
+from ernie_rna import data
+from ernie_rna.cli.arguments import argument, command, read_options, typed
+from ernie_rna.conversion import hub
+from ernie_rna.conversion.convert import ConvertOptions, Export
+from ernie_rna.options import MODEL_HELP, ModelOptions, option, parse_numbers, whole
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing
 from ernie_rna.run.progress import show_loading
@@ -28,57 +29,40 @@ if TYPE_CHECKING:
     from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 
 
-def add_commands(subparsers: Any) -> None:
-    """Add the commands to `ernie-rna`."""
-    _add_convert(subparsers)
-    _add_push(subparsers)
-    _add_verify(subparsers)
-    _add_info(subparsers)
-    _add_examples(subparsers)
+@command(
+    summary="convert a checkpoint into a folder for the Hub",
+    arguments=(
+        argument(
+            "checkpoint CHECKPOINT",
+            "a file or folder, USER/NAME on the Hub, or the address of a file",
+        ),
+        argument("out_dir OUT_DIR", "the folder to write"),
+    ),
+    options=ConvertOptions,
+    interrupted="; OUT_DIR is as it was",
+)
+def convert(args: argparse.Namespace) -> int:
+    """Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that
+    can be pushed to the Hub: configuration, weights, tokenizer, the model's code and a card.
 
+    CHECKPOINT is one of
+      - the authors' .pt file: pretrained, or fine-tuned for secondary structure, closeness or
+        ribosome loading;
+      - multimolecule/ernierna or multimolecule/ernierna-ss, the same weights on the Hugging Face
+        Hub, which are fetched and kept in its cache (under AGPL-3.0 there; the authors publish them
+        under MIT), or a folder with their model.safetensors and config.json;
+      - the https address of such a file.
+    The kind is recognised by the names of the weights. No code in the file is run. Unknown, missing
+    and misshaped weights are errors; dropped weights are listed with the reason. OUT_DIR is written
+    only after it has been loaded in a fresh process and compared. In every command -m OUT_DIR is
+    then the model; -m mini, which comes with the package, needs no conversion.
 
-# ---------------------------------------------------------------------------------------------
-# convert
-
-
-def _add_convert(subparsers: Any) -> None:
-    parser = add_command(
-        subparsers,
-        "convert",
-        _convert,
-        "convert a checkpoint into a folder for the Hub",
-        """\
-Convert a checkpoint of ERNIE-RNA into a folder that AutoModel.from_pretrained loads and that can
-be pushed to the Hub: configuration, weights, tokenizer, the model's code and a card.
-
-CHECKPOINT is one of
-  - the authors' .pt file: pretrained, or fine-tuned for secondary structure, closeness or ribosome
-    loading;
-  - multimolecule/ernierna or multimolecule/ernierna-ss, the same weights on the Hugging Face Hub,
-    which are fetched and kept in its cache (under AGPL-3.0 there; the authors publish them under
-    MIT), or a folder with their model.safetensors and config.json;
-  - the https address of such a file.
-The kind is recognised by the names of the weights. No code in the file is run. Unknown, missing
-and misshaped weights are errors; dropped weights are listed with the reason. OUT_DIR is written
-only after it has been loaded in a fresh process and compared. In every command -m OUT_DIR is then
-the model; -m mini, which comes with the package, needs no conversion.
-""",
-        """\
-  ernie-rna convert multimolecule/ernierna ERNIE-RNA
-  ernie-rna convert ERNIE-RNA_pretrain.pt ERNIE-RNA
-  ernie-rna convert ERNIE-RNA_ss_prediction.pt ERNIE-RNA-ss --pairing-scores zero
-""",
-        interrupted="; OUT_DIR is as it was",
-    )
-    help = "a file or folder, USER/NAME on the Hub, or the address of a file"
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=help)
-    parser.add_argument("out_dir", metavar="OUT_DIR", help="the folder to write")
-    add_options(parser, ConvertOptions)
-
-
-def _convert(args: argparse.Namespace) -> int:
-    options = read_options(ConvertOptions, args)
-    print("\n".join(_report(convert(args.checkpoint, args.out_dir, options=options))))
+    examples:
+      ernie-rna convert multimolecule/ernierna ERNIE-RNA
+      ernie-rna convert ERNIE-RNA_pretrain.pt ERNIE-RNA
+      ernie-rna convert ERNIE-RNA_ss_prediction.pt ERNIE-RNA-ss --pairing-scores zero
+    """
+    print("\n".join(_report(ernie_rna.convert(**typed(args)))))
     return 0
 
 
@@ -116,44 +100,30 @@ def _report(written: Export) -> Iterator[str]:
     )
 
 
-# ---------------------------------------------------------------------------------------------
-# push
+@command(
+    summary="upload a model to the Hugging Face Hub",
+    arguments=(
+        argument("folder FOLDER", "the model with its code and tokenizer"),
+        argument("repo_id USER/NAME", "the model repository, created if it does not exist"),
+        argument("--dry-run", "list the files to upload; uses no network"),
+        argument("--private", "make a new repository private"),
+        argument("--revision BRANCH", "a branch other than main, created if it does not exist"),
+    ),
+)
+def push(args: argparse.Namespace) -> int:
+    """Upload a model to the Hugging Face Hub, after `hf auth login` or with HF_TOKEN set. FOLDER is
+    the output of `ernie-rna convert` or `ernie-rna finetune`, or of save_pretrained of model and
+    tokenizer. A folder with missing or with other files is refused.
 
-
-def _add_push(subparsers: Any) -> None:
-    parser = add_command(
-        subparsers,
-        "push",
-        _push,
-        "upload a model to the Hugging Face Hub",
-        """\
-Upload a model to the Hugging Face Hub, after `hf auth login` or with HF_TOKEN set. FOLDER is the
-output of `ernie-rna convert` or `ernie-rna finetune`, or of save_pretrained of model and tokenizer.
-A folder with missing or with other files is refused.
-""",
-        """\
-  ernie-rna push ERNIE-RNA USER/NAME --dry-run
-  ernie-rna push ERNIE-RNA USER/NAME --private
-""",
-    )
-    add = parser.add_argument
-    add("folder", metavar="FOLDER", help="the model with its code and tokenizer")
-    add("repo_id", metavar="USER/NAME", help="the model repository, created if it does not exist")
-    add("--dry-run", action="store_true", help="list the files to upload; uses no network")
-    add("--private", action="store_true", help="make a new repository private")
-    add(
-        "--revision",
-        metavar="BRANCH",
-        help="a branch other than main, created if it does not exist",
-    )
-
-
-def _push(args: argparse.Namespace) -> int:
-    if not args.dry_run:
-        print(f"uploaded: {push(args.folder, args.repo_id, args.private, args.revision)}")
+    examples:
+      ernie-rna push ERNIE-RNA USER/NAME --dry-run
+      ernie-rna push ERNIE-RNA USER/NAME --private
+    """
+    if "dry_run" not in args:
+        print(f"uploaded: {hub.push(**typed(args))}")
         return 0
-    files = files_to_push(args.folder, args.repo_id)
-    access, branch = "private" if args.private else "public", args.revision or "main"
+    files = hub.files_to_push(args.folder, args.repo_id)
+    access, branch = "private" if "private" in args else "public", getattr(args, "revision", "main")
     print(f"would upload to {args.repo_id} ({access} if made, branch {branch}):")
     for name, size in files.items():
         print(f"  {size:>13,} bytes  {name}")
@@ -161,68 +131,58 @@ def _push(args: argparse.Namespace) -> int:
     return 0
 
 
-# ---------------------------------------------------------------------------------------------
-# verify
+@command(
+    summary="compare a folder with the authors' model",
+    arguments=(
+        argument("folder FOLDER", "the output of `ernie-rna convert`", nargs="?"),
+        argument("--checkpoint PATH", "the checkpoint it was converted from"),
+        argument("--cls-embedding PATH.npy", "the published embeddings"),
+        argument("--full-size", "rounding error, with random weights"),
+    ),
+)
+def verify(args: argparse.Namespace) -> int:
+    """Compare a converted folder with what the authors published. Give at least one of:
 
+      --checkpoint     compare the weights, bit for bit, with the checkpoint that FOLDER was made of
+      --cls-embedding  compare the <cls> vectors with those in the authors' repository,
+                       results/ernie_rna_representations/test_seqs/cls_embedding.npy
+      --full-size      measure the rounding error of the hidden states of a model of the released
+                       size against float64, for each matrix product that this machine runs; uses
+                       random weights and the package's RNAs, so it needs no FOLDER
 
-def _add_verify(subparsers: Any) -> None:
-    parser = add_command(
-        subparsers,
-        "verify",
-        _verify,
-        "compare a folder with the authors' model",
-        """\
-Compare a converted folder with what the authors published. Give at least one of:
+    The exit code is 1 if something differs or cannot be compared.
 
-  --checkpoint     compare the weights, bit for bit, with the checkpoint that FOLDER was converted
-                   from
-  --cls-embedding  compare the <cls> vectors with those in the authors' repository,
-                   results/ernie_rna_representations/test_seqs/cls_embedding.npy
-  --full-size      measure the rounding error of the hidden states of a model of the released size
-                   against float64, for each matrix product that this machine runs; uses random
-                   weights and the package's RNAs, so it needs no FOLDER
-
-The exit code is 1 if something differs or cannot be compared.
-""",
-        """\
-  ernie-rna verify ERNIE-RNA --checkpoint ERNIE-RNA_pretrain.pt
-  ernie-rna verify ERNIE-RNA --cls-embedding cls_embedding.npy
-  ernie-rna verify --full-size
-""",
-    )
-    add = parser.add_argument
-    add("folder", metavar="FOLDER", nargs="?", help="the output of `ernie-rna convert`")
-    add("--checkpoint", metavar="PATH", help="the checkpoint it was converted from")
-    add("--cls-embedding", metavar="PATH.npy", help="the published embeddings")
-    add("--full-size", action="store_true", help="rounding error, with random weights")
-
-
-def _verify(args: argparse.Namespace) -> int:
-    paths = [path for path in (args.checkpoint, args.cls_embedding) if path]
-    if not (paths or args.full_size):
+    examples:
+      ernie-rna verify ERNIE-RNA --checkpoint ERNIE-RNA_pretrain.pt
+      ernie-rna verify ERNIE-RNA --cls-embedding cls_embedding.npy
+      ernie-rna verify --full-size
+    """
+    given = typed(args)
+    paths = [given[name] for name in ("folder", "checkpoint", "cls_embedding") if name in given]
+    if not {"checkpoint", "cls_embedding", "full_size"} & given.keys():
         raise ValueError("nothing to compare: give --checkpoint, --cls-embedding or --full-size")
-    if paths and args.folder is None:
+    if paths and "folder" not in given:
         raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
-    if args.folder and not paths:
+    if paths == [given.get("folder")]:
         raise ValueError(
             f"--full-size reads no folder: leave out {args.folder}, or compare it by --checkpoint "
             "or --cls-embedding"
         )
-    for path in [args.folder, *paths] if paths else []:
+    for path in paths:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
 
     with show_loading(None):
         from ernie_rna import verify
     equal = True
-    if args.full_size:
+    if "full_size" in args:
         _print_full_size(verify.measure_full_size)
-    if args.checkpoint:
+    if "checkpoint" in args:
         with show_loading(None, f"comparing with {args.checkpoint}"):
             equal = verify.has_weights_of(args.folder, args.checkpoint)
         relation = "equal" if equal else "differ from"
         print(f"the weights of {args.folder} {relation} those of {args.checkpoint}")
-    if args.cls_embedding:
+    if "cls_embedding" in args:
         with show_loading(None, f"comparing with {args.cls_embedding}"):
             found = verify.compare_with_published(args.folder, args.cls_embedding)
         equal = _print_published(found, verify.PUBLISHED_BAR) and equal
@@ -232,7 +192,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _print_full_size(measure: Any) -> None:
     from ernie_rna.sequences.fasta import read_fasta
 
-    records = read_fasta(examples() / "rna.fasta")
+    records = read_fasta(data.examples() / "rna.fasta")
     print("Full size, random weights: the error of all float32 hidden states against float64")
     print(f"{'product of the large matrices':<32}{'largest':>9}{'rms':>9}", flush=True)
     with show_loading(None, "measuring, a minute or less"):
@@ -253,10 +213,6 @@ def _print_published(found: dict[str, Any], bar: float) -> bool:
     return kept
 
 
-# ---------------------------------------------------------------------------------------------
-# info
-
-_LENGTHS = (100, 1022, 4000, 16000)
 # Extras that gather others, or that only who works on this package needs.
 _NO_USERS = {"all", "demo", "bench", "browser", "dev", "docs"}
 # What `weights_origin` of a configuration means.
@@ -267,74 +223,57 @@ _ORIGINS = {
 }
 
 
-def _parse_lengths(text: str) -> tuple[int, ...]:
-    return tuple(whole().parse(part) for part in text.split(","))
-
-
 @dataclass(frozen=True, kw_only=True)
-class InfoOptions(Options):
-    """Of `ernie-rna info`, beside some of `ModelOptions`."""
+class InfoOptions(ModelOptions):
+    """Of `ernie-rna info`."""
 
     lengths: tuple[int, ...] = option(
-        _LENGTHS,
+        (100, 1022, 4000, 16000),
         "sequence lengths to show the memory for",
         check=lambda lengths: next(filter(None, map(whole(1, 10**9), lengths)), None),
-        parse=_parse_lengths,
-        metavar="NT,NT",
+        parse=parse_numbers,
+        metavar="N,N",
     )
     batch: int = option(1, "sequences in a batch", check=whole(1, 10**9))
 
 
-def _add_info(subparsers: Any) -> None:
-    parser = add_command(
-        subparsers,
-        "info",
-        _info,
-        "versions, devices, a model and its memory",
-        """\
-Show versions, devices and optional packages. With -m, also show the model's configuration, number
-of parameters, dtypes of the weights and attention implementations. For some lengths, show whether
-the attention scores are carried from layer to layer (memory quadratic in the length) or recomputed
-in each layer (linear memory, more time). No weights are loaded.
-""",
-        """\
-  ernie-rna info
-  ernie-rna info -m mini
-  ernie-rna info -m ERNIE-RNA --lengths 1022,5000,20000 --device cuda
-""",
-    )
-    add_model(parser, required=False)
-    add_options(parser, InfoOptions)
-    add_options(parser, ModelOptions, leave_out=("dtype", "threads", "attention"))
+@command(
+    summary="versions, devices, a model and its memory",
+    arguments=(argument("-m --model MODEL", MODEL_HELP),),
+    options=InfoOptions,
+    leave_out=("dtype", "threads", "attention"),
+)
+def info(args: argparse.Namespace) -> int:
+    """Show versions, devices and optional packages. With -m, also show the model's configuration,
+    number of parameters, dtypes of the weights and attention implementations. For some lengths,
+    show whether the attention scores are carried from layer to layer (memory quadratic in the
+    length) or recomputed in each layer (linear memory, more time). No weights are loaded.
 
-
-def _info(args: argparse.Namespace) -> int:
-    options, loading = read_options(InfoOptions, args), read_options(ModelOptions, args)
-    source = None if args.model is None else find_model(args.model, loading.revision)
+    examples:
+      ernie-rna info
+      ernie-rna info -m mini
+      ernie-rna info -m ERNIE-RNA --lengths 1022,5000,20000 --device cuda
+    """
+    options = read_options(InfoOptions, args)
+    source = find_model(args.model, options.revision) if "model" in args else None
     with show_loading(None):
         from ernie_rna.run.loading import read_config, resolve_device
 
-    device = resolve_device(loading.device)
-    _print_section("versions", _versions())
-    _print_section("here", _machine(device))
+    device = resolve_device(options.device)
+    sections = {"versions": _versions(), "here": _machine(device)}
     if source is not None:
-        config = read_config(source, loading.revision)
-        _print_section("model", _model(source, config))
+        config = read_config(source, options.revision)
         title = f"attention scores, batches of {options.batch}, float32, {device.type}"
-        _print_section(title, _memory(config, options, device))
+        sections |= {"model": _model(source, config), title: _memory(config, options, device)}
+    for title, rows in sections.items():
+        print(title)
+        for name, value in rows:
+            print(f"  {name:<22} {value}")
     return 0
-
-
-def _print_section(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    print(title)
-    for name, value in rows:
-        print(f"  {name:<22} {value}")
 
 
 def _versions() -> Iterator[tuple[str, str]]:
     """Of what this package needs, and of what each of its extras brings."""
-    import ernie_rna
-
     yield "ernie-rna", f"{ernie_rna.__version__}, python {platform.python_version()}"
     try:
         requirements = metadata.requires("ernie-rna") or []
@@ -344,24 +283,20 @@ def _versions() -> Iterator[tuple[str, str]]:
     for requirement in requirements:
         marked = re.search(r"extra == ['\"]([\w-]+)", requirement)
         groups[marked[1] if marked else ""].append(re.split(r"[^\w.-]", requirement)[0])
-    yield "needs", ", ".join(f"{name} {_version(name) or 'missing'}" for name in groups.pop(""))
-    missing = []
-    for extra, names in groups.items():
-        if extra in _NO_USERS:
-            continue
-        absent = [name for name in names if not _version(name)]
-        missing += [extra] * bool(absent)
-        found = [f"{name} {_version(name)}" for name in names if _version(name)]
-        yield f"extra {extra}", ", ".join([*found, *(f"{name} missing" for name in absent)])
+    rows = {extra: ", ".join(map(_with_version, names)) for extra, names in groups.items()}
+    yield "needs", rows.pop("")
+    rows = {extra: row for extra, row in rows.items() if extra not in _NO_USERS}
+    yield from ((f"extra {extra}", row) for extra, row in rows.items())
+    missing = [extra for extra, row in rows.items() if " missing" in row]
     if missing:
         yield "to add what is missing", f'pip install "ernie-rna[{",".join(missing)}]"'
 
 
-def _version(name: str) -> str | None:
+def _with_version(name: str) -> str:
     try:
-        return metadata.version(name)
+        return f"{name} {metadata.version(name)}"
     except metadata.PackageNotFoundError:
-        return None
+        return f"{name} missing"
 
 
 def _machine(device: Any) -> Iterator[tuple[str, str]]:
@@ -430,41 +365,31 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
         yield f"{length} nt", f"{what} {carried}"
 
 
-# ---------------------------------------------------------------------------------------------
-# examples
+@command(
+    summary="copy real RNAs with known structures",
+    arguments=(
+        argument("folder DIR", "folder to write (examples)", nargs="?"),
+        argument("--force", "replace files that exist"),
+    ),
+)
+def examples(args: argparse.Namespace) -> int:
+    """Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt; rna.dbn, their
+    known structures; README.md, which names their origin (Rfam, CC0); and RNase-P.fasta, .dbn and
+    .shape, an RNA with the reactivities of an experiment (the Weeks Lab, MIT License). The README
+    and the pages of the documentation use them.
 
-
-def _add_examples(subparsers: Any) -> None:
-    parser = add_command(
-        subparsers,
-        "examples",
-        _examples,
-        "copy real RNAs with known structures",
-        """\
-Copy the example RNAs into a folder: rna.fasta, 14 real RNAs of 61 to 180 nt; rna.dbn, their known
-structures; README.md, which names their origin (Rfam, CC0); and RNase-P.fasta, .dbn and .shape, an
-RNA with the reactivities of an experiment (the Weeks Lab, MIT License). The README and the pages of
-the documentation use them.
-""",
-        """\
-  ernie-rna examples
-  ernie-rna fold examples/rna.fasta -m mini
-""",
-    )
-    add = parser.add_argument
-    add("folder", nargs="?", default="examples", metavar="DIR", help="folder to write (examples)")
-    add("--force", action="store_true", help="replace files that exist")
-
-
-def _examples(args: argparse.Namespace) -> int:
-    source, folder = examples(), Path(args.folder)
-    for name in EXAMPLE_FILES:
+    examples:
+      ernie-rna examples
+      ernie-rna fold examples/rna.fasta -m mini
+    """
+    source, folder = data.examples(), Path(getattr(args, "folder", "examples"))
+    for name in data.EXAMPLE_FILES:
         there = folder / name
         same = not there.exists() or filecmp.cmp(source / name, there, shallow=False)
-        if not same and not args.force:
+        if not same and "force" not in args:
             raise OutputError(f"{there} exists and differs from the example; --force replaces it")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in EXAMPLE_FILES:
+    for name in data.EXAMPLE_FILES:
         with full_disk_explained(folder / name), replacing(folder / name) as path:
             shutil.copyfile(source / name, path)
         print(folder / name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
-from ernie_rna.options import FOLDED, PlotOptions, WindowOptions, takes
+from ernie_rna.options import DRAWN_BESIDE, FOLDED, OptionError, PlotOptions, WindowOptions, takes
 from ernie_rna.plots.drawings import (
     EXTENSIONS,
     as_svg,
@@ -94,6 +94,11 @@ def plot(
             head that this needs, or there is nothing to draw.
         OutputError: an output exists, or the disk is full.
     """
+    if options.matrix is not None:
+        raise OptionError("matrix", f"is not for pictures; got {options.matrix!r}")
+    if known is not None and options.what not in DRAWN_BESIDE:
+        kinds = ", ".join(DRAWN_BESIDE)
+        raise OptionError("known", f"base pairs are for {kinds}, not for {options.what}")
     check_output_files([fspath(output)], options.force, extensions=EXTENSIONS, streams=False)
     if values is not None:
         check_output_files([fspath(values)], options.force, extensions=[".npz"], streams=False)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from typing import Any
 
 from ernie_rna.options import (
+    MASK_PAIRINGS,
+    InputOptions,
     ModelOptions,
     OptionError,
     OutputOptions,
+    TableOptions,
     number,
     option,
     own_share,
@@ -36,38 +39,26 @@ _OF_TASKS = {
     "mask_probability": ("masked-lm",),
 }
 
-_DATA, _SPLITS, _TRAINING = "the data", "splits and evaluation", "training"
+_INPUT, _TABLE = "the input", "the table"
+_SPLITS, _TRAINING = "splits and evaluation", "training"
 
-_name = partial(option, metavar="NAME", group=_DATA)
-_names = partial(option, (), metavar="NAME", many=True)
 _choice = partial(option, group=_TRAINING, recorded=True)
 _count = partial(_choice, check=whole(1))
-
-
-def _flag(name: str, text: str, group: str | None = _TRAINING, recorded: bool = True) -> Any:
-    return option(False, text, flag=(name, True), group=group, recorded=recorded)
+_flag = partial(_choice, False)
+_names = partial(option, (), group=_SPLITS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(ModelOptions, OutputOptions):
+class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
     """Of `training.finetune`."""
 
     task: str | None = _choice(
         None, "kind of labels; required", choices=TASKS, metavar="TASK", group=None
     )
-    resume: bool = _flag(
-        "--resume",
+    resume: bool = option(
+        False,
         "keep the training state in OUT.partial and resume from it: after a kill the same command "
         "leads to the same weights",
-        None,
-        recorded=False,
-    )
-    dry_run: bool = _flag(
-        "--dry-run",
-        "time a few steps, print the time, memory and output size of the whole run, and stop; "
-        "nothing is written",
-        None,
-        recorded=False,
     )
     dtype: str | None = _choice(
         None,
@@ -77,47 +68,24 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         group="how it is computed",
     )
 
-    sequence_column: str = _name("sequence", "column with the sequences")
     label_column: Sequence[str] = _names(
-        help="column with the label; defaults to label, or dot_bracket for structure; give several "
-        "for several numbers (regression) or columns of 0 and 1 (multi-label)",
-        group=_DATA,
+        "column with the label; defaults to label, or dot_bracket for structure; give several for "
+        "several numbers (regression) or columns of 0 and 1 (multi-label)",
+        group=_TABLE,
     )
-    label_separator: str = _name(
-        ";",
-        "separator between the labels in a cell (multi-label)",
-        check=some_text,
-        metavar="TEXT",
-    )
-    ignore_label: str | None = _name(None, "label of bases to ignore", metavar="LABEL")
     max_length: int | None = _count(
         None,
         "most nucleotides in a sequence; defaults to the length the model was trained on",
-        group=_DATA,
+        group=_INPUT,
     )
-    truncate: bool = _flag(
-        "--truncate", "cut longer sequences at --max-length", _DATA, recorded=False
-    )
-    unknown: str = option(
-        "error",
-        "letters that are not nucleotide codes: error refuses them, unk reads them as <unk>",
-        choices=("error", "unk"),
-        group=_DATA,
-    )
-    degap: bool = _flag("--degap", "remove the gaps of aligned sequences", _DATA)
+    truncate: bool = option(False, "cut longer sequences at --max-length", group=_INPUT)
 
     eval_file: Sequence[str | PathLike[str]] = _names(
-        help="file to evaluate on; its name is the name of the split",
-        metavar="FILE",
-        group=_SPLITS,
+        "file to evaluate on; its name is the name of the split", metavar="FILE"
     )
-    split_column: str | None = _name(None, "column with the split of each row", group=_SPLITS)
-    train_split: str = _name(
-        "train", "value of --split-column for training", metavar="SPLIT", group=_SPLITS
-    )
-    eval_split: Sequence[str] = _names(
-        help="value of --split-column for evaluation", metavar="SPLIT", group=_SPLITS
-    )
+    split_column: str | None = option(None, "column with the split of each row", group=_SPLITS)
+    train_split: str = option("train", "value of --split-column for training", group=_SPLITS)
+    eval_split: Sequence[str] = _names("value of --split-column for evaluation")
     split: str | None = option(
         None,
         "hold out some training rows for evaluation: random; similar, whole clusters of "
@@ -138,7 +106,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         None,
         "N-fold cross-validation, with folds made by --split (random without it); the saved model "
         "is then trained on all rows",
-        check=whole(2),
+        check=whole(2, 10**6),  # shares of the rows are listed
         group=_SPLITS,
     )
     baseline: str = option(
@@ -159,7 +127,7 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     warmup: float = _choice(
         0.1, "share of the steps in which the learning rate rises", check=number(0, 1)
     )
-    frozen: bool = _flag("--frozen", "train only the head; the encoder is frozen")
+    frozen: bool = _flag("train only the head; the encoder is frozen")
     lora: int | None = _count(
         None,
         "LoRA: train the head and updates of this rank to the encoder, merged at the end (peft)",
@@ -176,15 +144,13 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         "inference",
         "pairing scores of masked positions (masked-lm): inference is 0; pretraining is -1 on "
         "their rows and columns, as in the authors' pretraining",
-        choices=("inference", "pretraining"),
+        choices=MASK_PAIRINGS,
     )
     mask_probability: float = _choice(
         0.15, "share of the nucleotides to predict (masked-lm)", check=number(above=0, high=1)
     )
     gradient_checkpointing: bool = _flag(
-        "--gradient-checkpointing",
-        "recompute layers in the backward pass, to save memory",
-        recorded=False,
+        "recompute layers in the backward pass, to save memory", recorded=False
     )
     seed: int = _count(
         0,
@@ -194,17 +160,11 @@ class FinetuneOptions(ModelOptions, OutputOptions):
     eval_steps: int | None = _count(
         None, "steps between evaluations on the first split; defaults to a tenth of all with --best"
     )
-    best: str | None = _name(
-        None,
-        "metric; the state with its best value is saved",
-        metavar="METRIC",
-        group=_TRAINING,
-        recorded=True,
-    )
+    best: str | None = _choice(None, "metric; the state with its best value is saved")
     patience: int | None = _count(None, "stop when --best has not improved for N evaluations")
     trainer: Mapping[str, Any] | Sequence[str] = _names(
-        help="any other field of transformers' TrainingArguments, such as "
-        "lr_scheduler_type=cosine, optim=adafactor or report_to=tensorboard",
+        "any other field of transformers' TrainingArguments, such as lr_scheduler_type=cosine, "
+        "optim=adafactor or report_to=tensorboard",
         metavar="NAME=VALUE",
         group=_TRAINING,
         recorded=True,
@@ -214,12 +174,9 @@ class FinetuneOptions(ModelOptions, OutputOptions):
         super().__post_init__()
         object.__setattr__(self, "trainer", _parse_fields(self.trainer))
         self._check_task()
-        self._check_splits()
-        if self.lora is not None and self.frozen:
-            raise OptionError("lora", f"{self.lora} and --frozen exclude each other")
-        processes = own_share(None).count if self.dry_run else 1
-        if processes > 1:
-            raise OptionError("dry_run", f"measures one process; this is one of {processes}")
+        for name, is_broken, problem in self._rules():
+            if is_broken:
+                raise OptionError(name, problem)
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -242,32 +199,30 @@ class FinetuneOptions(ModelOptions, OutputOptions):
             if twice:
                 raise OptionError(name, f"has {twice[0]!r} twice")
 
-    def _check_splits(self) -> None:
-        if self.eval_split and self.split_column is None:
-            raise OptionError(
-                "eval_split", "needs --split-column, the column with the split of each row"
-            )
-        if self.is_given("train_split") and self.split_column is None:
-            raise OptionError("train_split", "needs --split-column, the column with its value")
-        if self.is_given("held_out") and (self.split is None or self.folds is not None):
-            raise OptionError("held_out", "is the share that --split holds out, without --folds")
-        if self.train_split in self.eval_split:
-            raise OptionError(
-                "eval_split", f"{self.train_split!r} is the split to train on; name another one"
-            )
-        if self.patience is not None and self.best is None:
-            raise OptionError("patience", "needs --best, the metric to improve")
-        name = "best" if self.best is not None else "eval_steps"
-        if self.watches and self.folds is not None:
-            raise OptionError(
-                name,
-                "excludes --folds: a state chosen by the rows that it is measured on looks better "
-                "than it is",
-            )
-        if self.watches and not (self.eval_file or self.eval_split or self.split):
-            raise OptionError(
-                name, "needs rows to evaluate on: --split, --eval-file or --eval-split"
-            )
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        """What options ask of one another: a name, whether it is broken, and what to say then."""
+        has_column = self.split_column is not None
+        needs = "needs --split-column, the column with the "
+        yield "eval_split", bool(self.eval_split) and not has_column, f"{needs}split of each row"
+        yield "train_split", self.is_given("train_split") and not has_column, f"{needs}split"
+        holds_out = self.split is not None and self.folds is None
+        problem = "is the share that --split holds out, without --folds"
+        yield "held_out", self.is_given("held_out") and not holds_out, problem
+        problem = f"{self.train_split!r} is the split to train on; name another one"
+        yield "eval_split", self.train_split in self.eval_split, problem
+        is_blind = self.patience is not None and self.best is None
+        yield "patience", is_blind, "needs --best, the metric to improve"
+        watching = "best" if self.best is not None else "eval_steps"
+        problem = "excludes --folds: a state chosen by the rows that it is measured on looks "
+        yield watching, self.watches and self.folds is not None, f"{problem}better than it is"
+        has_rows = bool(self.eval_file or self.eval_split or self.split)
+        problem = "needs rows to evaluate on: --split, --eval-file or --eval-split"
+        yield watching, self.watches and not has_rows, problem
+        is_both = self.lora is not None and self.frozen
+        yield "lora", is_both, f"{self.lora} and --frozen exclude each other"
+        processes = own_share(None).count if self.dry_run else 1
+        problem = f"measures one process; this is one of {processes}"
+        yield "dry_run", processes > 1, problem
 
 
 def _parse_fields(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command line as tests call it: in a folder of their own, with small random models."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from tests.conftest import ROOT, lively
 
 # Of Python, started anew.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+needs_vienna = pytest.mark.skipif(
+    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
+)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 
 ROWS = 24
-QUICK = ("--steps", "2", "--batch-size", "4", "--device", "cpu")
+QUICK = {"--steps": 2, "--batch-size": 4, "--device": "cpu"}
 TEST = ("--split-column", "split", "--eval-split", "test")
 
 
@@ -83,8 +83,9 @@ def start(model_folder, tmp_path):
     """A function that runs the command and returns the exit code."""
 
     def start(data, *options, out="out", model=model_folder):
-        argv = ["finetune", data, "-m", model, "-o", tmp_path / out, *QUICK, *options]
-        return main([*map(str, argv)])
+        usual = {"-m": model, "-o": tmp_path / out, **QUICK}
+        usual = [word for pair in usual.items() if pair[0] not in options for word in pair]
+        return main([*map(str, ["finetune", data, *usual, *options])])
 
     return start
 

@@ -316,7 +316,8 @@ def resume(start, table, tmp_path, monkeypatch, capsys):
     assert "run the same command again to resume" in capsys.readouterr().err
     assert (tmp_path / "out.partial" / "checkpoint-2").is_dir()
     assert not (tmp_path / "out").exists()
-    return lambda *more: start(str(tmp_path / "data.tsv"), *options, *more)
+    data = tmp_path / "data.tsv"
+    return lambda *more: start(data, *options[2 * ("--task" in more) :], *more)
 
 
 def test_a_run_that_was_cut_off_comes_to_the_same_weights(resume, run, table, tmp_path):

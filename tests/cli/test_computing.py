@@ -1,0 +1,332 @@
+"""The commands that compute, as they are typed: what they write, print and refuse."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ernie_rna
+from ernie_rna.data import examples
+from ernie_rna.embeddings.formats import read_embeddings
+from ernie_rna.options import OptionError
+from ernie_rna.structures.formats.by_extension import read_structures, write_structures
+from ernie_rna.structures.formats.structure import Structure
+from tests.cli.conftest import ENVIRONMENT, needs_vienna
+from tests.golden_folder import write_golden_folder
+
+EMBED = "embed in.fasta -m model -o out.npz"
+FOLD = "fold in.fasta -m model"
+
+# ---------------------------------------------------------------------------------------------
+# All that load a model
+
+
+@pytest.mark.parametrize(
+    "command", ["embed in.fasta -o out.npz", "plot in.fasta --id one -o o.svg"]
+)
+def test_random_weights_are_told_in_one_line(folder, run, command):
+    assert run(f"{command} -m random --quiet").err == (
+        "ernie-rna: warning: random has random weights, which were never trained: what follows "
+        "means nothing\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (f"{EMBED} --layers 9", "layers 0 (embeddings) to 3"),
+        (f"{EMBED} --device mtia", "'mtia' cannot be used"),
+        (f"{FOLD} --prior vienna", "a structure head, but these are"),
+        ("closeness in.fasta -m model -o out.npz", "has no closeness head: it is ErnieRnaModel"),
+        (
+            "mutate in.fasta -m model -o out.tsv",
+            "model has no language-model head, which this needs: it is ErnieRnaModel; take the "
+            "pretrained model, as `ernie-rna convert` makes it of ERNIE-RNA_pretrain.pt, or save "
+            "an ErnieRnaForMaskedLM",
+        ),
+    ],
+)
+def test_errors_of_the_model_take_one_line(folder, run, command, message):
+    pytest.importorskip("RNA" if "vienna" in command else "numpy")
+    before = {*Path().iterdir()}
+    output, errors = run(command, code=1)
+    assert (output, errors.count("\n")) == ("", 1)
+    assert errors.startswith("ernie-rna: error: ")
+    assert message in errors
+    assert {*Path().iterdir()} == before
+
+
+REMOTE_CODE = """
+import sys
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("golden", trust_remote_code=True)
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
+assert not isinstance(model, ErnieRnaModel)
+from ernie_rna.embeddings.embed import embed
+from ernie_rna.structures.fold import fold
+print(next(embed(["GGGGAAAACCCC"], model))["mean"].shape)
+print(next(fold(["GGGGAAAACCCC"], model)).structure.dot_bracket)
+"""
+
+
+def test_the_library_takes_models_of_remote_code(here, tmp_path):
+    write_golden_folder(here / "golden")
+    environment = {**ENVIRONMENT, "HF_HOME": str(tmp_path / "hub")}
+    done = subprocess.run(
+        [sys.executable, "-c", REMOTE_CODE], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "(48,)"
+    assert len(done.stdout.splitlines()[1]) == 12
+
+
+@pytest.mark.parametrize(
+    ("command", "sent", "code", "end"),
+    [
+        (
+            "embed in.fasta -m model --pooling token -o out.npz --batch-tokens 64",
+            signal.SIGINT,
+            130,
+            "ernie-rna: interrupted; run the same command again to resume\n",
+        ),
+        ("fold in.fasta -m model -o out.npz --batch-tokens 64", signal.SIGTERM, 143, ""),
+    ],
+)
+def test_a_run_that_is_ended_is_resumed_by_the_same_command(folder, run, command, sent, code, end):
+    Path("in.fasta").write_text("".join(f">{i}\n{'GCAU' * 6}\n" for i in range(900)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ernie_rna", *command.split()],
+        env=ENVIRONMENT,
+        text=True,
+        stderr=subprocess.PIPE,
+        # A shell that starts us in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while len(list(Path().glob("out.npz.partial/part-*.safetensors"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(sent)
+    text = process.stderr.read()
+    assert process.wait() == code
+    assert text.endswith(end)
+    assert "Traceback" not in text
+    assert not Path("out.npz").exists()
+    assert not list(Path("out.npz.partial").glob("*.tmp"))
+    assert "of which a part was there already" in run(command).err
+    assert not list(Path().glob("*.partial"))
+
+
+# ---------------------------------------------------------------------------------------------
+# embed
+
+
+def test_embeds(folder, run):
+    output, errors = run(f"{EMBED} --layers=0,-1 --pooling mean,token")
+    assert output == ""
+    assert "out.npz: 2 sequences, 32 nt; " in errors
+    one, two = read_embeddings("out.npz")
+    assert (one.id, two.id) == ("one", "two")
+    assert list(two.arrays) == ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
+    np.testing.assert_allclose(two["token_layer3"].mean(0), two["mean_layer3"], atol=1e-6)
+
+
+def test_every_option_and_standard_input(folder, run, stdin):
+    options = (
+        "--layers all --dtype float32 --device cpu --threads 1 --attention eager --long window "
+        "--overlap 9 --unknown unk --batch-tokens 64 --part 1/1 --quiet --force --shard-bytes 9999"
+    )
+    whole = []
+    for source in ("in.fasta", "-"):
+        stdin("in.fasta")
+        assert run(f"embed {source} -m model -o out.npz {options}") == ("", "")
+        whole.append(Path("out.npz").read_bytes())
+    assert whole[0] == whole[1]
+    assert list(next(read_embeddings("out.npz")).arrays) == [f"mean_layer{i}" for i in range(4)]
+
+
+# ---------------------------------------------------------------------------------------------
+# fold and closeness
+
+
+def test_fold_writes_structures(folder, run):
+    """The ids of a FASTA file are those of its structures."""
+    output, errors = run(f"{FOLD} -o out.dbn")
+    assert output == ""
+    assert "structures without training, by the attention scores of layer 3, head 5" in errors
+    assert "out.dbn: 2 sequences, 32 nt; " in errors
+    assert [one.description for one in read_structures("out.dbn")] == ["an RNA, partial"] * 2
+    run(f"{FOLD} -o out.tsv -o out.ct --quiet")
+    assert read_structures("out.tsv") == read_structures("out.ct") == read_structures("out.dbn")
+    output, errors = run("fold in.fasta -m random --quiet")
+    assert output == Path("out.dbn").read_text()
+    assert all(line.startswith("ernie-rna: warning: ") for line in errors.splitlines())
+    alone = "ernie-rna: warning: no structure has any pair\n"
+    assert run("fold AAAA -m model -o none.dbn --quiet").err == alone
+    output, _ = run(f"{FOLD} --bases - --quiet")
+    assert output.startswith("id\tposition\tbase\tpartner\treliability\none\t1\tG\t")
+
+
+def test_fold_of_standard_input_to_several_outputs(folder, run, stdin):
+    outputs = "-m model -o out.ct/ -o out.npz --pairs pairs.tsv --matrix scores"
+    run(f"fold in.fasta {outputs}")
+    whole = Path("pairs.tsv").read_text()
+    stdin("in.fasta")
+    run(f"fold - {outputs} --force")
+    assert Path("pairs.tsv").read_text() == whole
+    assert [one.id for one in read_structures("out.ct")] == ["one", "two"]
+    shapes = {name: array.shape for name, array in np.load("out.npz").items()}
+    assert shapes == {"one": (16, 16), "two": (16, 16)}
+
+
+def test_mini_finds_few_pairs_as_the_authors_run_theirs(folder, run):
+    warning = "this model was trained with pairing scores; without them"
+    for option in ("--as-authors", "--pairing-scores=zero"):
+        assert warning in run(f"fold in.fasta -m mini {option}").err
+    assert warning not in run("fold in.fasta -m mini").err
+    assert warning not in run("fold in.fasta -m random --as-authors").err
+
+
+def test_constraints_below_the_sequences(folder, run, stdin):
+    Path("c.fasta").write_text(">one\nGGGGGaaaaCCCCCAT\n.((......))xxxxx\n>two\nGCGCGAUUUUCGCGCA\n")
+    for more, sequence in (("", "GGGGGAAAACCCCCAU"), ("--keep-letters", "GGGGGaaaaCCCCCAT")):
+        output, _ = run(f"fold c.fasta -m mini -C --quiet {more}")
+        one, two = output.split(">")[1:]
+        assert one.splitlines()[1:] == [sequence, ".((......))....."]
+    plain, _ = run("fold in.fasta -m mini --quiet")
+    assert two.splitlines()[2] == plain.splitlines()[5] != "." * 16
+    stdin("c.fasta")
+    assert run("fold - -m mini -C --quiet --keep-letters").out == output
+    _, errors = run("fold c.fasta -m mini")
+    assert "structures below 1 of the sequences are ignored, first below one" in errors
+
+
+@needs_vienna
+def test_fold_with_a_prior(folder, run):
+    _, errors = run("fold in.fasta -m mini --prior vienna -o o.dbn")
+    assert "secondary-structure head, and ViennaRNA 2." in errors
+
+
+def test_closeness(folder, run):
+    assert "maps.npz: 2 sequences, 32 nt" in run("closeness in.fasta -m close -o maps.npz").err
+    assert np.load("maps.npz")["two"].shape == (16, 16)
+
+
+# ---------------------------------------------------------------------------------------------
+# plot and serve
+
+
+RNA = "GGGGAAAACCCCA"
+
+
+@pytest.fixture
+def plot(here, run):
+    """Runs `ernie-rna plot` on two RNAs in an empty folder; gives what it says."""
+    pytest.importorskip("matplotlib")
+    Path("in.fasta").write_text(f">one fish\n{RNA}\n>two fish\nGGGAAACCCAGCN\n")
+
+    return lambda arguments, code=0: run(f"plot in.fasta -m mini --threads 1 {arguments}", code).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--id one --what map", "one: 4 base pairs are read off this map"),
+        ("--id one --what map --layer 2 --head 1 --values v.npz", "are read off this map"),
+        ("--id one --what heads --layer 2 --values v.npz", "12 heads; structures without"),
+        ("--id two --what arcs", "two: "),
+        pytest.param("--id one --what layout", "one: 4 base pairs", marks=needs_vienna),
+        ("--id two --what substitutions --values v.npz", "two: pseudo-perplexity "),
+        ("--what embeddings --values v.npz", "2 vectors of 192 numbers"),
+    ],
+)
+def test_what_is_drawn(plot, arguments, said):
+    told = plot(f"{arguments} -o out.svg")
+    assert told.startswith("out.svg: ")
+    assert said in told
+    assert "mini, " in Path("out.svg").read_text()
+    if "--values" in arguments:
+        shapes = {name: array.shape for name, array in np.load("v.npz").items()}
+        assert shapes.get("one", shapes.get("effects", (13, 4)))[-1] in (13, 4, 192)
+    assert "out.svg exists already; --force" in plot(f"{arguments} -o out.svg", code=1)
+
+
+def test_the_known_structure_is_drawn_too(plot):
+    write_structures(Path("known.dbn"), [Structure("one", RNA.replace("C", "c"), [(0, 11)])])
+    plot("--id one --what arcs -o alone.svg")
+    said = plot("--id one --what arcs -o both.svg --reference known.dbn")
+    assert "its known structure is below the arcs" in said
+    assert Path("alone.svg").read_text() != Path("both.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("-o out.gif", "the extension must be .png or .svg or .pdf"),
+        ("-o out.png --values out.txt", "out.txt: the extension must be .npz"),
+        ("-o out.png", "there are several sequences: choose one with --id, such as one"),
+        ("-o out.png --id x", "no sequence has the id 'x', but one has '"),
+        ("-o out.png --id one --layer 9", "layer 9"),
+        ("-o out.png --id one --head 12", "head 12"),
+        ("-o out.png --id one --what closeness", "has no closeness head"),
+        ("-o out.png --id one --reference known.dbn", "one has 13 nt, 5 in known.dbn"),
+        ("-o out.png --id two --reference known.dbn", "base at position 2 in known.dbn"),
+        ("-o out.png --id one --reference rna.dbn", "no structure with the id 'one'"),
+    ],
+)
+def test_what_plot_refuses(plot, arguments, message):
+    known = [Structure("one", "GAAAC", []), Structure("two", "GAGAAACCCAGCN", [])]
+    write_structures(Path("known.dbn"), known)
+    Path("rna.dbn").write_text((examples() / "rna.dbn").read_text())
+    assert message in plot(arguments, code=1)
+    assert not Path("out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"matrix": "scores"}, "matrix is not for pictures"),
+        (
+            {"known": [(0, 11)], "what": "heads"},
+            "known .* for map, arcs, not for heads",
+        ),
+        ({"known": [(0, 11)], "what": "layout"}, "known .* not for layout"),
+    ],
+)
+def test_what_a_picture_would_not_show_is_refused(here, given, message):
+    with pytest.raises(OptionError, match=message):
+        ernie_rna.plot([RNA], "mini", "out.svg", **given)
+
+
+def test_the_only_record_needs_no_name(plot):
+    assert plot("--id one --quiet -o out.pdf") == ""
+    Path("in.fasta").write_text(f">one\n{RNA}\n")
+    assert "one: 4 base pairs" in plot("-o out.svg")
+
+
+def test_serve_names_a_model_that_is_not_there(run):
+    for module in ("pebble", "RNA"):
+        pytest.importorskip(module)
+    assert "there is no folder ./none" in run("serve -m ./none", code=1).err
+
+
+# ---------------------------------------------------------------------------------------------
+# finetune
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [("--resume", "again to resume"), ("", "a run without --resume starts anew")],
+)
+def test_ctrl_c_says_whether_it_can_be_resumed(words, end, run, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ernie_rna.training.finetune.finetune", interrupt)
+    assert run(f"finetune t.tsv -m mini -o out --task regression {words}", 130).err.endswith(
+        f"{end}\n"
+    )
