@@ -35,12 +35,11 @@ from ernie_rna.run.progress import show_loading
 from ernie_rna.run.store import Store, check_place, is_begun, partial_folder
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
-from ernie_rna.training.labels import some
-from ernie_rna.training.metrics import Metrics, for_json
+from ernie_rna.training.metrics import NO_LABEL, Metrics, for_json
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.rows import Rows, read_splits
+from ernie_rna.training.rows import Rows, add_split, read_splits, some
 from ernie_rna.training.splits import assign, find_groups, leakage, predict_by_kmers
-from ernie_rna.training.tasks import TASKS, Example, Task
+from ernie_rna.training.tasks import TASKS, Example
 
 HELD_OUT = "held-out"  # the rows that --split takes from training, by name
 
@@ -78,16 +77,15 @@ class FinetuneSummary:
     @property
     def text(self) -> str:
         """A few lines that say it."""
-        facts = self.facts
-        labels = f"labels ({len(facts['labels'])}): {', '.join(facts['labels'][:20])}\n"
+        facts, names = self.facts, self.facts["labels"]
         rows = ", ".join(f"{name} {split['rows']:,}" for name, split in facts["splits"].items())
         steps = "1 step" if facts["steps"] == 1 else f"{facts['steps']} steps"
         if self.estimate:
             return f"{rows} rows, {steps}: {self.estimate}"
+        labels = f"labels ({len(names)}): {', '.join(names[:20])}\n" if names else ""
         return (
-            f"{rows} rows\n{labels if facts['labels'] else ''}{facts['weights_trained']:,} of "
-            f"{facts['weights']:,} weights were trained, {steps} in "
-            f"{facts['seconds']:.0f} s\nsaved: {self.folder}"
+            f"{rows} rows\n{labels}{facts['weights_trained']:,} of {facts['weights']:,} weights "
+            f"were trained, {steps} in {facts['seconds']:.0f} s\nsaved: {self.folder}"
         )
 
     def as_json(self) -> str:
@@ -129,13 +127,7 @@ def finetune(
             f"expected a folder or a Hub id, such as a saved model's; got {type(model)}"
         )
     target = Path(os.path.abspath(output))
-    alone: contextlib.AbstractContextManager[Store | None] = contextlib.nullcontext()
-    if not options.dry_run:
-        # A run that was stopped while it was evaluated has written the folder without metrics.
-        ours = options.resume and is_begun(target) and not (target / "metrics.json").exists()
-        check_place(check_target(output, options.force or ours))
-        alone = _alone(target, options.force)
-    with full_disk_explained(target), alone as store:
+    with full_disk_explained(target), _alone(target, options) as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
@@ -168,15 +160,20 @@ def leads() -> bool:
 
 
 @contextlib.contextmanager
-def _alone(target: Path, force: bool) -> Iterator[Store | None]:
+def _alone(target: Path, options: FinetuneOptions) -> Iterator[Store | None]:
     """What the leading process keeps beside the folder, locked; the others are silent."""
-    if leads():
-        with Store(target, Share(), force) as store:
-            yield store
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield None
+    if not options.dry_run:
+        # A run that was stopped while it was evaluated has written the folder without metrics.
+        ours = options.resume and is_begun(target) and not (target / "metrics.json").exists()
+        check_place(check_target(target, options.force or ours))
+    with contextlib.ExitStack() as held:
+        store = None
+        if not leads():
+            held.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        elif not options.dry_run:
+            store = held.enter_context(Store(target, Share(), options.force))
+        yield store
 
 
 class _Run:
@@ -184,72 +181,78 @@ class _Run:
 
     def __init__(self, train: str | PathLike[str], target: Path, options: FinetuneOptions):
         self.options, self.target = options, target
-        self.task: Task = TASKS[str(options.task)](options)
+        self.summary, self.folds = FinetuneSummary(target), list[np.ndarray]()
+        self.task = TASKS[str(options.task)](options)
         if options.best not in (None, *self.task.metric_names):
             raise OptionError("best", f"must be {' or '.join(self.task.metric_names)}")
-        self.summary = FinetuneSummary(target)
-        self.splits = read_splits(Path(train), options)
-        self.summary.notes += self.task.learn_names(self.splits["train"])
-        self.folds: list[np.ndarray] = []
+        splits, notes = read_splits(Path(train), options), self.summary.notes
+        notes += self.task.learn_names(splits["train"])
+        self.splits = {
+            name: replace(rows, labels=tuple(self.task.read_labels(rows)))
+            for name, rows in splits.items()
+        }
         if options.split is not None or options.folds is not None:
             self._divide()
-        elif len(self.splits) == 1:
+        elif len(splits) == 1:
             column, way_out = options.split_column, "--split similar holds out a part of the rows"
             if column is not None:
                 way_out = f"--eval-split names the values of {column!r} to evaluate on"
-            self.summary.notes.append(f"nothing is evaluated: {way_out}")
-        self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
-        for number, fold in enumerate(self.folds, 1):
-            self.task.read_labels(self.splits["train"].take(fold, f"fold {number}"))
-        self.summary.notes += leakage(self.splits, self.labels)
-        if type(self.task) is Task:
-            known = {*self.labels["train"]}
-            gone = [name for place, name in enumerate(self.task.names) if place not in known]
-            if gone:
-                self.summary.notes.append(f"all rows of these classes are held out: {some(gone)}")
+            notes.append(f"nothing is evaluated: {way_out}")
+        whole = self.splits["train"]
+        folds = (whole.take(fold, f"fold {number}") for number, fold in enumerate(self.folds, 1))
+        for rows in (*self.splits.values(), *folds) if self.task.of_bases else ():
+            if all(label == NO_LABEL for row in rows.labels for label in row):
+                ignored = options.ignore_label
+                raise InputError(
+                    f"{rows.name}: no base has a label but {ignored!r}, which is ignored"
+                )
+        notes += leakage(self.splits)
 
     def _divide(self) -> None:
         """Hold out rows of training, or find those that each fold holds out."""
-        options, rows = self.options, self.splits.pop("train")
+        options, notes, splits = self.options, self.summary.notes, self.splits
+        rows = splits.pop("train")
         groups, what = find_groups(rows, options.split or "random")
+        notes.append(f"{len(rows)} rows have {what}; each of these is on one side of a split")
         if options.folds is not None:
             self.folds = assign(groups, [1 / options.folds] * options.folds, options.seed, what)
-            self.splits = {"train": rows, **self.splits}
-        elif HELD_OUT in self.splits:
-            raise InputError(
-                f"{HELD_OUT!r} names the rows that --split holds out: rename the other split"
+            self.splits = {"train": rows}
+            notes.append(
+                "each fold was measured by a model that was trained on the others; what is saved "
+                "was trained on all rows"
             )
         else:
             parts = assign(groups, [1 - options.held_out, options.held_out], options.seed, what)
             held = zip(("train", HELD_OUT), parts, strict=True)
-            self.splits = {**{name: rows.take(own, name) for name, own in held}, **self.splits}
-        self.summary.notes.append(
-            f"{len(rows)} rows have {what}; each of these is on one side of a split"
-        )
-        if self.folds:
-            self.summary.notes.append(
-                "each fold was measured by a model that was trained on the others; what is saved "
-                "was trained on all rows"
-            )
+            self.splits = {name: rows.take(own, name) for name, own in held}
+        for name, others in splits.items():
+            add_split(self.splits, name, others)
+        if options.task == "classification":
+            known = {*self.splits["train"].labels}
+            gone = [name for place, name in enumerate(self.task.names) if place not in known]
+            if gone:
+                notes.append(f"all rows of these classes are held out: {some(gone)}")
 
     def train(self, source: Any, store: Store | None) -> None:
         """Load a model, train it and, in the leading process, save it."""
         with show_loading(self.options.progress if leads() else False):
             from ernie_rna.training import trainer as training
 
-            model, self.tokenizer, kept = training.load(self.task, source)
-        self.examples = self._encode(model.config.max_position_embeddings)
-        train, folder = self.examples["train"], partial_folder(self.target)
+            self.loaded = training.load(self.task, source)
+        model, folder = self.loaded.model, partial_folder(self.target)
+        self._encode()
+        train, *evaluation = self.examples.values()
         arguments = training.make_arguments(self.options, folder, len(train))
-        manifest = self._describe(model, arguments)
+        manifest = self._describe(arguments)
         with arguments.main_process_first(local=False):
             if store is not None:
                 _begin(store, manifest, self.options)
         start = time.monotonic()
         if self.folds:
-            self._cross_validate(model, kept, folder)
-        watched = next((self.examples[name] for name in [*self.examples][1:]), [])
-        self.trainer = self._trainer(model, kept, arguments, train, watched)
+            self._cross_validate(folder)
+        watched = evaluation[0] if evaluation else []
+        make = training.FinetuneTrainer
+        self.trainer = make(self.loaded, self.task, arguments, train, watched)
         self.trainer.fit()
         self.summary.facts |= {
             "model": Path(source).name,
@@ -258,7 +261,7 @@ class _Run:
             "weights_trained": self.trainer.weights_trained,
             "steps": self.trainer.state.global_step,
             "seconds": time.monotonic() - start,
-            **{name: manifest[name] for name in ("options", "labels", "splits", "versions")},
+            **manifest,
         }
         if store is not None:
             self._save()
@@ -268,24 +271,24 @@ class _Run:
         from ernie_rna.run.estimate import SECONDS, Estimate, in_bytes, peak_memory
         from ernie_rna.training import trainer as training
 
-        model, self.tokenizer, kept = training.load(self.task, source)
-        self.examples = self._encode(model.config.max_position_embeddings)
+        options = self.options
+        self.loaded = training.load(self.task, source)
+        self._encode()
         train, *evaluation = self.examples.values()
         rows = [example for split in evaluation for example in split]
-        weights, measured = model.num_parameters(), len(rows) + len(train) * bool(self.folds)
+        weights, measured = self.loaded.model.num_parameters(), len(rows)
+        steps, every = training.schedule(options, len(train))
+        if options.watches:
+            measured += steps // every * len(evaluation[0])
+        for fold in self.folds:
+            steps += training.schedule(options, len(train) - len(fold))[0]
+            measured += len(fold)
+        others: Any = options.trainer
+        others = {**others, "report_to": []}
+        self.task.options = replace(options, **_PLAIN, progress=False, trainer=others)
         with tempfile.TemporaryDirectory() as name:
-            make = partial(training.make_arguments, folder=Path(name))
-            arguments = make(self.options, examples=len(train))
-            steps = arguments.max_steps
-            if self.options.watches:
-                measured += steps // int(arguments.eval_steps or 1) * len(evaluation[0])
-            for fold in self.folds:
-                steps += make(self.options, examples=len(train) - len(fold)).max_steps
-            given: Any = self.options.trainer
-            others = {**given, "report_to": []}
-            self.task.options = replace(self.options, **_PLAIN, progress=False, trainer=others)
-            arguments = make(self.task.options, examples=len(train))
-            trainer = self._trainer(model, kept, arguments, train, [])
+            arguments = training.make_arguments(self.task.options, Path(name), len(train))
+            trainer = training.FinetuneTrainer(self.loaded, self.task, arguments, train, [])
             times = trainer.time_steps(SECONDS)
         sample = (rows or train)[:: -(-len(rows or train) // _SAMPLE)]
         begin = time.monotonic()
@@ -293,12 +296,12 @@ class _Run:
         each = (time.monotonic() - begin) / len(sample)
         warm = times[1:] or times  # The first one also builds what is built once.
         seconds = steps * sum(warm) / len(warm) + measured * each
-        about = Estimate(seconds, peak_memory(), 4 * weights, len(times), "step")
-        self.summary.estimate = about.text
-        if self.options.resume or self.options.best:
-            state = 8 * trainer.weights_trained + 4 * (
-                trainer.weights_trained if self.options.lora else weights
-            )
+        self.summary.estimate = Estimate(
+            seconds, peak_memory(), 4 * weights, len(times), "step"
+        ).text
+        if options.resume or options.best:
+            trained = trainer.weights_trained
+            state = 8 * trained + 4 * (trained if options.lora else weights)
             self.summary.notes.append(
                 f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
             )
@@ -306,24 +309,22 @@ class _Run:
         named = {"labels": self.task.names, "splits": splits}
         self.summary.facts |= {"steps": steps, "weights": weights, **named}
 
-    def _encode(self, tokens: int) -> dict[str, list[Example]]:
-        """Sequences, cut if that is asked for, and labels as examples."""
+    def _encode(self) -> None:
+        """Make examples of sequences, cut if that is asked for, and labels."""
+        tokens = self.loaded.model.config.max_position_embeddings
         limit = self.options.max_length or tokens - _SPECIAL_TOKENS
-        encoded = {}
+        self.examples: dict[str, list[Example]] = {}
         for name, rows in self.splits.items():
             if not self.options.truncate:
                 _check_lengths(rows, limit)
-            longest = limit + _SPECIAL_TOKENS
-            ids = self.tokenizer(rows.sequences, truncation=True, max_length=longest)["input_ids"]
-            pairs = zip(ids, self.labels[name], strict=True)
-            also = zip(rows.lines, (sequence[:limit] for sequence in rows.folded), strict=True)
-            encoded[name] = [
-                {**self.task.encode(*pair), "line": line, "sequence": sequence}
-                for pair, (line, sequence) in zip(pairs, also, strict=True)
+            texts = [sequence[:limit] for sequence in rows.folded]
+            ids = self.loaded.tokenizer(texts, verbose=False)["input_ids"]
+            self.examples[name] = [
+                {**self.task.encode(own, label), "line": line, "sequence": text}
+                for own, label, line, text in zip(ids, rows.labels, rows.lines, texts, strict=True)
             ]
-        return encoded
 
-    def _describe(self, model: Any, arguments: Any) -> dict[str, Any]:
+    def _describe(self, arguments: Any) -> dict[str, Any]:
         """What the weights depend on."""
         from ernie_rna.run.provenance import model_sha256, versions
 
@@ -342,25 +343,15 @@ class _Run:
                 name: {"rows": len(examples), "sha256": _sha256(examples)}
                 for name, examples in self.examples.items()
             },
-            "model_sha256": model_sha256(model),
+            "model_sha256": model_sha256(self.loaded.model),
             "processes": processes,
             "device": arguments.device.type,
             "versions": versions(),
         }
 
-    def _trainer(
-        self, model: Any, kept: bool, arguments: Any, train: list[Example], watched: list[Example]
-    ) -> Any:
-        """What trains a model on some examples."""
-        from ernie_rna.training.trainer import FinetuneTrainer
-
-        if not kept:
-            self.task.start_head(model, [example["labels"] for example in train])
-        return FinetuneTrainer(model, self.tokenizer, self.task, arguments, train, watched)
-
-    def _cross_validate(self, model: Any, kept: bool, folder: Path) -> None:
+    def _cross_validate(self, folder: Path) -> None:
         """Train without each fold and measure on it, unless a run that is resumed has done so."""
-        from ernie_rna.training.trainer import make_arguments
+        from ernie_rna.training.trainer import FinetuneTrainer, make_arguments
 
         folds: list[dict[str, Any]] = []
         for number, fold in enumerate(self.folds, 1):
@@ -373,7 +364,8 @@ class _Run:
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:
                 arguments = make_arguments(self.options, path.parent, len(train))
-                trainer = self._trainer(copy.deepcopy(model), kept, arguments, train, held)
+                loaded = self.loaded._replace(model=copy.deepcopy(self.loaded.model))
+                trainer = FinetuneTrainer(loaded, self.task, arguments, train, held)
                 trainer.fit()
                 metrics = self._measure("folds", trainer, train, held)
                 if self.options.resume and leads():
@@ -420,8 +412,8 @@ class _Run:
             model.save_pretrained(folder)
             # Some versions of safetensors write 0600.
             shutil.copymode(folder / "config.json", folder / "model.safetensors")
-            self.tokenizer.save_pretrained(folder)
-            self.tokenizer.save_vocabulary(str(folder))  # transformers 5 leaves it out
+            self.loaded.tokenizer.save_pretrained(folder)
+            self.loaded.tokenizer.save_vocabulary(str(folder))  # transformers 5 leaves it out
             lines = "".join(f"{json.dumps(for_json(entry))}\n" for entry in log)
             (folder / "log.jsonl").write_text(lines, encoding="utf-8")
             draw_curve(log, folder / "curve.svg")
@@ -429,10 +421,9 @@ class _Run:
 
     def evaluate(self) -> None:
         """Measure what was saved, and add that to the folder."""
-        train, *evaluation = self.examples
-        for name in evaluation:
-            examples = (self.examples[train], self.examples[name])
-            self.summary.metrics |= self._measure(name, self.trainer, *examples)
+        train, *evaluation = self.examples.items()
+        for name, examples in evaluation:
+            self.summary.metrics |= self._measure(name, self.trainer, train[1], examples)
         self.summary.notes += better_counts(self.summary.metrics, self.task.metric_names[0])
         if leads():
             with replacing(self.target / "metrics.json") as path:

@@ -8,7 +8,7 @@ import ernie_rna
 from ernie_rna import MaskingCollator, PairCollator
 from ernie_rna.scoring.masking import MASKED_PAIRING_SCORE, pairing_scores
 from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training.labels import NO_LABEL
+from ernie_rna.training.metrics import NO_LABEL
 from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.tasks import SecondaryStructure
 from tests.conftest import listing

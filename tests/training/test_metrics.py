@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie_rna.training import metrics
-from ernie_rna.training.labels import NO_LABEL
+from ernie_rna.training.metrics import NO_LABEL
 
 
 def test_metrics_of_a_perfect_and_a_constant_prediction():
