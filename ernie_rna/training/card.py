@@ -45,8 +45,8 @@ Labels: {{ labels | join(", ") }}.
 
 ## Training
 
-{{ "{:,} of {:,}".format(weights_trained, weights) }} weights were trained in {{ steps }} steps, with
-{%- for name, version in versions | items %} {{ name }} {{ version }},{% endfor %} and these options:
+{{ "{:,} of {:,}".format(weights_trained, weights) }} weights were trained in {{ steps }} steps,
+with {{ versions }} and these options:
 {% for name, value in changed | items %}
 - {{ name }}: {{ value }}
 {%- endfor %}
@@ -74,7 +74,9 @@ def write_card(folder: Path, summary: FinetuneSummary) -> None:
     }
     metrics = format_metrics(summary.metrics) if summary.metrics else ""
     data = ModelCardData(library_name="transformers", tags=["rna", "biology", "ernie-rna"])
-    facts = {**summary.facts, "changed": changed, "metrics": metrics, "notes": summary.notes}
+    versions = ", ".join(map(" ".join, summary.facts["versions"].items()))
+    more = {"versions": versions, "notes": summary.notes}
+    facts = {**summary.facts, "changed": changed, "metrics": metrics, **more}
     card = ModelCard.from_template(data, template_str=_CARD, **facts)
     (folder / "README.md").write_text(str(card), encoding="utf-8")
 

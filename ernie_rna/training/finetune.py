@@ -131,15 +131,16 @@ def finetune(
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
+            for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
+                import_extra(extra, "train", "fine-tuning")
             from ernie_rna.run.loading import use_threads, without_report
 
-        for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
-            import_extra(extra, "train", "fine-tuning")
+            run.load(source)
         with use_threads(options.threads), without_report():
             if options.dry_run:
-                run.estimate(source)
+                run.estimate()
                 return run.summary
-            run.train(source, store)
+            run.train(store)
             try:
                 run.evaluate()
             except BaseException:
@@ -233,84 +234,11 @@ class _Run:
             if gone:
                 notes.append(f"all rows of these classes are held out: {some(gone)}")
 
-    def train(self, source: Any, store: Store | None) -> None:
-        """Load a model, train it and, in the leading process, save it."""
-        with show_loading(self.options.progress if leads() else False):
-            from ernie_rna.training import trainer as training
+    def load(self, source: Any) -> None:
+        """Load the model, and make examples of sequences, cut if that is asked for, and labels."""
+        from ernie_rna.training.trainer import load
 
-            self.loaded = training.load(self.task, source)
-        model, folder = self.loaded.model, partial_folder(self.target)
-        self._encode()
-        train, *evaluation = self.examples.values()
-        arguments = training.make_arguments(self.options, folder, len(train))
-        manifest = self._describe(arguments)
-        with arguments.main_process_first(local=False):
-            if store is not None:
-                _begin(store, manifest, self.options)
-        start = time.monotonic()
-        if self.folds:
-            self._cross_validate(folder)
-        watched = evaluation[0] if evaluation else []
-        make = training.FinetuneTrainer
-        self.trainer = make(self.loaded, self.task, arguments, train, watched)
-        self.trainer.fit()
-        self.summary.facts |= {
-            "model": Path(source).name,
-            "auto_class": _AUTO_CLASSES.get(self.task.model_name, "AutoModel"),
-            "weights": model.num_parameters(),
-            "weights_trained": self.trainer.weights_trained,
-            "steps": self.trainer.state.global_step,
-            "seconds": time.monotonic() - start,
-            **manifest,
-        }
-        if store is not None:
-            self._save()
-
-    def estimate(self, source: Any) -> None:
-        """Time some steps and predictions, and say what all of them will take."""
-        from ernie_rna.run.estimate import SECONDS, Estimate, in_bytes, peak_memory
-        from ernie_rna.training import trainer as training
-
-        options = self.options
-        self.loaded = training.load(self.task, source)
-        self._encode()
-        train, *evaluation = self.examples.values()
-        rows = [example for split in evaluation for example in split]
-        weights, measured = self.loaded.model.num_parameters(), len(rows)
-        steps, every = training.schedule(options, len(train))
-        if options.watches:
-            measured += steps // every * len(evaluation[0])
-        for fold in self.folds:
-            steps += training.schedule(options, len(train) - len(fold))[0]
-            measured += len(fold)
-        others: Any = options.trainer
-        others = {**others, "report_to": []}
-        self.task.options = replace(options, **_PLAIN, progress=False, trainer=others)
-        with tempfile.TemporaryDirectory() as name:
-            arguments = training.make_arguments(self.task.options, Path(name), len(train))
-            trainer = training.FinetuneTrainer(self.loaded, self.task, arguments, train, [])
-            times = trainer.time_steps(SECONDS)
-        sample = (rows or train)[:: -(-len(rows or train) // _SAMPLE)]
-        begin = time.monotonic()
-        trainer.score(sample)
-        each = (time.monotonic() - begin) / len(sample)
-        warm = times[1:] or times  # The first one also builds what is built once.
-        seconds = steps * sum(warm) / len(warm) + measured * each
-        self.summary.estimate = Estimate(
-            seconds, peak_memory(), 4 * weights, len(times), "step"
-        ).text
-        if options.resume or options.best:
-            trained = trainer.weights_trained
-            state = 8 * trained + 4 * (trained if options.lora else weights)
-            self.summary.notes.append(
-                f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
-            )
-        splits = {name: {"rows": len(examples)} for name, examples in self.examples.items()}
-        named = {"labels": self.task.names, "splits": splits}
-        self.summary.facts |= {"steps": steps, "weights": weights, **named}
-
-    def _encode(self) -> None:
-        """Make examples of sequences, cut if that is asked for, and labels."""
+        self.loaded = load(self.task, source)
         tokens = self.loaded.model.config.max_position_embeddings
         limit = self.options.max_length or tokens - _SPECIAL_TOKENS
         self.examples: dict[str, list[Example]] = {}
@@ -323,6 +251,75 @@ class _Run:
                 {**self.task.encode(own, label), "line": line, "sequence": text}
                 for own, label, line, text in zip(ids, rows.labels, rows.lines, texts, strict=True)
             ]
+        self.summary.facts |= {
+            "model": Path(source).name,
+            "weights": self.loaded.model.num_parameters(),
+        }
+
+    def train(self, store: Store | None) -> None:
+        """Train the model and, in the leading process, save it."""
+        from ernie_rna.training.trainer import FinetuneTrainer, make_arguments
+
+        folder, (train, *evaluation) = partial_folder(self.target), self.examples.values()
+        arguments = make_arguments(self.options, folder, len(train))
+        manifest = self._describe(arguments)
+        with arguments.main_process_first(local=False):
+            if store is not None:
+                _begin(store, manifest, self.options)
+        start = time.monotonic()
+        if self.folds:
+            self._cross_validate(folder)
+        watched = evaluation[0] if evaluation else []
+        self.trainer = FinetuneTrainer(self.loaded, self.task, arguments, train, watched)
+        self.trainer.fit()
+        self.summary.facts |= {
+            "auto_class": _AUTO_CLASSES.get(self.task.model_name, "AutoModel"),
+            "weights_trained": self.trainer.weights_trained,
+            "steps": self.trainer.state.global_step,
+            "seconds": time.monotonic() - start,
+            **manifest,
+        }
+        if store is not None:
+            self._save()
+
+    def estimate(self) -> None:
+        """Time some steps and predictions, and say what all of them will take."""
+        from ernie_rna.run.estimate import SECONDS, Estimate, in_bytes, peak_memory
+        from ernie_rna.training.trainer import FinetuneTrainer, make_arguments, schedule
+
+        options, (train, *evaluation) = self.options, self.examples.values()
+        rows = [example for split in evaluation for example in split]
+        (steps, every), measured = schedule(options, len(train)), len(rows)
+        if options.watches:
+            measured += steps // every * len(evaluation[0])
+        for fold in self.folds:
+            steps += schedule(options, len(train) - len(fold))[0]
+            measured += len(fold)
+        others: Any = options.trainer
+        others = {**others, "report_to": []}
+        self.task.options = replace(options, **_PLAIN, progress=False, trainer=others)
+        with tempfile.TemporaryDirectory() as name:
+            arguments = make_arguments(self.task.options, Path(name), len(train))
+            trainer = FinetuneTrainer(self.loaded, self.task, arguments, train, [])
+            times = trainer.time_steps(SECONDS)
+        sample = (rows or train)[:: -(-len(rows or train) // _SAMPLE)]
+        begin = time.monotonic()
+        trainer.score(sample)
+        each = (time.monotonic() - begin) / len(sample)
+        warm = times[1:] or times  # The first one also builds what is built once.
+        seconds = steps * sum(warm) / len(warm) + measured * each
+        weights = self.summary.facts["weights"]
+        self.summary.estimate = Estimate(
+            seconds, peak_memory(), 4 * weights, len(times), "step"
+        ).text
+        if options.resume or options.best:
+            trained = trainer.weights_trained
+            state = 8 * trained + 4 * (trained if options.lora else weights)
+            self.summary.notes.append(
+                f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
+            )
+        splits = {name: {"rows": len(examples)} for name, examples in self.examples.items()}
+        self.summary.facts |= {"steps": steps, "labels": self.task.names, "splits": splits}
 
     def _describe(self, arguments: Any) -> dict[str, Any]:
         """What the weights depend on."""
@@ -355,11 +352,9 @@ class _Run:
 
         folds: list[dict[str, Any]] = []
         for number, fold in enumerate(self.folds, 1):
-            path, places = folder / f"fold-{number}" / "metrics.json", {*fold.tolist()}
-            held: list[Example] = []
-            train: list[Example] = []
-            for place, example in enumerate(self.examples["train"]):
-                (held if place in places else train).append(example)
+            path, examples = folder / f"fold-{number}" / "metrics.json", self.examples["train"]
+            others = np.delete(np.arange(len(examples)), fold)
+            train, held = ([examples[place] for place in part] for part in (others, fold))
             if self.options.resume and path.exists():
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:

@@ -6,7 +6,7 @@ Every message names the file and the line; the header of a table is line 1.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -104,13 +104,6 @@ class Rows:
             except ValueError as error:
                 raise InputError.at(self.name, line, f"{column}: {error}") from error
         return parsed
-
-    def check_bases(self, labels: Sequence[Sized]) -> None:
-        """Raise InputError unless every base has a label."""
-        for line, sequence, own in zip(self.lines, self.sequences, labels, strict=True):
-            if len(sequence) != len(own):
-                problem = f"{len(own)} labels for {len(sequence)} bases"
-                raise InputError.at(self.name, line, problem)
 
 
 def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:

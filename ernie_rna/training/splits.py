@@ -117,7 +117,7 @@ def leakage(splits: Mapping[str, Rows]) -> Iterator[str]:
     training, *evaluation = splits.items()
     known: dict[str, list[Any]] = defaultdict(list)
     for sequence, label in zip(training[1].folded, training[1].labels, strict=True):
-        known[sequence].append(getattr(label, "pairs", label))
+        known[sequence].append(label)
     twice = [own for own in known.values() if any(label != own[0] for label in own)]
     if twice:
         yield f"{len(twice)} training sequences occur more than once, with different labels"

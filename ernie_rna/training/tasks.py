@@ -51,6 +51,7 @@ class Task:
         of_sequences, of_bases, of_numbers: what is predicted: something of each sequence or of
             its bases; numbers in their units, or classes.
         several: whether a label has a number for each of several columns.
+        one_a_base: whether it must have the length of its sequence.
         names: of the labels, in the order of their ids.
         options: that say where the labels are, of fine-tuning or of predictions.
     """
@@ -66,7 +67,7 @@ class Task:
     guess_name = "guess"
     batch_norms = False
     of_sequences, of_bases, of_numbers = False, False, False
-    several = False
+    several, one_a_base = False, False
 
     def __init__(self, options: Any):
         self.options = options
@@ -93,7 +94,12 @@ class Task:
     def read_labels(self, rows: Rows) -> list[Any]:
         """A label for each row, as the model takes it."""
         parsed = [rows.parse(column, self.parse) for column in self.columns]
-        return [list(row) for row in zip(*parsed, strict=True)] if self.several else parsed[0]
+        labels = [list(row) for row in zip(*parsed, strict=True)] if self.several else parsed[0]
+        for line, sequence, own in zip(rows.lines, rows.sequences, labels, strict=True):
+            if self.one_a_base and len(own) != len(sequence):
+                problem = f"{len(own)} labels for {len(sequence)} bases"
+                raise InputError.at(rows.name, line, problem)
+        return labels
 
     # Labels -> a model, and what it is trained on
 
@@ -134,7 +140,8 @@ class Task:
 
     def values(self, output: Any) -> Any:
         """Probabilities, or numbers in their units, of what the model returns."""
-        return self.activate(output.logits)
+        own = output.predictions[:, None] if "predictions" in output else output.logits
+        return self.activate(own)
 
     def activate(self, logits: Any) -> Any:
         """The same of its logits."""
@@ -286,7 +293,7 @@ class TokenClassification(Classification):
 
     model_name = "ErnieRnaForTokenClassification"
     problem_type = None
-    of_sequences, of_bases = False, True
+    of_sequences, of_bases, one_a_base = False, True, True
 
     def classes(self, cell: str) -> list[str]:
         return [one for one in _of_bases(cell) if one != self.options.ignore_label]
@@ -297,11 +304,6 @@ class TokenClassification(Classification):
             NO_LABEL if label == ignored else parse(label, decimal_comma)
             for label in _of_bases(cell)
         ]
-
-    def read_labels(self, rows: Rows) -> list[Any]:
-        labels = super().read_labels(rows)
-        rows.check_bases(labels)
-        return labels
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
         bases = len(input_ids) - 2  # fewer than labels if the sequence was cut
@@ -360,9 +362,6 @@ class RibosomeLoading(Regression):
         model.config.loading_mean = float(values.mean())
         model.config.loading_scale = float(values.std()) or 1.0
 
-    def values(self, output: Any) -> Any:
-        return output.predictions[:, None]
-
 
 class MaskedLM(Task):
     """The nucleotides themselves, masked."""
@@ -412,24 +411,15 @@ class SecondaryStructure(Task):
     adapted = ("pair_head",)
     metric_names = ("f1", "precision", "recall")
     guess_name = "ViennaRNA"
-    batch_norms = True
+    batch_norms, one_a_base = True, True
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
-        return from_dot_bracket(cell)
+        return to_dot_bracket(from_dot_bracket(cell), len(cell))  # one way of writing it
 
-    def read_labels(self, rows: Rows) -> list[Any]:
-        rows.check_bases(self.cells(rows))
-        named = enumerate(zip(rows.sequences, super().read_labels(rows), strict=True))
-        return [Structure(str(row), *parts) for row, parts in named]
-
-    def encode(self, input_ids: list[int], label: Structure) -> Example:
+    def encode(self, input_ids: list[int], label: str) -> Example:
         bases = len(input_ids) - 2  # fewer than in the label if the sequence was cut
-        pairs = [pair for pair in label.pairs if pair[1] < bases]
-        return {
-            "input_ids": input_ids,
-            "labels": to_dot_bracket(pairs, bases),
-            "structure": Structure(label.id, label.sequence[:bases], pairs),
-        }
+        pairs = [pair for pair in from_dot_bracket(label) if pair[1] < bases]
+        return super().encode(input_ids, to_dot_bracket(pairs, bases))
 
     def collator(self, tokenizer: Any, config: Any) -> Any:
         from ernie_rna.training.collators import PairCollator
@@ -450,7 +440,7 @@ class SecondaryStructure(Task):
             return {}
         from ernie_rna.structures.fold import fold
 
-        known = [example["structure"] for example in examples]
+        known = _structures(examples)
         records = [FastaRecord(one.id, one.sequence) for one in known]
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -463,8 +453,15 @@ class SecondaryStructure(Task):
             return {}
         from ernie_rna.structures.evaluation import mfe_structure
 
-        known = [example["structure"] for example in evaluation]
+        known = _structures(evaluation)
         return _pair_scores([mfe_structure(one.sequence, one.id) for one in known], known)
+
+
+def _structures(examples: Sequence[Example]) -> list[Structure]:
+    return [
+        Structure(str(number), example["sequence"], from_dot_bracket(example["labels"]))
+        for number, example in enumerate(examples)
+    ]
 
 
 def _pair_scores(predicted: Sequence[Structure], known: Sequence[Structure]) -> Metrics:

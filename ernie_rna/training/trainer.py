@@ -72,30 +72,30 @@ class FinetuneTrainer(transformers.Trainer):
         train: Sequence[Example],
         watched: Sequence[Example],
     ):
-        self._task, self._watched, self._hooks = task, list(watched), _Hooks(self)
+        self._task, self._watched, self._began = task, list(watched), False
         model, labels = loaded.model, [example.get("labels") for example in train]
-        self.collator = _Collator(task.collator(loaded.tokenizer, model.config), arguments.seed)
+        collator = _Collator(task.collator(loaded.tokenizer, model.config), arguments.seed)
         if not loaded.kept:
             task.start_head(model, labels)
         if task.options.class_weights:
             _weigh_classes(model, labels, len(task.names))
         shortest = min(train, key=lambda example: len(example["input_ids"]))
-        adapted = _choose_weights(model, task, self.collator([shortest]))
+        adapted = _choose_weights(model, task, collator([shortest]))
         trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
         self.weights_trained = sum(trained)
         transformers.set_seed(arguments.seed)
         super().__init__(
             model=adapted,
             args=arguments,
-            data_collator=self.collator,
+            data_collator=collator,
             train_dataset=[{**example, "of_training": True} for example in train],
             eval_dataset=self._watched,
             preprocess_logits_for_metrics=partial(_reduce, task),
         )
         self.remove_callback(transformers.PrinterCallback)
-        self.add_callback(self._hooks)
-        if self.is_world_process_zero():
-            self.add_callback(Progress(task.options.progress))
+        show = task.options.progress if self.is_world_process_zero() else False
+        self.progress = Progress(show, collator)
+        self.add_callback(self.progress)
         if task.options.patience is not None:
             self.add_callback(EarlyStoppingCallback(task.options.patience))
 
@@ -124,28 +124,26 @@ class FinetuneTrainer(transformers.Trainer):
     def time_steps(self, seconds: float) -> list[float]:
         """How long each of a few steps takes; the longest rows are trained on as well, for the
         memory that they need."""
-        self._hooks.seconds = seconds
+        self.progress.seconds = seconds
         self._train()
         size = self.args.per_device_train_batch_size
         dataset: Any = self.train_dataset
         longest = sorted(dataset, key=lambda example: -len(example["input_ids"]))[:size]
         self.training_step(self.model_wrapped, self.data_collator(longest))
-        return self._hooks.steps
+        return self.progress.steps
 
     def _train(self, path: str | None = None) -> None:
         try:
+            # What keeps an example from being measured shall not cost a training.
+            self.score(self._watched[:1])
             self.train(resume_from_checkpoint=path)
         except Exception as error:
-            if (
-                self._hooks.began
-                or not self._task.options.trainer
-                or isinstance(error, TrainingError)
-            ):
+            if self._began or not self._task.options.trainer or isinstance(error, TrainingError):
                 raise
             raise OptionError("trainer", f"breaks the training: {error}") from error
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
-        lines = inputs.pop("lines")
+        self._began, lines = True, inputs.pop("lines")
         loss = super().training_step(model, inputs, *rest, **more)
         self._check("loss", loss, lines)
         if not self.args.fp16:  # whose gradients may overflow; the step is then left out
@@ -173,6 +171,8 @@ class FinetuneTrainer(transformers.Trainer):
 
     def score(self, examples: Sequence[Example]) -> Metrics:
         """The task's metrics, in every process; the seed fixes which bases are masked."""
+        if not examples:
+            return {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.args.seed)
             metrics = [self._task.evaluate(self, examples)]
@@ -181,11 +181,6 @@ class FinetuneTrainer(transformers.Trainer):
 
             broadcast_object_list(metrics)
         return metrics[0]
-
-    def rehearse(self) -> None:
-        """Measure one example: what keeps it from being measured shall not cost a training."""
-        if self._watched:
-            self.score(self._watched[:1])
 
     def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
         """What the Trainer calls every so many steps."""
@@ -197,21 +192,36 @@ class FinetuneTrainer(transformers.Trainer):
 
 
 class Progress(TrainerCallback):
-    """Shows steps and loss: a bar on a terminal, else ten lines.
+    """Shows steps and loss, a bar on a terminal, else ten lines; times the steps, and has the
+    collator know the epoch.
 
     Args:
         show: None shows a bar on a terminal only; False shows nothing.
+
+    Attributes:
+        steps: seconds that each step took.
+        seconds: that all may take; the training then ends.
     """
 
-    def __init__(self, show: bool | None):
-        self._show = show
+    def __init__(self, show: bool | None, collator: _Collator):
+        self._show, self._collator = show, collator
+        self.steps: list[float] = []
+        self.seconds = math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         total, done, hidden = state.max_steps, state.global_step, is_hidden(self._show)
         self._bar: Any = tqdm(total=total, initial=done, unit="step", disable=hidden)
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._collator.epoch = int(state.epoch or 0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._begin = time.monotonic()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.update()
+        self.steps.append(time.monotonic() - self._begin)
+        control.should_training_stop |= sum(self.steps) > self.seconds
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         shown = [name for name in logs if name == "loss" or name.startswith("eval_")]
@@ -224,35 +234,6 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.close()
-
-
-class _Hooks(TrainerCallback):
-    """What a trainer does at the events of its training.
-
-    Attributes:
-        began: whether it has come to its first step.
-        steps: how long each of them took.
-        seconds: how long they may take; the training then ends.
-    """
-
-    def __init__(self, trainer: FinetuneTrainer):
-        self._trainer = trainer
-        self.began, self.seconds = False, math.inf
-        self.steps: list[float] = []
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._trainer.rehearse()
-        self.began = True
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._trainer.collator.epoch = int(state.epoch or 0)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._begin = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.steps.append(time.monotonic() - self._begin)
-        control.should_training_stop |= sum(self.steps) > self.seconds
 
 
 def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
