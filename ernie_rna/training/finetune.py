@@ -37,8 +37,8 @@ from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
 from ernie_rna.training.metrics import NO_LABEL, Metrics, for_json
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.rows import Rows, add_split, read_splits, some
-from ernie_rna.training.splits import assign, find_groups, leakage, predict_by_kmers
+from ernie_rna.training.rows import add_split, read_splits, some
+from ernie_rna.training.splits import assign, find_groups, leakage
 from ernie_rna.training.tasks import TASKS, Example
 
 HELD_OUT = "held-out"  # the rows that --split takes from training, by name
@@ -243,8 +243,11 @@ class _Run:
         limit = self.options.max_length or tokens - _SPECIAL_TOKENS
         self.examples: dict[str, list[Example]] = {}
         for name, rows in self.splits.items():
-            if not self.options.truncate:
-                _check_lengths(rows, limit)
+            for line, own in zip(rows.lines, rows.sequences, strict=True):
+                if len(own) > limit and not self.options.truncate:
+                    problem = f"{len(own)} nucleotides; at most {limit} are trained on: --truncate"
+                    way_out = "cuts longer sequences, --max-length moves the limit"
+                    raise InputError.at(rows.name, line, f"{problem} {way_out}")
             texts = [sequence[:limit] for sequence in rows.folded]
             ids = self.loaded.tokenizer(texts, verbose=False)["input_ids"]
             self.examples[name] = [
@@ -254,6 +257,11 @@ class _Run:
         self.summary.facts |= {
             "model": Path(source).name,
             "weights": self.loaded.model.num_parameters(),
+            "labels": self.task.names,
+            "splits": {
+                name: {"rows": len(examples), "sha256": _sha256(examples)}
+                for name, examples in self.examples.items()
+            },
         }
 
     def train(self, store: Store | None) -> None:
@@ -318,8 +326,7 @@ class _Run:
             self.summary.notes.append(
                 f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
             )
-        splits = {name: {"rows": len(examples)} for name, examples in self.examples.items()}
-        self.summary.facts |= {"steps": steps, "labels": self.task.names, "splits": splits}
+        self.summary.facts["steps"] = steps
 
     def _describe(self, arguments: Any) -> dict[str, Any]:
         """What the weights depend on."""
@@ -335,11 +342,7 @@ class _Run:
         return {
             "format": "ernie-rna finetune",
             "options": self.options.recorded(),
-            "labels": self.task.names,
-            "splits": {
-                name: {"rows": len(examples), "sha256": _sha256(examples)}
-                for name, examples in self.examples.items()
-            },
+            **{name: self.summary.facts[name] for name in ("labels", "splits")},
             "model_sha256": model_sha256(self.loaded.model),
             "processes": processes,
             "device": arguments.device.type,
@@ -382,14 +385,10 @@ class _Run:
         self, name: str, trainer: Any, train: list[Example], examples: list[Example]
     ) -> dict[str, Metrics]:
         """The metrics of what was trained, and of what knows less, on some examples."""
-        task, metrics = self.task, {}
+        metrics = {}
         if leads():
-            metrics[f"{name}: {task.guess_name}"] = task.guess(train, examples)
-            if task.of_sequences and self.options.baseline == "kmer":
-                known, test = task.known(train), task.known(examples)
-                texts = ([one["sequence"] for one in split] for split in (train, examples))
-                predicted = predict_by_kmers(next(texts), known, next(texts), task.of_numbers)
-                metrics[f"{name}: k-mers"] = task.metrics(predicted.reshape(test.shape), test)
+            metrics[f"{name}: {self.task.guess_name}"] = self.task.guess(train, examples)
+            metrics[f"{name}: k-mers"] = self.task.by_kmers(train, examples)
         metrics[name] = trainer.score(examples)
         return {title: own for title, own in metrics.items() if own}
 
@@ -436,19 +435,6 @@ def better_counts(metrics: Mapping[str, Metrics], metric: str) -> Iterator[str]:
                 f"{name}: k-mer counts are no worse than this model, {metric} {counts[metric]:.4f} "
                 f"against {own[metric]:.4f}: prefer them, or train on more rows or another model"
             )
-
-
-def _check_lengths(rows: Rows, longest: int) -> None:
-    """Raise InputError if a sequence has more than `longest` nucleotides, saying how many do."""
-    lengths = [len(sequence) for sequence in rows.sequences]
-    long = sum(length > longest for length in lengths)
-    if long:
-        worst = max(range(len(lengths)), key=lengths.__getitem__)
-        raise InputError(
-            f"{rows.name}: {long} of {len(lengths)} sequences are longer than {longest} "
-            f"nucleotides, the longest has {lengths[worst]} (line {rows.lines[worst]}); "
-            "--truncate cuts them, --max-length moves the limit"
-        )
 
 
 def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -118,11 +119,7 @@ def format_metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
 
 def for_json(values: Any) -> Any:
     """Values with null where a number is not finite, which JSON does not know."""
-    if isinstance(values, Mapping):
-        return {name: for_json(value) for name, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [for_json(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
+    return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 def sklearn_module(name: str) -> Any:

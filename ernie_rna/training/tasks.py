@@ -24,6 +24,7 @@ from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training import metrics as measures
 from ernie_rna.training.metrics import NO_LABEL, Metrics
 from ernie_rna.training.rows import Rows, some
+from ernie_rna.training.splits import predict_by_kmers
 
 Example = dict[str, Any]
 
@@ -161,10 +162,19 @@ class Task:
         return self.metrics(outputs.predictions, outputs.label_ids)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        """The metrics of the best guess that never looks at the sequence."""
+        """The metrics of the best guess that never looks at the sequence; empty without any."""
         train, test = self.known(training), self.known(evaluation)
         guess = measures.simplest_guess(train, len(test), self.of_numbers)
         return self.metrics(guess.reshape(test.shape), test)
+
+    def by_kmers(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
+        """The metrics of a regression on counts of k-mers; empty but for labels of sequences."""
+        if not self.of_sequences or self.options.baseline != "kmer":
+            return {}
+        train, test = self.known(training), self.known(evaluation)
+        texts = ([one["sequence"] for one in split] for split in (training, evaluation))
+        predicted = predict_by_kmers(next(texts), train, next(texts), self.of_numbers)
+        return self.metrics(predicted.reshape(test.shape), test)
 
     def known(self, examples: Sequence[Example]) -> np.ndarray:
         """The labels of examples as an array."""

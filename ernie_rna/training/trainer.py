@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 import transformers
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -176,11 +177,7 @@ class FinetuneTrainer(transformers.Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.args.seed)
             metrics = [self._task.evaluate(self, examples)]
-        if self.args.world_size > 1:
-            from accelerate.utils import broadcast_object_list
-
-            broadcast_object_list(metrics)
-        return metrics[0]
+        return dict(broadcast_object_list(metrics)[0])
 
     def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
         """What the Trainer calls every so many steps."""
