@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +64,12 @@ class Rows:
     def take(self, places: Iterable[int], split: str) -> Rows:
         """Some of the rows."""
         kept = [*places]
-        lines, cells, labels = (
-            tuple(own[place] for place in kept) if own else ()
-            for own in (self.lines, self.cells, self.labels)
-        )
-        name = f"{self.name} ({split})"
-        return replace(self, name=name, lines=lines, cells=cells, labels=labels)
+        parts: dict[str, Any] = {
+            name: tuple(values[place] for place in kept)
+            for name, values in vars(self).items()
+            if isinstance(values, tuple) and values
+        }
+        return replace(self, name=f"{self.name} ({split})", **parts)
 
     def column(self, column: str, option: str) -> list[str]:
         """The cells of a column.
@@ -113,9 +112,8 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
         InputError: a file or split is not there or unfit, or two have one name.
         OSError: a file cannot be opened.
     """
-    how = {"unknown": options.unknown, "degap": options.degap}
-    read: Any = partial(read_file, sequence_column=options.sequence_column, **how)
-    whole, column = read(train), options.split_column
+    how = (options.sequence_column, options.unknown, options.degap)
+    whole, column = read_file(train, *how), options.split_column
     splits = {"train": whole} if column is None else {}
     if column is not None:
         values = whole.column(column, "--split-column")
@@ -137,7 +135,7 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
                 stacklevel=2,
             )
     for path in map(Path, options.eval_file):
-        add_split(splits, path.stem, read(path))
+        add_split(splits, path.stem, read_file(path, *how))
     return splits
 
 

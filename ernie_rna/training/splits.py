@@ -154,7 +154,8 @@ def _run(
             said = (done.stderr or done.stdout).strip()[-300:]
             raise InputError(f"{command[0]}, which --split similar runs, has failed: {said}")
         text = (folder / output).read_text(encoding="utf-8")
-    cluster, links, first = "", [], {}
+    cluster, first = "", dict[str, int]()
+    links: list[Link] = []
     for found in line.finditer(text):
         cluster = found["cluster"] or cluster
         if found["row"] is not None:

@@ -188,7 +188,7 @@ class Classification(Task):
         fewest: classes that the training must have.
     """
 
-    problem_type = "single_label_classification"
+    problem_type: str | None = "single_label_classification"
     metrics = staticmethod(measures.classification_metrics)
     metric_names = ("accuracy", "macro_f1", "mcc")
     of_sequences = True
@@ -333,7 +333,7 @@ def _of_bases(cell: str) -> list[str]:
 class Regression(Task):
     """One or several numbers for each sequence."""
 
-    problem_type = "regression"
+    problem_type: str | None = "regression"
     metrics = staticmethod(measures.regression_metrics)
     metric_names = ("r2", "spearman", "mse")
     several = True
