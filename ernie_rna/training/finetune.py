@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -259,7 +259,10 @@ class _Run:
             "weights": self.loaded.model.num_parameters(),
             "labels": self.task.names,
             "splits": {
-                name: {"rows": len(examples), "sha256": _sha256(examples)}
+                name: {
+                    "rows": len(examples),
+                    "sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
+                }
                 for name, examples in self.examples.items()
             },
         }
@@ -272,8 +275,15 @@ class _Run:
         arguments = make_arguments(self.options, folder, len(train))
         manifest = self._describe(arguments)
         with arguments.main_process_first(local=False):
-            if store is not None:
-                _begin(store, manifest, self.options)
+            if store is not None and self.options.resume:
+                store.begin(manifest)
+            elif store is not None and store.begun and not (store.done or self.options.force):
+                raise OutputError(
+                    f"{store.folder} has the state of an unfinished run: --resume resumes it, "
+                    "--force drops it"
+                )
+            elif store is not None:
+                store.drop()
         start = time.monotonic()
         if self.folds:
             self._cross_validate(folder)
@@ -435,20 +445,3 @@ def better_counts(metrics: Mapping[str, Metrics], metric: str) -> Iterator[str]:
                 f"{name}: k-mer counts are no worse than this model, {metric} {counts[metric]:.4f} "
                 f"against {own[metric]:.4f}: prefer them, or train on more rows or another model"
             )
-
-
-def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> None:
-    """Have the state of training kept, or resumed if it is of the same run."""
-    if options.resume:
-        store.begin(manifest)
-    elif store.begun and not store.done and not options.force:
-        raise OutputError(
-            f"{store.folder} has the state of an unfinished run: --resume resumes it, --force "
-            "drops it"
-        )
-    else:
-        store.drop()
-
-
-def _sha256(examples: Sequence[Example]) -> str:
-    return hashlib.sha256(json.dumps(examples, default=str).encode()).hexdigest()

@@ -270,18 +270,16 @@ class MultiLabel(Classification):
         return [label for label in labels if label]
 
     def learn_names(self, training: Rows) -> Iterable[str]:
-        yield from super().learn_names(training)
-        cells, separator = (
-            [] if self.several else self.cells(training),
-            self.options.label_separator,
-        )
+        odd, separator = [*super().learn_names(training)], self.options.label_separator
+        cells = [] if self.several else self.cells(training)
         counts = {one: sum(one in cell for cell in cells) for one in (separator, *_SEPARATORS)}
         other = next((one for one, count in counts.items() if count), separator)
         if other != separator:
-            yield (
+            odd.append(
                 f"no cell has the separator {separator!r}, but {counts[other]} have {other!r}: if "
                 f"that separates labels, give --label-separator {other!r}"
             )
+        return odd
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
         if not self.several:
