@@ -106,7 +106,9 @@ def finetune(
     """Train a model for a task, save it, evaluate it.
 
     The folder appears whole, once training has ended well; metrics are added when the evaluation
-    has. Of several processes (torchrun, accelerate launch), the leading one saves.
+    has. Of several processes (torchrun, accelerate launch), the leading one saves. The same seed
+    gives the same weights, but not to calls in several threads of one process, which draw from one
+    generator of random numbers.
 
     Args:
         train: CSV or TSV; for masked-lm FASTA; for structures .ct, .bpseq, .dbn or a folder.
