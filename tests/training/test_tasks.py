@@ -123,8 +123,10 @@ def test_a_cut_sequence_keeps_the_labels_that_are_in_it(tokenizer):
     example = make("structure").encode(ids, "(((...)))")
     assert example["labels"] == "..(...)"
     assert PairCollator(tokenizer)([example])["labels"].shape == (1, 7, 7)
-    labels = make("token-classification").encode(ids, [*range(9)])["labels"]
-    assert labels == [NO_LABEL, *range(7), NO_LABEL]
+    task = make("token-classification")
+    example = task.encode(ids, [*range(9)])
+    assert example["labels"] == [NO_LABEL, *range(7), NO_LABEL]
+    assert task.known([example, example]).tolist() == [*range(7)] * 2
 
 
 def test_what_is_predicted():

@@ -5,6 +5,7 @@ import torch
 
 from ernie_rna.options import OptionError
 from ernie_rna.training import trainer
+from ernie_rna.training.collators import MaskingCollator
 from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.tasks import TASKS
 
@@ -91,6 +92,20 @@ def test_a_frozen_encoder_has_no_dropout(made):
     own.train()
     assert not any(module.training for module in own.model.ernie_rna.modules())
     assert own.model.classifier.training
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_lines(tokenizer, config, made):
+    def drawn(seed=0, epoch=0, line=2):
+        collator = trainer._Collator(MaskingCollator(tokenizer, config, probability=0.5), seed)
+        collator.epoch = epoch
+        example = {"input_ids": tokenizer("ACGU" * 20)["input_ids"], "line": line}
+        return collator([{**example, "of_training": True}])["input_ids"].tolist()
+
+    assert drawn() == drawn()
+    assert all(drawn() != drawn(**{name: 7}) for name in ("seed", "epoch", "line"))
+    own = made(0, 1, epochs=2.0)
+    own.fit()
+    assert own.data_collator.epoch == 1
 
 
 def test_rare_classes_weigh_more(made):
