@@ -161,10 +161,14 @@ def test_labels_are_those_of_all_rows_before_they_are_divided(run, table):
     assert "all rows of these classes are held out: " in made.notes[-1]
 
 
-def test_cross_validation(run, table):
+def test_cross_validation(run, table, rows):
     made = run(table(), "--task", "regression", "--label-column", "number", "--folds", "3")
     folds = made.facts["folds"]
     assert [fold["rows"] for fold in folds] == [8, 8, 8]
+    numbers = np.array([float(row["number"]) for row in rows])
+    for fold, own in zip(folds, splits.assign(np.arange(24), [1 / 3] * 3, seed=0), strict=True):
+        errors = numbers[own] - np.delete(numbers, own).mean()  # by what is known of the others
+        assert fold["folds: guess"]["mse"] == pytest.approx((errors**2).mean())
     for name in ("folds", "folds: guess", "folds: k-mers"):
         values = [fold[name]["mse"] for fold in folds]
         assert made.metrics[f"{name}: mean"]["mse"] == pytest.approx(np.mean(values))

@@ -94,7 +94,7 @@ def test_a_frozen_encoder_has_no_dropout(made):
     assert own.model.classifier.training
 
 
-def test_what_is_drawn_depends_on_seed_epoch_and_lines(tokenizer, config, made):
+def test_draws_depend_on_seed_epoch_and_lines_and_time_ends_a_training(tokenizer, config, made):
     def drawn(seed=0, epoch=0, line=2):
         collator = trainer._Collator(MaskingCollator(tokenizer, config, probability=0.5), seed)
         collator.epoch = epoch
@@ -106,6 +106,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_lines(tokenizer, config, made):
     own = made(0, 1, epochs=2.0)
     own.fit()
     assert own.data_collator.epoch == 1
+    assert len(made(0, 1, steps=3).time_steps(seconds=0)) == 1
 
 
 def test_rare_classes_weigh_more(made):
