@@ -7,90 +7,78 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from ernie_rna.training.metrics import format_metrics
 
 if TYPE_CHECKING:
     from ernie_rna.training.finetune import FinetuneSummary
 
 _CARD = """---
-library_name: transformers
-tags:
-- rna
-- biology
-- ernie-rna
+{{ card_data }}
 ---
 
-# {task} by ERNIE-RNA
+# {{ options.task | capitalize }} by ERNIE-RNA
 
-{model}, fine-tuned by `ernie-rna finetune`. The folder includes the model's code:
-`AutoTokenizer` and `{auto_class}` load it with `trust_remote_code=True`.
-{example}{labels}
-## Data
-
-{splits}
-
-## Metrics
-
-```
-{metrics}
-```
-
-## Training
-
-{trained:,} of {weights:,} weights were trained in {steps} steps, with {versions} and these
-options:
-
-{options}
-
-## Limits
-
-The metrics hold for sequences like those of the evaluation. Families in both training and
-evaluation make metrics better than they are on new families.
-{notes}
-"""
-
-_STRUCTURES = """
+{{ model }}, fine-tuned by `ernie-rna finetune`. The folder includes the model's code:
+`AutoTokenizer` and `{{ auto_class }}` load it with `trust_remote_code=True`.
+{% if options.task == "structure" %}
 ```python
 from transformers import pipeline
 
 fold = pipeline("rna-secondary-structure", "path/to/this/folder", trust_remote_code=True)
 print(fold("GGGGAAAACCCC"))  # sequence, dot_bracket, and pairs with their probabilities
 ```
+{% endif %}{% if labels %}
+Labels: {{ labels | join(", ") }}.
+{% endif %}
+## Data
+{% for name, split in splits | items %}
+- {{ name }}: {{ "{:,}".format(split.rows) }} rows, sha256 {{ split.sha256 }}
+{%- endfor %}
+
+## Metrics
+
+```
+{{ metrics or "It was not evaluated." }}
+```
+
+## Training
+
+{{ "{:,} of {:,}".format(weights_trained, weights) }} weights were trained in {{ steps }} steps,
+with {{ versions }} and these options:
+{% for name, value in changed | items %}
+- {{ name }}: {{ value }}
+{%- endfor %}
+
+## Limits
+
+The metrics hold for sequences like those of the evaluation. Families in both training and
+evaluation make metrics better than they are on new families.
+{% for note in notes %}
+- {{ note }}
+{%- endfor %}
 """
 
 
 def write_card(folder: Path, summary: FinetuneSummary) -> None:
     """Write README.md, which the Hub shows, from the facts of a fine-tuning."""
-    facts, options = summary.facts, summary.facts["options"]
+    options = summary.facts["options"]
+    unused = {"held_out"} if options["split"] is None else set()
+    unused |= {"epochs"} if options["steps"] is not None else set()
     changed = {
         name: value
         for name, value in options.items()
-        if value is not None
-        and value is not False
-        and value != {}
-        and (name != "held_out" or options["split"] is not None)
-        and (name != "epochs" or options["steps"] is None)
+        if not (value is None or value is False or value == {} or name in unused)
         and (options["task"] == "masked-lm" or not name.startswith("mask_"))
     }
-    splits = facts["splits"].items()
-    text = _CARD.format(
-        task=options["task"].capitalize(),
-        model=facts["model"],
-        auto_class=facts["auto_class"],
-        example=_STRUCTURES if options["task"] == "structure" else "",
-        labels=f"\nLabels: {', '.join(facts['labels'])}.\n" if facts["labels"] else "",
-        splits="\n".join(
-            f"- {n}: {one['rows']:,} rows, sha256 {one['sha256']}" for n, one in splits
-        ),
-        metrics=format_metrics(summary.metrics) if summary.metrics else "It was not evaluated.",
-        trained=facts["weights_trained"],
-        weights=facts["weights"],
-        steps=facts["steps"],
-        versions=", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
-        options="\n".join(f"- {name}: {value}" for name, value in changed.items()),
-        notes="".join(f"\n- {note}" for note in summary.notes),
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    metrics = format_metrics(summary.metrics) if summary.metrics else ""
+    data = ModelCardData(library_name="transformers", tags=["rna", "biology", "ernie-rna"])
+    versions = ", ".join(map(" ".join, summary.facts["versions"].items()))
+    more = {"versions": versions, "notes": summary.notes}
+    facts = {**summary.facts, "changed": changed, "metrics": metrics, **more}
+    card = ModelCard.from_template(data, template_str=_CARD, **facts)
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
 
 
 def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -20,7 +20,7 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.structures_ernie_rna import allowed_pairs
 from ernie_rna.scoring.masking import check_mask_pairing, masked_pairing_scores
 from ernie_rna.structures.formats.dot_bracket import BasePair, from_dot_bracket
-from ernie_rna.training.labels import NO_LABEL
+from ernie_rna.training.metrics import NO_LABEL
 
 
 class PairCollator:

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -35,12 +35,11 @@ from ernie_rna.run.progress import show_loading
 from ernie_rna.run.store import Store, check_place, is_begun, partial_folder
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
-from ernie_rna.training.labels import some
-from ernie_rna.training.metrics import Metrics, for_json
+from ernie_rna.training.metrics import NO_LABEL, Metrics, for_json
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.rows import Rows, read_splits
-from ernie_rna.training.splits import assign, find_groups, leakage, predict_by_kmers
-from ernie_rna.training.tasks import TASKS, Example, Task
+from ernie_rna.training.rows import add_split, read_splits, some
+from ernie_rna.training.splits import assign, find_groups, leakage
+from ernie_rna.training.tasks import TASKS, Example
 
 HELD_OUT = "held-out"  # the rows that --split takes from training, by name
 
@@ -78,16 +77,15 @@ class FinetuneSummary:
     @property
     def text(self) -> str:
         """A few lines that say it."""
-        facts = self.facts
-        labels = f"labels ({len(facts['labels'])}): {', '.join(facts['labels'][:20])}\n"
+        facts, names = self.facts, self.facts["labels"]
         rows = ", ".join(f"{name} {split['rows']:,}" for name, split in facts["splits"].items())
         steps = "1 step" if facts["steps"] == 1 else f"{facts['steps']} steps"
         if self.estimate:
             return f"{rows} rows, {steps}: {self.estimate}"
+        labels = f"labels ({len(names)}): {', '.join(names[:20])}\n" if names else ""
         return (
-            f"{rows} rows\n{labels if facts['labels'] else ''}{facts['weights_trained']:,} of "
-            f"{facts['weights']:,} weights were trained, {steps} in "
-            f"{facts['seconds']:.0f} s\nsaved: {self.folder}"
+            f"{rows} rows\n{labels}{facts['weights_trained']:,} of {facts['weights']:,} weights "
+            f"were trained, {steps} in {facts['seconds']:.0f} s\nsaved: {self.folder}"
         )
 
     def as_json(self) -> str:
@@ -108,7 +106,9 @@ def finetune(
     """Train a model for a task, save it, evaluate it.
 
     The folder appears whole, once training has ended well; metrics are added when the evaluation
-    has. Of several processes (torchrun, accelerate launch), the leading one saves.
+    has. Of several processes (torchrun, accelerate launch), the leading one saves. The same seed
+    gives the same weights, but not to calls in several threads of one process, which draw from one
+    generator of random numbers.
 
     Args:
         train: CSV or TSV; for masked-lm FASTA; for structures .ct, .bpseq, .dbn or a folder.
@@ -129,25 +129,20 @@ def finetune(
             f"expected a folder or a Hub id, such as a saved model's; got {type(model)}"
         )
     target = Path(os.path.abspath(output))
-    alone: contextlib.AbstractContextManager[Store | None] = contextlib.nullcontext()
-    if not options.dry_run:
-        # A run that was stopped while it was evaluated has written the folder without metrics.
-        ours = options.resume and is_begun(target) and not (target / "metrics.json").exists()
-        check_place(check_target(output, options.force or ours))
-        alone = _alone(target, options.force)
-    with full_disk_explained(target), alone as store:
+    with full_disk_explained(target), _alone(target, options) as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
+            for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
+                import_extra(extra, "train", "fine-tuning")
             from ernie_rna.run.loading import use_threads, without_report
 
-        for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
-            import_extra(extra, "train", "fine-tuning")
+            run.load(source)
         with use_threads(options.threads), without_report():
             if options.dry_run:
-                run.estimate(source)
+                run.estimate()
                 return run.summary
-            run.train(source, store)
+            run.train(store)
             try:
                 run.evaluate()
             except BaseException:
@@ -168,15 +163,20 @@ def leads() -> bool:
 
 
 @contextlib.contextmanager
-def _alone(target: Path, force: bool) -> Iterator[Store | None]:
+def _alone(target: Path, options: FinetuneOptions) -> Iterator[Store | None]:
     """What the leading process keeps beside the folder, locked; the others are silent."""
-    if leads():
-        with Store(target, Share(), force) as store:
-            yield store
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield None
+    if not options.dry_run:
+        # A run that was stopped while it was evaluated has written the folder without metrics.
+        ours = options.resume and is_begun(target) and not (target / "metrics.json").exists()
+        check_place(check_target(target, options.force or ours))
+    with contextlib.ExitStack() as held:
+        store = None
+        if not leads():
+            held.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        elif not options.dry_run:
+            store = held.enter_context(Store(target, Share(), options.force))
+        yield store
 
 
 class _Run:
@@ -184,108 +184,143 @@ class _Run:
 
     def __init__(self, train: str | PathLike[str], target: Path, options: FinetuneOptions):
         self.options, self.target = options, target
-        self.task: Task = TASKS[str(options.task)](options)
+        self.summary, self.folds = FinetuneSummary(target), list[np.ndarray]()
+        self.task = TASKS[str(options.task)](options)
         if options.best not in (None, *self.task.metric_names):
             raise OptionError("best", f"must be {' or '.join(self.task.metric_names)}")
-        self.summary = FinetuneSummary(target)
-        self.splits = read_splits(Path(train), options)
-        self.summary.notes += self.task.learn_names(self.splits["train"])
-        self.folds: list[np.ndarray] = []
+        splits, notes = read_splits(Path(train), options), self.summary.notes
+        notes += self.task.learn_names(splits["train"])
+        self.splits = {
+            name: replace(rows, labels=tuple(self.task.read_labels(rows)))
+            for name, rows in splits.items()
+        }
         if options.split is not None or options.folds is not None:
             self._divide()
-        elif len(self.splits) == 1:
+        elif len(splits) == 1:
             column, way_out = options.split_column, "--split similar holds out a part of the rows"
             if column is not None:
                 way_out = f"--eval-split names the values of {column!r} to evaluate on"
-            self.summary.notes.append(f"nothing is evaluated: {way_out}")
-        self.labels = {name: self.task.read_labels(rows) for name, rows in self.splits.items()}
-        for number, fold in enumerate(self.folds, 1):
-            self.task.read_labels(self.splits["train"].take(fold, f"fold {number}"))
-        self.summary.notes += leakage(self.splits, self.labels)
-        if type(self.task) is Task:
-            known = {*self.labels["train"]}
-            gone = [name for place, name in enumerate(self.task.names) if place not in known]
-            if gone:
-                self.summary.notes.append(f"all rows of these classes are held out: {some(gone)}")
+            notes.append(f"nothing is evaluated: {way_out}")
+        whole = self.splits["train"]
+        folds = (whole.take(fold, f"fold {number}") for number, fold in enumerate(self.folds, 1))
+        for rows in (*self.splits.values(), *folds) if self.task.of_bases else ():
+            if all(label == NO_LABEL for row in rows.labels for label in row):
+                ignored = options.ignore_label
+                raise InputError(
+                    f"{rows.name}: no base has a label but {ignored!r}, which is ignored"
+                )
+        notes += leakage(self.splits)
 
     def _divide(self) -> None:
         """Hold out rows of training, or find those that each fold holds out."""
-        options, rows = self.options, self.splits.pop("train")
+        options, notes, splits = self.options, self.summary.notes, self.splits
+        rows = splits.pop("train")
         groups, what = find_groups(rows, options.split or "random")
+        notes.append(f"{len(rows)} rows have {what}; each of these is on one side of a split")
         if options.folds is not None:
             self.folds = assign(groups, [1 / options.folds] * options.folds, options.seed, what)
-            self.splits = {"train": rows, **self.splits}
-        elif HELD_OUT in self.splits:
-            raise InputError(
-                f"{HELD_OUT!r} names the rows that --split holds out: rename the other split"
+            self.splits = {"train": rows}
+            notes.append(
+                "each fold was measured by a model that was trained on the others; what is saved "
+                "was trained on all rows"
             )
         else:
             parts = assign(groups, [1 - options.held_out, options.held_out], options.seed, what)
             held = zip(("train", HELD_OUT), parts, strict=True)
-            self.splits = {**{name: rows.take(own, name) for name, own in held}, **self.splits}
-        self.summary.notes.append(
-            f"{len(rows)} rows have {what}; each of these is on one side of a split"
-        )
-        if self.folds:
-            self.summary.notes.append(
-                "each fold was measured by a model that was trained on the others; what is saved "
-                "was trained on all rows"
-            )
+            self.splits = {name: rows.take(own, name) for name, own in held}
+        for name, others in splits.items():
+            add_split(self.splits, name, others)
+        if options.task == "classification":
+            known = {*self.splits["train"].labels}
+            gone = [name for place, name in enumerate(self.task.names) if place not in known]
+            if gone:
+                notes.append(f"all rows of these classes are held out: {some(gone)}")
 
-    def train(self, source: Any, store: Store | None) -> None:
-        """Load a model, train it and, in the leading process, save it."""
-        with show_loading(self.options.progress if leads() else False):
-            from ernie_rna.training import trainer as training
+    def load(self, source: Any) -> None:
+        """Load the model, and make examples of sequences, cut if that is asked for, and labels."""
+        from ernie_rna.training.trainer import load
 
-            model, self.tokenizer, kept = training.load(self.task, source)
-        self.examples = self._encode(model.config.max_position_embeddings)
-        train, folder = self.examples["train"], partial_folder(self.target)
-        arguments = training.make_arguments(self.options, folder, len(train))
-        manifest = self._describe(model, arguments)
-        with arguments.main_process_first(local=False):
-            if store is not None:
-                _begin(store, manifest, self.options)
-        start = time.monotonic()
-        if self.folds:
-            self._cross_validate(model, kept, folder)
-        watched = next((self.examples[name] for name in [*self.examples][1:]), [])
-        self.trainer = self._trainer(model, kept, arguments, train, watched)
-        self.trainer.fit()
+        self.loaded = load(self.task, source)
+        tokens = self.loaded.model.config.max_position_embeddings
+        limit = self.options.max_length or tokens - _SPECIAL_TOKENS
+        self.examples: dict[str, list[Example]] = {}
+        for name, rows in self.splits.items():
+            for line, own in zip(rows.lines, rows.sequences, strict=True):
+                if len(own) > limit and not self.options.truncate:
+                    problem = f"{len(own)} nucleotides; at most {limit} are trained on: --truncate"
+                    way_out = "cuts longer sequences, --max-length moves the limit"
+                    raise InputError.at(rows.name, line, f"{problem} {way_out}")
+            texts = [sequence[:limit] for sequence in rows.folded]
+            ids = self.loaded.tokenizer(texts, verbose=False)["input_ids"]
+            self.examples[name] = [
+                {**self.task.encode(own, label), "line": line, "sequence": text}
+                for own, label, line, text in zip(ids, rows.labels, rows.lines, texts, strict=True)
+            ]
         self.summary.facts |= {
             "model": Path(source).name,
+            "weights": self.loaded.model.num_parameters(),
+            "labels": self.task.names,
+            "splits": {
+                name: {
+                    "rows": len(examples),
+                    "sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
+                }
+                for name, examples in self.examples.items()
+            },
+        }
+
+    def train(self, store: Store | None) -> None:
+        """Train the model and, in the leading process, save it."""
+        from ernie_rna.training.trainer import FinetuneTrainer, make_arguments
+
+        folder, (train, *evaluation) = partial_folder(self.target), self.examples.values()
+        arguments = make_arguments(self.options, folder, len(train))
+        manifest = self._describe(arguments)
+        with arguments.main_process_first(local=False):
+            if store is not None and self.options.resume:
+                store.begin(manifest)
+            elif store is not None and store.begun and not (store.done or self.options.force):
+                raise OutputError(
+                    f"{store.folder} has the state of an unfinished run: --resume resumes it, "
+                    "--force drops it"
+                )
+            elif store is not None:
+                store.drop()
+        start = time.monotonic()
+        if self.folds:
+            self._cross_validate(folder)
+        watched = evaluation[0] if evaluation else []
+        self.trainer = FinetuneTrainer(self.loaded, self.task, arguments, train, watched)
+        self.trainer.fit()
+        self.summary.facts |= {
             "auto_class": _AUTO_CLASSES.get(self.task.model_name, "AutoModel"),
-            "weights": model.num_parameters(),
             "weights_trained": self.trainer.weights_trained,
             "steps": self.trainer.state.global_step,
             "seconds": time.monotonic() - start,
-            **{name: manifest[name] for name in ("options", "labels", "splits", "versions")},
+            **manifest,
         }
         if store is not None:
             self._save()
 
-    def estimate(self, source: Any) -> None:
+    def estimate(self) -> None:
         """Time some steps and predictions, and say what all of them will take."""
         from ernie_rna.run.estimate import SECONDS, Estimate, in_bytes, peak_memory
-        from ernie_rna.training import trainer as training
+        from ernie_rna.training.trainer import FinetuneTrainer, make_arguments, schedule
 
-        model, self.tokenizer, kept = training.load(self.task, source)
-        self.examples = self._encode(model.config.max_position_embeddings)
-        train, *evaluation = self.examples.values()
+        options, (train, *evaluation) = self.options, self.examples.values()
         rows = [example for split in evaluation for example in split]
-        weights, measured = model.num_parameters(), len(rows) + len(train) * bool(self.folds)
+        (steps, every), measured = schedule(options, len(train)), len(rows)
+        if options.watches:
+            measured += steps // every * len(evaluation[0])
+        for fold in self.folds:
+            steps += schedule(options, len(train) - len(fold))[0]
+            measured += len(fold)
+        others: Any = options.trainer
+        others = {**others, "report_to": []}
+        self.task.options = replace(options, **_PLAIN, progress=False, trainer=others)
         with tempfile.TemporaryDirectory() as name:
-            make = partial(training.make_arguments, folder=Path(name))
-            arguments = make(self.options, examples=len(train))
-            steps = arguments.max_steps
-            if self.options.watches:
-                measured += steps // int(arguments.eval_steps or 1) * len(evaluation[0])
-            for fold in self.folds:
-                steps += make(self.options, examples=len(train) - len(fold)).max_steps
-            given: Any = self.options.trainer
-            others = {**given, "report_to": []}
-            self.task.options = replace(self.options, **_PLAIN, progress=False, trainer=others)
-            arguments = make(self.task.options, examples=len(train))
-            trainer = self._trainer(model, kept, arguments, train, [])
+            arguments = make_arguments(self.task.options, Path(name), len(train))
+            trainer = FinetuneTrainer(self.loaded, self.task, arguments, train, [])
             times = trainer.time_steps(SECONDS)
         sample = (rows or train)[:: -(-len(rows or train) // _SAMPLE)]
         begin = time.monotonic()
@@ -293,37 +328,19 @@ class _Run:
         each = (time.monotonic() - begin) / len(sample)
         warm = times[1:] or times  # The first one also builds what is built once.
         seconds = steps * sum(warm) / len(warm) + measured * each
-        about = Estimate(seconds, peak_memory(), 4 * weights, len(times), "step")
-        self.summary.estimate = about.text
-        if self.options.resume or self.options.best:
-            state = 8 * trainer.weights_trained + 4 * (
-                trainer.weights_trained if self.options.lora else weights
-            )
+        weights = self.summary.facts["weights"]
+        self.summary.estimate = Estimate(
+            seconds, peak_memory(), 4 * weights, len(times), "step"
+        ).text
+        if options.resume or options.best:
+            trained = trainer.weights_trained
+            state = 8 * trained + 4 * (trained if options.lora else weights)
             self.summary.notes.append(
                 f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
             )
-        splits = {name: {"rows": len(examples)} for name, examples in self.examples.items()}
-        named = {"labels": self.task.names, "splits": splits}
-        self.summary.facts |= {"steps": steps, "weights": weights, **named}
+        self.summary.facts["steps"] = steps
 
-    def _encode(self, tokens: int) -> dict[str, list[Example]]:
-        """Sequences, cut if that is asked for, and labels as examples."""
-        limit = self.options.max_length or tokens - _SPECIAL_TOKENS
-        encoded = {}
-        for name, rows in self.splits.items():
-            if not self.options.truncate:
-                _check_lengths(rows, limit)
-            longest = limit + _SPECIAL_TOKENS
-            ids = self.tokenizer(rows.sequences, truncation=True, max_length=longest)["input_ids"]
-            pairs = zip(ids, self.labels[name], strict=True)
-            also = zip(rows.lines, (sequence[:limit] for sequence in rows.folded), strict=True)
-            encoded[name] = [
-                {**self.task.encode(*pair), "line": line, "sequence": sequence}
-                for pair, (line, sequence) in zip(pairs, also, strict=True)
-            ]
-        return encoded
-
-    def _describe(self, model: Any, arguments: Any) -> dict[str, Any]:
+    def _describe(self, arguments: Any) -> dict[str, Any]:
         """What the weights depend on."""
         from ernie_rna.run.provenance import model_sha256, versions
 
@@ -337,43 +354,28 @@ class _Run:
         return {
             "format": "ernie-rna finetune",
             "options": self.options.recorded(),
-            "labels": self.task.names,
-            "splits": {
-                name: {"rows": len(examples), "sha256": _sha256(examples)}
-                for name, examples in self.examples.items()
-            },
-            "model_sha256": model_sha256(model),
+            **{name: self.summary.facts[name] for name in ("labels", "splits")},
+            "model_sha256": model_sha256(self.loaded.model),
             "processes": processes,
             "device": arguments.device.type,
             "versions": versions(),
         }
 
-    def _trainer(
-        self, model: Any, kept: bool, arguments: Any, train: list[Example], watched: list[Example]
-    ) -> Any:
-        """What trains a model on some examples."""
-        from ernie_rna.training.trainer import FinetuneTrainer
-
-        if not kept:
-            self.task.start_head(model, [example["labels"] for example in train])
-        return FinetuneTrainer(model, self.tokenizer, self.task, arguments, train, watched)
-
-    def _cross_validate(self, model: Any, kept: bool, folder: Path) -> None:
+    def _cross_validate(self, folder: Path) -> None:
         """Train without each fold and measure on it, unless a run that is resumed has done so."""
-        from ernie_rna.training.trainer import make_arguments
+        from ernie_rna.training.trainer import FinetuneTrainer, make_arguments
 
         folds: list[dict[str, Any]] = []
         for number, fold in enumerate(self.folds, 1):
-            path, places = folder / f"fold-{number}" / "metrics.json", {*fold.tolist()}
-            held: list[Example] = []
-            train: list[Example] = []
-            for place, example in enumerate(self.examples["train"]):
-                (held if place in places else train).append(example)
+            path, examples = folder / f"fold-{number}" / "metrics.json", self.examples["train"]
+            others = np.delete(np.arange(len(examples)), fold)
+            train, held = ([examples[place] for place in part] for part in (others, fold))
             if self.options.resume and path.exists():
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:
                 arguments = make_arguments(self.options, path.parent, len(train))
-                trainer = self._trainer(copy.deepcopy(model), kept, arguments, train, held)
+                loaded = self.loaded._replace(model=copy.deepcopy(self.loaded.model))
+                trainer = FinetuneTrainer(loaded, self.task, arguments, train, held)
                 trainer.fit()
                 metrics = self._measure("folds", trainer, train, held)
                 if self.options.resume and leads():
@@ -395,14 +397,10 @@ class _Run:
         self, name: str, trainer: Any, train: list[Example], examples: list[Example]
     ) -> dict[str, Metrics]:
         """The metrics of what was trained, and of what knows less, on some examples."""
-        task, metrics = self.task, {}
+        metrics = {}
         if leads():
-            metrics[f"{name}: {task.guess_name}"] = task.guess(train, examples)
-            if task.of_sequences and self.options.baseline == "kmer":
-                known, test = task.known(train), task.known(examples)
-                texts = ([one["sequence"] for one in split] for split in (train, examples))
-                predicted = predict_by_kmers(next(texts), known, next(texts), task.of_numbers)
-                metrics[f"{name}: k-mers"] = task.metrics(predicted.reshape(test.shape), test)
+            metrics[f"{name}: {self.task.guess_name}"] = self.task.guess(train, examples)
+            metrics[f"{name}: k-mers"] = self.task.by_kmers(train, examples)
         metrics[name] = trainer.score(examples)
         return {title: own for title, own in metrics.items() if own}
 
@@ -420,8 +418,8 @@ class _Run:
             model.save_pretrained(folder)
             # Some versions of safetensors write 0600.
             shutil.copymode(folder / "config.json", folder / "model.safetensors")
-            self.tokenizer.save_pretrained(folder)
-            self.tokenizer.save_vocabulary(str(folder))  # transformers 5 leaves it out
+            self.loaded.tokenizer.save_pretrained(folder)
+            self.loaded.tokenizer.save_vocabulary(str(folder))  # transformers 5 leaves it out
             lines = "".join(f"{json.dumps(for_json(entry))}\n" for entry in log)
             (folder / "log.jsonl").write_text(lines, encoding="utf-8")
             draw_curve(log, folder / "curve.svg")
@@ -429,10 +427,9 @@ class _Run:
 
     def evaluate(self) -> None:
         """Measure what was saved, and add that to the folder."""
-        train, *evaluation = self.examples
-        for name in evaluation:
-            examples = (self.examples[train], self.examples[name])
-            self.summary.metrics |= self._measure(name, self.trainer, *examples)
+        train, *evaluation = self.examples.items()
+        for name, examples in evaluation:
+            self.summary.metrics |= self._measure(name, self.trainer, train[1], examples)
         self.summary.notes += better_counts(self.summary.metrics, self.task.metric_names[0])
         if leads():
             with replacing(self.target / "metrics.json") as path:
@@ -450,33 +447,3 @@ def better_counts(metrics: Mapping[str, Metrics], metric: str) -> Iterator[str]:
                 f"{name}: k-mer counts are no worse than this model, {metric} {counts[metric]:.4f} "
                 f"against {own[metric]:.4f}: prefer them, or train on more rows or another model"
             )
-
-
-def _check_lengths(rows: Rows, longest: int) -> None:
-    """Raise InputError if a sequence has more than `longest` nucleotides, saying how many do."""
-    lengths = [len(sequence) for sequence in rows.sequences]
-    long = sum(length > longest for length in lengths)
-    if long:
-        worst = max(range(len(lengths)), key=lengths.__getitem__)
-        raise InputError(
-            f"{rows.name}: {long} of {len(lengths)} sequences are longer than {longest} "
-            f"nucleotides, the longest has {lengths[worst]} (line {rows.lines[worst]}); "
-            "--truncate cuts them, --max-length moves the limit"
-        )
-
-
-def _begin(store: Store, manifest: dict[str, Any], options: FinetuneOptions) -> None:
-    """Have the state of training kept, or resumed if it is of the same run."""
-    if options.resume:
-        store.begin(manifest)
-    elif store.begun and not store.done and not options.force:
-        raise OutputError(
-            f"{store.folder} has the state of an unfinished run: --resume resumes it, --force "
-            "drops it"
-        )
-    else:
-        store.drop()
-
-
-def _sha256(examples: Sequence[Example]) -> str:
-    return hashlib.sha256(json.dumps(examples, default=str).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,25 +11,28 @@ from typing import Any
 import numpy as np
 
 from ernie_rna.extras import import_extra
-from ernie_rna.training.labels import NO_LABEL
 
 Metrics = dict[str, float]
 
+# Of tokens that have no label: what torch and transformers leave out of a loss.
+NO_LABEL = -100
 # Those of which less is better.
 LESS_IS_BETTER = ("loss", "perplexity", "mse")
 
 
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Accuracy, macro-F1 and Matthews correlation of class ids, (n,) each."""
-    sklearn = sklearn_module("metrics")
+    """Accuracy, macro-F1 and Matthews correlation of class ids, of one shape, over those that have
+    a label; NaN if none has."""
+    real = labels != NO_LABEL
+    if not real.any():
+        return dict.fromkeys(("accuracy", "macro_f1", "mcc"), math.nan)
+    sklearn, both = sklearn_module("metrics"), (labels[real], predicted[real])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a single class
         return {
-            "accuracy": float(sklearn.accuracy_score(labels, predicted)),
-            "macro_f1": float(
-                sklearn.f1_score(labels, predicted, average="macro", zero_division=0)
-            ),
-            "mcc": float(sklearn.matthews_corrcoef(labels, predicted)),
+            "accuracy": float(sklearn.accuracy_score(*both)),
+            "macro_f1": float(sklearn.f1_score(*both, average="macro", zero_division=0)),
+            "mcc": float(sklearn.matthews_corrcoef(*both)),
         }
 
 
@@ -51,34 +55,30 @@ def regression_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     NaN where they are not defined: R2 of a single row or of constant labels, the correlation of a
     constant.
     """
-    sklearn = sklearn_module("metrics")
+    sklearn, stats = sklearn_module("metrics"), import_extra("scipy.stats", "train", "fine-tuning")
     arrays = (np.asarray(array, float).reshape(len(array), -1) for array in (predicted, labels))
     predicted, labels = arrays
     varied = len(labels) > 1 and np.ptp(labels, axis=0).all()
-    columns = zip(predicted.T, labels.T, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a constant
+        columns = zip(predicted.T, labels.T, strict=True)
+        correlations = [stats.spearmanr(*column).statistic for column in columns]
     return {
         "r2": float(sklearn.r2_score(labels, predicted)) if varied else math.nan,
-        "spearman": float(np.mean([_spearman(*column) for column in columns])),
+        "spearman": float(np.mean(correlations)),
         "mse": float(sklearn.mean_squared_error(labels, predicted)),
     }
 
 
-def _spearman(predicted: np.ndarray, labels: np.ndarray) -> float:
-    if not np.ptp(predicted) or not np.ptp(labels):
-        return math.nan  # a constant has no rank
-    stats = import_extra("scipy.stats", "train", "measuring a regression")
-    return float(stats.spearmanr(predicted, labels).statistic)
-
-
-def masked_lm_metrics(
-    predicted: np.ndarray, log_likelihoods: np.ndarray, labels: np.ndarray
-) -> Metrics:
-    """Perplexity and accuracy over the tokens with a label, (n, seq) each."""
+def masked_lm_metrics(predictions: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> Metrics:
+    """Perplexity and accuracy over the tokens with a label, of their most likely ids and the
+    logarithms of the labels' probabilities; (n, seq) each."""
     real = labels != NO_LABEL
     if not real.any():
         return dict.fromkeys(("perplexity", "loss", "accuracy"), math.nan)
+    ids, log_likelihoods = predictions
     loss = -log_likelihoods[real].mean()
-    accuracy = (predicted[real] == labels[real]).mean()
+    accuracy = (ids[real] == labels[real]).mean()
     return {"perplexity": float(np.exp(loss)), "loss": float(loss), "accuracy": float(accuracy)}
 
 
@@ -99,29 +99,27 @@ def frequency_guess(
     flat, labels = (np.concatenate([*map(np.asarray, rows)]) for rows in (training, evaluation))
     counts = np.bincount(flat, minlength=1 + max(flat.max(), labels.max()))
     log_frequencies = np.log((counts + 1e-9) / counts.sum())  # One that training lacks is possible.
-    return masked_lm_metrics(np.full_like(labels, counts.argmax()), log_frequencies[labels], labels)
+    guess = np.full_like(labels, counts.argmax()), log_frequencies[labels]
+    return masked_lm_metrics(guess, labels)
 
 
 def format_metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
     """A table: a row for each metric, a column for each name."""
-    names = list(dict.fromkeys(name for metrics in columns.values() for name in metrics))
-    stub = max(map(len, names), default=0)
-    widths = {title: max(len(title), 9) for title in columns}
-    lines = [" " * stub + "".join(f"  {title:>{widths[title]}}" for title in columns)]
-    for name in names:
-        values = [(widths[title], own.get(name, math.nan)) for title, own in columns.items()]
-        cells = (f"  {'·' if math.isnan(x) else f'{x:.4f}':>{width}}" for width, x in values)
-        lines.append(f"{name:<{stub}}" + "".join(cells))
+    table = [["", *columns]]
+    for name in dict.fromkeys(name for metrics in columns.values() for name in metrics):
+        values = (metrics.get(name, math.nan) for metrics in columns.values())
+        table.append([name, *("·" if math.isnan(value) else f"{value:.4f}" for value in values)])
+    stub, *widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for name, *cells in table:
+        shown = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{name:<{stub}}" + "".join(shown))
     return "\n".join(lines)
 
 
 def for_json(values: Any) -> Any:
     """Values with null where a number is not finite, which JSON does not know."""
-    if isinstance(values, Mapping):
-        return {name: for_json(value) for name, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [for_json(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
+    return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 def sklearn_module(name: str) -> Any:

@@ -6,11 +6,10 @@ Every message names the file and the line; the header of a table is line 1.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from ernie_rna.sequences.fasta import (
     FastaRecord,
@@ -22,14 +21,12 @@ from ernie_rna.sequences.fasta import (
 )
 from ernie_rna.sequences.tables import find_form, read_rows
 from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.training.labels import some
 from ernie_rna.training.options import FinetuneOptions
 
 _FASTA = (".fa", ".fasta", ".fna", ".ffn")
 _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
 _LETTERS, _LEAST_SEQUENCE = frozenset("ACGTUN"), 10  # of what is no name of a column
-
-Label = TypeVar("Label")
+_SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Rows:
         cells: of each row, by column.
         sequence_column: in which the sequences are.
         decimal_comma: whether a comma in a number is a decimal point.
-        labelled: whether the file can hold labels; FASTA cannot.
+        labels: of each row, as a task reads them; empty until then.
     """
 
     name: str
@@ -50,7 +47,7 @@ class Rows:
     cells: tuple[dict[str, str], ...]
     sequence_column: str
     decimal_comma: bool = False
-    labelled: bool = True
+    labels: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -66,8 +63,13 @@ class Rows:
 
     def take(self, places: Iterable[int], split: str) -> Rows:
         """Some of the rows."""
-        lines, cells = zip(*((self.lines[at], self.cells[at]) for at in places), strict=True)
-        return replace(self, name=f"{self.name} ({split})", lines=lines, cells=cells)
+        kept = [*places]
+        parts: dict[str, Any] = {
+            name: tuple(values[place] for place in kept)
+            for name, values in vars(self).items()
+            if isinstance(values, tuple) and values
+        }
+        return replace(self, name=f"{self.name} ({split})", **parts)
 
     def column(self, column: str, option: str) -> list[str]:
         """The cells of a column.
@@ -78,20 +80,17 @@ class Rows:
         Raises:
             InputError: there is no such column.
         """
-        if column in self.cells[0]:
-            return [row[column] for row in self.cells]
-        if not self.labelled and option == "--label-column":
-            raise InputError(
-                f"{self.name}: FASTA has no labels: give a table (CSV or TSV) of sequences with "
-                "their labels; only --task masked-lm needs none"
-            )
         names = self.cells[0]
+        if column in names:
+            return [row[column] for row in self.cells]
         hint = f"{option} names the right one"
         if any(len(name) >= _LEAST_SEQUENCE and set(name.upper()) <= _LETTERS for name in names):
             hint = "its first line must be a header, with the names of the columns"
+        elif [*names] == [self.sequence_column]:  # FASTA has no others.
+            hint = "labels are read from a table (CSV or TSV); only --task masked-lm needs none"
         raise InputError(f"{self.name}: no column {column!r}; it has {', '.join(names)}: {hint}")
 
-    def parse(self, column: str, parse: Callable[[str, bool], Label]) -> list[Label]:
+    def parse(self, column: str, parse: Callable[[str, bool], Any]) -> list[Any]:
         """The cells of a column of labels, each parsed; `parse` is told of a decimal comma.
 
         Raises:
@@ -102,16 +101,8 @@ class Rows:
             try:
                 parsed.append(parse(cell, self.decimal_comma))
             except ValueError as error:
-                raise InputError(f"{self.name}: line {line}: {column}: {error}") from error
+                raise InputError.at(self.name, line, f"{column}: {error}") from error
         return parsed
-
-    def check_bases(self, labels: Sequence[Sized]) -> None:
-        """Raise InputError unless every base has a label."""
-        for line, sequence, own in zip(self.lines, self.sequences, labels, strict=True):
-            if len(sequence) != len(own):
-                raise InputError(
-                    f"{self.name}: line {line}: {len(own)} labels for {len(sequence)} bases"
-                )
 
 
 def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
@@ -121,14 +112,13 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
         InputError: a file or split is not there or unfit, or two have one name.
         OSError: a file cannot be opened.
     """
-    whole = read_file(train, options.sequence_column, options.unknown, options.degap)
-    column = options.split_column
-    splits = {"train": whole}
+    how = (options.sequence_column, options.unknown, options.degap)
+    whole, column = read_file(train, *how), options.split_column
+    splits = {"train": whole} if column is None else {}
     if column is not None:
         values = whole.column(column, "--split-column")
-        others = Counter(values)
-        for value in (options.train_split, *options.eval_split):
-            others.pop(value, None)
+        named = (options.train_split, *options.eval_split)
+        for value in named:
             places = [place for place, own in enumerate(values) if own == value]
             if not places:
                 raise InputError(
@@ -136,28 +126,28 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
                     f"{some(sorted({*values}))}"
                 )
             name = "train" if value == options.train_split else value
-            if name in splits and value != options.train_split:
-                raise InputError(f"{whole.name}: the rows to train on are called {name!r} as well")
-            splits[name] = whole.take(places, value)
+            add_split(splits, name, whole.take(places, value))
+        others = [value for value in values if value not in named]
         if others:
             warnings.warn(
-                f"{whole.name}: {others.total()} rows are in no split that is named: {column} is "
-                f"{some(sorted(others))} there",
+                f"{whole.name}: {len(others)} rows are in no split that is named: {column} is "
+                f"{some(sorted({*others}))} there",
                 stacklevel=2,
             )
     for path in map(Path, options.eval_file):
-        if path.stem in splits:
-            raise InputError(f"{path}: another split is called {path.stem!r}: rename the file")
-        splits[path.stem] = read_file(path, options.sequence_column, options.unknown, options.degap)
+        add_split(splits, path.stem, read_file(path, *how))
     return splits
 
 
+def add_split(splits: dict[str, Rows], name: str, rows: Rows) -> None:
+    """Add rows by the name of their split; InputError if another one has it."""
+    if name in splits:
+        raise InputError(f"{rows.name}: another split is called {name!r}: rename this one")
+    splits[name] = rows
+
+
 def read_file(
-    path: str | Path,
-    sequence_column: str,
-    unknown: str = "error",
-    degap: bool = False,
-    keep_letters: bool = True,
+    path: str | Path, sequence_column: str, unknown: str = "error", degap: bool = False
 ) -> Rows:
     """The rows of a table, a FASTA file or files of structures, the sequences checked.
 
@@ -169,28 +159,31 @@ def read_file(
         StructureFormatError: a file of structures cannot be understood.
     """
     path = Path(path)
-    suffix = uncompressed(path).suffix.lower()
-    fasta, comma = suffix in _FASTA, False
+    suffix, comma = uncompressed(path).suffix.lower(), False
+    found: Iterable[dict[str, str]]
     if path.is_dir() or suffix in _STRUCTURES:
-        known = read_structures(path)
         found = (
             {"id": one.id, sequence_column: one.sequence, "dot_bracket": one.dot_bracket}
-            for one in known
+            for one in read_structures(path)
         )
         table = [*enumerate(found, 1)]
-    elif fasta:
-        records = read_fasta(path, unknown, degap, keep_letters)
-        table = [*enumerate(({sequence_column: record.sequence} for record in records), 1)]
+    elif suffix in _FASTA:
+        found = ({sequence_column: one.sequence} for one in read_fasta(path, unknown, degap))
+        table = [*enumerate(found, 1)]
     else:
         form = find_form(path)
         comma, table = form.comma, [*read_rows(path, (), form)]
-        if not table:
-            raise InputError(f"{path}: no row after the header")
+    if not table:
+        raise InputError(f"{path}: no row after the header")
     lines, cells = zip(*table, strict=True)
-    rows = Rows(str(path), lines, cells, sequence_column, comma, labelled=not fasta)
-    named = (f"line {line}" for line in rows.lines)
-    given = map(FastaRecord, named, rows.sequences)
-    checked = check_records(given, rows.name, unknown, degap, keep_letters)
-    read = zip(cells, checked, strict=True)
-    as_read = tuple({**one, sequence_column: record.sequence} for one, record in read)
-    return replace(rows, cells=as_read)
+    rows = Rows(str(path), lines, cells, sequence_column, comma)
+    given = map(FastaRecord, map("line {}".format, lines), rows.sequences)
+    for row, record in zip(cells, check_records(given, rows.name, unknown, degap), strict=True):
+        row[sequence_column] = record.sequence
+    return rows
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(name or "''" for name in names[:_SHOWN]) + more

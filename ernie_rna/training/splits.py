@@ -29,7 +29,10 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.training.metrics import sklearn_module
 from ernie_rna.training.rows import Rows
+
+Link = tuple[int, int]  # two rows that belong together
 
 _K, _SKETCH, _SHARED = 8, 32, 0.15  # as the first lines say
 _IDENTITY = 0.8
@@ -58,16 +61,25 @@ def find_groups(rows: Rows, how: str) -> tuple[np.ndarray, str]:
     Raises:
         InputError: there is no such column, or a program that clusters has failed.
     """
-    links, kind, detail = [_first(rows.folded)], "different sequence", ""
+    sequences = rows.folded
+    links, kind, detail = _links(sequences), "different sequence", ""
     if how == "similar":
-        clusters, program = _cluster(rows.folded)
-        links, kind, detail = [*links, clusters], "cluster", f" (by {program})"
+        clusters, program = _cluster(sequences)
+        links, kind, detail = links + clusters, "cluster", f" (by {program})"
     elif how != "random":
-        links, kind = [*links, _first(rows.column(how, "--split"))], "value"
+        links, kind = links + _links(rows.column(how, "--split")), "value"
         detail = f" of the column {how!r}"
-    groups = _joined(len(rows), np.tile(np.arange(len(rows)), len(links)), np.concatenate(links))
-    count = int(groups.max()) + 1
+    ones, others = np.array(links).T
+    sparse = import_extra("scipy.sparse", "train", "dividing rows")
+    graph = sparse.coo_matrix((np.ones(len(ones)), (ones, others)), shape=(len(rows), len(rows)))
+    count, groups = sparse.csgraph.connected_components(graph, directed=False)
     return groups, f"{count} {kind}{'s' * (count > 1)}{detail}"
+
+
+def _links(values: Sequence[str]) -> list[Link]:
+    """Each place with the first one of the same value."""
+    first: dict[str, int] = {}
+    return [(place, first.setdefault(value, place)) for place, value in enumerate(values)]
 
 
 def assign(
@@ -100,15 +112,16 @@ def assign(
     return [np.flatnonzero(parts[groups] == part) for part in range(len(shares))]
 
 
-def leakage(splits: Mapping[str, Rows], labels: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+def leakage(splits: Mapping[str, Rows]) -> Iterator[str]:
     """What makes metrics look better than they are, or labels contradict one another."""
+    training, *evaluation = splits.items()
     known: dict[str, list[Any]] = defaultdict(list)
-    for sequence, label in zip(splits["train"].folded, labels["train"], strict=True):
-        known[sequence].append(getattr(label, "pairs", label))
+    for sequence, label in zip(training[1].folded, training[1].labels, strict=True):
+        known[sequence].append(label)
     twice = [own for own in known.values() if any(label != own[0] for label in own)]
     if twice:
         yield f"{len(twice)} training sequences occur more than once, with different labels"
-    for name, rows in list(splits.items())[1:]:
+    for name, rows in evaluation:
         count = sum(sequence in known for sequence in rows.folded)
         if count:
             yield (
@@ -117,26 +130,12 @@ def leakage(splits: Mapping[str, Rows], labels: Mapping[str, Sequence[Any]]) -> 
             )
 
 
-def _first(values: Sequence[str]) -> np.ndarray:
-    """Of each value, the place of the first that equals it."""
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(value, place) for place, value in enumerate(values)])
-
-
-def _joined(count: int, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(count,), the same number for all that links join, directly or by others."""
-    sparse = import_extra("scipy.sparse", "train", "dividing rows")
-    graph = sparse.coo_matrix((np.ones(len(ones)), (ones, others)), shape=(count, count))
-    groups: np.ndarray = sparse.csgraph.connected_components(graph, directed=False)[1]
-    return groups
-
-
 # ---------------------------------------------------------------------------------------------
 # Similar sequences
 
 
-def _cluster(sequences: Sequence[str]) -> tuple[np.ndarray, str]:
-    """A row of its cluster for each sequence, and what has found them."""
+def _cluster(sequences: Sequence[str]) -> tuple[list[Link], str]:
+    """Links within the clusters of sequences, and what has found them."""
     for program, (arguments, output, line) in _PROGRAMS.items():
         if shutil.which(program):
             return _run([program, *arguments.split()], output, line, sequences), program
@@ -145,7 +144,7 @@ def _cluster(sequences: Sequence[str]) -> tuple[np.ndarray, str]:
 
 def _run(
     command: list[str], output: str, line: re.Pattern[str], sequences: Sequence[str]
-) -> np.ndarray:
+) -> list[Link]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = (f">{row}\n{sequence}\n" for row, sequence in enumerate(sequences))
@@ -155,35 +154,31 @@ def _run(
             said = (done.stderr or done.stdout).strip()[-300:]
             raise InputError(f"{command[0]}, which --split similar runs, has failed: {said}")
         text = (folder / output).read_text(encoding="utf-8")
-    cluster = ""
-    first: dict[str, int] = {}
-    clusters = np.arange(len(sequences))  # Those that a program leaves out are alone.
+    cluster, first = "", dict[str, int]()
+    links: list[Link] = []
     for found in line.finditer(text):
         cluster = found["cluster"] or cluster
         if found["row"] is not None:
-            clusters[int(found["row"])] = first.setdefault(cluster, int(found["row"]))
-    return clusters
+            row = int(found["row"])
+            links.append((row, first.setdefault(cluster, row)))
+    return links
 
 
-def cluster_by_kmers(sequences: Sequence[str]) -> np.ndarray:
-    """A row of its cluster for each sequence, (sequences,), as the first lines say."""
+def cluster_by_kmers(sequences: Sequence[str]) -> list[Link]:
+    """Rows of similar sequences, two by two, as the first lines say."""
     kmers = [_kmers(sequence) for sequence in sequences]
     hashes = np.random.default_rng(0).permutation(4**_K)
-    sketches = [own[np.argsort(hashes[own])[:_SKETCH]] for own in kmers]
-    rows = np.repeat(np.arange(len(kmers)), [len(sketch) for sketch in sketches])
-    codes = np.concatenate([*sketches, np.empty(0, int)])
-    sizes = np.array([len(own) for own in kmers])
-    order = np.lexsort((rows, -sizes[rows], codes))
-    rows, codes = rows[order], codes[order]
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    longest = np.repeat(rows[starts], np.diff([*starts, len(rows)]))
-    pairs = np.unique(np.stack([rows, longest])[:, rows != longest], axis=1)
-    alike = [
-        len(np.intersect1d(kmers[one], kmers[other], assume_unique=True))
-        >= _SHARED * min(sizes[one], sizes[other])
-        for one, other in pairs.T
+    longest: dict[int, int] = {}  # of each hash, the row
+    links: set[Link] = set()
+    for row in sorted(range(len(kmers)), key=lambda row: -len(kmers[row])):
+        sketch = np.sort(hashes[kmers[row]])[:_SKETCH].tolist()
+        links.update((row, longest.setdefault(code, row)) for code in sketch)
+    return [
+        (one, other)
+        for one, other in links
+        if len(np.intersect1d(kmers[one], kmers[other], assume_unique=True))
+        >= _SHARED * min(len(kmers[one]), len(kmers[other]))
     ]
-    return _first(_joined(len(kmers), *pairs[:, np.array(alike, bool)]).astype(str).tolist())
 
 
 def _kmers(sequence: str) -> np.ndarray:
@@ -203,8 +198,7 @@ _COUNTED = ["".join(letters) for k in (3, 4) for letters in itertools.product("A
 
 def count_kmers(sequences: Sequence[str]) -> np.ndarray:
     """(sequences, 321): the shares of all 3-mers and 4-mers, and the logarithm of the length."""
-    text = import_extra("sklearn.feature_extraction.text", "train", "counting k-mers")
-    counter = text.CountVectorizer(
+    counter = sklearn_module("feature_extraction.text").CountVectorizer(
         analyzer="char", ngram_range=(3, 4), vocabulary=_COUNTED, lowercase=False
     )
     lengths = np.array([[len(sequence)] for sequence in sequences])
@@ -225,16 +219,11 @@ def predict_by_kmers(
         return np.stack([*columns], axis=1)
     if (labels == labels[0]).all():  # There is nothing to learn.
         return np.repeat(labels[:1], len(sequences), axis=0)
-    linear, pipeline, preprocessing = (
-        import_extra(f"sklearn.{name}", "train", "the baseline")
-        for name in ("linear_model", "pipeline", "preprocessing")
+    scaler, linear = (
+        sklearn_module("preprocessing").StandardScaler(),
+        sklearn_module("linear_model"),
     )
-    model = (
-        linear.RidgeCV(np.logspace(-1, 5, 13))
-        if numbers
-        else linear.LogisticRegression(C=0.1, max_iter=1000)
-    )
-    fitted = pipeline.make_pipeline(preprocessing.StandardScaler(), model)
-    fitted.fit(count_kmers(training), labels)
-    predicted: np.ndarray = fitted.predict(count_kmers(sequences))
-    return predicted
+    ridge, logistic = linear.RidgeCV(np.logspace(-1, 5, 13)), linear.LogisticRegression
+    model = ridge if numbers else logistic(C=0.1, max_iter=1000)
+    model.fit(scaler.fit_transform(count_kmers(training)), labels)
+    return np.asarray(model.predict(scaler.transform(count_kmers(sequences))))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 import transformers
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -36,9 +35,9 @@ from ernie_rna.options import OptionError
 from ernie_rna.run.loading import has_head, read_config, resolve_device, without_report
 from ernie_rna.run.progress import is_hidden
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.training.labels import NO_LABEL, some
-from ernie_rna.training.metrics import LESS_IS_BETTER, Metrics
+from ernie_rna.training.metrics import LESS_IS_BETTER, NO_LABEL, Metrics
 from ernie_rna.training.options import FinetuneOptions
+from ernie_rna.training.rows import some
 from ernie_rna.training.tasks import Example, Task
 
 # What LoRA adapts: every linear map of the layers.
@@ -49,28 +48,38 @@ class TrainingError(RuntimeError):
     """A loss, gradient, weight or prediction is not finite; the message says where."""
 
 
+class Loaded(NamedTuple):
+    """What is fine-tuned: a model, in float32, its tokenizer, and whether it had the head."""
+
+    model: Any
+    tokenizer: ErnieRnaTokenizer
+    kept: bool
+
+
 class FinetuneTrainer(transformers.Trainer):
     """The Trainer, ended by what is not finite, and measuring as the task does.
 
     Args:
-        model: of which only what is to be trained will take gradients.
+        loaded: the model, of which only what is to be trained will take gradients.
         task: what the model is trained for.
         train, watched: examples to train on, and to evaluate on while it trains or afterwards.
     """
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        loaded: Loaded,
         task: Task,
         arguments: TrainingArguments,
         train: Sequence[Example],
         watched: Sequence[Example],
     ):
         self._task, self._watched, self._began = task, list(watched), False
-        collator = _Collator(task.collator(tokenizer, model.config), arguments.seed)
+        model, labels = loaded.model, [example.get("labels") for example in train]
+        collator = _Collator(task.collator(loaded.tokenizer, model.config), arguments.seed)
+        if not loaded.kept:
+            task.start_head(model, labels)
         if task.options.class_weights:
-            _weigh_classes(model, [example["labels"] for example in train], len(task.names))
+            _weigh_classes(model, labels, len(task.names))
         shortest = min(train, key=lambda example: len(example["input_ids"]))
         adapted = _choose_weights(model, task, collator([shortest]))
         trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
@@ -85,10 +94,9 @@ class FinetuneTrainer(transformers.Trainer):
             preprocess_logits_for_metrics=partial(_reduce, task),
         )
         self.remove_callback(transformers.PrinterCallback)
-        self.add_callback(collator)
-        self.add_callback(_Rehearsal(self._rehearse))
-        if self.is_world_process_zero():
-            self.add_callback(Progress(task.options.progress))
+        show = task.options.progress if self.is_world_process_zero() else False
+        self.progress = Progress(show, collator)
+        self.add_callback(self.progress)
         if task.options.patience is not None:
             self.add_callback(EarlyStoppingCallback(task.options.patience))
 
@@ -117,17 +125,18 @@ class FinetuneTrainer(transformers.Trainer):
     def time_steps(self, seconds: float) -> list[float]:
         """How long each of a few steps takes; the longest rows are trained on as well, for the
         memory that they need."""
-        watch = _Stopwatch(seconds)
-        self.add_callback(watch)
+        self.progress.seconds = seconds
         self._train()
         size = self.args.per_device_train_batch_size
         dataset: Any = self.train_dataset
         longest = sorted(dataset, key=lambda example: -len(example["input_ids"]))[:size]
         self.training_step(self.model_wrapped, self.data_collator(longest))
-        return watch.steps
+        return self.progress.steps
 
     def _train(self, path: str | None = None) -> None:
         try:
+            # What keeps an example from being measured shall not cost a training.
+            self.score(self._watched[:1])
             self.train(resume_from_checkpoint=path)
         except Exception as error:
             if self._began or not self._task.options.trainer or isinstance(error, TrainingError):
@@ -135,7 +144,7 @@ class FinetuneTrainer(transformers.Trainer):
             raise OptionError("trainer", f"breaks the training: {error}") from error
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
-        lines = inputs.pop("lines")
+        self._began, lines = True, inputs.pop("lines")
         loss = super().training_step(model, inputs, *rest, **more)
         self._check("loss", loss, lines)
         if not self.args.fp16:  # whose gradients may overflow; the step is then left out
@@ -163,20 +172,12 @@ class FinetuneTrainer(transformers.Trainer):
 
     def score(self, examples: Sequence[Example]) -> Metrics:
         """The task's metrics, in every process; the seed fixes which bases are masked."""
+        if not examples:
+            return {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.args.seed)
             metrics = [self._task.evaluate(self, examples)]
-        if self.args.world_size > 1:
-            from accelerate.utils import broadcast_object_list
-
-            broadcast_object_list(metrics)
-        return metrics[0]
-
-    def _rehearse(self) -> None:
-        """Measure one example: what keeps it from being measured shall not cost a training."""
-        if self._watched:
-            self.score(self._watched[:1])
-        self._began = True
+        return dict(broadcast_object_list(metrics)[0])
 
     def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
         """What the Trainer calls every so many steps."""
@@ -188,21 +189,36 @@ class FinetuneTrainer(transformers.Trainer):
 
 
 class Progress(TrainerCallback):
-    """Shows steps and loss: a bar on a terminal, else ten lines.
+    """Shows steps and loss, a bar on a terminal, else ten lines; times the steps, and has the
+    collator know the epoch.
 
     Args:
         show: None shows a bar on a terminal only; False shows nothing.
+
+    Attributes:
+        steps: seconds that each step took.
+        seconds: that all may take; the training then ends.
     """
 
-    def __init__(self, show: bool | None):
-        self._show = show
+    def __init__(self, show: bool | None, collator: _Collator):
+        self._show, self._collator = show, collator
+        self.steps: list[float] = []
+        self.seconds = math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         total, done, hidden = state.max_steps, state.global_step, is_hidden(self._show)
         self._bar: Any = tqdm(total=total, initial=done, unit="step", disable=hidden)
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._collator.epoch = int(state.epoch or 0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._begin = time.monotonic()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.update()
+        self.steps.append(time.monotonic() - self._begin)
+        control.should_training_stop |= sum(self.steps) > self.seconds
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         shown = [name for name in logs if name == "loss" or name.startswith("eval_")]
@@ -215,32 +231,6 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._bar.close()
-
-
-class _Rehearsal(TrainerCallback):
-    """Does something before the first step, when all is prepared."""
-
-    def __init__(self, do: Callable[[], None]):
-        self._do = do
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._do()
-
-
-class _Stopwatch(TrainerCallback):
-    """Ends a training after some seconds, and knows how long its steps took."""
-
-    def __init__(self, seconds: float):
-        self._left = seconds
-        self.steps: list[float] = []
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._begin = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.steps.append(time.monotonic() - self._begin)
-        self._left -= self.steps[-1]
-        control.should_training_stop |= self._left < 0
 
 
 def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
@@ -258,15 +248,12 @@ def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
     return None, False
 
 
-class _Collator(TrainerCallback):
+class _Collator:
     """Makes batches; of rows to train on, with their lines, and with what is drawn depending on
     seed, epoch and lines alone, so that it is the same where a run is resumed."""
 
     def __init__(self, collator: Any, seed: int):
-        self._collator, self._seed, self._epoch = collator, seed, 0
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._epoch = int(state.epoch or 0)
+        self._collator, self._seed, self.epoch = collator, seed, 0
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         taken = ("input_ids", "labels")
@@ -275,7 +262,7 @@ class _Collator(TrainerCallback):
             return dict(self._collator(rows))
         lines = [example["line"] for example in examples]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{self._seed} {self._epoch} {lines}".encode()))
+            torch.manual_seed(zlib.crc32(f"{self._seed} {self.epoch} {lines}".encode()))
             return {**self._collator(rows), "lines": torch.tensor(lines)}
 
 
@@ -289,8 +276,8 @@ def _reduce(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> Any:
 # What is trained
 
 
-def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
-    """The model with the task's head, in float32; its tokenizer; and whether it had the head.
+def load(task: Task, source: str) -> Loaded:
+    """The model with the task's head.
 
     Raises:
         InputError: it lacks weights that are not the head's, or its head is of other labels.
@@ -309,14 +296,14 @@ def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
         )
     # A line that was fitted to another head's logits says nothing about this one's.
     fitted = ("pair_calibration", "pair_prior", "pair_prior_calibration")
-    changes = {**dict.fromkeys(fitted), **task.config(kept)}
+    changes = {**dict.fromkeys(fitted), **task.config(before, kept)}
     config = ErnieRnaConfig.from_dict({**before.to_dict(), **changes})
     # The class is our own, so that no code of the folder is run.
     from_pretrained = getattr(modeling_ernie_rna, task.model_name).from_pretrained
     more = {"revision": revision, "attn_implementation": options.attention or "sdpa"}
     with without_report():  # That a new head is new need not be warned of.
         model, info = from_pretrained(source, config=config, output_loading_info=True, **more)
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(task.head))
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{task.head}."))
     if missing:
         raise InputError(f"{source}: lacks weights of an ERNIE-RNA: {some(missing)}")
     if config.weights_origin == "random":
@@ -324,7 +311,8 @@ def load(task: Task, source: str) -> tuple[Any, ErnieRnaTokenizer, bool]:
             f"{source} has random, untrained weights: fine-tuning starts from nothing",
             stacklevel=2,
         )
-    return model.float(), ErnieRnaTokenizer.from_pretrained(source, revision=revision), kept
+    tokenizer = ErnieRnaTokenizer.from_pretrained(source, revision=revision)
+    return Loaded(model.float(), tokenizer, kept)
 
 
 def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> Any:
@@ -379,7 +367,18 @@ _UNFIT = (
     *("label_smoothing_factor", "label_names", "prediction_loss_only", "batch_eval_metrics"),
     *("eval_do_concat_batches", "dataloader_drop_last", "bf16_full_eval", "fp16_full_eval"),
     *("push_to_hub", "resume_from_checkpoint", "save_only_model", "do_train", "do_eval"),
+    *("num_train_epochs", "warmup_ratio"),
 )
+
+
+def schedule(options: FinetuneOptions, examples: int) -> tuple[int, int]:
+    """The optimizer steps of a training, and those between evaluations or saved states."""
+    batches = -(-examples // (options.batch_size * options.accumulate))
+    steps = options.steps or max(1, round(options.epochs * batches))
+    every = options.eval_steps or max(1, steps // 10)
+    if every > steps:
+        raise OptionError("eval_steps", f"{every} is more than the {steps} steps of the training")
+    return steps, every
 
 
 def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> TrainingArguments:
@@ -388,15 +387,12 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     Raises:
         OptionError: `trainer` has a field or value that cannot be, or there is no such device.
     """
-    batches = -(-examples // (options.batch_size * options.accumulate))
-    steps = options.steps or max(1, round(options.epochs * batches))
-    every = options.eval_steps or max(1, steps // 10)
-    if every > steps:
-        raise OptionError("eval_steps", f"{every} is more than the {steps} steps of the training")
+    steps, every = schedule(options, examples)
     kind_of_device = (options.device or "auto").partition(":")[0]
     no_gpu = kind_of_device == "auto" and resolve_device(None).type == "cpu"
-    known = [field.name for field in fields(TrainingArguments)]
-    new = "activation_checkpointing"  # Newer transformers warn of the old name.
+    # Newer transformers warn of the old name.
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    checkpointing = next(name for name in names if hasattr(TrainingArguments, name))
     decided: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -421,7 +417,7 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "remove_unused_columns": False,
         "ddp_find_unused_parameters": False,
         "restore_callback_states_from_checkpoint": options.patience is not None,
-        new if new in known else "gradient_checkpointing": options.gradient_checkpointing,
+        checkpointing: options.gradient_checkpointing,
     }
     usual = {
         "per_device_eval_batch_size": options.batch_size,
@@ -432,16 +428,11 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     }
     kind: Any = TrainingArguments
     given: Any = options.trainer  # a dictionary by now
-    parser, others = _Parser(kind), {}
+    parser, others = _Parser(kind, allow_abbrev=False), {}
     for name, value in given.items():
-        if name in {*decided, "num_train_epochs", "warmup_ratio", "gradient_checkpointing"}:
-            raise OptionError("trainer", f"cannot set {name}: other options of finetune set it")
-        if name in _UNFIT:
-            raise OptionError("trainer", f"cannot set {name}: finetune does without it")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise OptionError("trainer", f"has no field {name!r} of TrainingArguments{hint}")
+        if name in {*decided, *names, *_UNFIT}:
+            problem = f"cannot set {name}: other options of finetune set it, or rule it out"
+            raise OptionError("trainer", problem)
         if isinstance(value, str):
             value = getattr(parser.parse_args([f"--{name}={value}"]), name)
         others[name] = value

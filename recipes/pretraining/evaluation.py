@@ -12,7 +12,7 @@ import torch
 from ernie_rna.model.structures_ernie_rna import MIN_LOOP, MIN_STEM, predict_pairs, solve_each
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.structures.evaluation import score_pairs
-from ernie_rna.training.labels import NO_LABEL
+from ernie_rna.training.metrics import NO_LABEL
 from recipes.pretraining.batches import cut_batches, drawing, drawn, masked_batch, structure_batch
 from recipes.pretraining.rnas import Rna, with_pairs
 from recipes.pretraining.settings import Settings

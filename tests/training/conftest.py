@@ -6,36 +6,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from safetensors.torch import load_file
 
 from ernie_rna.cli.main import main
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
+from ernie_rna.training import trainer
 
 ROWS = 24
 QUICK = {"--steps": 2, "--batch-size": 4, "--device": "cpu"}
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+SMALL |= {"max_position_embeddings": 42, "pair_blocks": 2}
 TEST = ("--split-column", "split", "--eval-split", "test")
-
-
-class Killer(TrainerCallback):
-    """Ctrl-C in a step."""
-
-    def __init__(self, step):
-        self._step = step
-
-    def on_step_end(self, args, state, control, **rest):
-        if state.global_step == self._step:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="package")
 def model_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 8}
-    heads = {"pair_channels": 16, "pair_blocks": 2, "loading_channels": 8, "loading_blocks": 2}
-    config = ErnieRnaConfig(**sizes, **heads, intermediate_size=32, max_position_embeddings=42)
+    heads = {"pair_channels": 16, "loading_channels": 8, "loading_blocks": 2}
+    config = ErnieRnaConfig(**SMALL, **heads, num_attention_heads=8)
     ErnieRnaForMaskedLM(config).save_pretrained(folder)
     ErnieRnaTokenizer(model_max_length=42).save_pretrained(folder)
     return folder
@@ -90,15 +81,64 @@ def start(model_folder, tmp_path):
     return start
 
 
+class Made:
+    """What the command has made: a folder, and what it has printed."""
+
+    def __init__(self, folder, out, err):
+        self.folder, self.out, self.err = folder, out, err
+        self.facts = json.loads((folder / "metrics.json").read_text())
+        self.metrics, self.notes = self.facts["metrics"], self.facts["notes"]
+        self.config = ErnieRnaConfig.from_pretrained(folder)
+        self.weights = load_file(folder / "model.safetensors")
+        self.card = (folder / "README.md").read_text()
+        self.log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+    def same(self, weights):
+        """Whether each of other weights is the same here, by name."""
+        own = self.weights
+        return {n: n in own and torch.equal(own[n], weight) for n, weight in weights.items()}
+
+
 @pytest.fixture
-def run(start, tmp_path):
-    """A function that runs the command; it returns the metrics."""
+def run(start, tmp_path, capsys):
+    """A function that runs the command; it returns what that has made, and keeps no state."""
 
     def finetuned(*given, out="out", **more):
+        capsys.readouterr()
         assert start(*given, out=out, **more) == 0
-        return facts_of(tmp_path / out)["metrics"]
+        assert not (tmp_path / f"{out}.partial").exists()
+        return Made(tmp_path / out, *capsys.readouterr())
 
     return finetuned
+
+
+@pytest.fixture
+def killed(start, monkeypatch):
+    """A function that runs the command with --resume and stops it by Ctrl-C: in a step of the first
+    training, or of that after so many; or while the model is saved."""
+
+    def killed(*given, step=None, after=0, **more):
+        progresses = []
+
+        class Killer(trainer.Progress):
+            def __init__(self, *args):
+                super().__init__(*args)
+                progresses.append(self)
+
+            def on_step_end(self, args, state, control, **rest):
+                if len(progresses) > after and state.global_step == step:
+                    raise KeyboardInterrupt
+
+        def interrupt(_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "Progress", Killer)
+            if step is None:
+                patch.setattr("ernie_rna.training.finetune._Run._save", interrupt)
+            assert start(*given, "--resume", **more) == 130
+
+    return killed
 
 
 @pytest.fixture
@@ -117,7 +157,3 @@ def refusal(start, tmp_path, capsys):
         return text
 
     return message
-
-
-def facts_of(folder):
-    return json.loads((folder / "metrics.json").read_text())

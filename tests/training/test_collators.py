@@ -7,10 +7,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 import ernie_rna
 from ernie_rna import MaskingCollator, PairCollator
 from ernie_rna.scoring.masking import MASKED_PAIRING_SCORE, pairing_scores
-from ernie_rna.structures.formats.structure import Structure
-from ernie_rna.training.labels import NO_LABEL
-from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.tasks import SecondaryStructure
+from ernie_rna.training.metrics import NO_LABEL
 from tests.conftest import listing
 
 HAIRPIN = ("GGGAAACCC", "(((...)))")
@@ -48,14 +45,6 @@ def test_labels_of_pairs(tokenizer):
 def test_labels_that_are_no_structure_of_the_sequence_are_refused(tokenizer, labels, message):
     with pytest.raises(ValueError, match=message):
         PairCollator(tokenizer)(examples(tokenizer, ("GGGAAACCC", labels)))
-
-
-def test_a_cut_sequence_keeps_the_pairs_that_are_in_it(tokenizer):
-    task = SecondaryStructure(FinetuneOptions(task="structure"))
-    structure = Structure("hairpin", "GGGAAACCC", [(0, 8), (1, 7), (2, 6)])
-    example = task.encode([*tokenizer("GGGAAACCC")["input_ids"][:8], 2], structure)
-    assert example["labels"] == "..(...)"
-    assert PairCollator(tokenizer)([example])["labels"].shape == (1, 7, 7)
 
 
 def small(head):

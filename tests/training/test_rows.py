@@ -13,17 +13,6 @@ from ernie_rna.training.rows import read_file, read_splits
 HAIRPIN = Structure("hairpin", "GGGAAACCC", [(0, 8), (1, 7), (2, 6)])
 
 
-def test_structures_from_tables_and_folders(tmp_path):
-    (tmp_path / "known.tsv").write_text("id\tsequence\tdot_bracket\nh\tGGGAAACCC\t(((...)))\n")
-    (tmp_path / "ct").mkdir()
-    write_structures(tmp_path / "ct" / "hairpin.ct", [HAIRPIN])
-    write_structures(tmp_path / "known.dbn", [HAIRPIN])
-    for name in ("known.tsv", "ct", "ct/hairpin.ct", "known.dbn"):
-        rows = read_file(tmp_path / name, "sequence")
-        assert rows.sequences == [HAIRPIN.sequence]
-        assert rows.column("dot_bracket", "--label-column") == [HAIRPIN.dot_bracket]
-
-
 @pytest.fixture
 def read(tmp_path):
     """A function that reads a file of some content."""
@@ -35,6 +24,17 @@ def read(tmp_path):
     return read
 
 
+def test_structures_from_tables_and_folders(tmp_path):
+    (tmp_path / "known.tsv").write_text("id\tsequence\tdot_bracket\nh\tGGGAAACCC\t(((...)))\n")
+    (tmp_path / "ct").mkdir()
+    write_structures(tmp_path / "ct" / "hairpin.ct", [HAIRPIN])
+    write_structures(tmp_path / "known.dbn", [HAIRPIN])
+    for name in ("known.tsv", "ct", "ct/hairpin.ct", "known.dbn"):
+        rows = read_file(tmp_path / name, "sequence")
+        assert rows.sequences == [HAIRPIN.sequence]
+        assert rows.column("dot_bracket", "--label-column") == [HAIRPIN.dot_bracket]
+
+
 def test_a_spreadsheet_with_decimal_commas(read):
     with pytest.warns(UserWarning, match="semicolons separate its columns"):
         rows = read("\ufeffSequence;MRL;Split\r\nGGCG;4,00;test\r\n", "excel.csv", "Sequence")
@@ -42,16 +42,17 @@ def test_a_spreadsheet_with_decimal_commas(read):
     assert (rows.lines, rows.cells[0]["Split"]) == ((2,), "test")
 
 
-def test_a_table_without_a_header(read):
-    with pytest.raises(InputError, match=r"no column 'sequence'; .* first line must be a header"):
-        read("r1,GGGGAAAACCCC,4.2\nr2,GGGGAAAACCCA,4.3\n")
-
-
-def test_fasta_has_no_labels(read):
-    rows = read(">a\nACGU\n", "x.fasta")
-    assert rows.sequences == ["ACGU"]
-    with pytest.raises(InputError, match="FASTA has no labels: give a table"):
-        rows.column("label", "--label-column")
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("r1,GGGGAAAACCCC,4.2\nr2,A,4\n", "x.tsv", "'sequence'; .* first line must be a header"),
+        (">a\nACGU\n", "x.fasta", "'label'; it has sequence: labels are read from a table"),
+        ("sequence\tx\nA\t1\n", "x.tsv", "'label'; it has sequence, x: --label-column names the"),
+    ],
+)
+def test_a_column_that_is_not_there(read, content, name, message):
+    with pytest.raises(InputError, match=f"{name}: no column {message}"):
+        read(content, name).column("label", "--label-column")
 
 
 def test_splits(tmp_path):
@@ -60,8 +61,9 @@ def test_splits(tmp_path):
     splits = read_splits(tmp_path / "x.tsv", options)
     parts = {name: (rows.sequences, rows.lines) for name, rows in splits.items()}
     assert parts == {"train": (["AC", "GG"], (2, 4)), "test": (["GU"], (3,))}
+    (tmp_path / "train.tsv").write_text("sequence\nAC\n")
     options = FinetuneOptions(task="masked-lm", eval_file=tmp_path / "train.tsv")
-    with pytest.raises(InputError, match="another split is called 'train': rename the file"):
+    with pytest.raises(InputError, match=r"train.tsv: another split is called 'train': rename"):
         read_splits(tmp_path / "x.tsv", options)
 
 
@@ -77,3 +79,5 @@ def test_gaps_are_taken_out_on_request(read):
     with pytest.raises(InputError, match=r"x.tsv: record 1 \(line 2\): '-' at position 3"):
         read(table)
     assert read(table, degap=True).cells == ({"sequence": "ACGU", "label": "x"},)
+    with pytest.raises(InputError, match=r"x.tsv: no row after the header"):
+        read("sequence\tlabel\n")

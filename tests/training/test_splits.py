@@ -4,13 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from transformers import TrainerCallback
 
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training import splits
 from ernie_rna.training.finetune import better_counts
 from ernie_rna.training.rows import Rows
-from tests.training.conftest import Killer, facts_of
 
 DRAW = random.Random(0)
 
@@ -42,10 +40,13 @@ def partition(groups):
 BY_FIVES = [[*range(at, at + 5)] for at in range(0, 40, 5)]
 
 
-def test_clusters_of_kmers():
-    assert splits.cluster_by_kmers(["ACG", "N" * 20, "ACG"]).tolist() == [0, 1, 2]
-    part = RNAS[0][10:50]
-    assert partition(splits.cluster_by_kmers([RNAS[0], part, draw(60)])) == [[0, 1], [2]]
+def test_clusters_of_kmers(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    for rnas, clusters in (
+        (["ACG", "N" * 20, "ACU"], [[0], [1], [2]]),
+        ([RNAS[0], RNAS[0][10:50], draw(60)], [[0, 1], [2]]),
+    ):
+        assert partition(splits.find_groups(rows_of(rnas), "similar")[0]) == clusters
 
 
 @pytest.mark.parametrize(
@@ -130,16 +131,17 @@ def test_kmers_learn_what_they_can():
 # In a fine-tuning
 
 
-def test_rows_held_out(run, table, tmp_path, capsys):
-    metrics = run(table(), "--task", "classification", "--split", "random", "--held-out", "0.25")
-    assert set(metrics) == {"held-out", "held-out: guess", "held-out: k-mers"}
-    facts = facts_of(tmp_path / "out")
-    assert [facts["splits"][name]["rows"] for name in ("train", "held-out")] == [18, 6]
+def test_rows_held_out(run, table):
+    made = run(table(), "--task", "classification", "--split", "random", "--held-out", "0.25")
+    assert set(made.metrics) == {"held-out", "held-out: guess", "held-out: k-mers"}
+    assert {name: one["rows"] for name, one in made.facts["splits"].items()} == {
+        "train": 18,
+        "held-out": 6,
+    }
     note = "24 rows have 24 different sequences; each of these is on one side of a split"
-    assert facts["notes"][0] == note
-    assert facts["notes"][1:] == [*better_counts(metrics, "accuracy")]
-    assert note in capsys.readouterr().err
-    assert "held-out: k-mers" in (tmp_path / "out" / "README.md").read_text()
+    assert made.notes == [note, *better_counts(made.metrics, "accuracy")]
+    assert note in made.err
+    assert "held-out: k-mers" in made.card
 
 
 @pytest.mark.parametrize(("counts", "said"), [(0.4, True), (0.2, True), (0.1, False)])
@@ -151,40 +153,38 @@ def test_better_k_mer_counts_are_named(counts, said):
     assert not list(better_counts({"test": {"r2": 0.2}}, "r2"))
 
 
-def test_labels_are_those_of_all_rows_before_they_are_divided(run, table, tmp_path):
+def test_labels_are_those_of_all_rows_before_they_are_divided(run, table):
     options = ("--split", "label", "--held-out", "0.4", "--baseline", "none", "--steps", "1")
-    metrics = run(table(), "--task", "classification", *options)
-    assert set(metrics) == {"held-out", "held-out: guess"}
-    facts = facts_of(tmp_path / "out")
-    assert len(facts["labels"]) == 3
-    assert "all rows of these classes are held out: " in facts["notes"][-1]
+    made = run(table(), "--task", "classification", *options)
+    assert set(made.metrics) == {"held-out", "held-out: guess"}
+    assert len(made.facts["labels"]) == 3
+    assert "all rows of these classes are held out: " in made.notes[-1]
 
 
-def test_cross_validation(run, table, tmp_path, capsys):
-    metrics = run(table(), "--task", "regression", "--label-column", "number", "--folds", "3")
-    facts = facts_of(tmp_path / "out")
-    assert [fold["rows"] for fold in facts["folds"]] == [8, 8, 8]
+def test_cross_validation(run, table, rows):
+    made = run(table(), "--task", "regression", "--label-column", "number", "--folds", "3")
+    folds = made.facts["folds"]
+    assert [fold["rows"] for fold in folds] == [8, 8, 8]
+    numbers = np.array([float(row["number"]) for row in rows])
+    for fold, own in zip(folds, splits.assign(np.arange(24), [1 / 3] * 3, seed=0), strict=True):
+        errors = numbers[own] - np.delete(numbers, own).mean()  # by what is known of the others
+        assert fold["folds: guess"]["mse"] == pytest.approx((errors**2).mean())
     for name in ("folds", "folds: guess", "folds: k-mers"):
-        values = [fold[name]["mse"] for fold in facts["folds"]]
-        assert metrics[f"{name}: mean"]["mse"] == pytest.approx(np.mean(values))
-        assert metrics[f"{name}: sd"]["mse"] == pytest.approx(np.std(values, ddof=1))
-    assert facts["splits"]["train"]["rows"] == 24
-    assert any("what is saved was trained on all rows" in note for note in facts["notes"])
-    counts, own = (metrics[name]["r2"] for name in ("folds: k-mers: mean", "folds: mean"))
-    notes = [note for note in facts["notes"] if "k-mer counts are no worse" in note]
-    assert len(notes) == (counts >= own)
-    assert "folds: sd" in capsys.readouterr().out
+        values = [fold[name]["mse"] for fold in folds]
+        assert made.metrics[f"{name}: mean"]["mse"] == pytest.approx(np.mean(values))
+        assert made.metrics[f"{name}: sd"]["mse"] == pytest.approx(np.std(values, ddof=1))
+    assert made.facts["splits"]["train"]["rows"] == 24
+    assert "what is saved was trained on all rows" in made.notes[1]
+    assert made.notes[2:] == [*better_counts(made.metrics, "r2")]
+    assert "folds: sd" in made.out
 
 
-def test_folds_are_resumed(start, run, table, tmp_path, monkeypatch, capsys):
+def test_folds_are_resumed(start, killed, run, table, tmp_path, capsys):
     options = ("--task", "classification", "--folds", "2")
-    callbacks = iter([TrainerCallback(), Killer(2)])
-    with monkeypatch.context() as patch:
-        patch.setattr("ernie_rna.training.trainer.Progress", lambda _: next(callbacks))
-        assert start(table(), *options, "--resume") == 130
+    killed(table(), *options, step=2, after=1)
     names = [path.name for path in (tmp_path / "out.partial" / "fold-1").iterdir()]
     assert names == ["metrics.json"]
-    assert start(table(), *options, "--folds", "3", "--resume") == 1
+    assert start(table(), *options[:3], "3", "--resume") == 1
     assert "options.folds was 2, is 3" in capsys.readouterr().err
-    assert run(table(), *options, "--resume") == run(table(), *options, out="whole")
-    assert not (tmp_path / "out.partial").exists()
+    resumed, whole = run(table(), *options, "--resume"), run(table(), *options, out="whole")
+    assert resumed.metrics == whole.metrics

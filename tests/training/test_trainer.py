@@ -1,14 +1,13 @@
 """The Trainer's arguments, what is trained, and what ends a training."""
 
-import warnings
-
 import pytest
 import torch
 
 from ernie_rna.options import OptionError
 from ernie_rna.training import trainer
+from ernie_rna.training.collators import MaskingCollator
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.tasks import TASKS, Task
+from ernie_rna.training.tasks import TASKS
 
 
 def arguments(tmp_path, **given):
@@ -16,30 +15,41 @@ def arguments(tmp_path, **given):
     return trainer.make_arguments(options, tmp_path, 40)
 
 
-def test_arguments(tmp_path):
-    assert arguments(tmp_path, epochs=2.0, batch_size=8).max_steps == 10
-    assert arguments(tmp_path, batch_size=8, accumulate=2).max_steps == 9
-    made = arguments(tmp_path, steps=200, warmup=0.5)
-    assert (made.max_steps, made.warmup_steps, made.logging_steps) == (200, 100, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", FutureWarning)  # of a name that is deprecated
-        arguments(tmp_path, gradient_checkpointing=True)
-    if not torch.cuda.is_available():
-        assert arguments(tmp_path, device=None, dtype="bfloat16").use_cpu
-    assert arguments(tmp_path, device=torch.device("cpu", 0)).use_cpu
-    # Other fields have their types.
-    made = arguments(tmp_path, trainer=["max_grad_norm=0.5", "lr_scheduler_type=cosine"])
-    assert (made.max_grad_norm, made.lr_scheduler_type) == (0.5, "cosine")
-    assert arguments(tmp_path, trainer={"max_grad_norm": 2.0}).max_grad_norm == 2.0
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"epochs": 2.0, "batch_size": 8}, {"max_steps": 10}),
+        ({"batch_size": 8, "accumulate": 2}, {"max_steps": 9}),
+        (
+            {"steps": 200, "warmup": 0.5},
+            {"max_steps": 200, "warmup_steps": 100, "logging_steps": 2},
+        ),
+        ({"device": torch.device("cpu", 0)}, {"use_cpu": True}),
+        ({"device": None, "dtype": "bfloat16"}, {"use_cpu": not torch.cuda.is_available()}),
+        ({"gradient_checkpointing": True}, {"gradient_checkpointing": True}),
+        # Other fields have their types.
+        (
+            {"trainer": ["max_grad_norm=0.5", "lr_scheduler_type=cosine"]},
+            {"max_grad_norm": 0.5, "lr_scheduler_type": "cosine"},
+        ),
+        ({"trainer": {"max_grad_norm": 2.0}}, {"max_grad_norm": 2.0}),
+    ],
+)
+@pytest.mark.filterwarnings("error::FutureWarning")  # of a name that is deprecated
+def test_arguments(tmp_path, given, made):
+    found = arguments(tmp_path, **given)
+    assert {name: getattr(found, name) for name in made} == made
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("lerning_rate=3", "no field 'lerning_rate' of TrainingArguments; did you mean learning"),
-        ("learning_rate=3", "cannot set learning_rate: other options of finetune set it"),
-        ("label_smoothing_factor=0.1", "cannot set label_smoothing_factor: finetune does without"),
-        ("dataloader_drop_last=true", "cannot set dataloader_drop_last: finetune does without"),
+        ("lerning_rate=3", "trainer unrecognized arguments: --lerning_rate=3"),
+        ("max_grad=3", "trainer unrecognized arguments: --max_grad=3"),
+        *((f"{name}=3", f"cannot set {name}: other") for name in ("learning_rate", "warmup_ratio")),
+        *((f"{name}=1", f"cannot set {name}: other") for name in trainer._UNFIT[:6]),
+        ("gradient_checkpointing=true", "cannot set gradient_checkpointing"),
+        ({"trainer": {"lerning_rate": 3}}, "is refused by transformers: .*'lerning_rate'"),
         ("optim=magic", "invalid choice: 'magic'"),
         ("max_grad_norm=much", "invalid float value: 'much'"),
         ("dataloader_prefetch_factor=2", "is refused by transformers: "),
@@ -61,11 +71,11 @@ def made(model_folder, tmp_path):
     def made(*labels, task="classification", **options):
         task = TASKS[task](FinetuneOptions(task=task, device="cpu", **options))
         task.names = ["a", "b"]
-        model, tokenizer, _ = trainer.load(task, str(model_folder))
-        ids = [tokenizer("ACGU" * (row + 1))["input_ids"] for row in range(len(labels))]
+        loaded = trainer.load(task, str(model_folder))
+        ids = [loaded.tokenizer("ACGU" * (row + 1))["input_ids"] for row in range(len(labels))]
         rows = [{**task.encode(*own), "line": 2} for own in zip(ids, labels, strict=True)]
         how = trainer.make_arguments(task.options, tmp_path / "state", len(rows))
-        return trainer.FinetuneTrainer(model, tokenizer, task, how, rows, [])
+        return trainer.FinetuneTrainer(loaded, task, how, rows, [])
 
     return made
 
@@ -84,6 +94,21 @@ def test_a_frozen_encoder_has_no_dropout(made):
     assert own.model.classifier.training
 
 
+def test_draws_depend_on_seed_epoch_and_lines_and_time_ends_a_training(tokenizer, config, made):
+    def drawn(seed=0, epoch=0, line=2):
+        collator = trainer._Collator(MaskingCollator(tokenizer, config, probability=0.5), seed)
+        collator.epoch = epoch
+        example = {"input_ids": tokenizer("ACGU" * 20)["input_ids"], "line": line}
+        return collator([{**example, "of_training": True}])["input_ids"].tolist()
+
+    assert drawn() == drawn()
+    assert all(drawn() != drawn(**{name: 7}) for name in ("seed", "epoch", "line"))
+    own = made(0, 1, epochs=2.0)
+    own.fit()
+    assert own.data_collator.epoch == 1
+    assert len(made(0, 1, steps=3).time_steps(seconds=0)) == 1
+
+
 def test_rare_classes_weigh_more(made):
     labels = [0, 0, 0, 1]
     model = made(*labels, class_weights="balanced").model
@@ -93,18 +118,14 @@ def test_rare_classes_weigh_more(made):
     assert model._loss(logits, torch.tensor(labels), None) == pytest.approx(expected.item())
 
 
-def test_predictions_that_are_not_finite_are_no_classes():
-    task = Task(FinetuneOptions(task="classification"))
-    with pytest.raises(trainer.TrainingError, match="predictions are not finite"):
-        trainer._reduce(task, torch.tensor([[float("nan"), 1.0]]), torch.tensor([0]))
-
-
-def test_weights_that_are_not_finite_are_not_saved(made):
+def test_what_is_not_finite_is_not_saved_and_no_class(made):
     class Poison(trainer.TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **rest):
             model.classifier.weight.data[0, 0] = float("inf")
 
     own = made(0, 1, steps=1)
+    with pytest.raises(trainer.TrainingError, match="predictions are not finite"):
+        trainer._reduce(own._task, torch.tensor([[float("nan"), 1.0]]), torch.tensor([0]))
     own.add_callback(Poison())
     with pytest.raises(trainer.TrainingError, match=r"not finite .* among them classifier\.weight"):
         own.fit()
