@@ -86,8 +86,8 @@ def test_fasta_has_no_structures(fasta, rnas, table, tmp_path):
 def test_permuted_structure_and_composition_stay(rnas):
     generator = np.random.default_rng(0)
     changed = 0
-    for rna in rnas:
-        new = module.permute(rna, 1.0, generator)
+    for rna, rate in itertools.product(rnas, (0.5, 1.0)):
+        new = module.permute(rna, rate, generator)
         assert new.pairs == rna.pairs
         assert Counter(new.sequence) == Counter(rna.sequence)
         assert all(new.sequence[i] + new.sequence[j] in PAIRS for i, j in new.pairs)
@@ -181,8 +181,8 @@ def test_any_start_and_workers_make_the_same(rnas, as_stream):
     kinds = ["labels" in batch for batch in every]
     assert all(sum(kinds[start : start + 4]) == 1 for start in range(0, 88, 4))
     assert_same(batches(given, 5, start=85), every[85:])
-    made = DataLoader(batches(given, None, start=2), batch_size=None, num_workers=2)
-    assert_same(taken(made, 5), every[2:7])
+    made = DataLoader(batches(given, None, start=3), batch_size=None, num_workers=2)
+    assert_same(taken(made, 5), every[3:8])
 
 
 def test_processes_share(rnas):
@@ -193,6 +193,7 @@ def test_processes_share(rnas):
         joined = itertools.chain.from_iterable(zip(*mine, strict=True))
         shapes = [one["input_ids"].shape for one in every if kind in one]
         assert [one["input_ids"].shape for one in joined] == shapes
+    assert_same(batches(rnas, 3, rank=1, world=2, start=5, permuted=0.0), shares[1][5:])
 
 
 @pytest.mark.parametrize("as_stream", [False, True])
@@ -232,7 +233,8 @@ def test_a_sample_is_the_same_each_time_and_fits_the_training(rnas):
     assert sample == module.choose_sample([Rna("u", "GGGAAAGGG"), *rnas], settings)
     assert len({rna.id for rna in sample}) == 5
     assert all(rna.pairs and len(rna.sequence) <= 25 for rna in sample)
-    assert len(module.choose_sample(rnas, replace(SETTINGS, eval_sequences=100))) == len(rnas)
+    every = module.choose_sample(rnas, replace(SETTINGS, eval_sequences=100))
+    assert sorted(one.id for one in every) == sorted(one.id for one in rnas)
     short = replace(settings, pairs_max_length=3, masked_max_length=3)
     with pytest.raises(InputError, match="the validation data: no sequence has pairs and at most"):
         module.choose_sample(rnas, short)
