@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -174,11 +173,8 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
     problem = whole(1)(steps)
     if problem is not None:
         raise InputError(f"training.max_steps {problem}; got {steps!r}")
-    # accelerate takes a named backend for a sign of several processes.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    backend = {"ddp_backend": "gloo"} if given.get("use_cpu") and several else {}
     try:
-        return TrainingArguments(str(folder), **{**_DEFAULTS, **backend, **given, **_FIXED})
+        return TrainingArguments(str(folder), **{**_DEFAULTS, **given, **_FIXED})
     except (TypeError, ValueError) as error:
         raise InputError(f"training: {error}") from error
 
