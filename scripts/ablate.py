@@ -23,11 +23,10 @@ import torch
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from recipes.pretraining.evaluation import choose_sample, evaluate
-from recipes.pretraining.rnas import read_ids, read_table
+from recipes.pretraining.rnas import choose_sample, read_ids, read_table
 from recipes.pretraining.settings import find_config, read_settings
 from recipes.pretraining.train import pretrain
-from recipes.pretraining.weights import new_model
+from recipes.pretraining.weights import evaluate, new_model
 
 # Name -> whether pairing scores are given, and whether scores are handed from layer to layer.
 VARIANTS = {

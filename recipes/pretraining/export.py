@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,9 @@ from ernie_rna.conversion.folder import check_target, write_model
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.run.outputs import replacing_folder
 from ernie_rna.sequences.fasta import InputError
-from recipes.pretraining.evaluation import draw_sample, score_structures
-from recipes.pretraining.rnas import read_table, with_pairs
+from recipes.pretraining.rnas import choose_sample, read_table
 from recipes.pretraining.settings import SETTINGS_FILE, read_settings
-from recipes.pretraining.weights import find_checkpoint, load_average
+from recipes.pretraining.weights import find_checkpoint, load_average, score_structures
 
 # Logits are raised by this much, and weighted around these thresholds, where the best is sought.
 OFFSETS = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0)
@@ -62,38 +62,32 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args.folder / SETTINGS_FILE)
     check_target(args.output, args.force)
     card = args.card.read_text(encoding="utf-8")
-    if settings.has_structures and args.structures is None:
-        raise InputError(f"{args.folder}: its pair head was trained; name a table by --structures")
-    if not settings.has_structures and args.structures is not None:
-        raise InputError(f"{args.folder}: its pair head was not trained; leave out --structures")
+    if settings.has_structures != (args.structures is not None):
+        way = "trained; name a table by" if settings.has_structures else "not trained; leave out"
+        raise InputError(f"{args.folder}: its pair head was {way} --structures")
     model = load_average(checkpoint)
     if settings.has_structures:
-        what = f"{args.structures}, {args.split}"
-        rnas = list(with_pairs(read_table(args.structures, args.split), what, args.max_length))
-        rnas = draw_sample(rnas, settings.family_power, args.sequences)
-        _, f1 = score_structures(model, rnas, OFFSETS, THRESHOLDS)
+        limits = {"pairs_max_length": args.max_length, "eval_sequences": args.sequences}
+        rnas, what = read_table(args.structures, args.split), f"{args.structures}, {args.split}"
+        sample = choose_sample(rnas, replace(settings, **limits), what)
+        _, f1 = score_structures(model, sample, OFFSETS, THRESHOLDS)
         offset, threshold = max(f1, key=lambda place: f1[place])
         print(
             f"{checkpoint.name}: offset {offset:g}, threshold {threshold:g}: mean F1 "
-            f"{f1[offset, threshold]:.4f} on {len(rnas)} sequences of {args.split}"
+            f"{f1[offset, threshold]:.4f} on {len(sample)} sequences of {args.split}"
         )
         head: Any = model.pair_head
         with torch.no_grad():  # A logit is the sum of two outputs.
             head.conv_out.bias += offset / 2
         model.config.pair_threshold = threshold
-    export_pretrained(model, args.output, card, with_pair_head=settings.has_structures)
+    write(model, args.output, card, with_pair_head=settings.has_structures)
     return 0
 
 
-def export_pretrained(model: Any, folder: Path, card: str, with_pair_head: bool = True) -> None:
-    """Write a complete folder for the Hub, which appears whole or not at all.
-
-    Args:
-        card: the model card, README.md.
-        with_pair_head: False leaves a model for masked language modelling.
-    """
+def write(model: Any, folder: Path, card: str, with_pair_head: bool) -> None:
+    """Write a complete folder for the Hub, which appears whole or not at all."""
     state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
+        name: value.half() if value.is_floating_point() else value
         for name, value in model.state_dict().items()
         if name != "lm_head.decoder.weight"  # tied
         and (with_pair_head or not name.startswith("pair_head."))

@@ -24,10 +24,7 @@ from ernie_rna.cli.main import run_program
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
 from ernie_rna.sequences.tables import format_row
-from recipes.pretraining.batches import cut_batches, drawn
-from recipes.pretraining.rnas import COLUMNS, Rna, permute, read_ids, read_table
-
-_CHUNK = 500
+from recipes.pretraining.rnas import COLUMNS, Rna, cut_batches, drawn, permute, read_ids, read_table
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         opened = gzip.open if args.out.suffix == ".gz" else open
         with opened(path, "wt", encoding="utf-8", newline="") as file:
             file.write(format_row(*COLUMNS))
-            file.writelines(pool.imap(_line, jobs, chunksize=_CHUNK))
+            file.writelines(pool.imap(_line, jobs, chunksize=500))
     return 0
 
 
@@ -68,13 +65,12 @@ def _line(job: tuple[int, Rna]) -> str:
     import RNA
 
     number, rna = job
-    generator, details = np.random.default_rng(number), RNA.md()
+    generator = np.random.default_rng(number)
     if generator.random() < 0.5:
         sequence = permute(rna, 1.0, generator).sequence
     else:
         sequence = "".join(generator.permutation(list(rna.sequence)))
-    details.noLP = 1  # no lone pairs
-    dot_bracket, _ = RNA.fold_compound(sequence, details).mfe()
+    dot_bracket, _ = RNA.fold_compound(sequence, RNA.md(noLP=1)).mfe()  # no lone pairs
     return format_row(f"predicted-{number}", sequence, dot_bracket, "", "train")
 
 

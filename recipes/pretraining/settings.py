@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ernie_rna.options import Options, make_options, number, option, whole
 from ernie_rna.sequences.fasta import InputError
@@ -28,8 +28,7 @@ def _object(value: Any) -> str | None:
 
 
 def _numbers(values: Any) -> str | None:
-    fits = isinstance(values, tuple) and values and not any(map(number(), values))
-    return None if fits else "must be a list of numbers"
+    return "must be a list of numbers" if not values or any(map(number(), values)) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +89,7 @@ def read_settings(path: Path) -> Settings:
         given = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(given, dict):
             raise TypeError(f"must be a JSON object; got {given!r}")
-        values = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in given.items()
-            if not name.startswith("_")
-        }
-        made: Any = make_options(Settings, values, "a configuration")
+        values = {name: value for name, value in given.items() if not name.startswith("_")}
+        return cast(Settings, make_options(Settings, values, "a configuration"))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: {error}") from error
-    settings: Settings = made
-    return settings

@@ -18,9 +18,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -36,27 +35,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
-from ernie_rna.options import Share
+from ernie_rna.options import Share, whole
 from ernie_rna.run.outputs import replacing
 from ernie_rna.run.store import Store
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve
-from recipes.pretraining.batches import PretrainingBatches
-from recipes.pretraining.evaluation import choose_sample, evaluate
-from recipes.pretraining.rnas import Read, Rna, is_table, read_ids, read_rnas, read_table
+from recipes.pretraining import rnas, weights
 from recipes.pretraining.settings import SETTINGS_FILE, Settings, find_config, read_settings
-from recipes.pretraining.weights import (
-    average_of,
-    find_checkpoint,
-    last_checkpoint,
-    model_of,
-    new_model,
-    restore_average,
-    save_average,
-    step_of,
-)
 
-PICTURE = "curves.svg"
 # What is not for a configuration to choose: batches are limited by their tokens, and there are no
 # epochs; the batches of a run that is resumed start where it stopped, of themselves; and a batch
 # reaches only one of the two heads.
@@ -66,14 +52,12 @@ _FIXED: dict[str, Any] = {
     "eval_strategy": "steps",
     "save_strategy": "steps",
     "ignore_data_skip": True,
-    "remove_unused_columns": False,
     "ddp_find_unused_parameters": True,
     "disable_tqdm": True,
 }
 _DEFAULTS: dict[str, Any] = {
     "save_total_limit": 3,
     "report_to": [],
-    "dataloader_pin_memory": False,
     "logging_nan_inf_filter": False,
 }
 
@@ -104,81 +88,69 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     settings = read_settings(find_config(args.config))
-    typed = {"max_steps": args.steps, "use_cpu": args.cpu or None}
-    typed = {name: value for name, value in typed.items() if value is not None}
-    settings = replace(settings, training={**(settings.training or {}), **typed})
+    steps = {} if args.steps is None else {"max_steps": args.steps}
+    cpu = {"use_cpu": True} if args.cpu else {}
+    settings = replace(settings, training={**(settings.training or {}), **steps, **cpu})
     _check(args, settings)
-    read = partial(read_rnas, args.rnas, args.train_split, read_ids(args.leave_out))
-    training: list[Rna] | Read = read
-    if not args.stream and is_table(args.rnas):
+    read = partial(rnas.read_rnas, args.rnas, args.train_split, rnas.read_ids(args.leave_out))
+    training: list[rnas.Rna] | rnas.Read = read
+    if not args.stream and rnas.is_table(args.rnas):
         training = list(read())
         if args.predicted is not None:
-            training += read_table(args.predicted, args.train_split, predicted=True)
-    evaluation = list(read_rnas(args.eval_fasta or args.rnas, args.eval_split))
-    model = None
-    if args.start_from is not None:
-        model = model_of(find_checkpoint(args.start_from), settings)
-    pretrain(settings, training, evaluation, args.folder, model)
+            training += rnas.read_table(args.predicted, args.train_split, predicted=True)
+    evaluation = list(rnas.read_rnas(args.eval_fasta or args.rnas, args.eval_split))
+    start = None if args.start_from is None else weights.find_checkpoint(args.start_from)
+    pretrain(settings, training, evaluation, args.folder, weights.new_model(settings, start))
     return 0
 
 
 def _check(args: argparse.Namespace, settings: Settings) -> None:
     """Raise InputError for settings and options that disagree."""
-    predicted, power = settings.predicted, settings.family_power
-    if (args.predicted is None) != (predicted == 0):
-        raise InputError(
-            f"{args.config}: predicted is {predicted}; it must be above 0 with --predicted, and 0 "
-            "without"
-        )
-    if not is_table(args.rnas) and settings.has_structures:
+    share, power, table = settings.predicted, settings.family_power, rnas.is_table(args.rnas)
+    if (args.predicted is None) != (share == 0):
+        raise InputError(f"{args.config}: predicted is {share}; above 0 needs --predicted, 0 none")
+    if not table and settings.has_structures:
         raise InputError(f"{args.rnas}: FASTA has no structures; set masked to 1 in {args.config}")
-    if not is_table(args.rnas) and args.eval_fasta is None:
+    if not table and args.eval_fasta is None:
         raise InputError(f"{args.rnas}: has no splits; name a file by --eval-fasta")
-    if args.predicted is not None and (args.stream or not is_table(args.rnas)):
+    if args.predicted is not None and (args.stream or not table):
         raise InputError("--predicted is for tables in memory; put all rows into one for --stream")
     if args.stream and power != 1:
-        raise InputError(
-            f"{args.config}: family_power is {power}; with --stream families come as often as in "
-            "the file, which is family_power 1"
-        )
-    if last_checkpoint(args.folder) is not None and not args.resume:
+        raise InputError(f"{args.config}: family_power is {power}; with --stream it must be 1")
+    if weights.last_checkpoint(args.folder) is not None and not args.resume:
         raise InputError(f"{args.folder}: has checkpoints; --resume resumes from the last")
 
 
 def pretrain(
     settings: Settings,
-    training: Sequence[Rna] | Read,
-    validation: Sequence[Rna],
+    training: Sequence[rnas.Rna] | rnas.Read,
+    validation: Sequence[rnas.Rna],
     folder: Path,
-    model: ErnieRnaForPreTraining | None = None,
+    model: ErnieRnaForPreTraining,
 ) -> PretrainingTrainer:
-    """Train, from the newest checkpoint in `folder` if there is one.
+    """Train a model, from the newest checkpoint in `folder` if there is one.
 
     Args:
         training: RNAs to train on, or what reads them again and again.
-        model: to train; None is `new_model`.
 
     Raises:
         InputError: structures are asked for, and there are none; or a setting is none of
-            TrainingArguments or ErnieRnaConfig.
+            TrainingArguments.
         OutputError: another training runs in `folder`.
     """
-    arguments = training_arguments(settings.training or {}, folder)
+    arguments = training_arguments(settings, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     leads = arguments.process_index == 0
     # A folder beside it is locked as long as the first process is there.
     with Store(folder, Share()) if leads else contextlib.nullcontext():
-        sample = choose_sample(validation, settings)
-        model = model or new_model(settings)
+        sample = rnas.choose_sample(validation, settings)
         share = (arguments.process_index, arguments.world_size)
-        batches = PretrainingBatches(training, settings, model.config, *share)
+        batches = rnas.PretrainingBatches(training, settings, model.config, *share)
+        checkpoint = weights.last_checkpoint(folder)
         own: Any = {"model": model, "args": arguments, "train_dataset": batches}
-        trainer = PretrainingTrainer(settings, sample, **own)
-        checkpoint = last_checkpoint(folder)
-        if checkpoint is not None:
-            restore_average(trainer.average, checkpoint)
-            if step_of(checkpoint) >= arguments.max_steps:
-                return trainer
+        trainer = PretrainingTrainer(settings, sample, checkpoint, **own)
+        if trainer.average.n_averaged >= arguments.max_steps:
+            return trainer
         if leads:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(folder / SETTINGS_FILE) as path:
@@ -188,47 +160,47 @@ def pretrain(
         return trainer
 
 
-def training_arguments(given: Mapping[str, Any], folder: Path) -> TrainingArguments:
+def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
     """The Trainer's own settings for a run in `folder`.
 
     Raises:
         InputError: one is unknown, or not for a configuration to choose.
     """
+    given = settings.training or {}
     for name in sorted(_FIXED.keys() & given.keys()):
         raise InputError(f"training.{name} is always {_FIXED[name]}: leave it out")
-    if not given.get("max_steps", 0) > 0:
-        raise InputError("training.max_steps must be a number of steps, above 0")
-    # accelerate takes a named backend for a sign of several processes.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    backend = {"ddp_backend": "gloo"} if given.get("use_cpu") and several else {}
+    steps = given.get("max_steps")
+    problem = whole(1)(steps)
+    if problem is not None:
+        raise InputError(f"training.max_steps {problem}; got {steps!r}")
     try:
-        return TrainingArguments(str(folder), **{**_DEFAULTS, **backend, **given, **_FIXED})
+        return TrainingArguments(str(folder), **{**_DEFAULTS, **given, **_FIXED})
     except (TypeError, ValueError) as error:
         raise InputError(f"training: {error}") from error
 
 
-class PretrainingTrainer(transformers.Trainer):
-    """A Trainer with our batches, moving average and evaluation.
+class PretrainingTrainer(transformers.Trainer, TrainerCallback):
+    """A Trainer with our batches, moving average and evaluation; its own callback as well.
 
     Args:
-        settings: of the run.
-        sample: what it is evaluated on.
-        others: arguments of the Trainer.
+        sample: what the model is evaluated on.
+        checkpoint: to resume from.
 
     Attributes:
         average: of the model's weights.
     """
 
-    def __init__(self, settings: Settings, sample: Sequence[Rna], **others: Any):
-        super().__init__(eval_dataset=[], callbacks=[_Keeper(self)], **others)
+    def __init__(
+        self, settings: Settings, sample: Sequence[rnas.Rna], checkpoint: Path | None, **others: Any
+    ):
+        super().__init__(eval_dataset=[], **others)
         self.remove_callback(transformers.PrinterCallback)
+        self.add_callback(self)
         # It would count the labels of all batches of a step, and those of structures have none.
         self.model_accepts_loss_kwargs = False
         self._settings, self._sample = settings, sample
         # The model is on its device by now.
-        moved: Any = self.model
-        self.average = average_of(moved, settings.ema_decay)
-        self._measured: tuple[int, dict[str, float]] = (-1, {})
+        self.average = weights.average_of(self.model, settings.ema_decay, checkpoint)
 
     def get_train_dataloader(self) -> DataLoader:
         """The batches as they come: each process draws its own, which accelerate would share."""
@@ -237,27 +209,24 @@ class PretrainingTrainer(transformers.Trainer):
         return DataLoader(batches, batch_size=None, num_workers=workers)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Metrics of the moving average on the validation data, once a step.
+        """Metrics of the moving average on the validation data.
 
         The first process computes them, and the others wait for it in the next step.
         """
-        step = self.state.global_step
-        if self.is_world_process_zero() and self._measured[0] != step:
-            metrics = evaluate(self.average.module, self._sample, self._settings)
-            self._measured = step, metrics
-            self.log({f"eval_{name}": value for name, value in metrics.items()})
-        return self._measured[1]
-
-
-class _Keeper(TrainerCallback):
-    """Has the batches start where the run stopped, keeps the moving average, and shows the log."""
-
-    def __init__(self, trainer: PretrainingTrainer):
-        self._trainer = trainer
+        metrics = {}
+        if self.is_world_process_zero():
+            found = weights.evaluate(self.average.module, self._sample, self._settings)
+            metrics = {f"eval_{name}": value for name, value in found.items()}
+            self.log(metrics)
+        # Without that the Trainer would evaluate once more at the end.
+        callbacks = self.callback_handler
+        self.control = callbacks.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Have the batches start where the run stopped, and the schedule be that of `args`."""
         # The Trainer makes the loader before it knows the step.
-        batches: Any = self._trainer.train_dataset
+        batches: Any = self.train_dataset
         batches.start = state.global_step * args.gradient_accumulation_steps
         # The Trainer would keep the intervals of the checkpoint.
         for name in ("logging_steps", "eval_steps", "save_steps"):
@@ -276,21 +245,20 @@ class _Keeper(TrainerCallback):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._trainer.average.update_parameters(kwargs["model"])
+        self.average.update_parameters(kwargs["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-            save_average(self._trainer.average, folder)
+            checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            weights.save_average(self.average, checkpoint)
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        logs = kwargs["logs"]
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         print(json.dumps({"step": state.global_step, **logs}), flush=True)
         if any(name.startswith("eval_") for name in logs):
             state.save_to_json(Path(args.output_dir, TRAINER_STATE_NAME))
-            draw_curve(state.log_history, Path(args.output_dir, PICTURE))
+            draw_curve(state.log_history, Path(args.output_dir, "curves.svg"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The weights of a pretraining: new ones, their moving average, and those of another run."""
+"""The weights of a pretraining, new ones or another run's; their moving average; their metrics."""
 
 from __future__ import annotations
 
 import inspect
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_model, save_model
@@ -13,78 +16,54 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
+from ernie_rna.model.structures_ernie_rna import MIN_LOOP, MIN_STEM, predict_pairs, solve_each
 from ernie_rna.run.outputs import replacing
 from ernie_rna.sequences.fasta import InputError
+from ernie_rna.structures.evaluation import score_pairs
+from ernie_rna.training.metrics import NO_LABEL
+from recipes.pretraining.rnas import Rna, masked_batch, structure_batch
 from recipes.pretraining.settings import Settings
 
 # Written last into a checkpoint, so that one without it was cut short.
 _AVERAGE = "average.safetensors"
-# Fields of the config that a run may change when it begins with the weights of another.
-_FREE = frozenset(
-    {
-        *("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout"),
-        *("pair_dropout", "pair_block_dropout", "pair_positive_weight", "pair_threshold"),
-        *("initializer_range", "score_memory", "weights_origin"),
-    }
-)
+# Fields of the config, beside dropout, that a run may change when it begins with the weights of
+# another: they change no answer of a given model.
+_FREE = {"pair_positive_weight", "pair_threshold", "initializer_range"}
+_FREE |= {"score_memory", "weights_origin"}
 
 
-def new_model(settings: Settings) -> ErnieRnaForPreTraining:
-    """A model with weights drawn from the seed.
+@torch.no_grad()
+def new_model(settings: Settings, checkpoint: Path | None = None) -> ErnieRnaForPreTraining:
+    """A model with weights drawn from the seed, or the averaged ones of another run.
 
     With gains above 1 tokens and pairing scores stand out from positions and from the random
     scores of the layers from the beginning, which a short training has no time to find out.
 
+    Args:
+        checkpoint: of another run. The settings' model may have more blocks in its pair head than
+            that run's: they are new and begin as the identity, so that they change no answer.
+            Dropout and the like may differ as well.
+
     Raises:
-        InputError: a field of the model is none of ErnieRnaConfig, or has a value that none has.
+        InputError: a field of the model is none of ErnieRnaConfig, or the models differ.
+        ValueError: a field has a value that none has.
     """
     fields = settings.model or {}
     known = inspect.signature(ErnieRnaConfig).parameters.keys() | {"attn_implementation"}
     for name in fields.keys() - known:
         raise InputError(f"model.{name} is no field of ErnieRnaConfig")
-    try:
-        config = ErnieRnaConfig(**fields)
-    except ValueError as error:
-        raise InputError(f"model.{error}") from error
     transformers.set_seed(settings.seed)
-    model: Any = ErnieRnaForPreTraining(config)
-    with torch.no_grad():
-        for name, weight in model.ernie_rna.twod_proj.named_parameters():
-            if name.endswith("weight"):
-                weight.mul_(settings.pairing_gain)
-        embedding = model.get_input_embeddings().weight
-        embedding.mul_(settings.embedding_gain)
-        if settings.embedding_gain != 1.0:  # The tied decoder's logits begin at a spread of 1.
-            spread = float(embedding.std()) * model.config.hidden_size**0.5
-            model.lm_head.layer_norm.weight.fill_(1 / spread)
-        model.pair_head.conv_out.bias.fill_(settings.pair_bias)
-    return _with_residual_gain(model, settings)
-
-
-def model_of(checkpoint: Path, settings: Settings) -> ErnieRnaForPreTraining:
-    """The averaged weights of another run, to begin a new one with.
-
-    The settings' model may have more blocks in its pair head: those are new and begin as the
-    identity, so that they change no answer. Dropout and the like may differ as well.
-
-    Raises:
-        InputError: the models differ in something else.
-    """
-    model: Any = new_model(settings)
-    old: Any = load_average(checkpoint)
-    for name in inspect.signature(ErnieRnaConfig).parameters:
-        before: Any = getattr(old.config, name, None)
-        now: Any = getattr(model.config, name, None)
-        if before != now and name not in _FREE and not (name == "pair_blocks" and before < now):
-            raise InputError(f"{checkpoint}: a model whose {name} is {before}, not {now}")
-    for block in model.pair_head.blocks[old.config.pair_blocks :]:
-        torch.nn.init.zeros_(block.conv2.weight)
-    model.load_state_dict(old.state_dict(), strict=False)
-    return _with_residual_gain(model, settings)
-
-
-@torch.no_grad()
-def _with_residual_gain(model: Any, settings: Settings) -> Any:
+    model: Any = ErnieRnaForPreTraining(ErnieRnaConfig(**fields))
+    for linear in (model.ernie_rna.twod_proj.linear1, model.ernie_rna.twod_proj.linear2):
+        linear.weight.mul_(settings.pairing_gain)
+    embedding = model.get_input_embeddings().weight
+    embedding.mul_(settings.embedding_gain)
+    if settings.embedding_gain != 1.0:  # The tied decoder's logits begin at a spread of 1.
+        spread = float(embedding.std()) * model.config.hidden_size**0.5
+        model.lm_head.layer_norm.weight.fill_(1 / spread)
+    model.pair_head.conv_out.bias.fill_(settings.pair_bias)
+    if checkpoint is not None:
+        _take_weights(model, checkpoint)
     for layer in model.ernie_rna.layers:
         for linear in (layer.self_attn.out_proj, layer.fc2):
             linear.weight.mul_(settings.residual_gain)
@@ -92,12 +71,21 @@ def _with_residual_gain(model: Any, settings: Settings) -> Any:
     return model
 
 
-# ---------------------------------------------------------------------------------------------
-# The moving average, and the checkpoints that hold it
+def _take_weights(model: Any, checkpoint: Path) -> None:
+    old: Any = load_average(checkpoint)
+    for name in inspect.signature(ErnieRnaConfig).parameters:
+        before: Any = getattr(old.config, name, None)
+        now: Any = getattr(model.config, name, None)
+        free = name in _FREE or "dropout" in name or (name == "pair_blocks" and before < now)
+        if before != now and not free:
+            raise InputError(f"{checkpoint}: a model whose {name} is {before}, not {now}")
+    for block in model.pair_head.blocks[old.config.pair_blocks :]:
+        torch.nn.init.zeros_(block.conv2.weight)
+    model.load_state_dict(old.state_dict(), strict=False)
 
 
-def average_of(model: torch.nn.Module, decay: float) -> AveragedModel:
-    """The moving average of a model, buffers included, which begins as the model.
+def average_of(model: Any, decay: float, checkpoint: Path | None = None) -> AveragedModel:
+    """The moving average of a model, buffers included: that of a checkpoint, or a new one.
 
     The decay rises to its value as (1 + step) / (10 + step), so that the first weights, which are
     drawn, are soon forgotten. A decay of 0 is the model as it is.
@@ -107,7 +95,10 @@ def average_of(model: torch.nn.Module, decay: float) -> AveragedModel:
         rising = (1 + int(step)) / (10 + int(step))
         get_ema_multi_avg_fn(min(decay, rising))(averaged, current, step)
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True).eval()
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True).eval()
+    if checkpoint is not None:
+        load_model(average, checkpoint / _AVERAGE)
+    return average
 
 
 def save_average(average: AveragedModel, checkpoint: Path) -> None:
@@ -116,23 +107,16 @@ def save_average(average: AveragedModel, checkpoint: Path) -> None:
         save_model(average, str(path))
 
 
-def restore_average(average: AveragedModel, checkpoint: Path) -> None:
-    """Set an average to that of a checkpoint of the same model."""
-    load_model(average, checkpoint / _AVERAGE)
-
-
 def load_average(checkpoint: Path) -> ErnieRnaForPreTraining:
     """The model of a checkpoint with the moving average for its weights."""
-    average: Any = average_of(ErnieRnaForPreTraining.from_pretrained(checkpoint).float(), 0.0)
-    restore_average(average, checkpoint)
-    model: ErnieRnaForPreTraining = average.module
-    return model
+    model: Any = ErnieRnaForPreTraining.from_pretrained(checkpoint).float()
+    return cast(ErnieRnaForPreTraining, average_of(model, 0.0, checkpoint).module)
 
 
 def last_checkpoint(run: Path) -> Path | None:
     """The newest whole checkpoint of a run, or None."""
     whole = [path.parent for path in run.glob(f"checkpoint-*/{_AVERAGE}")]
-    return max(whole, key=step_of, default=None)
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -143,6 +127,62 @@ def find_checkpoint(run: Path) -> Path:
     return checkpoint
 
 
-def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint was written at."""
-    return int(checkpoint.name.split("-")[1])
+def evaluate(model: Any, sample: Sequence[Rna], settings: Settings) -> dict[str, float]:
+    """Masked-LM loss, pair loss and F1 of a model in evaluation mode, as far as it is trained."""
+    metrics = {}
+    if settings.masked:
+        metrics["masked_lm_loss"] = masked_lm_loss(model, sample, settings.masked_share)
+    if settings.has_structures:
+        offsets, thresholds = [settings.eval_offset], settings.eval_thresholds
+        metrics["pair_loss"], f1 = score_structures(model, sample, offsets, thresholds)
+        metrics["f1"] = max(f1.values())
+        metrics |= {f"f1_at_{threshold:g}": value for (_, threshold), value in f1.items()}
+    return metrics
+
+
+@torch.no_grad()
+def masked_lm_loss(model: Any, rnas: Sequence[Rna], share: float) -> float:
+    """The mean over the masked nucleotides, the same ones each time."""
+    total, count = 0.0, 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for part in _by_length(rnas):
+            batch = masked_batch([rna.sequence for rna in part], model.config, share)
+            masked = int((batch["labels"] != NO_LABEL).sum())
+            total += float(_run(model, batch).loss) * masked
+            count += masked
+    return total / max(1, count)
+
+
+@torch.no_grad()
+def score_structures(
+    model: Any, rnas: Sequence[Rna], offsets: Iterable[float], thresholds: Iterable[float]
+) -> tuple[float, dict[tuple[float, float], float]]:
+    """The mean pair loss, and the mean F1 by offset of the logits and threshold of the prediction.
+
+    Where the optimisation has no solution there is no pair, as in `ernie-rna fold`.
+    """
+    losses: list[float] = []
+    f1: dict[tuple[float, float], list[float]] = {
+        pair: [] for pair in itertools.product(offsets, thresholds)
+    }
+    for part in _by_length(rnas):
+        output = _run(model, structure_batch(part))
+        losses += [float(output.loss)] * len(part)
+        logits, sequences = output.pair_logits.float().cpu(), [rna.sequence for rna in part]
+        for (offset, threshold), values in f1.items():
+            solved = solve_each(logits + offset, sequences, threshold=threshold, min_loop=MIN_LOOP)
+            for rna, one in zip(part, solved, strict=True):
+                found = [] if isinstance(one, str) else predict_pairs(one, min_stem=MIN_STEM)
+                values.append(score_pairs(found, rna.pairs).f1)
+    return float(np.mean(losses)), {pair: float(np.mean(values)) for pair, values in f1.items()}
+
+
+def _by_length(rnas: Sequence[Rna], batch: int = 8) -> Iterator[list[Rna]]:
+    rnas = sorted(rnas, key=lambda rna: len(rna.sequence))
+    for start in range(0, len(rnas), batch):
+        yield rnas[start : start + batch]
+
+
+def _run(model: Any, batch: dict[str, torch.Tensor]) -> Any:
+    return model(**{name: value.to(model.device) for name, value in batch.items()})

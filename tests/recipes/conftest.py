@@ -18,9 +18,7 @@ TRAINING = {
     "lr_scheduler_kwargs": {"num_decay_steps": 2, "decay_type": "linear"},
 }
 SETTINGS = {
-    "_about": "a remark",
-    "model": MODEL,
-    "training": TRAINING,
+    **{"_about": "a remark", "model": MODEL, "training": TRAINING},
     **{"masked": 0.5, "masked_tokens": 120, "masked_max_length": 40},
     **{"pairs_squared_tokens": 3000, "pairs_max_length": 40, "permuted": 0.5},
     **{"ema_decay": 0.9, "eval_sequences": 4},
@@ -29,22 +27,18 @@ PAIRS = {"AU", "UA", "GC", "CG", "GU", "UG"}
 HEADER = "id\tsequence\tdot_bracket\tfamily\tsplit"
 
 
-def hairpin(draw, stem, loop):
-    partner = {"G": "C", "C": "G", "A": "U", "U": "A"}
-    left = draw.choices("ACGU", k=stem)
-    middle = draw.choices("ACGU", k=loop)
-    sequence = "".join([*left, *middle, *(partner[base] for base in reversed(left))])
-    return sequence, "(" * stem + "." * loop + ")" * stem
-
-
 @pytest.fixture
 def table(tmp_path):
     draw = random.Random(0)
     lines = [HEADER]
     for row in range(40):
         split = "validation" if row % 5 == 0 else "train"
-        sequence, structure = hairpin(draw, draw.randint(3, 12), draw.randint(3, 9))
-        lines.append(f"rna{row}\t{sequence}\t{structure}\tfamily{min(row % 7, 3)}\t{split}")
+        stem, loop = draw.randint(3, 12), draw.randint(3, 9)
+        left, middle = ("".join(draw.choices("ACGU", k=length)) for length in (stem, loop))
+        right = left[::-1].translate(str.maketrans("ACGU", "UGCA"))
+        structure = "(" * stem + "." * loop + ")" * stem
+        family = f"family{min(row % 7, 3)}"
+        lines.append(f"rna{row}\t{left}{middle}{right}\t{structure}\t{family}\t{split}")
     path = tmp_path / "rnas.tsv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -64,7 +58,7 @@ def fasta(rnas, tmp_path):
 
 @pytest.fixture
 def config(tmp_path):
-    """A file with the settings, some of them changed."""
+    """Writes a file with the settings, some of them changed."""
 
     def write(**changes):
         path = tmp_path / f"config-{len(list(tmp_path.glob('config-*')))}.json"

@@ -1,5 +1,7 @@
 """New weights, their average, and checkpoints."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,15 +11,8 @@ from recipes.pretraining import weights
 from recipes.pretraining.settings import Settings
 from tests.recipes.conftest import MODEL
 
-
-@pytest.fixture
-def small():
-    return weights.new_model(Settings(model=MODEL))
-
-
-@pytest.fixture
-def checkpoint(small, tmp_path):
-    return save(small, tmp_path)
+SETTINGS = Settings(model=MODEL)
+BATCH = ErnieRnaTokenizer()(["GGGAAACCC", "AUGGCUACGAA"], padding=True, return_tensors="pt")
 
 
 def save(model, folder, step=2):
@@ -28,14 +23,20 @@ def save(model, folder, step=2):
     return path
 
 
+@pytest.fixture
+def checkpoint(tmp_path):
+    return save(weights.new_model(SETTINGS), tmp_path)
+
+
 def test_gains():
-    model = {**MODEL, "hidden_size": 64}
-    gained = weights.new_model(Settings(model=model, embedding_gain=20.0, pair_bias=-2.0)).eval()
-    plain = weights.new_model(Settings(model=model))
-    ratio = gained.get_input_embeddings().weight / plain.get_input_embeddings().weight
-    assert ratio[0, 0].item() == pytest.approx(20.0)
+    plain = replace(SETTINGS, model={**MODEL, "hidden_size": 64})
+    gained = replace(plain, embedding_gain=20.0, pairing_gain=3.0, pair_bias=-2.0)
+    plain, gained = weights.new_model(plain), weights.new_model(gained).eval()
+    for name, gain in (("embed_tokens", 20.0), ("twod_proj.linear2", 3.0)):
+        weight, before = (one.ernie_rna.get_submodule(name).weight for one in (gained, plain))
+        assert torch.equal(weight, before * gain)
     logits = gained(**ErnieRnaTokenizer()(["ACGU"], return_tensors="pt")).logits
-    assert 0.3 < logits.std().item() < 3
+    assert logits.std().item() == pytest.approx(1, rel=0.25)
     assert gained.pair_head.conv_out.bias.item() == -2.0
 
 
@@ -54,45 +55,44 @@ def test_the_average_follows_by_a_decay_that_rises(most):
         assert average.module.weight.item() == pytest.approx(expected)
 
 
-def test_checkpoints_are_whole_with_their_average(small, tmp_path):
-    assert weights.last_checkpoint(tmp_path) is None
-    with pytest.raises(InputError, match="has no whole checkpoint"):
-        weights.find_checkpoint(tmp_path)
-    save(small, tmp_path, step=10)
-    save(small, tmp_path, step=9)
-    small.save_pretrained(tmp_path / "checkpoint-11")
+def test_the_newest_checkpoint_that_is_whole_has_the_average(checkpoint, tmp_path):
+    model = weights.new_model(SETTINGS)
+    average = weights.average_of(model, 0.9)
+    for bias in (0.0, 1.0):
+        with torch.no_grad():
+            model.lm_head.decoder.bias.fill_(bias)
+        average.update_parameters(model)
+    save(model, tmp_path, 10)
+    weights.save_average(average, tmp_path / "checkpoint-10")
+    model.save_pretrained(tmp_path / "checkpoint-11")
     assert weights.find_checkpoint(tmp_path).name == "checkpoint-10"
-
-
-def test_the_average_of_a_checkpoint(small, checkpoint):
-    average = weights.average_of(small, 0.9)
-    average.update_parameters(small)
-    with torch.no_grad():
-        small.lm_head.decoder.bias.fill_(1.0)
-    average.update_parameters(small)
-    weights.save_average(average, checkpoint)
-    found, bias = weights.load_average(checkpoint), average.module.lm_head.decoder.bias.tolist()
-    assert type(found) is type(small)
-    assert found.lm_head.decoder.bias.tolist() == bias != [1.0] * 25
+    found = weights.load_average(tmp_path / "checkpoint-10")
+    bias = found.lm_head.decoder.bias.tolist()
+    assert bias == average.module.lm_head.decoder.bias.tolist() == pytest.approx([9 / 11] * 25)
     assert not list(checkpoint.glob("*.tmp"))
+    assert weights.last_checkpoint(checkpoint) is None
+    with pytest.raises(InputError, match="has no whole checkpoint"):
+        weights.find_checkpoint(checkpoint)
 
 
 def test_a_model_may_have_more_blocks_than_another_and_differ_in_nothing_else(checkpoint):
     first = weights.load_average(checkpoint)
-    wider = weights.model_of(checkpoint, Settings(model={**MODEL, "pair_blocks": 3})).eval()
+    wider = replace(SETTINGS, model={**MODEL, "pair_blocks": 3, "hidden_dropout_prob": 0.0})
+    wider = weights.new_model(wider, checkpoint).eval()
     assert len(wider.pair_head.blocks) == 3
-    batch = ErnieRnaTokenizer()(["GGGAAACCC", "AUGGCUACGAA"], padding=True, return_tensors="pt")
     with torch.no_grad():
-        assert torch.equal(first(**batch).pair_logits, wider(**batch).pair_logits)
-    with pytest.raises(InputError, match="a model whose pair_channels is 8, not 9"):
-        weights.model_of(checkpoint, Settings(model={**MODEL, "pair_channels": 9}))
-    with pytest.raises(InputError, match="a model whose pairing_scores is sequence, not zero"):
-        weights.model_of(checkpoint, Settings(model={**MODEL, "pairing_scores": "zero"}))
+        assert torch.equal(first(**BATCH).pair_logits, wider(**BATCH).pair_logits)
+    for change, message in (
+        ({"pair_channels": 9}, "a model whose pair_channels is 8, not 9"),
+        ({"pairing_scores": "zero"}, "a model whose pairing_scores is sequence, not zero"),
+    ):
+        with pytest.raises(InputError, match=message):
+            weights.new_model(replace(SETTINGS, model={**MODEL, **change}), checkpoint)
 
 
 def test_residual_gain_of_the_weights_of_another_run(checkpoint):
     first = weights.load_average(checkpoint)
-    after = weights.model_of(checkpoint, Settings(model=MODEL, residual_gain=0.25))
+    after = weights.new_model(replace(SETTINGS, residual_gain=0.25), checkpoint)
     for (name, before), now in zip(first.named_parameters(), after.parameters(), strict=True):
         scaled = "out_proj" in name or "fc2" in name
         torch.testing.assert_close(now, before * 0.25 if scaled else before)
