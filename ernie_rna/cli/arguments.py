@@ -103,7 +103,8 @@ class Command:
 
     def add_to(self, subparsers: Any) -> None:
         """Add its parser."""
-        text, examples = (inspect.getdoc(self.run) or "").split("\n\nexamples:")
+        doc = inspect.getdoc(self.run) or ""  # `python -OO` leaves none
+        text, _, examples = doc.partition("\n\nexamples:")
         parser: argparse.ArgumentParser = subparsers.add_parser(
             self.run.__name__,
             help=self.summary,
