@@ -2,19 +2,18 @@
 
 import socket
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("gradio")
+pytest.importorskip("pebble")
 
 import gradio
 
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.web.page import CACHE, FONTS, Page, _told
-from ernie_rna.web.requests import Requests
+from ernie_rna.web.requests import Description, Requests, Result, TaskError
 from ernie_rna.web.server import _check_port, serve
-from ernie_rna.web.tasks import Description, Result, TaskError
 from tests.web.conftest import LIMITS
 
 
@@ -25,9 +24,10 @@ def page(monkeypatch, tmp_path):
     picture = tmp_path / "loops.svg"
     picture.write_text("<svg/>")
     result = Result({picture: "20 pairs of <b>"}, [picture], ">a\nACGU\n....")
-    pool = SimpleNamespace(run=lambda task, **given: result)
-    models = {"small": Description("a small one", 100, 3, 12, True)}
-    return Page(Requests(pool, models, LIMITS, tmp_path))
+    requests = Requests({"small": "/here"}, LIMITS, tmp_path)
+    monkeypatch.setattr(requests, "run", lambda task, **given: result)
+    requests.models["small"] = Description("a small one", 100, 3, 12, True)
+    return Page(requests)
 
 
 def parts(page, kind):
@@ -81,7 +81,7 @@ def test_it_opens_with_an_example_which_is_folded_if_it_can_be(page):
     def fails(*given, **more):
         raise TaskError("too slow")
 
-    page.requests.pool.run = fails
+    page.requests.run = fails
     page = Page(page.requests)
     assert page.text.value.startswith(">hammerhead ")
     assert not parts(page, gradio.HTML)[0].value
