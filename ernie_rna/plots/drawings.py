@@ -177,11 +177,12 @@ def _groups(
 ) -> list[tuple[str, str, list[BasePair], list[BasePair]]]:
     """Name, colour, and the pairs to draw above and below the sequence."""
     if below is None:
-        nested, crossing, *others = [*nested_pages(above), [], []]
+        none: list[BasePair] = []
+        nested, crossing, *others = [*nested_pages(above), none, none]
         further = [pair for page in others for pair in page]
-        pages = [("pseudoknot", _VERMILLION, crossing), ("further crossings", _GREEN, further)]
-        some = [(name, colour, page, []) for name, colour, page in pages if page]
-        return [("nested pairs", _BLUE, nested, []), *some]
+        pages = (("pseudoknot", _VERMILLION, crossing), ("further crossings", _GREEN, further))
+        some = [(name, colour, page, none) for name, colour, page in pages if page]
+        return [("nested pairs", _BLUE, nested, none), *some]
     both = sorted({*above} & {*below})
     return [
         ("predicted only", _VERMILLION, sorted({*above} - {*both}), []),
@@ -239,15 +240,14 @@ def plot_layout(
     from matplotlib import colormaps
 
     cmap, area = colormaps[_SURENESS].with_extremes(bad="white"), (72 * 0.75 * step) ** 2  # points
-    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3, "plotnonfinite": True}
-    scale: Any = {"c": numbers, "cmap": cmap, "vmin": 0, "vmax": 1}
-    circles = axes.scatter(*places.T, area, **scale, **lines)
+    scale: Any = {"c": numbers, "cmap": cmap, "vmin": 0, "vmax": 1, "plotnonfinite": True}
+    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3}
+    circles = axes.scatter(places[:, 0], places[:, 1], area, **scale, **lines)
     style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline", "zorder": 4}
-    for base, place, number in zip(sequence, places, numbers, strict=True):
+    for base, (x, y), number in zip(sequence, places, numbers, strict=True):
         if step >= _SMALLEST_STEP:  # There is room for a letter.
-            axes.text(
-                *place, base, color="white" if number > 0.6 else _BLACK, **style
-            )  # NaN is not
+            colour = "white" if number > 0.6 else _BLACK  # NaN is not above
+            axes.text(x, y, base, color=colour, **style)
     if values is not None:
         figure.colorbar(circles, ax=axes, label=label, shrink=0.5, aspect=20)
     _number(axes, places)

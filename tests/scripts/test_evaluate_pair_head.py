@@ -1,11 +1,8 @@
 """Tables of a head, its prior, ViennaRNA and what needs no model, on a small model and by hand."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.structures.fold import fold
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from recipes.pretraining.rnas import Rna
@@ -13,17 +10,12 @@ from recipes.pretraining.settings import Settings
 from recipes.pretraining.weights import new_model
 from scripts import evaluate_pair_head
 from tests.recipes.conftest import MODEL, table  # noqa: F401
-
-needs_vienna = pytest.mark.skipif(
-    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
-)
+from tests.structures.conftest import needs_vienna
 
 
 @pytest.fixture
 def command(tmp_path, table):  # noqa: F811
-    model = new_model(Settings(model=MODEL))
-    assert isinstance(model, ErnieRnaForPreTraining)
-    model.save_pretrained(tmp_path / "model")
+    new_model(Settings(model=MODEL)).save_pretrained(tmp_path / "model")
     return [str(tmp_path / "model"), f"{table}:validation"]
 
 
@@ -95,18 +87,19 @@ def test_predictions_are_those_of_fold(command):
             assert pairs == {pair: float(one.matrix[pair]) for pair in pairs}
 
 
-def test_the_greedy_structure():
-    # A run has three pairs; one that crosses a stronger run is left out.
-    for sequence, structure in (
-        ("GGGAAAACCC", "(((....)))"),
+@pytest.mark.parametrize(
+    ("sequence", "structure"),
+    [
         ("ggtaaaaacc", "(((....)))"),
-        ("GGAAAACC", "........"),
+        ("GGAAAACC", "........"),  # A run has three pairs.
         ("AAAGGGGAAAACCCCUUU", "(((((((....)))))))"),
-        ("GGGGAAAAAACCCCAAUUUUUU", "((((......))))........"),
+        ("GGGGAAAAAACCCCAAUUUUUU", "((((......))))........"),  # The weaker crosses.
         ("GGGGNAAACCCC", "((((....))))"),
         ("G", "."),
-    ):
-        assert evaluate_pair_head.greedy_pairs(sequence) == from_dot_bracket(structure)
+    ],
+)
+def test_the_greedy_structure(sequence, structure):
+    assert evaluate_pair_head.greedy_pairs(sequence) == from_dot_bracket(structure)
 
 
 def test_rules_for_crossing_pairs():

@@ -74,13 +74,20 @@ def test_loaded_files_are_text():
         decode(b"\x1f\x8b\x08")
 
 
-def test_limits_of_a_model_and_of_a_task(requests, saved):
-    with pytest.raises(InputError, match="RNA has 255 nt; this page takes up to 254"):
-        requests.check("fold", 255 * "A", "small")
-    with pytest.raises(InputError, match=r"there is no model .*; choose small"):
-        requests.check("fold", TEXT, str(saved))
-    with pytest.raises(InputError, match="two RNAs or more"):
-        requests.check("embeddings", "ACGU", "small")
+@pytest.mark.parametrize(
+    ("what", "text", "model", "message"),
+    [
+        ("fold", 255 * "A", "small", "RNA has 255 nt; this page takes up to 254"),
+        ("fold", TEXT, "/on-the-server/small", r"there is no model .*; choose small"),
+        ("embeddings", "ACGU", "small", "two RNAs or more"),
+    ],
+)
+def test_limits_of_a_model(requests, what, text, model, message):
+    with pytest.raises(InputError, match=message):
+        requests.check(what, text, model)
+
+
+def test_limits_of_masking(requests):
     requests.models["small"] = replace(requests.models["small"], nucleotides=1000)
     requests.check("substitutions", 400 * "A", "small", masked=True)
     requests.check("substitutions", 401 * "A", "small", masked=False)
@@ -181,12 +188,13 @@ def test_maps_by_layer_and_head(ask, choices):
 
 
 def test_substitutions(ask):
-    arrays = np.load(ask("substitutions", masked=True).files[0])
+    arrays, single = (
+        np.load(ask("substitutions", masked=masked).files[0]) for masked in (True, False)
+    )
     assert str(arrays["sequence"]) == "GGGGAAAACCCC"
     assert arrays["letters"].tolist() == list("ACGU")
     assert arrays["effects"].shape == (12, 4)
-    single = ask("substitutions", masked=False)
-    assert not np.allclose(np.load(single.files[0])["effects"], arrays["effects"])
+    assert not np.allclose(single["effects"], arrays["effects"])
 
 
 def test_files_say_nothing_of_the_server(ask, saved):
@@ -194,15 +202,13 @@ def test_files_say_nothing_of_the_server(ask, saved):
     one, two = read_embeddings(result.files[0])
     assert (one.id, two.id) == ("one", "two")
     assert read_metadata(result.files[0])["model"]["name"] == "small"
-    folded = ask("fold", ">x.npy\nGGGGAAAACCCC\n>y\nACGU")
+    # An id is no formula, no markup and no file.
+    folded = ask("fold", ">x.npy\nGGGGAAAACCCC\n>$\\frac{$<b>\nACGU", id="$\\frac{$<b>")
+    assert folded.captions
     assert folded.text.splitlines()[-1].startswith("x.npy is not in probabilities.npz: x.npy: an")
     for more in (result, folded, ask("substitutions", masked=False)):
         for file in (*more.files, *more.captions):
             assert saved.parent.name.encode() not in file.read_bytes()
-
-
-def test_titles_are_no_formulas(ask):
-    assert ask("fold", ">a$\\frac{$<b>\nGGGGAAAACCCC").captions
 
 
 def test_a_structure_that_is_missing_is_said(ask, monkeypatch):
@@ -219,10 +225,6 @@ def test_models_are_described(requests):
     module._load(*requests._setup)["small"].model.config.weights_origin = "random"
     note = describe(*requests._setup)["small"].note
     assert note.startswith("small: **its weights are random, and nothing here means anything**; ")
-
-
-# ---------------------------------------------------------------------------------------------
-# Processes
 
 
 def test_a_request_ends_without_the_page(saved, tmp_path):
