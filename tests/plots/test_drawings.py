@@ -190,11 +190,14 @@ def test_arcs_tell_pseudoknots_or_hits_from_misses(predicted, known, names, said
     assert [text for text in texts(figure.axes[0]) if text.startswith("no ")] == said
 
 
-def test_an_arc_reaches_from_base_to_base():
-    axes = plot_arcs("GAAAC", [(0, 4)]).axes[0]
-    box = axes.collections[0].get_paths()[0].get_extents()
-    assert (box.x0, box.x1) == pytest.approx((1, 5))
-    assert box.y1 <= axes.get_ylim()[1]
+def test_an_arc_reaches_from_base_to_base_and_known_ones_are_below():
+    axes = plot_arcs("GAAAC", [(0, 4)], [(1, 3)]).axes[0]
+    paths = [path for arcs in axes.collections for path in arcs.get_paths()]
+    predicted, known = (path.get_extents() for path in paths)
+    assert (predicted.x0, predicted.x1) == pytest.approx((1, 5))
+    assert (known.x0, known.x1) == pytest.approx((2, 4))
+    low, high = axes.get_ylim()
+    assert low <= known.y0 < known.y1 <= 0 <= predicted.y0 < predicted.y1 <= high
 
 
 def test_arcs_are_coloured_by_how_likely_their_pairs_are():
