@@ -172,11 +172,14 @@ def test_a_prior_is_that_of_the_command(ask, requests):
     assert abs(found - plain).max() > 0.01
 
 
-def test_known_structures_of_examples_are_below(ask):
+def test_known_structures_of_examples_are_drawn_too(ask):
     fasta = (examples() / "rna.fasta").read_text()
     text = next(">" + one for one in fasta.split(">") if one.startswith("hammerhead"))
     _, arcs = ask("fold", text).captions.values()
     assert "known structure is below" in arcs
+    for what, choices, is_shown in (("map", {}, True), ("heads", {"layer": 0}, False)):
+        (picture,) = ask(what, text, **choices).captions
+        assert ("pairs known" in picture.read_text()) is is_shown
 
 
 @pytest.mark.parametrize("choices", [{}, {"layer": 0}, {"layer": 3}, {"layer": 2, "head": 7}])
