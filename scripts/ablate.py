@@ -9,8 +9,6 @@ and F1 on the validation split: means over the seeds, and each. The same command
 was killed.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,37 +1,39 @@
-"""Time and memory of ERNIE-RNA beside multimolecule and the hardware, on a CPU or a GPU.
+"""Time, memory and precision of ERNIE-RNA: the tables of docs/benchmarks.md.
 
-Every case runs all implementations by turns in one process and prints medians; on a GPU its own
-events measure them. The floor is the model's floating-point operations at the rate of a large
-product measured by the same turns; on a GPU it is the larger of that and of the fewest passes over
-the attention scores at the rate of a copy. Peak memory is above the loaded weights; on a CPU that
-of a fresh process. Weights are random: time does not depend on them. CPUs without instructions for
-bfloat16 take several times as long with it as without, so there its rows are left out unless named.
+Every case runs all implementations, multimolecule's among them, by turns in one process and prints
+medians; on a GPU its own events measure them. The floor is the model's floating-point operations at
+the rate of a large product measured by the same turns; on a GPU it is the larger of that and of the
+fewest passes over the attention scores at the rate of a copy. Peak memory is above the loaded
+weights; on a CPU that of a fresh process. Weights are random: time does not depend on them. CPUs
+without instructions for bfloat16 take several times as long with it as without, so there its rows
+are left out unless named.
 
-    python -m scripts.benchmark                      # the tables of docs/benchmarks.md
+    python -m scripts.benchmark
     python -m scripts.benchmark --long               # up to 16384 tokens, timed once each
     python -m scripts.benchmark --train              # a training step
-    python -m scripts.benchmark --device cuda --dtype bfloat16
+    python -m scripts.benchmark --device cuda        # in bfloat16
     python -m scripts.benchmark --fasta rna.fasta --sequences 96
+    python -m scripts.benchmark --fasta rna.fasta --sequences 64 --precision
 
-With --fasta evenly spaced sequences of a file become mean vectors, on a CPU:
+With --fasta evenly spaced sequences of a file become mean vectors, on a CPU: by `embed`, whose
+batches are of like lengths, also in bfloat16 where the CPU computes in it; by our model one by one
+with eager attention, as the authors' scripts do; by multimolecule, where it is installed, in padded
+batches of 8 in the order of the file, and one by one with its eager attention.
 
-    embed                            ours, batches of like lengths
-    embed, bfloat16                  the same with a bfloat16 model, where the CPU computes in it
-    one by one, eager                ours, one sequence at a time, as the authors' scripts do
-    multimolecule, batches of 8      in the order of the file, padded; only if it is installed
-    multimolecule, one by one        likewise, with its eager attention
+With --precision they show what each precision costs. The error of a layer is the root mean square
+of its difference from the same weights in float64, over that of the values themselves. The cosine
+is that of mean vectors of the last layer, special tokens left out; the least of all sequences.
 """
-
-from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import gc
 import importlib
 import importlib.util
 import statistics
 import sys
-import time
+import timeit
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -40,6 +42,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
@@ -48,22 +51,22 @@ from ernie_rna import ErnieRnaConfig, ErnieRnaTokenizer, embed
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.model import attention_ernie_rna
-from ernie_rna.run.loading import quantize_layers
+from ernie_rna.run.loading import load_model, quantize_layers, tokenize
 from ernie_rna.sequences.chunks import Plan, count_padding, nucleotide_limit, resolve_batch_tokens
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta
 from scripts.measuring import evenly, print_table, processor, run_anew
 
 CASES = {
-    "cpu": ("8x128", "1x512", "4x512", "1x1024", "4x1024"),
-    "cpu long": ("1x2048", "1x4096", "1x8192", "1x16384"),
-    "cuda": ("8x128", "256x128", "64x512", "16x1024", "1x4096"),
-    "cuda train": ("64x128", "16x512", "4x1024"),
+    "cpu": "8x128 1x512 4x512 1x1024 4x1024",
+    "long": "1x2048 1x4096 1x8192 1x16384",
+    "cuda": "8x128 256x128 64x512 16x1024 1x4096",
 }
 LAYERS, HEADS, HIDDEN, INTERMEDIATE = 12, 12, 768, 3072
-MIB = 2**20
 PEER, PEER_BATCH = "multimolecule", 8
 
 Step = Callable[[], Any]
+Context = Callable[[], AbstractContextManager[Any]]
+once = partial(timeit.timeit, number=1)  # the seconds that a step takes
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Implementation:
     dtype: torch.dtype = torch.float32
     peer: bool = False
     score_memory: str = "carry"
-    context: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    context: Context = contextlib.nullcontext
     compiled: str | None = None
     int8: bool = False
 
@@ -107,16 +110,14 @@ class Implementation:
         # Ids of letters in either vocabulary; which ones does not matter to the time.
         ids = torch.randint(6, 10, sizes(case), device=device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if train:
-            inputs["labels"] = ids
+        inputs |= {"labels": ids} if train else {}
 
         def run() -> None:
-            if train:
-                model.zero_grad()
             with torch.inference_mode(not train), self.context():
                 output = model(**inputs)
             if train:
                 output.loss.backward()
+                model.zero_grad()
 
         return run
 
@@ -158,6 +159,13 @@ WAYS = {
     f"{PEER}, batches of {PEER_BATCH}": (PEERS[f"{PEER} sdpa"], PEER_BATCH),
     f"{PEER}, one by one": (PEERS[f"{PEER} eager"], 1),
 }
+# The dtype of the model, and what it runs in.
+PRECISIONS: dict[str, tuple[torch.dtype, Context]] = {
+    "float32": (torch.float32, contextlib.nullcontext),
+    "bfloat16": (torch.bfloat16, contextlib.nullcontext),
+    "autocast bfloat16": (torch.float32, partial(torch.autocast, "cpu", torch.bfloat16)),
+    "int8": (torch.float32, contextlib.nullcontext),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -167,14 +175,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", choices=IMPLEMENTATIONS, help="what computes (cpu)")
     add("--cases", nargs="+", metavar="BxT", help="batch x tokens")
     add("--only", nargs="+", metavar="NAME", help=names)
-    add("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"), help="on a GPU")
-    add("--train", action="store_true", help="a training step, not inference")
+    add("--train", action="store_true", help="on a CPU, a training step, not inference")
     add("--runs", type=int, help="counted runs of each (5, on a GPU 11)")
     add("--threads", type=int, default=2, help="CPU threads (2)")
     add("--long", action="store_true", help="on a CPU, sequences up to 16384 tokens, once")
-    add("--no-memory", action="store_true", help="on a CPU, leave out the peak memory")
     add("--fasta", type=Path, metavar="FILE", help="from its sequences to mean vectors, on a CPU")
     add("--sequences", type=int, default=128, metavar="N", help="how many of the file (128)")
+    add("--precision", action="store_true", help="what each precision costs, of these sequences")
+    add("-m", "--model", help="of --precision; default: full size, random weights")
     return parser
 
 
@@ -183,23 +191,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    known, on_gpu = IMPLEMENTATIONS[args.device], args.device == "cuda"
+    known = IMPLEMENTATIONS[args.device]
     for name in set(args.only or ()) - known.keys():
         raise ValueError(f"--only: no {name!r} on {args.device}; choose {', '.join(known)}")
-    if on_gpu and not torch.cuda.is_available():
-        raise ValueError("--device: there is no CUDA device")
     torch.set_num_threads(args.threads)
     on = f"{processor()}, {args.threads} threads"
-    if on_gpu:
-        on = f"{torch.cuda.get_device_name()}, {args.dtype}, TF32 off"
+    if args.device == "cuda":
+        if args.train or not torch.cuda.is_available():
+            raise ValueError("--device: there is no CUDA device, or --train, which is for a CPU")
+        on = f"{torch.cuda.get_device_name()}, bfloat16, TF32 off"
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{on}; {versions}", flush=True)
     if args.fasta is not None:
         measure_fasta(args)
         return 0
-    kind = " long" if args.long else " train" if args.train else ""
     names = args.only or (["sdpa", "recompute"] if args.long else that_run(known))
-    for case in args.cases or CASES.get(f"{args.device}{kind}", CASES[args.device]):
+    for case in args.cases or CASES["long" if args.long else args.device].split():
         measure(case, names, args)
     return 0
 
@@ -210,10 +217,6 @@ def that_run(names: Iterable[str]) -> list[str]:
     if "AVX512" not in torch.backends.cpu.get_cpu_capability():
         odd.append("bfloat16")
     return [name for name in names if not any(one in name for one in odd)]
-
-
-# ---------------------------------------------------------------------------------------------
-# Cases
 
 
 def sizes(case: str) -> tuple[int, int]:
@@ -230,16 +233,15 @@ def measure(case: str, names: Sequence[str], args: argparse.Namespace) -> None:
     for name in () if args.long else names:
         if not on_gpu:
             steps[name] = IMPLEMENTATIONS["cpu"][name].step(case, args.train)
-        elif found := warmed(name, case, args):
+        elif found := warmed(name, case):
             steps[name], peaks[name] = found
     limits = work_of_limits(case, args)
-    rates = {name: step for name, (step, _) in limits.items()}
-    runs, meter = args.runs or (11 if on_gpu else 5), timed if on_gpu else elapsed
-    times = alternate({**steps, **rates}, runs, meter)
+    steps |= {name: step for name, (step, _) in limits.items()}
+    times = alternate(steps, args.runs or (11 if on_gpu else 5), timed if on_gpu else once)
     floors = {name: times.pop(name) * often for name, (_, often) in limits.items()}
     steps.clear()
-    clear()
-    for name in () if on_gpu or (args.no_memory and not args.long) else names:
+    gc.collect()
+    for name in () if on_gpu else names:
         seconds, peaks[name] = run_anew(first_run, name, case, args.train, args.threads)
         times.setdefault(name, seconds)
     print_case(case, names, times, peaks, floors, "eager" if on_gpu else "sdpa")
@@ -249,18 +251,8 @@ def alternate(
     steps: Mapping[str, Step], runs: int, meter: Callable[[Step], float]
 ) -> dict[str, float]:
     """The median seconds of each step behind a warm-up, all by turns: a noisy machine hurts all."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(1 + runs):
-        for name, function in steps.items():
-            seconds[name].append(meter(function))
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
-def elapsed(function: Step) -> float:
-    """Seconds that a function takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    turns = [{name: meter(step) for name, step in steps.items()} for _ in range(1 + runs)]
+    return {name: statistics.median(turn[name] for turn in turns[1:]) for name in steps}
 
 
 def work_of_limits(case: str, args: argparse.Namespace) -> dict[str, tuple[Step, float]]:
@@ -271,16 +263,12 @@ def work_of_limits(case: str, args: argparse.Namespace) -> dict[str, tuple[Step,
     operations = LAYERS * (linear + 4 * batch * tokens**2 * HIDDEN) * (3 if args.train else 1)
     if args.device == "cpu":
         left, right = (torch.randn(rows, HIDDEN) for rows in (2048, INTERMEDIATE))
-        return {
-            "products": (lambda: left @ right.T, operations / (2 * 2048 * HIDDEN * INTERMEDIATE))
-        }
-    dtype = getattr(torch, args.dtype)
-    one, other = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in "ab")
+        often = operations / (2 * 2048 * HIDDEN * INTERMEDIATE)
+        return {"products": (lambda: left @ right.T, often)}
+    one, other = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in "ab")
     source, target = (torch.empty(2**29, device="cuda") for _ in "ab")
-    # Bias 0 is written, each layer but the last reads and writes, the last reads; backward, each
-    # layer reads its scores and their gradient and writes that of the layer before.
-    passes = 2 * LAYERS + (3 * LAYERS if args.train else 0)
-    bytes = passes * batch * HEADS * tokens**2 * torch.finfo(dtype).bits // 8
+    # Bias 0 is written, each layer but the last reads and writes, the last reads: 2 bytes a score.
+    bytes = 2 * LAYERS * batch * HEADS * tokens**2 * 2
     return {
         "products": (lambda: one @ other, operations / (2 * 8192**3)),
         "scores": (lambda: target.copy_(source), bytes / (2 * 4 * 2**29)),
@@ -308,24 +296,20 @@ def print_case(
     others = [n for n in names if n in times and (n == reference or n.startswith(PEER))]
     titles = ["implementation", "ms", "tokens/s", "of the floor", "MiB"]
     titles += [f"speed over {other}" for other in others]
-    rows = [
-        [
-            name,
-            f"{1000 * times[name]:.{0 if floor > 0.1 else 2}f}",
-            f"{batch * tokens / times[name]:.0f}",
-            f"{times[name] / floor:.2f}",
-            f"{peaks[name] / MIB:.0f}" if name in peaks else "",
-            *(f"{times[other] / times[name]:.2f}" for other in others),
+
+    def cells(name: str) -> list[str]:
+        if name not in times:
+            return ["out of memory", *[""] * (len(titles) - 2)]
+        seconds = times[name]
+        return [
+            f"{1000 * seconds:.{0 if floor > 0.1 else 2}f}",
+            f"{batch * tokens / seconds:.0f}",
+            f"{seconds / floor:.2f}",
+            f"{peaks[name] / 2**20:.0f}" if name in peaks else "",
+            *(f"{times[other] / seconds:.2f}" for other in others),
         ]
-        if name in times
-        else [name, "out of memory", *[""] * (len(titles) - 2)]
-        for name in names
-    ]
-    print_table(titles, rows)
 
-
-# ---------------------------------------------------------------------------------------------
-# On a CPU, memory
+    print_table(titles, ([name, *cells(name)] for name in names))
 
 
 def first_run(name: str, case: str, train: bool, threads: int) -> tuple[float, int]:
@@ -348,21 +332,18 @@ def time_and_peak(function: Step) -> tuple[float, int]:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # Start the high-water mark anew.
     before = resident("VmRSS")
-    seconds = elapsed(function)
+    seconds = once(function)
     return seconds, resident("VmHWM") - before
 
 
-# ---------------------------------------------------------------------------------------------
-# On a GPU
-
-
-def warmed(name: str, case: str, args: argparse.Namespace) -> tuple[Step, int] | None:
-    """A step that has run once, and the bytes that a run allocates above what is there before it,
-    gradients included; None where the card lacks the memory."""
-    clear()
+def warmed(name: str, case: str) -> tuple[Step, int] | None:
+    """A step in bfloat16 that has run once, and the bytes that a run allocates above what is there
+    before it; None where the card lacks the memory."""
+    gc.collect()
+    torch.cuda.empty_cache()
     try:
-        one = replace(IMPLEMENTATIONS["cuda"][name], dtype=getattr(torch, args.dtype))
-        function = one.step(case, args.train, "cuda")
+        one = replace(IMPLEMENTATIONS["cuda"][name], dtype=torch.bfloat16)
+        function = one.step(case, device="cuda")
         function()  # Kernels are compiled, and libraries take their memory.
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -383,21 +364,17 @@ def timed(function: Step) -> float:
     return start.elapsed_time(end) / 1000
 
 
-def clear() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-# ---------------------------------------------------------------------------------------------
-# From FASTA to mean vectors
-
-
 def measure_fasta(args: argparse.Namespace) -> None:
-    """Print how much padding there is, and what each way to the vectors takes."""
+    """Print what each way to the vectors takes and how much padding there is, or the precision."""
     limit = nucleotide_limit(ErnieRnaConfig())
     records = [record for record in read_fasta(args.fasta) if len(record.sequence) <= limit]
     sample = evenly(records, args.sequences)
+    sequences = [one.sequence for one in sample]
+    if args.precision:
+        model = load_model(args.model, device="cpu") if args.model else Implementation().build()
+        print(f"{len(sequences)} sequences, {sum(map(len, sequences))} nt\n")
+        measure_precision(model, sequences)
+        return
     for what, some in ((f"all up to {limit} nt", records), ("which are timed", sample)):
         ours, others = padding(some)
         print(
@@ -405,9 +382,8 @@ def measure_fasta(args: argparse.Namespace) -> None:
             f"is {ours:.1%} in embed, {others:.1%} in batches of {PEER_BATCH} in this order"
         )
     print(flush=True)
-    sequences = [one.sequence for one in sample]
     steps = {name: way(*WAYS[name], sequences) for name in that_run(WAYS)}
-    times = alternate(steps, args.runs or 5, elapsed)
+    times = alternate(steps, args.runs or 5, once)
     rows = (
         [name, f"{taken:.1f}", f"{len(sample) / taken:.2f}", f"{taken / times['embed']:.2f}x"]
         for name, taken in times.items()
@@ -440,18 +416,50 @@ def way(one: Implementation, size: int | None, sequences: Sequence[str]) -> Step
     tokenizer: Any = (
         importlib.import_module(PEER).RnaTokenizer() if one.peer else ErnieRnaTokenizer()
     )
-    batches = in_batches(sequences, size)
-    return lambda: [mean_vectors(model, tokenizer, batch) for batch in batches]
+
+    @torch.inference_mode()
+    def run() -> list[torch.Tensor]:
+        """The means over all tokens but padding, (batch, hidden): what a plain loop would do."""
+        means = []
+        for batch in in_batches(sequences, size):
+            inputs = tokenizer(batch, return_tensors="pt", padding=True)
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+            means.append((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+        return means
+
+    return run
+
+
+def measure_precision(model: Any, sequences: Sequence[str]) -> None:
+    """Print the error of every layer against float64, and the least cosine of the embeddings."""
+    exact = hidden_states(copy.deepcopy(model).double(), sequences)
+    values = np.concatenate(exact, axis=1)
+    columns = []
+    for name, (dtype, under) in PRECISIONS.items():
+        rounded = copy.deepcopy(model).to(dtype)
+        if name == "int8":
+            quantize_layers(rounded)
+        with under():
+            found = hidden_states(rounded, sequences)
+        squares = np.square(np.concatenate(found, axis=1) - values).mean((1, 2))
+        errors = np.sqrt(squares / np.square(values).mean((1, 2)))  # (layers + 1,)
+        means = (
+            (a[-1, 1:-1].mean(0), b[-1, 1:-1].mean(0)) for a, b in zip(found, exact, strict=True)
+        )
+        least = min(a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in means)
+        columns.append([*(f"{error:.1e}" for error in errors), f"{least:.7f}"])
+    print_table(["layer", *PRECISIONS], zip([*range(len(values)), "cosine"], *columns, strict=True))
 
 
 @torch.inference_mode()
-def mean_vectors(model: Any, tokenizer: Any, sequences: list[str]) -> torch.Tensor:
-    """The mean over all tokens but padding, (batch, hidden): what a plain loop would do."""
-    batch = tokenizer(sequences, return_tensors="pt", padding=True)
-    mask = batch["attention_mask"][..., None]
-    hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    means: torch.Tensor = (hidden.last_hidden_state * mask).sum(1) / mask.sum(1)
-    return means
+def hidden_states(model: Any, sequences: Sequence[str]) -> list[np.ndarray]:
+    """Of each sequence (layers + 1, seq, hidden) in float64."""
+    found = []
+    for sequence in sequences:
+        output = model(*tokenize([sequence], torch.device("cpu")), output_hidden_states=True)
+        found.append(torch.cat(output.hidden_states).double().numpy())
+    return found
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ both. All are fitted on half of the split's families. The reliability diagrams a
 are predicted for the other families: how often such a pair is in the known structure.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import itertools
@@ -26,14 +24,8 @@ import torch
 
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
+from ernie_rna.model import structures_ernie_rna as structures
 from ernie_rna.model.configuration_ernie_rna import WITH_PAIR_HEAD
-from ernie_rna.model.structures_ernie_rna import (
-    MIN_LOOP,
-    MIN_STEM,
-    allowed_pairs,
-    predict_pairs,
-    solve_each,
-)
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.loading import has_head, read_config
 from ernie_rna.run.outputs import replacing
@@ -75,33 +67,24 @@ def run(args: argparse.Namespace) -> int:
     what = f"{args.table}, {args.split}"
     rnas = list(with_pairs(read_table(args.table, args.split), what, args.max_length))
     has_prior = importlib.util.find_spec("RNA") is not None
-    fitted, others = (
-        collect(args.folder, half, has_prior) for half in halves(rnas, args.per_family)
-    )
+    parts = halves(rnas, args.per_family)
+    fitted, others = (collect(args.folder, half, has_prior) for half in parts)
     print(f"{len(fitted)} and {len(others)} sequences of {args.split}")
     evidence, known = pairs_of(fitted)
-    found = {"pair_calibration": fit_calibration(evidence[:, :1], known)}
-    slope, offset = found["pair_calibration"]
-    show(
-        f"log-odds = {slope:.4f} x logit {offset:+.4f}",
-        others,
-        config,
-        (0.0, 0.0),
-        (slope, 0.0, offset),
-    )
+    slope, offset = line = fit_calibration(evidence[:, :1], known)
+    found: dict[str, Sequence[float]] = {"pair_calibration": line}
+    print(f"log-odds = {slope:.4f} x logit {offset:+.4f}")
+    show(others, config, (0.0, 0.0), (slope, 0.0, offset))
     if has_prior:
-        tried = {
-            prior: mean_f1(fitted, config, prior) for prior in itertools.product(WEIGHTS, OFFSETS)
-        }
+        priors = itertools.product(WEIGHTS, OFFSETS)
+        tried = {prior: mean_f1(fitted, config, prior) for prior in priors}
         best = max(tried, key=lambda prior: tried[prior])
         calibrated = np.stack([slope * evidence[:, 0] + offset, evidence[:, 1]], axis=1)
-        mine, prior, rest = fit_calibration(calibrated, known)
-        found |= {"pair_prior": list(best), "pair_prior_calibration": [mine, prior, rest]}
-        line = f"{mine:.4f} x log-odds {prior:+.4f} x those of ViennaRNA {rest:+.4f}"
+        mine, prior, rest = line = fit_calibration(calibrated, known)
+        found |= {"pair_prior": best, "pair_prior_calibration": line}
         print(f"\nlogit + {best[0]} x log-odds of ViennaRNA + {best[1]}: F1 {tried[best]:.3f}")
-        show(
-            f"log-odds = {line}", others, config, best, (mine * slope, prior, mine * offset + rest)
-        )
+        print(f"log-odds = {mine:.4f} x log-odds {prior:+.4f} x those of ViennaRNA {rest:+.4f}")
+        show(others, config, best, (mine * slope, prior, mine * offset + rest))
     if not args.dry_run:
         path = args.folder / "config.json"
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -135,7 +118,7 @@ def halves(rnas: Sequence[Rna], per_family: int) -> tuple[list[Rna], list[Rna]]:
 def collect(folder: Path, rnas: Sequence[Rna], has_prior: bool) -> Maps:
     """The maps of the RNAs whose logits are finite; without a prior, zeros for it."""
     prior = Prior(VIENNA) if has_prior else None
-    folded = fold(rnas, folder, matrix="scores", min_loop=MIN_LOOP)
+    folded = fold(rnas, folder, matrix="scores", min_loop=structures.MIN_LOOP)
     return [
         (rna, np.stack([one.matrix, prior.log_odds(rna) if prior else 0 * one.matrix]))
         for rna, one in zip(rnas, folded, strict=True)
@@ -149,26 +132,27 @@ def pairs_of(maps: Maps, chosen: Sequence[list[BasePair]] | None = None) -> tupl
     for number, (rna, both) in enumerate(maps):
         known = np.zeros(both.shape[1:], dtype=bool)
         known[tuple(np.array(rna.pairs).T)] = True
-        wanted = allowed_pairs([rna.sequence], min_loop=MIN_LOOP)[0].triu(1).numpy()
-        if chosen is not None:
-            wanted = np.zeros_like(wanted)
-            wanted[tuple(np.array(chosen[number], dtype=int).reshape(-1, 2).T)] = True
-        evidence.append(both[:, wanted].T)
-        are_known.append(known[wanted])
+        if chosen is None:
+            (allowed,) = structures.allowed_pairs([rna.sequence], min_loop=structures.MIN_LOOP)
+            i, j = allowed.triu(1).numpy().nonzero()
+        else:
+            i, j = np.array(chosen[number], dtype=int).reshape(-1, 2).T
+        evidence.append(both[:, i, j].T)
+        are_known.append(known[i, j])
     return np.concatenate(evidence), np.concatenate(are_known)
 
 
 def predict(maps: Maps, config: Any, prior: Sequence[float]) -> list[list[BasePair]]:
     """The pairs of `ernie-rna fold`, with weight and offset of the prior."""
-    found: list[list[BasePair]] = []
+    found = []
     for rna, (logits, log_odds) in maps:
         scores = torch.from_numpy(logits + prior[0] * log_odds + prior[1]).float()[None]
-        how: Any = {"threshold": config.pair_threshold, "min_loop": MIN_LOOP}
-        (contacts,) = solve_each(scores, [rna.sequence], **how)
-        if isinstance(contacts, str):
-            found.append([])
-        else:
-            found.append(predict_pairs(contacts, min_stem=MIN_STEM))
+        how: Any = {"threshold": config.pair_threshold, "min_loop": structures.MIN_LOOP}
+        contacts: Any = structures.solve_each(scores, [rna.sequence], **how)[0]
+        diverged = isinstance(contacts, str)
+        found.append(
+            [] if diverged else structures.predict_pairs(contacts, min_stem=structures.MIN_STEM)
+        )
     return found
 
 
@@ -177,9 +161,7 @@ def mean_f1(maps: Maps, config: Any, prior: Sequence[float]) -> float:
     return float(np.mean([score_pairs(pairs, rna.pairs).f1 for (rna, _), pairs in both]))
 
 
-def show(
-    line: str, maps: Maps, config: Any, prior: Sequence[float], weights: Sequence[float]
-) -> None:
+def show(maps: Maps, config: Any, prior: Sequence[float], weights: Sequence[float]) -> None:
     """Print the reliability diagram of the pairs that are predicted."""
     evidence, known = pairs_of(maps, predict(maps, config, prior))
     if not len(evidence):
@@ -187,14 +169,12 @@ def show(
     log_odds = evidence @ np.array(weights[:2]) + weights[2]
     bins = reliability(1 / (1 + np.exp(-log_odds)), known)
     error = expected_calibration_error(bins)
-    print(f"{line}\npredicted pairs of the other half, calibration error {error:.3f}:\n")
-    print_table(
-        ["probability", "pairs", "mean probability", "in the known structure"],
-        (
-            (f"{b.low:.1f} to {b.high:.1f}", b.count, f"{b.predicted:.3f}", f"{b.known:.3f}")
-            for b in bins
-        ),
-    )
+    print(f"predicted pairs of the other half, calibration error {error:.3f}:\n")
+    rows = [
+        (f"{b.low:.1f} to {b.high:.1f}", b.count, f"{b.predicted:.3f}", f"{b.known:.3f}")
+        for b in bins
+    ]
+    print_table(["probability", "pairs", "mean probability", "in the known structure"], rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """`ernie-rna convert`, from a checkout: python -m scripts.convert_fairseq_checkpoint --help."""
 
 import sys
-from collections.abc import Sequence
 
 from ernie_rna.cli import main as cli
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     return cli.main(["convert", *(sys.argv[1:] if argv is None else argv)])
 
 

@@ -8,21 +8,20 @@ weights and counts of k-mers (3 and 4, with the length). Tables have the columns
 and family or label.
 
 families: each sequence's nearest other one by cosine; the share whose neighbour is of its family,
-the mean over families. Families of one sequence are left out, and of the others at most
---per-family sequences are taken, evenly over the file.
+the mean over families. Families of one sequence are left out, and of the others at most 20
+sequences are taken, evenly over the file.
 
 classes: logistic regression on standardised vectors, its strength chosen by cross-validation on
 the training rows; accuracy on the test rows, and on those that are no copy of a training row.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import transformers
@@ -41,13 +40,7 @@ from scripts.measuring import evenly, nearest, print_table
 
 # Sequences -> (sequences, features) in float64.
 Features = Callable[[Sequence[str]], np.ndarray]
-
-
-class Row(NamedTuple):
-    """A sequence, and its family or class."""
-
-    sequence: str
-    label: str
+Row = tuple[str, str]  # a sequence, and its family or class
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,10 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help="a folder, or mini")
     add("table", type=Path, metavar="TABLE", help="TSV, CSV or Parquet")
     add("--split", default="validation", help="of the families (validation)")
-    add("--per-family", type=int, default=20, metavar="N", help="at most (20)")
     add("--train", default="train", metavar="SPLIT", help="of the classes (train)")
     add("--test", default="test", metavar="SPLIT", help="of the classes (test)")
-    add("--most", type=int, metavar="N", help="rows of each split, evenly (all)")
     return parser
 
 
@@ -69,20 +60,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    measure: Callable[[Features], list[float]]
     if args.what == "families":
-        rows = choose_families(read_rows(args.table, "family", args.split), args.per_family)
-        print(f"{len(rows)} sequences of {len({row.label for row in rows})} families\n")
-        titles = ["features", "nearest neighbour of the same family"]
-        results = ((name, [neighbours(f, rows)]) for name, f in feature_sets(args.model))
+        rows = choose_families(read_rows(args.table, "family", args.split))
+        print(f"{len(rows)} sequences of {len({family for _, family in rows})} families\n")
+        titles, measure = ["nearest neighbour of the same family"], partial(neighbours, rows)
     else:
-        train, test = (
-            evenly(read_rows(args.table, "label", split), args.most)
-            for split in (args.train, args.test)
-        )
+        train, test = (read_rows(args.table, "label", split) for split in (args.train, args.test))
         print(f"{len(train)} training rows, {len(test)} test rows\n")
-        titles = ["features", "accuracy", "without copies of training rows"]
-        results = ((name, probe(f, train, test)) for name, f in feature_sets(args.model))
-    print_table(titles, ([name, *(f"{share:.3f}" for share in own)] for name, own in results))
+        titles, measure = (
+            ["accuracy", "without copies of training rows"],
+            partial(probe, train, test),
+        )
+    results = ((name, measure(features)) for name, features in feature_sets(args.model))
+    table = ([name, *(f"{share:.3f}" for share in shares)] for name, shares in results)
+    print_table(["features", *titles], table)
     return 0
 
 
@@ -93,17 +85,17 @@ def read_rows(path: Path, column: str, split: str) -> list[Row]:
         InputError: a column is missing, or there is no such row.
     """
     found = table_rows(path, ("sequence", column, "split"))
-    rows = [Row(one["sequence"], one[column]) for one in found if one["split"] == split]
+    rows = [(one["sequence"], one[column]) for one in found if one["split"] == split]
     if not rows:
         raise InputError(f"{path}: no row is of the split {split!r}")
     return rows
 
 
-def choose_families(rows: Sequence[Row], per_family: int) -> list[Row]:
+def choose_families(rows: Sequence[Row], per_family: int = 20) -> list[Row]:
     """The rows of the families that have at least two different sequences."""
     families: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in rows:
-        families[row.label][row.sequence] = row
+    for sequence, family in rows:
+        families[family][sequence] = sequence, family
     chosen = [list(family.values()) for family in families.values() if len(family) > 1]
     return [row for family in chosen for row in evenly(family, per_family)]
 
@@ -114,8 +106,8 @@ def feature_sets(name: str) -> list[tuple[str, Features]]:
     transformers.set_seed(0)
     random = ErnieRnaModel(model.config, add_pooling_layer=False).eval()
     return [
-        (name, lambda sequences: mean_vectors(model, sequences)),
-        ("the same network, random weights", lambda sequences: mean_vectors(random, sequences)),
+        (name, partial(mean_vectors, model)),
+        ("the same network, random weights", partial(mean_vectors, random)),
         ("3-mers, 4-mers, length", count_kmers),
     ]
 
@@ -126,25 +118,24 @@ def mean_vectors(model: ErnieRnaModel, sequences: Sequence[str]) -> np.ndarray:
     return np.stack([embedding["mean"] for embedding in embeddings]).astype(np.float64)
 
 
-def neighbours(features: Features, rows: Sequence[Row]) -> float:
+def neighbours(rows: Sequence[Row], features: Features) -> list[float]:
     """The share of sequences whose nearest other one is of their family, mean over families."""
-    others, _ = nearest(features([row.sequence for row in rows]))
-    found: dict[str, list[bool]] = defaultdict(list)
-    for row, other in zip(rows, others, strict=True):
-        found[row.label].append(row.label == rows[other].label)
-    return float(np.mean([np.mean(hits) for hits in found.values()]))
+    sequences, families = zip(*rows, strict=True)
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for family, other in zip(families, nearest(features(sequences))[0], strict=True):
+        hits[family].append(family == families[other])
+    return [float(np.mean([np.mean(own) for own in hits.values()]))]
 
 
-def probe(features: Features, train: Sequence[Row], test: Sequence[Row]) -> list[float]:
+def probe(train: Sequence[Row], test: Sequence[Row], features: Features) -> list[float]:
     """The accuracy of a linear probe on all test rows, and on those that are no training row."""
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     strengths = {"logisticregression__C": [0.01, 0.1, 1.0]}
     classifier = GridSearchCV(regression, strengths, cv=3)
-    classifier.fit(features([row.sequence for row in train]), [row.label for row in train])
-    predicted = classifier.predict(features([row.sequence for row in test]))
-    hits = predicted == np.array([row.label for row in test])
-    seen = {row.sequence for row in train}
-    new = np.array([row.sequence not in seen for row in test])
+    (seen, classes), (sequences, truth) = (zip(*rows, strict=True) for rows in (train, test))
+    classifier.fit(features(seen), classes)
+    hits = classifier.predict(features(sequences)) == np.array(truth)
+    new = np.array([sequence not in set(seen) for sequence in sequences])
     return [float(hits.mean()), float(hits[new].mean())]
 
 

@@ -12,13 +12,12 @@ attention in the reference setting (two threads, all else as torch has it), and 
 are those of the reference. Exit code 1 says that a bound is missed.
 """
 
-from __future__ import annotations
-
 import argparse
+import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,13 @@ from transformers.utils import logging
 from ernie_rna import ErnieRnaConfig, ErnieRnaForMaskedLM, load_masked_lm
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
-from ernie_rna.conversion.checkpoint import read_checkpoint
-from ernie_rna.conversion.folder import write_folder
-from ernie_rna.conversion.weights import convert_weights
 from ernie_rna.model import layers_ernie_rna
 from ernie_rna.run.loading import tokenize
 from scripts.measuring import print_table, processor, run_anew
+from tests.golden_folder import write_golden_folder
 
-CHECKPOINT = Path(__file__).parents[1] / "tests" / "golden" / "tiny_fairseq_cfg.pt"
 MIDDLE: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+LONGEST = 400  # nucleotides of an RNA for that model
 ATTENTIONS = ("eager", "sdpa")
 OUTPUTS = ("hidden states", "logits")
 
@@ -45,37 +42,30 @@ Models = Mapping[Path, Sequence[str]]  # folder -> RNAs
 # Hidden states of all layers and logits of RNAs in one padded batch, 0 at padding, with each of the
 # attentions: (..., batch, seq, width).
 Values = list[np.ndarray]
-
-
-# Whether the model's products are oneDNN's (None leaves that to the model, which takes them on CPUs
-# with AVX-512), and variables of the environment.
-Setting = tuple[bool | None, dict[str, str]]
-
-
-def setting(onednn: bool | None = None, **environment: str) -> Setting:
-    return onednn, {"OMP_NUM_THREADS": "2", **environment}
-
+# Variables of the environment of a process. ONEDNN is our own: whether the model's products are
+# oneDNN's; without it that is left to the model, which takes them on CPUs with AVX-512.
+Setting = dict[str, str]
 
 REFERENCE = "reference: 2 threads"
-SETTINGS = {
-    REFERENCE: setting(),
-    "1 thread": setting(OMP_NUM_THREADS="1"),
-    "4 threads": setting(OMP_NUM_THREADS="4"),
+SETTINGS: dict[str, Setting] = {
+    REFERENCE: {},
+    "1 thread": {"OMP_NUM_THREADS": "1"},
+    "4 threads": {"OMP_NUM_THREADS": "4"},
     **{
-        f"{count} thread{'s' * (count > 1)}, {name}": setting(onednn, OMP_NUM_THREADS=str(count))
-        for onednn, name in ((True, "oneDNN"), (False, "no oneDNN"))
+        f"{count} thread{'s' * (count > 1)}, {name}": {"OMP_NUM_THREADS": str(count), "ONEDNN": use}
+        for use, name in (("1", "oneDNN"), ("0", "no oneDNN"))
         for count in (1, 2, 4)
     },
-    **{f"ATen {one}": setting(ATEN_CPU_CAPABILITY=one) for one in ("default", "avx2", "avx512")},
+    **{f"ATen {one}": {"ATEN_CPU_CAPABILITY": one} for one in ("default", "avx2", "avx512")},
     **{
-        f"oneDNN {one}": setting(True, ONEDNN_MAX_CPU_ISA=one)
+        f"oneDNN {one}": {"ONEDNN": "1", "ONEDNN_MAX_CPU_ISA": one}
         for one in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
     },
-    **{f"MKL {one}": setting(MKL_ENABLE_INSTRUCTIONS=one) for one in ("SSE4_2", "AVX2", "AVX512")},
-    **{f"MKL CBWR {one}": setting(MKL_CBWR=one) for one in ("COMPATIBLE", "AVX2", "AVX512")},
-    "ATen default, MKL CBWR COMPATIBLE": setting(
-        ATEN_CPU_CAPABILITY="default", MKL_CBWR="COMPATIBLE"
-    ),
+    **{f"MKL {one}": {"MKL_ENABLE_INSTRUCTIONS": one} for one in ("SSE4_2", "AVX2", "AVX512")},
+    **{f"MKL CBWR {one}": {"MKL_CBWR": one} for one in ("COMPATIBLE", "AVX2", "AVX512")},
+    "ATen default, MKL CBWR COMPATIBLE": {
+        **{"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
+    },
 }
 
 
@@ -89,7 +79,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
     add = parser.add_argument
     add("--settings", nargs="+", choices=SETTINGS, metavar="NAME", help="only these (all)")
-    add("--length", type=int, default=400, help="of the longest RNA for the middle model (400)")
     return parser
 
 
@@ -99,20 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     logging.disable_progress_bar()
-    chosen = {
-        name: one
-        for name, one in SETTINGS.items()
-        if name == REFERENCE or (name in (args.settings or SETTINGS) and can_run(name))
-    }
+    names = filter(can_run, args.settings or SETTINGS)
+    chosen = {name: SETTINGS[name] for name in (REFERENCE, *names)}
     with tempfile.TemporaryDirectory() as scratch:
-        golden, middle = Path(scratch, "golden"), Path(scratch, "middle")
-        golden.mkdir()
-        write_folder(convert_weights(read_checkpoint(CHECKPOINT)), golden)
+        golden, middle = write_golden_folder(Path(scratch, "golden")), Path(scratch, "middle")
         write_random(middle)
         capability = torch.backends.cpu.get_cpu_capability()
         print(f"{processor()}, {capability}, torch {torch.__version__}")
-        rnas = {golden: draw_rnas(min(200, args.length)), middle: draw_rnas(args.length)}
-        return int(measure(rnas, chosen))
+        return int(measure({golden: draw_rnas(200), middle: draw_rnas(LONGEST)}, chosen))
 
 
 def write_random(folder: Path) -> None:
@@ -137,53 +120,44 @@ def draw_rnas(length: int) -> list[str]:
 def measure(models: Models, settings: Mapping[str, Setting]) -> bool:
     """Print the errors of models under each setting; whether a bound is missed."""
     exact, reference = compute(models, torch.float64), compute_anew(models, settings[REFERENCE])
-    eager, _ = errors(reference, exact)
-    bounds = 2 * eager + 1e-6  # (models, outputs)
-    missed = False
-
-    def row(name: str, off: np.ndarray, bits: Sequence[str]) -> list[str]:
-        cells = [[f"{error:.1e}" for error in own] for own in off]
-        return [
-            name,
-            *(cell for own, same in zip(cells, bits, strict=True) for cell in (*own, same)),
-        ]
-
-    def rows() -> Iterator[list[str]]:
-        nonlocal missed
-        yield row("bound", bounds, [""] * len(models))
-        for name, how in settings.items():
-            found = reference if name == REFERENCE else compute_anew(models, how)
-            off = errors(found, exact).max(axis=0)
-            missed |= not (off <= bounds).all()  # NaN misses
-            alike = (all(map(np.array_equal, *pair)) for pair in zip(found, reference, strict=True))
-            yield row(name, off, ["same" if one else "other" for one in alike])
-
+    bounds = 2 * errors(reference, exact)[:, 0] + 1e-6  # (models, outputs)
+    table, missed = [("bound", bounds, [""] * len(models))], False
+    for name, how in settings.items():
+        found = reference if name == REFERENCE else compute_anew(models, how)
+        off = errors(found, exact).max(axis=1)
+        missed |= not (off <= bounds).all()  # NaN misses
+        alike = (all(map(np.array_equal, *pair)) for pair in zip(found, reference, strict=True))
+        table.append((name, off, ["same" if one else "other" for one in alike]))
     titles = [f"{folder.name}: {what}" for folder in models for what in (*OUTPUTS, "bits")]
-    print_table(["setting", *titles], rows())
+    rows = (
+        [name, *(f"{a:.1e} | {b:.1e} | {same}" for (a, b), same in zip(off, bits, strict=True))]
+        for name, off, bits in table
+    )
+    print_table(["setting", *titles], rows)
     return missed
 
 
 def errors(found: Sequence[Values], exact: Sequence[Values]) -> np.ndarray:
-    """The largest absolute differences, (attentions, models, outputs); NaN if there is one."""
+    """The largest absolute differences, (models, attentions, outputs); NaN if there is one."""
     off = [
         [np.abs(a - b).max() for a, b in zip(one, other, strict=True)]
         for one, other in zip(found, exact, strict=True)
     ]
-    return np.reshape(off, (len(found), len(ATTENTIONS), len(OUTPUTS))).swapaxes(0, 1)
+    return np.reshape(off, (len(found), len(ATTENTIONS), len(OUTPUTS)))
 
 
-def compute_anew(models: Models, how: Setting) -> list[Values]:
-    """What `compute` gives in a process with a setting."""
-    onednn, environment = how
-    values: list[Values] = run_anew(compute, models, torch.float32, onednn, **environment)
+def compute_anew(models: Models, setting: Setting) -> list[Values]:
+    """What `compute` gives in a process with a setting, of two threads unless it says otherwise."""
+    environment = {"OMP_NUM_THREADS": "2", **setting}
+    values: list[Values] = run_anew(compute, models, torch.float32, **environment)
     return values
 
 
-def compute(models: Models, dtype: torch.dtype, onednn: bool | None = None) -> list[Values]:
+def compute(models: Models, dtype: torch.dtype) -> list[Values]:
     """The values of each model."""
-    if onednn is not None:
+    if "ONEDNN" in os.environ:
         # The model's own list of what oneDNN multiplies better on this CPU.
-        layers_ernie_rna._ONEDNN_DTYPES = (torch.float32,) * onednn
+        layers_ernie_rna._ONEDNN_DTYPES = (torch.float32,) * int(os.environ["ONEDNN"])
     logging.disable_progress_bar()
     computed = []
     for folder, texts in models.items():
@@ -197,9 +171,8 @@ def compute(models: Models, dtype: torch.dtype, onednn: bool | None = None) -> l
             model.set_attn_implementation(attention)
             with torch.inference_mode():
                 output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-            values += [torch.stack(output.hidden_states) * mask[..., None]]
-            values += [output.logits * mask[..., None]]
-        computed.append([value.numpy() for value in values])
+            values += [torch.stack(output.hidden_states), output.logits]
+        computed.append([(value * mask[..., None]).numpy() for value in values])
     return computed
 
 

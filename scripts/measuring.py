@@ -1,19 +1,15 @@
 """What scripts that measure share: processes of their own, samples, tables."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest import mock
 
 import numpy as np
-
-Item = TypeVar("Item")
 
 
 def processor() -> str:
@@ -25,7 +21,7 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def evenly(items: Sequence[Item], count: int | None) -> Sequence[Item]:
+def evenly(items: Sequence[Any], count: int | None) -> Sequence[Any]:
     """So many of the items, or all, evenly spaced."""
     return items if count is None else items[:: max(1, len(items) // count)][:count]
 

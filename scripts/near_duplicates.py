@@ -7,14 +7,13 @@ counts identical bases over the length of the shorter of two sequences; their le
 The ids go to `train --leave-out`.
 """
 
-from __future__ import annotations
-
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ernie_rna.cli.arguments import program_parser
@@ -30,11 +29,9 @@ _SHORTEST = 10
 def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
     add = parser.add_argument
-    add("train", type=Path, metavar="TRAIN", help="table: id, sequence, split")
+    add("train", type=Path, metavar="TRAIN", help="table: id, sequence, split (train)")
     add("test", type=Path, nargs="+", metavar="TEST", help="table: sequence; or FASTA")
     add("-o", "--output", required=True, metavar="FILE", help="for the ids")
-    add("--split", default="train", metavar="VALUE", help="rows of TRAIN (train)")
-    add("--identity", type=float, default=0.8, help="at least 0.8, the default")
     return parser
 
 
@@ -43,41 +40,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if shutil.which("cd-hit-est-2d") is None:
+        raise OSError("CD-HIT is not installed: there is no cd-hit-est-2d (apt-get install cd-hit)")
     rows = table_rows(args.train, ("id", "sequence", "split"))
-    train = {row["id"]: row["sequence"] for row in rows if row["split"] == args.split}
+    train = {row["id"]: row["sequence"] for row in rows if row["split"] == "train"}
     test: list[str] = []
     for path in args.test:
         if is_table(path):
             test += [row["sequence"] for row in table_rows(path, ("sequence",))]
         else:
             test += [record.sequence for record in read_fasta(path)]
-    found = near_duplicates(train, test, args.identity)
-    with open_text(args.output) as file:
-        file.writelines(f"{name}\n" for name in found)
-    print(f"{len(found)} of {len(train)} are {args.identity:.0%} identical to one of {len(test)}")
-    return 0
-
-
-def near_duplicates(train: Mapping[str, str], test: Iterable[str], identity: float) -> list[str]:
-    """Ids of training sequences, in order, that CD-HIT puts with a test sequence.
-
-    Args:
-        train: sequences by id.
-        identity: at least 0.8, for words of 5 bases.
-    """
-    if shutil.which("cd-hit-est-2d") is None:
-        raise OSError("CD-HIT is not installed: there is no cd-hit-est-2d (apt-get install cd-hit)")
     with tempfile.TemporaryDirectory() as folder:
         for name, sequences in (("test", test), ("train", train.values())):
             lines = (f">{i}\n{s.upper().replace('U', 'T')}\n" for i, s in enumerate(sequences))
             Path(folder, name).write_text("".join(lines))
-        options = f"-i test -i2 train -o kept -c {identity} -n 5 -s2 0 -r 0 -M 0 -T 1".split()
-        command = ["cd-hit-est-2d", *options]
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        # Words of 5 bases, which are for an identity of at least 0.8.
+        command = "cd-hit-est-2d -i test -i2 train -o kept -c 0.8 -n 5 -s2 0 -r 0 -M 0 -T 1"
+        subprocess.run(shlex.split(command), cwd=folder, check=True, stdout=subprocess.DEVNULL)
         text = Path(folder, "kept").read_text()
     kept = {int(line[1:]) for line in text.splitlines() if line.startswith(">")}
-    names = [(i, name) for i, name in enumerate(train) if len(train[name]) > _SHORTEST]
-    return [name for i, name in names if i not in kept]
+    found = [name for i, name in enumerate(train) if i not in kept and len(train[name]) > _SHORTEST]
+    with open_text(args.output) as file:
+        file.writelines(f"{name}\n" for name in found)
+    print(f"{len(found)} of {len(train)} are 80% identical to one of {len(test)}")
+    return 0
 
 
 if __name__ == "__main__":

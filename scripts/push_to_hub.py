@@ -1,12 +1,11 @@
 """`ernie-rna push`, from a checkout: python -m scripts.push_to_hub --help."""
 
 import sys
-from collections.abc import Sequence
 
 from ernie_rna.cli import main as cli
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     return cli.main(["push", *(sys.argv[1:] if argv is None else argv)])
 
 

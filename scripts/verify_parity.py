@@ -8,8 +8,6 @@ them: every hidden state, score and logit, with eager attention and sdpa, alone 
 rounding alone does; then the three heads. Exit code 1 says that a bar is missed.
 """
 
-from __future__ import annotations
-
 import argparse
 import platform
 import sys
@@ -56,19 +54,13 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(scratch: Path, short: bool) -> Iterator[tuple[str, list[compare.Difference]]]:
     """A title and the differences of each table."""
-
-    def converted(name: str, checkpoint: Path) -> Path:
-        (scratch / name).mkdir()
-        return write_golden_folder(scratch / name, checkpoint)
-
-    models = compare.Models(converted("pretrained", CHECKPOINT))
+    models = compare.Models(write_golden_folder(scratch / "pretrained", CHECKPOINT))
     yield "Largest difference from the authors' values", compare.compare_with_authors(models)
-    if short:
-        return
-    yield "What rounding alone does", compare.measure_rounding(models)
-    for task in compare.HEADS:
-        folder = converted(task, head_checkpoint(task))
-        yield f"The head for {task}", compare.compare_head(folder, task)
+    if not short:
+        yield "What rounding alone does", compare.measure_rounding(models)
+        for task in compare.HEADS:
+            folder = write_golden_folder(scratch / task, head_checkpoint(task))
+            yield f"The head for {task}", compare.compare_head(folder, task)
 
 
 if __name__ == "__main__":

@@ -114,10 +114,6 @@ def _checked(pairs: Iterable[BasePair], sequence: str) -> list[BasePair]:
     return sorted_pairs(pairs, len(sequence))
 
 
-# ---------------------------------------------------------------------------------------------
-# Arcs
-
-
 def plot_arcs(
     sequence: str,
     pairs: Iterable[BasePair],
@@ -182,15 +178,15 @@ def _groups(
     """Name, colour, and the pairs to draw above and below the sequence."""
     if below is None:
         none: list[BasePair] = []
-        first, second, *others = [*nested_pages(above), none, none]
+        nested, crossing, *others = [*nested_pages(above), none, none]
         further = [pair for page in others for pair in page]
-        crossing = (("pseudoknot", _VERMILLION, second), ("further crossings", _GREEN, further))
-        some = [(name, colour, page, none) for name, colour, page in crossing if page]
-        return [("nested pairs", _BLUE, first, none), *some]
-    both = sorted(set(above) & set(below))
+        pages = (("pseudoknot", _VERMILLION, crossing), ("further crossings", _GREEN, further))
+        some = [(name, colour, page, none) for name, colour, page in pages if page]
+        return [("nested pairs", _BLUE, nested, none), *some]
+    both = sorted({*above} & {*below})
     return [
-        ("predicted only", _VERMILLION, sorted(set(above) - set(both)), []),
-        ("known only", _BLACK, [], sorted(set(below) - set(both))),
+        ("predicted only", _VERMILLION, sorted({*above} - {*both}), []),
+        ("known only", _BLACK, [], sorted({*below} - {*both})),
         ("in both", _BLUE, both, both),
     ]
 
@@ -209,10 +205,6 @@ def _add_arcs(
         arcs.append(Path.arc(0, 180).transformed(place))
     collection = PathCollection(arcs, facecolors="none", linewidths=line, **colours)
     return axes.add_collection(collection, autolim=False)
-
-
-# ---------------------------------------------------------------------------------------------
-# Stems and loops
 
 
 def plot_layout(
@@ -245,7 +237,17 @@ def plot_layout(
     axes.set(xlim=(left, right), ylim=(bottom, top))
     _draw_lines(axes, sequence, places, nested, [pair for page in crossing for pair in page])
     numbers = np.full(len(sequence), np.nan) if values is None else np.array(values, dtype=float)
-    circles = _draw_bases(axes, sequence, places, step, numbers)
+    from matplotlib import colormaps
+
+    cmap, area = colormaps[_SURENESS].with_extremes(bad="white"), (72 * 0.75 * step) ** 2  # points
+    scale: Any = {"c": numbers, "cmap": cmap, "vmin": 0, "vmax": 1, "plotnonfinite": True}
+    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3}
+    circles = axes.scatter(places[:, 0], places[:, 1], area, **scale, **lines)
+    style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline", "zorder": 4}
+    for base, (x, y), number in zip(sequence, places, numbers, strict=True):
+        if step >= _SMALLEST_STEP:  # There is room for a letter.
+            colour = "white" if number > 0.6 else _BLACK  # NaN is not above
+            axes.text(x, y, base, color=colour, **style)
     if values is not None:
         figure.colorbar(circles, ax=axes, label=label, shrink=0.5, aspect=20)
     _number(axes, places)
@@ -283,24 +285,6 @@ def _draw_lines(
         axes.figure.legend(loc="outside lower right", frameon=False, fontsize=8)
 
 
-def _draw_bases(
-    axes: Axes, sequence: str, places: np.ndarray, step: float, numbers: np.ndarray
-) -> Any:
-    """A circle for each base, and its letter if there is room for one."""
-    from matplotlib import colormaps
-
-    cmap, area = colormaps[_SURENESS].with_extremes(bad="white"), (72 * 0.75 * step) ** 2  # points
-    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3, "plotnonfinite": True}
-    circles = axes.scatter(
-        places[:, 0], places[:, 1], area, c=numbers, cmap=cmap, vmin=0, vmax=1, **lines
-    )
-    style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline", "zorder": 4}
-    if step >= _SMALLEST_STEP:
-        for base, (x, y), number in zip(sequence, places, numbers, strict=True):
-            axes.text(x, y, base, color="white" if number > 0.6 else _BLACK, **style)  # NaN is not
-    return circles
-
-
 def _number(axes: Axes, places: np.ndarray) -> None:
     """5' and 3', and every tenth position, beside the base and away from the others."""
     last = len(places) - 1
@@ -314,10 +298,6 @@ def _number(axes: Axes, places: np.ndarray) -> None:
             key=lambda side: np.exp(-np.hypot(*(places - side).T)).sum(),
         )
         axes.text(x, y, text, fontsize=6.5, color=_GREY, ha="center", va="center", zorder=4)
-
-
-# ---------------------------------------------------------------------------------------------
-# Pairing maps
 
 
 def plot_pairing_map(
@@ -352,7 +332,12 @@ def plot_pairing_map(
     rows = -(-len(maps) // columns)
     side = _HEAD_SIDE if are_heads else float(np.clip(length * _LETTER, *_MAP_SIDE))
     figure = _new_figure(columns * (side + 0.2) + 1.3, rows * (side + 0.15) + 0.7)
-    low, high = limits or _colour_limits(maps)
+    # The large scores are those of pairs: a head gives bases that are too near one another scores
+    # far below 0, beside which all others would look alike.
+    largest = (
+        max(float(np.quantile(maps, _COLOUR_QUANTILE)), 0.0) or float(np.abs(maps).max()) or 1.0
+    )
+    low, high = limits or (-largest if maps.min() < 0 else 0.0, largest)
     # With fewer dots than bases "nearest" would leave bases out.
     how = "nearest" if side * _DOTS_PER_INCH >= length else "antialiased"
     extent = (0.5, length + 0.5, length + 0.5, 0.5)
@@ -375,17 +360,6 @@ def plot_pairing_map(
     figure.supxlabel("position", fontsize=10)
     figure.supylabel("position", fontsize=10)
     return figure
-
-
-def _colour_limits(scores: np.ndarray) -> tuple[float, float]:
-    """Limits of the colours: symmetric about 0, or from 0 where no score is negative.
-
-    They go by the large scores, which are those of pairs: a head gives bases that are too near one
-    another scores far below 0, beside which all others would look alike.
-    """
-    largest = max(float(np.quantile(scores, _COLOUR_QUANTILE)), 0.0)
-    largest = largest or float(np.abs(scores).max()) or 1.0
-    return (-largest if scores.min() < 0 else 0.0), largest
 
 
 def _label_axes(axes: Axes, sequence: str, side: float, shown: str, most_ticks: int) -> None:
@@ -425,10 +399,6 @@ def _mark_pairs(
             axes.plot(x, y, "ko", mfc="none", mew=0.8, markersize=size, label=name, **rim)
 
 
-# ---------------------------------------------------------------------------------------------
-# Substitutions
-
-
 def plot_effects(scores: LetterScores) -> Figure:
     """Draw the effects of all substitutions of a sequence, in rows of 60 positions.
 
@@ -466,10 +436,6 @@ def plot_effects(scores: LetterScores) -> Figure:
     label = "log P(mutant) - log P(wild type)"
     figure.colorbar(image, ax=figure.axes, label=label, aspect=12 * rows)
     return figure
-
-
-# ---------------------------------------------------------------------------------------------
-# Vectors
 
 
 def plot_components(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from itertools import islice
@@ -15,16 +15,7 @@ import numpy as np
 from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
 from ernie_rna.options import DRAWN_BESIDE, FOLDED, OptionError, PlotOptions, WindowOptions, takes
-from ernie_rna.plots.drawings import (
-    EXTENSIONS,
-    as_svg,
-    plot_arcs,
-    plot_components,
-    plot_effects,
-    plot_layout,
-    plot_pairing_map,
-    save,
-)
+from ernie_rna.plots import drawings
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.matrices import write_matrices
 from ernie_rna.run.outputs import check_output_files
@@ -67,7 +58,7 @@ class Picture:
         return f"{self.shown}\n{Path(model_name(model)).name}, {self.source}"
 
     def _repr_svg_(self) -> str | None:  # a notebook shows it
-        return as_svg(lambda: self.figure)
+        return drawings.as_svg(lambda: self.figure)
 
 
 @takes(PlotOptions)
@@ -90,31 +81,31 @@ def plot(
 
     Raises:
         InputError: a sequence is unfit or too long.
-        ValueError: an option is off, there is no such sequence or reference, the model lacks the
-            head that this needs, or there is nothing to draw.
+        ValueError: an option is off, known pairs are given for a kind that does not show them,
+            there is no such sequence or reference, the model lacks the head that this needs, or
+            there is nothing to draw.
         OutputError: an output exists, or the disk is full.
     """
+    what = options.what
     if options.matrix is not None:
         raise OptionError("matrix", f"is not for pictures; got {options.matrix!r}")
-    if known is not None and options.what not in DRAWN_BESIDE:
-        kinds = ", ".join(DRAWN_BESIDE)
-        raise OptionError("known", f"base pairs are for {kinds}, not for {options.what}")
-    check_output_files([fspath(output)], options.force, extensions=EXTENSIONS, streams=False)
-    if values is not None:
-        check_output_files([fspath(values)], options.force, extensions=[".npz"], streams=False)
+    if known is not None and what not in DRAWN_BESIDE:
+        raise OptionError("known", f"pairs are for {', '.join(DRAWN_BESIDE)}, not for {what}")
+    for path, extensions in ((output, drawings.EXTENSIONS), (values, (".npz",))):
+        if path is not None:
+            check_output_files([fspath(path)], options.force, extensions=extensions, streams=False)
     import_extra("matplotlib", "plot", "a plot")
-    if options.what == "layout":
+    if what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")
-    resolved: Any = options.resolved() if options.what in FOLDED else options
+    resolved: Any = options.resolved() if what in FOLDED else options
     records = as_source(sequences, **options.reading).read()
-    is_of_all = options.what == "embeddings"
-    chosen = list(records) if is_of_all else [_find_record(records, options.id)]
+    chosen = list(records) if what == "embeddings" else [_find_record(records, options.id)]
     if options.reference is not None:
         known = _find_reference(options.reference, chosen[0])
     source = find_model(model, options.revision)
-    picture = _DRAW[options.what](chosen, source, resolved, known)
+    picture = _DRAW[what](chosen, source, resolved, known)
     title = picture.title(source) + ", pairing scores zero" * (resolved.pairing_scores == "zero")
-    save(picture.figure, output, title if options.title is None else options.title)
+    drawings.save(picture.figure, output, title if options.title is None else options.title)
     if values is not None:
         with write_matrices(values) as write:
             for name, array in picture.values.items():
@@ -182,14 +173,16 @@ def draw_fold(
     given: Any = {"pairs": pairs, "known": known}
     if what == "map":
         label, limits = (maps.certainty, (0.0, 1.0)) if sure else (label, None)
-        figure = plot_pairing_map(folded.matrix, sequence, label=label, limits=limits, **given)
+        figure = drawings.plot_pairing_map(
+            folded.matrix, sequence, label=label, limits=limits, **given
+        )
         caption += " are read off this map"
     elif what == "arcs":
         likely = folded.matrix if sure else None
-        figure = plot_arcs(sequence, probabilities=likely, label=maps.certainty, **given)
+        figure = drawings.plot_arcs(sequence, probabilities=likely, label=maps.certainty, **given)
         caption += "; its known structure is below the arcs" * (known is not None)
     else:
-        figure = plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
+        figure = drawings.plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
     values = {folded.id: folded.matrix}
     return Picture(figure, _shown(folded.structure), source, caption, values)
 
@@ -206,7 +199,7 @@ def _structure(records: list[FastaRecord], model: Any, options: Any, known: Any)
     return draw_fold(folded, task, what, known, sure)
 
 
-def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+def _heads(records: list[FastaRecord], model: Any, options: Any, known: None) -> Picture:
     from ernie_rna.run.loading import use_threads
     from ernie_rna.structures.pairing_maps import HEAD, LAYER, head_maps, load_maps
 
@@ -218,20 +211,20 @@ def _heads(records: list[FastaRecord], model: Any, options: Any, known: Any) -> 
     with use_threads(options.threads):
         scores = head_maps(maps.model, record.sequence, layer, options.pairing_scores)
     values = scores.float().cpu().numpy()  # (heads, length, length)
-    figure = plot_pairing_map(values, record.sequence, highlight=head, label=maps.label)
+    figure = drawings.plot_pairing_map(values, record.sequence, highlight=head, label=maps.label)
     caption = f"{len(values)} heads; structures without training are read off head {HEAD}"
     source = maps.source.partition(",")[0]
     return Picture(figure, _shown(record), source, caption, {record.id: values})
 
 
-def _closeness(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+def _closeness(records: list[FastaRecord], model: Any, options: Any, known: None) -> Picture:
     (close,) = closeness(records, model, options=options)
     label, values = "probability to be close in space", {close.id: close.probabilities}
-    figure = plot_pairing_map(close.probabilities, records[0].sequence, label=label)
+    figure = drawings.plot_pairing_map(close.probabilities, records[0].sequence, label=label)
     return Picture(figure, _shown(records[0]), "closeness", f"{close.id}: {label}", values)
 
 
-def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: None) -> Picture:
     found: Any = mutate(records, model, options=options)
     (scores,) = found
     perplexity = f"pseudo-perplexity {scores.pseudo_perplexity:.2f} (1 at best, 4 for a guess)"
@@ -241,23 +234,23 @@ def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: 
         "log_probabilities": scores.log_probabilities,
         "effects": scores.effects,
     }
-    caption = f"{scores.id}: {perplexity}"
-    return Picture(plot_effects(scores), _shown(scores), "substitutions", caption, values)
+    figure, caption = drawings.plot_effects(scores), f"{scores.id}: {perplexity}"
+    return Picture(figure, _shown(scores), "substitutions", caption, values)
 
 
-def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: Any) -> Picture:
+def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: None) -> Picture:
     own = {one.name: getattr(options, one.name) for one in fields(WindowOptions)}
     vectors = {one.id: one["mean"] for one in embed(records, model, **own)}
     words = [word for record in records for word in record.description.split()[-1:]]
     are_shared = len(set(words)) < len(words) == len(records)
     means = np.array(list(vectors.values()))
-    figure = plot_components(means, list(vectors), groups=words if are_shared else None)
+    figure = drawings.plot_components(means, list(vectors), groups=words if are_shared else None)
     caption = f"{len(means)} vectors of {means.shape[1]} numbers, in two principal components"
     shown, source = f"{len(records)} RNAs", "mean vectors of the last layer"
     return Picture(figure, shown, source, caption, vectors)
 
 
-_DRAW = {
+_DRAW: dict[str, Callable[..., Picture]] = {
     **dict.fromkeys(FOLDED, _structure),
     "heads": _heads,
     "closeness": _closeness,

@@ -13,8 +13,7 @@ import gradio as gr
 
 from ernie_rna.data import examples
 from ernie_rna.sequences.fasta import InputError, read_fasta
-from ernie_rna.web.requests import Requests, decode
-from ernie_rna.web.tasks import Result, TaskError
+from ernie_rna.web.requests import Requests, Result, TaskError, decode
 
 _INTRODUCTION = """\
 # ERNIE-RNA
@@ -127,9 +126,6 @@ class Page:
     def _choices(self, text: str, chosen: str | None) -> Any:
         ids = self.requests.ids(text)
         return gr.Dropdown(ids, value=chosen if chosen in ids else next(iter(ids), None))
-
-    # -----------------------------------------------------------------------------------------
-    # The tabs
 
     def _structure(self) -> None:
         opening = Result({}, [])

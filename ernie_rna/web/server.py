@@ -15,7 +15,6 @@ from ernie_rna.options import ServeOptions, takes
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.progress import show_loading
 from ernie_rna.web.requests import Requests
-from ernie_rna.web.tasks import Pool, describe
 
 
 @takes(ServeOptions)
@@ -51,10 +50,10 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
             gradio = import_extra("gradio", "web", "the web page")
             from ernie_rna.web.page import FONTS, INFO, Page
 
-        with Pool(dict(zip(names, found, strict=True)), options) as pool:
+        with Requests(dict(zip(names, found, strict=True)), options, folder) as requests:
             with show_loading(options.progress):
-                described = pool.run(describe)
-            page = Page(Requests(pool, described, options, folder)).blocks
+                requests.load()
+            page = Page(requests).blocks
             # Of requests that wait; further ones are told to come back.
             page.queue(max_size=20, api_open=False)
             page.launch(

@@ -42,13 +42,9 @@ def letter_scores(sequence):
     return result
 
 
-def pictures(length):
+def arcs(length):
     pairs = [(0, length - 1), (1, length - 2)]
-    return {
-        "map": lambda: plot_pairing_map(scores(length, length), rna(length), pairs=pairs),
-        "heads": lambda: plot_pairing_map(scores(3, length, length), rna(length), highlight=1),
-        "arcs": lambda: plot_arcs(rna(length), pairs, pairs[:1]),
-    }
+    return plot_arcs(rna(length), pairs, pairs[:1])
 
 
 def legend(figure):
@@ -59,17 +55,12 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-# ---------------------------------------------------------------------------------------------
-# Files, notebooks and the extra
-
-
 @pytest.mark.parametrize("extension", SIGNATURES)
-@pytest.mark.parametrize("kind", ["map", "heads", "arcs"])
-def test_files_by_extension_are_the_same_every_time(tmp_path, monkeypatch, kind, extension):
+def test_files_by_extension_are_the_same_every_time(tmp_path, monkeypatch, extension):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # It is left alone.
     paths = [tmp_path / f"{name}{extension}" for name in ("one", "two")]
     for path in paths:
-        save(pictures(12)[kind](), path)
+        save(arcs(12), path)
     one, two = (path.read_bytes() for path in paths)
     assert one.startswith(SIGNATURES[extension])
     assert one == two
@@ -124,21 +115,19 @@ def test_what_cannot_be_drawn(draw, message):
         draw()
 
 
-# ---------------------------------------------------------------------------------------------
-# Maps
-
-
 @pytest.mark.parametrize(("length", "has_letters"), [(10, True), (80, True), (300, False)])
-def test_map_axes_show_letters_or_positions(length, has_letters):
-    figure = pictures(length)["map"]()
+def test_axes_show_letters_or_positions(length, has_letters):
+    letters = rna(length) if has_letters else ""
+    figure = plot_pairing_map(scores(length, length), rna(length))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     for axis in (axes.xaxis, axes.yaxis):
-        letters = [label.get_text() for label in axis.get_minorticklabels()]
-        assert letters == (list(rna(length)) if has_letters else [])
+        assert "".join(label.get_text() for label in axis.get_minorticklabels()) == letters
         positions = [int(label.get_text()) for label in axis.get_majorticklabels()]
         assert positions[0] == 1
         assert positions[-1] > length * 0.8
+    (axes,) = arcs(length).axes
+    assert "".join(text for text in texts(axes) if len(text) == 1) == letters
 
 
 @pytest.mark.parametrize("length", [1, 2, 1000])
@@ -158,11 +147,12 @@ def test_the_matrix_is_drawn_on_positions_from_1():
 
 
 def test_colours_are_white_at_0_or_between_limits():
-    below = scores(9, 9) - 3
-    low, high = plot_pairing_map(below, rna(9)).axes[0].images[0].get_clim()
-    assert low == -high
-    figure = plot_pairing_map(below, rna(9), limits=(0.0, 1.0))
-    assert figure.axes[0].images[0].get_clim() == (0.0, 1.0)
+    def limits(**given):
+        return plot_pairing_map(scores(9, 9) - 3, rna(9), **given).axes[0].images[0].get_clim()
+
+    low, high = limits()
+    assert low == -high < 0
+    assert limits(limits=(0.0, 1.0)) == (0.0, 1.0)
 
 
 def test_heads_share_their_colours_and_one_is_framed():
@@ -171,8 +161,7 @@ def test_heads_share_their_colours_and_one_is_framed():
     assert [axes.get_title() for axes in panels] == [f"head {head}" for head in range(12)]
     assert len({axes.images[0].get_clim() for axes in panels}) == 1
     widths = [axes.spines["left"].get_linewidth() for axes in panels]
-    assert widths.index(max(widths)) == 5
-    assert widths.count(max(widths)) == 1
+    assert [head for head, width in enumerate(widths) if width == max(widths)] == [5]
 
 
 def test_a_map_says_whose_pairs_it_shows():
@@ -180,17 +169,6 @@ def test_a_map_says_whose_pairs_it_shows():
     assert legend(figure) == ["below: 2 pairs predicted", "above: no pairs known"]
     (circles,) = plot_pairing_map(scores(9, 9), rna(9), known=[(0, 8)]).axes[0].get_lines()
     assert circles.get_xydata().tolist() == [[9, 1]]
-
-
-# ---------------------------------------------------------------------------------------------
-# Arcs
-
-
-@pytest.mark.parametrize(("length", "has_letters"), [(10, True), (100, True), (400, False)])
-def test_arcs_stand_over_letters_or_a_line(length, has_letters):
-    axes = pictures(length)["arcs"]().axes[0]
-    drawn = "".join(text for text in texts(axes) if len(text) == 1)
-    assert drawn == (rna(length) if has_letters else "")
 
 
 ONE, TWO, KNOWN = [(0, 9)], [(0, 9), (1, 8)], [(0, 9), (2, 7), (12, 18)]
@@ -212,11 +190,14 @@ def test_arcs_tell_pseudoknots_or_hits_from_misses(predicted, known, names, said
     assert [text for text in texts(figure.axes[0]) if text.startswith("no ")] == said
 
 
-def test_an_arc_reaches_from_base_to_base():
-    axes = plot_arcs("GAAAC", [(0, 4)]).axes[0]
-    box = axes.collections[0].get_paths()[0].get_extents()
-    assert (box.x0, box.x1) == pytest.approx((1, 5))
-    assert box.y1 <= axes.get_ylim()[1]
+def test_an_arc_reaches_from_base_to_base_and_known_ones_are_below():
+    axes = plot_arcs("GAAAC", [(0, 4)], [(1, 3)]).axes[0]
+    paths = [path for arcs in axes.collections for path in arcs.get_paths()]
+    predicted, known = (path.get_extents() for path in paths)
+    assert (predicted.x0, predicted.x1) == pytest.approx((1, 5))
+    assert (known.x0, known.x1) == pytest.approx((2, 4))
+    low, high = axes.get_ylim()
+    assert low <= known.y0 < known.y1 <= 0 <= predicted.y0 < predicted.y1 <= high
 
 
 def test_arcs_are_coloured_by_how_likely_their_pairs_are():
@@ -233,46 +214,33 @@ def test_arcs_are_coloured_by_how_likely_their_pairs_are():
     assert not plot_arcs(rna(20), pairs, probabilities=probabilities).legends
 
 
-# ---------------------------------------------------------------------------------------------
-# Stems and loops
-
 SEQUENCE = "GGGAAAUCCAAAGGUUUCC"
 PAIRS = from_dot_bracket("(((.[[.)))...]]....")
-TRNA = "(((((((..((((........)))).(((((.......))))).....(((((.......))))))))))))."
+TRNA = from_dot_bracket("(((((((..((((........)))).(((((.......))))).....(((((.......)))))))))))).")
 
 
 @needs_vienna
 def test_neighbours_are_about_one_apart_no_two_bases_in_one_place_and_ladders_straight():
-    places = coordinates(from_dot_bracket(TRNA), len(TRNA))
-    assert places.shape == (len(TRNA), 2)
-    steps = np.hypot(*np.diff(places, axis=0).T)
-    assert 0.7 < steps.min() < steps.max() < 2
+    places = coordinates(TRNA, 73)  # (73, 2)
     distances = np.hypot(*(places[:, None] - places).transpose(2, 0, 1))
-    assert distances[~np.eye(len(TRNA), dtype=bool)].min() > 0.7
+    assert np.diag(distances, 1).max() < 2
+    assert distances[~np.eye(73, dtype=bool)].min() > 0.7
     pairs = from_dot_bracket("((((....))))")
     places = coordinates(pairs, 12)
     assert np.ptp([np.hypot(*(places[i] - places[j])) for i, j in pairs]) < 0.01
 
 
 @needs_vienna
-def test_pseudoknots_are_dashed_and_told():
-    figure = plot_layout(SEQUENCE, PAIRS)
-    assert legend(figure) == ["pseudoknot (2)"]
-    drawn = texts(figure.axes[0])
-    assert "".join(drawn[: len(SEQUENCE)]) == SEQUENCE
-    assert {"5'", "3'", "10"} <= set(drawn)
-    assert plot_layout("ACGU", []).axes
-
-
-@needs_vienna
-def test_values_colour_the_bases():
+def test_pseudoknots_are_dashed_and_told_and_values_colour_the_bases():
     values = [np.nan, *np.linspace(0, 1, len(SEQUENCE) - 1)]
-    _, bar = plot_layout(SEQUENCE, PAIRS, values=values, label="SHAPE").axes
+    figure = plot_layout(SEQUENCE, PAIRS, values=values, label="SHAPE")
+    assert legend(figure) == ["pseudoknot (2)"]
+    axes, bar = figure.axes
+    assert "".join(texts(axes)[: len(SEQUENCE)]) == SEQUENCE
+    assert {"5'", "3'", "10"} <= set(texts(axes))
     assert bar.get_ylabel() == "SHAPE"
-
-
-# ---------------------------------------------------------------------------------------------
-# Substitutions and vectors
+    np.testing.assert_array_equal(axes.collections[0].get_array().filled(np.nan), values)
+    assert len(plot_layout("ACGU", []).axes) == 1
 
 
 def test_rows_of_60_positions():
@@ -298,11 +266,9 @@ def test_components_are_those_of_the_covariance():
     places = axes.lines[0].get_xydata()
     variances = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
     np.testing.assert_allclose(places.var(axis=0, ddof=1), variances[:2])
-    held = variances[:2] / variances.sum()
-    assert axes.get_xlabel() == f"component 1: {100 * held[0]:.0f} % of the variance"
-    assert axes.get_ylabel() == f"component 2: {100 * held[1]:.0f} % of the variance"
-    # Two axes make no distance longer.
-    assert np.hypot(*(places[0] - places[1])) <= np.linalg.norm(vectors[0] - vectors[1])
+    held = 100 * variances[:2] / variances.sum()
+    assert axes.get_xlabel() == f"component 1: {held[0]:.0f} % of the variance"
+    assert axes.get_ylabel() == f"component 2: {held[1]:.0f} % of the variance"
     axes = plot_components(np.array([[0.0], [2.0]]), ["a", "b" * 60]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["a", "b" * 19 + "…"]
     np.testing.assert_allclose(np.abs(axes.lines[0].get_xydata()), [[1, 0], [1, 0]])

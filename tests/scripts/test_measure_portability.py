@@ -1,5 +1,7 @@
 """The same numbers elsewhere: settings in processes of their own, errors, bounds and the table."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,10 @@ def values(hidden: float, logits: float) -> list[list[np.ndarray]]:
 
 
 def test_errors_by_attention_model_and_output():
-    assert errors(values(0.5, 0.25), values(0.0, 0.0)).tolist() == [[[0.5, 0.25]]] * 2
+    assert errors(values(0.5, 0.25), values(0.0, 0.0)).tolist() == [[[0.5, 0.25]] * 2]
     found = values(0.5, 0.25)
     found[0][3] = found[0][3] * np.nan
-    np.testing.assert_equal(errors(found, values(0, 0)), [[[0.5, 0.25]], [[0.5, np.nan]]])
+    np.testing.assert_equal(errors(found, values(0, 0)), [[[0.5, 0.25], [0.5, np.nan]]])
 
 
 @pytest.mark.parametrize(
@@ -48,18 +50,21 @@ def test_a_small_run(monkeypatch, capsys):
     """Each process, here this one, gets its setting."""
     middle = {"hidden_size": 24, "num_hidden_layers": 1, "intermediate_size": 32}
     monkeypatch.setattr(measure_portability, "MIDDLE", middle)
-    monkeypatch.setattr(measure_portability.layers_ernie_rna, "_ONEDNN_DTYPES", ())
+    monkeypatch.setattr(measure_portability, "LONGEST", 16)
+    monkeypatch.setattr(measure_portability.layers_ernie_rna, "_ONEDNN_DTYPES", (torch.float16,))
     started = []
 
     def run_anew(function, *given, **variables):
-        started.append((given[1:], variables))
-        return function(*given)
+        with mock.patch.dict("os.environ", variables):
+            values = function(*given)
+        started.append((given[1:], variables, measure_portability.layers_ernie_rna._ONEDNN_DTYPES))
+        return values
 
     monkeypatch.setattr(measure_portability, "run_anew", run_anew)
-    assert main(["--length", "16", "--settings", "1 thread, no oneDNN"]) == 0
+    assert main(["--settings", "1 thread, no oneDNN"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert [row.count("| same |") for row in table[-2:]] == [2, 2]
     assert started == [
-        ((torch.float32, None), {"OMP_NUM_THREADS": "2"}),
-        ((torch.float32, False), {"OMP_NUM_THREADS": "1"}),
+        ((torch.float32,), {"OMP_NUM_THREADS": "2"}, (torch.float16,)),
+        ((torch.float32,), {"OMP_NUM_THREADS": "1", "ONEDNN": "0"}, ()),
     ]

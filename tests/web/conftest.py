@@ -1,17 +1,17 @@
 """Requests that are answered in this process, by a small model with random weights."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForPreTraining
 from ernie_rna.options import ServeOptions
 from ernie_rna.web.requests import Requests
-from ernie_rna.web.tasks import describe
 
-LIMITS = ServeOptions(sequences=4, nucleotides=1500, workers=2)
-OPTIONS = ServeOptions(device="cpu", gigabytes=1000.0, threads=2)
+LIMITS = ServeOptions(
+    **{"sequences": 4, "nucleotides": 1500, "workers": 2},
+    **{"device": "cpu", "gigabytes": 1000.0, "threads": 2},
+)
 
 
 @pytest.fixture
@@ -23,16 +23,11 @@ def saved(config, tmp_path) -> Path:
 
 
 @pytest.fixture
-def setup(saved):
-    """What each task takes first."""
-    return (("small", str(saved)),), OPTIONS
-
-
-@pytest.fixture
-def requests(setup, tmp_path) -> Requests:
-    for module in ("matplotlib", "RNA"):
+def requests(saved, tmp_path, monkeypatch) -> Requests:
+    for module in ("matplotlib", "pebble", "RNA"):
         pytest.importorskip(module)
-    folder = tmp_path / "results"
-    folder.mkdir()
-    pool = SimpleNamespace(run=lambda task, **given: task(*setup, **given))
-    return Requests(pool, pool.run(describe), LIMITS, folder)
+    requests = Requests({"small": str(saved)}, LIMITS, tmp_path / "results")
+    requests.folder.mkdir()
+    monkeypatch.setattr(requests, "run", lambda task, **given: task(*requests._setup, **given))
+    requests.load()
+    return requests

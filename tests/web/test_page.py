@@ -2,19 +2,19 @@
 
 import socket
 from dataclasses import replace
-from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
 pytest.importorskip("gradio")
+pytest.importorskip("pebble")
 
 import gradio
 
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.web.page import CACHE, FONTS, Page, _told
-from ernie_rna.web.requests import Requests
+from ernie_rna.web.requests import Description, Requests, Result, TaskError
 from ernie_rna.web.server import _check_port, serve
-from ernie_rna.web.tasks import Description, Result, TaskError
 from tests.web.conftest import LIMITS
 
 
@@ -25,16 +25,17 @@ def page(monkeypatch, tmp_path):
     picture = tmp_path / "loops.svg"
     picture.write_text("<svg/>")
     result = Result({picture: "20 pairs of <b>"}, [picture], ">a\nACGU\n....")
-    pool = SimpleNamespace(run=lambda task, **given: result)
-    models = {"small": Description("a small one", 100, 3, 12, True)}
-    return Page(Requests(pool, models, LIMITS, tmp_path))
+    requests = Requests({"small": "/here"}, LIMITS, tmp_path)
+    monkeypatch.setattr(requests, "run", lambda task, **given: result)
+    requests.models["small"] = Description("a small one", 100, 3, 12, True)
+    return Page(requests)
 
 
 def parts(page, kind):
     return [one for one in page.blocks.blocks.values() if isinstance(one, kind)]
 
 
-def test_all_that_computes_shares_one_queue(page):
+def test_all_that_computes_shares_one_queue_and_nothing_is_fetched_or_kept(page):
     config = page.blocks.get_config_file()
     queued = [one for one in config["dependencies"] if one["queue"]]
     # fold, fold for another drawing or prior, map, substitutions, embeddings; their checks; the
@@ -44,13 +45,10 @@ def test_all_that_computes_shares_one_queue(page):
     assert {one.concurrency_limit for one in functions} == {2}
     assert len(functions) == 6
     assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
-
-
-def test_nothing_is_fetched_from_elsewhere_nor_kept_for_more_than_an_hour(page):
     assert not page.blocks.analytics_enabled
     assert gradio.themes.Default(**FONTS)._stylesheets == []
     assert page.blocks.delete_cache == CACHE
-    assert sum(CACHE) <= 3600
+    assert sum(CACHE) <= 3600  # seconds
 
 
 def test_errors_are_shown_without_markup():
@@ -60,11 +58,13 @@ def test_errors_are_shown_without_markup():
     assert not raised.value.print_exception
 
 
-def test_choices_follow_the_text(page):
-    choices = page._choices(">a\nACGU\n>b\nACGU", "b")
-    assert ([value for _, value in choices.choices], choices.value) == (["a", "b"], "b")
-    assert page._choices(">c\nACGU", "b").value == "c"
-    assert page._choices("", "b").value is None
+@pytest.mark.parametrize(
+    ("text", "ids", "value"),
+    [(">a\nACGU\n>b\nACGU", ["a", "b"], "b"), (">c\nACGU", ["c"], "c"), ("", [], None)],
+)
+def test_choices_follow_the_text(page, text, ids, value):
+    choices = page._choices(text, "b")
+    assert ([id for _, id in choices.choices], choices.value) == (ids, value)
 
 
 def test_it_opens_with_an_example_which_is_folded_if_it_can_be(page):
@@ -78,10 +78,7 @@ def test_it_opens_with_an_example_which_is_folded_if_it_can_be(page):
     assert "<figcaption>20 pairs of &lt;b&gt;</figcaption>" in html
     assert 'tabindex="0"' in html
 
-    def fails(*given, **more):
-        raise TaskError("too slow")
-
-    page.requests.pool.run = fails
+    page.requests.run = mock.Mock(side_effect=TaskError("too slow"))
     page = Page(page.requests)
     assert page.text.value.startswith(">hammerhead ")
     assert not parts(page, gradio.HTML)[0].value
@@ -114,18 +111,17 @@ def test_the_prior_is_none_unless_it_is_chosen(page):
         page._ask_fold(">a\nACGU", "small", "a", "ViennaRNA")
 
 
-def test_maps_that_can_be_chosen(page):
-    def ask(*choice):
-        asked = page._ask_map(">a\nACGU", "small", "a", "ViennaRNA", *choice)
-        return [asked.get(name) for name in ("what", "layer", "head", "prior")]
-
-    assert ask("as folded", 3) == ["map", None, None, "vienna"]
-    assert ask(0, "all heads") == ["heads", 0, None, None]
-    assert ask(2, 7) == ["map", 2, 7, None]
-
-
-# ---------------------------------------------------------------------------------------------
-# What is refused before a model is loaded
+@pytest.mark.parametrize(
+    ("layer", "head", "asked"),
+    [
+        ("as folded", 3, ["map", None, None, "vienna"]),
+        (0, "all heads", ["heads", 0, None, None]),
+        (2, 7, ["map", 2, 7, None]),
+    ],
+)
+def test_maps_that_can_be_chosen(page, layer, head, asked):
+    found = page._ask_map(">a\nACGU", "small", "a", "ViennaRNA", layer, head)
+    assert [found.get(name) for name in ("what", "layer", "head", "prior")] == asked
 
 
 def test_two_models_of_one_name():
