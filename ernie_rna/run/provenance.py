@@ -18,11 +18,10 @@ from ernie_rna import __version__
 from ernie_rna.options import RunOptions
 
 # With these, MKL and oneDNN are kept from instructions that the CPU has, or let off precision.
-_CPU_VARIABLES = (
+_CPU_VARIABLES = [
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
     *("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
-)
-_GPU_VARIABLES = ("NVIDIA_TF32_OVERRIDE",)
+]
 
 
 def describe(given: Any, model: Any, options: RunOptions, batch_tokens: int) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def describe_machine(device: torch.device, threads: int | None) -> dict[str, Any
         return {
             "gpu": torch.cuda.get_device_name(device),
             "float32_products": _float32_products(torch.backends.cuda),
-            **_set(_GPU_VARIABLES),
+            **_set(["NVIDIA_TF32_OVERRIDE"]),
         }
     if device.type == "cpu":
         return {
@@ -116,5 +115,5 @@ def _float32_products(backend: Any) -> str:
     return "ieee" if precision == "none" else str(precision)
 
 
-def _set(names: tuple[str, ...]) -> dict[str, str]:
+def _set(names: list[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
