@@ -14,9 +14,9 @@ from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import Store, check_place
 from ernie_rna.sequences.fasta import FastaRecord
-from tests.run.conftest import names
+from tests.run.conftest import names, raising
 
-SETTINGS = {"model": {"name": "M"}, "layers": [0, 1]}
+SETTINGS = {"model": {"name": "M", "sha256": "1"}, "layers": [0, 1]}
 OTHERS = {**SETTINGS, "layers": [1]}
 ONE = {"values": np.zeros(1)}
 
@@ -27,13 +27,6 @@ def working(output, index=0, count=1, settings=SETTINGS, force=False, **more):
     with Store(output, Share(index, count), force) as store:
         store.resumed = store.begin(settings, **more)
         yield store
-
-
-def _raise(error):
-    def call(*_):
-        raise error
-
-    return call
 
 
 def finish(store):
@@ -96,7 +89,7 @@ def test_a_part_that_is_not_written_whole_is_not_there(store, file_limit, monkey
     with file_limit(2000), pytest.raises(OSError, match="too large") as error:
         store.part(0).put({"values": np.zeros(1000)}, {})
     assert error.value.errno == errno.EFBIG
-    monkeypatch.setattr(os, "fsync", _raise(KeyboardInterrupt()))
+    monkeypatch.setattr(os, "fsync", raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         store.part(0).put(ONE, {})
     assert not store.part(0).is_whole()
@@ -117,6 +110,8 @@ def test_a_part_is_of_its_records_and_settings_only(output):
     with working(output, settings=OTHERS) as store:
         assert not store.dropped
         assert not store.part(0, records).is_whole()
+        store.invalidate()
+        assert store.dropped
 
 
 # ---------------------------------------------------------------------------------------------
@@ -128,11 +123,9 @@ def test_a_damaged_manifest_is_refused(output, content):
     with working(output) as store:
         store.part(0).put(ONE, {})
         (store.folder / "manifest.json").write_bytes(content)
-    with (
-        Store(output, Share()) as store,
-        pytest.raises(OutputError, match=r"manifest\.json is damaged; --force drops the unfinish"),
-    ):
-        store.begin(SETTINGS)
+    damaged = r"manifest\.json is damaged; --force drops the unfinish"
+    with pytest.raises(OutputError, match=damaged), working(output):
+        pass
     with working(output, force=True) as store:
         assert not store.resumed
         assert not store.part(0).is_whole()
@@ -173,10 +166,10 @@ def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
     with working(output, 1, 2, whole=lambda: False) as store:
         assert not store.resumed
         assert not store.done
-    with Store(output, Share(1, 2)) as store:
         store.finish()
-        with pytest.raises(OutputError, match=r"out\.npz exists already; --force replaces it"):
-            store.begin(OTHERS, whole=lambda: True)
+    exists = r"out\.npz exists already; --force replaces it"
+    with pytest.raises(OutputError, match=exists), working(output, 1, 2, OTHERS):
+        pass
 
 
 def test_several_that_force_at_once_agree(output):
@@ -217,14 +210,15 @@ def test_processes_that_come_and_go(output):
 def test_where_nothing_can_be_written(output, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", _raise(OSError(errno.ENOSYS, "Function not implemented")))
+        patch.setattr(fcntl, "flock", raising(OSError(errno.ENOSYS, "Function not implemented")))
         with pytest.raises(OSError, match=r"has no locks .* to another one: '.*partial/lock'"):
             Store(output.with_name("other.npz"), Share())
-    with pytest.raises(OutputError, match=r"there is no folder .*nowhere"):
-        check_place(output.parent / "nowhere" / "out.npz")
     (output.parent / "out.npz.partial").write_text("mine")
-    with pytest.raises(OutputError, match=r"partial, where unfinished results are kept, is a file"):
-        check_place(output)
     output.with_name("link.npz.partial").symlink_to("nowhere")
-    with pytest.raises(OutputError, match=r"unfinished results are kept, is a link"):
-        check_place(output.with_name("link.npz"))
+    for name, message in (
+        ("nowhere/out.npz", r"there is no folder .*nowhere"),
+        ("out.npz", r"partial, where unfinished results are kept, is a file"),
+        ("link.npz", r"unfinished results are kept, is a link"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            check_place(output.parent / name)
