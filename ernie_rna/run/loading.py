@@ -318,9 +318,7 @@ def without_report() -> Iterator[None]:
 # Batches
 
 
-@cache
-def _tokenizer() -> ErnieRnaTokenizer:
-    return ErnieRnaTokenizer()
+_tokenizer = cache(ErnieRnaTokenizer)
 
 
 def tokenize(texts: list[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,38 +15,12 @@ import torch
 import transformers
 
 from ernie_rna import __version__
-from ernie_rna.options import RunOptions
 
 # With these, MKL and oneDNN are kept from instructions that the CPU has, or let off precision.
 _CPU_VARIABLES = [
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
     *("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
 ]
-
-
-def describe(given: Any, model: Any, options: RunOptions, batch_tokens: int) -> dict[str, Any]:
-    """What results depend on beside the input and the machine, for JSON.
-
-    Args:
-        given: what the caller named as the model.
-        model: what was loaded of it.
-    """
-    return {
-        "model": {
-            "name": model_name(given),
-            "revision": getattr(model.config, "_commit_hash", None),
-            "sha256": model_sha256(model),
-        },
-        "settings": {
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": model.device.type,
-            "attention": model.config._attn_implementation,
-            "threads": options.threads if model.device.type == "cpu" else None,
-            "batch_tokens": batch_tokens,
-            **options.recorded(),
-        },
-        "versions": versions(),
-    }
 
 
 def model_sha256(model: Any) -> str:

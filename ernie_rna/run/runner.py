@@ -215,17 +215,35 @@ class Task(ABC, Generic[Result]):
         return {}
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
-        """All that the results depend on, but the machine."""
-        from ernie_rna.run.provenance import describe as describe_run
+        """All that the results depend on, but the machine; for JSON.
 
-        about = describe_run(given, self.model, self.options, self.plan.batch_tokens)
-        about["settings"] |= self.describe_settings()
+        Args:
+            found: in the input.
+            given: what the caller named as the model.
+        """
+        from ernie_rna.run.provenance import model_name, model_sha256, versions
+
+        model, options = self.model, self.options
         return {
             "format": f"ernie-rna {self.name}",
             "records": found.records,
             "nucleotides": found.nucleotides,
             "input_sha256": found.sha256,
-            **about,
+            "model": {
+                "name": model_name(given),
+                "revision": getattr(model.config, "_commit_hash", None),
+                "sha256": model_sha256(model),
+            },
+            "settings": {
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "device": model.device.type,
+                "attention": model.config._attn_implementation,
+                "threads": options.threads if model.device.type == "cpu" else None,
+                "batch_tokens": self.plan.batch_tokens,
+                **options.recorded(),
+                **self.describe_settings(),
+            },
+            "versions": versions(),
         }
 
 
