@@ -97,13 +97,18 @@ class Estimate:
 def forecast(task: Task[Any], source: Source, found: Survey, output: str) -> str:
     """What a run will take, in words, and what `scale_to` sequences will if that is given.
 
+    Some of the records, spread over the input, are computed.
+
     Args:
         task: with its model loaded.
         source: can be read several times.
         found: in it.
         output: the first one, whose disk is measured.
+
+    Raises:
+        EncodingError: memory does not suffice.
     """
-    about = estimate(task, source.read(), found)
+    about = _measure(task, source.read(), found)
     if task.options.scale_to is None:
         return about.text
     begin = time.monotonic()
@@ -113,25 +118,7 @@ def forecast(task: Task[Any], source: Source, found: Survey, output: str) -> str
     return f"{about.text}\n{about.scaled(task.options.scale_to, found, reading, disk)}"
 
 
-def disk_rate(folder: Path | None) -> float:
-    """Bytes that can be written in a second to a folder, None for that of temporary files; nothing
-    is left there."""
-    block = os.urandom(1 << 24)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        begin = time.monotonic()
-        for _ in range(8):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        return 8 * len(block) / (time.monotonic() - begin)
-
-
-def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> Estimate:
-    """Compute some of the records, spread over the input, and tell what all will take.
-
-    Raises:
-        EncodingError: memory does not suffice.
-    """
+def _measure(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> Estimate:
     begin = last = time.monotonic()
     steps: list[tuple[float, float]] = []  # seconds and work of each batch
     done = 0.0
@@ -150,6 +137,19 @@ def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> 
     machines = min(most, -(-found.nucleotides // task.plan.limit))
     about = total_work(task.plan, found) * a_unit
     return Estimate(about, peak_memory(), task.nbytes(found), done, machines=machines)
+
+
+def disk_rate(folder: Path | None) -> float:
+    """Bytes that can be written in a second to a folder, None for that of temporary files; nothing
+    is left there."""
+    block = os.urandom(1 << 24)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        begin = time.monotonic()
+        for _ in range(8):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return 8 * len(block) / (time.monotonic() - begin)
 
 
 def _sample(records: Iterable[FastaRecord], found: Survey) -> Iterator[FastaRecord]:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -25,9 +24,6 @@ from ernie_rna.run.locks import locked
 STANDARD_OUTPUT = "-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Bytes of the name of an output: file systems take 255, and the names of what is written first, of
-# shards and their index are longer.
-_LONGEST_NAME = 230
 
 # Called with what was written, and the name that it is about to get.
 appearing: ContextVar[Callable[[Path, Path], object]] = ContextVar(
@@ -209,12 +205,13 @@ def check_output_files(
             continue
         if extensions and path.suffix.lower() not in extensions:
             raise ValueError(f"{output}: the extension must be {' or '.join(extensions)}")
-        check_name(path)
-        folder = behind_link(path).parent
+        target = behind_link(path)
+        folder = target.parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {folder}")
-        try:
-            tempfile.TemporaryFile(dir=folder).close()  # Permissions alone do not tell.
+        try:  # Permissions alone do not tell, nor how long a name may be.
+            with _hidden(target.with_name(f"{target.name}.index.json")):
+                pass
         except OSError as error:
             raise OutputError(f"cannot write {output}: {folder}: {error.strerror}") from error
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
@@ -222,16 +219,6 @@ def check_output_files(
             raise OutputError(f"cannot write {output}: it is not a file{hint}")
         if path.exists() and not force:
             raise exists_already(output)
-
-
-def check_name(path: Path) -> None:
-    """Raise OutputError for a name that is too long to be written to."""
-    size = len(os.fsencode(path.name))
-    if size > _LONGEST_NAME:
-        raise OutputError(
-            f"cannot write {path.name[:40]}...: its name has {size} bytes, and {_LONGEST_NAME} at "
-            "most leave room for those of unfinished files"
-        )
 
 
 def describe(outputs: Sequence[str]) -> str:

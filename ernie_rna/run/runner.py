@@ -454,10 +454,12 @@ def run(
             resumed = store.begin(manifest, lambda: _are_there(task, outputs))
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
-            with store.assembling():
-                written, said = _assemble(task, parts, outputs, store, metadata)
+            with store.assembling() as said:
+                written = [] if said is None else task.existing(outputs)
+                if said is None and all(part.path.exists() for part in parts):
+                    written, said = _assemble(task, parts, outputs, store, metadata)
                 store.finish_share()
-    return _summary(task, bar, found, written, said, resumed=resumed, share=share)
+    return _summary(task, bar, found, written, said or {}, resumed=resumed, share=share)
 
 
 def _run_unkept(
@@ -574,19 +576,7 @@ def _assemble(
     store: Store,
     metadata: dict[str, Any],
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Put the outputs together, if all parts are there and nobody else has done it.
-
-    Returns:
-        As `_said`; no file while parts are missing.
-    """
-    if store.dropped:
-        raise OutputError(
-            f"another process has dropped the unfinished results of {store.output}; run it again"
-        )
-    if store.done:
-        return task.existing(outputs), store.said
-    if not all(part.path.exists() for part in parts):
-        return [], {}
+    """Put the outputs together of all parts; as `_said`."""
     for number, part in enumerate(parts):
         if not part.is_whole():  # It was damaged since its process has computed it.
             store.finish_share()

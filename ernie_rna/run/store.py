@@ -42,7 +42,6 @@ from ernie_rna.run.locks import locked
 from ernie_rna.run.outputs import (
     OutputError,
     appearing,
-    check_name,
     exists_already,
     replacing,
     system_code,
@@ -147,7 +146,6 @@ def is_begun(output: Path) -> bool:
 
 def check_place(output: Path) -> None:
     """Raise OutputError where no run can begin, or be resumed, to write an output."""
-    check_name(output)
     folder = partial_folder(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
@@ -199,16 +197,6 @@ class Store:
         """Whether a process has said that the output is whole."""
         return self._done_path.exists()
 
-    @property
-    def said(self) -> dict[str, Any]:
-        """What was given to `finish`."""
-        return dict(json.loads(self._done_path.read_bytes()))
-
-    @property
-    def dropped(self) -> bool:
-        """Whether another process has dropped what this one has begun."""
-        return not self.begun or _compared(self._read_manifest()) != self._settings
-
     def __enter__(self) -> Store:
         return self
 
@@ -236,7 +224,7 @@ class Store:
         self._settings = _compared(manifest)
         self._key = zlib.crc32(json.dumps(self._settings, sort_keys=True).encode())
         with self._guarded():
-            differs = self.begun and self.dropped
+            differs = self.begun and not self._agrees()
             if differs and not self._force:
                 if self.done:
                     raise exists_already(self.output)
@@ -254,6 +242,10 @@ class Store:
             self._own.write(b"+")
             self._own.flush()
             return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
+
+    def _agrees(self) -> bool:
+        """Whether the manifest is there, and of what this process has begun."""
+        return self.begun and _compared(self._read_manifest()) == self._settings
 
     def _read_manifest(self) -> dict[str, Any]:
         try:
@@ -290,17 +282,28 @@ class Store:
         return f"{number % self._share.count + 1}/{self._share.count}"
 
     @contextlib.contextmanager
-    def assembling(self) -> Iterator[None]:
-        """Alone in writing the outputs, each of which is claimed before it appears."""
+    def assembling(self) -> Iterator[dict[str, Any] | None]:
+        """Alone in writing the outputs, each of which is claimed before it appears.
+
+        Gives what was given to `finish`, None while nobody has called it.
+
+        Raises:
+            OutputError: another process has dropped what this one has begun.
+        """
 
         def appears(written: Path, path: Path) -> None:
             self.check_ours(path)
             self.claim([written])
 
         with locked(self._output_lock, wait=True):
+            if not self._agrees():
+                raise OutputError(
+                    f"another process has dropped the unfinished results of {self.output}; run it "
+                    "again"
+                )
             token = appearing.set(appears)
             try:
-                yield
+                yield json.loads(self._done_path.read_bytes()) if self.done else None
             finally:
                 appearing.reset(token)
 

@@ -34,6 +34,11 @@ def finish(store):
     store.finish_share()
 
 
+def refuses_to_assemble(store):
+    with pytest.raises(OutputError, match=r"another process has dropped .* run it again"):
+        store.assembling().__enter__()
+
+
 @pytest.fixture
 def store(output):
     with working(output) as store:
@@ -106,12 +111,13 @@ def test_a_part_is_of_its_records_and_settings_only(output):
         assert not any(store.part(0, other).is_whole() for other in others)
         assert not store.part(1, records).is_whole()
         (store.folder / "manifest.json").write_text(json.dumps(OTHERS))
-        assert store.dropped
+        refuses_to_assemble(store)
     with working(output, settings=OTHERS) as store:
-        assert not store.dropped
+        with store.assembling() as said:
+            assert said is None
         assert not store.part(0, records).is_whole()
         store.invalidate()
-        assert store.dropped
+        refuses_to_assemble(store)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -153,8 +159,8 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
         finish(store)
     with working(output, last, 3, whole=lambda: True) as store:
         assert store.resumed
-        assert store.done
-        assert store.said == {"problems": ["b is not in it: too long"]}
+        with store.assembling() as said:
+            assert said == {"problems": ["b is not in it: too long"]}
         assert not store.owns(last)
         store.finish_share()
     assert names(output.parent) == []
