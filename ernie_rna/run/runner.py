@@ -456,7 +456,7 @@ def run(
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
             with store.assembling() as said:
                 written = [] if said is None else task.existing(outputs)
-                if said is None and all(part.path.exists() for part in parts):
+                if said is None and parts and all(part.path.exists() for part in parts):
                     written, said = _assemble(task, parts, outputs, store, metadata)
                 store.finish_share()
     return _summary(task, bar, found, written, said or {}, resumed=resumed, share=share)
@@ -513,7 +513,7 @@ def _own_device(task: Task[Any], share: Share) -> str | None:
         return device
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.device_count()
     return f"cuda:{share.local % count}" if count else device
 
 
