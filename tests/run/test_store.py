@@ -166,6 +166,15 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
     assert names(output.parent) == []
 
 
+def test_who_leaves_last_deletes_the_folder(output):
+    with working(output, 0, 2) as store:
+        store.finish_share()
+        with working(output, 1, 2) as other:
+            finish(other)
+        assert store.begun
+    assert names(output.parent) == []
+
+
 def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
     with working(output, 0, 2) as store:
         finish(store)
@@ -179,8 +188,9 @@ def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
 
 
 def test_several_that_force_at_once_agree(output):
-    with working(output, settings=OTHERS) as store:
-        store.part(0).put(ONE, {})
+    for index in range(2):
+        with working(output, index, 2, OTHERS) as store:
+            store.part(index).put(ONE, {})
     with (
         Store(output, Share(0, 2), force=True) as one,
         Store(output, Share(1, 2), force=True) as two,
