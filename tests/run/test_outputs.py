@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from ernie_rna.run.outputs import (
     OutputError,
+    appearing,
     check_output_files,
     clear_dead,
     full_disk_explained,
@@ -64,6 +65,16 @@ def test_a_folder_appears_whole(tmp_path):
         pass
     assert link.is_symlink()
     assert not list(path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [replacing, replacing_folder])
+def test_what_is_about_to_appear_is_told(tmp_path, kind):
+    path, told = tmp_path / "out", []
+    token = appearing.set(lambda new, path: told.append((new.exists(), path.exists())))
+    with kind(path) as new:
+        new.touch()
+    appearing.reset(token)
+    assert told == [(True, False)]
 
 
 def test_where_no_file_can_be_locked(tmp_path, monkeypatch):
