@@ -25,7 +25,6 @@ import resource
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -100,11 +99,10 @@ class Attack:
         self._random = random.Random(args.seed)
         self._model = find_model(args.model) if args.model else save_tiny_model(folder / "model")
         self._many = folder / "many.fasta"
-        self._records = list(read_fasta(args.fasta or examples() / "rna.fasta"))
 
     def rows(self) -> Iterator[Row]:
         """The undisturbed run first, whose bytes the others must have."""
-        count, kills = self._args.sequences, self._args.kills
+        count, kills, attacks = self._args.sequences, self._args.kills, self._args.attacks
         hundredth = max(count // 100, min(count, FEW))
         _, peak, _ = self._undisturbed(self._folder / "few.fasta", hundredth)
         self._seconds, most, lost = self._undisturbed(self._many, count)
@@ -115,19 +113,21 @@ class Attack:
         )
         fits = most - peak < MORE_MEMORY and lost <= 0
         yield self._row(f"undisturbed, {count} sequences", fits, what)
-        if "killed" in self._args.attacks:
+        output = self._folder / "out.npz"
+        if "killed" in attacks:
             shares = [MOST_KILLED_AT * number / kills for number in range(kills)]
-            same = self._resumes(1, shares, 1)
+            cut_off = [self._cuts_off(output, 1, share) for share in shares]
+            same = all(cut_off) and self._finishes(output)
             yield self._row(f"killed {kills} times", same, "resumed each time")
-        for after in (2, 1) if "two-processes" in self._args.attacks else ():
-            same = self._resumes(2, [self._random.uniform(0, MOST_KILLED_AT)], after)
+        for after in (2, 1) if "two-processes" in attacks else ():
+            same = self._cuts_off(output, 2, self._random.uniform(0, MOST_KILLED_AT))
+            same &= self._finishes(output, after)
             yield self._row("two processes, both killed", same, f"resumed by {after}")
-        if "disk-full" in self._args.attacks:
-            output = self._folder / "full.npz"
-            refused = ends(self._start(output, limit=len(self._whole) // 2)) == [REFUSED]
-            same = refused and self._finishes(output)
+        if "disk-full" in attacks:
+            same = ends(self._start(output, limit=len(self._whole) // 2)) == [REFUSED]
+            same &= self._finishes(output)
             yield self._row("disk full", same, "refused, and resumed once there was room")
-        if "ray" in self._args.attacks:
+        if "ray" in attacks:
             yield self._row("Ray, a task killed", self._survives_ray(), "computed by another")
 
     def _row(self, name: str, same: bool, what: str) -> Row:
@@ -136,44 +136,14 @@ class Attack:
 
     def _undisturbed(self, fasta: Path, count: int) -> tuple[float, int, int]:
         """Embed so many sequences; seconds, peak memory, and files that stay open."""
-        records = mutated(self._records, count, self._args.seed, self._args.longest)
+        records = list(read_fasta(self._args.fasta or examples() / "rna.fasta"))
         with open(fasta, "w", encoding="utf-8") as file:
-            write_fasta(file, records)
+            write_fasta(file, mutated(records, count, self._args.seed, self._args.longest))
         with ProcessPoolExecutor(1, FORK) as pool:
             return pool.submit(measured_embed, fasta, self._model).result()
 
-    def _resumes(self, processes: int, shares: Sequence[float], after: int) -> bool:
-        """Whether processes, killed behind shares of the output, can be followed by others."""
-        output = self._folder / f"killed-{processes}-{after}.npz"
-        cut_off = [self._kill(self._start(output, processes), output, share) for share in shares]
-        return all(cut_off) and self._finishes(output, after)
-
-    def _finishes(self, output: Path, processes: int = 1) -> bool:
-        return set(ends(self._start(output, processes))) == {0} and self._is_whole(output)
-
-    def _survives_ray(self) -> bool:
-        folder, killed = self._folder / "ray", self._folder / "killed"
-        output = folder / "many.npz"
-
-        def run() -> None:
-            ray = import_extra("ray", "ray", "the attack on Ray")
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-            threading.Thread(target=kill_task, args=(output, killed), daemon=True).start()
-            try:
-                on_ray(embed, self._many, folder, self._model, format=".npz", pooling=["mean"])
-            finally:
-                ray.shutdown()  # What ends a fork would leave its processes.
-
-        process = FORK.Process(target=run)
-        process.start()
-        return ends([process]) == [0] and killed.exists() and self._is_whole(output)
-
     def _start(self, output: Path, processes: int = 1, limit: int = 0) -> list[Process]:
-        """Start processes that share the whole run.
-
-        Args:
-            limit: of the size of a file; 0 is none.
-        """
+        """Start processes that share the whole run; `limit` is of the size of a file, 0 none."""
 
         def run(part: str) -> None:
             if limit:
@@ -189,12 +159,12 @@ class Attack:
             process.start()
         return started
 
-    def _kill(self, processes: Sequence[Process], output: Path, share: float) -> bool:
-        """Kill processes soon after a share of the output is computed; whether it was cut off."""
-        folder = partial_folder(output)
+    def _cuts_off(self, output: Path, count: int, share: float) -> bool:
+        """Kill processes soon after a share of the output is computed; whether they had not ended
+        before."""
+        processes = self._start(output, count)
         while all(process.is_alive() for process in processes):
-            parts = sum(part.stat().st_size for part in folder.glob("part-*.safetensors"))
-            if parts >= share * len(self._whole):
+            if kept(output) >= share * len(self._whole):
                 break
             time.sleep(0.01)
         time.sleep(self._random.uniform(0, self._seconds / 40))
@@ -203,11 +173,32 @@ class Attack:
         ends(processes)
         return not output.exists()
 
+    def _finishes(self, output: Path, processes: int = 1) -> bool:
+        """Whether processes resume a run to the bytes of the undisturbed one; deletes those."""
+        return set(ends(self._start(output, processes))) == {0} and self._is_whole(output)
+
     def _is_whole(self, output: Path) -> bool:
         same = output.exists() and output.read_bytes() == self._whole
         same = same and not partial_folder(output).exists()
         output.unlink(missing_ok=True)
         return same
+
+    def _survives_ray(self) -> bool:
+        output = self._folder / "ray" / "many.npz"
+
+        def run() -> None:
+            ray = import_extra("ray", "ray", "the attack on Ray")
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            how: Any = {"format": ".npz", "pooling": ["mean"]}
+            try:
+                on_ray(embed, self._many, output.parent, self._model, **how)
+            finally:
+                ray.shutdown()  # What ends a fork would leave its processes.
+
+        process = FORK.Process(target=run)
+        process.start()
+        killed = kill_task(output, process)
+        return ends([process]) == [0] and killed and self._is_whole(output)
 
 
 def measured_embed(fasta: Path, model: Any) -> tuple[float, int, int]:
@@ -226,7 +217,7 @@ def save_tiny_model(folder: Path) -> Path:
 
 
 def mutated(
-    records: Sequence[FastaRecord], count: int, seed: int, longest: int | None = None
+    records: Sequence[FastaRecord], count: int, seed: int, longest: int | None
 ) -> Iterator[FastaRecord]:
     """So many records: the given ones, or pieces, in turn, a tenth of the letters drawn anew."""
     generator = random.Random(seed)
@@ -241,17 +232,21 @@ def mutated(
         yield FastaRecord(f"rna{number}", "".join(letters))
 
 
-def kill_task(output: Path, killed: Path) -> None:
-    """Kill a process of Ray that computes once some of the output is, and write that down."""
-    while not killed.exists():
-        for commands in Path("/proc").glob("[0-9]*/cmdline"):
+def kept(output: Path) -> int:
+    """Bytes of an output that are computed."""
+    return sum(part.stat().st_size for part in partial_folder(output).glob("part-*.safetensors"))
+
+
+def kill_task(output: Path, caller: Process) -> bool:
+    """Kill a process of Ray that computes once some of the output is; whether there was one."""
+    while caller.is_alive():
+        for commands in Path("/proc").glob("[0-9]*/cmdline") if kept(output) else ():
             with contextlib.suppress(OSError):  # It has ended.
-                is_task = b"ray::_call" in commands.read_bytes()
-                if is_task and any(partial_folder(output).glob("part-*")):
+                if b"ray::_call" in commands.read_bytes():
                     os.kill(int(commands.parent.name), signal.SIGKILL)
-                    killed.touch()
-                    return
+                    return True
         time.sleep(0.02)
+    return False
 
 
 def ends(processes: Sequence[Process]) -> list[int | None]:

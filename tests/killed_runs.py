@@ -110,22 +110,20 @@ def make_model(extension):
 
 def main(folder, extension, kills):
     model = make_model(extension)
-    whole, broken = folder / "whole", folder / "broken"
+    whole, broken, counts = folder / "whole", folder / "broken", folder / "count"
     whole.mkdir()
-    start, counts = time.monotonic(), folder / "count"
+    start = time.monotonic()
     forked(lambda: counts.write_text(str(die_at(-1, lambda: run(whole, extension, model)))))
     seconds, operations = time.monotonic() - start, int(counts.read_text())
+    moments = [round(1 + i * (operations - 1) / (kills - 1)) for i in range(kills)]
+    draw, different = random.Random(0), []
 
     def resume():
         # A run that dies once its output is complete is refused a second time.
         with contextlib.suppress(OutputError):
             run(broken, extension, model)
 
-    draw = random.Random(0)
-    moments = [round(1 + i * (operations - 1) / (kills - 1)) for i in range(kills)]
-    different = []
     for moment in [*moments, *["random"] * 3]:
-        shutil.rmtree(broken, ignore_errors=True)
         broken.mkdir()
         if moment == "random":
             forked(lambda: run(broken, extension, model), draw.uniform(0, seconds))
@@ -134,6 +132,7 @@ def main(folder, extension, kills):
         forked(resume)
         if content(broken) != content(whole):
             different.append(f"{moment}: {sorted(content(broken))}")
+        shutil.rmtree(broken)
     print(json.dumps({"operations": operations, "different": different}))
 
 

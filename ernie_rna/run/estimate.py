@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from ernie_rna.run.outputs import STANDARD_OUTPUT
 from ernie_rna.run.progress import total_work
 from ernie_rna.run.runner import Task, compute_batches
 from ernie_rna.sequences.fasta import FastaRecord
-from ernie_rna.sequences.sources import Survey
+from ernie_rna.sequences.sources import Source, Survey, survey
 
 SECONDS = 10.0  # to measure for, if the input has work for so long
 _SAMPLE = 256  # sequences that are measured at most
@@ -47,23 +48,17 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        """It in words."""
+        """It in words, and how long it takes if machines share it, where they can."""
         memory = "an unknown amount" if self.memory is None else in_bytes(self.memory)
         output = f", {in_bytes(self.output)} of output" if self.output else ""
         units = f"{self.unit}{'s' * (self.measured != 1)}"
+        shared = (
+            f"; {_duration(self.seconds / self.machines)} on {self.machines} such machines, each "
+            f"with its --part I/{self.machines}"
+        )
         return (
             f"about {_duration(self.seconds)} and {memory} of memory{output} "
-            f"(measured on {self.measured:.3g} {units})"
-        )
-
-    @property
-    def shared(self) -> str:
-        """It in words, and how long it takes if machines share it, where they can."""
-        if self.machines == 1:
-            return self.text
-        return (
-            f"{self.text}; {_duration(self.seconds / self.machines)} on {self.machines} such "
-            f"machines, each with its --part I/{self.machines}"
+            f"(measured on {self.measured:.3g} {units})" + shared * (self.machines > 1)
         )
 
     def scaled(self, records: int, found: Survey, reading: float, disk: float) -> str:
@@ -99,30 +94,31 @@ class Estimate:
         )
 
 
-def disk_rate(folder: Path | None) -> float:
-    """Bytes that can be written in a second to a folder, None for that of temporary files; nothing
-    is left there."""
-    block = os.urandom(1 << 24)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        begin = time.monotonic()
-        for _ in range(8):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        return 8 * len(block) / (time.monotonic() - begin)
+def forecast(task: Task[Any], source: Source, found: Survey, output: str) -> str:
+    """What a run will take, in words, and what `scale_to` sequences will if that is given.
 
-
-def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> Estimate:
-    """Compute some of the records, spread over the input, and tell what all will take.
+    Some of the records, spread over the input, are computed.
 
     Args:
         task: with its model loaded.
-        records: all of them.
-        found: in them.
+        source: can be read several times.
+        found: in it.
+        output: the first one, whose disk is measured.
 
     Raises:
         EncodingError: memory does not suffice.
     """
+    about = _measure(task, source.read(), found)
+    if task.options.scale_to is None:
+        return about.text
+    begin = time.monotonic()
+    survey(source.read())
+    reading = time.monotonic() - begin
+    disk = disk_rate(None if output == STANDARD_OUTPUT else Path(output).parent)
+    return f"{about.text}\n{about.scaled(task.options.scale_to, found, reading, disk)}"
+
+
+def _measure(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> Estimate:
     begin = last = time.monotonic()
     steps: list[tuple[float, float]] = []  # seconds and work of each batch
     done = 0.0
@@ -134,24 +130,26 @@ def estimate(task: Task[Any], records: Iterable[FastaRecord], found: Survey) -> 
         last, done = now, done + chunk.share(pieces)
         if now - begin > SECONDS:
             break
-    if not steps:  # no letter that has scores
-        return Estimate(0.0, peak_memory(), task.nbytes(found), done)
-    warm = steps[1:] or steps  # The first one also builds what is built once.
-    rate = sum(work for _, work in warm) / sum(seconds for seconds, _ in warm)
-    return Estimate(
-        seconds=total_work(task.plan, found) / rate,
-        memory=peak_memory(),
-        output=task.nbytes(found),
-        measured=done,
-        machines=_machines(task, found),
-    )
-
-
-def _machines(task: Task[Any], found: Survey) -> int:
-    """How many machines, up to ten, have a chunk to compute."""
-    chunks = -(-found.nucleotides // task.plan.limit)
+    warm = steps[1:] or steps or [(0.0, 1.0)]  # The first one also builds what is built once.
+    a_unit = sum(seconds for seconds, _ in warm) / sum(work for _, work in warm)
+    # What fits in one chunk is computed by one machine.
     most = _MACHINES if task.plan.divides else min(_MACHINES, found.records)
-    return max(1, min(most, chunks))
+    machines = min(most, -(-found.nucleotides // task.plan.limit))
+    about = total_work(task.plan, found) * a_unit
+    return Estimate(about, peak_memory(), task.nbytes(found), done, machines=machines)
+
+
+def disk_rate(folder: Path | None) -> float:
+    """Bytes that can be written in a second to a folder, None for that of temporary files; nothing
+    is left there."""
+    block = os.urandom(1 << 24)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        begin = time.monotonic()
+        for _ in range(8):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return 8 * len(block) / (time.monotonic() - begin)
 
 
 def _sample(records: Iterable[FastaRecord], found: Survey) -> Iterator[FastaRecord]:

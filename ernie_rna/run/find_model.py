@@ -45,17 +45,7 @@ def find_model(model: Any, revision: str | None = None) -> Any:
             f"{name} {path.stem or 'ERNIE-RNA'}, then -m {path.stem or 'ERNIE-RNA'}"
         )
     if path.is_dir():
-        if not (path / _CONFIG).is_file():
-            if (path / "adapter_config.json").is_file():
-                raise ValueError(
-                    f"{path} holds an adapter of peft, not a whole model: merge it into its model "
-                    "(docs/for-engineers.md) and name that folder"
-                )
-            checkpoints = sorted(str(file) for file in path.iterdir() if file.suffix == ".pt")
-            raise ValueError(
-                f"{path} is not a model: it has no {_CONFIG}; `ernie-rna convert "
-                f"{(checkpoints or ['CHECKPOINT'])[0]} OUT_DIR` converts the authors' checkpoint"
-            )
+        _check_folder(path)
     elif name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1:
         # A name on the Hub has at most one slash.
         raise FileNotFoundError(
@@ -67,6 +57,21 @@ def find_model(model: Any, revision: str | None = None) -> Any:
     return name
 
 
+def _check_folder(path: Path) -> None:
+    if (path / _CONFIG).is_file():
+        return
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{path} holds an adapter of peft, not a whole model: merge it into its model "
+            "(docs/for-engineers.md) and name that folder"
+        )
+    checkpoint = min(map(str, path.glob("*.pt")), default="CHECKPOINT")
+    raise ValueError(
+        f"{path} is not a model: it has no {_CONFIG}; `ernie-rna convert {checkpoint} OUT_DIR` "
+        "converts the authors' checkpoint"
+    )
+
+
 def _check_on_hub(name: str, revision: str | None) -> None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.utils import HFValidationError
@@ -75,9 +80,7 @@ def _check_on_hub(name: str, revision: str | None) -> None:
         cached = try_to_load_from_cache(name, _CONFIG, revision=revision)
     except HFValidationError:
         raise ValueError(f"{name!r} is neither a folder here nor a name on the Hub") from None
-    if isinstance(cached, str):
-        return
-    reason = why_no_hub()
+    reason = None if isinstance(cached, str) else why_no_hub()
     if reason is not None:
         raise ConnectionError(
             f"there is no folder {name} here, and the Hub, which may have a model of that name, "
@@ -98,10 +101,8 @@ def why_no_hub() -> str | None:
         urllib.request.urlopen(request, timeout=_SECONDS).close()
     except urllib.error.HTTPError:
         return None
-    except urllib.error.URLError as error:
-        # What is wrong with a certificate may be right for huggingface_hub, which has its own.
-        reason = str(error.reason)
-        return None if "certificate" in reason.lower() else f"{address}: {reason}"
     except OSError as error:
-        return f"{address}: {error}"
+        reason = str(getattr(error, "reason", error))
+        # What is wrong with a certificate may be right for huggingface_hub, which has its own.
+        return None if "certificate" in reason.lower() else f"{address}: {reason}"
     return None

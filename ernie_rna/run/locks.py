@@ -30,17 +30,13 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
             if not _acquire(file, wait):
                 yield None
                 return
-            if _is_at(file, path):
+            try:
+                there = os.stat(path)
+            except FileNotFoundError:
+                continue
+            if os.path.samestat(os.fstat(file.fileno()), there):
                 yield file
                 return
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is the one that is there now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _acquire(file: IO[bytes], wait: bool) -> bool:

@@ -93,13 +93,15 @@ def on_ray(
         ray.init()
     # A task that dies with its machine is started again, and resumes what is kept.
     remote = ray.remote(num_cpus=cpus_per_part, num_gpus=gpus_per_part, max_retries=-1)(_call)
-    shares = [{**options, "part": f"{part}/{parts}"} for part in range(1, parts + 1)]
     work = [
-        [remote.remote(function, path, source, target, share) for share in shares]
+        [
+            remote.remote(function, path, source, target, {**options, "part": f"{part}/{parts}"})
+            for part in range(1, parts + 1)
+        ]
         for path, target in zip(paths, outputs, strict=True)
     ]
     try:
-        return [next((one for one in ray.get(tasks) if one), None) for tasks in work]
+        return [next(filter(None, ray.get(tasks)), None) for tasks in work]
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
 
@@ -108,24 +110,23 @@ def _check_options(
     function: Callable[..., RunSummary], inputs: int, options: dict[str, Any]
 ) -> None:
     """Raise OptionError for what cannot be had for so many inputs, each in parts."""
+    if not hasattr(function, "__name__"):
+        raise OptionError(
+            "function", f"must be a function, its options those of on_ray; got {function!r}"
+        )
     problems = {
         "part": "is for on_ray to give, by parts",
         "dry_run": "is for one input: call the function itself",
     }
     if inputs > 1:
-        problems |= dict.fromkeys(
-            _MORE_OUTPUTS, f"is one file, and there are {inputs} inputs: call on_ray for each"
-        )
+        one = f"is one file, and there are {inputs} inputs: call on_ray for each"
+        problems |= dict.fromkeys(_MORE_OUTPUTS, one)
     for name, problem in problems.items():
         if options.get(name):
             raise OptionError(name, f"{problem}; got {options[name]!r}")
     wrong = whole(1)(options["parts"])
     if wrong:
         raise OptionError("parts", f"{wrong}; got {options['parts']!r}")
-    if not hasattr(function, "__name__"):
-        raise OptionError(
-            "function", f"must be a function, its options those of on_ray; got {function!r}"
-        )
 
 
 def _agree(folder: Path, call: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
@@ -24,13 +24,20 @@ from ernie_rna.run.locks import locked
 STANDARD_OUTPUT = "-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Bytes of the name of an output: file systems take 255, and the names of what is written first, of
-# shards and their index are longer.
-_LONGEST_NAME = 230
+
+# Called with what was written, and the name that it is about to get.
+appearing: ContextVar[Callable[[Path, Path], object]] = ContextVar(
+    "appearing", default=lambda written, path: None
+)
 
 
 class OutputError(RuntimeError):
     """The output cannot be written, or not with these settings; the message says what to do."""
+
+
+def exists_already(path: str | Path) -> OutputError:
+    """What to raise where something else would be replaced."""
+    return OutputError(f"{path} exists already; --force replaces it")
 
 
 def behind_link(path: Path) -> Path:
@@ -42,29 +49,32 @@ def behind_link(path: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` once the block has ended well.
 
-    Until then `path` stays as it was; if the block raises, what it wrote is deleted. The name is
-    no other's: of several processes that write the same file, the last one's is there, whole.
+    Until then `path` stays as it was; if the block raises, what it wrote is deleted, and what is
+    left by a process that is killed in it by `clear_dead`. The name is no other's: of several
+    processes that write the same file, the last one's is there, whole.
     """
     path = behind_link(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
+    with _hidden(path) as folder:
+        new = folder / path.name
+        yield new
+        with open(new, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        appearing.get()(new, path)
+        os.replace(new, path)
+    if os.name == "posix":  # The name is on the disk as well.
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `path` once the block has ended well.
+    """A folder to write to, which takes the place of `path` as in `replacing`.
 
-    Until then `path` stays as it was; if the block raises, what it wrote is deleted, and so are
-    the folders above that were made for it. What a process leaves that is killed in it, the next
-    one deletes.
+    The folders above are made, and deleted if the block raises. What a process leaves that is
+    killed in it, the next one deletes.
 
     Args:
         force: whether to replace what is there by then, unless that is an empty folder.
@@ -74,72 +84,61 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
     """
     path = behind_link(path)
     made = [folder for folder in path.absolute().parents if not folder.exists()]
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    # Older transformers (4.41) import a model's code by the folder's name, which may hold no dot.
-    new, old = hidden / "new", hidden / "old"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_dead(path)
-        with contextlib.ExitStack() as held:
-            with contextlib.suppress(OSError):  # A file system may have no locks.
-                held.enter_context(locked(hidden / "lock", wait=True))
-            new.mkdir(parents=True)
+        clear_dead(path)
+        with _hidden(path) as folder:
+            # transformers 4.41 imports a model's code by the folder's name, which may hold no dot.
+            new, old = folder / "new", folder / "old"
+            new.mkdir()
             yield new
-            _take_place(new, path, old, force)
-    finally:  # also at Ctrl-C
-        shutil.rmtree(hidden, ignore_errors=True)
+            appearing.get()(new, path)
+            if path.exists():
+                os.replace(path, old)
+            if not force and old.exists() and not (old.is_dir() and not any(old.iterdir())):
+                raise OutputError(
+                    f"{path} was written by another process in the meantime; it was not changed"
+                )
+            os.replace(new, path)
+    finally:
         for folder in made:
             with contextlib.suppress(OSError):  # It is in use.
                 folder.rmdir()
 
 
-def _clear_dead(path: Path) -> None:
-    """Delete what processes that were killed have left in `replacing_folder`, by their locks."""
+@contextlib.contextmanager
+def _hidden(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write it in, locked as long as this lasts, and then deleted."""
+    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        folder.mkdir()
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # A file system may have no locks.
+                held.enter_context(locked(folder / "lock", wait=True))
+            yield folder
+    finally:  # also at Ctrl-C
+        _give_up(folder)
+
+
+def clear_dead(path: Path) -> None:
+    """Delete what processes have left that were killed as they wrote `path`, or beside it what has
+    a name that begins so; by their locks, so that those that live are left alone."""
     if os.name != "posix":  # no locks
         return
-    for hidden in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
-        with contextlib.suppress(OSError), locked(hidden / "lock") as lock:
-            if lock is None:  # It is being written.
-                continue
-            if not path.exists() and (hidden / "old").exists():  # killed between two renamings
-                os.replace(hidden / "old", path)
-            shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _take_place(new: Path, path: Path, old: Path, force: bool) -> None:
-    try:
-        if path.exists():
-            os.replace(path, old)
-        if not force and old.exists() and not (old.is_dir() and not any(old.iterdir())):
-            raise OutputError(
-                f"{path} was written by another process in the meantime; it was not changed"
-            )
-        os.replace(new, path)
-    except BaseException:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        raise
-
-
-def clear_unfinished(path: Path) -> None:
-    """Delete what a process that was killed has left of `path`; nobody may be writing it now."""
     path = behind_link(path)
-    for name in (path.name, f".{path.name}", f"{path.name}.index.json"):
-        for left in path.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"):
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+    for folder in path.parent.glob(f".{glob.escape(path.name)}*.{'[0-9a-f]' * 8}.tmp"):
+        with contextlib.suppress(OSError), locked(folder / "lock") as lock:
+            if lock is not None:
+                _give_up(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can do that."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _give_up(folder: Path) -> None:
+    """Delete a hidden folder, and put back what was about to be replaced from it."""
+    old, path = folder / "old", folder.with_name(folder.name[1:].rsplit(".", 2)[0])
+    with contextlib.suppress(OSError):
+        if old.exists() and not path.exists():  # ended between two renamings
+            os.replace(old, path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -206,32 +205,22 @@ def check_output_files(
             continue
         if extensions and path.suffix.lower() not in extensions:
             raise ValueError(f"{output}: the extension must be {' or '.join(extensions)}")
-        check_name(path)
-        folder = behind_link(path).parent
+        target = behind_link(path)
+        folder = target.parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {folder}")
-        try:
-            tempfile.TemporaryFile(dir=folder).close()  # Permissions alone do not tell.
+        try:  # Permissions alone do not tell, nor how long a name may be.
+            with _hidden(target.with_name(f"{target.name}.index.json")):
+                pass
         except OSError as error:
             raise OutputError(f"cannot write {output}: {folder}: {error.strerror}") from error
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
             hint = "; - is standard output" * streams
             raise OutputError(f"cannot write {output}: it is not a file{hint}")
         if path.exists() and not force:
-            raise OutputError(f"{output} exists already; --force replaces it")
-
-
-def check_name(path: Path) -> None:
-    """Raise OutputError for a name that is too long to be written to."""
-    size = len(os.fsencode(path.name))
-    if size > _LONGEST_NAME:
-        raise OutputError(
-            f"cannot write {path.name[:40]}...: its name has {size} bytes, and {_LONGEST_NAME} at "
-            "most leave room for those of unfinished files"
-        )
+            raise exists_already(output)
 
 
 def describe(outputs: Sequence[str]) -> str:
     """The outputs in words."""
-    names = {STANDARD_OUTPUT: "standard output"}
-    return ", ".join(names.get(output, output) for output in outputs)
+    return ", ".join("standard output" if one == STANDARD_OUTPUT else one for one in outputs)

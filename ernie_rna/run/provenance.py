@@ -15,39 +15,12 @@ import torch
 import transformers
 
 from ernie_rna import __version__
-from ernie_rna.options import RunOptions
 
 # With these, MKL and oneDNN are kept from instructions that the CPU has, or let off precision.
-_CPU_VARIABLES = (
+_CPU_VARIABLES = [
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
     *("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
-)
-_GPU_VARIABLES = ("NVIDIA_TF32_OVERRIDE",)
-
-
-def describe(given: Any, model: Any, options: RunOptions, batch_tokens: int) -> dict[str, Any]:
-    """What results depend on beside the input and the machine, for JSON.
-
-    Args:
-        given: what the caller named as the model.
-        model: what was loaded of it.
-    """
-    return {
-        "model": {
-            "name": model_name(given),
-            "revision": getattr(model.config, "_commit_hash", None),
-            "sha256": model_sha256(model),
-        },
-        "settings": {
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": model.device.type,
-            "attention": model.config._attn_implementation,
-            "threads": options.threads if model.device.type == "cpu" else None,
-            "batch_tokens": batch_tokens,
-            **options.recorded(),
-        },
-        "versions": versions(),
-    }
+]
 
 
 def model_sha256(model: Any) -> str:
@@ -95,7 +68,7 @@ def describe_machine(device: torch.device, threads: int | None) -> dict[str, Any
         return {
             "gpu": torch.cuda.get_device_name(device),
             "float32_products": _float32_products(torch.backends.cuda),
-            **_set(_GPU_VARIABLES),
+            **_set(["NVIDIA_TF32_OVERRIDE"]),
         }
     if device.type == "cpu":
         return {
@@ -116,5 +89,5 @@ def _float32_products(backend: Any) -> str:
     return "ieee" if precision == "none" else str(precision)
 
 
-def _set(names: tuple[str, ...]) -> dict[str, str]:
+def _set(names: list[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 import shutil
-import time
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,8 +33,9 @@ from ernie_rna.run.outputs import (
     STANDARD_OUTPUT,
     OutputError,
     behind_link,
-    clear_unfinished,
+    clear_dead,
     describe,
+    exists_already,
     full_disk_explained,
     open_text,
 )
@@ -58,7 +59,7 @@ from ernie_rna.sequences.tables import as_named
 Result = TypeVar("Result")
 
 # Takes a result; raises ValueError where the format cannot hold it.
-Write = Callable[[Result], None]
+Write = Callable[[Result], object]
 # The files that were written, and what could not be written, a sentence each.
 Written = tuple[list[Path], list[str]]
 
@@ -97,12 +98,7 @@ def text_output(
     def opened(path: str) -> Iterator[Write[Result]]:
         with open_text(path) as file:
             file.write(as_named(path, header if isinstance(header, str) else header()))
-
-            def write(result: Result) -> None:
-                text = lines(result)
-                file.write(as_named(path, text if isinstance(text, str) else "".join(text)))
-
-            yield write
+            yield lambda result: file.write(as_named(path, "".join(lines(result))))
 
     return Output(path, opened)
 
@@ -223,17 +219,35 @@ class Task(ABC, Generic[Result]):
         return {}
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
-        """All that the results depend on, but the machine."""
-        from ernie_rna.run.provenance import describe as describe_run
+        """All that the results depend on, but the machine; for JSON.
 
-        about = describe_run(given, self.model, self.options, self.plan.batch_tokens)
-        about["settings"] |= self.describe_settings()
+        Args:
+            found: in the input.
+            given: what the caller named as the model.
+        """
+        from ernie_rna.run.provenance import model_name, model_sha256, versions
+
+        model, options = self.model, self.options
         return {
             "format": f"ernie-rna {self.name}",
             "records": found.records,
             "nucleotides": found.nucleotides,
             "input_sha256": found.sha256,
-            **about,
+            "model": {
+                "name": model_name(given),
+                "revision": getattr(model.config, "_commit_hash", None),
+                "sha256": model_sha256(model),
+            },
+            "settings": {
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "device": model.device.type,
+                "attention": model.config._attn_implementation,
+                "threads": options.threads if model.device.type == "cpu" else None,
+                "batch_tokens": self.plan.batch_tokens,
+                **options.recorded(),
+                **self.describe_settings(),
+            },
+            "versions": versions(),
         }
 
 
@@ -332,25 +346,19 @@ def _load(task: Task[Any], source: Source, model: Any) -> tuple[Any, Progress]:
         What is in the input, None if it can be read only once; and a bar for it.
     """
     found = None if source.once else survey(source.read())
-    where = find_model(model, task.options.revision)
-    if found is not None and task.options.long == "error" and isinstance(where, str):
-        _check_lengths_without_torch(task, found, where)
+    where, long = find_model(model, task.options.revision), task.options.long
+    if found is not None and long == "error" and isinstance(where, str):
+        # Before torch is imported, where config.json is at hand; loading says what is wrong in it.
+        config = SimpleNamespace(max_position_embeddings=sys.maxsize)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            values = json.loads((Path(where) / "config.json").read_bytes())
+            config.max_position_embeddings = int(values["max_position_embeddings"])
+        check_lengths(found, config, long, _long_choices(task))
     with show_loading(task.options.progress):
         task.load(where)
     if found is not None:
-        check_lengths(found, task.model.config, task.options.long, _long_choices(task))
+        check_lengths(found, task.model.config, long, _long_choices(task))
     return found, Progress(task.options.progress, task.plan, found)
-
-
-def _check_lengths_without_torch(task: Task[Any], found: Survey, folder: str) -> None:
-    """Refuse sequences that are too long before torch is imported, where config.json is at hand."""
-    try:
-        text = (Path(folder) / "config.json").read_text(encoding="utf-8")
-        limit = int(json.loads(text)["max_position_embeddings"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return  # Loading says what is wrong with it.
-    config = SimpleNamespace(max_position_embeddings=limit)
-    check_lengths(found, config, "error", _long_choices(task))
 
 
 def _long_choices(task: Task[Any]) -> Sequence[str]:
@@ -425,13 +433,13 @@ def run(
     """
     options = task.options
     source = _checked(task, as_source(sequences, **options.reading), outputs)
-    files = [output for output in outputs if output.path != STANDARD_OUTPUT]
+    files = [Path(output.path) for output in outputs if output.path != STANDARD_OUTPUT]
     share = own_share(options.part)
     if not files and share.count > 1:
         raise OptionError("part", f"needs outputs that are files; this is {share.text}")
     if options.dry_run or not files:
         return _run_unkept(task, source, model, outputs)
-    place = behind_link(Path(files[0].path))
+    place = behind_link(files[0])
     check_place(place)
     with full_disk_explained(place, _MAKE_ROOM), Store(place, share, options.force) as store:
         _refuse_existing(task, outputs, store)
@@ -442,7 +450,7 @@ def run(
             )
         if source.once:
             source = source.kept_in(store.input_path)
-        task.options = replace(task.options, device=_own_device(task, share))
+        task.options = replace(options, device=_own_device(task, share))
         found, bar = _load(task, source, model)
         with contextlib.closing(bar):
             metadata = task.metadata(found, model)
@@ -450,38 +458,43 @@ def run(
             resumed = store.begin(manifest, lambda: _are_there(task, outputs))
             _warn_of_room(store, 2 * task.nbytes(found))
             parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
-            written, said = _assemble(task, parts, outputs, store, metadata)
-    return _summary(bar, found, written, said, resumed=resumed, share=share, source=task.source)
+            with store.assembling() as said:
+                written = [] if said is None else task.existing(outputs)
+                if said is None and parts and all(part.path.exists() for part in parts):
+                    written, said = _assemble(task, parts, outputs, store, metadata)
+                store.finish_share()
+    return _summary(task, bar, found, written, said or {}, resumed=resumed, share=share)
 
 
 def _run_unkept(
     task: Task[Result], source: Source, model: Any, outputs: Sequence[Output[Result]]
 ) -> RunSummary:
     """Write to standard output as results come, or say what a run will take."""
-    dry_run = task.options.dry_run
     with source.readable_twice() as twice:
         found, bar = _load(task, twice, model)
         with contextlib.closing(bar):
-            if not dry_run:
-                written, problems = task.write(task.join(_results(task, twice, bar)), outputs)
-                said = {"problems": problems, "metrics": task.metrics()}
-                return _summary(bar, found, written, said, source=task.source)
-            from ernie_rna.run.estimate import disk_rate, estimate
+            if task.options.dry_run:
+                from ernie_rna.run.estimate import forecast
 
-            about = estimate(task, twice.read(), found)
-            text = about.shared
-            if task.options.scale_to is not None:
-                begin = time.monotonic()
-                survey(twice.read())
-                reading = time.monotonic() - begin
-                streamed = outputs[0].path == STANDARD_OUTPUT
-                disk = disk_rate(None if streamed else Path(outputs[0].path).parent)
-                text += f"\n{about.scaled(task.options.scale_to, found, reading, disk)}"
-            return _summary(bar, found, [], {}, estimate=text)
+                text = forecast(task, twice, found, outputs[0].path)
+                return _summary(task, bar, found, [], {}, estimate=text)
+            written, said = _said(task, task.write(task.join(_results(task, twice, bar)), outputs))
+            return _summary(task, bar, found, written, said)
+
+
+def _said(task: Task[Any], written: Written) -> tuple[list[Path], dict[str, Any]]:
+    """What was written; and the problems and metrics of the summary, by name."""
+    files, problems = written
+    return files, {"problems": problems, "metrics": task.metrics()}
 
 
 def _summary(
-    bar: Progress, found: Survey, written: list[Path], said: dict[str, Any], **more: Any
+    task: Task[Any],
+    bar: Progress,
+    found: Survey,
+    written: list[Path],
+    said: dict[str, Any],
+    **more: Any,
 ) -> RunSummary:
     return RunSummary(
         files=written,
@@ -491,6 +504,7 @@ def _summary(
         sequences_per_second=bar.done / bar.seconds,
         padding=bar.padding / max(bar.tokens, 1),
         threads=bar.threads,
+        source=task.source,
         **said,
         **more,
     )
@@ -503,7 +517,7 @@ def _own_device(task: Task[Any], share: Share) -> str | None:
         return device
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.device_count()
     return f"cuda:{share.local % count}" if count else device
 
 
@@ -566,50 +580,20 @@ def _assemble(
     store: Store,
     metadata: dict[str, Any],
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Put the outputs together, if all parts are there and nobody else has done it.
-
-    Returns:
-        The files; and the problems and metrics of the summary, by name.
-    """
-    with store.assembling() as lock:
-        written: list[Path] = []
-        said: dict[str, Any] = {}
-        if store.dropped:
-            raise OutputError(
-                f"another process has dropped the unfinished results of {store.output}; run it "
-                "again"
-            )
-        if store.done:
-            written, said = task.existing(outputs), store.said
-        elif all(part.path.exists() for part in parts):
-            _check_whole(parts, store)
-            _refuse_existing(task, outputs, store)
-            paths = [Path(one.path) for one in outputs if one.path != STANDARD_OUTPUT]
-            # Another run may be writing the other outputs, unless this one was killed in it.
-            for path in paths if store.writing else paths[:1]:
-                clear_unfinished(path)
-            lock.write(b"+")
-            lock.flush()
-            try:
-                written, problems = task.assemble(parts, outputs, metadata)
-            except BaseException:
-                if not task.existing(outputs):  # What is there later is another program's.
-                    lock.truncate(0)
-                raise
-            said = {"problems": problems, "metrics": task.metrics()}
-            store.finish(**said)
-        store.finish_share()
-        return written, said
-
-
-def _check_whole(parts: list[Part], store: Store) -> None:
-    """Raise OutputError for a part that was damaged since its process has computed it."""
+    """Put the outputs together of all parts; as `_said`."""
     for number, part in enumerate(parts):
-        if not part.is_whole():
+        if not part.is_whole():  # It was damaged since its process has computed it.
             store.finish_share()
             raise OutputError(
                 f"{part.path} is damaged: run part {store.owner(number)} again, which computes it"
             )
+    for output in outputs:
+        clear_dead(Path(output.path))
+    _refuse_existing(task, outputs, store)
+    store.claim(task.existing(outputs))
+    written, said = _said(task, task.assemble(parts, outputs, metadata))
+    store.finish(**said)
+    return written, said
 
 
 def _are_there(task: Task[Any], outputs: Sequence[Output[Any]]) -> bool:
@@ -619,7 +603,9 @@ def _are_there(task: Task[Any], outputs: Sequence[Output[Any]]) -> bool:
 
 def _refuse_existing(task: Task[Any], outputs: Sequence[Output[Any]], store: Store) -> None:
     """Raise OutputError for an output that this run has not written, unless it may be replaced."""
-    existing = task.existing(outputs)
-    ours = store.writing and (not store.done or _are_there(task, outputs))
-    if existing and not ours and not task.options.force:
-        raise OutputError(f"{existing[0]} exists already; --force replaces it")
+    is_lost = store.done and not _are_there(task, outputs)
+    for output in outputs:
+        for path in task.existing([output])[:1]:  # of shards their index
+            if is_lost and not task.options.force:
+                raise exists_already(path)
+            store.check_ours(path)

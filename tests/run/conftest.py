@@ -13,6 +13,15 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def raising(error):
+    """A function that raises an error, whatever it is given."""
+
+    def call(*_):
+        raise error
+
+    return call
+
+
 @pytest.fixture
 def encoder(config):
     return ErnieRnaModel(config, add_pooling_layer=False).eval()

@@ -16,29 +16,41 @@ from tests.run.conftest import names
 RNA = {f"rna{i}": "ACGU" * (1 + i % 20) for i in range(600)}
 
 
+def dry_run(function, rna, *arguments, **options):
+    return function(rna, *arguments, dry_run=True, progress=False, **options)
+
+
 def test_a_dry_run_writes_nothing(encoder, output, monkeypatch):
-    summary = embed(RNA, encoder, output, dry_run=True, progress=False)
+    summary = dry_run(embed, RNA, encoder, output, scale_to=6_000_000)
     assert (summary.files, summary.records) == ([], 600)
-    assert summary.text.startswith("600 sequences, 25200 nt: about ")
-    assert f"{600 * 48 * 4 / 1e3:.3g} kB of output (measured on " in summary.text
-    assert names(output.parent) == []
+    about, head, *table = summary.text.split("\n")
+    assert about.startswith("600 sequences, 25200 nt: about ")
+    assert f"{600 * 48 * 4 / 1e3:.3g} kB of output (measured on " in about
+    assert head.startswith("6,000,000 sequences like these, 2.52e+08 nt: 1.15 GB of output, twice")
+    assert [row.split()[0] for row in table] == ["machines", "1", "10", "100", "1,000"]
     monkeypatch.setattr(module, "SECONDS", 0.0)  # One batch is enough.
-    told = embed(iter(RNA.items()), encoder, output, dry_run=True).text
+    told = dry_run(embed, iter(RNA.items()), encoder, output).text
     assert 0 < float(told.split("measured on")[1].split()[0]) < 600
-
-
-def test_of_standard_output(model, capsys):
-    about = mutate({"a": "ACGU", "b": "AC"}, model, "-", dry_run=True, progress=False).text
-    assert " of memory (measured on 2 sequences)" in about
-    about = mutate({"a": "NN"}, model, "-", dry_run=True, progress=False).text
-    assert about.startswith("1 sequence, 2 nt: about 0 seconds and ")
-    assert capsys.readouterr().out == ""
+    assert names(output.parent) == []
+    with pytest.raises(OptionError, match="scale_to needs --dry-run"):
+        embed(RNA, encoder, output, scale_to=5)
     with pytest.raises(OptionError, match="dry_run estimates the writing of an output: name one"):
-        mutate(RNA, model, dry_run=True)
+        dry_run(embed, RNA, encoder)
 
 
-def test_the_longest_is_measured(monkeypatch):
-    monkeypatch.setattr(chunking, "CHUNK_RECORDS", 4096)
+def test_of_standard_output(model, capsys, monkeypatch):
+    """No disk is measured: the working folder may have no room."""
+    folders = []
+    monkeypatch.setattr(module, "disk_rate", lambda folder: folders.append(folder) or 1.0)
+    about = dry_run(mutate, {"a": "ACGU", "b": "AC"}, model, "-", scale_to=9).text
+    assert " of memory (measured on 2 sequences)" in about
+    about = dry_run(mutate, {"a": "NN"}, model, "-").text
+    assert about.startswith("1 sequence, 2 nt: about 0 seconds and ")
+    assert folders == [None]
+    assert capsys.readouterr().out == ""
+
+
+def test_the_longest_is_measured():
     rna = {**RNA, "long": "A" * 500, "long too": "C" * 500}
     records = [chunking.FastaRecord(*one) for one in rna.items()]
     sample = list(module._sample(records, survey(records)))
@@ -67,16 +79,6 @@ def test_memory_where_the_system_does_not_say(monkeypatch, known):
     assert ("and an unknown amount of memory (measured on 7 sequences)" in told) != known
 
 
-def test_more_sequences_and_machines(encoder, output):
-    summary = embed(RNA, encoder, output, dry_run=True, scale_to=6_000_000, progress=False)
-    _, head, *table = summary.text.split("\n")
-    assert head.startswith("6,000,000 sequences like these, 2.52e+08 nt: 1.15 GB of output, twice")
-    assert [row.split()[0] for row in table] == ["machines", "1", "10", "100", "1,000"]
-    assert names(output.parent) == []
-    with pytest.raises(OptionError, match="scale_to needs --dry-run"):
-        embed(RNA, encoder, output, scale_to=5)
-
-
 def test_what_takes_longest():
     found = survey(chunking.FastaRecord(*one) for one in RNA.items())
     about = Estimate(600.0, 10**9, 10**6, 7)
@@ -92,15 +94,6 @@ def test_what_takes_longest():
 )
 def test_machines_share_chunks(encoder, output, rna, tokens, machines):
     """What fits in one chunk is computed by one machine, whoever else begins."""
-    how = {"dry_run": True, "batch_tokens": tokens, "progress": False, "long": "full"}
-    told = embed(rna, encoder, output, **how).text
+    told = dry_run(embed, rna, encoder, output, batch_tokens=tokens, long="full").text
     shared = f" on {machines} such machines, each with its --part I/{machines}" in told
     assert shared == ("machines" in told) == (machines > 0)
-
-
-def test_no_disk_is_measured_where_the_output_is_streamed(monkeypatch):
-    """The working folder may have no room."""
-    folders = []
-    monkeypatch.setattr(module, "disk_rate", lambda folder: folders.append(folder) or 1.0)
-    assert mutate(["ACGU"], "mini", "-", dry_run=True, scale_to=9, progress=False).estimate
-    assert folders == [None]

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import os
 import signal
 import sys
@@ -12,12 +11,15 @@ from safetensors import SafetensorError
 
 from ernie_rna.run.outputs import (
     OutputError,
+    appearing,
     check_output_files,
+    clear_dead,
     full_disk_explained,
     open_text,
     replacing,
     replacing_folder,
 )
+from tests.run.conftest import raising
 
 
 def test_of_two_writers_the_last_one_is_there_whole(tmp_path):
@@ -45,11 +47,10 @@ def test_what_is_interrupted_leaves_what_was_there(tmp_path):
     with replacing(tmp_path / "out.tsv") as path:
         path.write_text("whole")
     assert sorted(other.read_text() for other in others) == ["mine", "mine", "whole"]
-    assert set(tmp_path.iterdir()) == others
 
 
 def test_a_folder_appears_whole(tmp_path):
-    path = tmp_path / "model"
+    path, link = tmp_path / "above" / "model", tmp_path / "link"
     with contextlib.suppress(ZeroDivisionError), replacing_folder(path) as folder:
         (folder / "config.json").write_text("{}")
         raise ZeroDivisionError
@@ -58,8 +59,7 @@ def test_a_folder_appears_whole(tmp_path):
         with replacing_folder(path) as folder:
             (folder / text).touch()
         assert [one.name for one in path.iterdir()] == [text]
-    assert list(tmp_path.iterdir()) == [path]
-    link = tmp_path / "link"
+    assert list(path.parent.iterdir()) == [path]
     link.symlink_to(path)
     with replacing_folder(link):
         pass
@@ -67,102 +67,47 @@ def test_a_folder_appears_whole(tmp_path):
     assert not list(path.iterdir())
 
 
-def test_a_folder_where_no_file_can_be_locked(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [replacing, replacing_folder])
+def test_what_is_about_to_appear_is_told(tmp_path, kind):
+    path, told = tmp_path / "out", []
+    token = appearing.set(lambda new, path: told.append((new.exists(), path.exists())))
+    with kind(path) as new:
+        new.touch()
+    appearing.reset(token)
+    assert told == [(True, False)]
+
+
+def test_where_no_file_can_be_locked(tmp_path, monkeypatch):
     """As on some file systems of clusters; nobody knows there what is dead, and it stays."""
     fcntl = pytest.importorskip("fcntl")
-
-    def flock(*_):
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", raising(OSError(errno.ENOSYS, "not implemented")))
     left = tmp_path / ".model.01234567.tmp"
     left.mkdir()
-    with replacing_folder(tmp_path / "model") as folder:
-        (folder / "config.json").touch()
+    with replacing_folder(tmp_path / "model") as folder, replacing(folder / "config.json") as path:
+        path.touch()
     assert (tmp_path / "model" / "config.json").exists()
     assert {*tmp_path.iterdir()} == {left, tmp_path / "model"}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("between_renamings", [False, True])
-def test_what_a_killed_process_left_of_a_folder_goes_with_the_next(tmp_path, between_renamings):
+@pytest.mark.parametrize("killed", ["in a file", "in a folder", "between two renamings"])
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path, killed):
     path, other = tmp_path / "model", tmp_path / ".model.mine.tmp"
     for folder in (path, other):
         folder.mkdir()
     child = os.fork()
     if not child:  # dies in the block
-        with replacing_folder(path) as folder:
-            (folder / "half").touch()
-            if between_renamings:
-                path.rename(folder.with_name("old"))
+        with replacing(path) if killed == "in a file" else replacing_folder(path) as new:
+            if killed == "between two renamings":
+                path.rename(new.with_name("old"))
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
     with replacing_folder(path):  # One that is at work keeps what it has, and `path` stays whole.
-        with contextlib.suppress(ZeroDivisionError), replacing_folder(path):
-            assert path.is_dir()
-            assert len(list(tmp_path.glob(".model.*.tmp"))) == 3
-            raise ZeroDivisionError
+        clear_dead(tmp_path / "mod")
+        assert path.is_dir()
         assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
     assert {*tmp_path.iterdir()} == {path, other}
-
-
-def test_text_is_utf8_with_the_line_ends_given(tmp_path, capsys):
-    with open_text(str(tmp_path / "out.tsv")) as file:
-        file.write("é\n")
-    assert (tmp_path / "out.tsv").read_bytes() == "é\n".encode()
-    with open_text("-") as file:
-        file.write("a\n")
-    assert capsys.readouterr().out == "a\n"
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_explained(code):
-    with (
-        pytest.raises(OutputError, match=r"^no room to write out\.tsv \(.*full\); make room$"),
-        full_disk_explained("out.tsv", "; make room"),
-    ):
-        raise OSError(code, "full")
-    with pytest.raises(OutputError, match="no room"), full_disk_explained("out.tsv"):
-        raise SafetensorError(f"IoError(Os {{ code: {code} }}): full (os error {code})")
-    with pytest.raises(PermissionError), full_disk_explained("out.tsv"):
-        raise PermissionError(errno.EACCES, "no")
-
-
-@pytest.mark.parametrize(
-    ("outputs", "options", "error", "message"),
-    [
-        (["a.tsv", "./a.tsv"], {}, ValueError, r"a\.tsv is named for two outputs"),
-        (["-", "-"], {}, ValueError, "standard output is named for two outputs"),
-        (["a.txt"], {"extensions": (".tsv",)}, ValueError, "extension must be .tsv"),
-        (["no/a.tsv"], {}, OutputError, "there is no folder no"),
-        (["link.tsv"], {}, OutputError, "cannot write link.tsv: there is no folder .*/nowhere"),
-        (["/proc/a.tsv"], {}, OutputError, "cannot write /proc/a.tsv: .*/proc"),
-        (
-            [f"{'x' * 240}.tsv"],
-            {},
-            OutputError,
-            "cannot write x+...: its name has 244 bytes, and 230",
-        ),
-        (["folder"], {"force": True}, OutputError, "it is not a file"),
-        (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
-        (["/dev/null"], {"streams": False}, OutputError, "it is not a file$"),
-        (["there.tsv"], {}, OutputError, "there.tsv exists already; --force replaces it"),
-    ],
-)
-def test_outputs_are_checked(tmp_path, monkeypatch, outputs, options, error, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "there.tsv").touch()
-    (tmp_path / "link.tsv").symlink_to("nowhere/a.tsv")
-    with pytest.raises(error, match=message):
-        check_output_files(outputs, **options)
-    check_output_files(["there.tsv", "new.TSV", "-"], force=True)
-    check_output_files(["folder"], folders=["folder"], force=True)
-    monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(OutputError, match="standard output: it is closed"):
-        check_output_files(["-"])
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
 
 
 @pytest.mark.parametrize(("renamings", "left"), [(1, "old"), (2, "new")])
@@ -181,3 +126,60 @@ def test_an_interruption_between_renamings_loses_nothing(tmp_path, monkeypatch, 
     with pytest.raises(KeyboardInterrupt), replacing_folder(path) as folder:
         (folder / "new").touch()
     assert [*tmp_path.rglob("*")] == [path, path / left]
+
+
+def test_text_is_utf8_with_the_line_ends_given(tmp_path, capsys):
+    with open_text(str(tmp_path / "out.tsv")) as file:
+        file.write("é\n")
+    assert (tmp_path / "out.tsv").read_bytes() == "é\n".encode()
+    with open_text("-") as file:
+        file.write("a\n")
+    assert capsys.readouterr().out == "a\n"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_explained(code):
+    by_safetensors = SafetensorError(f"IoError(Os {{ code: {code} }}): full (os error {code})")
+    for error in (OSError(code, "full"), by_safetensors):
+        with (
+            pytest.raises(
+                OutputError, match=r"^no room to write out\.tsv \(.*full.*\); make room$"
+            ),
+            full_disk_explained("out.tsv", "; make room"),
+        ):
+            raise error
+    with pytest.raises(PermissionError), full_disk_explained("out.tsv"):
+        raise PermissionError(errno.EACCES, "no")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "options", "error", "message"),
+    [
+        (["a.tsv", "./a.tsv"], {}, ValueError, r"a\.tsv is named for two outputs"),
+        (["-", "-"], {}, ValueError, "standard output is named for two outputs"),
+        (["a.txt"], {"extensions": (".tsv",)}, ValueError, "extension must be .tsv"),
+        (["no/a.tsv"], {}, OutputError, "there is no folder no"),
+        (["link.tsv"], {}, OutputError, "cannot write link.tsv: there is no folder .*/nowhere"),
+        (["/proc/a.tsv"], {}, OutputError, "cannot write /proc/a.tsv: .*/proc"),
+        (["x" * 240], {}, OutputError, "cannot write x+: .*: File name too long"),
+        (["folder"], {"force": True}, OutputError, "it is not a file"),
+        (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
+        (["/dev/null"], {"streams": False}, OutputError, "it is not a file$"),
+        (["there.tsv"], {}, OutputError, "there.tsv exists already; --force replaces it"),
+        (["there.tsv", "new.TSV", "-"], {"force": True, "extensions": (".tsv",)}, None, ""),
+        (["folder"], {"folders": ["folder"], "force": True}, None, ""),
+    ],
+)
+def test_outputs_are_checked(tmp_path, monkeypatch, outputs, options, error, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "there.tsv").touch()
+    (tmp_path / "link.tsv").symlink_to("nowhere/a.tsv")
+    with pytest.raises(error, match=message) if error else contextlib.nullcontext():
+        check_output_files(outputs, **options)
+
+
+def test_a_closed_standard_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OutputError, match="standard output: it is closed"):
+        check_output_files(["-"])

@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.embeddings.formats import read_embeddings, read_metadata
+from ernie_rna.embeddings.formats import read_metadata, write_parts
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
 from ernie_rna.options import OptionError, Share
 from ernie_rna.run import runner
-from ernie_rna.run.outputs import OutputError
+from ernie_rna.run.outputs import OutputError, replacing
 from ernie_rna.run.parts import Part
 from ernie_rna.run.provenance import versions
 from ernie_rna.run.runner import RunSummary
@@ -35,21 +35,16 @@ from tests.conftest import ROOT, lively
 from tests.run.conftest import names
 
 RNA = {f"rna{i}": "ACGUN"[: 1 + i % 5] * (1 + i % 11) for i in range(40)}
+SOME = {"a": "GGGGAAAACCCC", "b": "ACNU"}
 SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 96}
 SIZES |= {"max_position_embeddings": 256}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 EXISTS = r"exists already; --force replaces it"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_chunks():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunking, "CHUNK_RECORDS", 4)  # The first chunk has four batches.
-        yield
-
-
 @pytest.fixture(autouse=True)
-def _one_thread(_reproducible):
+def _small_chunks_one_thread(_reproducible, monkeypatch):
+    monkeypatch.setattr(chunking, "CHUNK_RECORDS", 4)  # The first chunk has four batches.
     torch.set_num_threads(1)
 
 
@@ -60,18 +55,22 @@ def encoder():
 
 
 @pytest.fixture(scope="module")
-def whole(encoder, tmp_path_factory):
-    """The bytes that an uninterrupted run writes."""
-    torch.set_num_threads(1)
-    output = tmp_path_factory.mktemp("whole") / "out.npz"
-    run(encoder, output)
-    return output.read_bytes()
-
-
-@pytest.fixture(scope="module")
 def masked_lm():
     torch.manual_seed(0)
     return lively(ErnieRnaForMaskedLM(ErnieRnaConfig(**SIZES))).eval()
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return [tmp_path / name for name in ("a.tsv", "b.tsv", "c.tsv")]
+
+
+@pytest.fixture
+def whole(encoder, tmp_path_factory):
+    """The bytes that an uninterrupted run writes."""
+    output = tmp_path_factory.mktemp("whole") / "out.npz"
+    run(encoder, output)
+    return output.read_bytes()
 
 
 class Computed(list):
@@ -79,16 +78,16 @@ class Computed(list):
 
     before = staticmethod(lambda: None)
 
-    @contextlib.contextmanager
-    def killed_after(self, batches):
+    def kill(self, batches, *arguments, **options):
+        """Run until so many batches are computed."""
+
         def before():
             if len(self) == batches:
                 raise KeyboardInterrupt
 
         self.clear()
         self.before = before
-        with pytest.raises(KeyboardInterrupt):
-            yield
+        refused(None, *arguments, error=KeyboardInterrupt, **options)
         self.clear()
         del self.before
 
@@ -118,6 +117,29 @@ def refused(message, *arguments, error=OutputError, run=run, **options):
         run(*arguments, **options)
 
 
+def resumes(whole, model, output, *sequences, **options):
+    """A run that ends well, with the bytes of one that was not interrupted, and nothing beside."""
+    assert run(model, output, *sequences, **options).resumed
+    assert names(output.parent) == [output.name]
+    assert output.read_bytes() == whole
+
+
+@contextlib.contextmanager
+def interrupted(name):
+    """Has the process stop where a file would get a name."""
+    replace = os.replace
+
+    def once(source, target):
+        if Path(target).name == name:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", once)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 # ---------------------------------------------------------------------------------------------
 # Killed
 
@@ -143,39 +165,61 @@ def test_resumes_where_it_stopped(encoder, output, whole, computed, batches):
     run(encoder, output)
     everything = list(computed)
     output.unlink()
-    with computed.killed_after(batches):
-        run(encoder, output)
+    computed.kill(batches, encoder, output)
     assert names(output.parent) == ["out.npz.partial"]
-    summary = run(encoder, output)
-    assert summary.resumed
-    assert ", of which a part was there already; " in summary.text
+    # Another process may have just deleted a part that was listed.
+    (output.with_name("out.npz.partial") / "part-000009-0.safetensors").symlink_to("gone")
+    resumes(whole, encoder, output)
     assert computed == everything[4:]  # All but the chunks that were complete.
-    assert output.read_bytes() == whole
-    assert names(output.parent) == ["out.npz"]
 
 
-def test_a_kill_while_it_clears_up_costs_nothing(encoder, output, whole, monkeypatch):
-    with monkeypatch.context() as patch:  # The output is there, and all that was kept as well.
+@pytest.mark.parametrize("gone", [None, "b.tsv", "a.tsv.partial/manifest.json", "-"])
+def test_killed_once_all_is_written(masked_lm, tables, computed, monkeypatch, gone):
+    """Refused before any work, where an output has gone or went to standard output."""
+    outputs = tables[0], "-" if gone == "-" else tables[1]
+    with monkeypatch.context() as patch:
         patch.setattr(Store, "__exit__", lambda self, *error: self._held.close())
-        run(encoder, output)
-    assert names(output.parent) == ["out.npz", "out.npz.partial"]
-    assert run(encoder, output).resumed
-    assert names(output.parent) == ["out.npz"]
-    folder = output.with_name("out.npz.partial")
-    folder.mkdir()  # Its manifest was deleted, and nothing else.
-    (folder / "part-000000.safetensors").write_bytes(b"")
-    refused(EXISTS, encoder, output)
-    assert names(output.parent) == ["out.npz"]
-    assert output.read_bytes() == whole
+        mutate(SOME, masked_lm, *outputs)
+    if gone not in (None, "-"):
+        (tables[0].parent / gone).unlink()
+    computed.clear()
+    if gone is None:
+        assert mutate(SOME, masked_lm, *outputs).resumed
+    else:
+        refused(f"a.tsv {EXISTS}", SOME, masked_lm, *outputs, run=mutate)
+    assert not computed
+    assert names(tables[0].parent) == ["a.tsv", "b.tsv"][: 1 if gone in ("b.tsv", "-") else 2]
 
 
-def test_half_an_output_of_a_run_that_was_killed_is_deleted(encoder, output):
-    left = [f"{name}.0123abcd.tmp" for name in ("out.npz", "out.npz.index.json", ".out.npz")]
-    others = ["out.npz.tmp", "out.npz.notes.tmp", "out2.npz.0123abcd.tmp"]
-    for name in (*left, *others):
-        output.with_name(name).touch()
-    run(encoder, output)
-    assert names(output.parent) == sorted([*others, "out.npz"])
+def test_half_an_output_of_a_run_that_was_killed_is_deleted(masked_lm, tables):
+    folder, left = tables[0].parent, ("a.tsv", "a.tsv.index.json", "b.tsv")
+    others = [".a.tsv.tmp", ".a.tsv.notes.tmp", ".c.tsv.0123abcd.tmp", "a.tsv.0123abcd.tmp"]
+    for name in [*(f".{name}.0123abcd.tmp" for name in left), *others]:
+        (folder / name).mkdir()
+    with contextlib.suppress(KeyError), replacing(tables[1]) as written_by_another_run:
+        written_by_another_run.touch()
+        mutate(SOME, masked_lm, *tables[:2])
+        assert written_by_another_run.exists()
+        raise KeyError
+    assert names(folder) == sorted([*others, "a.tsv", "b.tsv"])
+
+
+def test_a_kill_between_two_outputs_is_resumed(masked_lm, tables):
+    mutate(SOME, masked_lm, *tables)
+    whole = [path.read_bytes() for path in tables]
+    tables[1].write_text("precious")
+    tables[2].unlink()
+    refused(f"a.tsv {EXISTS}", SOME, masked_lm, *tables, run=mutate)
+    with interrupted("b.tsv"):
+        mutate(SOME, masked_lm, *tables, force=True)
+    assert tables[1].read_text() == "precious"
+    assert tables[2].exists()
+    # Those that exist are replaced when a run is resumed, so they must be the same ones.
+    others = r"outputs was \['a.tsv', 'b.tsv', 'c.tsv'\], is \['a.tsv', 'b.tsv'\]"
+    refused(others, SOME, masked_lm, *tables[:2], run=mutate)
+    assert mutate(SOME, masked_lm, *tables).resumed
+    assert [path.read_bytes() for path in tables] == whole
+    assert names(tables[0].parent) == ["a.tsv", "b.tsv", "c.tsv"]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -187,7 +231,6 @@ def test_half_an_output_of_a_run_that_was_killed_is_deleted(encoder, output):
     [
         ({"pooling": ("mean",)}, r"columns was \['token_layer3', 'mean_layer3'\], is"),
         ({"batch_tokens": 64}, "settings.batch_tokens was 100, is 64"),
-        ({"attention": "eager"}, "settings.attention was 'sdpa', is 'eager'"),
         ({"dtype": "bfloat16"}, "settings.dtype was 'float32', is 'bfloat16'"),
         ({"long": "window", "overlap": 9}, "long was 'error', is 'window'; settings.overlap was"),
         ({"sequences": {**RNA, "more": "ACGU"}}, "records was 40, is 41; .*input_sha256 was"),
@@ -196,8 +239,7 @@ def test_half_an_output_of_a_run_that_was_killed_is_deleted(encoder, output):
 )
 def test_a_run_that_differs(encoder, output, computed, change, message):
     model = copy.deepcopy(encoder)  # Options change it.
-    with computed.killed_after(4):
-        run(model, output)
+    computed.kill(4, model, output)
     refused(message + ".*--force", model, output, **change)
     assert not run(model, output, **change, force=True).resumed
     content = output.read_bytes()
@@ -214,8 +256,7 @@ def test_another_machine_or_model(encoder, output, computed, monkeypatch):
     model = copy.deepcopy(encoder)
     for name in MATH_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with computed.killed_after(4):
-        run(model, output)
+    computed.kill(4, model, output)
     refused(r"machine.threads was 1, is 2\. Run it as before", model, output, threads=2)
     with monkeypatch.context() as patch:
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
@@ -242,31 +283,43 @@ def test_an_output_that_exists(encoder, output, whole, computed):
     output.write_bytes(b"precious")
     refused(f"out.npz {EXISTS}", encoder, output)
     assert names(output.parent) == ["out.npz"]
-    with computed.killed_after(4):
-        run(encoder, output, force=True)
+    computed.kill(4, encoder, output, force=True)
     refused(f"out.npz {EXISTS}", encoder, output)
     assert output.read_bytes() == b"precious"
-    assert run(encoder, output, force=True).resumed
-    assert output.read_bytes() == whole
+    resumes(whole, encoder, output, force=True)
 
 
-def test_an_output_that_another_process_writes_meanwhile(encoder, output, whole, computed):
-    computed.before = lambda: output.write_bytes(b"precious")
+@pytest.mark.parametrize("when", ["computing", "assembling", "killed"])
+def test_an_output_that_another_program_writes_meanwhile(
+    encoder, output, whole, computed, when, monkeypatch
+):
+    """Also where the run was killed at the last moment before its own would have appeared."""
+
+    def written(*arguments):
+        output.write_bytes(b"precious")
+        return write_parts(*arguments)
+
+    if when == "computing":
+        computed.before = lambda: output.write_bytes(b"precious")
+    elif when == "assembling":
+        monkeypatch.setattr("ernie_rna.embeddings.embed.write_parts", written)
+    else:
+        with interrupted(output.name):
+            run(encoder, output)
+        output.write_bytes(b"precious")
     refused(f"out.npz {EXISTS}", encoder, output)
+    monkeypatch.setattr("ernie_rna.embeddings.embed.write_parts", write_parts)
     assert output.read_bytes() == b"precious"
-    assert run(encoder, output, force=True).resumed
-    assert output.read_bytes() == whole
+    resumes(whole, encoder, output, force=True)
 
 
 def test_a_run_whose_folder_was_deleted_and_begun_anew(encoder, output, computed):
     """It neither takes results of the other run, which has other settings, nor gives it its own."""
 
     def begin_another():
-        if len(computed) != 6:
-            return
-        shutil.rmtree(output.with_name("out.npz.partial"))
-        with computed.killed_after(8):
-            run(encoder, output, batch_tokens=64)
+        if len(computed) == 6:
+            shutil.rmtree(output.with_name("out.npz.partial"))
+            computed.kill(8, encoder, output, batch_tokens=64)
 
     computed.before = begin_another
     refused("another process has dropped the unfinished results", encoder, output)
@@ -302,35 +355,27 @@ def test_a_link_is_written_through(encoder, tmp_path, whole, is_there):
     assert names(target.parent) == ["target.npz"]
 
 
-@pytest.mark.parametrize(
-    ("sequences", "message"),
-    [({"a": ""}, "is empty"), ({"a": "ACGU" * 100}, "longer than the 254"), ([], "no sequences")],
-)
-def test_unfit_input_leaves_nothing_behind(encoder, output, sequences, message):
-    refused(message, encoder, output, sequences, error=InputError)
-    assert names(output.parent) == []
-
-
-@pytest.mark.parametrize("parts", [["1/1"], ["1/2", "2/2"]])
-def test_input_that_changes_while_it_is_read(encoder, output, computed, parts):
+@pytest.mark.parametrize("part", ["1/1", "2/2"])
+def test_input_that_changes_while_it_is_read(encoder, output, computed, part):
     """By one process alone, and by the last of two."""
     rna = dict(RNA)
-    for part in parts[:-1]:
-        run(encoder, output, rna, part=part)
+    if part == "2/2":
+        run(encoder, output, rna, part="1/2")
     computed.before = lambda: rna.update(rna39="GGGG")
     changed = "changed while it was being read"
-    refused(changed, encoder, output, rna, part=parts[-1], error=InputError)
+    refused(changed, encoder, output, rna, part=part, error=InputError)
     assert names(output.parent) == []
-    assert not run(encoder, output, rna).resumed
 
 
 def test_results_of_an_input_that_changed_are_not_kept(encoder, output, whole, computed):
     """Also where the run ends before it sees that the whole is another one."""
     rna = dict(RNA)
+    refused("record 1 .*empty", encoder, output, {"a": ""}, error=InputError)
+    refused("longer than the 254", encoder, output, {"a": "ACGU" * 64}, error=InputError)
+    assert names(output.parent) == []
     computed.before = lambda: rna.update(rna5="GGGG", rna39="")
     refused("record 40 .*empty", encoder, output, rna, error=InputError)
-    assert run(encoder, output).resumed
-    assert output.read_bytes() == whole
+    resumes(whole, encoder, output)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -339,17 +384,15 @@ def test_results_of_an_input_that_changed_are_not_kept(encoder, output, whole, c
 
 def test_standard_input_is_checked_whole_and_resumed(encoder, output, whole, computed, stdin):
     fasta = "".join(f">{id}\n{rna}\n" for id, rna in RNA.items())
-
-    def pipe(text):
-        stdin(text)
-        return run(encoder, output, "-")
-
-    refused("standard input: record 41 .*empty", fasta + ">last\n", run=pipe, error=InputError)
-    with computed.killed_after(4):
-        pipe(fasta)
-    refused("input_sha256 was", fasta + "A\n", run=pipe)
-    assert pipe(fasta).resumed
-    assert output.read_bytes() == whole
+    piped = (encoder, output, "-")
+    stdin(fasta + ">last\n")
+    refused("standard input: record 41 .*empty", *piped, error=InputError)
+    stdin(fasta)
+    computed.kill(4, *piped)
+    stdin(fasta + "A\n")
+    refused("input_sha256 was", *piped)
+    stdin(fasta)
+    resumes(whole, *piped)
     run(encoder, output, iter(RNA.items()), force=True)
     assert output.read_bytes() == whole
 
@@ -363,6 +406,16 @@ def test_a_full_disk(encoder, output, whole, file_limit, share):
     assert output.read_bytes() == whole
 
 
+def test_the_output_without_room_is_named(masked_lm, tables, file_limit):
+    rna = {"long": "ACGU" * 50}
+    with file_limit(10_000):
+        full = r"no room to write .*/(a|b)\.tsv"
+        refused(full, rna, masked_lm, *tables, run=mutate, masked=False)
+    assert {*names(tables[0].parent)} <= {"a.tsv.partial", "b.tsv", "c.tsv"}  # whole or not there
+    assert mutate(rna, masked_lm, *tables, masked=False).resumed
+    assert names(tables[0].parent) == ["a.tsv", "b.tsv", "c.tsv"]
+
+
 def test_warns_if_the_disk_is_too_small(encoder, output, monkeypatch):
     usage = type("Usage", (), {"free": 100_000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
@@ -370,9 +423,13 @@ def test_warns_if_the_disk_is_too_small(encoder, output, monkeypatch):
         run(encoder, output)
 
 
-def test_the_file_says_how_it_was_made(encoder, output, tmp_path):
-    encoder.save_pretrained(tmp_path / "model")
-    run(tmp_path / "model", output, layers=(0, -1))
+def test_the_file_says_how_it_was_made(encoder, output, tmp_path, computed, monkeypatch):
+    """Also how the model is called, by any name of which a run is resumed."""
+    monkeypatch.chdir(tmp_path)
+    encoder.save_pretrained("model")
+    computed.kill(4, "./model", output, layers=(0, -1))
+    refused("model.name was './model', is 'mini'; .*model.sha256 was", "mini", output)
+    assert run(tmp_path / "model", output, layers=(0, -1)).resumed
     metadata = read_metadata(output)
     assert metadata["model"]["name"] == str(tmp_path / "model")
     assert metadata["settings"]["layers"] == [0, 3]
@@ -411,31 +468,26 @@ def test_parts_in_any_order(encoder, output, whole, computed, order, monkeypatch
     assert names(output.parent) == ["out.npz"]
 
 
-def test_a_part_that_is_missing_is_computed_by_a_run_alone(encoder, output, computed):
-    summary = run(encoder, output, part="2/3")
-    assert summary.files == []
-    said = "part 2/3 (by --part), done; the output follows when all parts are: 40 sequences, "
-    assert summary.text.startswith(said)
-    run(encoder, output, part="2/3")
+def test_a_part_that_is_missing_is_computed_by_a_run_alone(encoder, output, whole, computed):
+    computed.clear()
+    for _ in range(2):
+        said = "part 2/3 (by --part), done; the output follows when all parts are: 40 sequences, "
+        assert run(encoder, output, part="2/3").text.startswith(said)
     assert {chunk for chunk, _ in computed} == {1, 4, 7}
-    assert run(encoder, output).resumed
-    assert names(output.parent) == ["out.npz"]
+    resumes(whole, encoder, output)
 
 
 def test_an_output_that_is_finished_as_another_process_begins(encoder, output, whole, monkeypatch):
     begin = Store.begin
 
     def begin_late(store, *arguments):
-        monkeypatch.undo()
-        monkeypatch.setattr(chunking, "CHUNK_RECORDS", 4)
+        monkeypatch.setattr(Store, "begin", begin)
         run(encoder, output)
         return begin(store, *arguments)
 
     run(encoder, output, part="1/2")
     monkeypatch.setattr(Store, "begin", begin_late)
-    assert run(encoder, output, part="2/2").files == [output]
-    assert output.read_bytes() == whole
-    assert names(output.parent) == ["out.npz"]
+    resumes(whole, encoder, output, part="2/2")
 
 
 def test_a_damaged_part_of_another_process_is_no_part(encoder, output, whole):
@@ -443,72 +495,50 @@ def test_a_damaged_part_of_another_process_is_no_part(encoder, output, whole):
     part = next(output.parent.glob("*/part-*"))
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     for _ in range(2):
-        with pytest.raises(OutputError, match=rf"{part.name} is damaged: run part 1/2 again"):
-            run(encoder, output, part="2/2")
-    assert run(encoder, output, part="1/2").files == [output]
-    assert output.read_bytes() == whole
-    assert names(output.parent) == ["out.npz"]
+        refused(rf"{part.name} is damaged: run part 1/2 again", encoder, output, part="2/2")
+    resumes(whole, encoder, output, part="1/2")
 
 
 def test_more_parts_than_chunks(encoder, output):
     for index in (3, 1, 2, 4):
         assert run(encoder, output, {"a": "ACGU"}, part=f"{index}/4").records == 1
-    assert [e.id for e in read_embeddings(output)] == ["a"]
     assert names(output.parent) == ["out.npz"]
     refused(EXISTS, encoder, output, {"a": "ACGU"}, part="4/4")
 
 
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-SLURM = ("TASK_ID", "TASK_COUNT", "TASK_MIN", "TASK_STEP")
-
-
-def set_variables(monkeypatch, values):
-    for name in [*TORCHRUN, *(f"SLURM_ARRAY_{name}" for name in SLURM)]:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in values.items():
-        monkeypatch.setenv(name if name in TORCHRUN else f"SLURM_ARRAY_{name}", value)
+def set_variables(monkeypatch, text):
+    """Sets those of torchrun, and those of a SLURM array without their SLURM_ARRAY_TASK."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "_ID", "_COUNT", "_MIN", "_STEP"):
+        monkeypatch.delenv(f"SLURM_ARRAY_TASK{name}" if name[0] == "_" else name, raising=False)
+    for name, value in (one.split("=") for one in text.split()):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK{name}" if name[0] == "_" else name, value)
 
 
 @pytest.mark.parametrize(
-    ("variables", "index", "count", "local"),
+    ("variables", "said"),
     [
-        ({"RANK": "3", "WORLD_SIZE": "8"}, 3, 8, 3),
-        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, 5, 8, 1),
-        ({"WORLD_SIZE": "8"}, 0, 1, None),
-        ({"TASK_ID": "2", "TASK_COUNT": "4"}, 2, 4, None),
-        ({"TASK_ID": "7", "TASK_COUNT": "4", "TASK_MIN": "1", "TASK_STEP": "2"}, 3, 4, None),
+        ("RANK=3 WORLD_SIZE=8", (3, 8, 3)),
+        ("RANK=5 WORLD_SIZE=8 LOCAL_RANK=1", (5, 8, 1)),
+        ("WORLD_SIZE=8", (0, 1, None)),
+        ("_ID=2 _COUNT=4", (2, 4, None)),
+        ("_ID=7 _COUNT=4 _MIN=1 _STEP=2", (3, 4, None)),
+        ("RANK=x WORLD_SIZE=2", "part is taken from RANK, .* a number; got 'x'"),
+        ("RANK=2 WORLD_SIZE=2", "RANK and WORLD_SIZE, and number 2 is not below 2"),
+        ("_ID=9 _COUNT=4", "SLURM_ARRAY_TASK_ID, and number 9 is not below 4"),
     ],
 )
-def test_variables_say_which_part(encoder, output, monkeypatch, variables, index, count, local):
+def test_variables_say_which_part(encoder, output, monkeypatch, variables, said):
     set_variables(monkeypatch, variables)
+    if isinstance(said, str):
+        refused(said, encoder, output, error=OptionError)
+        return
     share = run(encoder, output).share
-    assert (share.index, share.count, share.local) == (index, count, local)
+    assert (share.index, share.count, share.local) == said
     assert run(encoder, output, part="1/1", force=True).share.count == 1
-
-
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"RANK": "x", "WORLD_SIZE": "2"}, "part is taken from RANK, .* a number; got 'x'"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK and WORLD_SIZE, and number 2 is not below 2"),
-        ({"TASK_ID": "9", "TASK_COUNT": "4"}, "SLURM_ARRAY_TASK_ID, and number 9 is not below 4"),
-    ],
-)
-def test_variables_that_contradict_one_another(encoder, output, monkeypatch, variables, message):
-    set_variables(monkeypatch, variables)
-    refused(message, encoder, output, error=OptionError)
-
-
-def test_results_that_another_process_dropped(encoder, output, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "owns", lambda self, number: self.invalidate())
-        refused("another process has dropped .* run it again", encoder, output)
-    assert not output.exists()
 
 
 @pytest.mark.parametrize(("local", "device"), [(None, None), (0, "cuda:0"), (5, "cuda:1")])
 def test_processes_on_one_machine_take_a_gpu_each(monkeypatch, local, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for given, own in ((None, device), ("cpu", "cpu"), ("cuda:1", "cuda:1")):
         task = type("Task", (), {"options": type("Options", (), {"device": given})})
@@ -536,15 +566,7 @@ def test_two_processes_share_the_work(encoder, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------
-# Several outputs, and standard output
-
-
-SOME = {"a": "GGGGAAAACCCC", "b": "ACNU"}
-
-
-@pytest.fixture
-def tables(tmp_path):
-    return [tmp_path / name for name in ("a.tsv", "b.tsv", "c.tsv")]
+# Standard output, and what is said
 
 
 def test_standard_output_is_streamed(masked_lm, tables, capsys):
@@ -566,7 +588,7 @@ def test_what_is_not_in_files_is_not_shared(encoder, masked_lm, output, monkeypa
     how = {"run": mutate, "error": OptionError}
     refused("part needs outputs that are files; got '1/2'", SOME, masked_lm, part="1/2", **how)
     refused(r"are files; this is part 1/2 \(by --part\)", SOME, masked_lm, "-", part="1/2", **how)
-    set_variables(monkeypatch, {"RANK": "1", "WORLD_SIZE": "2"})
+    set_variables(monkeypatch, "RANK=1 WORLD_SIZE=2")
     refused(r"this is part 2/2 \(by RANK and WORLD_SIZE\)", SOME, masked_lm, "-", **how)
     assert len(list(mutate(SOME, masked_lm, masked=False))) == 2
 
@@ -585,86 +607,9 @@ def test_lines_come_as_they_are_computed(masked_lm, monkeypatch, capsys):
     assert seen == [2, 1]
 
 
-def test_a_kill_between_two_outputs_is_resumed(masked_lm, tables, monkeypatch):
-    mutate(SOME, masked_lm, *tables)
-    whole = [path.read_bytes() for path in tables]
-    tables[1].write_text("precious")
-    tables[2].unlink()
-    refused(f"a.tsv {EXISTS}", SOME, masked_lm, *tables, run=mutate)
-    replace = os.replace
-
-    def once(source, target):
-        if str(target).endswith("b.tsv"):
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", once)
-        with pytest.raises(KeyboardInterrupt):
-            mutate(SOME, masked_lm, *tables, force=True)
-    assert tables[1].read_text() == "precious"
-    assert tables[2].exists()
-    # Those that exist are replaced when a run is resumed, so they must be the same ones.
-    others = r"outputs was \['a.tsv', 'b.tsv', 'c.tsv'\], is \['a.tsv', 'b.tsv'\]"
-    refused(others, SOME, masked_lm, *tables[:2], run=mutate)
-    assert mutate(SOME, masked_lm, *tables).resumed
-    assert [path.read_bytes() for path in tables] == whole
-    assert names(tables[0].parent) == ["a.tsv", "b.tsv", "c.tsv"]
-
-
-def test_the_output_without_room_is_named(masked_lm, tables, file_limit):
-    rna = {"long": "ACGU" * 50}
-    with file_limit(10_000):
-        full = r"no room to write .*/(a|b)\.tsv"
-        refused(full, rna, masked_lm, *tables, run=mutate, masked=False)
-    assert {*names(tables[0].parent)} <= {"a.tsv.partial", "b.tsv", "c.tsv"}  # whole or not there
-    assert mutate(rna, masked_lm, *tables, masked=False).resumed
-    assert names(tables[0].parent) == ["a.tsv", "b.tsv", "c.tsv"]
-
-
 def test_what_a_summary_says():
     said = "2.0 s, 0.5 sequences a second, 3.1 % padding, 1 thread"
     text = RunSummary([Path("-"), Path("b.tsv")], 1, 12, 2.0, 0.5, 0.031).text
     assert text == f"standard output, b.tsv: 1 sequence, 12 nt; {said}"
-
-
-# ---------------------------------------------------------------------------------------------
-# What is kept is given up, or another's
-
-
-def test_parts_that_are_deleted_meanwhile(encoder, output, computed):
-    with computed.killed_after(4):
-        run(encoder, output)
-    (output.with_name("out.npz.partial") / "part-000009-0.safetensors").symlink_to("gone")
-    assert run(encoder, output).resumed
-
-
-def test_another_program_writes_after_a_full_disk(encoder, output, whole, file_limit):
-    with file_limit(int(len(whole) * 0.9)), pytest.raises(OutputError, match="no room to write"):
-        run(encoder, output)
-    output.write_bytes(b"precious")
-    with pytest.raises(OutputError, match=r"out\.npz exists already; --force"):
-        run(encoder, output)
-    assert output.read_bytes() == b"precious"
-
-
-@pytest.mark.parametrize("gone", ["b.tsv", "a.tsv.partial/manifest.json", ""])
-def test_killed_once_all_is_written(masked_lm, tables, computed, monkeypatch, gone):
-    """Refused before any work, where an output has gone or went to standard output."""
-    outputs = tables[0], tables[1] if gone else "-"
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "__exit__", lambda self, *error: self._held.close())
-        mutate(SOME, masked_lm, *outputs)
-    if gone:
-        (tables[0].parent / gone).unlink()
-    computed.clear()
-    with pytest.raises(OutputError, match=r"a\.tsv exists already; --force"):
-        mutate(SOME, masked_lm, *outputs)
-    assert not computed
-
-
-def test_two_runs_with_one_second_output(masked_lm, tables):
-    unfinished = tables[1].with_name("b.tsv.0123abcd.tmp")
-    unfinished.touch()
-    mutate(SOME, masked_lm, *tables[:2])
-    assert unfinished.exists()
+    text = RunSummary([Path("a.tsv")], 2, 12, 2.0, 0.5, 0.031, resumed=True, threads=2).text
+    assert text.startswith("a.tsv: 2 sequences, 12 nt, of which a part was there already; 2.0 s")

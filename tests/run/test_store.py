@@ -1,7 +1,6 @@
 """What is kept beside an output: parts that are whole or not there, and who may work there."""
 
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -14,9 +13,9 @@ from ernie_rna.options import Share
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import Store, check_place
 from ernie_rna.sequences.fasta import FastaRecord
-from tests.run.conftest import names
+from tests.run.conftest import names, raising
 
-SETTINGS = {"model": {"name": "M"}, "layers": [0, 1]}
+SETTINGS = {"model": {"name": "M", "sha256": "1"}, "layers": [0, 1]}
 OTHERS = {**SETTINGS, "layers": [1]}
 ONE = {"values": np.zeros(1)}
 
@@ -29,16 +28,20 @@ def working(output, index=0, count=1, settings=SETTINGS, force=False, **more):
         yield store
 
 
-def _raise(error):
-    def call(*_):
-        raise error
-
-    return call
-
-
 def finish(store):
     store.finish(problems=["b is not in it: too long"])
     store.finish_share()
+
+
+def refuses_to_assemble(store):
+    with pytest.raises(OutputError, match=r"another process has dropped .* run it again"):
+        store.assembling().__enter__()
+
+
+@pytest.fixture
+def store(output):
+    with working(output) as store:
+        yield store
 
 
 def test_a_part_is_of_its_records_and_settings_only(output):
@@ -51,10 +54,13 @@ def test_a_part_is_of_its_records_and_settings_only(output):
         assert not any(store.part(0, other).is_whole() for other in others)
         assert not store.part(1, records).is_whole()
         (store.folder / "manifest.json").write_text(json.dumps(OTHERS))
-        assert store.dropped
+        refuses_to_assemble(store)
     with working(output, settings=OTHERS) as store:
-        assert not store.dropped
+        with store.assembling() as said:
+            assert said is None
         assert not store.part(0, records).is_whole()
+        store.invalidate()
+        refuses_to_assemble(store)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -66,11 +72,9 @@ def test_a_damaged_manifest_is_refused(output, content):
     with working(output) as store:
         store.part(0).put(ONE, {})
         (store.folder / "manifest.json").write_bytes(content)
-    with (
-        Store(output, Share()) as store,
-        pytest.raises(OutputError, match=r"manifest\.json is damaged; --force drops the unfinish"),
-    ):
-        store.begin(SETTINGS)
+    damaged = r"manifest\.json is damaged; --force drops the unfinish"
+    with pytest.raises(OutputError, match=damaged), working(output):
+        pass
     with working(output, force=True) as store:
         assert not store.resumed
         assert not store.part(0).is_whole()
@@ -98,10 +102,19 @@ def test_a_process_that_comes_late_finds_the_work_done(output, order):
         finish(store)
     with working(output, last, 3, whole=lambda: True) as store:
         assert store.resumed
-        assert store.done
-        assert store.said == {"problems": ["b is not in it: too long"]}
+        with store.assembling() as said:
+            assert said == {"problems": ["b is not in it: too long"]}
         assert not store.owns(last)
         store.finish_share()
+    assert names(output.parent) == []
+
+
+def test_who_leaves_last_deletes_the_folder(output):
+    with working(output, 0, 2) as store:
+        store.finish_share()
+        with working(output, 1, 2) as other:
+            finish(other)
+        assert store.begun
     assert names(output.parent) == []
 
 
@@ -111,15 +124,16 @@ def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
     with working(output, 1, 2, whole=lambda: False) as store:
         assert not store.resumed
         assert not store.done
-    with Store(output, Share(1, 2)) as store:
         store.finish()
-        with pytest.raises(OutputError, match=r"out\.npz exists already; --force replaces it"):
-            store.begin(OTHERS, whole=lambda: True)
+    exists = r"out\.npz exists already; --force replaces it"
+    with pytest.raises(OutputError, match=exists), working(output, 1, 2, OTHERS):
+        pass
 
 
 def test_several_that_force_at_once_agree(output):
-    with working(output, settings=OTHERS) as store:
-        store.part(0).put(ONE, {})
+    for index in range(2):
+        with working(output, index, 2, OTHERS) as store:
+            store.part(index).put(ONE, {})
     with (
         Store(output, Share(0, 2), force=True) as one,
         Store(output, Share(1, 2), force=True) as two,
@@ -155,14 +169,15 @@ def test_processes_that_come_and_go(output):
 def test_where_nothing_can_be_written(output, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", _raise(OSError(errno.ENOSYS, "Function not implemented")))
+        patch.setattr(fcntl, "flock", raising(OSError(errno.ENOSYS, "Function not implemented")))
         with pytest.raises(OSError, match=r"has no locks .* to another one: '.*partial/lock'"):
             Store(output.with_name("other.npz"), Share())
-    with pytest.raises(OutputError, match=r"there is no folder .*nowhere"):
-        check_place(output.parent / "nowhere" / "out.npz")
     (output.parent / "out.npz.partial").write_text("mine")
-    with pytest.raises(OutputError, match=r"partial, where unfinished results are kept, is a file"):
-        check_place(output)
     output.with_name("link.npz.partial").symlink_to("nowhere")
-    with pytest.raises(OutputError, match=r"unfinished results are kept, is a link"):
-        check_place(output.with_name("link.npz"))
+    for name, message in (
+        ("nowhere/out.npz", r"there is no folder .*nowhere"),
+        ("out.npz", r"partial, where unfinished results are kept, is a file"),
+        ("link.npz", r"unfinished results are kept, is a link"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            check_place(output.parent / name)

@@ -205,6 +205,7 @@ def test_a_run_that_was_cut_off_is_resumed(encoder, monkeypatch, killed_after, t
     for other in others:
         with pytest.raises(OutputError, match=f"differs: settings.{next(iter(other))}"):
             fold(RECORDS, encoder, outputs, **{**options, **other})
+    (tmp_path / ".o.npz.0123abcd.tmp").mkdir()  # of a run that was killed while it wrote it
     assert fold(RECORDS, encoder, outputs, **options).resumed
     assert sorted(os.listdir(tmp_path)) == ["o.npz", "o.tsv"]
     assert [output.read_bytes() for output in outputs] == whole

@@ -1,0 +1,28 @@
+"""Locks on files that are deleted by whoever ends."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ernie_rna.run.locks import locked
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_who_waited_for_a_file_that_was_deleted_tries_again(tmp_path, is_made_anew):
+    pytest.importorskip("fcntl")
+    path = tmp_path / "folder" / "lock"
+
+    def wait():
+        with locked(path, wait=True) as file:
+            return os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(path):
+            waiting = pool.submit(wait)
+            time.sleep(0.2)
+            path.unlink()
+            if is_made_anew:
+                path.touch()
+        assert waiting.result(10)
