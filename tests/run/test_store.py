@@ -1,6 +1,7 @@
 """What is kept beside an output: parts that are whole or not there, and who may work there."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
