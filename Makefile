@@ -1,7 +1,7 @@
 # make demo [CHECKPOINT=path]   what a model says about real RNAs, and that conversion is exact
 # make test [PROCESSES=N]       the default tests
 # make test-slow                the ones that take minutes
-# make test-long [SEQUENCES=N]  a long run of embed: killed, shared, short of disk, on Ray
+# make test-long [SEQUENCES=N]  a long run of embed: killed, shared, short of disk
 # make space                    the web page, on this machine
 # make space-folder             what a Space on the Hub consists of, into build/space
 # make test-browser             the web page in a headless Chromium
@@ -62,7 +62,6 @@ test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m slow
 
 test-long: $(VENV)/installed
-	$(PIP) --quiet -e ".[ray]"
 	$(BIN)/python -m scripts.long_run --sequences $(SEQUENCES)
 
 test-browser: $(VENV)/installed

@@ -413,9 +413,8 @@ def way(one: Implementation, size: int | None, sequences: Sequence[str]) -> Step
     model = one.build()
     if size is None:
         return lambda: list(embed(sequences, model, progress=False))
-    tokenizer: Any = (
-        importlib.import_module(PEER).RnaTokenizer() if one.peer else ErnieRnaTokenizer()
-    )
+    kind: Any = importlib.import_module(PEER).RnaTokenizer if one.peer else ErnieRnaTokenizer
+    tokenizer = kind()
 
     @torch.inference_mode()
     def run() -> list[torch.Tensor]:

@@ -149,10 +149,9 @@ def predict(maps: Maps, config: Any, prior: Sequence[float]) -> list[list[BasePa
         scores = torch.from_numpy(logits + prior[0] * log_odds + prior[1]).float()[None]
         how: Any = {"threshold": config.pair_threshold, "min_loop": structures.MIN_LOOP}
         contacts: Any = structures.solve_each(scores, [rna.sequence], **how)[0]
-        diverged = isinstance(contacts, str)
-        found.append(
-            [] if diverged else structures.predict_pairs(contacts, min_stem=structures.MIN_STEM)
-        )
+        found.append([])
+        if not isinstance(contacts, str):  # why there are none
+            found[-1] = structures.predict_pairs(contacts, min_stem=structures.MIN_STEM)
     return found
 
 

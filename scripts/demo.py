@@ -27,14 +27,15 @@ from ernie_rna.cli import main as cli
 from ernie_rna.cli.arguments import program_parser
 from ernie_rna.data import MINI, examples, mini
 from ernie_rna.sequences.fasta import read_fasta
-from ernie_rna.structures.evaluation import mfe_structure, score_pairs
+from ernie_rna.structures.evaluation import score_pairs
 from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.structures.formats.structure import Structure
 from scripts import verify_parity
 from scripts.measuring import nearest
 
 # Of these the map and the arcs are drawn; the second has a pseudoknot.
 DRAWN = ("tRNA-Phe", "THF-1")
+# The RNA whose stem is changed, and five pairs of the longest hairpin of its known structure.
+CHANGED, STEM = "THF-1", slice(14, 19)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         which = "--id", name, "--what", what, "--reference", examples() / "rna.dbn"
         draw(*which, "-o", out_dir / f"{name}-{what}.png")
     embed(model, out_dir)
+    change_a_stem(model)
     if args.checkpoint is not None:
         step(f"Draw what the language model makes of each substitution of {DRAWN[1]}")
         draw("--id", DRAWN[1], "--what", "substitutions", "-o", out_dir / "substitutions.png")
@@ -104,40 +106,50 @@ def name_model(checkpoint: str | None, out_dir: Path) -> str:
 
 
 def fold(model: str, out_dir: Path) -> None:
-    """Fold the examples; print what is predicted, by ViennaRNA too, beside what is known."""
+    """Fold the examples; print what is predicted beside what is known, and the means of F1."""
     step("Fold real RNAs with known structures")
-    known = {one.id: one for one in read_structures(examples() / "rna.dbn")}
-    shown = {"predicted": predict(model, out_dir / "rna.dbn")}
-    if importlib.util.find_spec("RNA") is None:
-        print('\nWith ViennaRNA (pip install "ernie-rna[vienna]") its structures are beside these.')
-    else:
-        config = (mini() if model == MINI else Path(model)) / "config.json"
-        if json.loads(config.read_text(encoding="utf-8")).get("pair_prior"):
-            with_prior = predict(model, out_dir / "with_vienna.dbn", "--prior", "vienna")
-            shown["with prior"] = with_prior
-        shown["MFE"] = {id: mfe_structure(one.sequence, id) for id, one in known.items()}
-    f1: dict[str, list[float]] = {label: [] for label in shown}
-    for id, one in known.items():
-        print(f"\n{id}, {len(one.sequence)} nt\n{'':<12}{one.sequence}")
-        for label, found in shown.items():
-            f1[label].append(score_pairs(found[id].pairs, one.pairs).f1)
-            print(f"{label:<12}{found[id].dot_bracket}  F1 {f1[label][-1]:.2f}")
-        print(f"{'known':<12}{one.dot_bracket}")
+    output, reference = out_dir / "rna.dbn", examples() / "rna.dbn"
+    command("fold", examples() / "rna.fasta", "-m", model, "-o", output, "--quiet")
+    predicted = {one.id: one for one in read_structures(output)}
+    for known in read_structures(reference):
+        found = predicted[known.id]
+        print(f"\n{known.id}, {len(known.sequence)} nt\n{'':<12}{known.sequence}")
+        f1 = score_pairs(found.pairs, known.pairs).f1
+        print(f"{'predicted':<12}{found.dot_bracket}  F1 {f1:.2f}")
+        print(f"{'known':<12}{known.dot_bracket}")
     print()
-    for label, values in f1.items():
-        print(f"{label:<12}mean F1 {np.mean(values):.3f}")
-    if "MFE" in shown:
-        print(
-            '"with prior" adds ViennaRNA\'s probabilities to the model; "MFE" is ViennaRNA alone.\n'
-            "14 RNAs do not say which is best: docs/for-biologists.md has sets of hundreds."
-        )
+    beside = []
+    if importlib.util.find_spec("RNA") is None:
+        print('ViennaRNA (pip install "ernie-rna[vienna]") would be scored beside the model.')
+    else:  # alone, and its probabilities added to the model
+        config = (mini() if model == MINI else Path(model)) / "config.json"
+        has_prior = json.loads(config.read_text(encoding="utf-8")).get("pair_prior")
+        beside = ["--with-mfe", *(["--with-prior", model] if has_prior else [])]
+    command("evaluate", output, reference, *beside, "-o", out_dir / "scores.tsv")
+    print("14 RNAs do not say which is best: docs/for-biologists.md has sets of hundreds.")
 
 
-def predict(model: str, output: Path, *prior: str) -> dict[str, Structure]:
-    """The structures of the examples by id, evaluated as well."""
-    command("fold", examples() / "rna.fasta", "-m", model, *prior, "-o", output, "--quiet")
-    command("evaluate", output, examples() / "rna.dbn", "-o", output.with_suffix(".tsv"))
-    return {one.id: one for one in read_structures(output)}
+def change_a_stem(model: str) -> None:
+    """Print how likely a known stem is as it is, with a pair broken, and with it made up for."""
+    (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == CHANGED)
+    stem = rna.pairs[STEM]
+    step(f"Change a stem of {CHANGED}: one base of a pair, which breaks it, then the other as well")
+    print("The mean probability of the stem's five pairs, as `fold --pairs` writes it:\n")
+    print(f"{'pair':<10}{'as it is':>14}{'broken':>14}{'made up for':>14}")
+    rows = []
+    for i, j in stem:
+        left, right = rna.sequence[i], rna.sequence[j]
+        changed = [
+            rna.sequence[:i] + one + rna.sequence[i + 1 : j] + other + rna.sequence[j + 1 :]
+            for one, other in ((left, right), (right, right), (left, left), (right, left))
+        ]
+        folds = ernie_rna.fold(changed, model, matrix="probabilities", progress=False)
+        # A pair that is broken counts as 0, so that four of five are left at best.
+        whole, one, other, both = (np.mean([f.matrix[pair] for pair in stem]) for f in folds)
+        rows.append((whole, (one + other) / 2, both))
+        name = f"{left}{i + 1}-{right}{j + 1}"
+        print(f"{name:<10}" + "".join(f"{value:>14.2f}" for value in rows[-1]))
+    print(f"{'mean':<10}" + "".join(f"{value:>14.2f}" for value in np.mean(rows, axis=0)))
 
 
 def embed(model: str, out_dir: Path) -> None:

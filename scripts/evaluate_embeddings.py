@@ -68,10 +68,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         train, test = (read_rows(args.table, "label", split) for split in (args.train, args.test))
         print(f"{len(train)} training rows, {len(test)} test rows\n")
-        titles, measure = (
-            ["accuracy", "without copies of training rows"],
-            partial(probe, train, test),
-        )
+        titles = ["accuracy", "without copies of training rows"]
+        measure = partial(probe, train, test)
     results = ((name, measure(features)) for name, features in feature_sets(args.model))
     table = ([name, *(f"{share:.3f}" for share in shares)] for name, shares in results)
     print_table(["features", *titles], table)

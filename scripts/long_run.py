@@ -6,23 +6,19 @@ Real sequences, repeated with every tenth letter drawn anew, go through a model 
     killed               by SIGKILL at random moments, each time resumed
     two processes        both killed once, resumed by two, or by one
     disk full            no file may be larger than half the output; then it may
-    Ray                  two tasks, one of them killed in the middle (extra `ray`)
 
-Every output must have the bytes of the undisturbed run, and nothing may be left beside it.
+Every output must have the bytes of the undisturbed run, and nothing may be left beside it. What
+becomes of a task of Ray that is killed, tests/run/test_on_ray.py sees.
 
     python -m scripts.long_run --sequences 100000
     python -m scripts.long_run --sequences 10000 --kills 20 --attacks killed
 """
 
-from __future__ import annotations
-
 import argparse
-import contextlib
 import multiprocessing
 import os
 import random
 import resource
-import signal
 import sys
 import tempfile
 import time
@@ -39,9 +35,7 @@ from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.data import examples
 from ernie_rna.embeddings.embed import embed
-from ernie_rna.extras import import_extra
 from ernie_rna.run.find_model import find_model
-from ernie_rna.run.on_ray import on_ray
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.store import partial_folder
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta, write_fasta
@@ -54,7 +48,7 @@ FEW = 1000
 # The latest that a run is killed at, as a share of its output: it must not have ended before.
 MOST_KILLED_AT = 0.6
 REFUSED = 3  # what a process ends with that found the disk full
-ATTACKS = ("killed", "two-processes", "disk-full", "ray")
+ATTACKS = ("killed", "two-processes", "disk-full")
 FORK = multiprocessing.get_context("fork")  # torch is loaded once
 
 Process = multiprocessing.context.ForkProcess
@@ -127,8 +121,6 @@ class Attack:
             same = ends(self._start(output, limit=len(self._whole) // 2)) == [REFUSED]
             same &= self._finishes(output)
             yield self._row("disk full", same, "refused, and resumed once there was room")
-        if "ray" in attacks:
-            yield self._row("Ray, a task killed", self._survives_ray(), "computed by another")
 
     def _row(self, name: str, same: bool, what: str) -> Row:
         self.failed |= not same
@@ -162,9 +154,10 @@ class Attack:
     def _cuts_off(self, output: Path, count: int, share: float) -> bool:
         """Kill processes soon after a share of the output is computed; whether they had not ended
         before."""
-        processes = self._start(output, count)
+        processes, folder = self._start(output, count), partial_folder(output)
         while all(process.is_alive() for process in processes):
-            if kept(output) >= share * len(self._whole):
+            sizes = (part.stat().st_size for part in folder.glob("part-*.safetensors"))
+            if sum(sizes) >= share * len(self._whole):
                 break
             time.sleep(0.01)
         time.sleep(self._random.uniform(0, self._seconds / 40))
@@ -175,30 +168,10 @@ class Attack:
 
     def _finishes(self, output: Path, processes: int = 1) -> bool:
         """Whether processes resume a run to the bytes of the undisturbed one; deletes those."""
-        return set(ends(self._start(output, processes))) == {0} and self._is_whole(output)
-
-    def _is_whole(self, output: Path) -> bool:
-        same = output.exists() and output.read_bytes() == self._whole
-        same = same and not partial_folder(output).exists()
+        same = set(ends(self._start(output, processes))) == {0} and output.exists()
+        same = same and output.read_bytes() == self._whole and not partial_folder(output).exists()
         output.unlink(missing_ok=True)
         return same
-
-    def _survives_ray(self) -> bool:
-        output = self._folder / "ray" / "many.npz"
-
-        def run() -> None:
-            ray = import_extra("ray", "ray", "the attack on Ray")
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-            how: Any = {"format": ".npz", "pooling": ["mean"]}
-            try:
-                on_ray(embed, self._many, output.parent, self._model, **how)
-            finally:
-                ray.shutdown()  # What ends a fork would leave its processes.
-
-        process = FORK.Process(target=run)
-        process.start()
-        killed = kill_task(output, process)
-        return ends([process]) == [0] and killed and self._is_whole(output)
 
 
 def measured_embed(fasta: Path, model: Any) -> tuple[float, int, int]:
@@ -230,23 +203,6 @@ def mutated(
         for at in generator.sample(range(len(letters)), len(letters) // 10):
             letters[at] = generator.choice("ACGU")
         yield FastaRecord(f"rna{number}", "".join(letters))
-
-
-def kept(output: Path) -> int:
-    """Bytes of an output that are computed."""
-    return sum(part.stat().st_size for part in partial_folder(output).glob("part-*.safetensors"))
-
-
-def kill_task(output: Path, caller: Process) -> bool:
-    """Kill a process of Ray that computes once some of the output is; whether there was one."""
-    while caller.is_alive():
-        for commands in Path("/proc").glob("[0-9]*/cmdline") if kept(output) else ():
-            with contextlib.suppress(OSError):  # It has ended.
-                if b"ray::_call" in commands.read_bytes():
-                    os.kill(int(commands.parent.name), signal.SIGKILL)
-                    return True
-        time.sleep(0.02)
-    return False
 
 
 def ends(processes: Sequence[Process]) -> list[int | None]:

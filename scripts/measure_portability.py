@@ -64,7 +64,8 @@ SETTINGS: dict[str, Setting] = {
     **{f"MKL {one}": {"MKL_ENABLE_INSTRUCTIONS": one} for one in ("SSE4_2", "AVX2", "AVX512")},
     **{f"MKL CBWR {one}": {"MKL_CBWR": one} for one in ("COMPATIBLE", "AVX2", "AVX512")},
     "ATen default, MKL CBWR COMPATIBLE": {
-        **{"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
     },
 }
 
@@ -118,15 +119,20 @@ def draw_rnas(length: int) -> list[str]:
 
 
 def measure(models: Models, settings: Mapping[str, Setting]) -> bool:
-    """Print the errors of models under each setting; whether a bound is missed."""
-    exact, reference = compute(models, torch.float64), compute_anew(models, settings[REFERENCE])
+    """Print the errors of models under each setting, with two threads unless that says otherwise;
+    whether a bound is missed."""
+    exact = compute(models, torch.float64)
+    found = {
+        name: run_anew(compute, models, torch.float32, **{"OMP_NUM_THREADS": "2", **how})
+        for name, how in settings.items()
+    }
+    reference = found[REFERENCE]
     bounds = 2 * errors(reference, exact)[:, 0] + 1e-6  # (models, outputs)
     table, missed = [("bound", bounds, [""] * len(models))], False
-    for name, how in settings.items():
-        found = reference if name == REFERENCE else compute_anew(models, how)
-        off = errors(found, exact).max(axis=1)
+    for name, values in found.items():
+        off = errors(values, exact).max(axis=1)
         missed |= not (off <= bounds).all()  # NaN misses
-        alike = (all(map(np.array_equal, *pair)) for pair in zip(found, reference, strict=True))
+        alike = (all(map(np.array_equal, *pair)) for pair in zip(values, reference, strict=True))
         table.append((name, off, ["same" if one else "other" for one in alike]))
     titles = [f"{folder.name}: {what}" for folder in models for what in (*OUTPUTS, "bits")]
     rows = (
@@ -144,13 +150,6 @@ def errors(found: Sequence[Values], exact: Sequence[Values]) -> np.ndarray:
         for one, other in zip(found, exact, strict=True)
     ]
     return np.reshape(off, (len(found), len(ATTENTIONS), len(OUTPUTS)))
-
-
-def compute_anew(models: Models, setting: Setting) -> list[Values]:
-    """What `compute` gives in a process with a setting, of two threads unless it says otherwise."""
-    environment = {"OMP_NUM_THREADS": "2", **setting}
-    values: list[Values] = run_anew(compute, models, torch.float32, **environment)
-    return values
 
 
 def compute(models: Models, dtype: torch.dtype) -> list[Values]:

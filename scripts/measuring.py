@@ -14,11 +14,10 @@ import numpy as np
 
 def processor() -> str:
     """The name of the CPU, where the system has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def evenly(items: Sequence[Any], count: int | None) -> Sequence[Any]:

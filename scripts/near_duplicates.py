@@ -22,9 +22,6 @@ from ernie_rna.run.outputs import open_text
 from ernie_rna.sequences.fasta import read_fasta
 from recipes.pretraining.rnas import is_table, table_rows
 
-# CD-HIT leaves out what is no longer than this.
-_SHORTEST = 10
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
@@ -59,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         subprocess.run(shlex.split(command), cwd=folder, check=True, stdout=subprocess.DEVNULL)
         text = Path(folder, "kept").read_text()
     kept = {int(line[1:]) for line in text.splitlines() if line.startswith(">")}
-    found = [name for i, name in enumerate(train) if i not in kept and len(train[name]) > _SHORTEST]
+    # CD-HIT leaves out what has at most 10 bases.
+    found = [name for i, name in enumerate(train) if i not in kept and len(train[name]) > 10]
     with open_text(args.output) as file:
         file.writelines(f"{name}\n" for name in found)
     print(f"{len(found)} of {len(train)} are 80% identical to one of {len(test)}")

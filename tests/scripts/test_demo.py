@@ -1,15 +1,16 @@
 """The demo: what it prints, with a small random model in the place of mini."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ernie_rna import data
 from ernie_rna.data import examples
 from ernie_rna.structures.formats.by_extension import read_structures
-from ernie_rna.structures.formats.structure import Structure
 from scripts import demo
 from tests.conftest import ROOT
 from tests.golden_folder import write_golden_folder
@@ -39,10 +40,10 @@ sys.exit(demo.main(["--out-dir", "out"]))
     pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert pictures == {f"{name}-{what}.png" for name in demo.DRAWN for what in ("arcs", "map")}
     assert printed.count("\nknown  ") == 14
-    assert printed.count("  F1 0.") + printed.count("  F1 1.") in (14, 28)  # with ViennaRNA's
+    assert printed.count("  F1 0.") + printed.count("  F1 1.") == 14
     assert "\ntRNA-Phe, 73 nt\n" in printed
     assert "known       (((((((..((((........)))).(((((" in printed
-    steps = ("Fold", "Draw", "Embed", "Convert")
+    steps = ("Fold", "Draw", "Embed", "Change", "Convert")
     places = [printed.index(f"=== {step}") for step in steps]
     assert places == sorted(places)
     assert " of 8; by chance one in 13 would be" in printed
@@ -53,18 +54,32 @@ sys.exit(demo.main(["--out-dir", "out"]))
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_vienna_is_beside_the_model_where_it_is_installed(monkeypatch, tmp_path, capsys, installed):
-    asked, known = [], {one.id: one for one in read_structures(examples() / "rna.dbn")}
-    monkeypatch.setattr(demo, "predict", lambda model, output, *prior: asked.append(prior) or known)
-    monkeypatch.setattr(demo, "mfe_structure", lambda sequence, id: Structure(id, sequence, []))
+    asked = []
+    monkeypatch.setattr(demo, "command", lambda *words: asked.append([*map(str, words)]))
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: installed or None)
     (tmp_path / "config.json").write_text('{"pair_prior": [0.4, 0.75]}')
+    shutil.copy(examples() / "rna.dbn", tmp_path / "rna.dbn")
     demo.fold(str(tmp_path), tmp_path)
     printed = capsys.readouterr().out
-    assert asked == ([(), ("--prior", "vienna")] if installed else [()])
-    assert printed.count("\nwith prior  ") == printed.count("\nMFE  ") == 15 * installed
-    assert printed.count("F1 1.00") == 15 + 15 * installed
-    assert ("MFE         mean F1 0.000" in printed) is installed
+    beside = ["--with-mfe", "--with-prior", str(tmp_path)] if installed else []
+    assert asked[-1][3:-2] == beside
+    assert printed.count("F1 1.00") == printed.count("\nknown  ") == 14
     assert ('pip install "ernie-rna[vienna]"' in printed) is not installed
+
+
+def test_a_stem_that_is_changed(monkeypatch, capsys):
+    (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == demo.CHANGED)
+
+    def fold(sequences, model, **options):
+        """A pair is certain if its bases fit."""
+        for text in sequences:
+            matrix = {(i, j): float({text[i], text[j]} in ({*"GC"}, {*"AU"})) for i, j in rna.pairs}
+            yield SimpleNamespace(matrix=matrix)
+
+    monkeypatch.setattr(demo.ernie_rna, "fold", fold)
+    demo.change_a_stem("mini")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:] for line in lines[-6:]] == [["1.00", "0.80", "1.00"]] * 6
 
 
 def test_without_mini_it_says_so(monkeypatch, tmp_path, capsys):
@@ -75,8 +90,8 @@ def test_without_mini_it_says_so(monkeypatch, tmp_path, capsys):
 
 def test_released_weights_are_asked_as_a_language_model(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(demo.cli, "main", lambda words: 0)
-    for name in ("fold", "embed"):
-        monkeypatch.setattr(demo, name, lambda model, out_dir: None)
+    for name in ("fold", "embed", "change_a_stem"):
+        monkeypatch.setattr(demo, name, lambda *given: None)
     monkeypatch.setattr(demo.verify_parity, "main", lambda words: 3)
     assert demo.main(["a.b.pt", "--out-dir", str(tmp_path)]) == 3
     printed = capsys.readouterr().out
