@@ -144,7 +144,7 @@ def pairs_of(maps: Maps, chosen: Sequence[list[BasePair]] | None = None) -> tupl
 
 def predict(maps: Maps, config: Any, prior: Sequence[float]) -> list[list[BasePair]]:
     """The pairs of `ernie-rna fold`, with weight and offset of the prior."""
-    found = []
+    found: list[list[BasePair]] = []
     for rna, (logits, log_odds) in maps:
         scores = torch.from_numpy(logits + prior[0] * log_odds + prior[1]).float()[None]
         how: Any = {"threshold": config.pair_threshold, "min_loop": structures.MIN_LOOP}

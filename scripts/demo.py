@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def change_a_stem(model: str) -> None:
             rna.sequence[:i] + one + rna.sequence[i + 1 : j] + other + rna.sequence[j + 1 :]
             for one, other in ((left, right), (right, right), (left, left), (right, left))
         ]
-        folds = ernie_rna.fold(changed, model, matrix="probabilities", progress=False)
+        folds: Any = ernie_rna.fold(changed, model, matrix="probabilities", progress=False)
         # A pair that is broken counts as 0, so that four of five are left at best.
         whole, one, other, both = (np.mean([f.matrix[pair] for pair in stem]) for f in folds)
         rows.append((whole, (one + other) / 2, both))
