@@ -264,7 +264,7 @@ def parse_fasta(
         id, description = split_header(header)
         sequence = "".join(lines)
         if not sequence.isalpha():
-            above = _above_structure(lines)
+            above = _above_structure(lines, GAPS * degap)
             below += [id] * bool(above)
             sequence = above or sequence
         yield FastaRecord(id, sequence, description)
@@ -307,9 +307,13 @@ def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
             raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 
 
-def _above_structure(lines: list[str]) -> str:
-    """The sequence in the lines of a record that has a structure of its length below; else ""."""
-    first = next((i for i, line in enumerate(lines) if _STRUCTURE.match(line)), 0)
+def _above_structure(lines: list[str], gaps: str) -> str:
+    """The sequence in the lines of a record that has a structure of its length below; else "".
+
+    A structure does not begin with a line of gaps alone.
+    """
+    found = (i for i, line in enumerate(lines) if _STRUCTURE.match(line) and line.strip(gaps))
+    first = next(found, 0)
     above, rest, structure = "".join(lines[:first]), lines[first:], ""
     while rest and len(structure) < len(above):
         structure += rest.pop(0).split()[0]

@@ -312,9 +312,10 @@ def read_rdat(path: FilePath) -> dict[str, Profile]:
             number, rest = (number, rest) if number else split_header(rest)
             number = str(_integer(path, line, number))
         if keyword in _ROW_ANNOTATIONS:
-            own = _OWN_SEQUENCE.search(rest)
+            own = _OWN_SEQUENCE.search(match[3] or "")
             found |= {("SEQUENCE", number): (line, own[1])} if own else {}
         elif keyword in ("NAME", "SEQUENCE", "OFFSET", "SEQPOS", *_VALUES):
+            number *= keyword in ("SEQUENCE", *_VALUES)
             key = ("row" if keyword in _VALUES else keyword, number)
             if key in found:
                 problem = f"a second {' '.join(key).strip()}; give each construct its own file"

@@ -219,6 +219,13 @@ def test_gaps_are_taken_out_on_request(read, content, description):
     assert read(content, degap=True, keep_letters=False)[0].sequence == "ACGUACGU"
 
 
+def test_a_line_of_gaps_that_are_taken_out_is_no_structure(read, recwarn):
+    assert read(b">a\nACGU\n....\n>b\nAC-U\n..-.\n", degap=True)[0].sequence == "ACGU"
+    assert not recwarn
+    with pytest.warns(UserWarning, match="structures below 1 of the sequences are ignored"):
+        read(b">a\nACGU\n....\n>b\nACGU\n(..)\n", degap=True)
+
+
 def test_gaps_that_are_read_as_unknown_letters_count(read):
     with pytest.warns(UserWarning, match="gaps in 2 of 3 sequences .* positions count them"):
         assert read(b">a\nA-C\n>b\nA.G\n>c\nGG", unknown="unk")[0].sequence == "A-C"

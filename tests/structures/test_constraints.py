@@ -124,6 +124,16 @@ def test_a_file_with_constraints_below_some_sequences(tmp_path):
             read_constrained(path, "error")
 
 
+@pytest.mark.parametrize("line", ["xx,,", ",,,,", "----", "xx-x"])
+def test_no_constraint_becomes_bases_where_other_letters_are_read(tmp_path, line):
+    path = tmp_path / "in.fasta"
+    path.write_text(f">a\nACGU\n{line}\n>b\nAC-U\nAC*\n")
+    records, texts = read_constrained(path, "unk")
+    assert [record.sequence for record in records] == ["ACGU", "AC-UAC*"]
+    with pytest.raises(InputError, match=r"constraint of a: '[,-]' is none of"):
+        list(Constraints(texts, 3).check(records))
+
+
 def test_the_digest_is_of_the_texts():
     digests = {Constraints(texts, 3).digest for texts in ({"a": "."}, {"a": "x"}, {"b": "."})}
     assert len(digests) == 3

@@ -84,6 +84,7 @@ NEW_VALUES = {"tiny.1": [NAN, 0.1, 0.8, NAN, NAN], "tiny.2": [NAN, 0.2, 0.9, 1.0
         ("a.rdat", f"{ROW} 1\t0.1 0.8", {"a": [0.1, 0.8]}),
         ("a.rdat", f"{ROW}1  0.1, 0.8", {"a": [0.1, 0.8]}),
         ("a.rdat", ROW_WITH_SEQUENCE, {"a": [0.1, NAN, NAN]}),
+        ("a.rdat", f"ANNOTATION_DATA:1 x:y,sequence:G\n{ROW}1 0.1 0.8", {"a": [0.1, 0.8]}),
     ],
 )
 def test_reads(tmp_path, name, text, expected):
@@ -157,6 +158,7 @@ REFUSED_RDAT = [
     ("REACTIVITY:2", "REACTIVITY:1", "11: a second row 1"),
     ("READS:2", "NAME\tb\nREADS:2", "12: a second NAME; give each construct its own"),
     ("READS:2", "OFFSET\t9\nREADS:2", "12: a second OFFSET"),
+    ("READS:2", "OFFSET:2\t9\nREADS:2", "12: a second OFFSET"),
     ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
 ]
 

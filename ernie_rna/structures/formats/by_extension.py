@@ -34,6 +34,8 @@ _CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", 
 # Of the ensemble, its centroid and so on, as RNAfold -p writes them below the structure.
 _ENSEMBLE = re.compile(r"\S+\s+[\[{]|free energy of ensemble|frequency of mfe")
 SIGNS = frozenset("()[]{}<>|.")  # at least one is in any structure, and none in a sequence
+# A line with a sign, or with no letter but x and not only that.
+_BELOW = re.compile(r".*[()\[\]{}<>|.]|(?![xX]+$)[^A-WYZa-wyz]+$")
 
 Found = TypeVar("Found")
 
@@ -183,29 +185,29 @@ def read_ct(path: FilePath) -> list[Structure]:
     """
     structures: list[Structure] = []
     rows: list[_BaseRow] = []
-    length, line, rest = 0, 1, ""  # of the last header
+    length, rest, line, text = 0, "", 1, ""  # of the last header; 0 below another line
+    problem = "expected a header with the number of bases and a name"
     for line, text in numbered_lines(path):
         row = _base_row(line, text, columns=6, partner=4)
         if len(rows) < length:
             if row is None:
-                problem = f"expected base {len(rows) + 1} of the {length} in the header"
-                raise InputError.at(path, line, f"{problem}, not {text[:40]!r}")
+                expected = f"expected base {len(rows) + 1} of the {length} in the header"
+                raise InputError.at(path, line, f"{expected}, not {text[:40]!r}")
             rows.append(row)
             if len(rows) == length:
                 structures.append(_from_rows(path, *_read_header(path, rest), rows))
             continue
         # A header whose description begins with numbers looks like a row; but a row says which are
         # its number and the one before.
-        if row is not None and row.number - 1 == int(text.split()[2]) == len(rows):
-            problem = "expected a header with the number of bases and a name"
+        if row is not None and row.number - 1 == int(text.split()[2]) in (0, len(rows)):
             raise InputError.at(path, line, f"{problem}, not base {row.number}")
-        if header := _CT_HEADER.match(text):
-            rows, length, rest = [], int(header[1]), header[2] or ""
+        header = _CT_HEADER.match(text)
+        rows, length, rest = [], int(header[1]) if header else 0, (header and header[2]) or ""
     if len(rows) < length:
         problem = f"the header says {length} bases; the rows end here, after {len(rows)}"
         raise InputError.at(path, line, problem)
-    if not structures:
-        raise InputError.at(path, line, "no header with the number of bases and a name, no rows")
+    if not length:
+        raise InputError.at(path, line, f"{problem}, not {text[:40]!r}")
     if len(structures) == 1 and structures[0].id.isdecimal() and _ENERGY.match(rest):
         structures = [replace(structures[0], id=named_after(path))]
     return structures
@@ -366,7 +368,7 @@ def count_above(words: list[str]) -> int:
             above, below = set(whole[:length]), set(whole[length:])
             if not SIGNS & above and (SIGNS & below or below == {"x"}):
                 return count
-    return next((at for at, word in enumerate(words) if at and SIGNS & set(word)), len(words))
+    return next((at for at, word in enumerate(words) if at and _BELOW.match(word)), len(words))
 
 
 def format_tsv(structure: Structure) -> str:

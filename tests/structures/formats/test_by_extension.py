@@ -217,9 +217,12 @@ def test_a_table_with_other_columns(tmp_path):
 
 REFUSED = {
     "file.ct": [
-        ("# nothing\n\n", "line 1: no header with the number of bases"),
-        ("0 t\n", "line 1: no header with the number of bases"),
-        ("9" * 5000 + " a", "line 1: no header"),  # once Python's error of many digits
+        ("# nothing\n\n", "line 1: expected a header with the number of bases"),
+        ("0 t\n", "line 1: expected a header .*, not '0 t'"),
+        (f"4 t\n{CT_ROWS}0 u\n", "line 6: expected a header .*, not '0 u'"),
+        (f"4 t\n{CT_ROWS}The end\n", "line 6: expected a header .*, not 'The end'"),
+        (f"4 t\n{CT_ROWS}{CT_ROWS}", "line 6: expected a header .*, not base 1"),
+        ("9" * 5000 + " a", "line 1: expected a header"),  # once Python's error of many digits
         (CT_ROWS, "line 1: expected a header .*, not base 1"),
         (f"tiny\n{CT_ROWS}", "line 2: expected a header .*, not base 1"),
         (f"3 tiny\n{CT_ROWS.replace('0 2 4', '0 2 0')}", "line 5: expected a header .*not base 4"),
