@@ -46,7 +46,7 @@ from scripts.measuring import print_table
 MORE_MEMORY = 50e6
 FEW = 1000
 # The latest that a run is killed at, as a share of its output: it must not have ended before.
-MOST_KILLED_AT = 0.6
+MOST_KILLED_AT = 0.4
 REFUSED = 3  # what a process ends with that found the disk full
 ATTACKS = ("killed", "two-processes", "disk-full")
 FORK = multiprocessing.get_context("fork")  # torch is loaded once
