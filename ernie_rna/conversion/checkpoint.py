@@ -145,7 +145,7 @@ def _read_safetensors(
     beside = [file.with_name(name) for name in ("config.json", "vocab.txt")]
     try:
         config, words = (path.read_text("utf-8") if path.is_file() else None for path in beside)
-        args = None if config is None else dict(json.loads(config))
+        args = None if config is None else {**json.loads(config)}
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"its config.json or vocab.txt cannot be read: {error}") from error
     return state_dict, args, None if words is None else words.split()

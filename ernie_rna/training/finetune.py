@@ -129,7 +129,7 @@ def finetune(
             f"expected a folder or a Hub id, such as a saved model's; got {type(model)}"
         )
     target = Path(os.path.abspath(output))
-    with full_disk_explained(target), _alone(target, options) as store:
+    with full_disk_explained(target), _alone(output, target, options) as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
@@ -163,12 +163,14 @@ def leads() -> bool:
 
 
 @contextlib.contextmanager
-def _alone(target: Path, options: FinetuneOptions) -> Iterator[Store | None]:
+def _alone(
+    output: str | PathLike[str], target: Path, options: FinetuneOptions
+) -> Iterator[Store | None]:
     """What the leading process keeps beside the folder, locked; the others are silent."""
     if not options.dry_run:
         # A run that was stopped while it was evaluated has written the folder without metrics.
         ours = options.resume and is_begun(target) and not (target / "metrics.json").exists()
-        check_place(check_target(target, options.force or ours))
+        check_place(check_target(output, options.force or ours))
     with contextlib.ExitStack() as held:
         store = None
         if not leads():

@@ -429,7 +429,8 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     kind: Any = TrainingArguments
     given: Any = options.trainer  # a dictionary by now
     parser, others = _Parser(kind, allow_abbrev=False), {}
-    for name, value in given.items():
+    for spelling, value in given.items():
+        name = spelling.replace("-", "_")  # The parser knows both.
         if name in {*decided, *names, *_UNFIT}:
             problem = f"cannot set {name}: other options of finetune set it, or rule it out"
             raise OptionError("trainer", problem)

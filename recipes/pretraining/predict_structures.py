@@ -23,6 +23,7 @@ from ernie_rna.cli.arguments import program_parser
 from ernie_rna.cli.main import run_program
 from ernie_rna.extras import import_extra
 from ernie_rna.run.outputs import replacing
+from ernie_rna.sequences.fasta import InputError
 from ernie_rna.sequences.tables import format_row
 from recipes.pretraining.rnas import COLUMNS, Rna, cut_batches, drawn, permute, read_ids, read_table
 
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     import_extra("RNA", "vienna", "the structure of minimum free energy")
     rnas = list(read_table(args.rnas, args.split, read_ids(args.leave_out)))
     rnas = [rna for rna in rnas if len(rna.sequence) <= args.max_length]
+    if not rnas:
+        raise InputError(f"{args.rnas}: no sequence has at most {args.max_length} nucleotides")
     # Batches of one sequence: the order is that of the draws, and the same each time.
     draws = cut_batches(drawn(rnas, args.family_power), seed=0)
     jobs = ((number, next(draws)[0]) for number in range(args.count))

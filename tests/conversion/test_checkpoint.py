@@ -184,6 +184,7 @@ def test_a_wrong_file_is_named(tmp_path, content, message):
     [
         ("config.json", b"{"),
         ("config.json", b"[1]"),
+        ("config.json", b"[]"),
         ("config.json", b"1"),
         ("config.json", b"[" * 100_000),
         ("vocab.txt", b"A\nC\xff\n"),

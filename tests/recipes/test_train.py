@@ -120,13 +120,15 @@ def test_from_another_run(table, config, tmp_path):
         torch.testing.assert_close(now, before)
 
 
-def test_predicted_structures(table, config, tmp_path):
+def test_predicted_structures(table, config, tmp_path, capsys):
     """Made, the same ones each time, and trained on beside the known ones."""
     pytest.importorskip("RNA")
     made = [tmp_path / name for name in ("predicted.tsv.gz", "again.tsv")]
     for output in made:
         command = [table, output, "--count", 30, "--max-length", 30, "--processes", 1]
         assert predict_structures.main([*map(str, command)]) == 0
+    assert predict_structures.main([str(table), "unwritten.tsv", "--max-length", "3"]) == 1
+    assert "no sequence has at most 3 nucleotides" in capsys.readouterr().err
     predicted, again = (list(read_table(path, "train", predicted=True)) for path in made)
     assert len(predicted) == 30
     letters = {one.sequence[i] + one.sequence[j] for one in predicted for i, j in one.pairs}

@@ -218,6 +218,13 @@ def test_a_model_that_is_there(run, refusal, table, rows, model_folder, tmp_path
     assert (again.folder / "model.safetensors").stat().st_ino != inode
 
 
+def test_a_folder_without_a_name_is_not_the_one_it_is_in(refusal, table, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert "the folder to write is empty" in refusal(table(), *CLASSIFY, "-o", "", "--force")
+    assert not [*(tmp_path / "empty").iterdir()]
+
+
 def test_a_missing_extra_and_processes_that_measure_are_named(refusal, table, monkeypatch):
     with pytest.raises(TypeError, match="expected a folder or a Hub id"):
         ernie_rna.finetune(table(), object(), "out", task="classification")

@@ -33,6 +33,7 @@ def arguments(tmp_path, **given):
             {"max_grad_norm": 0.5, "lr_scheduler_type": "cosine"},
         ),
         ({"trainer": {"max_grad_norm": 2.0}}, {"max_grad_norm": 2.0}),
+        ({"trainer": ["max-grad-norm=2"]}, {"max_grad_norm": 2.0}),
     ],
 )
 @pytest.mark.filterwarnings("error::FutureWarning")  # of a name that is deprecated
@@ -48,6 +49,7 @@ def test_arguments(tmp_path, given, made):
         ("max_grad=3", "trainer unrecognized arguments: --max_grad=3"),
         *((f"{name}=3", f"cannot set {name}: other") for name in ("learning_rate", "warmup_ratio")),
         *((f"{name}=1", f"cannot set {name}: other") for name in trainer._UNFIT[:6]),
+        ("learning-rate=3", "cannot set learning_rate: other"),
         ("gradient_checkpointing=true", "cannot set gradient_checkpointing"),
         ({"trainer": {"lerning_rate": 3}}, "is refused by transformers: .*'lerning_rate'"),
         ("optim=magic", "invalid choice: 'magic'"),
