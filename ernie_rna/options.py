@@ -17,6 +17,7 @@ import inspect
 import math
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -106,7 +107,7 @@ class Range:
         noun, kind = ("a whole number", Integral) if self.kind is int else ("a number", Real)
         fits = isinstance(value, kind) and not isinstance(value, bool)
         is_long = fits and self.kind is int and abs(value) >= 10**_DIGITS
-        fits = fits and not is_long and abs(value) < math.inf  # as NaN is not
+        fits = fits and not is_long and abs(value) <= sys.float_info.max  # as NaN is not
         if fits and self.low <= value <= self.high and value > self.above:
             return None
         bounds = (("of at least", self.low), ("above", self.above), ("of at most", self.high))
@@ -527,7 +528,7 @@ def _layers(values: Any) -> str | None:
 
 
 def _poolings(values: Any) -> str | None:
-    fits = bool(values) and set(values) <= set(POOLINGS)
+    fits = bool(values) and all(one in POOLINGS for one in values)
     return None if fits else f"must be among {', '.join(POOLINGS)}"
 
 

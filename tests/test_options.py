@@ -1,6 +1,7 @@
 """Options: declared once, taken as keywords, checked, recorded."""
 
 import inspect
+import math
 import pickle
 import re
 from dataclasses import dataclass, fields
@@ -53,6 +54,7 @@ def test_every_default_is_allowed_and_every_option_explained(options):
         ("Embed", {"layers": (1.5,)}, "layers must be whole numbers"),
         ("Embed", {"layers": (-(10**24),)}, "layers must be .* with at most 12 digits"),
         ("Embed", {"pooling": ("max",)}, "pooling must be among token, cls, mean; got"),
+        ("Embed", {"pooling": [["cls"]]}, r"pooling must be among .*; got \(\['cls'\],\)"),
         ("Run", {"degap": 1}, "degap must be True or False; got 1"),
         ("Fold", {"pseudoknots": "yes"}, "pseudoknots must be True or False, .*; got 'yes'"),
         ("Predict", {"sequence_column": ["a"]}, "sequence_column must be text"),
@@ -131,7 +133,7 @@ def test_every_whole_number_is_bounded(options):
     [
         (whole(2), [2, np.int8(3)], [1, 2.5, "2", True, None], "a whole number of at least 2"),
         (whole(0, 5), [0, 5], [-1, 6], "a whole number from 0 to 5"),
-        (number(), [0, -1.5, np.float32(2)], ["1", True, float("nan"), float("inf")], "a number"),
+        (number(), [0, -1.5, np.float32(2)], ["1", True, math.nan, math.inf, 10**400], "a number"),
         (number(0, 1), [0, 1, 0.5], [-0.1, 1.1], "a number from 0 to 1"),
         (number(above=0), [1e-9], [0, -1, float("nan")], "a number above 0"),
         (whole(), [-(10**12) + 1], [-(10**12), 10**400], "a whole number, with at most 12 digits"),

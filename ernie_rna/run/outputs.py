@@ -179,7 +179,8 @@ def check_output_files(
     extensions: Sequence[str] = (),
     streams: bool = True,
 ) -> None:
-    """Raise what would keep files from being written at the end.
+    """Raise what would keep files from being written at the end; what a killed process has left of
+    them is cleared.
 
     Args:
         outputs: paths.
@@ -209,6 +210,7 @@ def check_output_files(
         folder = target.parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {folder}")
+        clear_dead(target)
         try:  # Permissions alone do not tell, nor how long a name may be.
             with _hidden(target.with_name(f"{target.name}.index.json")):
                 pass

@@ -110,6 +110,19 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path, killed):
     assert {*tmp_path.iterdir()} == {path, other}
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_picture_left_goes_with_the_check_of_the_next(tmp_path):
+    path = tmp_path / "map.svg"
+    child = os.fork()
+    if not child:
+        with replacing(path):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len([*tmp_path.iterdir()]) == 1
+    check_output_files([str(path)])
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(("renamings", "left"), [(1, "old"), (2, "new")])
 def test_an_interruption_between_renamings_loses_nothing(tmp_path, monkeypatch, renamings, left):
     path, replace, done = tmp_path / "model", os.replace, []
