@@ -29,7 +29,9 @@ def test_errors_by_attention_model_and_output():
 def test_a_bound_is_twice_the_errors_of_the_reference(monkeypatch, capsys, tmp_path, other, missed):
     computed = {REFERENCE: values(0.5, 0.25), "other": other}
     monkeypatch.setattr(measure_portability, "compute", lambda models, dtype: values(0.0, 0.0))
-    monkeypatch.setattr(measure_portability, "run_anew", lambda *given, NAME, **_: computed[NAME])
+    monkeypatch.setattr(
+        measure_portability, "run_anew", lambda *given, **how: computed[how["NAME"]]
+    )
     settings = {name: {"NAME": name} for name in computed}
     assert measure_portability.measure({tmp_path / "tiny": []}, settings) == missed
     rows = capsys.readouterr().out.splitlines()
