@@ -152,6 +152,8 @@ def _fetch_address(address: str, revision: str | None) -> Found:
     if at_hub:
         repo_id, named, file = at_hub.groups()
         return _fetch_from_hub(repo_id, revision or named, *([file] if file else []))
+    if revision is not None:
+        raise ValueError(f"--revision is for a repository on the Hub, but {address} is none")
     parts = urllib.parse.urlsplit(address)
     name = Path(urllib.parse.unquote(parts.path)).name.strip(".") or "checkpoint"
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]

@@ -202,6 +202,8 @@ def test_a_local_folder_comes_before_the_hub(hub):
     assert find_checkpoint("multimolecule/ernierna").path == Path("multimolecule/ernierna")
     with pytest.raises(ValueError, match="--revision is for a repository on the Hub, but multimol"):
         find_checkpoint("multimolecule/ernierna", "v1")
+    with pytest.raises(ValueError, match=r"--revision is for .*, but http://127.0.0.1:9/x.pt is"):
+        find_checkpoint("http://127.0.0.1:9/x.pt", "v1")
     with pytest.raises(FileNotFoundError, match="multimolecule/none: no such file"):
         find_checkpoint("multimolecule/none")
     assert not hub.asked
