@@ -237,6 +237,13 @@ def class_names(model: object) -> list[str]:
     return [base.__name__ for base in type(model).__mro__]
 
 
+def name_and_kind(source: Any, config: ErnieRnaConfig) -> tuple[str, str]:
+    """What to call what `find_model` returns in a message, and the class of the model."""
+    if isinstance(source, str):
+        return source, (config.architectures or ["unnamed"])[0]
+    return "the model", class_names(source)[0]
+
+
 def has_head(source: Any, config: ErnieRnaConfig, *heads: str) -> bool:
     """Whether what `find_model` returns has one of some heads, by the names of their classes."""
     names = class_names(source) if not isinstance(source, str) else config.architectures or ()

@@ -256,16 +256,14 @@ class PredictTask(Task[Prediction]):
 
 def _find_task(source: Any, config: Any) -> str:
     """What a model was fine-tuned for; ValueError where it has no such head."""
-    from ernie_rna.run.loading import class_names, has_head
+    from ernie_rna.run.loading import has_head, name_and_kind
 
     fitting = [name for name in _TASKS if has_head(source, config, TASKS[name].model_name)]
     if not fitting:
-        here = isinstance(source, str)
-        kind = ((config.architectures if here else class_names(source)) or ["unnamed"])[0]
+        name, kind = name_and_kind(source, config)
         raise ValueError(
-            f"{source if here else 'the model'} has no head for labels of sequences or "
-            f"of bases: it is {kind}; `ernie-rna {_OTHERS.get(kind, 'finetune')}` "
-            f"{'runs it' if kind in _OTHERS else 'trains one'}"
+            f"{name} has no head for labels of sequences or of bases: it is {kind}; `ernie-rna "
+            f"{_OTHERS.get(kind, 'finetune')}` {'runs it' if kind in _OTHERS else 'trains one'}"
         )
     of_type = [name for name in fitting if TASKS[name].problem_type == config.problem_type]
     if of_type or len(fitting) == 1:

@@ -91,16 +91,15 @@ class ClosenessTask(Task[Closeness]):
 
     def load(self, source: Any) -> None:
         from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness
-        from ernie_rna.run.loading import class_names, has_head, load, read_config
+        from ernie_rna.run.loading import has_head, load, name_and_kind, read_config
 
         options, head = self.options, ErnieRnaForCloseness.__name__
         config: Any = read_config(source, options.revision)
         if not has_head(source, config, head):
-            here = isinstance(source, str)
-            kind = ((config.architectures if here else class_names(source)) or ["unnamed"])[0]
+            name, kind = name_and_kind(source, config)
             raise ValueError(
-                f"{source if here else 'the model'} has no closeness head: it is {kind}, not "
-                f"{head}; `ernie-rna convert` makes one of the authors' fine-tuned checkpoint"
+                f"{name} has no closeness head: it is {kind}, not {head}; `ernie-rna convert` "
+                "makes one of the authors' fine-tuned checkpoint"
             )
         self.model = load(ErnieRnaForCloseness, source, config=config, **options.loading)
         cost = chunks.pair_head_cost(self.model.config)
