@@ -11,7 +11,6 @@ small to have learned to fill in a masked base, so that this is drawn of release
 import argparse
 import importlib.util
 import itertools
-import json
 import os
 import shlex
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 import ernie_rna
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.arguments import program_parser
+from ernie_rna.conversion.folder import read_config_file
 from ernie_rna.data import MINI, examples, mini
 from ernie_rna.sequences.fasta import read_fasta
 from ernie_rna.structures.evaluation import score_pairs
@@ -123,8 +123,7 @@ def fold(model: str, out_dir: Path) -> None:
     if importlib.util.find_spec("RNA") is None:
         print('ViennaRNA (pip install "ernie-rna[vienna]") would be scored beside the model.')
     else:  # alone, and its probabilities added to the model
-        config = (mini() if model == MINI else Path(model)) / "config.json"
-        has_prior = json.loads(config.read_text(encoding="utf-8")).get("pair_prior")
+        has_prior = read_config_file(mini() if model == MINI else Path(model)).get("pair_prior")
         beside = ["--with-mfe", *(["--with-prior", model] if has_prior else [])]
     command("evaluate", output, reference, *beside, "-o", out_dir / "scores.tsv")
     print("14 RNAs do not say which is best: docs/for-biologists.md has sets of hundreds.")
@@ -135,22 +134,22 @@ def change_a_stem(model: str) -> None:
     (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == CHANGED)
     stem = rna.pairs[STEM]
     step(f"Change a stem of {CHANGED}: one base of a pair, which breaks it, then the other as well")
-    print("The mean probability of the stem's five pairs, as `fold --pairs` writes it:\n")
-    print(f"{'pair':<10}{'as it is':>14}{'broken':>14}{'made up for':>14}")
-    rows = []
+    sequence, changed = rna.sequence, list[str]()
     for i, j in stem:
-        left, right = rna.sequence[i], rna.sequence[j]
-        changed = [
-            rna.sequence[:i] + one + rna.sequence[i + 1 : j] + other + rna.sequence[j + 1 :]
+        left, right = sequence[i], sequence[j]
+        changed += [
+            sequence[:i] + one + sequence[i + 1 : j] + other + sequence[j + 1 :]
             for one, other in ((left, right), (right, right), (left, left), (right, left))
         ]
-        folds: Any = ernie_rna.fold(changed, model, matrix="probabilities", progress=False)
-        # A pair that is broken counts as 0, so that four of five are left at best.
-        whole, one, other, both = (np.mean([f.matrix[pair] for pair in stem]) for f in folds)
-        rows.append((whole, (one + other) / 2, both))
-        name = f"{left}{i + 1}-{right}{j + 1}"
-        print(f"{name:<10}" + "".join(f"{value:>14.2f}" for value in rows[-1]))
-    print(f"{'mean':<10}" + "".join(f"{value:>14.2f}" for value in np.mean(rows, axis=0)))
+    folds: Any = ernie_rna.fold(changed, model, matrix="probabilities", progress=False)
+    # A pair that is broken counts as 0, so that four of five are left at best.
+    means = np.reshape([np.mean([one.matrix[pair] for pair in stem]) for one in folds], (-1, 4))
+    rows = np.stack([means[:, 0], means[:, 1:3].mean(axis=1), means[:, 3]], axis=1)
+    names = [f"{sequence[i]}{i + 1}-{sequence[j]}{j + 1}" for i, j in stem]
+    print("The mean probability of the stem's five pairs, as `fold --pairs` writes it:\n")
+    print(f"{'pair':<10}{'as it is':>14}{'broken':>14}{'made up for':>14}")
+    for name, values in zip([*names, "mean"], [*rows, rows.mean(axis=0)], strict=True):
+        print(f"{name:<10}" + "".join(f"{value:>14.2f}" for value in values))
 
 
 def embed(model: str, out_dir: Path) -> None:
