@@ -1,7 +1,7 @@
 """Attention whose scores bias the next layer's: how it is computed, and its gradients.
 
-What the layers hand on is their scores ("carried") or, in no seq² memory, the sum that they are
-("recomputed"). Nothing here knows a configuration or a module of the model.
+A layer passes on its scores ("carried") or, without seq² memory, the terms whose sum they are
+("recomputed"). Nothing here depends on a configuration or a module of the model.
 
 Shapes: batch sequences, seq tokens, heads, head_dim, vocab. Words:
 bias      (batch, heads, seq, seq), what a layer adds to query keyᵀ; -inf for keys to leave out
@@ -353,14 +353,15 @@ class RecomputedAttention(torch.autograd.Function):
     """Attention that holds no seq² tensor: the scores of all layers so far, a block at a time.
 
     The recurrence is a sum, scores_l = bias_0 + sum of query_i key_iᵀ over the layers i <= l,
-    so the queries and keys are all that the layers need to hand on.
+    so the layers need to pass on nothing but their queries and keys.
 
     Args:
         value: (batch * heads, seq, head_dim).
         dropout: rate for the attention weights.
         bias_rows, columns: bias 0 as `bias_by_id` gives it, (batch * heads, seq, vocab + 1) and
             (batch * heads, seq).
-        pairs: query and key of each layer so far, (batch * heads, seq, head_dim), by turns.
+        pairs: query and key of each layer so far, (batch * heads, seq, head_dim),
+            alternating.
 
     Returns:
         The attended values (batch * heads, seq, head_dim).
@@ -424,8 +425,8 @@ class _Joined:
 # ---------------------------------------------------------------------------------------------
 # Blocks and dropout
 
-# Attention that is worked through in blocks takes about this many scores at a time (4 MiB in
-# float32), whole heads while they fit, but so many rows that a product is worth its keys' reading.
+# Attention by blocks computes about this many scores at a time (4 MiB in float32): whole heads if
+# they fit, and at least so many rows that reading the keys pays off.
 _BLOCK_SCORES = 2**20
 _LEAST_ROWS = 256
 

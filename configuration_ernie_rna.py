@@ -9,7 +9,7 @@ VOCABULARY = (
     *("madeupword0000", "madeupword0001", "madeupword0002", "<mask>"),
 )
 
-# What the potential of two bases to pair is taken from.
+# Where the potential of two bases to pair comes from.
 PAIRING_SCORES = ("sequence", "zero")
 
 # Where the Auto classes find the code in a folder; saved with every model.
@@ -43,27 +43,27 @@ class ErnieRnaConfig(PretrainedConfig):
         intermediate_size: width of the feed-forward layer.
         hidden_act: activation of the feed-forward layer and of the LM head; only `"gelu"`
             (exact, with erf) exists.
-        max_position_embeddings: tokens, special ones included, that pretraining saw. Positions
-            are computed and go on beyond it; the tokenizer warns.
-        hidden_dropout_prob: dropout behind the embeddings, attention and feed-forward blocks.
+        max_position_embeddings: longest input of pretraining, in tokens, special ones included.
+            Positions are computed, so longer inputs work; the tokenizer warns.
+        hidden_dropout_prob: dropout after the embeddings, attention and feed-forward blocks.
         attention_probs_dropout_prob: dropout of the attention weights.
-        activation_dropout: dropout behind the feed-forward activation.
+        activation_dropout: dropout after the feed-forward activation.
         classifier_dropout: dropout before a classifier; None takes `hidden_dropout_prob`.
         layer_norm_eps: epsilon of every LayerNorm.
         initializer_range: standard deviation of newly drawn weights.
         norm_first: False (the released weights) normalises after each residual sum, True before
-            each block and once more behind the last layer.
+            each block and once more after the last layer.
         au_pairing_score: potential of an A and a U to pair.
         gc_pairing_score: potential of a G and a C to pair.
         gu_pairing_score: potential of a G and a U to pair.
-        pairing_scores: what `forward` takes for the potential of two bases to pair where it is
-            given none: "sequence", these scores read off the sequence, or "zero" everywhere, as
-            in the authors' script for structures.
+        pairing_scores: the potential of two bases to pair that `forward` uses unless it is given
+            one: "sequence", these scores read off the sequence, or "zero" everywhere, as in
+            the authors' script for structures.
         pairing_hidden_size: hidden width of `twod_proj`, which maps a pairing score to a bias
             for each head of the first layer.
-        has_pooler: False of weights without one; `pooler_output` is then None.
+        has_pooler: False if the weights have none; `pooler_output` is then None.
         score_memory: "carry" hands the attention scores, seq² memory, from layer to layer;
-            "recompute" sums them up anew in each layer, in blocks and memory linear in seq, for
+            "recompute" sums them up again in each layer, in blocks and memory linear in seq, for
             more time; "auto" carries them up to `max_position_embeddings` tokens and beyond
             while they take at most half of the free memory.
         cls_token_id, pad_token_id, eos_token_id, unk_token_id, mask_token_id: special ids.
@@ -71,15 +71,15 @@ class ErnieRnaConfig(PretrainedConfig):
             takes all.
         pair_channels: channels of the pair head's residual blocks.
         pair_blocks: how many residual blocks the pair head has.
-        pair_dropout: dropout behind the pair head's first convolution.
+        pair_dropout: dropout after the pair head's first convolution.
         pair_block_dropout: dropout inside each of its blocks.
         pair_positive_weight: weight of a pair in the pair loss; an entry without one has 1.
         pair_threshold: logit around which structure prediction weights the pair head's scores;
             the default is the authors'.
         pair_calibration: slope above 0 and offset of the line from the pair head's logits to
-            log-odds, fitted to known structures; None where nobody fitted one.
+            log-odds, fitted to known structures; None if none was fitted.
         pair_prior: weight above 0 and offset with which the log-odds of an energy model are added
-            to the pair head's logits, fitted to known structures; None where nobody fitted them.
+            to the pair head's logits, fitted to known structures; None if none were fitted.
         pair_prior_calibration: with such a prior, the weights of the calibrated log-odds and of
             the prior's, both above 0, and the offset, that give the log-odds of a pair; None takes
             `pair_calibration` of the sum.
@@ -91,7 +91,7 @@ class ErnieRnaConfig(PretrainedConfig):
             the defaults are the authors' scaler.
         weights_origin: where the weights come from: "random" (drawn and never trained; set by
             `from_config` and by the conversion of such a checkpoint), "checkpoint" (converted),
-            "fine-tuned", or what else their maker writes here; None where nobody said.
+            "fine-tuned", or any other text; None if unknown.
 
     Raises:
         ValueError: a value is out of range or two values disagree; the message names them.

@@ -168,7 +168,7 @@ def carried_backward(
 
 
 def recomputed_forward(value, bias_rows, columns, queries, keys):
-    """Attend with scores that are summed up anew, without dropout.
+    """Attend with scores that are recomputed, without dropout.
 
     Args:
         value, bias_rows, columns: as for `RecomputedAttention`.

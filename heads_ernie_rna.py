@@ -1,6 +1,6 @@
 """Heads of the authors' fine-tuned models: pairs of bases, and mean ribosome loading.
 
-Written anew after the authors' code (github.com/Bruce-ywj/ERNIE-RNA, commit 215132c). Their batch
+Rewritten after the authors' code (github.com/Bruce-ywj/ERNIE-RNA, commit 215132c). Their batch
 norms give padding a value and their convolutions spread it; here padding is set to zero before
 every convolution and left out of every mean, so that a sequence gives the same in any batch.
 
@@ -96,8 +96,8 @@ class PairHead(nn.Module):
     Args:
         maps: score maps that come in.
         channels: of the residual blocks, the maps included.
-        blocks: how many; their dilations are 1, 2 and 4 by turns.
-        dropout: behind the first convolution.
+        blocks: how many; their dilations are 1, 2, 4, 1, 2, 4, ....
+        dropout: after the first convolution.
         block_dropout: inside each block.
     """
 
@@ -247,8 +247,8 @@ def bases_of_scores(scores: torch.Tensor, mask: torch.Tensor, heads: list[int] |
     inside = (positions >= first[:, None]) & (positions < (first + lengths)[:, None])
     if heads is not None:
         scores = scores[:, heads]
-    # A slice whatever the side of the padding: its gradient is far cheaper than a gather's, and
-    # nobody waits for a GPU to say where the bases begin. `pairs_in_front` moves what comes of it.
+    # A slice, whichever side the padding is on: its gradient is far cheaper than a gather's, and
+    # it needs no value from a GPU. `pairs_in_front` moves the logits to the front.
     scores = scores[:, :, 1:stop, 1:stop]
     both = inside[:, None, :, None] & inside[:, None, None, :]
     return scores.masked_fill(~both, 0.0), inside
@@ -270,7 +270,7 @@ def pairs_in_front(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def bases_of_states(states: torch.Tensor, mask: torch.Tensor):
-    """Hidden states (batch, seq, hidden) of bases, first base at 0, zero behind, and `inside`."""
+    """The hidden states of bases, moved to the front, then zeros; and `inside`."""
     first, _, inside = base_spans(mask)
     index = first[:, None] + torch.arange(inside.shape[1], device=mask.device)
     index = index.clamp(max=mask.shape[1] - 1)
@@ -302,5 +302,5 @@ def pair_loss(logits, labels, positive_weight: float, num_items=None) -> torch.T
 
 
 def at_least_one(count):
-    """A number of labels as a divisor; the sum over none of them is 0, and not 0 / 0."""
+    """A number of labels as a divisor: without any label a loss is 0, and not 0 / 0."""
     return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)

@@ -47,9 +47,9 @@ def product(linear: nn.Module, values: torch.Tensor) -> torch.Tensor:
     """`linear(values)`, by oneDNN's product in inference on CPUs with AVX-512.
 
     PyTorch multiplies float32 by MKL, there (AMD Zen 4) 1.15 to 1.4 times slower, and adds the
-    bias of bfloat16 in a step of its own. With AVX2 alone MKL is as fast and stays, and so it does
-    for small matrices and after `torch.backends.mkldnn.enabled = False`. What takes the place of a
-    layer (LoRA, int8, a hook, a parametrisation, a tensor subclass) is called as it is.
+    bias of bfloat16 in a separate step. MKL stays with AVX2 alone, where it is as fast, for small
+    matrices, and after `torch.backends.mkldnn.enabled = False`. Whatever replaces a layer (LoRA,
+    int8, a hook, a parametrisation, a tensor subclass) is called as it is.
     """
     if runs_onednn(linear, values):
         return _onednn_linear(values, linear.weight, linear.bias)
@@ -69,7 +69,7 @@ def runs_onednn(linear: nn.Module, values: torch.Tensor) -> bool:
 
 
 def _is_plain(linear: nn.Module) -> bool:
-    """Whether a layer is what torch makes, with nothing put in its place or hooked to it."""
+    """Whether a layer is torch's own, neither replaced nor hooked."""
     hooked = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
     return type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and not hooked
 
@@ -85,7 +85,7 @@ def _onednn_linear(input, weight, bias):
 
 
 def _onednn_dtypes() -> tuple[torch.dtype, ...]:
-    """What oneDNN multiplies better than PyTorch here; nothing if this torch lacks the operator."""
+    """What oneDNN multiplies faster than PyTorch here; empty if this torch lacks the operator."""
     avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     if not (avx512 and torch.backends.mkldnn.is_available()):
         return ()
@@ -162,7 +162,7 @@ def pairing_table(config: ErnieRnaConfig, device: torch.device) -> torch.Tensor:
 
 
 class ErnieRnaAttention(nn.Module):
-    """Multi-head attention that adds a bias to its scores and hands the scores on."""
+    """Multi-head attention that adds a bias to its scores and passes the scores on."""
 
     def __init__(self, config: ErnieRnaConfig):
         super().__init__()
@@ -174,7 +174,7 @@ class ErnieRnaAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_states, state, *, carry, in_place, output_attentions):
-        """Attend, and hand the scores on.
+        """Attend, and pass the scores on.
 
         Args:
             hidden_states: (batch, seq, hidden).
@@ -183,7 +183,7 @@ class ErnieRnaAttention(nn.Module):
             carry, in_place: as for `eager_attention`.
 
         Returns:
-            The new hidden states, the attention weights if asked for, and the next state.
+            The new hidden states, the attention weights if requested, and the next state.
         """
         query = self._split(product(self.q_proj, hidden_states) * self.head_dim**-0.5)
         key = self._split(product(self.k_proj, hidden_states))
@@ -219,7 +219,7 @@ class ErnieRnaAttention(nn.Module):
 class ErnieRnaLayer(nn.Module):
     """Attention and feed-forward, each with a residual sum and a LayerNorm.
 
-    The LayerNorm stands behind the sum (post-LN, the authors' model) or, with
+    The LayerNorm follows the sum (post-LN, the authors' model) or, with
     `config.norm_first`, before the block.
     """
 

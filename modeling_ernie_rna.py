@@ -1,6 +1,6 @@
 """ERNIE-RNA: an RNA encoder whose attention carries its scores from layer to layer.
 
-The model is that of Yin et al., Nature Communications 16:8407 (2025), written anew after the
+The model is that of Yin et al., Nature Communications 16:8407 (2025), rewritten after the
 authors' code (github.com/Bruce-ywj/ERNIE-RNA, commit 215132c). How likely two nucleotides are
 to pair biases the attention of the first layer; the scores of each layer bias the next one's.
 
@@ -131,8 +131,8 @@ class ErnieRnaPreTrainingOutput(ModelOutput):
     attention_biases: tuple[torch.Tensor, ...] | None = None
 
 
-# What the Trainer and tokenizers pass to any model, found by running the Trainer and pipelines on
-# transformers 4.41 to 5.24, and peft.
+# What the Trainer, tokenizers and peft pass to any model, found by running them and pipelines on
+# transformers 4.41 to 5.24.
 _PASSED = frozenset(("num_items_in_batch", "token_type_ids"))
 
 
@@ -154,7 +154,7 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = True
 
     def __init__(self, config: ErnieRnaConfig, *args, **kwargs):
-        config.check_values()  # transformers also sets values behind the constructor's back.
+        config.check_values()  # transformers also sets values after the constructor.
         super().__init__(config, *args, **kwargs)
 
     @classmethod
@@ -206,7 +206,7 @@ class ErnieRnaPreTrainedModel(PreTrainedModel):
             parent(name, *args, **kwargs)
 
     def _flag(self, value: bool | None, name: str) -> bool:
-        """An argument of forward, or the config's value where it was left out."""
+        """An argument of forward, or the config's value if it was left out."""
         return bool(getattr(self.config, name, False) if value is None else value)
 
     def _refuse(self, kwargs: dict) -> None:
@@ -380,14 +380,14 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         return (look_up_bias(rows, columns),)
 
     def _recomputes(self, hidden_states: torch.Tensor, needs_scores: list[str]) -> bool:
-        """Whether the scores are summed up anew in each layer, by `config.score_memory`.
+        """Whether the scores are recomputed in each layer, by `config.score_memory`.
 
         "auto" recomputes beyond `max_position_embeddings` tokens if the carried scores (one
         buffer, or one a layer for gradients) would take more than half of the free memory;
-        torch.compile, torch.export and torch.jit.trace, which cannot ask for it, always carry.
+        torch.compile, torch.export and torch.jit.trace, which cannot query it, always carry.
 
         Raises:
-            ValueError: "recompute" and something that needs the scores, named by `needs_scores`.
+            ValueError: "recompute" with something that needs the scores, named by `needs_scores`.
         """
         choice = self.config.score_memory
         if choice == "recompute" and needs_scores:
@@ -408,7 +408,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can still be allocated; infinite where nothing tells."""
+    """Bytes that can still be allocated; infinity if that is unknown."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -453,8 +453,8 @@ def _check_shape(rule: str, given: torch.Tensor | None, shape: tuple[int, ...]) 
 def _check_range(name: str, ids: torch.Tensor, stop: int) -> None:
     """ValueError for an id that is neither below `stop` nor -100, in labels; on CPUs only.
 
-    A GPU would have to be waited for, and a trace or a transform has no values. It takes a
-    ten-thousandth of the time of a full-size batch of 8 x 512 tokens.
+    On a GPU the check would have to wait, and a trace or a transform has no values. It takes
+    a ten-thousandth of the time of a full-size batch of 8 x 512 tokens.
     """
     if ids.device.type != "cpu" or torch.compiler.is_compiling() or under_transform():
         return
@@ -513,8 +513,8 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
 
         Args:
             labels: see the class; -100 is left out of a loss over classes.
-            num_items_in_batch: labels in the whole batch that this one is a part of (the Trainer
-                says so when it accumulates gradients); None takes the mean over this part.
+            num_items_in_batch: labels in the whole batch of which this one is a part (the Trainer
+                passes it when it accumulates gradients); None takes the mean over this part.
 
         The other arguments are those of `ErnieRnaModel.forward`.
         """
@@ -837,7 +837,7 @@ class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
         return self._as_tuple(output, return_dict)
 
 
-# What save_pretrained needs to write the code beside the weights.
+# save_pretrained needs these to write the code beside the weights.
 ErnieRnaModel.register_for_auto_class("AutoModel")
 ErnieRnaForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
 ErnieRnaForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

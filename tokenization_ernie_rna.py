@@ -1,4 +1,4 @@
-"""Tokenizer of ERNIE-RNA: one token a nucleotide, `<cls>` in front and `<eos>` behind."""
+"""Tokenizer of ERNIE-RNA: one token per nucleotide, between `<cls>` and `<eos>`."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from .configuration_ernie_rna import VOCABULARY
 logger = logging.get_logger(__name__)
 
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "tokenizer_file": "tokenizer.json"}
-# What newer transformers read from a tokenizer.json and hand back; the file says it already.
+# Newer transformers read these from tokenizer.json and pass them on; `build_tokenizer` has them.
 _FROM_TOKENIZER_FILE = (
     *("vocab", "merges", "post_processor", "tokenizer_padding", "tokenizer_truncation"),
 )
-_TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # as transformers notes it
+_TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' key for it
 
 
 def build_tokenizer() -> Tokenizer:
