@@ -1,9 +1,9 @@
-"""The pipeline "rna-secondary-structure": sequences in, dot-brackets and base pairs out.
+"""The pipeline "rna-secondary-structure": predicts dot-brackets and base pairs of sequences.
 
     pipe = pipeline("rna-secondary-structure", model="USER/NAME", trust_remote_code=True)
     pipe("GGGGAAAACCCC")["dot_bracket"]  # ((((....))))
 
-It gives what `ernie-rna fold` gives, by the same code.
+It runs the same code as `ernie-rna fold` and returns the same structures.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from .structures_ernie_rna import (
     to_dot_bracket,
 )
 
-# The nucleotide letters of the tokenizer's vocabulary and T, in both cases: of other alphabets some
-# letters have upper cases that are among them.
+# The nucleotide letters of the tokenizer's vocabulary and T, in both cases. Lower case is listed
+# because `upper` turns some letters of other alphabets into one of these.
 _LETTERS = frozenset("GAUTCNYRSKWMDHVBXI" + "GAUTCNYRSKWMDHVBXI".lower())
 
-# Whether an argument can have a value, and what it must be in words.
+# For each argument, a test of its value and what the value must be as text.
 _ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "long": (lambda value: value in ("error", "full"), "'error' or 'full'"),
     "min_loop": (lambda value: type(value) is int and value >= 0, "a whole number of at least 0"),
@@ -35,26 +35,26 @@ _ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 class RnaSecondaryStructurePipeline(Pipeline):
-    """Predicts which bases of RNAs pair, by a model with a head for that.
+    """Predicts which bases of an RNA pair, with a model that has a secondary-structure head.
 
-    What it is called with is a sequence, a list of sequences, or a data set or generator of them;
-    T is U, and case does not matter. Each gives a dictionary::
+    The input is a sequence, a list of sequences, or a data set or generator of them. T is read as
+    U, and case does not matter. The result for each sequence is a dictionary::
 
         sequence     its letters, in upper case and with U
-        dot_bracket  a character for each of them
-        pairs        for each pair its positions i and j, counted from 0, and its probability, as
-                     true as the model's card says its calibration is
+        dot_bracket  one character for each letter
+        pairs        for each pair its positions i and j, counted from 0, and its probability; the
+                     model's card says how well the probabilities are calibrated
 
-    Args, of the constructor or of a call; None is as left out:
-        min_loop: fewest bases between partners; 3 by default.
-        min_stem: fewest pairs that stack on one another; 2 by default.
-        pseudoknots: whether pairs may cross.
-        long: "full" computes sequences beyond the model's limit whole; "error" refuses them.
+    Args, of the constructor or of a call; None means the default:
+        min_loop: fewest bases between partners; defaults to 3.
+        min_stem: fewest pairs stacked on one another; defaults to 2.
+        pseudoknots: whether pairs may cross; defaults to True.
+        long: "error", the default, refuses a sequence beyond the model's limit; "full" computes it.
 
     Raises:
         ValueError: the model has no such head; a sequence is empty, too long or has a letter that
-            is no nucleotide code, or its structure cannot be computed; an argument is off.
-        TypeError: a sequence is no text, or there is no such argument.
+            is not a nucleotide code, or its structure cannot be computed; an argument is invalid.
+        TypeError: a sequence is not a string, or an argument is unknown.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -67,7 +67,7 @@ class RnaSecondaryStructurePipeline(Pipeline):
             )
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # transformers asks for the first of a list.
+        # transformers reads the first item of a list.
         if isinstance(inputs, list) and not inputs:
             return []
         return super().__call__(inputs, *args, **kwargs)
@@ -101,7 +101,7 @@ class RnaSecondaryStructurePipeline(Pipeline):
         return {"sequence": sequence, **tokenizer(sequence, return_tensors="pt")}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        texts = model_inputs.pop("sequence")  # in a batch a list of them
+        texts = model_inputs.pop("sequence")  # a list of them in a batch
         outputs = self.model(**model_inputs)
         logits = outputs["pair_logits" if "pair_logits" in outputs else "logits"]
         return {"sequence": texts, "map": logits}

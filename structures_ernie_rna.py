@@ -1,21 +1,21 @@
-"""Secondary structures from maps of pairs: contacts, base pairs and dot-brackets.
+"""Secondary structures from pairing maps: contacts, base pairs and dot-brackets.
 
     (contacts,) = solve_each(maps, sequences)        # maps (1, length, length)
     pairs = predict_pairs(contacts)
     text = to_dot_bracket(pairs, length)
 
-The contacts are those of the authors of ERNIE-RNA: the post-processing of E2Efold (Chen et al.,
+Contacts are computed as the authors of ERNIE-RNA do, by E2Efold's post-processing (Chen et al.,
 "RNA secondary structure prediction by learning unrolled algorithms", ICLR 2020, sections 4 and 5)
 with the constants of the authors' ``predict_ss_rna.py`` (github.com/Bruce-ywj/ERNIE-RNA, commit
-37ab358). It serves attention scores and the logits of a trained head alike.
+37ab358). The map may hold attention scores or the logits of a trained head.
 
 In memory a structure is a sorted list of pairs ``(i, j)`` with ``i < j``, counted from 0. In
-dot-bracket text a pair is a bracket at ``i`` and its counterpart at ``j``; pairs that cross take
-another kind of bracket, first ``()``, then ``[]``, ``{}``, ``<>``, ``Aa`` to ``Zz``, 30 in all.
+dot-bracket text a pair is an opening bracket at ``i`` and a closing one at ``j``. Pairs that cross
+use another kind of bracket: first ``()``, then ``[]``, ``{}``, ``<>``, ``Aa`` to ``Zz``, 30 in all.
 
 Shapes: batch, length (bases of the longest sequence; shorter ones are padded at the end), and
-entries, the pairs of bases that the optimisation still works on. Torch is imported where it is
-needed: files of structures are read and written without it.
+entries, the pairs of bases that the optimisation still works on. Torch is imported inside the
+functions that need it, so that structure files can be read and written without it.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ BasePair = tuple[int, int]
 OPENING_BRACKETS = "([{<" + ascii_uppercase
 CLOSING_BRACKETS = ")]}>" + ascii_lowercase
 
-# What `ernie-rna fold` and the pipeline ask of structures: the shortest hairpin loop of a real RNA,
-# and pairs that stack on one another.
+# Defaults of `ernie-rna fold` and the pipeline: the shortest hairpin loop of a real RNA, and no
+# pair without another stacked on it.
 MIN_LOOP, MIN_STEM = 3, 2
 
-# A bit for each base and the bits of its canonical partners: A-U, C-G and the wobble pair G-U.
+# One bit for each base, and the bits of its canonical partners: A-U, C-G and the wobble pair G-U.
 _BASE_BITS = {"A": 1, "C": 2, "G": 4, "U": 8, "T": 8}
 _PARTNER_BITS = {"A": 8, "C": 4, "G": 2 | 8, "U": 1 | 4, "T": 1 | 4}
 
-# The optimisation: its steps, and rates on the contacts and on the multipliers with the factor on
-# both after each step; weight of the l1 term.
+# The optimisation: number of steps, learning rates of the contacts (primal) and of the multipliers
+# (dual), the factor applied to both rates after each step, and the weight of the l1 term.
 _STEPS, _PRIMAL_LR, _DUAL_LR, _LR_DECAY, _SPARSITY = 100, 0.01, 0.1, 0.99, 1.6
-# Entries that shrank to 0 stay 0; dropping them now and then keeps the later steps short.
+# Entries that reach 0 stay 0; dropping them every few steps makes the later steps faster.
 _STEPS_BETWEEN_COMPACTIONS = 8
 
 _INFINITE = "the map has a score that is not finite"
@@ -64,14 +64,14 @@ def allowed_pairs(
     min_loop: int = 0,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Which bases may pair: A-U, C-G and G-U in either order, and no other letter (N, IUPAC).
+    """Mask of the bases that may pair: A-U, C-G and G-U in either order, never N or IUPAC codes.
 
     Args:
-        sequences: a string for each sequence, or a list of tokens; T is U, case does not matter.
-        length: bases to pad to; None: those of the longest sequence.
-        min_loop: fewest bases between partners. The authors ask for none; 3 is the shortest hairpin
+        sequences: a string or a list of tokens for each sequence; T is read as U, in either case.
+        length: number of bases to pad to; None pads to the longest sequence.
+        min_loop: fewest bases between partners. The authors require none; 3 is the shortest hairpin
             loop that a real RNA has.
-        device: where to put the result.
+        device: device of the result.
 
     Returns:
         Boolean, (batch, length, length), symmetric, False on the diagonal and on padding.
@@ -104,13 +104,13 @@ def pair_probabilities(
     min_loop: int = 0,
     calibration: Sequence[float] | None = None,
 ) -> Tensor:
-    """The probability of each pair of bases, by the logits of a head.
+    """Convert the logits of a head to the probability of each pair of bases.
 
     Args:
         logits: (batch, length, length), symmetric.
-        sequences: the bases of each, see :func:`allowed_pairs`.
+        sequences: the bases of each map, see :func:`allowed_pairs`.
         min_loop: fewest bases between partners.
-        calibration: slope and offset from logits to log-odds; None takes the logits for these.
+        calibration: slope and offset from logits to log-odds; None uses the logits as log-odds.
 
     Returns:
         (batch, length, length) in float32, 0 where bases may not pair.
@@ -127,11 +127,11 @@ def solve_each(
     threshold: float = 1.5,
     min_loop: int = 0,
 ) -> list[Tensor | str]:
-    """Contacts that agree with a pairing map while each base keeps to about one partner.
+    """Compute contacts that follow a pairing map, with about one partner for each base.
 
-    With u the map, soft-thresholded, and the contacts A = a**2 on the allowed pairs, this maximises
-    sum(u * A) / 2 - sparsity * sum(|a|) under sum_j A_ij <= 1, by gradient steps on a, with the
-    second term as a shrinkage, and on the multipliers m_i >= 0 of the rows. Each step is::
+    Let u be the soft-thresholded map and A = a**2 the contacts of the allowed pairs. This maximises
+    sum(u * A) / 2 - sparsity * sum(|a|) subject to sum_j A_ij <= 1, by gradient steps on a, with
+    the second term as a shrinkage, and on the multipliers m_i >= 0 of the rows. Each step is::
 
         f_i       = m_i * sigmoid(2 * excess_i)             with excess_i = sum_j A_ij - 1
         a_ij      = a_ij - primal_lr * a_ij * (f_i + f_j - u_ij)
@@ -140,24 +140,24 @@ def solve_each(
         m_i       = m_i + dual_lr * max(0, excess_i)        with the new a
         dual_lr   = dual_lr * lr_decay
 
-    Only allowed pairs with a_ij > 0 are ever computed, which is exact because a zero stays zero. So
-    padding takes no part, and a batch gives what each sequence gives alone (measured: to 4e-7 in
-    float32). There is no gradient.
+    Only allowed pairs with a_ij > 0 are computed, which is exact because a zero stays zero. Padding
+    therefore has no effect, and a sequence gets the same contacts alone and in any batch (measured:
+    to within 4e-7 in float32). No gradient flows through the result.
 
     Args:
-        pairing_map: (batch, length, length), scores or logits; made symmetric here. What stands
-            beyond the end of a sequence is not read.
-        sequences: the bases of each, see :func:`allowed_pairs`.
-        threshold: the scores are weighted by sigmoid(2 * (score - threshold)).
-        min_loop: fewest bases between partners; the authors ask for none.
+        pairing_map: (batch, length, length), scores or logits; it is made symmetric here. Values
+            beyond the end of a sequence are not read.
+        sequences: the bases of each map, see :func:`allowed_pairs`.
+        threshold: scores are weighted by sigmoid(2 * (score - threshold)).
+        min_loop: fewest bases between partners; the authors require none.
 
     Returns:
-        Of each sequence the contacts (length, length), symmetric, at least 0, 0 where no pair is
-        allowed; float64 for a float64 map and float32, the authors' precision, for any other. Or
-        why it has none: the score of an allowed pair is not finite, or the optimisation diverges.
+        For each sequence its contacts (length, length): symmetric, at least 0, and 0 where no pair
+        is allowed; float64 for a float64 map, otherwise float32, the authors' precision. Or a text
+        why there are none: an allowed pair's score is not finite, or the optimisation diverged.
 
     Raises:
-        ValueError: shapes disagree.
+        ValueError: the shapes disagree.
     """
     import torch
 
@@ -174,7 +174,7 @@ def solve_each(
     scores = (pairing_map[row, i, j].to(dtype) + pairing_map[row, j, i].to(dtype)) / 2
     infinite = set(row[~torch.isfinite(scores)].tolist())
 
-    bases = torch.stack([row, row]) * shape[1] + torch.stack([i, j])  # (2, entries), in one row
+    bases = torch.stack([row, row]) * shape[1] + torch.stack([i, j])  # (2, entries), see `_excess`
     scores = torch.sigmoid(2 * (scores - threshold)) * scores  # u of the formula
     values = torch.sigmoid(scores) * torch.sigmoid(2 * (scores - threshold))  # a of the formula
     excess = _excess(values, bases, shape[0] * shape[1])
@@ -185,7 +185,7 @@ def solve_each(
         values = values - primal_lr * values * (force[bases[0]] + force[bases[1]] - scores)
         primal_lr *= _LR_DECAY
         values = (values.abs() - _SPARSITY * primal_lr).relu()
-        if step % _STEPS_BETWEEN_COMPACTIONS == 0:  # Most go in the first step.
+        if step % _STEPS_BETWEEN_COMPACTIONS == 0:  # The first step zeroes most entries.
             alive = values != 0
             values, scores, bases = values[alive], scores[alive], bases[:, alive]
         excess = _excess(values, bases, shape[0] * shape[1])
@@ -204,11 +204,11 @@ def solve_each(
 
 
 def _excess(values: Tensor, bases: Tensor, num_bases: int) -> Tensor:
-    """By how much the contacts of each base exceed one partner: (num_bases,).
+    """Sum of the contacts of each base, minus 1 for its one partner: (num_bases,).
 
     Args:
         values: (entries,), a of the formula.
-        bases: (2, entries), the two bases of each entry, those of all sequences in one row.
+        bases: (2, entries), the two bases of each entry, numbered over all sequences of the batch.
     """
     contacts = values * values
     sums = contacts.new_zeros(num_bases)
@@ -222,17 +222,17 @@ def _excess(values: Tensor, bases: Tensor, num_bases: int) -> Tensor:
 def predict_pairs(
     contacts: Tensor, *, threshold: float = 0.5, min_stem: int = 1, pseudoknots: bool = True
 ) -> list[BasePair]:
-    """Read base pairs off contacts: the strongest first, each base in at most one pair.
+    """Select base pairs from contacts, the strongest first, with each base in at most one pair.
 
-    Of equally strong contacts the one with the larger i, then the larger j goes first, as in the
-    authors' .ct writer.
+    Among equally strong contacts the larger i, then the larger j, comes first, as in the authors'
+    .ct writer.
 
     Args:
-        contacts: (length, length) of :func:`solve_each`, or probabilities; the upper triangle is
-            read.
-        threshold: a contact must be larger.
-        min_stem: fewest pairs in a stem, (i, j), (i + 1, j - 1), ...; shorter ones are left out.
-        pseudoknots: False leaves out pairs that cross the largest set without crossings.
+        contacts: (length, length), as :func:`solve_each` returns them, or probabilities; only the
+            upper triangle is read.
+        threshold: a contact must exceed it.
+        min_stem: fewest pairs in a stem, (i, j), (i + 1, j - 1), ...; shorter stems are left out.
+        pseudoknots: False keeps only the largest set of pairs that do not cross.
 
     Returns:
         Sorted pairs ``(i, j)``, ``i < j``, counted from 0.
@@ -249,17 +249,17 @@ def predict_pairs(
             pairs.append((left, right))
     pairs = _drop_short_stems(sorted(pairs), min_stem)
     if pairs and not pseudoknots:
-        # What is left of a stem may be too short.
+        # Removing the crossing pairs may have shortened a stem.
         pairs = _drop_short_stems(nested_pages(pairs)[0], min_stem)
     return pairs
 
 
 def _drop_short_stems(pairs: list[BasePair], shortest: int) -> list[BasePair]:
-    """The sorted pairs that stand in a run of at least `shortest` that stack on one another."""
+    """Keep the pairs that are in a stem of at least `shortest` stacked pairs; all are sorted."""
     lengths: dict[BasePair, int] = {}
     for i, j in pairs:
         lengths[i, j] = lengths.get((i - 1, j + 1), 0) + 1
-    for i, j in reversed(pairs):  # The whole run counts for each of its pairs.
+    for i, j in reversed(pairs):  # Each pair gets the length of its whole stem.
         lengths[i, j] = max(lengths[i, j], lengths.get((i + 1, j - 1), 0))
     return [pair for pair in pairs if lengths[pair] >= shortest]
 
@@ -269,17 +269,17 @@ def _drop_short_stems(pairs: list[BasePair], shortest: int) -> list[BasePair]:
 
 
 def sorted_pairs(pairs: Iterable[Iterable[int]], length: int) -> list[BasePair]:
-    """Bring pairs to the form used everywhere in this package, or say what is wrong with them.
+    """Check pairs and convert them to the form used throughout this package.
 
     Args:
-        pairs: pairs of positions counted from 0, in any order; also an array of shape (pairs, 2).
+        pairs: pairs of positions counted from 0, in any order, or an array of shape (pairs, 2).
         length: number of bases of the sequence.
 
     Returns:
         The pairs as ``(i, j)`` with ``i < j``, sorted.
 
     Raises:
-        ValueError: a position is outside the sequence, or a base pairs with itself or with two.
+        ValueError: a position is outside the sequence, or a base has two partners or is its own.
 
     >>> sorted_pairs([(7, 1), (0, 8)], length=9)
     [(0, 8), (1, 7)]
@@ -309,15 +309,15 @@ def sorted_pairs(pairs: Iterable[Iterable[int]], length: int) -> list[BasePair]:
 def to_dot_bracket(pairs: Iterable[Iterable[int]], length: int) -> str:
     """Write pairs as dot-bracket text.
 
-    The largest set of pairs that do not cross is written with ``()``, the largest of the rest with
-    ``[]`` and so on. Of two sets of equal size, the one whose pairs close first goes first.
+    The largest set of pairs that do not cross is written with ``()``, the largest set of the rest
+    with ``[]`` and so on. If two sets are equally large, the one whose pairs close first is chosen.
 
     Args:
         pairs: pairs of positions counted from 0.
-        length: number of bases, and so of characters returned.
+        length: number of bases, which is the number of characters returned.
 
     Raises:
-        ValueError: see :func:`sorted_pairs`; or more than 30 kinds of bracket would be needed.
+        ValueError: as :func:`sorted_pairs`; or more than 30 kinds of bracket would be needed.
 
     >>> to_dot_bracket([(0, 9), (1, 8), (2, 7)], length=10)
     '(((....)))'
@@ -338,7 +338,7 @@ def to_dot_bracket(pairs: Iterable[Iterable[int]], length: int) -> str:
 
 
 def nested_pages(pairs: list[BasePair]) -> list[list[BasePair]]:
-    """Split pairs into sets without crossings: the largest, the largest of the rest, and so on.
+    """Split pairs into sets without crossings: the largest, the largest of the rest and so on.
 
     Args:
         pairs: as :func:`sorted_pairs` returns them.
@@ -355,7 +355,7 @@ def nested_pages(pairs: list[BasePair]) -> list[list[BasePair]]:
 
 
 def _any_cross(pairs: list[BasePair]) -> bool:
-    """Whether any two of the sorted pairs cross."""
+    """Whether any two pairs of the sorted list cross."""
     closings: list[int] = []
     for i, j in pairs:
         while closings and closings[-1] < i:
@@ -367,10 +367,10 @@ def _any_cross(pairs: list[BasePair]) -> bool:
 
 
 def _largest_nested(pairs: list[BasePair]) -> list[BasePair]:
-    """The largest subset without crossings: the maximum independent set of a circle graph.
+    """Largest subset without crossings: the maximum independent set of a circle graph.
 
     The recursion over intervals is Supowit's (IEEE Transactions on Computer-Aided Design 6:93-94,
-    1987); here all intervals with the same end are one NumPy operation, so 500 pairs take
+    1987). Here one NumPy operation handles all intervals with the same end, so 500 pairs take
     milliseconds.
     """
     ends = {base: rank for rank, base in enumerate(sorted(base for pair in pairs for base in pair))}
@@ -378,7 +378,7 @@ def _largest_nested(pairs: list[BasePair]) -> list[BasePair]:
     for i, j in pairs:
         partner[ends[i]], partner[ends[j]] = ends[j], ends[i]
 
-    # size[stop, start]: pairs in the largest nested set that lies within start <= end < stop.
+    # size[stop, start]: number of pairs in the largest nested set within start <= end < stop.
     size = np.zeros((len(ends) + 1, len(ends) + 1), dtype=np.int32)
     for stop in range(1, len(ends) + 1):
         size[stop] = size[stop - 1]
@@ -391,7 +391,7 @@ def _largest_nested(pairs: list[BasePair]) -> list[BasePair]:
 
 
 def _trace_back(size: np.ndarray, partner: np.ndarray, bases: list[int]) -> list[BasePair]:
-    """The pairs behind ``size[-1, 0]`` of :func:`_largest_nested`, as sorted pairs of bases."""
+    """The pairs that ``size[-1, 0]`` of :func:`_largest_nested` counts, as sorted base pairs."""
     chosen = []
     intervals = [(0, len(bases))]
     while intervals:

@@ -1,6 +1,6 @@
 """Secondary structures.
 
-In: sequences and a model, or files of structures. Out: pairing maps turned into contacts and base
-pairs (`fold`, by `pairing_maps`), files in the field's formats both ways (`formats`), and how
-well predictions agree with known structures (`evaluation`).
+Inputs are sequences and a model, or structure files. `fold` turns pairing maps (`pairing_maps`)
+into contacts and base pairs, `formats` reads and writes the field's file formats, and `evaluation`
+measures how well predictions agree with known structures.
 """

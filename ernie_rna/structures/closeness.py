@@ -1,4 +1,4 @@
-"""Which bases are close to one another in space, by a model with a head for that.
+"""Predicts which bases are close to one another in space, with a model that has a closeness head.
 
 >>> for close in closeness(["GGGGAAAACCCC"], "folder-or-hub-id"):  # doctest: +SKIP
 ...     print(close.id, close.probabilities.shape)
@@ -29,12 +29,12 @@ from ernie_rna.sequences.sources import Sequences, Survey
 
 @dataclass(frozen=True)
 class Closeness:
-    """The map of one sequence.
+    """The closeness map of one sequence.
 
     Attributes:
-        id: its id.
-        probabilities: (length, length) in float32, symmetric; for every two bases the
-            probability that they are near one another.
+        id: id of the sequence.
+        probabilities: (length, length) in float32, symmetric; the probability that two bases are
+            close to one another.
     """
 
     id: str
@@ -60,19 +60,19 @@ def closeness(sequences: Sequences, model: Any, output: FilePath, **options: Any
 def closeness(
     sequences: Sequences, model: Any, output: FilePath | None = None, *, options: HeadOptions
 ) -> Iterator[Closeness] | RunSummary:
-    """Compute maps of closeness and yield them, or write them to a file.
+    """Compute closeness maps and yield them, or write them to a file.
 
-    Order, resuming and sharing are those of `embeddings.embed.embed`. A batch gives what each
-    sequence gives alone.
+    Order, resuming and sharing work as in `embeddings.embed.embed`. A sequence gets the same map
+    alone and in any batch.
 
     Args:
         sequences: as for `embeddings.embed.embed`.
         model: folder, Hub id or an `ErnieRnaForCloseness`.
-        output: .npz file, with the map of each sequence under its id; None yields.
+        output: .npz file for the map of each sequence, under its id; None yields the maps.
 
     Raises:
-        ValueError: also for a model without a head for closeness.
-        And as `embeddings.embed.embed`.
+        ValueError: also if the model has no closeness head.
+        Other errors are those of `embeddings.embed.embed`.
     """
     task = ClosenessTask(options)
     if output is None:
@@ -84,7 +84,7 @@ def closeness(
 
 
 class ClosenessTask(Task[Closeness]):
-    """Maps of closeness."""
+    """Computes a closeness map for each sequence."""
 
     name, result = "closeness", Closeness
     options: HeadOptions
@@ -99,13 +99,13 @@ class ClosenessTask(Task[Closeness]):
             name, kind = name_and_kind(source, config)
             raise ValueError(
                 f"{name} has no closeness head: it is {kind}, not {head}; `ernie-rna convert` "
-                "makes one of the authors' fine-tuned checkpoint"
+                "makes such a model from the authors' fine-tuned checkpoint"
             )
         self.model = load(ErnieRnaForCloseness, source, config=config, **options.loading)
         cost = chunks.pair_head_cost(self.model.config)
         tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
-        most = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
-        self.plan = chunks.Plan(tokens, cost, chunk_tokens=most, squared_from=chunks.MAPS_FROM)
+        limit = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
+        self.plan = chunks.Plan(tokens, cost, chunk_tokens=limit, squared_from=chunks.MAPS_FROM)
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Closeness]:
         from ernie_rna.run.attention_scores import run_head
@@ -114,14 +114,14 @@ class ClosenessTask(Task[Closeness]):
         batch = tokenize([record.sequence for record in records], self.model.device)
         logits = run_head(self.model, *batch, self.options.pairing_scores).logits
         maps = logits.float().sigmoid().cpu().numpy()  # (batch, length, length)
-        for record, one in zip(records, maps, strict=True):
-            inside = slice(len(record.sequence))
-            if not np.isfinite(one[inside, inside]).all():
+        for record, padded_map in zip(records, maps, strict=True):
+            bases = slice(len(record.sequence))
+            if not np.isfinite(padded_map[bases, bases]).all():
                 raise not_finite(f"{record.id}: its closeness", self.model)
-            yield Closeness(record.id, one[inside, inside].copy())
+            yield Closeness(record.id, padded_map[bases, bases].copy())
 
-    def nbytes(self, found: Survey) -> int:
-        return sum(4 * length**2 * count for length, count in found.lengths.items())
+    def nbytes(self, survey: Survey) -> int:
+        return sum(4 * length**2 * count for length, count in survey.lengths.items())
 
     def describe_settings(self) -> dict[str, Any]:
         return {"pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores}

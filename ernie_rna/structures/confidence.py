@@ -1,14 +1,15 @@
-"""How sure a model is of each base, and probabilities that come true.
+"""How sure a model is of each base, and the calibration of pair probabilities.
 
-A model with a head for structures gives every two bases a logit. Platt's scaling (in Advances in
-Large Margin Classifiers, MIT Press, 1999) makes probabilities of them: the log-odds of a pair are a
-line over its logit, fitted to known structures by maximum likelihood, whose numbers stand in the
-model's config.json as `pair_calibration`. Without them the logit is taken as it is, and the
-probabilities are as true as that. A model without such a head has only the contacts of the
-optimisation, in the same range but no probabilities: they rank the pairs. Positions count from 0.
+A model with a secondary-structure head computes a logit for every two bases. Platt's scaling (in
+Advances in Large Margin Classifiers, MIT Press, 1999) converts it to a probability: the log-odds of
+a pair are a linear function of its logit, fitted to known structures by maximum likelihood. Slope
+and offset are `pair_calibration` in the model's config.json; without them the logits are used as
+log-odds, uncalibrated. A model without such a head has only the contacts of the optimisation, which
+rank the pairs in the same range but are not probabilities. Positions count from 0.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,10 +18,10 @@ from ernie_rna.structures.formats.structure import Structure
 
 
 def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.ndarray:
-    """How likely what a structure says of each base is.
+    """Probability, for each base, that the structure is right about it.
 
-    Of a paired base that is the probability of its pair; of an unpaired one that none of its pairs
-    exists, taken as independent: the product of 1 - p over its possible partners.
+    For a paired base this is the probability of its pair. For an unpaired base it is the product of
+    1 - p over its possible partners: that no pair exists, if pairs are taken as independent.
 
     Args:
         probabilities: (length, length), symmetric.
@@ -30,7 +31,7 @@ def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.nd
         (length,), from 0 to 1.
 
     Raises:
-        ValueError: the matrix is not of this sequence.
+        ValueError: the matrix does not have the length of the sequence.
 
     >>> p = np.array([[0, 0, 0.9], [0, 0, 0.2], [0.9, 0.2, 0]])
     >>> base_reliabilities(p, Structure("tiny", "GAC", [(0, 2)])).round(2).tolist()
@@ -39,7 +40,7 @@ def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.nd
     length = len(structure.sequence)
     if probabilities.shape != (length, length):
         raise ValueError(
-            f"{structure.id} has {length} bases, and the probabilities are {probabilities.shape}"
+            f"{structure.id} has {length} bases, but probabilities of shape {probabilities.shape}"
         )
     reliabilities: np.ndarray = np.prod(1.0 - probabilities, axis=1)
     for i, j in structure.pairs:
@@ -48,18 +49,18 @@ def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.nd
 
 
 def fit_calibration(evidence: np.ndarray, known: np.ndarray) -> list[float]:
-    """The line, log-odds = slopes * evidence + offset, that makes known pairs likeliest.
+    """Fit log-odds = slopes * evidence + offset to known pairs by maximum likelihood.
 
     Args:
-        evidence: (pairs, kinds), such as the logits of a head.
-        known: (pairs,), whether each is in the known structure.
+        evidence: (pairs, kinds of evidence), such as the logits of a head.
+        known: (pairs,), whether each pair is in the known structure.
 
     Returns:
-        The slopes, and the offset behind them.
+        The slopes, then the offset.
 
     Raises:
-        ValueError: all of the pairs are known or none is; the evidence tells them apart perfectly,
-            so that no line is the best; or known pairs do not have the higher numbers.
+        ValueError: all pairs are known or none is; the evidence separates known pairs from the
+            others perfectly, so that no best line exists; or a slope is not positive.
         ImportError: scikit-learn is not installed.
     """
     linear = import_extra("sklearn.linear_model", "train", "calibration")
@@ -69,8 +70,8 @@ def fit_calibration(evidence: np.ndarray, known: np.ndarray) -> list[float]:
             f"calibration needs both known and other pairs; all {len(known)} are of one kind"
         )
     for values in evidence.T:
-        yes, no = values[known], values[~known]
-        if yes.min() >= no.max() or yes.max() <= no.min():
+        positives, negatives = values[known], values[~known]
+        if positives.min() >= negatives.max() or positives.max() <= negatives.min():
             raise ValueError(
                 "calibration has no best line: the logits separate known pairs from the others"
             )
@@ -84,12 +85,12 @@ def fit_calibration(evidence: np.ndarray, known: np.ndarray) -> list[float]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pairs with probabilities from `low` to `high`.
+    """The pairs with probabilities from `low` to `high`.
 
     Attributes:
-        count: how many there are.
-        predicted: the mean of their probabilities.
-        known: the share of them that is in the known structures.
+        count: number of pairs.
+        predicted: mean of their probabilities.
+        known: fraction of them in the known structures.
     """
 
     low: float
@@ -100,25 +101,24 @@ class Bin:
 
 
 def reliability(probabilities: np.ndarray, known: np.ndarray, bins: int = 10) -> list[Bin]:
-    """The reliability diagram: bins of equal width, those without pairs left out.
+    """Reliability diagram: bins of equal width, without the empty ones.
 
     Args:
         probabilities, known: (pairs,) each.
     """
     edges = np.linspace(0, 1, bins + 1)
-    counts, predicted, hits = (
+    counts, predicted_sums, known_counts = (
         np.histogram(probabilities, edges, weights=weights)[0].tolist()
         for weights in (None, probabilities, known.astype(np.float64))
     )
-    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts, predicted, hits, strict=True)
-    return [Bin(low, high, n, p / n, k / n) for low, high, n, p, k in rows if n]
+    rows = zip(pairwise(edges.tolist()), counts, predicted_sums, known_counts, strict=True)
+    return [Bin(*bounds, n, predicted / n, hits / n) for bounds, n, predicted, hits in rows if n]
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
-    """The mean distance between what is predicted and what is known, weighted by the counts.
+    """Mean distance between the predicted and the known fractions, weighted by the bin counts.
 
     >>> expected_calibration_error([Bin(0, 0.5, 3, 0.2, 0.3), Bin(0.5, 1, 1, 0.9, 0.5)])
     0.175
     """
-    total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.predicted - one.known) for one in bins) / total
+    return sum(b.count * abs(b.predicted - b.known) for b in bins) / sum(b.count for b in bins)

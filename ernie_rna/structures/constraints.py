@@ -1,4 +1,4 @@
-"""Constraints on structures, a line below the sequence as RNAfold -C takes it.
+"""Constraints on structures, written on a line below the sequence as for RNAfold -C.
 
     >hairpin
     GGGGAAAACCCCA
@@ -7,12 +7,12 @@
     .      no constraint
     x      the base is unpaired
     |      the base is paired
-    < >    the base is paired with one behind it, or before it
+    < >    the base is paired with a later base, or with an earlier one
     ( )    these two bases pair
 
-What contradicts a constraint is left out of the map. Two bases in brackets always pair. Of a base
-that is to be paired the best score is raised until that partner is taken, unless it is better off
-with another: then the base stays unpaired, as it may with RNAfold.
+Pairs that contradict a constraint are excluded from the map. Two bases in brackets always pair. If
+a base must be paired, its best score is raised so that this pair is chosen, unless the partner has
+a better one: then the base stays unpaired, as can happen with RNAfold.
 """
 
 from __future__ import annotations
@@ -41,32 +41,31 @@ if TYPE_CHECKING:
 
 _SYMBOLS = frozenset(".x|<>()")
 _BESIDE_BRACKETS = str.maketrans("x|<>", "....")
-# A score so far above the threshold becomes a pair, if nothing stands against it; and so far below
-# it no pair ever does.
+# A score that exceeds the threshold by `_SURE` becomes a pair unless a competing pair wins; a score
+# of `_NEVER` never does.
 _SURE, _NEVER = 5.0, -100.0
 
 
 class Constraints:
-    """The constraints on some RNAs.
+    """The constraints on a set of RNAs.
 
     Args:
-        texts: by id, a character for each base.
+        texts: maps an id to its constraint, one character for each base.
         min_loop: fewest bases between partners.
     """
 
     def __init__(self, texts: Mapping[str, str], min_loop: int):
         if not isinstance(texts, Mapping) or not all(isinstance(t, str) for t in texts.values()):
-            raise InputError(f"constraints must be texts by id; got {texts!r:.80}")
+            raise InputError(f"constraints must map ids to texts; got {texts!r:.80}")
         self.texts, self._min_loop = texts, min_loop
 
     @property
     def digest(self) -> str:
-        """The sha256 of all that the results depend on."""
+        """sha256 of the constraints and their ids."""
         return hashlib.sha256(repr(sorted(self.texts.items())).encode()).hexdigest()
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        """Pass records on; InputError for one that cannot have a structure by its constraint, and
-        for a constraint of no record."""
+        """Yield the records; raise InputError if a constraint cannot be met or has no record."""
         unseen = set(self.texts)
         for record in records:
             unseen.discard(record.id)
@@ -79,11 +78,11 @@ class Constraints:
             raise InputError(f"there is a constraint for {min(unseen)}, but no such sequence")
 
     def _problem(self, sequence: str, text: str) -> str | None:
-        odd = [symbol for symbol in text if symbol not in _SYMBOLS]
-        if odd:
-            return f"{odd[0]!r} is none of {' '.join(sorted(_SYMBOLS))}"
+        unknown = [symbol for symbol in text if symbol not in _SYMBOLS]
+        if unknown:
+            return f"{unknown[0]!r} is not one of {' '.join(sorted(_SYMBOLS))}"
         if len(text) != len(sequence):
-            return f"it has {len(text)} characters, and the sequence {len(sequence)} nt"
+            return f"it has {len(text)} characters, but the sequence has {len(sequence)} nt"
         try:
             pairs = from_dot_bracket(text.translate(_BESIDE_BRACKETS))
         except ValueError as error:
@@ -100,15 +99,15 @@ class Constraints:
         return None
 
     def pairs(self, record: FastaRecord) -> list[BasePair]:
-        """The pairs that a record must have."""
+        """The pairs in brackets, which the record must have."""
         return from_dot_bracket(self.texts.get(record.id, "").translate(_BESIDE_BRACKETS))
 
     def apply(self, record: FastaRecord, scores: Tensor, allowed: Tensor, threshold: float) -> None:
-        """Change the scores of a record, (length, length), in place; see the module.
+        """Change the scores of a record, (length, length), in place, as the module describes.
 
         Args:
             allowed: (length, length), which bases may pair.
-            threshold: the score that a pair must have.
+            threshold: the score that a pair must exceed.
         """
         import torch
 
@@ -116,16 +115,15 @@ class Constraints:
         if not text.size:
             return
         index = np.arange(len(text))
-        behind = index > index[:, None]  # [i, j]: j is behind i
-        free = np.isin(text, list(".|<>"))
-        may_be = free[:, None] & free
-        for symbol, side in (("<", behind), (">", behind.T)):
-            may_be &= side | (text != symbol)[:, None]
-        pairs = self.pairs(record)
-        may_be &= may_be.T
-        for i, j in pairs:
-            may_be[i, j] = may_be[j, i] = True
-        scores.masked_fill_(~torch.from_numpy(may_be).to(scores.device), _NEVER)
+        is_later = index > index[:, None]  # [i, j]: j comes after i
+        is_free = np.isin(text, list(".|<>"))
+        may_pair = is_free[:, None] & is_free
+        for symbol, side in (("<", is_later), (">", is_later.T)):
+            may_pair &= side | (text != symbol)[:, None]
+        may_pair &= may_pair.T
+        for i, j in self.pairs(record):
+            may_pair[i, j] = may_pair[j, i] = True
+        scores.masked_fill_(~torch.from_numpy(may_pair).to(scores.device), _NEVER)
         for base in np.flatnonzero(np.isin(text, list("|<>()"))).tolist():
             best, partner = scores[base].masked_fill(~allowed[base], _NEVER).max(dim=0)
             if best > _NEVER:
@@ -134,28 +132,29 @@ class Constraints:
 
 
 def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], dict[str, str]]:
-    """The records of a FASTA file with constraints below some sequences, and these by id.
+    """Read the records of a FASTA file, and the constraints below some of them by id.
 
     Args:
         path, unknown: as for `fasta.read_fasta`.
 
     Raises:
-        InputError: as `read_fasta`.
+        InputError: as `read_fasta`; or it is ambiguous whether a line is a constraint.
     """
     name = input_name(path)
     records: list[FastaRecord] = []
     texts: dict[str, str] = {}
     for header, lines in read_bodies(path):
         if SIGNS & set(header) and set(header) <= _SYMBOLS:
-            problem = f"{header[:20]!r} behind > is no header: write a constraint that has such a"
-            raise InputError(f"{name}: {problem} line on one")
+            problem = f"{header[:20]!r} after > is not a header; if it is part of a constraint,"
+            raise InputError(f"{name}: {problem} write that constraint on one line")
         id, description = split_header(header)
-        # Behind a structure of RNAfold stands its energy.
+        # RNAfold writes an energy after the structure.
         words = [line.split()[0] for line in lines]
         count = count_above(words)
         records.append(FastaRecord(id, "".join(lines[:count]), description))
         if words[count:]:
             texts[id] = "".join(words[count:])
             if set(texts[id]) <= {"x"}:
-                raise InputError(f"{name}: {id}: its x may be bases or a constraint: write N or .")
+                problem = "its x may be bases or a constraint; write bases as N, or a . in the"
+                raise InputError(f"{name}: {id}: {problem} constraint")
     return list(check_records(records, name, unknown)), texts

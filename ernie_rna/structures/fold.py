@@ -1,17 +1,17 @@
-"""Secondary structures, by a head that was trained on them or without any training.
+"""Predicts secondary structures, with a trained head or without any training on structures.
 
 >>> for folded in fold(["GGGGAAAACCCC", "AUGC"], "folder-or-hub-id"):  # doctest: +SKIP
 ...     print(folded.structure.id, folded.structure.dot_bracket)
 0 ((((....))))
 1 ....
 
-If the folder has a secondary-structure head, its logits are the map that pairs are read off.
-Without one that is the last layer's scores of head 5, without the special tokens, made symmetric.
-Either map is handed to `solve_each` and `predict_pairs` of `model.structures_ernie_rna`. The
-authors' script runs with pairing scores of zero everywhere (it hands an array of another form to
-the function that makes them), with no shortest loop and no shortest stem: `as_authors=True` does
-the same. The defaults take the encoder as it was pretrained, the shortest loop that a real RNA has,
-and no pair that stacks on no other.
+If the model has a secondary-structure head, its logits are the pairing map. Otherwise the map is
+the attention scores of head 5 in the last layer, without the special tokens and made symmetric.
+`solve_each` and `predict_pairs` of `model.structures_ernie_rna` turn the map into pairs. The
+authors' script uses pairing scores of zero everywhere (it passes an array of the wrong shape to the
+function that computes them), no minimum loop and no minimum stem; `as_authors=True` does the same.
+By default the encoder uses pairing scores as in pretraining, a hairpin loop has at least 3 bases,
+the fewest in a real RNA, and every pair is stacked on another.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from ernie_rna.structures.reactivities import Probing, Reactivities
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Whose heads know the pairing scores; no checkpoint of the authors says with which it was trained.
+# Weights of these origins were trained with pairing scores; the authors' checkpoints do not say.
 _TRAINED_WITH_SCORES = ("pretrained", "fine-tuned")
-# Of memory, for each two bases of a long sequence; 18.7 and 24.5 were measured at 6000 and 3000 nt.
+# Memory for each two bases of a long sequence; measured: 18.7 bytes at 6000 nt, 24.5 at 3000 nt.
 _BYTES_A_PAIR = 20
 
 
@@ -52,11 +52,11 @@ class Fold:
     """The structure of one sequence.
 
     Attributes:
-        structure: id, sequence (its letters as they came) and base pairs.
-        matrix: (length, length) in float32, if one was asked for, else None.
-        problem: why there is no structure; None where there is one. The structure then has no
-            pairs, and the arrays are None.
-        reliabilities: (length,) in float32, see `confidence.base_reliabilities`.
+        structure: id, sequence (with the letters of the input) and base pairs.
+        matrix: (length, length) in float32 if one was requested, else None.
+        problem: why there is no structure, else None. With a problem, the structure has no pairs
+            and the arrays are None.
+        reliabilities: (length,) in float32 if requested, see `confidence.base_reliabilities`.
     """
 
     structure: Structure
@@ -100,50 +100,50 @@ def fold(
 ) -> Iterator[Fold] | RunSummary:
     """Predict secondary structures and yield them, or write them to files.
 
-    Order, resuming and sharing are those of `embeddings.embed.embed`. A batch gives what each
-    sequence gives alone (contacts to 1e-6). Only A-U, G-C and G-U pair; T is U, and N and the other
-    letters stay unpaired.
+    Order, resuming and sharing work as in `embeddings.embed.embed`. A sequence gets the same result
+    alone and in any batch (contacts to within 1e-6). Only A-U, G-C and G-U pair; T is read as U,
+    and N and the other letters stay unpaired.
 
     Args:
         sequences: as for `embeddings.embed.embed`.
         model: folder, Hub id, "mini", an `ErnieRnaForSecondaryStructure` or an `ErnieRnaModel`.
-        output: file or folder, or several, whose extensions name the formats, see
-            `formats.output`; "-" is standard output.
-        pairs: table with a line for each pair and how likely it is; yields without any output.
-        bases: table with a line for each base, its partner and how likely that is.
-        reactivities: of chemical probing, which shift the map as `reactivities` says: a file or
-            folder, or by id a number for each base.
-        constraints: by id, a character of `.x|<>()` for each base, see `structures.constraints`.
+        output: one or several files or folders, whose extensions name the formats, see
+            `formats.output`; "-" is standard output. Without any output or table, yields.
+        pairs: table to write, with a line for each pair and its probability.
+        bases: table to write, with a line for each base, its partner and its reliability.
+        reactivities: chemical probing data that shift the map, see `structures.reactivities`: a
+            file or folder, or a mapping from id to one number for each base.
+        constraints: maps an id to one of `.x|<>()` for each base, see `structures.constraints`.
 
     Yields:
-        A `Fold` for every sequence. One whose optimisation diverges or whose scores are not finite
+        A `Fold` for every sequence. If its optimisation diverges or its scores are not finite, it
         has a `problem`; the others are not affected.
 
     Raises:
-        InputError: also for a sequence without reactivities.
-        And as `embeddings.embed.embed`; EncodingError only where memory does not suffice.
+        InputError: also if reactivities are given, but not for every sequence.
+        Other errors are those of `embeddings.embed.embed`; EncodingError only for lack of memory.
     """
-    given = [output] if isinstance(output, (str, PathLike)) else output or []
-    paths = [fspath(path) for path in given]
+    destinations = [output] if isinstance(output, (str, PathLike)) else output or []
+    paths = [fspath(path) for path in destinations]
     tables = [None if path is None else fspath(path) for path in (pairs, bases)]
     outputs = fold_outputs(paths, *tables)
     if outputs:
-        with_matrix = any(suffix_of(path) == MATRICES for path in paths)
-        if options.matrix and not with_matrix:
-            raise OptionError("matrix", f"{options.matrix} is for an .npz output: name one")
-        options = replace(options, matrix=(options.matrix or "contacts") if with_matrix else None)
+        has_npz = any(suffix_of(path) == MATRICES for path in paths)
+        if options.matrix and not has_npz:
+            raise OptionError("matrix", f"{options.matrix} needs an .npz output; name one")
+        options = replace(options, matrix=(options.matrix or "contacts") if has_npz else None)
     probing = None if reactivities is None else Probing(reactivities, options)
     task = FoldTask(options, probing, constraints, with_reliabilities=any(tables))
     return run(task, sequences, model, outputs) if outputs else iterate(task, sequences, model)
 
 
 class FoldTask(Task[Fold]):
-    """Structures, by the options.
+    """Predicts a structure for each sequence.
 
     Args:
         probing: the reactivities, if there are any.
         constraints: as for `fold`.
-        with_reliabilities: whether those are wanted of each base.
+        with_reliabilities: whether to compute the reliability of each base.
     """
 
     name, result = "structures", Fold
@@ -167,10 +167,10 @@ class FoldTask(Task[Fold]):
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
         longest = FastaRecord("", "")
-        for condition in (self.probing, self.constraints, self.prior):
-            records = records if condition is None else condition.check(records)
+        for evidence in (self.probing, self.constraints, self.prior):
+            records = evidence.check(records) if evidence else records
         for record in records:
-            longest = max(longest, record, key=lambda one: len(one.sequence))
+            longest = max(longest, record, key=lambda record: len(record.sequence))
             yield record
         gigabytes = _BYTES_A_PAIR * len(longest.sequence) ** 2 / 1e9
         if self.options.long == "window" and gigabytes >= 1:
@@ -184,8 +184,9 @@ class FoldTask(Task[Fold]):
         from ernie_rna.structures.pairing_maps import load_maps
 
         options = self.options
-        how = options.layer, options.head, options.pairing_scores
-        self.maps = load_maps(source, *how, **options.loading)
+        self.maps = load_maps(
+            source, options.layer, options.head, options.pairing_scores, **options.loading
+        )
         self.model, self.source = self.maps.model, self.maps.origin
         if self.prior:
             self.maps.check_prior()
@@ -204,11 +205,11 @@ class FoldTask(Task[Fold]):
         if self.window:
             chunks.check_overlap(options.overlap, limit)
         tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
-        most = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
+        chunk_limit = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
         self.plan = chunks.Plan(
             tokens,
             self.maps.cost,
-            chunk_tokens=most if options.matrix else None,
+            chunk_tokens=chunk_limit if options.matrix else None,
             squared_from=self.maps.squared_from,
         )
 
@@ -217,29 +218,28 @@ class FoldTask(Task[Fold]):
 
         from ernie_rna.model.structures_ernie_rna import solve_each
 
-        texts, how = [record.sequence for record in records], self.maps
-        maps = how.of(texts, self.window)  # (batch, length, length)
+        texts = [record.sequence for record in records]
+        maps = self.maps.of(texts, self.window)  # (batch, length, length)
         if self.probing or self.prior or self.constraints:
             maps = maps.to(torch.float32, copy=True)
-        inside = [slice(len(text)) for text in texts]  # without the padding
-        own = [scores[part, part] for scores, part in zip(maps, inside, strict=True)]
-        odds = [self._log_odds(*both) for both in zip(records, own, strict=True)]
-        least: Any = self.options.min_loop
-        solved = solve_each(maps, texts, min_loop=least, threshold=how.threshold)
-        for record, part, scores, log_odds, contacts in zip(
-            records, inside, own, odds, solved, strict=True
-        ):
+        # Views without the padding: evidence that is added to them is added to `maps`.
+        all_scores = [maps[n, : len(text), : len(text)] for n, text in enumerate(texts)]
+        all_log_odds = [self._add_evidence(*pair) for pair in zip(records, all_scores, strict=True)]
+        min_loop: Any = self.options.min_loop
+        solved = solve_each(maps, texts, min_loop=min_loop, threshold=self.maps.threshold)
+        results = zip(records, all_scores, all_log_odds, solved, strict=True)
+        for record, scores, log_odds, contacts in results:
             if isinstance(contacts, str):
-                nothing = Structure(record.id, record.sequence, [], record.description)
-                yield Fold(nothing, problem=contacts)
+                unpaired = Structure(record.id, record.sequence, [], record.description)
+                yield Fold(unpaired, problem=contacts)
             else:
-                yield self._read_off(record, scores, log_odds, contacts[part, part])
+                bases = slice(len(record.sequence))
+                yield self._read_off(record, scores, log_odds, contacts[bases, bases])
 
-    def _log_odds(self, record: FastaRecord, scores: Tensor) -> Tensor | None:
-        """Those of the pairs of a sequence, if they are wanted and its map says something of them.
+    def _add_evidence(self, record: FastaRecord, scores: Tensor) -> Tensor | None:
+        """Add reactivities, prior and constraints to a sequence's map, (length, length), in place.
 
-        Args:
-            scores: its map, (length, length), to which is added what else is known of it.
+        Returns the log-odds of its pairs if they are needed and the map can be converted to them.
         """
         import torch
 
@@ -256,8 +256,8 @@ class FoldTask(Task[Fold]):
         if prior is not None:
             scores.copy_(self.maps.add_prior(scores, prior))
         if self.constraints is not None:
-            how: Any = {"min_loop": self.options.min_loop, "device": scores.device}
-            (allowed,) = allowed_pairs([record.sequence], **how)
+            min_loop: Any = self.options.min_loop
+            (allowed,) = allowed_pairs([record.sequence], min_loop=min_loop, device=scores.device)
             self.constraints.apply(record, scores, allowed, self.maps.threshold)
             if log_odds is not None:
                 self.constraints.apply(record, log_odds, allowed, 0.0)
@@ -266,53 +266,55 @@ class FoldTask(Task[Fold]):
     def _read_off(
         self, record: FastaRecord, scores: Tensor, log_odds: Tensor | None, contacts: Tensor
     ) -> Fold:
-        """What is wanted of a sequence, by its maps, (length, length) each."""
+        """Build the result of a sequence from its maps, (length, length) each."""
         from ernie_rna.model.structures_ernie_rna import pair_probabilities, predict_pairs
         from ernie_rna.structures.confidence import base_reliabilities
 
         options: Any = self.options
         pairs = predict_pairs(contacts, min_stem=options.min_stem, pseudoknots=options.pseudoknots)
-        asked = self.constraints.pairs(record) if self.constraints else []
-        if asked and not options.pseudoknots:  # of those asked for, none cross
-            pairs = [one for one in pairs if len(nested_pages(sorted({one, *asked}))) == 1]
-        pairs = sorted({*pairs, *asked})
+        required = self.constraints.pairs(record) if self.constraints else []
+        if required and not options.pseudoknots:  # Required pairs never cross one another.
+            pairs = [pair for pair in pairs if len(nested_pages(sorted({pair, *required}))) == 1]
+        pairs = sorted({*pairs, *required})
         structure = Structure(record.id, record.sequence, pairs, record.description)
-        maps = {"scores": scores, "contacts": contacts}
-        if log_odds is not None:
-            how: Any = {"min_loop": options.min_loop}
-            (maps["probabilities"],) = pair_probabilities(log_odds[None], [record.sequence], **how)
-        else:  # A base keeps to about one partner, not exactly, so that a contact may pass 1.
-            maps["probabilities"] = contacts.float().clamp(max=1.0)
-        for i, j in asked:
-            maps["probabilities"][[i, j], [j, i]] = 1.0
-        matrix = sure = None
+        if log_odds is None:  # The optimisation may exceed one partner, and so a contact 1.
+            probabilities = contacts.float().clamp(max=1.0)
+        else:
+            (probabilities,) = pair_probabilities(
+                log_odds[None], [record.sequence], min_loop=options.min_loop
+            )
+        for i, j in required:
+            probabilities[[i, j], [j, i]] = 1.0
+        matrix = reliabilities = None
         if options.matrix:
+            maps = {"scores": scores, "contacts": contacts, "probabilities": probabilities}
             matrix = maps[options.matrix].to("cpu").float().numpy().copy()
         if self.with_reliabilities:
-            sure = base_reliabilities(maps["probabilities"].cpu().numpy(), structure)
-        return Fold(structure, matrix, reliabilities=sure)
+            reliabilities = base_reliabilities(probabilities.cpu().numpy(), structure)
+        return Fold(structure, matrix, reliabilities=reliabilities)
 
     def write(self, results: Iterable[Any], outputs: Sequence[Output[Fold]]) -> Written:
         unsolved: list[str] = []
-        pairs = 0
+        num_pairs = 0
 
         def solved() -> Iterator[Fold]:
-            nonlocal pairs
-            for one in results:
-                pairs += len(one.structure.pairs)
-                if one.problem is None:
-                    yield one
+            nonlocal num_pairs
+            for folded in results:
+                num_pairs += len(folded.structure.pairs)
+                if folded.problem is None:
+                    yield folded
                 else:
-                    unsolved.append(f"{one.id} has no structure: {one.problem}")
+                    unsolved.append(f"{folded.id} has no structure: {folded.problem}")
 
         files, unwritten = super().write(solved(), outputs)
-        if not pairs:
+        if not num_pairs:
             warnings.warn("no structure has any pair", stacklevel=2)
         return files, [*unsolved, *unwritten]
 
-    def nbytes(self, found: Survey) -> int:
-        squares = sum(length**2 * count for length, count in found.lengths.items())
-        return 4 * squares if self.options.matrix else 4 * found.nucleotides
+    def nbytes(self, survey: Survey) -> int:
+        if not self.options.matrix:
+            return 4 * survey.nucleotides
+        return sum(4 * length**2 * count for length, count in survey.lengths.items())
 
     def describe_settings(self) -> dict[str, Any]:
         options, config = self.options, self.model.config
@@ -324,7 +326,7 @@ class FoldTask(Task[Fold]):
             "overlap": options.overlap if self.window else None,
             "reactivities": self.probing and self.probing.digest,
             "constraints": self.constraints and self.constraints.digest,
-            # With the numbers by which it enters logits and probabilities.
+            # With the weights with which it enters the logits and the probabilities.
             "prior": self.prior
             and [self.prior.name, config.pair_prior, config.pair_prior_calibration],
         }

@@ -1,11 +1,11 @@
-"""The maps that structures are read off: attention scores, or the logits of a trained head.
+"""Pairing maps, from which structures are predicted: attention scores or logits of a trained head.
 
-The map of a sequence that is longer than the model's limit is put together from windows, those of
-`sequences.chunks`. Two bases that share several windows get the score of the one in which the
-nearer of the two to an edge is farthest from it; an end of the sequence is no edge. Two bases that
-share no window cannot pair: those farther apart than the limit, and some that are not much nearer.
+The map of a sequence beyond the model's limit is assembled from the windows of `sequences.chunks`.
+If two bases share several windows, their score comes from the window in which the base closer to
+an edge is farthest from it; an end of the sequence is no edge. Two bases that share no window
+cannot pair: those farther apart than the limit, and some that are slightly closer.
 
-Shapes: batch sequences, seq tokens, length bases of the longest sequence.
+Shapes: batch (sequences), seq (tokens), length (bases of the longest sequence).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ernie_rna.run.attention_scores import attention_scores, check_heads, run_he
 from ernie_rna.run.loading import has_head, load, read_config, resolve_layer, tokenize
 from ernie_rna.sequences.chunks import MAPS_FROM, SCORES_FROM, pair_head_cost, windows
 
-# The authors' choice for structures without training, and the constant of their optimisation.
+# The authors' choice for structures without training, and the threshold of their optimisation.
 LAYER, HEAD, THRESHOLD = -1, 5, 1.5
-# Of bases that share no window: so far below any threshold that no contact starts from it.
+# The score of bases that share no window: too far below any threshold for a contact to form.
 NOT_SEEN = -100.0
 
 
 @dataclass(frozen=True)
 class PairingMaps:
-    """A loaded model as a source of maps.
+    """A loaded model that computes pairing maps.
 
     Attributes:
-        model: what computes them.
-        compute: of ids and mask, (batch, seq) each, symmetric maps (batch, length, length).
+        model: the model.
+        compute: maps ids and mask, (batch, seq) each, to symmetric maps (batch, length, length).
         cost, squared_from: for `chunks.Plan`.
-        source, origin: what the maps are, in a few words, and what of structures.
-        label: what their numbers are.
-        certainty: what says how sure pairs are.
-        threshold: the score around which `structures_ernie_rna.solve_each` weights them.
-        slope, offset: from their numbers to log-odds of pairs; no offset where these say nothing.
+        source, origin: short descriptions of the maps, and of the structures predicted from them.
+        label: name of the values, for the axis of a plot.
+        certainty: name of the measure of how sure a pair is.
+        threshold: the score around which `structures_ernie_rna.solve_each` weights the map.
+        slope, offset: line from the values to log-odds of pairs; offset is None if there is none.
     """
 
     model: Any
@@ -58,27 +58,27 @@ class PairingMaps:
     offset: float | None = None
 
     def of(self, texts: Sequence[str], window: tuple[int, int] | None = None) -> Tensor:
-        """The maps of sequences, (batch, length, length).
+        """Compute the maps of sequences, (batch, length, length).
 
         Args:
-            window: the limit, beyond which a map is put together from windows, and their overlap;
-                None computes all sequences whole.
+            window: the longest window and the overlap, in bases; longer sequences are assembled
+                from windows. None computes every sequence whole.
         """
 
-        def compute(*some: str) -> Tensor:
-            return self.compute(*tokenize(list(some), self.model.device))
+        def compute(*batch: str) -> Tensor:
+            return self.compute(*tokenize(list(batch), self.model.device))
 
         longest = max(map(len, texts))
         if window is None or longest <= window[0]:
             return compute(*texts)
-        batch = torch.zeros(len(texts), longest, longest)
-        for row, text in zip(batch, texts, strict=True):
-            inside = slice(len(text))
-            row[inside, inside] = windowed_map(lambda part: compute(part)[0], text, *window)
-        return batch
+        maps = torch.zeros(len(texts), longest, longest)
+        for padded_map, text in zip(maps, texts, strict=True):
+            bases = slice(len(text))
+            padded_map[bases, bases] = windowed_map(lambda piece: compute(piece)[0], text, *window)
+        return maps
 
     def check_prior(self) -> None:
-        """ValueError unless a prior can be added."""
+        """Raise ValueError unless a prior can be added."""
         if self.offset is None:
             raise ValueError(
                 f"--prior needs the logits of a structure head, but these are {self.origin}"
@@ -90,22 +90,22 @@ class PairingMaps:
             )
 
     def add_prior(self, maps: Tensor, prior: Tensor) -> Tensor:
-        """Maps with the log-odds of an energy model, of one shape, see `prior`."""
+        """Add the log-odds of an energy model, of the same shape as the maps; see `prior`."""
         weight, offset = self.model.config.pair_prior
         return maps.float() + weight * prior + offset
 
     def log_odds(self, maps: Tensor, prior: Tensor | None) -> Tensor | None:
-        """Of pairs, by maps without the prior, and that; None where maps say nothing of them."""
+        """Log-odds of pairs, from maps without the prior and from the prior; None if no offset."""
         if self.offset is None:
             return None
-        fitted = self.model.config.pair_prior_calibration
-        if prior is not None and fitted is None:
+        calibration = self.model.config.pair_prior_calibration
+        if prior is not None and calibration is None:
             maps = self.add_prior(maps, prior)
-        own = self.slope * maps.float() + self.offset
-        if prior is None or fitted is None:
-            return own
-        mine, others, offset = fitted
-        return mine * own + others * prior + offset
+        log_odds = self.slope * maps.float() + self.offset
+        if prior is None or calibration is None:
+            return log_odds
+        map_weight, prior_weight, offset = calibration
+        return map_weight * log_odds + prior_weight * prior + offset
 
 
 def load_maps(
@@ -115,18 +115,18 @@ def load_maps(
     pairing_scores: str | None = None,
     **loading: Any,
 ) -> PairingMaps:
-    """Load the source of maps that a folder, or a model, has.
+    """Load a model as `PairingMaps`.
 
     Args:
         source: what `find_model` returns.
-        layer, head: of the attention scores, see `fold.fold`; both None takes the trained head
-            if there is one.
+        layer, head: layer and head of the attention scores, see `fold.fold`; if both are None, the
+            trained head is used if the model has one.
         pairing_scores: as for `attention_scores.use_pairing_scores`.
         loading: arguments of `loading.load_model`.
 
     Raises:
-        ValueError: there is no such layer or head; or as `load_model`.
-        OSError: there is no such model.
+        ValueError: the layer or head does not exist; or as `load_model`.
+        OSError: the model does not exist.
     """
     config = read_config(source, loading.get("revision"))
     if layer is None and head is None and has_head(source, config, *WITH_PAIR_HEAD):
@@ -150,9 +150,11 @@ def load_maps(
     encoder = load(ErnieRnaModel, getattr(source, "ernie_rna", source), config=config, **loading)
 
     def compute(ids: Tensor, mask: Tensor) -> Tensor:
-        how: Any = {"layer": number, "heads": heads, "pairing_scores": pairing_scores}
-        bases, _ = bases_of_scores(attention_scores(encoder, ids, mask, **how), mask.bool(), None)
-        return symmetrize(bases[:, 0])
+        scores = attention_scores(
+            encoder, ids, mask, layer=number, heads=heads, pairing_scores=pairing_scores
+        )
+        base_scores, _ = bases_of_scores(scores, mask.bool(), None)
+        return symmetrize(base_scores[:, 0])
 
     name = f"layer {number}, head {heads[0]}"
     return PairingMaps(
@@ -168,7 +170,7 @@ def load_maps(
 
 
 def symmetrize(scores: Tensor) -> Tensor:
-    """The mean of a map and its transpose, over the last two dimensions: (..., length, length)."""
+    """Mean of a map and its transpose over the last two dimensions, (..., length, length)."""
     mean: Tensor = (scores + scores.transpose(-1, -2)) / 2
     return mean
 
@@ -176,7 +178,7 @@ def symmetrize(scores: Tensor) -> Tensor:
 def head_maps(
     model: ErnieRnaModel, sequence: str, layer: int, pairing_scores: str | None = None
 ) -> Tensor:
-    """The symmetric scores of all heads of a layer, (heads, length, length)."""
+    """Compute the symmetric scores of all heads of a layer, (heads, length, length)."""
     input_ids, mask = tokenize([sequence], model.device)
     scores = attention_scores(model, input_ids, mask, layer=layer, pairing_scores=pairing_scores)
     return symmetrize(scores[0, :, 1:-1, 1:-1])  # without <cls> and <eos>
@@ -185,13 +187,13 @@ def head_maps(
 def windowed_map(
     compute: Callable[[str], Tensor], sequence: str, limit: int, overlap: int
 ) -> Tensor:
-    """The symmetric map of a whole sequence.
+    """Assemble the symmetric map of a long sequence from windows.
 
     Args:
-        compute: the map (length, length) of a sequence of at most ``limit`` bases.
-        sequence: its bases.
-        limit: bases in a window.
-        overlap: bases that neighbouring windows share at least; below ``limit``.
+        compute: returns the map (length, length) of a sequence of at most ``limit`` bases.
+        sequence: the bases.
+        limit: number of bases in a window.
+        overlap: fewest bases that neighbouring windows share; below ``limit``.
 
     Returns:
         (length, length), `NOT_SEEN` where two bases share no window.
@@ -203,8 +205,8 @@ def windowed_map(
         block = slice(piece.start, piece.stop)
         scores = compute(sequence[block]).to(merged)  # (window, window)
         index = torch.arange(piece.stop - piece.start)
-        # Bases between each base and the nearest edge. From an end of the sequence no other window
-        # is farther, so that it decides nothing.
+        # Number of bases between each base and the nearest edge. An end of the sequence may count
+        # as an edge: for a base near it, the edge of every other window is closer still.
         margin = torch.minimum(index, index.flip(0))
         pair_margins = torch.minimum(margin[:, None], margin)
         better = pair_margins > margins[block, block]

@@ -1,12 +1,12 @@
-"""What else says how likely pairs are: the ensemble of an energy model, beside a head's logits.
+"""Prior knowledge of pairs: the ensemble of an energy model, added to the logits of a head.
 
-With the probability p of a pair by the energy model, cut to .001 to .999, its logit changes by
+If p is the probability of a pair by the energy model, clipped to .001 to .999, its logit changes by
 
     weight * ln(p / (1 - p)) + offset
 
-where the two numbers, `pair_prior` in the model's config.json, are fitted to known structures by
-`scripts/calibrate_pairs.py`. It is the way by which reactivities shift the map, so that both add
-up; and ViennaRNA is given the reactivities and constraints as well. Pseudoknots stay possible.
+where weight and offset, `pair_prior` in the model's config.json, are fitted to known structures by
+`scripts/calibrate_pairs.py`. Reactivities shift the map in the same way, so the two shifts add up.
+ViennaRNA also uses the reactivities and constraints. Pseudoknots remain possible.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from ernie_rna.structures.reactivities import Probing
 
 VIENNA = "vienna"
 _LEAST = 0.001
-_NO_DATA = -1.0  # of ViennaRNA
+_NO_DATA = -1.0  # ViennaRNA's value for a base without reactivity
 
 
 class Prior:
-    """An energy model, for some RNAs.
+    """The pair probabilities of an energy model for a set of RNAs.
 
     Args:
-        given: "vienna", a file or folder as `read_probabilities` takes it, or a function of a
-            sequence, in upper case and with U, that gives its probabilities (length, length).
-        probing, constraints: what ViennaRNA is told as well.
+        source: "vienna"; a file or folder, as for `read_probabilities`; or a function that maps a
+            sequence, in upper case and with U, to its probabilities (length, length).
+        probing, constraints: used by ViennaRNA only.
 
     Attributes:
-        name: of the model, with all that results depend on; of a function, once `check` has seen a
-            record, with the digest of the first one's matrix, as lambdas share their name.
+        name: the model, with everything that results depend on. Since lambdas share one name, that
+            of a function gets the digest of its first matrix, once `check` has seen a record.
 
     Raises:
         ImportError: ViennaRNA is not installed.
@@ -51,45 +51,45 @@ class Prior:
 
     def __init__(
         self,
-        given: FilePath | Callable[[str], Any],
+        source: FilePath | Callable[[str], Any],
         probing: Probing | None = None,
         constraints: Constraints | None = None,
     ):
         self._probing, self._constraints = probing, constraints
-        self._known: dict[str, np.ndarray] | None = None
-        self._checked: set[str] = set()  # ids, of a file
-        self._to_digest = False  # whether `name` lacks what a function gives
+        self._from_files: dict[str, np.ndarray] | None = None
+        self._checked_ids: set[str] = set()  # of the files
+        self._needs_digest = False  # whether `name` lacks the digest of a function's matrix
         self._matrix_of: Callable[[FastaRecord], np.ndarray]
-        if given == VIENNA:
+        if source == VIENNA:
             self._vienna: Any = import_extra("RNA", "vienna", "--prior vienna")
             self._matrix_of = self._by_vienna
             self.name = f"ViennaRNA {self._vienna.__version__}"
-        elif isinstance(given, (str, PathLike)):
-            self._known = known = read_probabilities(given)
-            self._matrix_of = lambda record: _as_matrix(known[record.id], record)
+        elif isinstance(source, (str, PathLike)):
+            self._from_files = by_id = read_probabilities(source)
+            self._matrix_of = lambda record: _as_matrix(by_id[record.id], record)
             digest = hashlib.sha256()
-            for id, cells in sorted(known.items()):
+            for id, cells in sorted(by_id.items()):
                 digest.update(f"{id} {cells.shape}\n".encode() + cells.tobytes())
-            self.name = f"{Path(given).name}, sha256 {digest.hexdigest()}"
+            self.name = f"{Path(source).name}, sha256 {digest.hexdigest()}"
         else:
-            self._matrix_of = lambda record: np.asarray(given(to_rna(record.sequence)), np.float64)
-            self.name, self._to_digest = function_name(given), True
+            self._matrix_of = lambda record: np.asarray(source(to_rna(record.sequence)), np.float64)
+            self.name, self._needs_digest = function_name(source), True
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        """Pass records on; InputError for one of which a file has nothing, or nothing that fits.
+        """Yield the records unchanged; raise InputError if the files lack or contradict one.
 
-        A run reads its input twice; a matrix is checked but once.
+        A run reads its input twice, but each matrix is checked only once.
         """
         for record in records:
-            if self._known is not None and record.id not in self._checked:
-                if record.id not in self._known:
-                    raise InputError(f"no probabilities of {record.id} in the files of --prior")
+            if self._from_files is not None and record.id not in self._checked_ids:
+                if record.id not in self._from_files:
+                    raise InputError(f"no probabilities for {record.id} in the files of --prior")
                 self.log_odds(record)
-                self._checked.add(record.id)
-            elif self._to_digest:
-                self._to_digest = False
-                odds = self.log_odds(record).round(2)  # Devices differ in the last digits.
-                digest = hashlib.sha256(odds.tobytes()).hexdigest()
+                self._checked_ids.add(record.id)
+            elif self._needs_digest:
+                self._needs_digest = False
+                log_odds = self.log_odds(record).round(2)  # The last digits depend on the device.
+                digest = hashlib.sha256(log_odds.tobytes()).hexdigest()
                 self.name += f", sha256 {digest} for {record.id}"
             yield record
 
@@ -97,17 +97,16 @@ class Prior:
         """ln(p / (1 - p)) of every two bases, (length, length) in float32, symmetric.
 
         Raises:
-            InputError: the probabilities are not of this sequence, or none.
+            InputError: the matrix has another shape, or values that are not probabilities.
         """
-        length, found = len(record.sequence), self._matrix_of(record)
-        fits = found.shape == (length, length) and (found >= 0).all() and (found <= 1.0001).all()
-        if not fits:
+        length, p = len(record.sequence), self._matrix_of(record)
+        if p.shape != (length, length) or not ((p >= 0) & (p <= 1.0001)).all():
             raise InputError(
-                f"{record.id} has {length} nt, and its prior is a matrix of {found.shape}; it must "
-                f"be of ({length}, {length}) probabilities from 0 to 1"
+                f"{record.id} has {length} nt, but its prior is a matrix of {p.shape}; it must be "
+                f"({length}, {length}), with probabilities from 0 to 1"
             )
-        found = np.maximum(found, found.T).clip(_LEAST, 1 - _LEAST)  # Some give half of it.
-        return np.log(found / (1 - found)).astype(np.float32)
+        p = np.maximum(p, p.T).clip(_LEAST, 1 - _LEAST)  # Some sources fill only one triangle.
+        return np.log(p / (1 - p)).astype(np.float32)
 
     def _by_vienna(self, record: FastaRecord) -> np.ndarray:
         bases = "".join(base if base in "ACGU" else "N" for base in to_rna(record.sequence))
@@ -125,17 +124,17 @@ class Prior:
 
 
 def _as_matrix(cells: np.ndarray, record: FastaRecord) -> np.ndarray:
-    """The matrix of a list of `PAIR`; a matrix as it is."""
+    """Convert a list of `PAIR` to a matrix; return a matrix unchanged."""
     if cells.dtype != PAIR:
         return cells
     length, i, j = len(record.sequence), cells["i"], cells["j"]
     last = max(i.max(initial=0), j.max(initial=0))
     if last > length:
-        raise InputError(f"{record.id} has {length} nt, and its prior names base {last}")
-    for place, base in cells[["i", "base"]][cells["base"] != "N"].tolist():
-        own = record.sequence[place - 1]
-        if differing_base(base, own) is not None:
-            raise InputError(f"base {place} of {record.id} is {own}, and {base} in its prior")
+        raise InputError(f"{record.id} has {length} nt, but its prior names base {last}")
+    for position, base in cells[["i", "base"]][cells["base"] != "N"].tolist():
+        letter = record.sequence[position - 1]
+        if differing_base(base, letter) is not None:
+            raise InputError(f"base {position} of {record.id} is {letter}, but {base} in its prior")
     matrix = np.zeros((length, length))
     matrix[i - 1, j - 1] = cells["probability"]
     return matrix

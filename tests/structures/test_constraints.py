@@ -69,8 +69,8 @@ def test_dots_change_nothing(folding_model):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("(..)", "it has 4 characters, and the sequence 12 nt"),
-        ("...........*", r"'\*' is none of"),
+        ("(..)", "it has 4 characters, but the sequence has 12 nt"),
+        ("...........*", r"'\*' is not one of"),
         ("((........).", "'\\(' at index 0 .* is never closed"),
         ("(...).......", "bases 1 and 5 are GA; only A-U, G-C and G-U pair"),
         (".(.)........", "bases 2 and 4 are GG"),
@@ -81,7 +81,7 @@ def test_constraints_that_cannot_be_met_are_told_before_any_work(monkeypatch, te
     with pytest.raises(InputError, match=f"the constraint of two: {message}"):
         fold({"two": RNA["two"]}, "no-such-model", constraints={"two": text})
     for constraints in ("....", {"two": None}):
-        with pytest.raises(InputError, match="constraints must be texts by id; got"):
+        with pytest.raises(InputError, match="constraints must map ids to texts; got"):
             fold(RNA, "mini", constraints=constraints)
     with pytest.raises(InputError, match="there is a constraint for tow, but no such sequence"):
         fold(RNA, "no-such-model", constraints={"tow": text})
@@ -117,7 +117,7 @@ def test_a_file_with_constraints_below_some_sequences(tmp_path):
         (">a\nACGU\nAC4\n", "'4' at position 7 is no nucleotide code"),
         (">a\nGG CC\n..\n", "' ' at position 3 is no nucleotide code"),
         (">b\nxxxx\nxxxx\n", "b: its x may be bases or a constraint"),
-        (">a\nGG\nCC\n<<\n>>.\n", "'>.' behind > is no header"),
+        (">a\nGG\nCC\n<<\n>>.\n", "'>.' after > is not a header"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
@@ -130,7 +130,7 @@ def test_no_constraint_becomes_bases_where_other_letters_are_read(tmp_path, line
     path.write_text(f">a\nACGU\n{line}\n>b\nAC-U\nAC*\n")
     records, texts = read_constrained(path, "unk")
     assert [record.sequence for record in records] == ["ACGU", "AC-UAC*"]
-    with pytest.raises(InputError, match=r"constraint of a: '[,-]' is none of"):
+    with pytest.raises(InputError, match=r"constraint of a: '[,-]' is not one of"):
         list(Constraints(texts, 3).check(records))
 
 

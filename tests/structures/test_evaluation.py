@@ -78,8 +78,8 @@ def made(names):
         ("a:GC", "a:GC", "no", "must be error, skip or unpaired; got 'no'"),
         ("a:GC a:GC", "a:GC", "error", "two predicted structures have the id 'a'"),
         ("a:GC", "a:GC a:GC", "error", "two reference structures have the id 'a'"),
-        ("a:GC", "a:GCA", "error", "'a' has 2 bases in the prediction, 3 as known"),
-        ("a:GC", "a:GA", "error", "base 2 of 'a' is C in the prediction, A as known"),
+        ("a:GC", "a:GCA", "error", "'a' has 2 bases in the prediction but 3 in the reference"),
+        ("a:GC", "a:GA", "error", "base 2 of 'a' is C in the prediction but A in the reference"),
     ],
 )
 def test_sets_that_cannot_be_compared(predicted, reference, missing, message):

@@ -139,7 +139,7 @@ def test_a_sequence_that_fails_leaves_the_others_alone(encoder, scale_one, facto
         ({"matrix": "map"}, "matrix must be contacts, scores or probabilities; got 'map'"),
         ({"long": "window", "overlap": 999}, "overlap must be below 254, .*; got 999"),
         ({"as_authors": True, "min_stem": 2}, "sets min_stem to 1; got min_stem 2: leave out"),
-        ({"output": "o.dbn", "matrix": "scores"}, "matrix scores is for an .npz output"),
+        ({"output": "o.dbn", "matrix": "scores"}, "matrix scores needs an .npz output"),
     ],
 )
 def test_arguments_are_checked_at_once(encoder, options, message):

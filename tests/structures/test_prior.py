@@ -149,7 +149,7 @@ def test_a_head_without_weights_and_scores_without_a_head(head):
 
 @pytest.mark.parametrize("made", [lambda s: half(s)[:2], lambda s: 3 * half(s), lambda s: -half(s)])
 def test_a_function_that_gives_no_probabilities(head, made):
-    with pytest.raises(InputError, match="hairpin has 12 nt, and its prior is a matrix"):
+    with pytest.raises(InputError, match="hairpin has 12 nt, but its prior is a matrix"):
         list(fold(HAIRPIN, head, prior=made))
 
 
@@ -202,12 +202,12 @@ def test_matrices_that_fold_wrote(head, tmp_path):
     [
         ("x.bpp", "1 2\n", "x.bpp: line 1: expected 'i j probability' or"),
         ("x.bpp", "1 2 0.5\n1 two 0.5\n", "x.bpp: line 2: expected"),
-        ("x.bpp", "0 2 0.5\n", "positions count from 1 to 999999, probabilities from 0 to 1"),
+        ("x.bpp", "0 2 0.5\n", "positions must be from 1 to 999999, probabilities from 0 to 1"),
         ("x.bpp", "1 2 1.5\n", "probabilities from 0 to 1"),
         ("x.bpp", "1 2 nan\n", "probabilities from 0 to 1"),
-        ("x.bpp", f"1 {10**30} 0.5\n", "positions count from 1 to 999999"),
-        ("x.npz", "no zip", "x.npz: damaged, or no .npz file of matrices"),
-        ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a is there already"),
+        ("x.bpp", f"1 {10**30} 0.5\n", "positions must be from 1 to 999999"),
+        ("x.npz", "no zip", "x.npz: damaged, or not an .npz file of matrices"),
+        ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a occurs twice"),
         ("x.ps", "", "--prior must be vienna, or a file with the extension .bpp, .txt"),
         ("x.bpp", "1 12:0.9 11:0.1\n", "line 1: expected 'i j probability' or"),
         ("x.bpp", "1:2\n", "line 1: expected 'i j probability' or"),
@@ -223,9 +223,9 @@ def test_files_that_are_none(tmp_path, name, text, message):
 def test_what_does_not_fit_is_told_before_the_model_is_loaded(head, tmp_path, monkeypatch):
     monkeypatch.setattr(FoldTask, "load", None)
     for text, message in (
-        ("1 13 0.5\n", "hairpin has 12 nt, and its prior names base 13"),
-        ("1 G 12:0.9\n2 A 11:0.8\n", "base 2 of hairpin is G, and A in its prior"),
-        ("", "no probabilities of lower in the files of --prior"),
+        ("1 13 0.5\n", "hairpin has 12 nt, but its prior names base 13"),
+        ("1 G 12:0.9\n2 A 11:0.8\n", "base 2 of hairpin is G, but A in its prior"),
+        ("", "no probabilities for lower in the files of --prior"),
     ):
         (tmp_path / "hairpin.bpp").write_text(text)
         with pytest.raises(InputError, match=message):
@@ -266,5 +266,5 @@ def test_lists_and_matrices_are_told_apart_by_their_kind(tmp_path):
     odds = Prior(tmp_path).log_odds(FastaRecord("three", "GGC"))
     np.testing.assert_array_equal(odds[~np.eye(3, dtype=bool)], 0.0)
     np.savez(tmp_path / "x.npz", a=np.array(["text"]))
-    with pytest.raises(InputError, match=r"x\.npz: a is no matrix of numbers"):
+    with pytest.raises(InputError, match=r"x\.npz: a is not a matrix of numbers"):
         read_probabilities(tmp_path / "x.npz")

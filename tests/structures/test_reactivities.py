@@ -124,7 +124,7 @@ def test_bases_of_a_file_are_those_of_the_sequence(tmp_path, name, text):
     probing = Probing(write(tmp_path / name, text))
     values = probing.of(Structure("one", "gacuc", []))
     np.testing.assert_array_equal(values, [0.25, NAN, NAN, 1.5, 0])
-    with pytest.raises(ValueError, match="base 4 of one is G, and t in its reactivities"):
+    with pytest.raises(ValueError, match="base 4 of one is G, but t in its reactivities"):
         probing.of(Structure("one", "GACGC", []))
 
 
@@ -132,13 +132,13 @@ REFUSED = [
     ("r.tsv", "id\tposition\n", "1: no column reactivity"),
     ("r.tsv", "id\tposition\treactivity\n", "1: no reactivities"),
     ("r.csv", f"{OF_BASES}a,1,UU,1\n", "2: a base is one letter, not 'UU"),
-    ("r.shape", "1 0.5\n0 1\n", "2: '0' is no position"),
+    ("r.shape", "1 0.5\n0 1\n", "2: '0' is not a position"),
     ("r.shape", "1 0.5\n2 low\n", "2: 'low' is not a number; write NaN or -999"),
-    ("r.shape", "1 0.5\n1 0.5\n", "2: position 1 of r is there already"),
-    ("r.shape", "1 0.5\n1000000 0.5\n", "2: '1000000' is no position, .* to 999999"),
-    ("r.shape", "G 0.5\n", "1: 'G' is no position"),
+    ("r.shape", "1 0.5\n1 0.5\n", "2: position 1 of r occurs twice"),
+    ("r.shape", "1 0.5\n1000000 0.5\n", "2: '1000000' is not a position .* to 999999"),
+    ("r.shape", "G 0.5\n", "1: 'G' is not a position"),
     ("r.shape", ">a\nlow\n", "2: 'low' is not a number"),
-    ("r.shape", ">a\n1 0.5\n2 0.5\n", "3: position 2 of a is there already"),
+    ("r.shape", ">a\n1 0.5\n2 0.5\n", "3: position 2 of a occurs twice"),
 ]
 # What is replaced in NEW, by what.
 REFUSED_RDAT = [
@@ -147,19 +147,19 @@ REFUSED_RDAT = [
     ("SEQPOS\tG102\tA103\tA104\n", "", "1: no line SEQPOS"),
     ("\tG102\tA103\tA104", "\t,", "1: no line SEQPOS"),
     ("REACTIVITY:", "TRACE:", "1: no line REACTIVITY or AREA_PEAK or DATA"),
-    ("OFFSET\t100", "OFFSET\tx", "4: 'x' is no whole number"),
+    ("OFFSET\t100", "OFFSET\tx", "4: 'x' is not a whole number"),
     ("OFFSET\t100", "OFFSET\t99", "5: 'G102' with OFFSET 99 is base 3, which is A"),
-    ("OFFSET\t100", "OFFSET\t103", "5: 'G102' with OFFSET 103 is none of 5 bases"),
+    ("OFFSET\t100", "OFFSET\t103", "5: 'G102' with OFFSET 103 is not one of the 5 bases"),
     ("\tA104", "\tA103", "5: 'A103' .* is in SEQPOS twice"),
-    ("\tA104", "\tA10.4", "5: 'A10.4' with OFFSET 100 is none of 5 bases"),
-    ("\tA104", "", "9: row 1 has 3 values for 2 of SEQPOS"),
+    ("\tA104", "\tA10.4", "5: 'A10.4' with OFFSET 100 is not one of the 5 bases"),
+    ("\tA104", "", "9: row 1 has 3 values for 2 positions in SEQPOS"),
     ("0.8", "high", "9: 'high' is not a number"),
-    (":GGAAU", ":GGA", "11: row 2 has 3 bases, and SEQPOS names base 4"),
+    (":GGAAU", ":GGA", "11: row 2 has 3 bases, but SEQPOS names base 4"),
     ("REACTIVITY:2", "REACTIVITY:1", "11: a second row 1"),
     ("READS:2", "NAME\tb\nREADS:2", "12: a second NAME; give each construct its own"),
     ("READS:2", "OFFSET\t9\nREADS:2", "12: a second OFFSET"),
     ("READS:2", "OFFSET:2\t9\nREADS:2", "12: a second OFFSET"),
-    ("READS:2", "reads", "12: 'reads.* begins with no keyword"),
+    ("READS:2", "reads", "12: 'reads.* does not begin with a keyword"),
 ]
 
 
@@ -176,12 +176,12 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([[0.1], None], "reactivities must be a file or folder, or by id; got a list"),
-        ({"one": [[0.1], [0.2]]}, r"one: its reactivities must be one for each base; .* \(2, 1\)"),
-        ({"one": None}, r"one: its reactivities must be one for each base; got shape \(\)"),
-        ({"one": (value for value in [0.1])}, "one: its reactivities are no numbers: "),
+        ([[0.1], None], "reactivities must be a file, a folder or a mapping; got a list"),
+        ({"one": [[0.1], [0.2]]}, r"one: it must have one reactivity for each base; .* \(2, 1\)"),
+        ({"one": None}, r"one: it must have one reactivity for each base; got shape \(\)"),
+        ({"one": (value for value in [0.1])}, "one: its reactivities are not numbers: "),
         ({"one": [float("inf")]}, "one: a reactivity is infinite; write NaN or -999"),
-        ({"one": ["x"]}, "one: its reactivities are no numbers: could not convert"),
+        ({"one": ["x"]}, "one: its reactivities are not numbers: could not convert"),
     ],
 )
 def test_reactivities_of_another_kind_are_refused(given, message):
@@ -232,9 +232,9 @@ def test_the_map_is_shifted_by_both_bases(folding_model):
 
 
 def test_what_does_not_fit_is_told_before_the_model_is_loaded():
-    with pytest.raises(ValueError, match=r"sequences: two; .* there are reactivities of one"):
+    with pytest.raises(ValueError, match=r"sequences: two; .* There are reactivities for one"):
         fold(RNAS, "no-such-model", reactivities={"one": NO_DATA["one"]})
-    with pytest.raises(ValueError, match="two has 10 nt and 3 reactivities"):
+    with pytest.raises(ValueError, match="two has 10 nt but 3 reactivities"):
         fold(RNAS, "no-such-model", reactivities={**NO_DATA, "two": [0.1, 0.2, 0.3]})
 
 

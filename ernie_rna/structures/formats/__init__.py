@@ -1,5 +1,5 @@
 """Structures in memory and in files.
 
-In: dot-brackets, pairs or files of them (`by_extension`). Out: a `structure.Structure`, the same
-files for it, and where `ernie-rna fold` puts them (`output`).
+`by_extension` reads files as `structure.Structure` and writes them, `dot_bracket` converts text to
+pairs, `probabilities` reads pair probabilities, and `output` writes results of `ernie-rna fold`.
 """

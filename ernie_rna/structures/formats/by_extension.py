@@ -1,10 +1,9 @@
-"""Files of secondary structures by their extension: .ct, .bpseq, .dbn and tables.
+"""Reads and writes files of secondary structures by extension: .ct, .bpseq, .dbn and tables.
 
-Every ``format_*`` gives the text of one structure, and every ``read_*`` is its inverse that also
-takes what other programs write, compressed or not. The id is the first word of a header, or the
-file's name, and the rest a description. What is wrong with a file is raised as an `InputError`,
-with the file and the line. The files count bases from 1 and write 0 for "unpaired"; in memory
-positions count from 0.
+Every ``format_*`` returns the text of one structure. Every ``read_*`` is its inverse and also reads
+the files of other programs, compressed or not. The id is the first word of a header, or the file's
+name, and the rest is a description. An invalid file raises an `InputError` that names the file and
+the line. Files count bases from 1 and write 0 for "unpaired"; in memory positions count from 0.
 """
 
 import re
@@ -23,37 +22,37 @@ TSV_HEADER = "id\tsequence\tdot_bracket\tdescription\n"
 
 _COLUMN = "dot_bracket"
 _DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
-# What RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
+# The energy that RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
 _ENERGY = re.compile(
     r"^(ENERGY|dG)\s*[=:]\s+[-+]?[0-9.]\S*(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*",
     re.IGNORECASE,
 )
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
-# The length, behind a word where Sfold writes it, and what follows.
+# The length, after "Length:" in files of Sfold, and the rest of the header.
 _CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
-# Of the ensemble, its centroid and so on, as RNAfold -p writes them below the structure.
+# Lines about the ensemble, its centroid and so on, which RNAfold -p writes below the structure.
 _ENSEMBLE = re.compile(r"\S+\s+[\[{]|free energy of ensemble|frequency of mfe")
-SIGNS = frozenset("()[]{}<>|.")  # at least one is in any structure, and none in a sequence
-# A line with a sign, or with no letter but x and not only that.
+SIGNS = frozenset("()[]{}<>|.")  # every structure has at least one, and no sequence has any
+# A line with a sign, or one without any letter except x that is not just x.
 _BELOW = re.compile(r".*[()\[\]{}<>|.]|(?![xX]+$)[^A-WYZa-wyz]+$")
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
 def read_structures(path: FilePath, column: str = _COLUMN) -> list[Structure]:
     """Read structures from a file by its extension, or from all such files of a folder.
 
     Args:
-        path: a .tsv, .csv, .ct, .nopct, .bpseq, .dbn or .db file; or a folder, whose files with
-            another extension, and whose subfolders, are passed over.
-        column: for tables, the column with the structures; other files have none but the default.
+        path: a .tsv, .csv, .ct, .nopct, .bpseq, .dbn or .db file; or a folder, in which files with
+            another extension and subfolders are ignored.
+        column: for tables, the column with the structures; leave the default for other files.
 
     Returns:
-        The structures in the order of the file; in a folder, of the files sorted by name.
+        The structures in the order of the file; for a folder, with its files sorted by name.
 
     Raises:
-        ValueError: the extension is unknown, or the folder has no file with a known one; or a
-            column is named for what is no table.
+        ValueError: the extension is unknown, or the folder has no file with a known one; or
+            another column is named for a file that is not a table.
         InputError: see the reader of the format.
     """
     structures = []
@@ -61,7 +60,7 @@ def read_structures(path: FilePath, column: str = _COLUMN) -> list[Structure]:
         if suffix in TABLES:
             structures += read_tsv(file, column)
         elif column != _COLUMN:
-            raise ValueError(f"{file}: it is no table and has no column {column!r}")
+            raise ValueError(f"{file}: it is not a table and has no column {column!r}")
         else:
             structures += _READERS[suffix](file)
     return structures
@@ -72,7 +71,7 @@ def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
 
     Args:
         path: a .tsv, .csv, .ct, .bpseq (of one structure), .dbn or .db file.
-        structures: what it is to hold.
+        structures: the structures to write.
 
     Raises:
         ValueError: the extension is unknown, or the format cannot hold these structures.
@@ -82,50 +81,49 @@ def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
         raise ValueError(f"{path}: unknown extension; expected one of {', '.join(FORMATTERS)}")
     if suffix == ".bpseq" and len(structures) != 1:
         raise ValueError(f"{path}: .bpseq holds one structure, not {len(structures)}")
-    text = TSV_HEADER * (suffix in TABLES) + "".join(map(FORMATTERS[suffix], structures))
+    text = (TSV_HEADER if suffix in TABLES else "") + "".join(map(FORMATTERS[suffix], structures))
     Path(path).write_text(as_named(path, text), encoding="utf-8", newline="\n")
 
 
 def named_after(path: FilePath) -> str:
-    """The id of an RNA that a file is called after: without extensions, and blanks as _."""
+    """The id of the RNA that a file is named after: the name without extensions, blanks as _."""
     return "_".join(uncompressed(path).stem.split())
 
 
 def files_at(path: FilePath, extensions: Collection[str], expected: str) -> list[tuple[Path, str]]:
-    """A file, or those of a folder, compressed or not, that have one of some extensions, by name.
+    """List a file, or the files of a folder sorted by name, that have one of the extensions.
 
     Returns:
-        Each with its extension.
+        Each file, compressed or not, with its extension.
 
     Raises:
-        ValueError: there is none; `expected` says what it is for.
+        ValueError: there is none; the message begins with `expected`.
     """
     path = Path(path)
-    in_folder = path.is_dir()
-    files = [one for one in sorted(path.iterdir()) if one.is_file()] if in_folder else [path]
-    found = [(one, uncompressed(one).suffix.lower()) for one in files]
-    found = [(one, suffix) for one, suffix in found if suffix in extensions]
-    if not found:
-        where = " in this folder" * in_folder
+    files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
+    suffixes = [(file, uncompressed(file).suffix.lower()) for file in files]
+    matching = [(file, suffix) for file, suffix in suffixes if suffix in extensions]
+    if not matching:
+        where = " in this folder" if path.is_dir() else ""
         raise ValueError(f"{path}: {expected} with the extension {', '.join(extensions)}{where}")
-    return found
+    return matching
 
 
 def read_by_id(
-    files: Iterable[tuple[Path, str]], what: str, read: Callable[[Path, str], dict[str, Found]]
-) -> dict[str, Found]:
-    """What files say of RNAs, by id; InputError where two say it of the same."""
-    found: dict[str, Found] = {}
+    files: Iterable[tuple[Path, str]], what: str, read: Callable[[Path, str], dict[str, Value]]
+) -> dict[str, Value]:
+    """Merge the values by id of several files; InputError if two files have the same id."""
+    by_id: dict[str, Value] = {}
     for file, suffix in files:
-        more = read(file, suffix)
-        for id in found.keys() & more.keys():
+        from_file = read(file, suffix)
+        for id in by_id.keys() & from_file.keys():
             raise InputError(f"{file.parent}: two files have {what} of the same id, {id}")
-        found |= more
-    return found
+        by_id |= from_file
+    return by_id
 
 
 def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that are not blank, and not comments (#) unless asked for."""
+    """Yield number and text of the lines that are not blank nor, by default, comments (#)."""
     for line, text in read_lines(path):
         text = text.strip()
         if text and (comments or not text.startswith("#")):
@@ -133,7 +131,7 @@ def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int
 
 
 def _read_header(path: FilePath, text: str) -> tuple[str, str]:
-    """Id (that of the file where there is none) and description, without an energy before them."""
+    """Id (the file's if the header has none) and description, without an energy before them."""
     id, description = split_header(_ENERGY.sub("", text.strip()))
     return id or named_after(path), description
 
@@ -151,8 +149,8 @@ def _name_in_comment(text: str) -> str | None:
 def format_ct(structure: Structure) -> str:
     r"""The .ct text of a structure, tab-separated as the authors' ``predict_ss_rna.py`` writes it.
 
-    A header with length and id; then for each base its number, the base, the numbers before and
-    after (0 at the ends), that of its partner (0: unpaired), and its number again.
+    The header has length and id. Each row has a base's number, the base, the numbers before and
+    after (0 at the ends), its partner's number (0 if unpaired), and its own number again.
 
     >>> print(format_ct(Structure("tiny", "GAAC", [(0, 3)])).replace("\t", " "), end="")
     4 tiny
@@ -173,19 +171,18 @@ def format_ct(structure: Structure) -> str:
 def read_ct(path: FilePath) -> list[Structure]:
     """Read the structures of a .ct file; the inverse of :func:`format_ct`.
 
-    Fields may be separated by any white space and rows may have more than six. A header is the
-    length and the id, with an energy between them or not; a structure without an id is called after
-    the file, and so is the only one of a file that RNAfold has given an energy and a number.
-    Comments (``#``) and the lines ``Filename:``, ``Organism:`` and so on of the Comparative RNA Web
-    are passed over.
+    Fields may be separated by any white space, and rows may have more than six. A header is the
+    length and the id, optionally with an energy between them. A structure without an id is named
+    after the file, as is a single one with an energy and a number from RNAfold. Comments (``#``)
+    and lines ``Filename:``, ``Organism:`` and so on of the Comparative RNA Web are ignored.
 
     Raises:
-        InputError: there is no structure, or one has no header, or fewer or more rows than it says;
-            a row's number is out of turn; a partner does not exist or does not point back.
+        InputError: there is no structure; one has no header, or fewer or more rows than its header
+            says; a row's number is out of order; a partner does not exist or does not point back.
     """
     structures: list[Structure] = []
     rows: list[_BaseRow] = []
-    length, rest, line, text = 0, "", 1, ""  # of the last header; 0 below another line
+    length, rest, line, text = 0, "", 1, ""  # of the last header; 0 after a line that is none
     problem = "expected a header with the number of bases and a name"
     for line, text in numbered_lines(path):
         row = _base_row(line, text, columns=6, partner=4)
@@ -197,8 +194,8 @@ def read_ct(path: FilePath) -> list[Structure]:
             if len(rows) == length:
                 structures.append(_from_rows(path, *_read_header(path, rest), rows))
             continue
-        # A header whose description begins with numbers looks like a row; but a row says which are
-        # its number and the one before.
+        # A header whose description begins with numbers looks like a row, but the third field of a
+        # row is the number before its own: 0 or that of the last row.
         if row is not None and row.number - 1 == int(text.split()[2]) in (0, len(rows)):
             raise InputError.at(path, line, f"{problem}, not base {row.number}")
         header = _CT_HEADER.match(text)
@@ -214,7 +211,7 @@ def read_ct(path: FilePath) -> list[Structure]:
 
 
 def format_bpseq(structure: Structure) -> str:
-    """The .bpseq text of a structure: each base's number, the base, and its partner or 0.
+    """The .bpseq text of a structure: the number, base, and partner or 0 of each base.
 
     >>> print(format_bpseq(Structure("tiny", "GAAC", [(0, 3)])), end="")
     #Name: tiny
@@ -233,13 +230,13 @@ def read_bpseq(path: FilePath) -> list[Structure]:
     """Read the structure of a .bpseq file; the inverse of :func:`format_bpseq`.
 
     Lines before the first row may be comments (``#``) or the ``Filename:``, ``Organism:`` … of the
-    Comparative RNA Web. The id is that of ``#Name:`` or ``Filename:``, or else the file's name.
+    Comparative RNA Web. The id comes from ``#Name:`` or ``Filename:``, or else the file's name.
 
     Returns:
         A list of one structure, for symmetry with the other readers.
 
     Raises:
-        InputError: a row is not "number base partner" or its number is out of turn; a partner does
+        InputError: a row is not "number base partner" or its number is out of order; a partner does
             not exist or does not point back; or there are no rows.
     """
     name, line = "", 1
@@ -258,7 +255,7 @@ def read_bpseq(path: FilePath) -> list[Structure]:
 
 
 class _BaseRow(NamedTuple):
-    """One base of a .ct or .bpseq file, with the numbers as in the file."""
+    """One base of a .ct or .bpseq file, with the numbers of the file."""
 
     line: int
     number: int
@@ -267,10 +264,10 @@ class _BaseRow(NamedTuple):
 
 
 def _base_row(line: int, text: str, columns: int, partner: int) -> _BaseRow | None:
-    """A line with at least so many columns, numbers all but the second; None for another."""
+    """Parse a line with at least `columns` fields, all but the second numbers; else None."""
     fields = text.split()
     numbers = [*fields[:1], *fields[2:columns]]
-    # Python turns down numbers of 4301 digits.
+    # The limit of digits matters because `int` raises an error for more than 4300.
     if len(fields) < columns or not all(n.isdecimal() and len(n) <= _DIGITS for n in numbers):
         return None
     return _BaseRow(line, int(fields[0]), fields[1], int(fields[partner]))
@@ -313,22 +310,21 @@ def read_dbn(path: FilePath) -> list[Structure]:
     """Read the structures of a .dbn file; the inverse of :func:`format_dbn`.
 
     A record is a header (``>id description``, or bpRNA's ``#Name: id``; without it the file's name
-    is the id), then the sequence and the structure, each on one line or several; a record without a
-    sequence is another structure of the sequence before. An energy, behind the structure as RNAfold
-    writes it or before the id as RNAstructure does, is passed over, and so are other comments, the
-    lines ``>structure`` of CONTRAfold, and what ``RNAfold -p`` writes of the ensemble below the
-    structure.
+    is the id), then the sequence and the structure, each on one or several lines. A record without
+    a sequence is another structure of the previous sequence. These are ignored: an energy after the
+    structure (RNAfold) or before the id (RNAstructure), other comments, lines ``>structure`` of
+    CONTRAfold, and lines of ``RNAfold -p`` about the ensemble below the structure.
 
     Raises:
-        InputError: a sequence has no structure or one of another length, there is a blank in one of
-            them, or the structure is not dot-bracket.
+        InputError: a sequence has no structure or one of another length, one of them has a blank,
+            or the structure is not dot-bracket.
     """
-    # Header, number of its line, and the words that the lines below it begin with.
+    # Header, its line number, and the first word of each line below it.
     records: list[tuple[str, int, list[str]]] = []
     for line, text in numbered_lines(path, comments=True):
         header = text[1:] if text.startswith(">") else _name_in_comment(text)
         body = records[-1][2] if records else []
-        # As CONTRAfold has it between sequence and structure.
+        # CONTRAfold writes this line between sequence and structure.
         if header == "structure" and body and not SIGNS & set(body[-1]):
             continue
         if header is not None:
@@ -337,10 +333,10 @@ def read_dbn(path: FilePath) -> list[Structure]:
             if len(body) == 2 and SIGNS & set(body[1]) and _ENSEMBLE.match(text):
                 continue
             word, rest = split_header(text)
-            # What may follow a sequence or structure has a number: an energy, a frequency.
+            # Only a number may follow a sequence or structure, such as an energy or a frequency.
             if rest and not any(map(str.isdigit, rest)):
-                problem = f"a blank behind position {len(word)}; sequence and structure have none"
-                raise InputError.at(path, line, problem)
+                problem = f"a blank after position {len(word)}; remove it from the sequence or"
+                raise InputError.at(path, line, f"{problem} structure")
             records = records or [("", line, [])]
             records[-1][2].append(word)
     if not records:
@@ -348,7 +344,7 @@ def read_dbn(path: FilePath) -> list[Structure]:
     sequence, structures = "", []
     for header, line, body in records:
         id, description = _read_header(path, header)
-        # A structure without a sequence is of the one before.
+        # A structure without a sequence belongs to the previous sequence.
         count = 0 if body and SIGNS & set(body[0]) else count_above(body)
         sequence, text = "".join(body[:count]) or sequence, "".join(body[count:])
         structures.append(_from_text(path, line, id, sequence, text, description))
@@ -356,40 +352,42 @@ def read_dbn(path: FilePath) -> list[Structure]:
 
 
 def count_above(words: list[str]) -> int:
-    """How many of the lines of a record are its sequence: what is below, a structure or constraint,
-    is as long, or else begins with the first sign; an x is a letter of sequences as well.
+    """Number of lines of a record that are its sequence.
+
+    The structure or constraint below it is equally long, or else begins at the first line with a
+    sign; an x may also be a letter of the sequence.
 
     >>> count_above(["GGGA", "AACCC", "(((.", "..)))"]), count_above(["GAAC", "(..", "."])
     (2, 1)
     """
-    whole = "".join(words)
+    text = "".join(words)
     for count, length in enumerate(accumulate(map(len, words)), 1):
-        if 2 * length == len(whole):
-            above, below = set(whole[:length]), set(whole[length:])
+        if 2 * length == len(text):
+            above, below = set(text[:length]), set(text[length:])
             if not SIGNS & above and (SIGNS & below or below == {"x"}):
                 return count
-    return next((at for at, word in enumerate(words) if at and _BELOW.match(word)), len(words))
+    return next((n for n, word in enumerate(words) if n and _BELOW.match(word)), len(words))
 
 
 def format_tsv(structure: Structure) -> str:
-    """A line below `TSV_HEADER`."""
+    """The table row of a structure, to be written below `TSV_HEADER`."""
     return format_row(
         structure.id, structure.sequence, structure.dot_bracket, structure.description
     )
 
 
 def read_tsv(path: FilePath, column: str = _COLUMN) -> list[Structure]:
-    """Read a table whose first line names its columns; inverse of :func:`format_tsv`.
+    """Read a table whose first line names its columns; the inverse of :func:`format_tsv`.
 
     Args:
         path: the table, see `tables`, with the columns id and ``column``. Without a column
-            sequence, all bases are N; what follows the first word of an id is its description,
-            unless a column description has one.
-        column: which column holds the structures.
+            sequence, all bases are N. The text after the first word of an id is its description,
+            unless the column description has one.
+        column: the column with the structures.
 
     Raises:
-        InputError: the table is none, an id or a structure is empty, sequence and structure differ
-            in length, or the structure is not dot-bracket.
+        InputError: the file is not a table, an id or structure is empty, sequence and structure
+            differ in length, or the structure is not dot-bracket.
     """
     structures = []
     for line, row in read_rows(path, ("id", column)):
@@ -414,7 +412,7 @@ def _from_text(
         raise InputError.at(path, line, f"structure of {id!r}: {error}") from error
 
 
-# The text of a structure in each format; a table has `TSV_HEADER` above it.
+# Returns the text of a structure in each format; `TSV_HEADER` comes above the rows of a table.
 FORMATTERS: dict[str, Callable[[Structure], str]] = {
     ".dbn": format_dbn,
     ".db": format_dbn,

@@ -1,8 +1,8 @@
-"""Dot-bracket text as base pairs, pseudoknots included; `to_dot_bracket` is the inverse.
+"""Reads dot-bracket text as base pairs, pseudoknots included; `to_dot_bracket` is the inverse.
 
-In memory a structure is a sorted list of pairs ``(i, j)`` with ``i < j``, counted from 0. What
-writes the text is part of the model's code, see `model.structures_ernie_rna`. Other programs have
-lower-case letters open and capitals close, which is read as well.
+In memory a structure is a sorted list of pairs ``(i, j)`` with ``i < j``, counted from 0. The
+functions that write the text are part of the model's code, `model.structures_ernie_rna`. Text from
+other programs, in which lower-case letters open and capitals close, is read too.
 """
 
 from ernie_rna.model.structures_ernie_rna import (
@@ -16,26 +16,26 @@ from ernie_rna.model.structures_ernie_rna import (
 
 __all__ = ["BasePair", "from_dot_bracket", "nested_pages", "sorted_pairs", "to_dot_bracket"]
 
-# Rfam's WUSS notation writes unpaired bases by the kind of loop they stand in.
+# Rfam's WUSS notation has a sign for unpaired bases in each kind of loop.
 UNPAIRED = ".-_,:~"
 
-# Of each bracket its kind, which is called by the one that opens.
+# Maps each bracket to its kind, which is named by the opening one.
 _KINDS = dict(zip(OPENING_BRACKETS + CLOSING_BRACKETS, 2 * OPENING_BRACKETS, strict=True))
 
 
 def from_dot_bracket(text: str) -> list[BasePair]:
     """Read the pairs of a dot-bracket text; the inverse of :func:`to_dot_bracket`.
 
-    Any of ``.-_,:~`` is an unpaired base, so that Rfam's WUSS notation can be read as well.
+    Any of ``.-_,:~`` is an unpaired base, so that Rfam's WUSS notation can be read too.
 
     Args:
-        text: one character a base, with no white space.
+        text: one character for each base, without white space.
 
     Returns:
         Sorted pairs ``(i, j)``, ``i < j``, counted from 0.
 
     Raises:
-        ValueError: a character is unknown or a bracket has no counterpart; the message has the
+        ValueError: a character is unknown or a bracket has no counterpart; the message gives the
             index, counted from 0.
 
     >>> from_dot_bracket("[.((.]..))")
@@ -44,7 +44,7 @@ def from_dot_bracket(text: str) -> list[BasePair]:
     Traceback (most recent call last):
     ValueError: '(' at index 0 (counted from 0) is never closed
     """
-    opens = dict(zip("([{<", "([{<", strict=True))  # of letters, the case that occurs first
+    opens = {kind: kind for kind in "([{<"}  # for letters, the case that occurs first
     open_at: dict[str, list[int]] = {kind: [] for kind in OPENING_BRACKETS}
     pairs = []
     for index, character in enumerate(text):
@@ -63,6 +63,6 @@ def from_dot_bracket(text: str) -> list[BasePair]:
             )
     for kind, indices in open_at.items():
         if indices:
-            where = f"{opens[kind]!r} at index {indices[-1]} (counted from 0)"
-            raise ValueError(f"{where} is never closed")
+            bracket = f"{opens[kind]!r} at index {indices[-1]} (counted from 0)"
+            raise ValueError(f"{bracket} is never closed")
     return sorted(pairs)

@@ -1,15 +1,14 @@
-"""Where `fold` puts its structures, matrices and tables: files and folders by extension.
+"""Writes the structures, matrices and tables of `fold` to files and folders by extension.
 
 .dbn .db   FASTA with a dot-bracket line below each sequence
 .tsv .csv  a table with the columns id, sequence, dot_bracket and description
-.ct        all structures in one file, as the authors write one; `OUT.ct/` is a folder, a file each
-.bpseq     a folder, a file each: the format holds a single structure
+.ct        all structures in one file in the authors' style; `OUT.ct/` is a folder with a file each
+.bpseq     a folder with a file each, since the format holds a single structure
 .npz       a matrix for each id
 
-Files in a folder are called after the ids, with characters that are no part of a file name
-written as in addresses on the web (`a/b` is `a%2Fb.ct`). Two tables say how sure the model is of
-each pair and each base; their positions count from 1, and partner 0 is unpaired. An output appears
-once it is complete.
+Files in a folder are named after the ids, with percent-encoding of characters that a file name
+cannot have (`a/b` is `a%2Fb.ct`). Two tables say how sure the model is of each pair and each base;
+their positions count from 1, and partner 0 means unpaired. An output appears once it is complete.
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ _BASES = "id\tposition\tbase\tpartner\treliability\n"
 def fold_outputs(
     paths: Sequence[str], pairs: str | None = None, bases: str | None = None
 ) -> list[Output[Fold]]:
-    """Where structures go, checked before any work.
+    """The outputs of a run, checked before any work.
 
     Args:
-        paths: of structures and matrices.
-        pairs, bases: of the tables.
+        paths: files or folders for structures and matrices.
+        pairs, bases: files for the tables.
 
     Raises:
-        ValueError: an extension names no format, or an output is named twice.
-        OutputError: what is there is nothing that may be replaced, or there is no folder to write
-            it to.
+        ValueError: an extension is unknown, or an output is named twice.
+        OutputError: a path exists and may not be replaced, or the folder to write to does not
+            exist.
     """
     outputs = [_output(path) for path in paths]
     for path, header, lines in ((pairs, _PAIRS, _pair_lines), (bases, _BASES, _base_lines)):
@@ -61,12 +60,12 @@ def fold_outputs(
             check_output_files([path], force=True, extensions=tuple(TABLES))
             outputs.append(text_output(path, header, lines))
     folders = [path for path in paths if suffix_of(path) in _IN_FOLDERS]
-    check_output_files([one.path for one in outputs], force=True, folders=folders)
+    check_output_files([output.path for output in outputs], force=True, folders=folders)
     return outputs
 
 
 def suffix_of(path: str) -> str:
-    """The extension that names the format; standard output takes dot-bracket."""
+    """The extension that names the format; standard output is dot-bracket."""
     return ".dbn" if path == STANDARD_OUTPUT else Path(path).suffix.lower()
 
 
@@ -81,11 +80,11 @@ def _output(path: str) -> Output[Fold]:
         _check_folder(path, suffix)
         return Output(path, _open_folder, partial(file_name, suffix=suffix))
     if suffix in _IN_FOLDERS and Path(path).is_dir():
-        raise OutputError(f"{path} is a folder; write {path}/ for one file for each structure")
+        raise OutputError(f"{path} is a folder; name {path}/ to write a file for each structure")
     if suffix == MATRICES:
         return matrix_output(path, lambda folded: (folded.structure.id, folded.matrix))
-    header, format_one = TSV_HEADER * (suffix in TABLES), FORMATTERS[suffix]
-    return text_output(path, header, lambda folded: format_one(folded.structure))
+    header, formatter = TSV_HEADER if suffix in TABLES else "", FORMATTERS[suffix]
+    return text_output(path, header, lambda folded: formatter(folded.structure))
 
 
 def _pair_lines(folded: Fold) -> Iterator[str]:
@@ -98,21 +97,21 @@ def _pair_lines(folded: Fold) -> Iterator[str]:
 
 def _base_lines(folded: Fold) -> Iterator[str]:
     assert folded.reliabilities is not None
-    structure, sure = folded.structure, folded.reliabilities.tolist()
-    rows = zip(structure.sequence, structure.partners, sure, strict=True)
+    structure, reliabilities = folded.structure, folded.reliabilities.tolist()
+    rows = zip(structure.sequence, structure.partners, reliabilities, strict=True)
     for position, (base, partner, reliability) in enumerate(rows, 1):
         yield format_row(structure.id, position, base, partner, f"{reliability:.4f}")
 
 
 def _check_folder(path: str, suffix: str) -> None:
-    """Raise OutputError if there is something but an earlier folder of ours."""
+    """Raise OutputError if the path exists and is not an earlier output folder."""
     if Path(path).is_file():
         raise OutputError(f"{path} must be a folder, but there is a file of that name")
     if Path(path).is_dir():
-        others = sorted(file.name for file in Path(path).iterdir() if file.suffix != suffix)
-        if others:
+        foreign = sorted(file.name for file in Path(path).iterdir() if file.suffix != suffix)
+        if foreign:
             raise OutputError(
-                f"{path} holds {others[0]}, which ernie-rna did not write; name another folder"
+                f"{path} holds {foreign[0]}, which ernie-rna did not write; name another folder"
             )
 
 
@@ -123,20 +122,20 @@ def _open_folder(output: str) -> Iterator[Write[Fold]]:
 
         def write(folded: Fold) -> None:
             path = folder / file_name(folded.structure.id, suffix)
-            if path.exists():  # Where the file system takes no notice of case.
-                raise ValueError(f"a file {path.name} is there already, of another id")
+            if path.exists():  # On a file system that ignores case, ids can collide.
+                raise ValueError(f"the file {path.name} already exists, of another id")
             text = FORMATTERS[suffix](folded.structure)
             path.write_text(text, encoding="utf-8", newline="\n")
 
         yield write
-        _check_folder(output, suffix)  # again: it is about to be replaced
+        _check_folder(output, suffix)  # again, since the folder is replaced next
 
 
 def file_name(id: str, suffix: str) -> str:
-    """The name of a sequence's file; no two ids share one.
+    """Name of the file for a sequence, unique for each id.
 
     Raises:
-        InputError: no file can have so long a name.
+        InputError: the name would be too long for a file.
 
     >>> file_name("AB000109.1/1-77", ".ct")
     'AB000109.1%2F1-77.ct'
@@ -144,6 +143,6 @@ def file_name(id: str, suffix: str) -> str:
     name = quote(id, safe=" +,=@()[]") + suffix
     if len(name) > 250:
         raise InputError(
-            f"{id[:40]}...: the id is too long for the name of a file; write one .ct, .dbn or .tsv"
+            f"{id[:40]}...: the id is too long for a file name; write one .ct, .dbn or .tsv file"
         )
     return name

@@ -253,8 +253,8 @@ REFUSED = {
         ("(..)\n", "line 1: expected a sequence .* for 'file'"),
         (">a\nGAAC\n(..)\n>b\nGC\n...\n", "line 4: expected a sequence .* for 'b'"),
         (">a\nGAAC\n(..)\n....\n....\n", "line 1: .* for 'a'; they have 4 and 12 letters"),
-        (">a\nGAAAC\n(.. .)\n", "line 3: a blank behind position 3"),
-        (">a\nGAA AC\n(...)\n", "line 2: a blank behind position 3"),
+        (">a\nGAAAC\n(.. .)\n", "line 3: a blank after position 3"),
+        (">a\nGAA AC\n(...)\n", "line 2: a blank after position 3"),
         (">a\nGAAC\n(..(\n", r"line 1: structure of 'a': '\(' at index 3"),
         (">a\nGAAC\n>b\n(..)\n>c\n....\n....\n", "line 1: expected a sequence .* for 'a'"),
     ],
@@ -286,7 +286,7 @@ def test_errors_name_file_and_line(tmp_path, name, text, message):
 # A structure in memory
 
 
-ONE_LINE = "an id is one word and a description on one line; got 'a"
+ONE_LINE = "an id must be one word and a description one line; got 'a"
 
 
 @pytest.mark.parametrize(

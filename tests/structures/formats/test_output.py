@@ -76,7 +76,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
         ([["-"], "folder.tsv"], OutputError, r"folder\.tsv: it is not a file"),
         ([["-"], "folder.ct"], ValueError, r"folder\.ct: the extension must be \.tsv"),
         ([["file.bpseq"]], OutputError, "must be a folder"),
-        ([["folder.ct"]], OutputError, r"is a folder; write folder\.ct/"),
+        ([["folder.ct"]], OutputError, r"is a folder; name folder\.ct/"),
         ([["folder.ct/"]], OutputError, r"holds thesis\.doc"),
     ],
 )
