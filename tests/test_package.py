@@ -89,7 +89,8 @@ def test_a_wheel_has_one_name_at_its_top_and_all_it_needs(built):
     assert {str(file.relative_to(ROOT)) for file in (ROOT / "ernie_rna").rglob("*.py")} <= names
     assert {f"ernie_rna/model/{path.name}" for path in code_files()} <= names
     assert {f"ernie_rna/examples/{name}" for name in data.EXAMPLE_FILES} <= names
-    assert {"ernie_rna/mini/model.safetensors", "ernie_rna/conversion/card.md"} <= names
+    cards = {f"ernie_rna/{folder}/card.md" for folder in ("conversion", "training")}
+    assert {"ernie_rna/mini/model.safetensors", *cards} <= names
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         tops = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}

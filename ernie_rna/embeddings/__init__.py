@@ -1,5 +1,5 @@
 """Vectors of sequences.
 
-In: sequences and a model. Out: `Embedding`s, one by one, or a file of them (`embed`), whose
-extension names the format (`formats`, which also reads them).
+In: sequences and a model. Out: `Embedding`s one by one, or a file of them (`embed`) in the format
+that its extension names (`formats`, which also reads them).
 """

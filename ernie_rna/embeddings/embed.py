@@ -36,9 +36,9 @@ from ernie_rna.sequences.sources import Sequences, Survey
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What the model gives of a piece by the name of the column.
+# The vectors of a piece, by the name of the column.
 _Arrays = dict[str, np.ndarray]
-# About what the vectors of a chunk may take in memory; a longer sequence is alone in its chunk.
+# Roughly the memory that the vectors of a chunk may take; a longer sequence is a chunk by itself.
 _CHUNK_BYTES = 1 << 28
 
 
@@ -58,24 +58,23 @@ def embed(
 ) -> Iterator[Embedding] | RunSummary:
     """Compute embeddings and yield them, or write them to a file.
 
-    Both give the sequences in input order. What is written resumes where it stopped if the process
-    is killed and the same call made again, to the same bytes, and can be shared by several
-    processes; see `run.runner`.
+    Embeddings are in input order. If a call that writes is killed, the same call resumes it, and
+    writes the same bytes. Several processes can share it, see `run.runner`.
 
     Args:
-        sequences: path of a FASTA file (gzip, bzip2 or xz as well) or "-" for standard input; a
+        sequences: path of a FASTA file (also gzip, bzip2 or xz) or "-" for standard input; a
             mapping of ids to sequences; or an iterable of records, (id, sequence) pairs or
-            sequences. `sequences.fasta` says what is refused.
+            sequences. `sequences.fasta` says which are refused.
         model: folder, Hub id, "mini" or an `ErnieRnaModel`.
-        output: file whose extension names the format, see `embeddings.formats`; None yields.
-            Vectors are float16 for dtype "float16", else float32.
+        output: file whose extension names the format, see `embeddings.formats`; if None, embeddings
+            are yielded. Vectors are float16 for dtype "float16", else float32.
 
     Raises:
-        InputError: a sequence or file is unfit, or too long; before any of it is computed, if
-            the input can be read twice or `output` is given.
-        ValueError: an option is off.
-        EncodingError: a result is not finite, or memory does not suffice; named by id.
-        OutputError: the output exists, is being written, or the disk is full.
+        InputError: a sequence or file is invalid, or a sequence too long; raised before anything is
+            computed if the input can be read twice or `output` is given.
+        ValueError: an option is invalid.
+        EncodingError: a result is not finite, or memory does not suffice; the message has the id.
+        OutputError: the output exists or is being written, or the disk is full.
     """
     task = EmbedTask(options)
     if output is None:
@@ -88,14 +87,13 @@ def embed(
 
 
 class EmbedTask(Task[Embedding]):
-    """Vectors of the columns asked for.
+    """Embeddings with the columns that the options request.
 
     Shapes: batch sequences, seq tokens (`<cls>`, nucleotides, `<eos>`, padding), hidden.
 
     Attributes:
-        columns, hidden: what a result consists of, and the length of its vectors.
-        dtype: of the results: float16 where the model computes in that, else float32 (NumPy has
-            no bfloat16).
+        columns, hidden: pooling and layer of each column, by its name; length of the vectors.
+        dtype: dtype of the vectors: float16 if it is the model's, else float32, also for bfloat16.
     """
 
     name = "embeddings"
@@ -125,14 +123,13 @@ class EmbedTask(Task[Embedding]):
         self.plan = chunks.Plan(tokens, self.hidden, split, most)
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> list[_Arrays]:
-        """What each piece keeps: (hidden,), or, for token, (nucleotides, hidden)."""
+        """The vectors of each piece: (hidden,), or for token (owned nucleotides, hidden)."""
         import torch
 
         from ernie_rna.run.loading import not_finite, tokenize
 
-        kept: list[_Arrays] = [{} for _ in pieces]
-        pairs = zip(records, pieces, strict=True)
-        texts = [record.sequence[piece.start : piece.stop] for record, piece in pairs]
+        vectors: list[_Arrays] = [{} for _ in pieces]
+        texts = [r.sequence[p.start : p.stop] for r, p in zip(records, pieces, strict=True)]
         with torch.inference_mode():
             input_ids, mask = tokenize(texts, self.model.device)
             output = self.model(
@@ -141,43 +138,43 @@ class EmbedTask(Task[Embedding]):
             for name, (pooling, layer) in self.columns.items():
                 states = output.hidden_states or {layer: output.last_hidden_state}
                 pooled = self._pool(pooling, states[layer], pieces)
-                for record, arrays, array in zip(records, kept, pooled, strict=True):
+                for record, arrays, array in zip(records, vectors, pooled, strict=True):
                     if not np.isfinite(array).all():
                         raise not_finite(f"{record.id}: {name}", self.model)
                     arrays[name] = array
-        return kept
+        return vectors
 
     def _pool(self, pooling: str, state: Tensor, pieces: list[Piece]) -> list[np.ndarray]:
-        """(batch, seq, hidden) -> an array for each piece, none of which keeps the batch."""
+        """(batch, seq, hidden) -> an array for each piece, a copy that does not keep the batch."""
         import torch
 
-        starts = [1 + piece.own_start - piece.start for piece in pieces]  # behind <cls>
-        own = [slice(at, at + piece.owned) for at, piece in zip(starts, pieces, strict=True)]
+        owned = []  # tokens
+        for piece in pieces:
+            start = 1 + piece.own_start - piece.start  # after <cls>
+            owned.append(slice(start, start + piece.owned))
         if pooling == "cls":
             state = state[:, 0]
-        elif pooling == "mean":  # over the nucleotides kept, in float32
+        elif pooling == "mean":  # over the owned nucleotides, in float32
             weights = torch.zeros(state.shape[:2])
-            for row, kept in zip(weights, own, strict=True):
-                row[kept] = 1 / (kept.stop - kept.start)
+            for row, tokens in zip(weights, owned, strict=True):
+                row[tokens] = 1 / (tokens.stop - tokens.start)
             state = (weights[:, None].to(state.device) @ state.float())[:, 0]
         rows = state.to("cpu", getattr(torch, self.dtype.name)).numpy()
-        return [
-            (row[kept] if pooling == "token" else row).copy()
-            for row, kept in zip(rows, own, strict=True)
-        ]
+        if pooling == "token":
+            return [row[tokens].copy() for row, tokens in zip(rows, owned, strict=True)]
+        return [row.copy() for row in rows]
 
     def merge(self, record: FastaRecord, pieces: list[Piece], values: list[_Arrays]) -> Embedding:
-        """The windows of a sequence become one, see `sequences.chunks`."""
+        """Combine the vectors of the windows of a sequence, as `sequences.chunks` describes."""
         merged = dict(values[0])
-        owned = [piece.owned for piece in pieces]
+        weights = [piece.owned for piece in pieces]
         for name in self.columns if len(pieces) > 1 else ():
-            parts = [one[name] for one in values]
-            joined = (
-                np.concatenate(parts)
-                if is_per_token(name)
-                else np.average(np.stack(parts), axis=0, weights=owned)
-            )
-            merged[name] = joined.astype(self.dtype)
+            windows = [arrays[name] for arrays in values]
+            if is_per_token(name):
+                vectors = np.concatenate(windows)
+            else:
+                vectors = np.average(np.stack(windows), axis=0, weights=weights)
+            merged[name] = vectors.astype(self.dtype)
         return Embedding(record.id, len(record.sequence), merged)
 
     def pack(self, results: list[Embedding]) -> Results:
@@ -190,7 +187,7 @@ class EmbedTask(Task[Embedding]):
         return self._nbytes(found.records, found.nucleotides)
 
     def _nbytes(self, sequences: int, nucleotides: int) -> int:
-        """What the results of so many sequences of so many nucleotides together take."""
+        """Bytes of the vectors of so many sequences, with so many nucleotides in total."""
         rows = [nucleotides if is_per_token(name) else sequences for name in self.columns]
         return sum(rows) * self.hidden * self.dtype.itemsize
 
@@ -208,8 +205,8 @@ class EmbedTask(Task[Embedding]):
         }
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
-        own = {"format_version": 1, "columns": [*self.columns], "hidden_size": self.hidden}
-        return own | super().metadata(found, given)
+        about = {"format_version": 1, "columns": [*self.columns], "hidden_size": self.hidden}
+        return about | super().metadata(found, given)
 
 
 def _windows(limit: int, overlap: int, record: int, sequence: str) -> list[Piece]:
@@ -219,13 +216,12 @@ def _windows(limit: int, overlap: int, record: int, sequence: str) -> list[Piece
 def resolve_columns(
     layers: Iterable[int] | None, pooling: Iterable[str], num_layers: int
 ) -> dict[str, tuple[str, int]]:
-    """Pooling and layer of the columns asked for, by layer, then token, cls, mean; each once.
+    """Pooling and layer of each requested column, once, in the order of layers, then of POOLINGS.
 
     Args:
-        layers: 0 to `num_layers`; negative ones count from the end, -1 is the last. None is
-            all of them.
-        pooling: any of `POOLINGS`.
-        num_layers: transformer layers of the model.
+        layers: 0 to `num_layers`; negative ones count from the end, -1 is the last. None means all.
+        pooling: any of `POOLINGS`: token, cls, mean.
+        num_layers: number of transformer layers of the model.
 
     Raises:
         ValueError: there is no such layer.
@@ -235,7 +231,7 @@ def resolve_columns(
     """
     from ernie_rna.run.loading import resolve_layer  # imports torch
 
-    chosen = range(num_layers + 1) if layers is None else layers
-    absolute = sorted({resolve_layer(layer, num_layers) for layer in chosen})
-    asked = [(name, layer) for layer in absolute for name in POOLINGS if name in pooling]
-    return {f"{name}_layer{layer}": (name, layer) for name, layer in asked}
+    requested = range(num_layers + 1) if layers is None else layers
+    absolute = sorted({resolve_layer(layer, num_layers) for layer in requested})
+    columns = [(name, layer) for layer in absolute for name in POOLINGS if name in pooling]
+    return {f"{name}_layer{layer}": (name, layer) for name, layer in columns}

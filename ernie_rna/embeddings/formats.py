@@ -1,32 +1,32 @@
-"""Embeddings of sequences, and files of them: written, and read one at a time, by extension.
+"""Embeddings of sequences, and the files that they are written to and read from one at a time.
 
-An embedding consists of columns, each a pooling of the hidden states of one layer, which are called
-`<pooling>_layer<number>` in memory and in every file: `mean_layer12`, `token_layer0`. Poolings are
-"token", a vector for each nucleotide, special tokens left out; "cls", the vector of `<cls>`; and
-"mean", the mean over the nucleotides. Layer 0 is the embedding output, layer n the output of the
-n-th transformer layer. The formats:
+An embedding consists of columns, each a pooling of the hidden states of one layer. A column is
+called `<pooling>_layer<number>` in memory and in every file: `mean_layer12`, `token_layer0`. The
+poolings are "token", a vector for each nucleotide, without special tokens; "cls", the vector of
+`<cls>`; and "mean", the mean over the nucleotides. Layer 0 is the embedding output, layer n the
+output of the n-th transformer layer. The formats, by extension:
 
-.safetensors   one file, or, if it would be larger than `shard_bytes`, shards
+.safetensors   one file; or, if it would be larger than `shard_bytes`, shards
                `OUT-00001-of-00003.safetensors` and an index `OUT.safetensors.index.json`
 .h5, .hdf5     HDF5 (extra `hdf5`): a contiguous dataset for each name
 .npz           NumPy: uncompressed, read by `numpy.load`
-.parquet       Parquet (extra `parquet`): a row a sequence, columns id, length and one for each
-               vector, or for the list of the vectors of its nucleotides
-.tsv, .csv     a table of numbers for spreadsheets: a row a sequence, columns id, length and
-               <column>_0, <column>_1, ...; without token columns, and without metadata
+.parquet       Parquet (extra `parquet`): a row for each sequence; columns id, length and one for
+               each vector, or for the list of the vectors of its nucleotides
+.tsv, .csv     a table of numbers for spreadsheets: a row for each sequence; columns id, length and
+               <column>_0, <column>_1, ...; no token columns, no metadata
 
-Every other format has, under the same names:
+safetensors, HDF5 and NumPy files have the following names, and Parquet files the metadata:
 
-ids         the first words of the headers, in input order; in safetensors one uint8 array, in
-            UTF-8, each id followed by a newline
-lengths     nucleotides of each sequence
-offsets     with token columns: the nucleotides of sequence i are rows offsets[i] to
+ids         first words of the headers, in input order; in safetensors one uint8 array, in UTF-8,
+            with a newline after each id
+lengths     number of nucleotides of each sequence
+offsets     only with token columns: the nucleotides of sequence i are rows offsets[i] to
             offsets[i + 1]; one more entry than there are sequences
-<column>    a row a sequence, or, for token columns, a row a nucleotide
-metadata    JSON: settings, model, versions, input, and nothing of when or where
+<column>    a row for each sequence or, in token columns, for each nucleotide
+metadata    JSON: settings, model, versions and input, but no time or place
 
-The same results give the same bytes. A part of a run that is not finished is such a safetensors
-file, and becomes a shard as it is: large outputs are written once.
+The same results are written as the same bytes. A part of an unfinished run is such a safetensors
+file and becomes a shard as it is, so that large outputs are written only once.
 """
 
 from __future__ import annotations
@@ -68,12 +68,11 @@ class Embedding:
     """The embedding of one sequence.
 
     Attributes:
-        id: its id.
-        length: nucleotides in it.
-        arrays: by column name, (hidden,) for cls and mean, (length, hidden) for token.
+        id: id of the sequence.
+        length: number of its nucleotides.
+        arrays: vectors by column name: (hidden,) for cls and mean, (length, hidden) for token.
 
-    `embedding["mean_layer12"]` is one of the arrays, and so is `embedding["mean"]` where there
-    is but one layer.
+    `embedding["mean_layer12"]` is one of the arrays; so is `embedding["mean"]` for a single layer.
     """
 
     id: str
@@ -83,10 +82,10 @@ class Embedding:
     def __getitem__(self, name: str) -> np.ndarray:
         if name in self.arrays:
             return self.arrays[name]
-        named = [array for key, array in self.arrays.items() if key.startswith(f"{name}_layer")]
-        if len(named) != 1:
+        matches = [array for key, array in self.arrays.items() if key.startswith(f"{name}_layer")]
+        if len(matches) != 1:
             raise KeyError(f"{name!r} is not one of {', '.join(self.arrays)}")
-        return named[0]
+        return matches[0]
 
 
 def is_per_token(name: str) -> bool:
@@ -95,13 +94,13 @@ def is_per_token(name: str) -> bool:
 
 
 def check_format(output: str, pooling: Iterable[str] = ()) -> None:
-    """Raise before any work what would keep the output from being written.
+    """Check, before any work, that the output can be written.
 
     Args:
-        pooling: what it is to hold, of `POOLINGS`.
+        pooling: the poolings to write, of `POOLINGS`.
 
     Raises:
-        ValueError: the extension names no format, or one that cannot hold it.
+        ValueError: the extension is that of no format, or of one that cannot hold a pooling.
         ImportError: the extra of the format is not installed.
     """
     suffix = _suffix(Path(output))
@@ -121,18 +120,18 @@ def _suffix(path: Path) -> str:
 
 
 def existing_files(output: Path) -> list[Path]:
-    """The files that make up an output that is there: one, or index and shards."""
+    """The files of an output that exist: the file, or the index and its shards."""
     suffix, output = output.suffix.lower(), behind_link(output)
     index = Path(f"{output}.index.json")
-    found = [path for path in (output, index) if path.is_file()]
-    if suffix == SAFETENSORS and index in found:
+    files = [path for path in (output, index) if path.is_file()]
+    if suffix == SAFETENSORS and index in files:
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            found += [path for path in _shards(index) if path.exists()]
-    return found
+            files += [path for path in _shards(index) if path.exists()]
+    return files
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index names, which are beside it."""
+    """The shards that an index names; they are in its folder."""
     return [index.with_name(shard["file"]) for shard in json.loads(index.read_bytes())["shards"]]
 
 
@@ -141,12 +140,12 @@ def _shards(index: Path) -> list[Path]:
 
 
 def pack(embeddings: Sequence[Embedding]) -> dict[str, np.ndarray | list[str]]:
-    """Embeddings as arrays by name, with their ids."""
-    lengths = np.array([one.length for one in embeddings], np.int64)
-    arrays: dict[str, Any] = {"lengths": lengths, "ids": [one.id for one in embeddings]}
+    """Embeddings as the arrays of a part, by name, with their ids."""
+    lengths = np.array([embedding.length for embedding in embeddings], np.int64)
+    arrays: dict[str, Any] = {"lengths": lengths, "ids": [e.id for e in embeddings]}
     for name in embeddings[0].arrays:
         join = np.concatenate if is_per_token(name) else np.stack
-        arrays[name] = join([one.arrays[name] for one in embeddings])
+        arrays[name] = join([embedding.arrays[name] for embedding in embeddings])
     if any(map(is_per_token, arrays)):
         arrays["offsets"] = np.concatenate([[0], np.cumsum(lengths)])
     return arrays
@@ -155,15 +154,15 @@ def pack(embeddings: Sequence[Embedding]) -> dict[str, np.ndarray | list[str]]:
 def write_parts(
     parts: Sequence[Part], output: Path, metadata: Mapping[str, Any], shard_bytes: int
 ) -> list[Path]:
-    """Write an output, in place of one that may be there.
+    """Write an output, replacing one that exists.
 
     Args:
         parts: results of `pack`, in order.
-        metadata: what the file says of itself, with the names of the columns.
-        shard_bytes: size from which a safetensors output is written in shards, one a part.
+        metadata: metadata of the file, with the names of its columns.
+        shard_bytes: size above which a safetensors output is written as shards, one for each part.
 
     Returns:
-        The files that it consists of.
+        The files of the output.
     """
     before = existing_files(output)
     suffix, output = output.suffix.lower(), behind_link(output)
@@ -184,33 +183,33 @@ def write_parts(
 
 
 def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, Any]) -> list[Path]:
-    """Put the parts in their places; the index, which is written last, says what each holds."""
-    start, shards, places = 0, [], []
+    """Turn the parts into shards; the index, written last, has the range of sequences of each."""
+    start, shards, paths = 0, [], []
     for number, part in enumerate(parts, 1):
         name = f"{output.stem}-{number:05d}-of-{len(parts):05d}{SAFETENSORS}"
         stop = start + part.shape("lengths")[0]
         shards.append({"file": name, "start": start, "stop": stop})
         start = stop
-        places.append(output.with_name(name))
-        places[-1].unlink(missing_ok=True)
+        paths.append(output.with_name(name))
+        paths[-1].unlink(missing_ok=True)
         try:
-            os.link(part.path, places[-1])  # If this process is killed, the next needs the part.
+            os.link(part.path, paths[-1])  # The part stays for the run that resumes a killed one.
         except OSError:  # Some file systems have no links.
-            os.replace(part.path, places[-1])
+            os.replace(part.path, paths[-1])
     index = Path(f"{output}.index.json")
-    with replacing(index) as path:
+    with replacing(index) as temporary:
         text = json.dumps({"metadata": metadata, "shards": shards}, indent=1)
-        path.write_text(text, encoding="utf-8")
-        for place in places:  # Some versions of safetensors write 0600.
-            shutil.copymode(path, place)
-    return [*places, index]
+        temporary.write_text(text, encoding="utf-8")
+        for path in paths:  # Some versions of safetensors create files of mode 0600.
+            shutil.copymode(temporary, path)
+    return [*paths, index]
 
 
 def _arrays(
     parts: Sequence[Part], columns: list[str], ids: np.ndarray
 ) -> Iterator[tuple[str, np.dtype[Any], tuple[int, ...], Iterable[np.ndarray]]]:
-    """Name, type, shape and blocks of each array of a file; those of vectors by part, to be read
-    one after the other."""
+    """Name, dtype, shape and blocks of each array of a file. Vectors have a block for each part,
+    which is read only when the iteration reaches it."""
     lengths = np.concatenate([part.get("lengths") for part in parts])
     small = {"ids": ids, "lengths": lengths}
     if any(map(is_per_token, columns)):
@@ -228,9 +227,9 @@ def _ids(parts: Sequence[Part]) -> list[str]:
 
 
 def _write_safetensors(parts: Sequence[Part], path: Path, columns: list[str], about: str) -> None:
-    """As safetensors writes it, but with the vectors of a part in memory."""
+    """Write a safetensors file; only the vectors of one part are in memory at a time."""
     ids = np.concatenate([part.get("ids") for part in parts])
-    arrays = sorted(_arrays(parts, columns, ids), key=lambda one: -one[1].itemsize)  # all aligned
+    arrays = sorted(_arrays(parts, columns, ids), key=lambda array: -array[1].itemsize)  # aligned
     header: dict[str, Any] = {"__metadata__": {METADATA: about}}
     start = 0
     for name, dtype, shape, _ in arrays:
@@ -248,7 +247,7 @@ def _write_safetensors(parts: Sequence[Part], path: Path, columns: list[str], ab
 
 
 def _write_npz(parts: Sequence[Part], path: Path, columns: list[str], about: str) -> None:
-    """As `numpy.savez` writes it, without times, and with the vectors of a part in memory."""
+    """Write what `numpy.savez` would, without times, with the vectors of one part in memory."""
     text = np.array(about)
     arrays = _arrays(parts, columns, np.array(_ids(parts)))
     with zipfile.ZipFile(path, "w") as archive:
@@ -262,9 +261,9 @@ def _write_npz(parts: Sequence[Part], path: Path, columns: list[str], about: str
 
 
 def _write_hdf5(parts: Sequence[Part], path: Path, columns: list[str], about: str) -> None:
-    """HDF5 can loop for ever on a full disk, so that there is room is seen first; and in a damaged
-    file. So the structures are those of HDF5 1.10, which have checksums, and texts have a fixed
-    length: those of any length lie in a heap without.
+    """Write an HDF5 file. The library can loop forever on a full disk, so free space is checked
+    first, and in a damaged file, so the structures are those of HDF5 1.10, which have checksums,
+    and texts have a fixed length: those of variable length are in a heap without checksums.
     """
     h5py = import_extra("h5py", "hdf5", "writing HDF5")
     size = sum(part.path.stat().st_size for part in parts)
@@ -300,8 +299,8 @@ def _write_parquet(parts: Sequence[Part], path: Path, columns: list[str], about:
         return pa.table(arrays, metadata={METADATA: about})
 
     # Neither compression nor a dictionary makes such numbers smaller.
-    how = {"compression": "NONE", "use_dictionary": False}
-    with pq.ParquetWriter(path, table(parts[0]).schema, **how) as writer:
+    settings = {"compression": "NONE", "use_dictionary": False}
+    with pq.ParquetWriter(path, table(parts[0]).schema, **settings) as writer:
         for part in parts:
             writer.write_table(table(part))
 
@@ -311,8 +310,8 @@ def _write_table(
 ) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-        own = [f"{name}_{at}" for name in columns for at in range(parts[0].shape(name)[1])]
-        writer.writerow(["id", "length", *own])
+        numbers = [f"{name}_{i}" for name in columns for i in range(parts[0].shape(name)[1])]
+        writer.writerow(["id", "length", *numbers])
         for part in parts:
             vectors = np.concatenate([part.get(name) for name in columns], axis=1)
             rows = vectors.astype(np.float32)
@@ -325,14 +324,14 @@ def _write_table(
 
 
 def read_embeddings(path: FilePath) -> Iterator[Embedding]:
-    """The embeddings in a file of `ernie-rna embed`, in input order.
+    """Yield the embeddings in a file written by `ernie-rna embed`, in input order.
 
     Args:
-        path: as given to `-o`, also where the output consists of shards.
+        path: as given to `-o`, even if the output consists of shards.
 
     Raises:
-        ValueError: the extension names no format.
-        InputError: the file is damaged, or another program's.
+        ValueError: the extension is that of no format.
+        InputError: the file is damaged, or was written by another program.
         OSError: there is no such file.
         ImportError: the extra of the format is not installed.
     """
@@ -343,9 +342,9 @@ def read_embeddings(path: FilePath) -> Iterator[Embedding]:
 
 
 def read_metadata(path: FilePath) -> dict[str, Any]:
-    """Settings, model, versions and input that a file of `ernie-rna embed` was made with.
+    """Settings, model, versions and input of a file written by `ernie-rna embed`.
 
-    A table says only which columns it has.
+    The metadata of a table are only the names of its columns.
 
     Raises:
         As `read_embeddings`.
@@ -357,9 +356,10 @@ def read_metadata(path: FilePath) -> dict[str, Any]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or those that the index beside it names; ValueError for an unknown extension."""
+    """The file, or the shards of its index; ValueError for an unknown extension."""
     _suffix(path)
-    path = path if path.exists() else behind_link(path)  # The cache of the Hub links, elsewhere.
+    # Links in the Hub's cache lead to files without an extension, so they are not resolved.
+    path = path if path.exists() else behind_link(path)
     index = Path(f"{path}.index.json")
     if path.exists() or not index.exists():
         return [path]
@@ -372,7 +372,7 @@ def _files(path: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _damage_explained(path: Path) -> Iterator[None]:
-    """Turn what the libraries of the formats raise, nearly anything, into an InputError."""
+    """Turn errors of the formats' libraries, which can be of nearly any class, into InputError."""
     try:
         yield
     except (InputError, FileNotFoundError, IsADirectoryError, PermissionError, ImportError):
@@ -386,61 +386,61 @@ def _damage_explained(path: Path) -> Iterator[None]:
 def _embeddings(
     ids: Sequence[str], lengths: Sequence[int], arrays: Mapping[str, np.ndarray]
 ) -> Iterator[Embedding]:
-    """The embedding of each of some sequences.
+    """Embeddings from arrays; ValueError if a length or shape is impossible.
 
     Args:
-        arrays: by column, (sequences, hidden), or (nucleotides, hidden) for token.
+        arrays: by column, (sequences, hidden) or, for token, (nucleotides, hidden).
     """
     if any(length < 1 for length in lengths):
         raise ValueError(f"a sequence of {min(lengths)} nucleotides")
     for name, array in arrays.items():
         rows = sum(lengths) if is_per_token(name) else len(lengths)
         if array.ndim != 2 or len(array) != rows:
-            raise ValueError(f"{name} has shape {array.shape} where {rows} rows are due")
+            raise ValueError(f"{name} has shape {array.shape}, but must have {rows} rows")
     start = 0
     for index, (id, length) in enumerate(zip(ids, lengths, strict=True)):
         tokens = slice(start, start + length)
-        # A copy, so that one sequence kept does not keep all of them in memory.
+        # Copies, so that keeping one embedding does not keep all of them in memory.
         own = {n: array[tokens if is_per_token(n) else index].copy() for n, array in arrays.items()}
         yield Embedding(id, length, own)
         start += length
 
 
-def _at_once(names: Iterable[str]) -> int:
-    """Sequences that are read at once; a vector a nucleotide takes much memory."""
+def _batch_size(names: Iterable[str]) -> int:
+    """The number of sequences to read at once; vectors of nucleotides take much memory."""
     return 8 if any(map(is_per_token, names)) else 1024
 
 
-def _split(names: Sequence[str], arrays: Mapping[str, Any]) -> Iterator[Embedding]:
-    """The embeddings in arrays that can be sliced, by the names of the columns."""
-    most, count, token = _at_once(names), len(arrays["lengths"]), 0
-    for start in range(0, count, most):
-        rows = slice(start, min(start + most, count))
+def _read_batches(names: Sequence[str], arrays: Mapping[str, Any]) -> Iterator[Embedding]:
+    """The embeddings in the arrays of a file, read by slices; `names` are those of the columns."""
+    size, count, token = _batch_size(names), len(arrays["lengths"]), 0
+    for start in range(0, count, size):
+        rows = slice(start, min(start + size, count))
         lengths = arrays["lengths"][rows].tolist()
         tokens = slice(token, token + sum(lengths))
         token = tokens.stop
-        own = {n: np.asarray(arrays[n][tokens if is_per_token(n) else rows]) for n in names}
-        yield from _embeddings([str(id) for id in arrays["ids"][rows]], lengths, own)
+        batch = {n: np.asarray(arrays[n][tokens if is_per_token(n) else rows]) for n in names}
+        yield from _embeddings([str(id) for id in arrays["ids"][rows]], lengths, batch)
 
 
-# A reader gives the metadata of a file, then its embeddings. A writer is given the parts, a path,
-# the names of the columns, and the metadata as JSON.
+# A reader yields the metadata of a file, then its embeddings. The arguments of a writer are the
+# parts, a path, the names of the columns, and the metadata as JSON.
 
 
 def _read_safetensors(path: Path) -> Iterator[Any]:
     with safe_open(path, framework="np") as file:
         metadata = json.loads(file.metadata()[METADATA])
-        metadata.pop(CHECKSUM, None)  # of a shard, which was a part
+        metadata.pop(CHECKSUM, None)  # A shard has it from when it was a part.
         yield metadata
         arrays = {name: file.get_slice(name) for name in metadata["columns"]}
         arrays["ids"] = file.get_tensor("ids").tobytes().decode().split("\n")[:-1]
         arrays["lengths"] = file.get_tensor("lengths")
-        yield from _split(metadata["columns"], arrays)
+        yield from _read_batches(metadata["columns"], arrays)
 
 
 def _read_hdf5(path: Path) -> Iterator[Any]:
-    """From version 2 of the superblock, the first thing in a file, all structures have checksums;
-    HDF5 can loop for ever in others, in which damage does not show."""
+    """Read an HDF5 file whose superblock, at its start, has version 2 or later: all its structures
+    have checksums. In older ones damage is not detected, and HDF5 can loop forever."""
     h5py = import_extra("h5py", "hdf5", "reading HDF5")
     with open(path, "rb") as raw:
         start = raw.read(len(_HDF5_MAGIC) + 1)
@@ -449,7 +449,7 @@ def _read_hdf5(path: Path) -> Iterator[Any]:
     with h5py.File(path, "r") as file:
         metadata = json.loads(file.attrs["metadata"])
         yield metadata
-        yield from _split(metadata["columns"], {**file, "ids": file["ids"].asstr()})
+        yield from _read_batches(metadata["columns"], {**file, "ids": file["ids"].asstr()})
 
 
 def _read_npz(path: Path) -> Iterator[Any]:
@@ -457,7 +457,7 @@ def _read_npz(path: Path) -> Iterator[Any]:
         metadata = json.loads(str(file["metadata"]))
         yield metadata
         arrays = {name: file[name] for name in ("ids", "lengths", *metadata["columns"])}
-        yield from _split(metadata["columns"], arrays)
+        yield from _read_batches(metadata["columns"], arrays)
 
 
 def _read_parquet(path: Path) -> Iterator[Any]:
@@ -466,7 +466,7 @@ def _read_parquet(path: Path) -> Iterator[Any]:
         metadata = json.loads(file.schema_arrow.metadata[METADATA.encode()])
         yield metadata
         names = metadata["columns"]
-        for batch in file.iter_batches(batch_size=_at_once(names)):
+        for batch in file.iter_batches(batch_size=_batch_size(names)):
             columns = {}
             for name in names:
                 column = batch.column(name)
@@ -482,13 +482,13 @@ def _read_table(path: Path) -> Iterator[Any]:
     first = next(rows, {})
     names = list(dict.fromkeys(re.sub("_[0-9]+$", "", name) for name in [*first][2:]))
     width = (len(first) - 2) // max(1, len(names))
-    due = ["id", "length", *(f"{name}_{at}" for name in names for at in range(width))]
-    if not names or [*first] != due:
-        raise ValueError("its columns are not id, length and those of vectors, all in order")
+    expected = ["id", "length", *(f"{name}_{i}" for name in names for i in range(width))]
+    if not names or [*first] != expected:
+        raise ValueError("its columns must be id, length and those of vectors, all in order")
     yield {"columns": names}
     remaining = chain([first], rows)
-    while some := list(islice(remaining, _at_once(names))):
-        ids, lengths, *values = zip(*(row.values() for row in some), strict=True)
+    while batch := list(islice(remaining, _batch_size(names))):
+        ids, lengths, *values = zip(*(row.values() for row in batch), strict=True)
         vectors = np.split(np.array(values, np.float32).T, len(names), axis=1)
         columns = dict(zip(names, vectors, strict=True))
         yield from _embeddings(ids, [*map(int, lengths)], columns)

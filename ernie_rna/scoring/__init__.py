@@ -1,5 +1,5 @@
-"""Letters and labels: what models expect of sequences and of their bases.
+"""Scores of nucleotides by masked language models, and predictions of fine-tuned models.
 
 In: sequences and a model. Out: log-likelihoods of nucleotides and the effects of substitutions
-(`mutate`, by `masking`), or what a fine-tuned model predicts (`predict`).
+(`mutate`, with `masking`), or the predictions of a fine-tuned model (`predict`).
 """

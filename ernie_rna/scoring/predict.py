@@ -1,4 +1,4 @@
-"""Predictions of sequences or of their bases by a fine-tuned model.
+"""Predictions of a fine-tuned model for sequences or for their bases.
 
 >>> for prediction in predict(["GGAGACUUCAGGCAUC"], "folder-or-hub-id"):  # doctest: +SKIP
 ...     print(prediction.id, prediction.predicted, prediction.values)
@@ -31,19 +31,20 @@ from ernie_rna.training.rows import Rows, read_file
 from ernie_rna.training.tasks import TASKS
 
 _TASKS = [name for name, task in TASKS.items() if task.of_sequences or task.of_bases]
-_OTHERS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
+# The commands that run models with other heads.
+_COMMANDS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted of a sequence.
+    """The prediction for a sequence.
 
     Attributes:
-        id: of the sequence; of a table the line of its row, as "line 2".
-        sequence: as given.
-        task: what the model was fine-tuned for, as `ernie-rna finetune --task` has it.
-        names: of the classes, or of the numbers.
-        values: (names,), or of bases (length, names): probabilities, or numbers in their units.
+        id: id of the sequence; for a row of a table its line, such as "line 2".
+        sequence: in upper case with U for T, unless `keep_letters` is set.
+        task: the task of the model, a value of `ernie-rna finetune --task`.
+        names: names of the classes, labels or numbers.
+        values: probabilities, or numbers in their units: (names,), or for bases (length, names).
     """
 
     id: str
@@ -54,37 +55,37 @@ class Prediction:
 
     @property
     def predicted(self) -> Any:
-        """A class; a list of labels, or of the classes of the bases; or numbers by their names."""
+        """A class; a list of labels, or of the classes of the bases; or a dict of numbers."""
         if self.task == "multi-label":
-            return [self.names[place] for place in np.flatnonzero(self.values > 0.5)]
+            return [self.names[id] for id in np.flatnonzero(self.values > 0.5)]
         if TASKS[self.task].of_numbers:
             return dict(zip(self.names, self.values.tolist(), strict=True))
-        places = self.values.argmax(axis=-1).tolist()
-        return self.names[places] if isinstance(places, int) else [self.names[i] for i in places]
+        ids = self.values.argmax(axis=-1).tolist()
+        return self.names[ids] if isinstance(ids, int) else [self.names[id] for id in ids]
 
 
 @takes(PredictOptions)
 def predict(
     sequences: Sequences, model: Any, output: FilePath | None = None, *, options: PredictOptions
 ) -> Iterator[Prediction] | RunSummary:
-    """Predict classes, labels or numbers by a fine-tuned model, in input order.
+    """Predict classes, labels or numbers with a fine-tuned model, in input order.
 
-    Resuming and sharing are those of `embed.embed`. A batch gives what each sequence gives alone.
+    Runs are resumed and shared as by `embed.embed`. Predictions do not depend on the batches.
 
     Args:
         sequences: as for `embed.embed`; or the path of a table, .csv or .tsv.
-        model: folder, Hub id or a model, with a head of sequences or of bases.
-        output: .tsv or .csv, or "-" for standard output, with a row a sequence or a base, in which
-            the columns of a table are kept (for bases, all but sequences and labels); or a file
-            of arrays as `embeddings.formats` has them, of probabilities or numbers (for bases,
-            token_probabilities). None yields.
+        model: folder, Hub id or a model, with a head for sequences or for bases.
+        output: a .tsv or .csv file, or "-" for standard output, with a row for each sequence or
+            base, which keeps the columns of an input table (for bases, all but sequences and
+            labels); or a file of arrays (see `embeddings.formats`) with the column probabilities
+            or numbers (for bases, token_probabilities). If None, predictions are yielded.
 
     Returns:
         Predictions; or the summary of a run, with metrics if there is a column of labels.
 
     Raises:
-        ValueError: also for a model without such a head.
-        InputError: also for a row or a label that is unfit.
+        ValueError: the model has no such head.
+        InputError: a row or a label is invalid.
         And as `embed.embed`.
     """
     table = None
@@ -92,8 +93,8 @@ def predict(
     if uncompressed(path).suffix.lower() in TABLES:
         table = read_file(fspath(path), options.sequence_column, options.unknown, options.degap)
         texts = table.sequences if options.keep_letters else table.folded
-        named = zip(table.lines, texts, strict=True)
-        records = [FastaRecord(f"line {line}", text) for line, text in named]
+        rows = zip(table.lines, texts, strict=True)
+        records = [FastaRecord(f"line {line}", text) for line, text in rows]
         sequences = Source(lambda: iter(records))
     if options.label_columns and (table is None or output is None):
         raise OptionError("label_column", "needs a table of sequences, and an output")
@@ -101,17 +102,17 @@ def predict(
     if output is None:
         return iterate(task, sequences, model)
     path = fspath(output)
-    # Whether the file may be replaced is for `run` to see, which knows of unfinished runs.
+    # `run` checks whether the file may be replaced, since it knows of unfinished runs.
     check_output_files([path], force=True, extensions=(*TABLES, *formats.EXTENSIONS))
-    place = text_output(path, task.header, task.lines)
+    target = text_output(path, task.header, task.lines)
     if Path(path).suffix.lower() in formats.EXTENSIONS:
         formats.check_format(path)
-        place = Output(path)
-    return run(task, sequences, model, [place])
+        target = Output(path)
+    return run(task, sequences, model, [target])
 
 
 class PredictTask(Task[Prediction]):
-    """What the head of a model gives; `table` is where sequences come from, if from one."""
+    """Predictions by the head of a model; `table` has the sequences if they are from a table."""
 
     name = "predictions"
     options: PredictOptions
@@ -119,8 +120,8 @@ class PredictTask(Task[Prediction]):
     def __init__(self, options: PredictOptions, table: Rows | None):
         super().__init__(options)
         self._table = table
-        self._rows = iter(() if table is None else table.cells)  # gone through as it is written
-        self._written: list[np.ndarray] = []
+        self._rows = iter(() if table is None else table.cells)  # consumed by `lines`
+        self._written: list[np.ndarray] = []  # values of the output, for `metrics`
 
     def load(self, source: Any) -> None:
         from ernie_rna.model import modeling_ernie_rna as models
@@ -128,21 +129,23 @@ class PredictTask(Task[Prediction]):
 
         options = self.options
         config: Any = read_config(source, options.revision)
-        self._task = _find_task(source, config)
-        self._trained = trained = TASKS[self._task](options)
-        self._names = tuple(config.id2label[place] for place in range(config.num_labels))
-        if self._task == "ribosome-loading" and len(self._names) > 1:  # the authors' model
+        self._task_name = _find_task(source, config)
+        self._task = task = TASKS[self._task_name](options)
+        self._names = tuple(config.id2label[id] for id in range(config.num_labels))
+        if self._task_name == "ribosome-loading" and len(self._names) > 1:  # the authors' model
             self._names = ("mrl",)
-        trained.names = list(self._names)
-        kind = "numbers" if trained.of_numbers else "probabilities"
-        # The values in the store, and in files of arrays.
-        self._column = "token_" * trained.of_bases + kind
-        own = [f"{'predicted' if trained.of_numbers else 'p'}_{name}" for name in self._names]
-        where = ["position", "base"] * trained.of_bases
-        self._own = own if trained.of_numbers else [*where, "predicted", *own]
-        self._kept = self._kept_columns()
+        task.names = list(self._names)
+        # `_array` names the values in the store and in files of arrays.
+        if task.of_numbers:
+            self._array = "numbers"
+            self._new_columns = [f"predicted_{name}" for name in self._names]
+        else:
+            self._array = "token_probabilities" if task.of_bases else "probabilities"
+            place = ["position", "base"] if task.of_bases else []
+            self._new_columns = [*place, "predicted", *(f"p_{name}" for name in self._names)]
+        self._kept_columns = self._find_kept_columns()
         self._labels = self._read_labels() if options.label_columns else None
-        model_class = getattr(models, trained.model_name)
+        model_class = getattr(models, task.model_name)
         self.model = load(model_class, source, config=config, **options.loading)
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
         self.plan = Plan(tokens, config.hidden_size)
@@ -153,121 +156,122 @@ class PredictTask(Task[Prediction]):
 
         batch = tokenize([record.sequence for record in records], self.model.device)
         output = run_head(self.model, *batch, self.options.pairing_scores)
-        values = self._trained.values(output).cpu().numpy()
-        for record, own in zip(records, values, strict=True):
-            if self._trained.of_bases:
-                own = own[1 : 1 + len(record.sequence)]
-            if not np.isfinite(own).all():
-                raise not_finite(f"{record.id}: what is predicted", self.model)
-            yield Prediction(record.id, record.sequence, self._task, self._names, own)
+        batch_values = self._task.values(output).cpu().numpy()
+        for record, values in zip(records, batch_values, strict=True):
+            if self._task.of_bases:
+                values = values[1 : 1 + len(record.sequence)]  # without <cls>, <eos> and padding
+            if not np.isfinite(values).all():
+                raise not_finite(f"{record.id}: the prediction", self.model)
+            yield Prediction(record.id, record.sequence, self._task_name, self._names, values)
 
     def pack(self, results: list[Prediction]) -> Results:
-        column = self._column
-        rows = [formats.Embedding(r.id, len(r.sequence), {column: r.values}) for r in results]
-        return {**formats.pack(rows), "sequences": [one.sequence for one in results]}
+        name = self._array
+        rows = [formats.Embedding(r.id, len(r.sequence), {name: r.values}) for r in results]
+        return {**formats.pack(rows), "sequences": [result.sequence for result in results]}
 
     def unpack(self, part: Part) -> Iterator[Prediction]:
         rows = zip(formats.read_embeddings(part.path), part.texts("sequences"), strict=True)
-        for one, sequence in rows:
-            values = one.arrays[self._column]
-            yield Prediction(one.id, sequence, self._task, self._names, values)
+        for row, sequence in rows:
+            values = row.arrays[self._array]
+            yield Prediction(row.id, sequence, self._task_name, self._names, values)
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Prediction]], metadata: dict[str, Any]
     ) -> Written:
         if outputs[0].open is not None:
             return super().assemble(parts, outputs, metadata)
-        self._written = [part.get(self._column) for part in parts if self._labels is not None]
+        if self._labels is not None:
+            self._written = [part.get(self._array) for part in parts]
         return formats.write_parts(parts, Path(outputs[0].path), metadata, sys.maxsize), []
 
     def metrics(self) -> dict[str, float]:
-        """How well what was written agrees with the labels, by name; empty without any."""
+        """The task's metrics of the predictions written; empty if there are no labels."""
         if self._labels is None or not self._written:
             return {}
-        values = np.concatenate([np.atleast_2d(one) for one in self._written])
-        return self._trained.metrics(self._trained.decide(values), self._labels)
+        values = np.concatenate([np.atleast_2d(array) for array in self._written])
+        return self._task.metrics(self._task.decide(values), self._labels)
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
         about = super().metadata(found, given)
-        return {"columns": [self._column], "names": self._names, "task": self._task, **about}
+        return {"columns": [self._array], "names": self._names, "task": self._task_name, **about}
 
     def describe_settings(self) -> dict[str, Any]:
         return {
             "pairing_scores": self.options.pairing_scores or self.model.config.pairing_scores,
-            # Metrics are kept with an output.
+            # An output is kept with its metrics, which depend on the labels.
             "labels": None if self._labels is None else zlib.crc32(self._labels.tobytes()),
         }
 
     def header(self) -> str:
         """The header of a table of predictions."""
-        return format_row(*self._kept, *self._own)
+        return format_row(*self._kept_columns, *self._new_columns)
 
-    def lines(self, one: Prediction) -> Iterator[str]:
-        """The lines below the header; seven digits tell one float32 from the next."""
+    def lines(self, prediction: Prediction) -> Iterator[str]:
+        """The lines of a sequence; seven digits distinguish neighbouring float32 numbers."""
         if self._labels is not None:
-            self._written.append(one.values)
-        row = next(self._rows, {"id": one.id, "length": str(len(one.sequence))})
-        kept = [row.get(name, one.id) for name in self._kept]
-        predicted, values = one.predicted, one.values.tolist()
-        if self._trained.of_bases:
-            rows: Iterable[Any] = zip(count(1), one.sequence, predicted, values, strict=False)
-        elif self._trained.of_numbers:
+            self._written.append(prediction.values)
+        sequence, values = prediction.sequence, prediction.values.tolist()
+        row = next(self._rows, {"id": prediction.id, "length": str(len(sequence))})
+        kept = [row.get(name, prediction.id) for name in self._kept_columns]
+        if self._task.of_bases:
+            rows: Iterable[Any] = zip(
+                count(1), sequence, prediction.predicted, values, strict=False
+            )
+        elif self._task.of_numbers:
             rows = [(values,)]
-        elif self._task == "multi-label":
-            rows = [(self.options.label_separator.join(predicted), values)]
+        elif self._task_name == "multi-label":
+            rows = [(self.options.label_separator.join(prediction.predicted), values)]
         else:
-            rows = [(predicted, values)]
-        for *own, numbers in rows:
-            yield format_row(*kept, *own, *map("{:.7g}".format, numbers))
+            rows = [(prediction.predicted, values)]
+        for *texts, numbers in rows:
+            yield format_row(*kept, *texts, *map("{:.7g}".format, numbers))
 
-    def _kept_columns(self) -> list[str]:
-        """The columns before those of our own; InputError where both have one name."""
-        options, of_bases = self.options, self._trained.of_bases
+    def _find_kept_columns(self) -> list[str]:
+        """The columns before the new ones; InputError if two would have the same name."""
+        options, of_bases = self.options, self._task.of_bases
         if self._table is None:
             return ["id"] if of_bases else ["id", "length"]
-        left_out = [options.sequence_column, *options.label_columns] * of_bases
+        left_out = [options.sequence_column, *options.label_columns] if of_bases else []
         kept = [name for name in self._table.cells[0] if name not in left_out]
-        twice = sorted({*kept} & {*self._own})
+        twice = sorted({*kept} & {*self._new_columns})
         if twice:
-            raise InputError(
-                f"{self._table.name}: the output has a column {twice[0]!r} of its own: rename it"
-            )
-        return kept or ["id"]  # "line 2", if a table has nothing else of a sequence
+            problem = f"the output also has a column {twice[0]!r}: rename that of the table"
+            raise InputError(f"{self._table.name}: {problem}")
+        return kept or ["id"]  # such as "line 2", if there is no other column to keep
 
     def _read_labels(self) -> np.ndarray:
-        """The labels of the table, read as in fine-tuning: InputError names the line of one that
-        the model cannot predict."""
+        """The labels of the table, read as in fine-tuning; InputError for one the model lacks."""
         columns, names = self.options.label_columns, self._names
-        several = self._trained.of_numbers or self._trained.several
+        several = self._task.of_numbers or self._task.several
         if len(columns) != (len(names) if several else 1):
-            due = f"{len(names)} ({', '.join(names)})" if several else "1"
-            raise OptionError("label_column", f"must name {due}; got {', '.join(columns)}")
-        if several and {*columns} == {*names}:  # in any order
-            self._trained.options = replace(self.options, label_column=names)
+            expected = f"{len(names)} ({', '.join(names)})" if several else "1"
+            raise OptionError("label_column", f"must name {expected}; got {', '.join(columns)}")
+        if several and {*columns} == {*names}:  # They may be in any order.
+            self._task.options = replace(self.options, label_column=names)
         elif several and any(a != b and a in names for a, b in zip(columns, names, strict=True)):
             raise OptionError(
                 "label_column",
                 f"must be in the order of the model's {', '.join(names)}; got {', '.join(columns)}",
             )
         assert self._table is not None
-        labels = self._trained.read_labels(self._table)
-        return np.concatenate(labels) if self._trained.of_bases else np.array(labels)
+        labels = self._task.read_labels(self._table)
+        return np.concatenate(labels) if self._task.of_bases else np.array(labels)
 
 
 def _find_task(source: Any, config: Any) -> str:
-    """What a model was fine-tuned for; ValueError where it has no such head."""
+    """The name of the task that a model was fine-tuned for; ValueError if it has no such head."""
     from ernie_rna.run.loading import has_head, name_and_kind
 
-    fitting = [name for name in _TASKS if has_head(source, config, TASKS[name].model_name)]
-    if not fitting:
+    possible = [name for name in _TASKS if has_head(source, config, TASKS[name].model_name)]
+    if not possible:
         name, kind = name_and_kind(source, config)
-        raise ValueError(
-            f"{name} has no head for labels of sequences or of bases: it is {kind}; `ernie-rna "
-            f"{_OTHERS.get(kind, 'finetune')}` {'runs it' if kind in _OTHERS else 'trains one'}"
-        )
-    of_type = [name for name in fitting if TASKS[name].problem_type == config.problem_type]
-    if of_type or len(fitting) == 1:
-        return (of_type or fitting)[0]
+        command = _COMMANDS.get(kind)
+        way_out = f"`ernie-rna {command}` runs it" if command else "`ernie-rna finetune` trains one"
+        problem = f"has no head for labels of sequences or of bases: it is {kind}"
+        raise ValueError(f"{name} {problem}; {way_out}")
+    of_type = [name for name in possible if TASKS[name].problem_type == config.problem_type]
+    if of_type or len(possible) == 1:
+        return (of_type or possible)[0]
     task = "regression" if config.num_labels == 1 else "classification"
-    warnings.warn(f"config.json has no problem_type: it is taken for {task}", stacklevel=2)
+    warnings.warn(f"config.json has no problem_type: the model is run as {task}", stacklevel=2)
     return task

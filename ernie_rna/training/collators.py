@@ -1,4 +1,4 @@
-"""Batches that carry more than a label: which bases pair, and tokens that are masked.
+"""Collators: batches with the base pairs of each sequence as labels, or with masked tokens.
 
 >>> from ernie_rna import ErnieRnaTokenizer
 >>> tokenizer = ErnieRnaTokenizer()
@@ -24,7 +24,7 @@ from ernie_rna.training.metrics import NO_LABEL
 
 
 class PairCollator:
-    """Pads sequences on the right and makes labels of their structures, for transformers' Trainer.
+    """Collator for transformers' Trainer: pads on the right, turns structures into labels.
 
     Args:
         tokenizer: an ERNIE-RNA tokenizer.
@@ -32,7 +32,7 @@ class PairCollator:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer  # The Trainer saves it beside the model.
-        self._padding = tokenizer.pad_token_id
+        self._pad_id = tokenizer.pad_token_id
         tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         self._letters = [token if len(token) == 1 else "N" for token in tokens]
 
@@ -40,29 +40,29 @@ class PairCollator:
         """Examples -> input_ids, attention_mask (batch, seq) and labels (batch, length, length).
 
         Args:
-            examples: each with `input_ids` of a sequence, <cls> and <eos> included, and `labels`,
-                its structure in dot-bracket notation.
+            examples: each with the `input_ids` of a sequence, <cls> and <eos> included, and
+                `labels`, its structure in dot-bracket notation.
 
         Returns:
-            Labels are 1 where two bases pair, 0 where they could and do not, and -100 where they
-            cannot (but A-U, G-C and G-U) and at padding.
+            Labels are 1 where two bases pair, 0 where they could pair (A-U, G-C or G-U) and do not,
+            and -100 where they cannot pair and at padding.
 
         Raises:
-            ValueError: labels are no structure of their sequence.
+            ValueError: labels are not a structure of their sequence.
         """
-        sequences = [torch.tensor(example["input_ids"]) for example in examples]
-        input_ids = pad_sequence(sequences, batch_first=True, padding_value=self._padding)
-        texts = ["".join(self._letters[id] for id in ids.tolist()[1:-1]) for ids in sequences]
-        allowed = allowed_pairs(texts, input_ids.shape[1] - 2)
+        token_ids = [torch.tensor(example["input_ids"]) for example in examples]
+        input_ids = pad_sequence(token_ids, batch_first=True, padding_value=self._pad_id)
+        sequences = ["".join(self._letters[id] for id in ids.tolist()[1:-1]) for ids in token_ids]
+        allowed = allowed_pairs(sequences, input_ids.shape[1] - 2)
         labels = torch.full(allowed.shape, NO_LABEL, dtype=torch.int8).masked_fill_(allowed, 0)
-        for row, text, example in zip(labels, texts, examples, strict=True):
-            for i, j in _pairs(text, example.get("labels")):
-                row[i, j] = row[j, i] = 1
-        mask = (input_ids != self._padding).long()
-        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+        for pair_labels, sequence, example in zip(labels, sequences, examples, strict=True):
+            for i, j in _read_pairs(sequence, example.get("labels")):
+                pair_labels[i, j] = pair_labels[j, i] = 1
+        attention_mask = (input_ids != self._pad_id).long()
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def _pairs(sequence: str, structure: Any) -> list[BasePair]:
+def _read_pairs(sequence: str, structure: Any) -> list[BasePair]:
     if not isinstance(structure, str) or len(structure) != len(sequence):
         raise ValueError(
             f"labels must be a structure in dot-bracket notation, of {len(sequence)} characters "
@@ -75,17 +75,17 @@ def _pairs(sequence: str, structure: Any) -> list[BasePair]:
 
 
 class MaskingCollator:
-    """Pads and masks a batch for masked language modelling.
+    """Collator for masked language modelling: pads and masks a batch.
 
     `DataCollatorForLanguageModeling` draws the masks (80 % hidden, 10 % replaced by any token,
-    10 % left); with `mask_pairing="pretraining"` the batch has `pairing_scores` as well.
+    10 % unchanged); with `mask_pairing="pretraining"` the batch also has `pairing_scores`.
 
     Args:
         tokenizer: an ERNIE-RNA tokenizer.
-        config: the model's, for the scores.
-        mask_pairing: "pretraining", or "inference" for the model's own scores of the masked ids;
-            anything else raises ValueError.
-        probability: share of the nucleotides that are to be predicted.
+        config: configuration of the model, which defines the pairing scores.
+        mask_pairing: "pretraining", or "inference" for the scores that the model computes from the
+            masked ids; any other value raises ValueError.
+        probability: share of the nucleotides to predict.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class MaskingCollator:
         self._mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=probability)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Tokenized sequences -> input_ids, attention_mask and labels (batch, seq), and more."""
+        """The input_ids, attention_mask, labels (batch, seq), pairing_scores (batch, seq, seq)."""
         batch = dict(self._mask(list(examples)))
         if self._mask_pairing == "pretraining":
             masked = batch["labels"] != NO_LABEL

@@ -1,4 +1,4 @@
-"""Fine-tuning from files to a folder: rows checked, a model trained, saved and evaluated.
+"""Fine-tuning, from files to a folder: check the rows; train, save and evaluate a model.
 
 >>> summary = finetune(  # doctest: +SKIP
 ...     "table.tsv", "mini", "OUT", task="regression", label_column="mrl", eval_file="test.tsv"
@@ -12,6 +12,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -33,6 +34,7 @@ from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing, replacing_folder
 from ernie_rna.run.progress import show_loading
 from ernie_rna.run.store import Store, check_place, is_begun, partial_folder
+from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
 from ernie_rna.training.metrics import NO_LABEL, Metrics, for_json
@@ -41,31 +43,25 @@ from ernie_rna.training.rows import add_split, read_splits, some
 from ernie_rna.training.splits import assign, find_groups, leakage
 from ernie_rna.training.tasks import TASKS, Example
 
-HELD_OUT = "held-out"  # the rows that --split takes from training, by name
+HELD_OUT = "held-out"  # name of the split of the rows that --split takes from training
 
-_SPECIAL_TOKENS = 2  # <cls> and <eos>
-_SAMPLE = 16  # rows that a dry run measures predictions on, at most
-# What a dry run does without: all that is done beside training.
-_PLAIN: dict[str, Any] = {"resume": False, "best": None, "eval_steps": None, "patience": None}
-_AUTO_CLASSES = {
-    "ErnieRnaForMaskedLM": "AutoModelForMaskedLM",
-    "ErnieRnaForSequenceClassification": "AutoModelForSequenceClassification",
-    "ErnieRnaForTokenClassification": "AutoModelForTokenClassification",
-}
+_SAMPLE = 16  # most rows on which a dry run times predictions
+# Options that a dry run turns off, since they are not part of a training step.
+_ONLY_STEPS: dict[str, Any] = {"resume": False, "best": None, "eval_steps": None, "patience": None}
 
 
 @dataclass
 class FinetuneSummary:
-    """What a fine-tuning has made.
+    """The result of a fine-tuning.
 
     Attributes:
-        folder: the model, its tokenizer and code.
-        facts: what was trained on what, and how, for JSON.
-        metrics: of each evaluation, and under "NAME: guess" those of the simplest guess, under
-            "NAME: k-mers" those of a regression on counts of k-mers; of cross-validation under
-            "folds: mean" and "folds: sd", and likewise; facts["folds"] has those of each fold.
-        notes: what to know of the data and the training, a sentence each.
-        estimate: what the run will take, of a dry run.
+        folder: folder with the model, its tokenizer and code.
+        facts: what was trained, on which data and how, for JSON.
+        metrics: metrics of each evaluation, under its name; "NAME: guess" has those of the simplest
+            guess, "NAME: k-mers" those of a regression on counts of k-mers. Cross-validation has
+            "folds: mean" and "folds: sd", also of both; facts["folds"] has those of each fold.
+        notes: remarks on the data and the training, a sentence each.
+        estimate: time and memory that the run will take, if it was a dry run; else "".
     """
 
     folder: Path
@@ -76,7 +72,7 @@ class FinetuneSummary:
 
     @property
     def text(self) -> str:
-        """A few lines that say it."""
+        """A summary in a few lines."""
         facts, names = self.facts, self.facts["labels"]
         rows = ", ".join(f"{name} {split['rows']:,}" for name, split in facts["splits"].items())
         steps = "1 step" if facts["steps"] == 1 else f"{facts['steps']} steps"
@@ -89,9 +85,9 @@ class FinetuneSummary:
         )
 
     def as_json(self) -> str:
-        """All of it, null where a number is not finite."""
-        made = {"estimate": self.estimate} if self.estimate else {"metrics": self.metrics}
-        values = {**self.facts, **made, "notes": self.notes}
+        """Facts, metrics (or the estimate) and notes as JSON; null for a number not finite."""
+        measured = {"estimate": self.estimate} if self.estimate else {"metrics": self.metrics}
+        values = {**self.facts, **measured, "notes": self.notes}
         return json.dumps(for_json(values), indent=2)
 
 
@@ -103,25 +99,24 @@ def finetune(
     *,
     options: FinetuneOptions,
 ) -> FinetuneSummary:
-    """Train a model for a task, save it, evaluate it.
+    """Train a model for a task, save it and evaluate it.
 
-    The folder appears whole, once training has ended well; metrics are added when the evaluation
-    has. Of several processes (torchrun, accelerate launch), the leading one saves. The same seed
-    gives the same weights, but not to calls in several threads of one process, which draw from one
-    generator of random numbers.
+    The complete folder appears when training has succeeded; metrics.json follows the evaluation. Of
+    several processes (torchrun, accelerate launch), the leading one saves. The same seed leads to
+    the same weights, except for calls in several threads of a process, which share one generator.
 
     Args:
-        train: CSV or TSV; for masked-lm FASTA; for structures .ct, .bpseq, .dbn or a folder.
+        train: CSV or TSV; also FASTA for masked-lm; .ct, .bpseq, .dbn or a folder for structure.
         model: a converted or saved folder, "mini", or a name on the Hub.
         output: the folder to write: model, tokenizer, code, card, metrics.json and log.jsonl.
 
     Returns:
-        What was done, with all metrics.
+        A summary with all metrics.
 
     Raises:
-        InputError: a file, a row or the model is unfit; before training.
-        ExportError: the folder is there, or holds something else.
-        OutputError: another run works on it, or one with other settings is unfinished.
+        InputError: a file, a row or the model is invalid; raised before training.
+        ExportError: the folder exists already, or holds something else.
+        OutputError: another run writes the folder, or a run with other settings is unfinished.
         TrainingError: a loss or gradient is not finite; nothing was saved.
     """
     if not isinstance(model, (str, PathLike)):
@@ -129,7 +124,7 @@ def finetune(
             f"expected a folder or a Hub id, such as a saved model's; got {type(model)}"
         )
     target = Path(os.path.abspath(output))
-    with full_disk_explained(target), _alone(output, target, options) as store:
+    with full_disk_explained(target), _locked_output(output, target, options) as store:
         run = _Run(train, target, options)
         source = find_model(model, options.revision)
         with show_loading(options.progress if leads() else False):
@@ -146,10 +141,8 @@ def finetune(
             try:
                 run.evaluate()
             except BaseException:
-                warnings.warn(
-                    f"the model is saved in {target}, without the metrics of its evaluation",
-                    stacklevel=2,
-                )
+                message = f"the model is saved in {target}, without the metrics of its evaluation"
+                warnings.warn(message, stacklevel=2)
                 raise
             if store is not None:
                 store.finish_share()
@@ -158,31 +151,31 @@ def finetune(
 
 
 def leads() -> bool:
-    """Whether this process leads those that torchrun or accelerate launch started."""
+    """Whether this is the leading process of those that torchrun or accelerate launch started."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 @contextlib.contextmanager
-def _alone(
+def _locked_output(
     output: str | PathLike[str], target: Path, options: FinetuneOptions
 ) -> Iterator[Store | None]:
-    """What the leading process keeps beside the folder, locked; the others are silent."""
+    """Check and lock the output. Yield the store in the leading process; silence the others."""
     if not options.dry_run:
-        # A run that was stopped while it was evaluated has written the folder without metrics.
-        ours = options.resume and is_begun(target) and not (target / "metrics.json").exists()
-        check_place(check_target(output, options.force or ours))
-    with contextlib.ExitStack() as held:
+        # A run that was stopped while it evaluated has written the folder without metrics.
+        is_resumed = options.resume and is_begun(target) and not (target / "metrics.json").exists()
+        check_place(check_target(output, options.force or is_resumed))
+    with contextlib.ExitStack() as stack:
         store = None
         if not leads():
-            held.enter_context(warnings.catch_warnings())
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
         elif not options.dry_run:
-            store = held.enter_context(Store(target, Share(), options.force))
+            store = stack.enter_context(Store(target, Share(), options.force))
         yield store
 
 
 class _Run:
-    """One fine-tuning; what is wrong with the data is found before torch is imported."""
+    """One fine-tuning; errors in the data are raised before torch is imported."""
 
     def __init__(self, train: str | PathLike[str], target: Path, options: FinetuneOptions):
         self.options, self.target = options, target
@@ -199,64 +192,69 @@ class _Run:
         if options.split is not None or options.folds is not None:
             self._divide()
         elif len(splits) == 1:
-            column, way_out = options.split_column, "--split similar holds out a part of the rows"
+            column, way_out = options.split_column, "--split similar holds out some of the rows"
             if column is not None:
                 way_out = f"--eval-split names the values of {column!r} to evaluate on"
             notes.append(f"nothing is evaluated: {way_out}")
-        whole = self.splits["train"]
-        folds = (whole.take(fold, f"fold {number}") for number, fold in enumerate(self.folds, 1))
-        for rows in (*self.splits.values(), *folds) if self.task.of_bases else ():
-            if all(label == NO_LABEL for row in rows.labels for label in row):
-                ignored = options.ignore_label
-                raise InputError(
-                    f"{rows.name}: no base has a label but {ignored!r}, which is ignored"
-                )
+        if self.task.of_bases:
+            self._check_bases()
         notes += leakage(self.splits)
 
     def _divide(self) -> None:
-        """Hold out rows of training, or find those that each fold holds out."""
+        """Hold out some of the training rows, or assign them to the folds."""
         options, notes, splits = self.options, self.summary.notes, self.splits
         rows = splits.pop("train")
-        groups, what = find_groups(rows, options.split or "random")
-        notes.append(f"{len(rows)} rows have {what}; each of these is on one side of a split")
+        groups, description = find_groups(rows, options.split or "random")
+        notes.append(f"{len(rows)} rows have {description}; each stays on one side of a split")
+        divide = partial(assign, groups, seed=options.seed, description=description)
         if options.folds is not None:
-            self.folds = assign(groups, [1 / options.folds] * options.folds, options.seed, what)
+            self.folds = divide([1 / options.folds] * options.folds)
             self.splits = {"train": rows}
             notes.append(
-                "each fold was measured by a model that was trained on the others; what is saved "
-                "was trained on all rows"
+                "each fold was evaluated with a model trained on the others; the saved model was "
+                "trained on all rows"
             )
         else:
-            parts = assign(groups, [1 - options.held_out, options.held_out], options.seed, what)
-            held = zip(("train", HELD_OUT), parts, strict=True)
-            self.splits = {name: rows.take(own, name) for name, own in held}
-        for name, others in splits.items():
-            add_split(self.splits, name, others)
+            train, held_out = divide([1 - options.held_out, options.held_out])
+            held_out_rows = rows.take(held_out, HELD_OUT)
+            self.splits = {"train": rows.take(train, "train"), HELD_OUT: held_out_rows}
+        for name, split_rows in splits.items():
+            add_split(self.splits, name, split_rows)
         if options.task == "classification":
-            known = {*self.splits["train"].labels}
-            gone = [name for place, name in enumerate(self.task.names) if place not in known]
-            if gone:
-                notes.append(f"all rows of these classes are held out: {some(gone)}")
+            trained = {*self.splits["train"].labels}
+            untrained = [name for id, name in enumerate(self.task.names) if id not in trained]
+            if untrained:
+                notes.append(f"all rows of these classes are held out: {some(untrained)}")
+
+    def _check_bases(self) -> None:
+        """Raise InputError for a split or fold in which no base has a label."""
+        rows = self.splits["train"]
+        folds = (rows.take(fold, f"fold {number}") for number, fold in enumerate(self.folds, 1))
+        for split in (*self.splits.values(), *folds):
+            if all(label == NO_LABEL for labels in split.labels for label in labels):
+                problem = f"no base has a label other than {self.options.ignore_label!r}"
+                raise InputError(f"{split.name}: {problem}, which is ignored")
 
     def load(self, source: Any) -> None:
-        """Load the model, and make examples of sequences, cut if that is asked for, and labels."""
+        """Load the model, and make examples from sequences (cut by --truncate) and labels."""
         from ernie_rna.training.trainer import load
 
         self.loaded = load(self.task, source)
-        tokens = self.loaded.model.config.max_position_embeddings
-        limit = self.options.max_length or tokens - _SPECIAL_TOKENS
+        limit = self.options.max_length or nucleotide_limit(self.loaded.model.config)
         self.examples: dict[str, list[Example]] = {}
         for name, rows in self.splits.items():
-            for line, own in zip(rows.lines, rows.sequences, strict=True):
-                if len(own) > limit and not self.options.truncate:
-                    problem = f"{len(own)} nucleotides; at most {limit} are trained on: --truncate"
-                    way_out = "cuts longer sequences, --max-length moves the limit"
+            texts = rows.folded
+            for line, text in zip(rows.lines, texts, strict=True):
+                if len(text) > limit and not self.options.truncate:
+                    problem = f"{len(text)} nucleotides, more than the limit of {limit}: --truncate"
+                    way_out = "cuts longer sequences, --max-length changes the limit"
                     raise InputError.at(rows.name, line, f"{problem} {way_out}")
-            texts = [sequence[:limit] for sequence in rows.folded]
+            texts = [text[:limit] for text in texts]
             ids = self.loaded.tokenizer(texts, verbose=False)["input_ids"]
+            columns = zip(ids, rows.labels, rows.lines, texts, strict=True)
             self.examples[name] = [
-                {**self.task.encode(own, label), "line": line, "sequence": text}
-                for own, label, line, text in zip(ids, rows.labels, rows.lines, texts, strict=True)
+                {**self.task.encode(input_ids, label), "line": line, "sequence": text}
+                for input_ids, label, line, text in columns
             ]
         self.summary.facts |= {
             "model": Path(source).name,
@@ -272,7 +270,8 @@ class _Run:
         }
 
     def train(self, store: Store | None) -> None:
-        """Train the model and, in the leading process, save it."""
+        """Train the model and save it, in the leading process, which has the store."""
+        from ernie_rna.model.configuration_ernie_rna import AUTO_MAP
         from ernie_rna.training.trainer import FinetuneTrainer, make_arguments
 
         folder, (train, *evaluation) = partial_folder(self.target), self.examples.values()
@@ -284,7 +283,7 @@ class _Run:
             elif store is not None and store.begun and not (store.done or self.options.force):
                 raise OutputError(
                     f"{store.folder} has the state of an unfinished run: --resume resumes it, "
-                    "--force drops it"
+                    "--force deletes it"
                 )
             elif store is not None:
                 store.drop()
@@ -294,8 +293,9 @@ class _Run:
         watched = evaluation[0] if evaluation else []
         self.trainer = FinetuneTrainer(self.loaded, self.task, arguments, train, watched)
         self.trainer.fit()
+        auto_classes = {path.partition(".")[2]: name for name, path in AUTO_MAP.items()}
         self.summary.facts |= {
-            "auto_class": _AUTO_CLASSES.get(self.task.model_name, "AutoModel"),
+            "auto_class": auto_classes.get(self.task.model_name, "AutoModel"),
             "weights_trained": self.trainer.weights_trained,
             "steps": self.trainer.state.global_step,
             "seconds": time.monotonic() - start,
@@ -305,37 +305,38 @@ class _Run:
             self._save()
 
     def estimate(self) -> None:
-        """Time some steps and predictions, and say what all of them will take."""
+        """Time some steps and predictions, and set the estimate of the whole run."""
         from ernie_rna.run.estimate import SECONDS, Estimate, in_bytes, peak_memory
         from ernie_rna.training.trainer import FinetuneTrainer, make_arguments, schedule
 
         options, (train, *evaluation) = self.options, self.examples.values()
         rows = [example for split in evaluation for example in split]
-        (steps, every), measured = schedule(options, len(train)), len(rows)
+        (steps, every), predictions = schedule(options, len(train)), len(rows)
         if options.watches:
-            measured += steps // every * len(evaluation[0])
+            predictions += steps // every * len(evaluation[0])
         for fold in self.folds:
             steps += schedule(options, len(train) - len(fold))[0]
-            measured += len(fold)
-        others: Any = options.trainer
-        others = {**others, "report_to": []}
-        self.task.options = replace(options, **_PLAIN, progress=False, trainer=others)
+            predictions += len(fold)
+        fields: Any = options.trainer
+        fields = {**fields, "report_to": []}
+        self.task.options = replace(options, **_ONLY_STEPS, progress=False, trainer=fields)
         with tempfile.TemporaryDirectory() as name:
             arguments = make_arguments(self.task.options, Path(name), len(train))
             trainer = FinetuneTrainer(self.loaded, self.task, arguments, train, [])
             times = trainer.time_steps(SECONDS)
-        sample = (rows or train)[:: -(-len(rows or train) // _SAMPLE)]
+        rows = rows or train
+        sample = rows[:: math.ceil(len(rows) / _SAMPLE)]
         begin = time.monotonic()
         trainer.score(sample)
-        each = (time.monotonic() - begin) / len(sample)
-        warm = times[1:] or times  # The first one also builds what is built once.
-        seconds = steps * sum(warm) / len(warm) + measured * each
+        prediction_seconds = (time.monotonic() - begin) / len(sample)
+        warm = times[1:] or times  # The first step includes one-time set-up.
+        seconds = steps * sum(warm) / len(warm) + predictions * prediction_seconds
         weights = self.summary.facts["weights"]
-        self.summary.estimate = Estimate(
-            seconds, peak_memory(), 4 * weights, len(times), "step"
-        ).text
+        estimate = Estimate(seconds, peak_memory(), 4 * weights, len(times), "step")
+        self.summary.estimate = estimate.text
         if options.resume or options.best:
             trained = trainer.weights_trained
+            # Adam's two moments and the weights in float32; for a while there are two states.
             state = 8 * trained + 4 * (trained if options.lora else weights)
             self.summary.notes.append(
                 f"{partial_folder(self.target)} takes up to {in_bytes(2 * state)} while it trains"
@@ -343,15 +344,14 @@ class _Run:
         self.summary.facts["steps"] = steps
 
     def _describe(self, arguments: Any) -> dict[str, Any]:
-        """What the weights depend on."""
+        """All that the trained weights depend on, for JSON."""
         from ernie_rna.run.provenance import model_sha256, versions
 
         processes = arguments.world_size
         if self.task.batch_norms and arguments.gradient_accumulation_steps * processes > 1:
             self.summary.notes.append(
-                f"the head's batch norms see {self.options.batch_size} rows at a time, those of "
-                "one batch of one process; --accumulate and more processes do not change that "
-                "(SyncBatchNorm, which would, is not used)"
+                f"the head's batch norms see the {self.options.batch_size} rows of one batch of "
+                "one process only, despite --accumulate or more processes (no SyncBatchNorm)"
             )
         return {
             "format": "ernie-rna finetune",
@@ -364,31 +364,31 @@ class _Run:
         }
 
     def _cross_validate(self, folder: Path) -> None:
-        """Train without each fold and measure on it, unless a run that is resumed has done so."""
+        """Train without each fold and evaluate on it, unless the resumed run has done so."""
         from ernie_rna.training.trainer import FinetuneTrainer, make_arguments
 
         folds: list[dict[str, Any]] = []
         for number, fold in enumerate(self.folds, 1):
             path, examples = folder / f"fold-{number}" / "metrics.json", self.examples["train"]
-            others = np.delete(np.arange(len(examples)), fold)
-            train, held = ([examples[place] for place in part] for part in (others, fold))
+            train = [examples[row] for row in np.delete(np.arange(len(examples)), fold)]
+            held_out = [examples[row] for row in fold]
             if self.options.resume and path.exists():
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:
                 arguments = make_arguments(self.options, path.parent, len(train))
                 loaded = self.loaded._replace(model=copy.deepcopy(self.loaded.model))
-                trainer = FinetuneTrainer(loaded, self.task, arguments, train, held)
+                trainer = FinetuneTrainer(loaded, self.task, arguments, train, held_out)
                 trainer.fit()
-                metrics = self._measure("folds", trainer, train, held)
+                metrics = self._measure("folds", trainer, train, held_out)
                 if self.options.resume and leads():
                     path.parent.mkdir(exist_ok=True)
                     with replacing(path) as temporary:
                         temporary.write_text(json.dumps(metrics), encoding="utf-8")
                     for state in path.parent.glob("checkpoint-*"):
                         shutil.rmtree(state)
-            folds.append({"rows": len(held), **metrics})
+            folds.append({"rows": len(held_out), **metrics})
         self.summary.facts["folds"] = folds
-        for name in [*folds[0]][1:]:
+        for name in [*folds[0]][1:]:  # after "rows"
             for title, statistic in (("mean", np.mean), ("sd", partial(np.std, ddof=1))):
                 self.summary.metrics[f"{name}: {title}"] = {
                     metric: float(statistic([fold[name][metric] for fold in folds]))
@@ -398,22 +398,22 @@ class _Run:
     def _measure(
         self, name: str, trainer: Any, train: list[Example], examples: list[Example]
     ) -> dict[str, Metrics]:
-        """The metrics of what was trained, and of what knows less, on some examples."""
+        """The metrics on some examples of the trained model, and of what it is compared with."""
         metrics = {}
         if leads():
             metrics[f"{name}: {self.task.guess_name}"] = self.task.guess(train, examples)
             metrics[f"{name}: k-mers"] = self.task.by_kmers(train, examples)
         metrics[name] = trainer.score(examples)
-        return {title: own for title, own in metrics.items() if own}
+        return {title: values for title, values in metrics.items() if values}
 
     def _save(self) -> None:
-        """The folder, whole; it loads by `trust_remote_code`, code included."""
+        """Write the complete folder, with the code that `trust_remote_code` loads."""
         from ernie_rna.model.configuration_ernie_rna import AUTO_MAP
 
         model: Any = self.trainer.model
-        # The times of a run that was resumed are not those of the whole.
-        log = [one for one in self.trainer.state.log_history if "train_runtime" not in one]
-        # A model from the Hub has its name in front of each entry.
+        # The run time of a resumed run leaves out the time before.
+        log = [entry for entry in self.trainer.state.log_history if "train_runtime" not in entry]
+        # In a model from the Hub, each entry starts with the name of its repository.
         model.config.auto_map = dict(AUTO_MAP)
         model.config.weights_origin = "fine-tuned"
         with replacing_folder(self.target) as folder:
@@ -428,10 +428,10 @@ class _Run:
             write_card(folder, self.summary)
 
     def evaluate(self) -> None:
-        """Measure what was saved, and add that to the folder."""
-        train, *evaluation = self.examples.items()
+        """Evaluate the saved model, and add the metrics to its folder."""
+        (_, train), *evaluation = self.examples.items()
         for name, examples in evaluation:
-            self.summary.metrics |= self._measure(name, self.trainer, train[1], examples)
+            self.summary.metrics |= self._measure(name, self.trainer, train, examples)
         self.summary.notes += better_counts(self.summary.metrics, self.task.metric_names[0])
         if leads():
             with replacing(self.target / "metrics.json") as path:
@@ -440,12 +440,12 @@ class _Run:
 
 
 def better_counts(metrics: Mapping[str, Metrics], metric: str) -> Iterator[str]:
-    """Say on which rows a regression on k-mer counts is no worse than the model."""
+    """Sentences on the evaluations in which k-mer counts are at least as good as the model."""
     for title, counts in metrics.items():
         name = title.replace(": k-mers", "")
-        own = metrics[name]
-        if name != title and not name.endswith(": sd") and counts[metric] >= own[metric]:
+        model = metrics[name]
+        if name != title and not name.endswith(": sd") and counts[metric] >= model[metric]:
             yield (
                 f"{name}: k-mer counts are no worse than this model, {metric} {counts[metric]:.4f} "
-                f"against {own[metric]:.4f}: prefer them, or train on more rows or another model"
+                f"against {model[metric]:.4f}: use them, or train on more rows or another model"
             )

@@ -1,4 +1,4 @@
-"""Metrics of fine-tuning by scikit-learn, and what the simplest guess would score. No torch."""
+"""Metrics of fine-tuning, by scikit-learn, and simple guesses to compare with. No torch."""
 
 from __future__ import annotations
 
@@ -14,113 +14,111 @@ from ernie_rna.extras import import_extra
 
 Metrics = dict[str, float]
 
-# Of tokens that have no label: what torch and transformers leave out of a loss.
+# Label of tokens without a label: torch and transformers leave it out of a loss.
 NO_LABEL = -100
-# Those of which less is better.
+# The metrics whose lower values are better.
 LESS_IS_BETTER = ("loss", "perplexity", "mse")
 
 
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Accuracy, macro-F1 and Matthews correlation of class ids, of one shape, over those that have
-    a label; NaN if none has."""
-    real = labels != NO_LABEL
-    if not real.any():
+    """Accuracy, macro-F1 and Matthews correlation of class ids, two arrays of the same shape, over
+    the positions that have a label; NaN if none has."""
+    has_label = labels != NO_LABEL
+    if not has_label.any():
         return dict.fromkeys(("accuracy", "macro_f1", "mcc"), math.nan)
-    sklearn, both = sklearn_module("metrics"), (labels[real], predicted[real])
+    sklearn, pair = sklearn_module("metrics"), (labels[has_label], predicted[has_label])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a single class
+        warnings.simplefilter("ignore")  # scikit-learn warns of a single class
         return {
-            "accuracy": float(sklearn.accuracy_score(*both)),
-            "macro_f1": float(sklearn.f1_score(*both, average="macro", zero_division=0)),
-            "mcc": float(sklearn.matthews_corrcoef(*both)),
+            "accuracy": float(sklearn.accuracy_score(*pair)),
+            "macro_f1": float(sklearn.f1_score(*pair, average="macro", zero_division=0)),
+            "mcc": float(sklearn.matthews_corrcoef(*pair)),
         }
 
 
 def multi_label_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Of 0 and 1 by label, (n, labels) each; `exact_match` is the share of whole rows."""
+    """Metrics of 0 and 1, (n, labels) both; `exact_match` is the share of rows without an error."""
     f1_score = sklearn_module("metrics").f1_score
     predicted, labels = predicted.astype(int), labels.astype(int)
-    return {
-        "exact_match": float((predicted == labels).all(axis=1).mean()),
-        **{
-            f"{kind}_f1": float(f1_score(labels, predicted, average=kind, zero_division=0))
-            for kind in ("macro", "micro")
-        },
-    }
+    metrics = {"exact_match": float((predicted == labels).all(axis=1).mean())}
+    for kind in ("macro", "micro"):
+        f1 = f1_score(labels, predicted, average=kind, zero_division=0)
+        metrics[f"{kind}_f1"] = float(f1)
+    return metrics
 
 
 def regression_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
-    """R2, Spearman correlation and mean squared error, (n,) or the mean over (n, targets).
+    """R2, Spearman correlation and mean squared error of (n,), or their means over (n, targets).
 
-    NaN where they are not defined: R2 of a single row or of constant labels, the correlation of a
-    constant.
+    NaN if not defined: R2 of a single row or of constant labels, the correlation of a constant.
     """
     sklearn, stats = sklearn_module("metrics"), import_extra("scipy.stats", "train", "fine-tuning")
-    arrays = (np.asarray(array, float).reshape(len(array), -1) for array in (predicted, labels))
-    predicted, labels = arrays
-    varied = len(labels) > 1 and np.ptp(labels, axis=0).all()
+    predicted = np.asarray(predicted, float).reshape(len(predicted), -1)
+    labels = np.asarray(labels, float).reshape(len(labels), -1)
+    has_r2 = len(labels) > 1 and np.ptp(labels, axis=0).all()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a constant
+        warnings.simplefilter("ignore")  # SciPy warns of a constant
         columns = zip(predicted.T, labels.T, strict=True)
         correlations = [stats.spearmanr(*column).statistic for column in columns]
     return {
-        "r2": float(sklearn.r2_score(labels, predicted)) if varied else math.nan,
+        "r2": float(sklearn.r2_score(labels, predicted)) if has_r2 else math.nan,
         "spearman": float(np.mean(correlations)),
         "mse": float(sklearn.mean_squared_error(labels, predicted)),
     }
 
 
 def masked_lm_metrics(predictions: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> Metrics:
-    """Perplexity and accuracy over the tokens with a label, of their most likely ids and the
-    logarithms of the labels' probabilities; (n, seq) each."""
-    real = labels != NO_LABEL
-    if not real.any():
+    """Perplexity, loss and accuracy over the tokens with a label, NaN if none has, of the most
+    likely ids and the log-probabilities of the labels; (n, seq) each."""
+    has_label = labels != NO_LABEL
+    if not has_label.any():
         return dict.fromkeys(("perplexity", "loss", "accuracy"), math.nan)
     ids, log_likelihoods = predictions
-    loss = -log_likelihoods[real].mean()
-    accuracy = (ids[real] == labels[real]).mean()
+    loss = -log_likelihoods[has_label].mean()
+    accuracy = (ids[has_label] == labels[has_label]).mean()
     return {"perplexity": float(np.exp(loss)), "loss": float(loss), "accuracy": float(accuracy)}
 
 
 def simplest_guess(training: np.ndarray, count: int, numbers: bool = False) -> np.ndarray:
-    """For `count` rows training's most frequent class, or for each label what most rows have; of
-    numbers training's mean."""
+    """Predictions for `count` rows without their sequences: the mean of the training's numbers, or
+    its most frequent class; for several labels, the most frequent value of each."""
     dummy = sklearn_module("dummy")
     guess = dummy.DummyRegressor() if numbers else dummy.DummyClassifier(strategy="most_frequent")
-    return np.asarray(
-        guess.fit(np.zeros((len(training), 1)), training).predict(np.zeros((count, 1)))
-    )
+    guess.fit(np.zeros((len(training), 1)), training)
+    return np.asarray(guess.predict(np.zeros((count, 1))))
 
 
 def frequency_guess(
     training: Sequence[Sequence[int]], evaluation: Sequence[Sequence[int]]
 ) -> Metrics:
-    """The metrics of predicting each nucleotide by its frequency in training."""
-    flat, labels = (np.concatenate([*map(np.asarray, rows)]) for rows in (training, evaluation))
-    counts = np.bincount(flat, minlength=1 + max(flat.max(), labels.max()))
-    log_frequencies = np.log((counts + 1e-9) / counts.sum())  # One that training lacks is possible.
+    """The metrics of predicting each nucleotide by its frequency in training, from token ids."""
+    known, labels = (np.concatenate([*map(np.asarray, rows)]) for rows in (training, evaluation))
+    counts = np.bincount(known, minlength=1 + max(known.max(), labels.max()))
+    # A nucleotide that training lacks has a small probability instead of 0.
+    log_frequencies = np.log((counts + 1e-9) / counts.sum())
     guess = np.full_like(labels, counts.argmax()), log_frequencies[labels]
     return masked_lm_metrics(guess, labels)
 
 
 def format_metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """A table: a row for each metric, a column for each name."""
+    """Metrics as the text of a table: a row for each metric, a column for each name."""
     table = [["", *columns]]
     for name in dict.fromkeys(name for metrics in columns.values() for name in metrics):
         values = (metrics.get(name, math.nan) for metrics in columns.values())
         table.append([name, *("·" if math.isnan(value) else f"{value:.4f}" for value in values)])
-    stub, *widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    name_width, *widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
     for name, *cells in table:
-        shown = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        lines.append(f"{name:<{stub}}" + "".join(shown))
+        padded = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{name:<{name_width}}" + "".join(padded))
     return "\n".join(lines)
 
 
 def for_json(values: Any) -> Any:
-    """Values with null where a number is not finite, which JSON does not know."""
+    """Values with None in place of numbers that are not finite, which JSON does not have."""
     return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 def sklearn_module(name: str) -> Any:
+    """A module of scikit-learn; ImportError, with the command that installs it, if it is absent."""
     return import_extra(f"sklearn.{name}", "train", "fine-tuning")

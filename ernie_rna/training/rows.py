@@ -1,4 +1,4 @@
-"""Rows to train and evaluate on: sequences with the cells beside them, from files. No torch.
+"""Rows to train and evaluate on, read from files: sequences and the other cells. No torch.
 
 Every message names the file and the line; the header of a table is line 1.
 """
@@ -25,7 +25,8 @@ from ernie_rna.training.options import FinetuneOptions
 
 _FASTA = (".fa", ".fasta", ".fna", ".ffn")
 _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
-_LETTERS, _LEAST_SEQUENCE = frozenset("ACGTUN"), 10  # of what is no name of a column
+# In a first line, a cell of at least so many of these letters is a sequence, not a column's name.
+_LETTERS, _LEAST_SEQUENCE = frozenset("ACGTUN"), 10
 _SHOWN = 8  # names in a message
 
 
@@ -34,12 +35,12 @@ class Rows:
     """Rows of a file, all of them or those of a split.
 
     Attributes:
-        name: the file, and the split if it is one, for messages.
-        lines: the number of each row's line.
-        cells: of each row, by column.
-        sequence_column: in which the sequences are.
-        decimal_comma: whether a comma in a number is a decimal point.
-        labels: of each row, as a task reads them; empty until then.
+        name: the file, with the split if these are its rows, for messages.
+        lines: line number of each row.
+        cells: cells of each row, by column.
+        sequence_column: column with the sequences.
+        decimal_comma: whether numbers have a decimal comma.
+        labels: label of each row, as the task reads it; empty until it has.
     """
 
     name: str
@@ -58,24 +59,24 @@ class Rows:
 
     @property
     def folded(self) -> list[str]:
-        """The sequences in one way of writing, to find those that are the same."""
+        """The sequences in upper case with U for T, so that equal ones are written alike."""
         return [to_rna(sequence) for sequence in self.sequences]
 
     def take(self, places: Iterable[int], split: str) -> Rows:
-        """Some of the rows."""
-        kept = [*places]
-        parts: dict[str, Any] = {
-            name: tuple(values[place] for place in kept)
+        """The rows at some places, counted from 0, as the rows of a split."""
+        indices = [*places]
+        selected: dict[str, Any] = {
+            name: tuple(values[index] for index in indices)
             for name, values in vars(self).items()
             if isinstance(values, tuple) and values
         }
-        return replace(self, name=f"{self.name} ({split})", **parts)
+        return replace(self, name=f"{self.name} ({split})", **selected)
 
     def column(self, column: str, option: str) -> list[str]:
         """The cells of a column.
 
         Args:
-            option: that names it.
+            option: the option that names the column, for the message.
 
         Raises:
             InputError: there is no such column.
@@ -86,15 +87,15 @@ class Rows:
         hint = f"{option} names the right one"
         if any(len(name) >= _LEAST_SEQUENCE and set(name.upper()) <= _LETTERS for name in names):
             hint = "its first line must be a header, with the names of the columns"
-        elif [*names] == [self.sequence_column]:  # FASTA has no others.
+        elif [*names] == [self.sequence_column]:  # FASTA has no other column.
             hint = "labels are read from a table (CSV or TSV); only --task masked-lm needs none"
         raise InputError(f"{self.name}: no column {column!r}; it has {', '.join(names)}: {hint}")
 
     def parse(self, column: str, parse: Callable[[str, bool], Any]) -> list[Any]:
-        """The cells of a column of labels, each parsed; `parse` is told of a decimal comma.
+        """The cells of a column of labels, parsed; `parse` also takes whether commas are decimal.
 
         Raises:
-            InputError: `parse` raised ValueError, whose message follows the line.
+            InputError: `parse` raised ValueError; the message has the line and that of `parse`.
         """
         parsed = []
         for line, cell in zip(self.lines, self.column(column, "--label-column"), strict=True):
@@ -106,41 +107,39 @@ class Rows:
 
 
 def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
-    """The rows of training, then those of each evaluation, by name.
+    """The training rows as "train", then the rows of each evaluation split, by its name.
 
     Raises:
-        InputError: a file or split is not there or unfit, or two have one name.
+        InputError: a file or split is missing or invalid, or two splits have the same name.
         OSError: a file cannot be opened.
     """
-    how = (options.sequence_column, options.unknown, options.degap)
-    whole, column = read_file(train, *how), options.split_column
-    splits = {"train": whole} if column is None else {}
+    settings = (options.sequence_column, options.unknown, options.degap)
+    rows, column = read_file(train, *settings), options.split_column
+    splits = {"train": rows} if column is None else {}
     if column is not None:
-        values = whole.column(column, "--split-column")
-        named = (options.train_split, *options.eval_split)
-        for value in named:
-            places = [place for place, own in enumerate(values) if own == value]
+        cells = rows.column(column, "--split-column")
+        used = (options.train_split, *options.eval_split)
+        for value in used:
+            places = [place for place, cell in enumerate(cells) if cell == value]
             if not places:
-                raise InputError(
-                    f"{whole.name}: no row with {column}={value!r}; there are "
-                    f"{some(sorted({*values}))}"
-                )
+                problem = f"no row with {column}={value!r}; its values are {some(sorted({*cells}))}"
+                raise InputError(f"{rows.name}: {problem}")
             name = "train" if value == options.train_split else value
-            add_split(splits, name, whole.take(places, value))
-        others = [value for value in values if value not in named]
-        if others:
+            add_split(splits, name, rows.take(places, value))
+        unused = [cell for cell in cells if cell not in used]
+        if unused:
             warnings.warn(
-                f"{whole.name}: {len(others)} rows are in no split that is named: {column} is "
-                f"{some(sorted({*others}))} there",
+                f"{rows.name}: {len(unused)} rows are not used: their {column} is "
+                f"{some(sorted({*unused}))}, which is neither --train-split nor --eval-split",
                 stacklevel=2,
             )
     for path in map(Path, options.eval_file):
-        add_split(splits, path.stem, read_file(path, *how))
+        add_split(splits, path.stem, read_file(path, *settings))
     return splits
 
 
 def add_split(splits: dict[str, Rows], name: str, rows: Rows) -> None:
-    """Add rows by the name of their split; InputError if another one has it."""
+    """Add rows under the name of their split; InputError if the name is taken."""
     if name in splits:
         raise InputError(f"{rows.name}: another split is called {name!r}: rename this one")
     splits[name] = rows
@@ -149,41 +148,41 @@ def add_split(splits: dict[str, Rows], name: str, rows: Rows) -> None:
 def read_file(
     path: str | Path, sequence_column: str, unknown: str = "error", degap: bool = False
 ) -> Rows:
-    """The rows of a table, a FASTA file or files of structures, the sequences checked.
+    """The rows of a table, a FASTA file or files of structures, their sequences checked.
 
-    FASTA has the column `sequence_column` alone. A .ct, .bpseq, .dbn or .db file, or a folder of
-    such files, has id, `sequence_column` and dot_bracket; a line is then the place of a structure.
+    FASTA has only the column `sequence_column`. A .ct, .bpseq, .dbn or .db file, or a folder of
+    such files, has id, `sequence_column` and dot_bracket. Lines are then record numbers, from 1.
 
     Raises:
         InputError: as `tables.read_rows` and `fasta.read_fasta`, or there is no row.
-        StructureFormatError: a file of structures cannot be understood.
+        StructureFormatError: a file of structures cannot be parsed.
     """
     path = Path(path)
-    suffix, comma = uncompressed(path).suffix.lower(), False
-    found: Iterable[dict[str, str]]
+    suffix, decimal_comma = uncompressed(path).suffix.lower(), False
+    contents: Iterable[dict[str, str]]
     if path.is_dir() or suffix in _STRUCTURES:
-        found = (
-            {"id": one.id, sequence_column: one.sequence, "dot_bracket": one.dot_bracket}
-            for one in read_structures(path)
+        contents = (
+            {"id": known.id, sequence_column: known.sequence, "dot_bracket": known.dot_bracket}
+            for known in read_structures(path)
         )
-        table = [*enumerate(found, 1)]
+        numbered = [*enumerate(contents, 1)]
     elif suffix in _FASTA:
-        found = ({sequence_column: one.sequence} for one in read_fasta(path, unknown, degap))
-        table = [*enumerate(found, 1)]
+        contents = ({sequence_column: rna.sequence} for rna in read_fasta(path, unknown, degap))
+        numbered = [*enumerate(contents, 1)]
     else:
         form = find_form(path)
-        comma, table = form.comma, [*read_rows(path, (), form)]
-    if not table:
+        decimal_comma, numbered = form.comma, [*read_rows(path, (), form)]
+    if not numbered:
         raise InputError(f"{path}: no row after the header")
-    lines, cells = zip(*table, strict=True)
-    rows = Rows(str(path), lines, cells, sequence_column, comma)
-    given = map(FastaRecord, map("line {}".format, lines), rows.sequences)
-    for row, record in zip(cells, check_records(given, rows.name, unknown, degap), strict=True):
+    lines, cells = zip(*numbered, strict=True)
+    rows = Rows(str(path), lines, cells, sequence_column, decimal_comma)
+    records = map(FastaRecord, map("line {}".format, lines), rows.sequences)
+    for row, record in zip(cells, check_records(records, rows.name, unknown, degap), strict=True):
         row[sequence_column] = record.sequence
     return rows
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names."""
+    """The first few names as text, with the number of those left out."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(name or "''" for name in names[:_SHOWN]) + more

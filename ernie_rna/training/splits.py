@@ -1,12 +1,12 @@
-"""Rows held out to evaluate on, so that nothing like them is trained on; and what leaks. No torch.
+"""Splits that hold out rows unlike those trained on, leakage between splits, and k-mers. No torch.
 
-`similar` puts sequences of one cluster on one side. Clusters are those of MMseqs2 (easy-cluster) or
-cd-hit-est where one of them is installed, at 80 % identity over 80 % of both, or of the shorter,
-sequence. Else they come of k-mers, after Linclust (Steinegger and Soeding, Nature Communications
-9:2542, 2018): each sequence is compared with the longest one that shares any of its 32 lowest
-hashes of 8-mers, and joined to it if they share at least .15 of the 8-mers of the one that has
-fewer; .8 to the power of 8 is .17. The time is linear in the number of rows. RNAs of a family whose
-sequence has changed further are not found so: split these by a column of families.
+`similar` puts all sequences of a cluster on one side. If MMseqs2 or cd-hit-est is installed, it
+finds the clusters, at 80 % identity: MMseqs2 (easy-cluster) over 80 % of both sequences, cd-hit-est
+over 80 % of the shorter one. Otherwise they are found by k-mers, after Linclust (Steinegger and
+Soeding, Nature Communications 9:2542, 2018): each sequence is compared with the longest one that
+shares any of its 32 lowest hashes of 8-mers, and linked to it if they share at least 15 % of the
+8-mers of the one that has fewer; 0.8 to the power of 8 is 0.17. The time is linear in the number of
+rows. Members of a family that have diverged further are not found: split by a column of families.
 
 >>> groups = np.array([0, 0, 0, 1, 2, 3])
 >>> assign(groups, [0.5, 0.5], seed=0)
@@ -34,10 +34,9 @@ from ernie_rna.training.rows import Rows
 
 Link = tuple[int, int]  # two rows that belong together
 
-_K, _SKETCH, _SHARED = 8, 32, 0.15  # as the first lines say
+_K, _SKETCH, _SHARED = 8, 32, 0.15  # see the module's docstring
 _IDENTITY = 0.8
-# The program, how it is called, the file that it writes, and what there tells the cluster and the
-# row of each line.
+# The arguments of each program, the file that it writes, and the pattern of a cluster or row there.
 _PROGRAMS = {
     "mmseqs": (
         f"easy-cluster in.fasta out tmp --min-seq-id {_IDENTITY} -c 0.8 --threads 1 -v 1",
@@ -52,81 +51,82 @@ _PROGRAMS = {
 }
 
 
-def find_groups(rows: Rows, how: str) -> tuple[np.ndarray, str]:
-    """Which rows belong together, (rows,), copies of a sequence always; and in words what they are.
+def find_groups(rows: Rows, criterion: str) -> tuple[np.ndarray, str]:
+    """The number of each row's group, (rows,), and a description such as "7 clusters (by mmseqs)".
 
     Args:
-        how: "random", "similar" or a column whose values are not divided.
+        criterion: what puts rows into one group besides equal sequences: "random" nothing,
+            "similar" similar sequences, else the same value of this column.
 
     Raises:
-        InputError: there is no such column, or a program that clusters has failed.
+        InputError: there is no such column, or the clustering program has failed.
     """
     sequences = rows.folded
-    links, kind, detail = _links(sequences), "different sequence", ""
-    if how == "similar":
-        clusters, program = _cluster(sequences)
-        links, kind, detail = links + clusters, "cluster", f" (by {program})"
-    elif how != "random":
-        links, kind = links + _links(rows.column(how, "--split")), "value"
-        detail = f" of the column {how!r}"
-    ones, others = np.array(links).T
+    links, kind, detail = _link_equal(sequences), "different sequence", ""
+    if criterion == "similar":
+        similar, program = _link_similar(sequences)
+        links, kind, detail = links + similar, "cluster", f" (by {program})"
+    elif criterion != "random":
+        links, kind = links + _link_equal(rows.column(criterion, "--split")), "value"
+        detail = f" of the column {criterion!r}"
+    starts, ends = np.array(links).T
     sparse = import_extra("scipy.sparse", "train", "dividing rows")
-    graph = sparse.coo_matrix((np.ones(len(ones)), (ones, others)), shape=(len(rows), len(rows)))
+    graph = sparse.coo_matrix((np.ones(len(links)), (starts, ends)), shape=(len(rows), len(rows)))
     count, groups = sparse.csgraph.connected_components(graph, directed=False)
-    return groups, f"{count} {kind}{'s' * (count > 1)}{detail}"
+    return groups, f"{count} {kind}{'s' if count > 1 else ''}{detail}"
 
 
-def _links(values: Sequence[str]) -> list[Link]:
-    """Each place with the first one of the same value."""
+def _link_equal(values: Sequence[str]) -> list[Link]:
+    """Each row linked to the first row with the same value."""
     first: dict[str, int] = {}
-    return [(place, first.setdefault(value, place)) for place, value in enumerate(values)]
+    return [(row, first.setdefault(value, row)) for row, value in enumerate(values)]
 
 
 def assign(
-    groups: np.ndarray, shares: Sequence[float], seed: int, what: str = "groups of rows"
+    groups: np.ndarray, shares: Sequence[float], seed: int, description: str = "groups of rows"
 ) -> list[np.ndarray]:
-    """The places of the rows of each part, none of the groups being in two.
+    """The row numbers on each side of a split, counted from 0; no group is divided.
 
-    The largest groups go first, and each where most room is left; those of one size go by chance.
+    The largest groups are assigned first, each to the side that lacks most rows; ties by chance.
 
     Args:
-        shares: of the rows, for each part.
-        what: the groups in words, as `find_groups` gives them.
+        shares: the share of the rows of each side.
+        description: of the groups, as `find_groups` returns it, for the message.
 
     Raises:
-        InputError: there are fewer groups than parts.
+        InputError: there are fewer groups than sides.
     """
     if groups.max() + 1 < len(shares):
         raise InputError(
-            f"{what} cannot be divided into {len(shares)} parts; fewer --folds, another column "
-            "and --split random ask for less"
+            f"{description} cannot be divided into {len(shares)} parts: use fewer --folds, another "
+            "column or --split random"
         )
     sizes = np.bincount(groups)
     order = np.random.default_rng(seed).permutation(len(sizes))
-    room, parts = np.array(shares) * len(groups), np.empty(len(sizes), int)
+    lacking, sides = np.array(shares) * len(groups), np.empty(len(sizes), int)
     for group in order[np.argsort(-sizes[order], kind="stable")]:
-        parts[group] = room.argmax()
-        room[parts[group]] -= sizes[group]
-    for empty in set(range(len(shares))).difference(parts):  # one of two, of few rows
-        parts[group] = empty
-    return [np.flatnonzero(parts[groups] == part) for part in range(len(shares))]
+        sides[group] = lacking.argmax()
+        lacking[sides[group]] -= sizes[group]
+    for empty in set(range(len(shares))).difference(sides):  # one of two, if there are few rows
+        sides[group] = empty
+    return [np.flatnonzero(sides[groups] == side) for side in range(len(shares))]
 
 
 def leakage(splits: Mapping[str, Rows]) -> Iterator[str]:
-    """What makes metrics look better than they are, or labels contradict one another."""
-    training, *evaluation = splits.items()
-    known: dict[str, list[Any]] = defaultdict(list)
-    for sequence, label in zip(training[1].folded, training[1].labels, strict=True):
-        known[sequence].append(label)
-    twice = [own for own in known.values() if any(label != own[0] for label in own)]
-    if twice:
-        yield f"{len(twice)} training sequences occur more than once, with different labels"
+    """Sentences on contradicting labels, and on training sequences in the later splits."""
+    (_, training), *evaluation = splits.items()
+    labels: dict[str, list[Any]] = defaultdict(list)
+    for sequence, label in zip(training.folded, training.labels, strict=True):
+        labels[sequence].append(label)
+    contradictions = sum(any(label != same[0] for label in same) for same in labels.values())
+    if contradictions:
+        yield f"{contradictions} training sequences occur more than once, with different labels"
     for name, rows in evaluation:
-        count = sum(sequence in known for sequence in rows.folded)
+        count = sum(sequence in labels for sequence in rows.folded)
         if count:
             yield (
                 f"{count} of {len(rows)} sequences of {name} are in training as well: its metrics "
-                "say less of new sequences than they seem to"
+                "overestimate those on new sequences"
             )
 
 
@@ -134,55 +134,56 @@ def leakage(splits: Mapping[str, Rows]) -> Iterator[str]:
 # Similar sequences
 
 
-def _cluster(sequences: Sequence[str]) -> tuple[list[Link], str]:
-    """Links within the clusters of sequences, and what has found them."""
-    for program, (arguments, output, line) in _PROGRAMS.items():
+def _link_similar(sequences: Sequence[str]) -> tuple[list[Link], str]:
+    """Links within the clusters of sequences, and the name of the method that found them."""
+    for program, (arguments, output, pattern) in _PROGRAMS.items():
         if shutil.which(program):
-            return _run([program, *arguments.split()], output, line, sequences), program
+            return _run([program, *arguments.split()], output, pattern, sequences), program
     return cluster_by_kmers(sequences), f"{_K}-mers"
 
 
 def _run(
-    command: list[str], output: str, line: re.Pattern[str], sequences: Sequence[str]
+    command: list[str], output: str, pattern: re.Pattern[str], sequences: Sequence[str]
 ) -> list[Link]:
+    """Run a clustering program; link each row to the first one that it lists in the cluster."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = (f">{row}\n{sequence}\n" for row, sequence in enumerate(sequences))
         (folder / "in.fasta").write_text("".join(lines), encoding="ascii")
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()[-300:]
-            raise InputError(f"{command[0]}, which --split similar runs, has failed: {said}")
+        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            message = (process.stderr or process.stdout).strip()[-300:]
+            raise InputError(f"{command[0]}, which --split similar runs, has failed: {message}")
         text = (folder / output).read_text(encoding="utf-8")
     cluster, first = "", dict[str, int]()
     links: list[Link] = []
-    for found in line.finditer(text):
-        cluster = found["cluster"] or cluster
-        if found["row"] is not None:
-            row = int(found["row"])
+    for match in pattern.finditer(text):
+        cluster = match["cluster"] or cluster
+        if match["row"] is not None:
+            row = int(match["row"])
             links.append((row, first.setdefault(cluster, row)))
     return links
 
 
 def cluster_by_kmers(sequences: Sequence[str]) -> list[Link]:
-    """Rows of similar sequences, two by two, as the first lines say."""
+    """Pairs of rows with similar sequences, found as the module's docstring says."""
     kmers = [_kmers(sequence) for sequence in sequences]
     hashes = np.random.default_rng(0).permutation(4**_K)
-    longest: dict[int, int] = {}  # of each hash, the row
-    links: set[Link] = set()
+    longest: dict[int, int] = {}  # hash -> row of the longest sequence that has it
+    candidates: set[Link] = set()
     for row in sorted(range(len(kmers)), key=lambda row: -len(kmers[row])):
         sketch = np.sort(hashes[kmers[row]])[:_SKETCH].tolist()
-        links.update((row, longest.setdefault(code, row)) for code in sketch)
+        candidates.update((row, longest.setdefault(code, row)) for code in sketch)
     return [
-        (one, other)
-        for one, other in links
-        if len(np.intersect1d(kmers[one], kmers[other], assume_unique=True))
-        >= _SHARED * min(len(kmers[one]), len(kmers[other]))
+        (row, representative)
+        for row, representative in candidates
+        if len(np.intersect1d(kmers[row], kmers[representative], assume_unique=True))
+        >= _SHARED * min(len(kmers[row]), len(kmers[representative]))
     ]
 
 
 def _kmers(sequence: str) -> np.ndarray:
-    """The different k-mers of A, C, G and U as numbers, in order."""
+    """The distinct k-mers of A, C, G and U as numbers, in ascending order."""
     digits = np.array(["ACGU".find(letter) for letter in sequence])
     if len(digits) < _K:
         return np.empty(0, int)
@@ -191,7 +192,7 @@ def _kmers(sequence: str) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------
-# Counts of k-mers: what needs no model
+# Counts of k-mers: a baseline that needs no model
 
 _COUNTED = ["".join(letters) for k in (3, 4) for letters in itertools.product("ACGU", repeat=k)]
 
@@ -208,22 +209,21 @@ def count_kmers(sequences: Sequence[str]) -> np.ndarray:
 def predict_by_kmers(
     training: Sequence[str], labels: np.ndarray, sequences: Sequence[str], numbers: bool
 ) -> np.ndarray:
-    """Labels of sequences by a linear model on standardised counts of k-mers.
+    """Labels predicted for sequences by a linear model on standardised counts of k-mers.
 
     Args:
-        labels: of training: ids of classes, (rows,); 0 and 1, (rows, labels); or numbers, either.
-        numbers: whether they are numbers: a ridge regression, else a logistic one.
+        labels: of training: class ids, (rows,); 0 and 1, (rows, labels); or numbers, either shape.
+        numbers: whether labels are numbers, for ridge regression; else it is logistic regression.
     """
-    if labels.ndim == 2 and not numbers:  # each label by itself
-        columns = (predict_by_kmers(training, own, sequences, False) for own in labels.T)
+    if labels.ndim == 2 and not numbers:  # a model for each label
+        columns = (predict_by_kmers(training, column, sequences, False) for column in labels.T)
         return np.stack([*columns], axis=1)
-    if (labels == labels[0]).all():  # There is nothing to learn.
+    if (labels == labels[0]).all():  # Logistic regression refuses a single class.
         return np.repeat(labels[:1], len(sequences), axis=0)
-    scaler, linear = (
-        sklearn_module("preprocessing").StandardScaler(),
-        sklearn_module("linear_model"),
-    )
-    ridge, logistic = linear.RidgeCV(np.logspace(-1, 5, 13)), linear.LogisticRegression
-    model = ridge if numbers else logistic(C=0.1, max_iter=1000)
+    scaler = sklearn_module("preprocessing").StandardScaler()
+    linear = sklearn_module("linear_model")
+    model = linear.LogisticRegression(C=0.1, max_iter=1000)
+    if numbers:
+        model = linear.RidgeCV(np.logspace(-1, 5, 13))
     model.fit(scaler.fit_transform(count_kmers(training)), labels)
     return np.asarray(model.predict(scaler.transform(count_kmers(sequences))))

@@ -1,6 +1,6 @@
-"""What there is to fine-tune for: labels, the head, batches and metrics of each task.
+"""The tasks of fine-tuning: labels, head, batches and metrics of each.
 
-`Task.config` is what a saved model says of its labels. Torch is imported where a model is.
+`Task.config` defines what a saved model records about its labels. Torch is imported when needed.
 
 Shapes: batch sequences, seq tokens, labels.
 """
@@ -30,31 +30,30 @@ Example = dict[str, Any]
 
 _MISSING = frozenset(("na", "nan", "n/a", "none", "null", "#n/a", "?", "-"))
 _SEPARATORS = ",;|/+ "
-_LARGEST = 1e18  # its square is still a number of float32
-_MANY_CLASSES = 10  # fewer are taken for classes, whatever their names
-# The head of the scores that the authors read structures off, counted from 0.
-_AUTHORS_HEAD = 5
+_LARGEST = 1e18  # its square is still finite in float32
+_MANY_CLASSES = 10  # fewer different labels are accepted as classes even if they look like numbers
+_AUTHORS_HEAD = 5  # attention head, counted from 0, that the authors predict structures from
 
 
 class Task:
-    """What the tasks have in common; each changes parts of it.
+    """Base class of the tasks, each of which overrides parts of it.
 
     Attributes:
-        model_name: the class of the model.
-        head: how the names of the weights begin that a pretrained folder lacks.
-        also_in: other classes whose folders have the head.
-        adapted: modules that are trained beside LoRA's updates.
-        parse: what a cell says, if told of a decimal comma; ValueError if that is no label.
-        metrics: from what is predicted and the labels.
+        model_name: class of the model.
+        head: prefix of the names of the head's weights, which a pretrained folder may lack.
+        also_in: other model classes that have the head.
+        adapted: modules that are trained in full in addition to LoRA's updates.
+        parse: the label in a cell, given whether commas are decimal; ValueError if it has none.
+        metrics: metrics from predictions and labels.
         metric_names: keys of what `metrics` returns.
-        guess_name: what `guess` is.
-        batch_norms: whether the head has any.
-        of_sequences, of_bases, of_numbers: what is predicted: something of each sequence or of
-            its bases; numbers in their units, or classes.
-        several: whether a label has a number for each of several columns.
-        one_a_base: whether it must have the length of its sequence.
-        names: of the labels, in the order of their ids.
-        options: that say where the labels are, of fine-tuning or of predictions.
+        guess_name: name of what `guess` measures.
+        batch_norms: whether the head has batch norms.
+        of_sequences, of_bases: whether each sequence, or each base, gets a prediction.
+        of_numbers: whether predictions are numbers in the units of the table, not classes.
+        several: whether labels may be in several columns, one value in each.
+        one_a_base: whether a label must have one entry for each base.
+        names: names of the labels, in the order of their ids.
+        options: options of fine-tuning or of predictions, which name the columns of labels.
     """
 
     model_name = "ErnieRnaForSequenceClassification"
@@ -78,7 +77,7 @@ class Task:
 
     @property
     def columns(self) -> Sequence[str]:
-        """The columns of labels; InputError if they are several where one is needed."""
+        """The columns of labels; InputError if there are several and the task needs one."""
         columns: Sequence[str] = self.options.label_columns
         if len(columns) != 1 and not self.several:
             raise InputError(f"one label column is needed; got {', '.join(columns)}")
@@ -88,21 +87,21 @@ class Task:
         return rows.column(self.columns[0], "--label-column")
 
     def learn_names(self, training: Rows) -> Iterable[str]:
-        """Fix the names of the labels, which are those of training; return what looks odd."""
+        """Set `names` from the training rows; return warnings about suspicious labels."""
         self.names = list(self.columns) if self.several or self.of_numbers else []
         return ()
 
     def read_labels(self, rows: Rows) -> list[Any]:
-        """A label for each row, as the model takes it."""
+        """The label of each row, as `encode` takes it."""
         parsed = [rows.parse(column, self.parse) for column in self.columns]
         labels = [list(row) for row in zip(*parsed, strict=True)] if self.several else parsed[0]
-        for line, sequence, own in zip(rows.lines, rows.sequences, labels, strict=True):
-            if self.one_a_base and len(own) != len(sequence):
-                problem = f"{len(own)} labels for {len(sequence)} bases"
+        for line, sequence, label in zip(rows.lines, rows.sequences, labels, strict=True):
+            if self.one_a_base and len(label) != len(sequence):
+                problem = f"{len(label)} labels for {len(sequence)} bases"
                 raise InputError.at(rows.name, line, problem)
         return labels
 
-    # Labels -> a model, and what it is trained on
+    # Labels -> a model and its batches
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
         return {"input_ids": input_ids, "labels": label}
@@ -114,14 +113,14 @@ class Task:
         return kind(tokenizer)
 
     def config(self, before: Any, kept: bool) -> dict[str, Any]:
-        """What the saved config.json says of the labels, all that a prediction needs.
+        """Entries of the saved config.json about the labels: all that a prediction needs.
 
-        `architectures` names the class of the model. id2label has the classes, or the columns of
-        several labels or of numbers, by their ids. problem_type of whole sequences is
-        single_label_classification, multi_label_classification (logits above 0 are labels that
-        are there) or regression (logits are numbers in the units of the table); classes of bases
-        and ribosome loading (`loading_mean` + `loading_scale` * logits) have none. The logits of
-        structures are above 0 for pairs; `pair_calibration` is None, since no line was fitted.
+        id2label maps ids to classes, or to the columns of several labels or numbers. problem_type
+        is, for labels of sequences, single_label_classification, multi_label_classification (a
+        logit above 0 means that the sequence has the label) or regression (logits are numbers in
+        the units of the table); it is None for classes of bases and for ribosome loading, which is
+        `loading_mean` + `loading_scale` * logit. For structures, logits above 0 mean pairs, and
+        `pair_calibration` is None: none was fitted. `architectures` names the model's class.
 
         Args:
             before: the configuration of the pretrained folder.
@@ -135,45 +134,45 @@ class Task:
         return {name: index for index, name in enumerate(self.names)}
 
     def start_head(self, model: Any, labels: Sequence[Any]) -> None:
-        """Set a new head to where training should begin."""
+        """Set a new head's weights and settings from the labels of training."""
 
-    # A model -> what it predicts, and how good that is
+    # A model -> predictions and metrics
 
     def values(self, output: Any) -> Any:
-        """Probabilities, or numbers in their units, of what the model returns."""
-        own = output.predictions[:, None] if "predictions" in output else output.logits
-        return self.activate(own)
+        """Probabilities, or numbers in their units, from the output of the model."""
+        in_units = "predictions" in output  # of ribosome loading
+        return self.activate(output.predictions[:, None] if in_units else output.logits)
 
     def activate(self, logits: Any) -> Any:
-        """The same of its logits."""
+        """Probabilities, or numbers in their units, from logits."""
         return logits.float()
 
     def decide(self, values: Any) -> Any:
-        """What is predicted by them."""
+        """The predicted classes, labels or numbers, from what `activate` returns."""
         return values
 
     def reduce(self, logits: Any, labels: Any) -> Any:
-        """What of a batch's logits the metrics need."""
+        """The part of a batch's predictions that the metrics need, to save memory."""
         return self.decide(self.activate(logits))
 
     def evaluate(self, trainer: Any, examples: Sequence[Example]) -> Metrics:
-        """The metrics of a trained model; of several processes, all call this."""
+        """The metrics of a trained model; every process must call this."""
         outputs = trainer.predict(list(examples))
         return self.metrics(outputs.predictions, outputs.label_ids)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        """The metrics of the best guess that never looks at the sequence; empty without any."""
+        """The metrics of the best guess without the sequence; empty if the task has none."""
         train, test = self.known(training), self.known(evaluation)
         guess = measures.simplest_guess(train, len(test), self.of_numbers)
         return self.metrics(guess.reshape(test.shape), test)
 
     def by_kmers(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        """The metrics of a regression on counts of k-mers; empty but for labels of sequences."""
+        """The metrics of a regression on counts of k-mers, for labels of sequences; else empty."""
         if not self.of_sequences or self.options.baseline != "kmer":
             return {}
         train, test = self.known(training), self.known(evaluation)
-        texts = ([one["sequence"] for one in split] for split in (training, evaluation))
-        predicted = predict_by_kmers(next(texts), train, next(texts), self.of_numbers)
+        rnas, test_rnas = ([e["sequence"] for e in split] for split in (training, evaluation))
+        predicted = predict_by_kmers(rnas, train, test_rnas, self.of_numbers)
         return self.metrics(predicted.reshape(test.shape), test)
 
     def known(self, examples: Sequence[Example]) -> np.ndarray:
@@ -182,10 +181,10 @@ class Task:
 
 
 class Classification(Task):
-    """One class for each sequence; in other tasks, several or those of its bases.
+    """One class for each sequence; base class of the other tasks with classes.
 
     Attributes:
-        fewest: classes that the training must have.
+        fewest: fewest classes that the training rows must have.
     """
 
     problem_type: str | None = "single_label_classification"
@@ -195,25 +194,25 @@ class Classification(Task):
     fewest = 2
 
     def classes(self, cell: str) -> list[str]:
-        """The names in a cell."""
+        """The names of the classes in a cell."""
         return [cell]
 
     def learn_names(self, training: Rows) -> Iterable[str]:
         if self.several:
             return super().learn_names(training)
-        held = [one for cell in self.cells(training) for one in self.classes(cell)]
-        names = self.names = _in_order(held)
-        found = f"{training.name}: column {self.columns[0]!r} has {len(names)} different"
+        labels = [label for cell in self.cells(training) for label in self.classes(cell)]
+        names = self.names = _in_order(labels)
+        column_has = f"{training.name}: column {self.columns[0]!r} has {len(names)} different"
         if len(names) < self.fewest:
-            raise InputError(f"{found} labels; this task needs at least {self.fewest}")
+            raise InputError(f"{column_has} labels; this task needs at least {self.fewest}")
         decimals = [name for name in names if re.fullmatch(r"-?[0-9]+[.,][0-9]+", name)]
-        measured = 2 * len(decimals) > len(names) and 2 * len(names) > len(held)
-        if measured and len(names) >= _MANY_CLASSES:
+        are_measured = 2 * len(decimals) > len(names) and 2 * len(names) > len(labels)
+        if are_measured and len(names) >= _MANY_CLASSES:
             raise InputError(
-                f"{found} numbers, such as {names[0]}, in {len(held)} rows: those are no classes; "
-                "--task regression predicts numbers"
+                f"{column_has} numbers, such as {names[0]}, in {len(labels)} rows: they are not "
+                "classes; use --task regression to predict numbers"
             )
-        return () if self.of_bases else _odd_classes(held)  # of which - may be one
+        return () if self.of_bases else _odd_classes(labels)  # "-" may be a class of bases.
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
         if cell not in self._ids:
@@ -228,24 +227,24 @@ class Classification(Task):
 
 
 def _in_order(labels: Iterable[str]) -> list[str]:
-    """The different labels, in order: numbers by value, other names by letters."""
+    """The different labels, sorted: by value if all are numbers, else as text."""
     names = sorted({*labels} - {""})
     try:
         values = {name: float(name) for name in names}
     except ValueError:
         return names
-    # nan has no place among numbers.
-    finite = all(map(math.isfinite, values.values()))
-    return sorted(names, key=values.__getitem__) if finite else names
+    if not all(map(math.isfinite, values.values())):  # nan has no order.
+        return names
+    return sorted(names, key=values.__getitem__)
 
 
 def _odd_classes(labels: Sequence[str]) -> Iterator[str]:
-    """What looks wrong with the classes of the training rows, a sentence each."""
+    """Warnings about suspicious classes of the training rows, a sentence each."""
     counts = Counter(labels)
     missing = sorted(name for name in counts if name.lower() in _MISSING)
     if missing:
         yield (
-            f"{', '.join(missing)} ({sum(counts[name] for name in missing)} rows) is taken for a "
+            f"{', '.join(missing)} ({sum(counts[name] for name in missing)} rows) is used as a "
             "class of its own: if it stands for a missing label, leave these rows out"
         )
     single = _in_order(name for name, count in counts.items() if count == 1)
@@ -270,24 +269,24 @@ class MultiLabel(Classification):
         return [label for label in labels if label]
 
     def learn_names(self, training: Rows) -> Iterable[str]:
-        odd, separator = [*super().learn_names(training)], self.options.label_separator
+        warnings, separator = [*super().learn_names(training)], self.options.label_separator
         cells = [] if self.several else self.cells(training)
-        counts = {one: sum(one in cell for cell in cells) for one in (separator, *_SEPARATORS)}
-        other = next((one for one, count in counts.items() if count), separator)
-        if other != separator:
-            odd.append(
-                f"no cell has the separator {separator!r}, but {counts[other]} have {other!r}: if "
-                f"that separates labels, give --label-separator {other!r}"
+        counts = {sign: sum(sign in cell for cell in cells) for sign in (separator, *_SEPARATORS)}
+        used = next((sign for sign, count in counts.items() if count), separator)
+        if used != separator:
+            warnings.append(
+                f"no cell has the separator {separator!r}, but {counts[used]} have {used!r}: if "
+                f"that separates labels, give --label-separator {used!r}"
             )
-        return odd
+        return warnings
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
-        if not self.several:
-            held = {super(MultiLabel, self).parse(one, False) for one in self.classes(cell)}
-            return [float(index in held) for index in range(len(self.names))]
-        if cell not in ("0", "1"):
-            raise ValueError(f"{cell!r} is neither 0 nor 1")
-        return float(cell)
+        if self.several:
+            if cell not in ("0", "1"):
+                raise ValueError(f"{cell!r} is neither 0 nor 1")
+            return float(cell)
+        ids = {super(MultiLabel, self).parse(label, False) for label in self.classes(cell)}
+        return [float(index in ids) for index in range(len(self.names))]
 
     def activate(self, logits: Any) -> Any:
         return logits.float().sigmoid()
@@ -304,17 +303,17 @@ class TokenClassification(Classification):
     of_sequences, of_bases, one_a_base = False, True, True
 
     def classes(self, cell: str) -> list[str]:
-        return [one for one in _of_bases(cell) if one != self.options.ignore_label]
+        return [label for label in _split_labels(cell) if label != self.options.ignore_label]
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
         ignored, parse = self.options.ignore_label, super().parse
         return [
             NO_LABEL if label == ignored else parse(label, decimal_comma)
-            for label in _of_bases(cell)
+            for label in _split_labels(cell)
         ]
 
     def encode(self, input_ids: list[int], label: Any) -> Example:
-        bases = len(input_ids) - 2  # fewer than labels if the sequence was cut
+        bases = len(input_ids) - 2  # fewer than the labels if --truncate cut the sequence
         return super().encode(input_ids, [NO_LABEL, *label[:bases], NO_LABEL])
 
     def known(self, examples: Sequence[Example]) -> np.ndarray:
@@ -322,8 +321,8 @@ class TokenClassification(Classification):
         return labels[labels != NO_LABEL]
 
 
-def _of_bases(cell: str) -> list[str]:
-    """The labels of the bases: words divided by blanks or commas, else a letter each."""
+def _split_labels(cell: str) -> list[str]:
+    """The labels of bases in a cell: words separated by blanks or commas, or single characters."""
     words = cell.replace(",", " ").split()
     return words if len(words) > 1 else list(cell)
 
@@ -339,7 +338,7 @@ class Regression(Task):
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
         value = parse_decimal(cell, decimal_comma)
-        if not abs(value) <= _LARGEST:  # nan is none of both
+        if not abs(value) <= _LARGEST:  # `>` would be False for nan.
             raise ValueError(
                 f"{cell!r} is not finite, or too large: beyond {_LARGEST:g} its square overflows "
                 "float32; choose another unit"
@@ -347,15 +346,14 @@ class Regression(Task):
         return value
 
     def start_head(self, model: Any, labels: Sequence[Any]) -> None:
-        # The mean of the labels would else be the first thing, and for long the only one, that
-        # the bias has to learn.
+        # Otherwise the bias would have to learn the mean of the labels first, which takes long.
         model.classifier.bias.data.copy_(model.classifier.bias.new_tensor(labels).mean(dim=0))
 
 
 class RibosomeLoading(Regression):
-    """Mean ribosome loading of 5' untranslated regions, in its own units.
+    """Mean ribosome loading of 5' untranslated regions, in the units of the table.
 
-    The scaler is that of the training rows, unless the folder has such a head already.
+    The scaler is that of the training rows, or the folder's if it has such a head already.
     """
 
     model_name = "ErnieRnaForRibosomeLoading"
@@ -372,7 +370,7 @@ class RibosomeLoading(Regression):
 
 
 class MaskedLM(Task):
-    """The nucleotides themselves, masked."""
+    """Masked nucleotides."""
 
     model_name = "ErnieRnaForMaskedLM"
     head = "lm_head"
@@ -402,15 +400,15 @@ class MaskedLM(Task):
         return logits.argmax(dim=-1), at_labels  # (batch, seq) each
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        splits = ([one["input_ids"][1:-1] for one in split] for split in (training, evaluation))
+        splits = ([e["input_ids"][1:-1] for e in split] for split in (training, evaluation))
         return measures.frequency_guess(*splits)
 
 
 class SecondaryStructure(Task):
-    """Which bases pair.
+    """Base pairs of each sequence.
 
-    Trained on every two bases that can pair (A-U, G-C, G-U) or are known to. Measured by the F1
-    of the structures that `fold` reads off the logits, beside ViennaRNA's where that is installed.
+    The loss covers every two bases that can pair (A-U, G-C, G-U) or pair in the known structure.
+    Metrics are of the structures that `fold` predicts from the logits; the guess is ViennaRNA's.
     """
 
     model_name = "ErnieRnaForSecondaryStructure"
@@ -422,10 +420,10 @@ class SecondaryStructure(Task):
     batch_norms, one_a_base = True, True
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
-        return to_dot_bracket(from_dot_bracket(cell), len(cell))  # one way of writing it
+        return to_dot_bracket(from_dot_bracket(cell), len(cell))  # normalises the brackets
 
     def encode(self, input_ids: list[int], label: str) -> Example:
-        bases = len(input_ids) - 2  # fewer than in the label if the sequence was cut
+        bases = len(input_ids) - 2  # fewer than in the label if --truncate cut the sequence
         pairs = [pair for pair in from_dot_bracket(label) if pair[1] < bases]
         return super().encode(input_ids, to_dot_bracket(pairs, bases))
 
@@ -435,8 +433,8 @@ class SecondaryStructure(Task):
         return PairCollator(tokenizer)
 
     def config(self, before: Any, kept: bool) -> dict[str, Any]:
-        """The settings of a folder's own head are kept; a new one is like the authors', or reads
-        all heads of a model that has not theirs."""
+        """Settings of the head: a folder's own are kept. A new head reads the scores of the
+        attention head that the authors' does, or of all if the model has too few."""
         heads = [_AUTHORS_HEAD] if before.num_attention_heads > _AUTHORS_HEAD else None
         settings: dict[str, Any] = {} if kept else {"pair_heads": heads}
         if self.options.positive_weight is not None:
@@ -449,20 +447,21 @@ class SecondaryStructure(Task):
         from ernie_rna.structures.fold import fold
 
         known = _structures(examples)
-        records = [FastaRecord(one.id, one.sequence) for one in known]
+        records = [FastaRecord(structure.id, structure.sequence) for structure in known]
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         results = fold(records, model, unknown="unk", long="full", progress=False)
         return _pair_scores([folded.structure for folded in results], known)
 
     def guess(self, training: Sequence[Example], evaluation: Sequence[Example]) -> Metrics:
-        """ViennaRNA's structures; nothing where it is not installed."""
+        """The metrics of ViennaRNA's structures; empty if it is not installed."""
         if importlib.util.find_spec("RNA") is None:
             return {}
         from ernie_rna.structures.evaluation import mfe_structure
 
         known = _structures(evaluation)
-        return _pair_scores([mfe_structure(one.sequence, one.id) for one in known], known)
+        predicted = [mfe_structure(structure.sequence, structure.id) for structure in known]
+        return _pair_scores(predicted, known)
 
 
 def _structures(examples: Sequence[Example]) -> list[Structure]:
@@ -479,7 +478,7 @@ def _pair_scores(predicted: Sequence[Structure], known: Sequence[Structure]) -> 
     return {"f1": mean.f1, "precision": mean.precision, "recall": mean.recall}
 
 
-# By the values of the option `task`.
+# The tasks by their names in the option `task`.
 TASKS: Mapping[str, type[Task]] = {
     "classification": Classification,
     "multi-label": MultiLabel,

@@ -1,4 +1,4 @@
-"""Trains a model by transformers' Trainer: what is trained of it, how, and what stops it."""
+"""Training of a model by transformers' Trainer: the weights to train, settings, failures."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.rows import some
 from ernie_rna.training.tasks import Example, Task
 
-# What LoRA adapts: every linear map of the layers.
+# The modules that LoRA adapts: every linear map of the layers.
 _LORA_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 class TrainingError(RuntimeError):
-    """A loss, gradient, weight or prediction is not finite; the message says where."""
+    """A loss, gradient, weight or prediction is not finite; the message names it."""
 
 
 class Loaded(NamedTuple):
-    """What is fine-tuned: a model, in float32, its tokenizer, and whether it had the head."""
+    """A model to fine-tune, in float32, its tokenizer, and whether the folder had the head."""
 
     model: Any
     tokenizer: ErnieRnaTokenizer
@@ -57,12 +57,12 @@ class Loaded(NamedTuple):
 
 
 class FinetuneTrainer(transformers.Trainer):
-    """The Trainer, ended by what is not finite, and measuring as the task does.
+    """A Trainer that stops at values that are not finite, and measures the metrics of the task.
 
     Args:
-        loaded: the model, of which only what is to be trained will take gradients.
-        task: what the model is trained for.
-        train, watched: examples to train on, and to evaluate on while it trains or afterwards.
+        loaded: the model; weights that are not trained will no longer require gradients.
+        task: the task to train for.
+        train, watched: examples to train on, and to evaluate on while it trains.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class FinetuneTrainer(transformers.Trainer):
         train: Sequence[Example],
         watched: Sequence[Example],
     ):
-        self._task, self._watched, self._began = task, list(watched), False
+        self._task, self._watched, self._has_begun = task, list(watched), False
         model, labels = loaded.model, [example.get("labels") for example in train]
         collator = _Collator(task.collator(loaded.tokenizer, model.config), arguments.seed)
         if not loaded.kept:
@@ -82,8 +82,7 @@ class FinetuneTrainer(transformers.Trainer):
             _weigh_classes(model, labels, len(task.names))
         shortest = min(train, key=lambda example: len(example["input_ids"]))
         adapted = _choose_weights(model, task, collator([shortest]))
-        trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
-        self.weights_trained = sum(trained)
+        self.weights_trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
         transformers.set_seed(arguments.seed)
         super().__init__(
             model=adapted,
@@ -101,9 +100,9 @@ class FinetuneTrainer(transformers.Trainer):
             self.add_callback(EarlyStoppingCallback(task.options.patience))
 
     def fit(self) -> None:
-        """Train, or resume; the model is then of its own class, without LoRA's updates."""
-        path, ended = _newest_checkpoint(Path(str(self.args.output_dir)), self.args.world_size)
-        if path is not None and ended:  # The Trainer would train for another step.
+        """Train, or resume; `model` is then the plain model, with LoRA's updates merged into it."""
+        path, has_ended = _newest_checkpoint(Path(str(self.args.output_dir)), self.args.world_size)
+        if path is not None and has_ended:  # The Trainer would train for another step.
             self.state = TrainerState.load_from_json(f"{path}/trainer_state.json")
             best = self.args.load_best_model_at_end and self.state.best_model_checkpoint
             self._load_from_checkpoint(best or path)
@@ -111,20 +110,19 @@ class FinetuneTrainer(transformers.Trainer):
             self._train(path)
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
             metric = self.args.metric_for_best_model
-            warnings.warn(
-                f"{metric} was NaN in every evaluation: the last state is saved", stacklevel=2
-            )
+            message = f"{metric} was NaN in every evaluation: the last state is used"
+            warnings.warn(message, stacklevel=2)
         model: Any = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
         self.model = self.model_wrapped = model
-        bad = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
-        if bad:
-            raise TrainingError(f"weights are not finite after training, among them {bad[0]}")
+        for name, weight in model.state_dict().items():
+            if not weight.isfinite().all():
+                raise TrainingError(f"weights are not finite after training, among them {name}")
 
     def time_steps(self, seconds: float) -> list[float]:
-        """How long each of a few steps takes; the longest rows are trained on as well, for the
-        memory that they need."""
+        """Train for about so many seconds and return the seconds of each step. A last step takes
+        the longest rows, so that the memory in use reaches its peak."""
         self.progress.seconds = seconds
         self._train()
         size = self.args.per_device_train_batch_size
@@ -135,43 +133,45 @@ class FinetuneTrainer(transformers.Trainer):
 
     def _train(self, path: str | None = None) -> None:
         try:
-            # What keeps an example from being measured shall not cost a training.
+            # An evaluation that fails must not do so only after hours of training.
             self.score(self._watched[:1])
             self.train(resume_from_checkpoint=path)
         except Exception as error:
-            if self._began or not self._task.options.trainer or isinstance(error, TrainingError):
+            has_fields = bool(self._task.options.trainer)  # the likely cause before the first step
+            if self._has_begun or not has_fields or isinstance(error, TrainingError):
                 raise
             raise OptionError("trainer", f"breaks the training: {error}") from error
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
-        self._began, lines = True, inputs.pop("lines")
+        self._has_begun, lines = True, inputs.pop("lines")
         loss = super().training_step(model, inputs, *rest, **more)
         self._check("loss", loss, lines)
-        if not self.args.fp16:  # whose gradients may overflow; the step is then left out
+        if not self.args.fp16:  # In float16 gradients may overflow; torch then skips the step.
             weights = [weight for weight in model.parameters() if weight.grad is not None]
             self._check("gradient", torch.nn.utils.clip_grad_norm_(weights, math.inf), lines)
         return loss
 
-    def _check(self, what: str, value: torch.Tensor, lines: torch.Tensor) -> None:
+    def _check(self, name: str, value: torch.Tensor, lines: torch.Tensor) -> None:
+        """Raise TrainingError, with the lines of the batch, if the value is not finite."""
         if not value.isfinite():
-            named = ", ".join(map(str, lines.tolist()))
+            numbers = ", ".join(map(str, lines.tolist()))
             raise TrainingError(
-                f"the {what} became {value.item()} in step {self.state.global_step + 1}, of the "
-                f"training rows in lines {named}: nothing was saved; look at their labels, or "
+                f"the {name} became {value.item()} in step {self.state.global_step + 1}, on the "
+                f"training rows in lines {numbers}: nothing was saved; check their labels, or "
                 f"lower --learning-rate ({self.args.learning_rate:g})"
             )
 
     def compute_loss(self, model: Any, *rest: Any, **more: Any) -> Any:
-        if self._task.options.frozen:  # Its dropout would be noise that the head cannot learn from.
+        if self._task.options.frozen:  # Dropout in a frozen encoder would only add noise.
             self.accelerator.unwrap_model(model).ernie_rna.eval()
         return super().compute_loss(model, *rest, **more)
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """Matrices and convolutions; transformers would decay some of our norms."""
+        """The names of matrices and convolutions; transformers would decay some norms as well."""
         return [name for name, weight in model.named_parameters() if weight.ndim > 1]
 
     def score(self, examples: Sequence[Example]) -> Metrics:
-        """The task's metrics, in every process; the seed fixes which bases are masked."""
+        """The metrics of the task, the same in every process; the seed fixes the masked bases."""
         if not examples:
             return {}
         with torch.random.fork_rng(devices=[]):
@@ -180,7 +180,7 @@ class FinetuneTrainer(transformers.Trainer):
         return dict(broadcast_object_list(metrics)[0])
 
     def evaluate(self, *rest: Any, **more: Any) -> dict[str, float]:
-        """What the Trainer calls every so many steps."""
+        """The metrics of the watched examples, logged; the Trainer calls this every eval_steps."""
         metrics = {f"eval_{name}": value for name, value in self.score(self._watched).items()}
         self.log(metrics)
         callbacks = self.callback_handler
@@ -189,15 +189,14 @@ class FinetuneTrainer(transformers.Trainer):
 
 
 class Progress(TrainerCallback):
-    """Shows steps and loss, a bar on a terminal, else ten lines; times the steps, and has the
-    collator know the epoch.
+    """Callback that shows steps and loss, times the steps, and tells the collator the epoch.
 
     Args:
-        show: None shows a bar on a terminal only; False shows nothing.
+        show: None shows a bar on a terminal and about ten lines elsewhere; False shows nothing.
 
     Attributes:
         steps: seconds that each step took.
-        seconds: that all may take; the training then ends.
+        seconds: seconds of all steps after which the training ends.
     """
 
     def __init__(self, show: bool | None, collator: _Collator):
@@ -223,10 +222,10 @@ class Progress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         shown = [name for name in logs if name == "loss" or name.startswith("eval_")]
         text = ", ".join(f"{name.removeprefix('eval_')} {logs[name]:.4f}" for name in shown)
-        tenth = state.global_step % max(1, state.max_steps // 10) == 0
+        is_tenth = state.global_step % max(1, state.max_steps // 10) == 0
         if not self._bar.disable:
             self._bar.set_postfix_str(text)
-        elif text and self._show is None and (tenth or "loss" not in shown):
+        elif text and self._show is None and (is_tenth or "loss" not in shown):
             print(f"step {state.global_step} of {state.max_steps}: {text}", file=sys.stderr)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -234,8 +233,8 @@ class Progress(TrainerCallback):
 
 
 def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
-    """The newest state of training that is whole: with that of each process's random numbers, and
-    the Trainer's own, which is written last; and whether training had ended with it."""
+    """The newest complete checkpoint, or None, and whether training had ended with it. Complete is
+    one with the random state of every process and that of the Trainer, which is written last."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name[11:])):
         if len([*path.glob("rng_state*.pth")]) < processes:
             continue
@@ -249,15 +248,15 @@ def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
 
 
 class _Collator:
-    """Makes batches; of rows to train on, with their lines, and with what is drawn depending on
-    seed, epoch and lines alone, so that it is the same where a run is resumed."""
+    """Collator that adds their lines to batches of training rows, and draws random numbers for them
+    that depend only on seed, epoch and lines, so that a resumed run draws the same."""
 
     def __init__(self, collator: Any, seed: int):
         self._collator, self._seed, self.epoch = collator, seed, 0
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        taken = ("input_ids", "labels")
-        rows = [{name: one[name] for name in taken if name in one} for one in examples]
+        names = ("input_ids", "labels")
+        rows = [{name: row[name] for name in names if name in row} for row in examples]
         if "of_training" not in examples[0]:
             return dict(self._collator(rows))
         lines = [example["line"] for example in examples]
@@ -273,54 +272,53 @@ def _reduce(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------
-# What is trained
+# The model and the weights to train
 
 
 def load(task: Task, source: str) -> Loaded:
     """The model with the task's head.
 
     Raises:
-        InputError: it lacks weights that are not the head's, or its head is of other labels.
+        InputError: the folder lacks weights other than the head's, or its head has other labels.
         OSError: there is no such folder.
     """
     options, revision = task.options, task.options.revision or "main"
-    transformers.set_seed(options.seed)  # of the weights of a new head
+    transformers.set_seed(options.seed)  # for the weights of a new head
     before = read_config(source, revision)
-    known = list((before.id2label or {}).values())
+    names = list((before.id2label or {}).values())
     kept = has_head(source, before, task.model_name, *task.also_in)
-    named = known != [f"LABEL_{index}" for index in range(len(known))]
-    if kept and task.names and (len(known) != len(task.names) or (named and known != task.names)):
+    if names == [f"LABEL_{index}" for index in range(len(task.names))]:  # transformers' defaults
+        names = task.names
+    if kept and task.names and names != task.names:
         raise InputError(
-            f"{source}: its head has other labels: {some(known)}; the table has "
+            f"{source}: its head has other labels: {some(names)}; the table has "
             f"{some(task.names)}: start from a model without such a head"
         )
-    # A line that was fitted to another head's logits says nothing about this one's.
+    # What was fitted to the logits of the folder's model does not hold after training.
     fitted = ("pair_calibration", "pair_prior", "pair_prior_calibration")
     changes = {**dict.fromkeys(fitted), **task.config(before, kept)}
     config = ErnieRnaConfig.from_dict({**before.to_dict(), **changes})
-    # The class is our own, so that no code of the folder is run.
+    # The class is this library's, so that no code from the folder runs.
     from_pretrained = getattr(modeling_ernie_rna, task.model_name).from_pretrained
-    more = {"revision": revision, "attn_implementation": options.attention or "sdpa"}
-    with without_report():  # That a new head is new need not be warned of.
-        model, info = from_pretrained(source, config=config, output_loading_info=True, **more)
+    settings = {"revision": revision, "attn_implementation": options.attention or "sdpa"}
+    with without_report():  # transformers would warn that a new head has new weights.
+        model, info = from_pretrained(source, config=config, output_loading_info=True, **settings)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{task.head}."))
     if missing:
         raise InputError(f"{source}: lacks weights of an ERNIE-RNA: {some(missing)}")
     if config.weights_origin == "random":
-        warnings.warn(
-            f"{source} has random, untrained weights: fine-tuning starts from nothing",
-            stacklevel=2,
-        )
+        message = f"{source} has random weights: fine-tuning starts from an untrained model"
+        warnings.warn(message, stacklevel=2)
     tokenizer = ErnieRnaTokenizer.from_pretrained(source, revision=revision)
     return Loaded(model.float(), tokenizer, kept)
 
 
 def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> Any:
-    """The model, of which only what is to be trained takes gradients; with LoRA another one.
+    """The model, or with LoRA a wrapper of it, in which only weights to train require gradients.
 
     Args:
-        batch: on which is seen what the loss depends on: of structures, nothing of the last layer
-            behind its scores. Several processes would wait for such gradients.
+        batch: shows which weights the loss depends on; several processes would wait forever for the
+            gradients of others, which a head that only reads the last attention scores leaves out.
     """
     options = task.options
     if options.frozen:
@@ -334,9 +332,9 @@ def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> A
             modules_to_save=list(task.adapted),
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft's, of transformers' names
+            warnings.simplefilter("ignore", FutureWarning)  # peft's, about names in transformers
             model = peft.get_peft_model(model, config)
-    model.eval()  # so that batch norms stay as they are
+    model.eval()  # keeps the statistics of batch norms
     model(**batch).loss.backward()
     for weight in model.parameters():
         weight.requires_grad_(weight.requires_grad and weight.grad is not None)
@@ -345,25 +343,25 @@ def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> A
 
 
 def _weigh_classes(model: Any, labels: Sequence[Any], count: int) -> None:
-    """Have the loss of a model weight classes so that each has the same weight in all."""
+    """Change the loss of a model so that every class has the same total weight in it."""
     flat = torch.cat([torch.as_tensor(label).flatten() for label in labels])
     counts = torch.bincount(flat[flat != NO_LABEL], minlength=count).float()
     weights = counts.sum() / (count * counts)
 
     def loss(logits: torch.Tensor, labels: torch.Tensor, num_items: Any) -> torch.Tensor:
-        own = weights.to(logits.device)
-        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), own, reduction="sum")
+        on_device = weights.to(logits.device)
+        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), on_device, reduction="sum")
         return total / at_least_one((labels != NO_LABEL).sum() if num_items is None else num_items)
 
     model._loss = loss
 
 
 # ---------------------------------------------------------------------------------------------
-# How
+# The settings of the Trainer
 
-# Fields that pass over the loss of the model, or the predictions that are measured, or what is
-# done beside the Trainer by finetune itself.
-_UNFIT = (
+# Fields of TrainingArguments that replace the loss of the model, drop predictions that are
+# measured, or do what `finetune` does itself.
+_UNSUPPORTED = (
     *("label_smoothing_factor", "label_names", "prediction_loss_only", "batch_eval_metrics"),
     *("eval_do_concat_batches", "dataloader_drop_last", "bf16_full_eval", "fp16_full_eval"),
     *("push_to_hub", "resume_from_checkpoint", "save_only_model", "do_train", "do_eval"),
@@ -372,9 +370,9 @@ _UNFIT = (
 
 
 def schedule(options: FinetuneOptions, examples: int) -> tuple[int, int]:
-    """The optimizer steps of a training, and those between evaluations or saved states."""
-    batches = -(-examples // (options.batch_size * options.accumulate))
-    steps = options.steps or max(1, round(options.epochs * batches))
+    """The optimizer steps of a training, and the steps between evaluations or checkpoints."""
+    steps_per_epoch = math.ceil(examples / (options.batch_size * options.accumulate))
+    steps = options.steps or max(1, round(options.epochs * steps_per_epoch))
     every = options.eval_steps or max(1, steps // 10)
     if every > steps:
         raise OptionError("eval_steps", f"{every} is more than the {steps} steps of the training")
@@ -385,15 +383,15 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
     """The Trainer's arguments.
 
     Raises:
-        OptionError: `trainer` has a field or value that cannot be, or there is no such device.
+        OptionError: `trainer` has a field or value that is invalid, or there is no such device.
     """
     steps, every = schedule(options, examples)
     kind_of_device = (options.device or "auto").partition(":")[0]
     no_gpu = kind_of_device == "auto" and resolve_device(None).type == "cpu"
-    # Newer transformers warn of the old name.
-    names = ("activation_checkpointing", "gradient_checkpointing")
-    checkpointing = next(name for name in names if hasattr(TrainingArguments, name))
-    decided: dict[str, Any] = {
+    # Newer versions of transformers warn about the old name, the second one.
+    checkpointing_names = ("activation_checkpointing", "gradient_checkpointing")
+    checkpointing = next(name for name in checkpointing_names if hasattr(TrainingArguments, name))
+    fixed: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": steps,
         "per_device_train_batch_size": options.batch_size,
@@ -419,49 +417,55 @@ def make_arguments(options: FinetuneOptions, folder: Path, examples: int) -> Tra
         "restore_callback_states_from_checkpoint": options.patience is not None,
         checkpointing: options.gradient_checkpointing,
     }
-    usual = {
+    defaults = {
         "per_device_eval_batch_size": options.batch_size,
         "logging_steps": max(1, steps // 100),
         "save_total_limit": 1,
         "report_to": [],
         "dataloader_pin_memory": kind_of_device != "cpu" and torch.cuda.is_available(),
     }
-    kind: Any = TrainingArguments
-    given: Any = options.trainer  # a dictionary by now
-    parser, others = _Parser(kind, allow_abbrev=False), {}
-    for spelling, value in given.items():
-        name = spelling.replace("-", "_")  # The parser knows both.
-        if name in {*decided, *names, *_UNFIT}:
-            problem = f"cannot set {name}: other options of finetune set it, or rule it out"
-            raise OptionError("trainer", problem)
-        if isinstance(value, str):
-            value = getattr(parser.parse_args([f"--{name}={value}"]), name)
-        others[name] = value
+    fields: Any = options.trainer  # a dictionary after the checks of the options
+    given = _convert_fields(fields, {*fixed, *checkpointing_names, *_UNSUPPORTED})
     try:
-        arguments = TrainingArguments(**{**usual, **others, **decided})
+        arguments = TrainingArguments(**{**defaults, **given, **fixed})
         device = arguments.device
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        name = "trainer" if others else "dtype" if options.dtype else "device"
+        name = "trainer" if given else "dtype" if options.dtype else "device"
         raise OptionError(name, f"is refused by transformers: {error}") from error
-    is_cpu = kind_of_device == device.type == "cpu"  # whatever its number
+    is_cpu = kind_of_device == device.type == "cpu"  # A number, as in cpu:0, does not matter.
     if not is_cpu and (options.device or "auto") not in ("auto", device.type, str(device)):
         raise OptionError(
             "device",
-            f"{options.device} cannot be chosen: the Trainer uses {device}; cpu keeps it off a "
-            "GPU, and CUDA_VISIBLE_DEVICES=1 chooses one of several",
+            f"{options.device} cannot be chosen: the Trainer uses {device}; use cpu to train "
+            "without a GPU, or CUDA_VISIBLE_DEVICES=1 to choose one of several",
         )
     if options.dtype == "float16" and device.type == "cpu":
         raise OptionError(
             "dtype",
-            "float16 needs a GPU: small gradients become 0 in it unless the loss is scaled, which "
-            "torch does on GPUs; bfloat16 and float32 train on a CPU",
+            "float16 needs a GPU: small gradients become 0 unless the loss is scaled, which torch "
+            "does on GPUs only; use bfloat16 or float32 on a CPU",
         )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # One process trains on one; torchrun on several.
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one GPU for each process, by torchrun if several
     return arguments
 
 
+def _convert_fields(fields: dict[str, Any], forbidden: set[str]) -> dict[str, Any]:
+    """Fields of TrainingArguments, with text parsed; OptionError for a field that is forbidden."""
+    kind: Any = TrainingArguments
+    parser, parsed = _Parser(kind, allow_abbrev=False), {}
+    for spelling, value in fields.items():
+        name = spelling.replace("-", "_")  # The parser accepts both.
+        if name in forbidden:
+            problem = f"cannot set {name}: other options of finetune set it, or exclude it"
+            raise OptionError("trainer", problem)
+        if isinstance(value, str):
+            value = getattr(parser.parse_args([f"--{name}={value}"]), name)
+        parsed[name] = value
+    return parsed
+
+
 class _Parser(HfArgumentParser):
-    """Raises where it would end the program."""
+    """A parser that raises OptionError instead of ending the program."""
 
     def error(self, message: str) -> Any:
         raise OptionError("trainer", message.removeprefix("argument --"))

@@ -202,7 +202,7 @@ def test_damaged_files_are_refused(write, suffix, damage):
     ("content", "message"),
     [
         ("a,b,c\n", "line 1: no column id, length; it has a, b, c"),
-        ("id,length\nx,1\n", "damaged, or .*: its columns are not id, length"),
+        ("id,length\nx,1\n", "damaged, or .*: its columns must be id, length"),
         ("id,length,m_layer0_1,m_layer0_0\nx,1,2,3\n", "damaged, or .* vectors, all in order"),
         ("id,length,m_layer0_0\nx,-4,1\n", "damaged, or .*: a sequence of -4 nucleotides"),
         ("id,length,m_layer0_0\nx,1,zwei\n", "damaged, or not a file of embeddings"),
@@ -217,7 +217,7 @@ def test_other_tables(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("lengths", "shape", "message"),
     [
-        ([2, 3], (5,), r"token_layer1 has shape \(5,\) where 5 rows are due"),
+        ([2, 3], (5,), r"token_layer1 has shape \(5,\), but must have 5 rows"),
         ([2, 3], (4, 2), "damaged, or not a file of embeddings"),
         ([2, 0], (2, 2), "a sequence of 0 nucleotides"),
         ([2, 3], None, "out.safetensors: damaged, or not a file of embeddings"),

@@ -93,7 +93,7 @@ def test_what_is_predicted(task, values, predicted):
 
 def test_a_model_without_problem_type():
     for names, task in ((("a", "b"), "classification"), (("te",), "regression")):
-        with pytest.warns(UserWarning, match=f"no problem_type: it is taken for {task}"):
+        with pytest.warns(UserWarning, match=f"no problem_type: the model is run as {task}"):
             (one,) = predict(["ACGU"], make_model(SEQUENCE, None, names))
         assert one.task == task
 
@@ -118,7 +118,7 @@ def test_values_that_are_not_finite_are_errors():
     model = make_model(*MODELS["regression"])
     with torch.no_grad():
         model.classifier.bias.fill_(float("inf"))
-    with pytest.raises(EncodingError, match="0: what is predicted is not finite"):
+    with pytest.raises(EncodingError, match="0: the prediction is not finite"):
         list(predict(["ACGU"], model))
 
 
@@ -270,7 +270,7 @@ def test_predictions_beside_labels(folder, capsys):
         ("in.csv -m multi-label --label-column a b", 2, "must name 3 (a, b, c); got a, b"),
         ("in.csv -m multi-label --label-column label a b", 2, "in the order of the model's a, b"),
         ("in.fasta -m regression --label-column a", 2, "needs a table of sequences, and an outp"),
-        ("clash.csv -m classification", 1, "the output has a column 'p_a' of its own: rename it"),
+        ("clash.csv -m classification", 1, "the output also has a column 'p_a': rename that"),
         ("long.csv -m classification", 1, "line 2 (99 nt). --long full computes it whole"),
     ],
 )

@@ -148,10 +148,10 @@ def test_the_folder_loads_without_this_package(run, table, tmp_path):
 
 ONE_CLASS = {(row, "label"): "a" for row in range(ROWS)}
 LONG = {(2, "sequence"): "A" * 41, (7, "sequence"): "C" * 50}
-TOO_LONG = "line 4: 41 nucleotides; at most 40 are trained on: --truncate cuts"
+TOO_LONG = "line 4: 41 nucleotides, more than the limit of 40: --truncate cuts"
 UNFIT = {(3, "sequence"): "ACGU", (3, "bases"): "SSSSS"}
 IGNORED = "token-classification --label-column ignored --ignore-label -"
-NO_LABELS = "no base has a label but '-', which is ignored"
+NO_LABELS = "no base has a label other than '-', which is ignored"
 SPLIT = "classification --split-column split --eval-split"
 BREAKS = "argument --trainer: breaks the training: "
 UNDIVIDED = "of the column 'label' cannot be divided into"
@@ -170,7 +170,7 @@ UNKNOWN = f"(test): line {ROWS + 1}: label: 'lncRNA' is not a label of the train
         ("classification", ONE_CLASS, "has 1 different labels; this task needs at least 2"),
         (f"{IGNORED} --split-column split --eval-split test", {}, f"(test): {NO_LABELS}"),
         (f"{IGNORED} --split split --folds 2", {}, f"(fold 2): {NO_LABELS}"),
-        (f"{SPLIT} valid", {}, "no row with split='valid'; there are test, train"),
+        (f"{SPLIT} valid", {}, "no row with split='valid'; its values are test, train"),
         (f"{SPLIT} held-out --split random", {(0, "split"): "held-out"}, "is called 'held-out'"),
         ("multi-label --label-column number label", {}, "is neither 0 nor 1"),
         ("classification --label-column label bases", {}, "label column is needed; got label, ba"),
@@ -251,7 +251,7 @@ def test_labels_of_minus_100_are_numbers_and_json_is_json(run, table, rows):
 
 def test_what_becomes_nan_ends_the_run(refusal, table):
     message = refusal(table(), *NUMBERS[:4], "--learning-rate", "1e30", "--steps", 20)
-    for text in ("became", "in step", "of the training rows in lines", "nothing was saved"):
+    for text in ("became", "in step", "on the training rows in lines", "nothing was saved"):
         assert text in message
 
 
@@ -338,7 +338,7 @@ def test_a_run_that_differs_is_not_resumed(start, killed, table, rows, capsys, t
         assert start(given, *same, *more.split(), "--resume") == 1
         assert difference in capsys.readouterr().err
     assert start(data, *options) == 1
-    assert "--resume resumes it, --force drops it" in capsys.readouterr().err
+    assert "--resume resumes it, --force deletes it" in capsys.readouterr().err
     assert start(data, *options, "--resume", "--force") == 0
     assert not (tmp_path / "out.partial").exists()
 
@@ -393,9 +393,9 @@ def test_nothing_is_evaluated(run, table, column, way_out):
     made = run(table(), *CLASSIFY[:2], *column, "--steps", 1)
     assert made.metrics == {}
     assert f"note: nothing is evaluated: {way_out}" in made.err
-    others = "6 rows are in no split that is named: split is test there"
+    others = "6 rows are not used: their split is test, which is neither --train-split"
     assert (others in made.err) == bool(column)
-    assert "It was not evaluated." in made.card
+    assert "The model was not evaluated." in made.card
 
 
 def test_the_best_state_is_kept(run, table):

@@ -138,7 +138,7 @@ def test_rows_held_out(run, table):
         "train": 18,
         "held-out": 6,
     }
-    note = "24 rows have 24 different sequences; each of these is on one side of a split"
+    note = "24 rows have 24 different sequences; each stays on one side of a split"
     assert made.notes == [note, *better_counts(made.metrics, "accuracy")]
     assert note in made.err
     assert "held-out: k-mers" in made.card
@@ -174,7 +174,7 @@ def test_cross_validation(run, table, rows):
         assert made.metrics[f"{name}: mean"]["mse"] == pytest.approx(np.mean(values))
         assert made.metrics[f"{name}: sd"]["mse"] == pytest.approx(np.std(values, ddof=1))
     assert made.facts["splits"]["train"]["rows"] == 24
-    assert "what is saved was trained on all rows" in made.notes[1]
+    assert "the saved model was trained on all rows" in made.notes[1]
     assert made.notes[2:] == [*better_counts(made.metrics, "r2")]
     assert "folds: sd" in made.out
 

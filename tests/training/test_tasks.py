@@ -64,7 +64,7 @@ def test_measured_values_are_no_classes(cells, refused):
 @pytest.mark.parametrize(
     ("task", "cells", "sentences"),
     [
-        ("classification", "a a NA nan nan NA", ["NA, nan (4 rows) is taken for a class of its"]),
+        ("classification", "a a NA nan nan NA", ["NA, nan (4 rows) is used as a class of its"]),
         ("classification", "a a b", ["classes with a single row: b"]),
         ("classification", "a a b b", []),
         ("token-classification", "- A", []),

@@ -48,7 +48,7 @@ def test_arguments(tmp_path, given, made):
         ("lerning_rate=3", "trainer unrecognized arguments: --lerning_rate=3"),
         ("max_grad=3", "trainer unrecognized arguments: --max_grad=3"),
         *((f"{name}=3", f"cannot set {name}: other") for name in ("learning_rate", "warmup_ratio")),
-        *((f"{name}=1", f"cannot set {name}: other") for name in trainer._UNFIT[:6]),
+        *((f"{name}=1", f"cannot set {name}: other") for name in trainer._UNSUPPORTED[:6]),
         ("learning-rate=3", "cannot set learning_rate: other"),
         ("gradient_checkpointing=true", "cannot set gradient_checkpointing"),
         ({"trainer": {"lerning_rate": 3}}, "is refused by transformers: .*'lerning_rate'"),
