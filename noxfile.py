@@ -1,11 +1,11 @@
-"""The core tests over versions of transformers and torch: `make compat`, or nox itself.
+"""The core tests with several versions of transformers and torch: `make compat`, or nox directly.
 
-    nox --list                          the versions
-    nox --session "core(oldest)"        one of them
-    nox --session core -- -x -k loading   what to tell pytest
+    nox --list                            list the versions
+    nox --session "core(oldest)"          test one of them
+    nox --session core -- -x -k loading   pass options to pytest
 
-Environments stay in .nox/ and are used again. PyPI's torch for Linux comes with CUDA, gigabytes for
-each version; wheels without it come with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+Environments are kept in .nox/ and reused. PyPI's torch for Linux includes CUDA, gigabytes for each
+version; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu installs wheels without it.
 """
 
 import nox
@@ -15,13 +15,13 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 
 TORCH = "2.13.0"
-# What the tests import beside torch and transformers.
+# What the tests import besides torch and transformers.
 TEST_PACKAGES = ("accelerate", "hypothesis", "numpy", "pytest", "safetensors", "scikit-learn")
 
 
 @nox.session
 @nox.parametrize(
-    ("transformers", "torch", "others"),
+    ("transformers", "torch", "pins"),
     [
         nox.param("4.41.2", TORCH, (), id="oldest"),
         nox.param("4.46.3", "2.4.1", ("numpy<2",), id="oldest-torch"),
@@ -31,15 +31,15 @@ TEST_PACKAGES = ("accelerate", "hypothesis", "numpy", "pytest", "safetensors", "
         nox.param("5.24.0", "2.15.0", (), id="newest-torch"),
     ],
 )
-def core(session: nox.Session, transformers: str, torch: str, others: tuple[str, ...]) -> None:
+def core(session: nox.Session, transformers: str, torch: str, pins: tuple[str, ...]) -> None:
     """Run the tests that are marked as core."""
-    versions = (f"transformers=={transformers}", f"torch=={torch}", *others)
+    versions = (f"transformers=={transformers}", f"torch=={torch}", *pins)
     session.install(*versions, *TEST_PACKAGES)
     environment = {
         "HF_HUB_OFFLINE": "1",
-        # Code from the folders under test is copied there; no version may see another's copy.
+        # Code from the folders under test is copied here; versions must not share the copies.
         "HF_MODULES_CACHE": session.create_tmp(),
-        # Threads that wait must not spin: beside other jobs that takes several times as long.
+        # Waiting threads must not spin: beside other jobs, that takes several times as long.
         "OMP_WAIT_POLICY": "passive",
         "PYTHONPATH": "",
     }

@@ -1,8 +1,8 @@
-"""What ships with the package besides code: a model and example RNAs."""
+"""The data in the package: a small model and example RNAs."""
 
 from pathlib import Path
 
-# The one name of a model that is neither a folder nor a name on the Hub.
+# The only model name that is neither a folder nor a repository on the Hub.
 MINI = "mini"
 
 _HERE = Path(__file__).parent
@@ -15,17 +15,17 @@ EXAMPLE_FILES = (
 def mini() -> Path:
     """The folder of `mini`, a small ERNIE-RNA that was trained on the RNA families of Rfam.
 
-    It is not the authors' model; the folder's README.md says what it is. `from_pretrained` takes
-    the folder, and so does every function of this package.
+    It is not the authors' model; README.md in the folder describes it. `from_pretrained` and every
+    function of this package that takes a model accept the folder.
 
     Raises:
-        FileNotFoundError: this installation lacks it.
+        FileNotFoundError: this installation does not contain it.
     """
     folder = _HERE / MINI
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(
             f"the model {MINI!r} is not in this installation ({folder}): reinstall ernie-rna, "
-            "or name another model, such as a folder that `ernie-rna convert` wrote"
+            "or use another model, such as a folder that `ernie-rna convert` wrote"
         )
     return folder
 
@@ -34,9 +34,9 @@ def examples() -> Path:
     """The folder with `rna.fasta`, some real RNAs, and `rna.dbn`, their known structures.
 
     Raises:
-        FileNotFoundError: this installation lacks it.
+        FileNotFoundError: this installation does not contain it.
     """
-    # Beside this file where it is installed, else at the root of the repository.
+    # Beside this file in an installed package, at the root of the repository in a checkout.
     for folder in (_HERE / "examples", _HERE.parent / "examples"):
         if all((folder / file).is_file() for file in EXAMPLE_FILES):
             return folder

@@ -1,8 +1,8 @@
 """Every option that functions and commands share: its default, help and check, declared once.
 
-A function takes the fields of a class of options as keywords (`takes`), its command takes them as
-`--name` (`cli.arguments`), and what is computed records those that change results
-(`Options.recorded`). A value is checked where the options are made, and not again. No torch.
+A function takes the fields of an options class as keywords (`takes`), and its command takes them as
+`--name` (`cli.arguments`). Results record the options that change them (`Options.recorded`). Values
+are checked when the options object is created, and not again. This module does not import torch.
 
 >>> EmbedOptions(threads=0)
 Traceback (most recent call last):
@@ -25,11 +25,11 @@ from functools import partial, wraps
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-# A problem with a value, in words that follow its name, or None.
+# Returns what is wrong with a value, as words that follow the option's name, or None.
 Check = Callable[[Any], str | None]
 
-_DIGITS = 12  # of a whole number; torch takes 18, and multiplies some
-MOST_THREADS = 1024  # torch dies of more than a system can start
+_DIGITS = 12  # at most, in a whole number: torch takes 18, but multiplies some of the numbers
+MOST_THREADS = 1024  # torch aborts if the system cannot start as many threads
 MODEL_HELP = "folder or Hub id of a model; mini is the small model that comes with ernie-rna"
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla")
 POOLINGS = ("token", "cls", "mean")
@@ -37,11 +37,11 @@ MASK_PAIRINGS = ("inference", "pretraining")
 
 
 class OptionError(ValueError):
-    """A value that an option cannot have.
+    """An option has an invalid value.
 
     Attributes:
         option: the name of its field.
-        problem: what is wrong, in words that follow the name.
+        problem: what is wrong, as words that follow the name.
     """
 
     def __init__(self, option: str, problem: str):
@@ -64,38 +64,39 @@ def option(
     group: str | None = None,
     recorded: bool = False,
 ) -> Any:
-    """A field of a class of options: text, unless its default, check or choices say otherwise.
+    """Declare a field of an options class. Its value is text unless the default, `check` or
+    `choices` allow something else.
 
     Args:
-        default: None is allowed beside what `check` and `choices` allow, if it is the default. With
-            () the option takes several texts, with False its `--name` takes no value.
-        help: for the command line, and for the docstrings of functions.
+        default: None as the default is always allowed. With () the option takes several texts; with
+            False its `--name` takes no value.
+        help: for the command line and for the docstrings of functions.
         check: see `Check`.
-        choices: the values that there are.
-        parse: makes the value of a word on the command line; a word that is none stays as it is,
-            for `check` to refuse. A `Range` does this itself.
+        choices: the allowed values.
+        parse: converts a word of the command line into a value. It returns an invalid word
+            unchanged, for `check` to refuse. The parser of a `Range` is added automatically.
         metavar: stands for the value in help.
-        flag: name and value, for an option of the command line that takes no value, and its help
-            where that differs.
-        group: heading in the help of a command, in place of that of the class.
-        recorded: whether results depend on it.
+        flag: the name and value of a command-line option that takes no value, and its help if it
+            differs from `help`.
+        group: heading in the help of a command; defaults to that of the class.
+        recorded: whether results depend on the option.
     """
-    given = locals()
-    del given["default"]
+    metadata = locals()
+    del metadata["default"]
     if isinstance(check, Range):
-        given["parse"] = check.parse
-        given["metavar"] = metavar or ("N" if check.kind is int else "X")
-    return field(default=default, metadata=given)
+        metadata["parse"] = check.parse
+        metadata["metavar"] = metavar or ("N" if check.kind is int else "X")
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A `Check` of a finite number in a range, which also reads it off the command line.
+    """A `Check` for a finite number in a range. It also parses the number on the command line.
 
     Attributes:
-        kind: int, of at most `_DIGITS` digits, or float, for which a whole number will do.
-        low, high: bounds that it may reach.
-        above: a bound that it may not reach.
+        kind: int, with at most `_DIGITS` digits, or float, which also allows whole numbers.
+        low, high: inclusive bounds.
+        above: an exclusive lower bound.
     """
 
     kind: type[int] | type[float]
@@ -105,10 +106,12 @@ class Range:
 
     def __call__(self, value: Any) -> str | None:
         noun, kind = ("a whole number", Integral) if self.kind is int else ("a number", Real)
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        is_long = fits and self.kind is int and abs(value) >= 10**_DIGITS
-        fits = fits and not is_long and abs(value) <= sys.float_info.max  # as NaN is not
-        if fits and self.low <= value <= self.high and value > self.above:
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        is_long = is_number and self.kind is int and abs(value) >= 10**_DIGITS
+        # NumPy warns if float32 is compared with the largest float64.
+        exact = float(value) if is_number and not isinstance(value, Integral) else value
+        is_finite = is_number and abs(exact) <= sys.float_info.max  # False for NaN
+        if is_finite and not is_long and self.low <= value <= self.high and value > self.above:
             return None
         bounds = (("of at least", self.low), ("above", self.above), ("of at most", self.high))
         words = " and ".join(f"{word} {bound}" for word, bound in bounds if math.isfinite(bound))
@@ -118,7 +121,7 @@ class Range:
         return f"must be {noun} {words}".rstrip() + digits
 
     def parse(self, text: str) -> Any:
-        """The number that a word is, else the word."""
+        """Convert a word to a number; return the word itself if it is not a number."""
         try:
             return self.kind(text)
         except ValueError:
@@ -130,112 +133,112 @@ number = partial(Range, float)
 
 
 def some_text(value: Any) -> str | None:
-    """A text that is not empty."""
-    return None if isinstance(value, str) and value else "must be text, and not empty"
+    """A `Check` for non-empty text."""
+    return None if isinstance(value, str) and value else "must be non-empty text"
 
 
 def parse_words(text: str) -> tuple[str, ...]:
-    """Words with commas between them."""
+    """Split at commas."""
     return tuple(text.split(","))
 
 
 def parse_numbers(text: str) -> tuple[Any, ...]:
-    """Whole numbers with commas between them; a word that is none stays as it is."""
+    """Parse whole numbers separated by commas; words that are not numbers stay as they are."""
     return tuple(whole().parse(word) for word in text.split(","))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A set of options, checked. A class may name the group that its options are in.
+    """Options whose values are checked. A subclass may name the help heading (`group`) of its own.
 
     Raises:
-        OptionError: a value is none that an option can have.
+        OptionError: a value is invalid.
     """
 
     def __init_subclass__(cls, group: str | None = None) -> None:
         for name in inspect.get_annotations(cls):
-            own = getattr(cls, name)
-            own.metadata = {**own.metadata, "group": own.metadata["group"] or group}
+            declared = getattr(cls, name)
+            declared.metadata = {**declared.metadata, "group": declared.metadata["group"] or group}
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if isinstance(one.default, tuple) and not isinstance(value, Mapping | None):
-                several = isinstance(value, Iterable) and not isinstance(value, str | os.PathLike)
-                value = tuple(value) if several else (value,)
-            if value is None and one.default is None:
+        for declared in fields(self):
+            name, default, check = declared.name, declared.default, declared.metadata["check"]
+            value = getattr(self, name)
+            if isinstance(default, tuple) and not isinstance(value, Mapping | None):
+                is_single = isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)
+                value = (value,) if is_single else tuple(value)
+            if value is None and default is None:
                 continue
-            problem = _problem(one.metadata, one.default, value)
+            problem = _problem(declared.metadata, default, value)
             if problem is not None:
-                raise OptionError(one.name, f"{problem}; got {value!r}")
-            if isinstance(one.metadata["check"], Range):  # JSON knows no number of NumPy.
-                value = one.metadata["check"].kind(value)
-            object.__setattr__(self, one.name, value)
+                raise OptionError(name, f"{problem}; got {value!r}")
+            if isinstance(check, Range):  # JSON cannot hold NumPy's numbers.
+                value = check.kind(value)
+            object.__setattr__(self, name, value)
 
     def is_given(self, name: str) -> bool:
-        """Whether an option has another value than by default."""
+        """Whether the value of an option differs from its default."""
         default: object = type(self).__dataclass_fields__[name].default
         return bool(getattr(self, name) != default)
 
     def recorded(self) -> dict[str, Any]:
-        """The options that results depend on, as JSON gives them back."""
-        names = [one.name for one in fields(self) if one.metadata["recorded"]]
+        """The options that results depend on, equal to what is read back from JSON."""
+        names = [declared.name for declared in fields(self) if declared.metadata["recorded"]]
         values = {name: getattr(self, name) for name in names}
-        return {
-            n: list(value) if isinstance(value, tuple) else value for n, value in values.items()
-        }
+        return {name: [*v] if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _problem(known: Mapping[str, Any], default: Any, value: Any) -> str | None:
-    """What is wrong with the value of an option."""
-    choices, check, texts = known["choices"], known["check"], isinstance(default, tuple)
+def _problem(metadata: Mapping[str, Any], default: Any, value: Any) -> str | None:
+    """What is wrong with the value of an option, or None."""
+    choices, check = metadata["choices"], metadata["check"]
     if choices is not None:
         quoted = choices if isinstance(value, str) else list(map(repr, choices))
         return None if value in choices else f"must be {_alternatives(quoted)}"
     if check is not None:
         problem: str | None = check(value)
         return problem
-    if isinstance(default, bool) or known["flag"]:
+    if isinstance(default, bool) or metadata["flag"]:
         return None if isinstance(value, bool) else "must be True or False"
-    words = value if texts and value is not None else (value,)
-    if all(isinstance(word, str | os.PathLike) for word in words):
+    takes_several = isinstance(default, tuple)
+    texts = value if takes_several and value is not None else (value,)
+    if all(isinstance(text, str | os.PathLike) for text in texts):
         return None
-    return "must be one or several texts" if texts else "must be text"
+    return "must be one or several texts" if takes_several else "must be text"
 
 
 def _alternatives(choices: Sequence[Any]) -> str:
-    *some, last = map(str, choices)
-    return f"{', '.join(some)} or {last}" if some else last
+    *first, last = map(str, choices)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 R = TypeVar("R")
 
 
 def takes(options: type[Options]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Let a function with a last parameter `options` take its fields as keywords.
+    """Let a function whose last parameter is `options` take the fields of a class as keywords.
 
-    The function gets one object, made of the keywords and checked, or given as `options`. Its
-    signature and docstring name them all.
+    The function receives one checked object, made from the keywords or passed as `options`. Its
+    signature and docstring list all fields.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        *own, last = inspect.signature(function).parameters.values()
+        *parameters, last = inspect.signature(function).parameters.values()
         assert last.name == "options"
 
         @wraps(function)
         def call(*args: Any, **keywords: Any) -> R:
-            mine = {one.name: keywords.pop(one.name) for one in own if one.name in keywords}
+            passed = {p.name: keywords.pop(p.name) for p in parameters if p.name in keywords}
             if "options" not in keywords:
                 keywords = {"options": make_options(options, keywords, f"{function.__name__}()")}
-            return function(*args, **mine, **keywords)
+            return function(*args, **passed, **keywords)
 
         kind = inspect.Parameter.KEYWORD_ONLY
         keyword_only = [
-            inspect.Parameter(one.name, kind, default=one.default, annotation=one.type)
-            for one in fields(options)
+            inspect.Parameter(f.name, kind, default=f.default, annotation=f.type)
+            for f in fields(options)
         ]
         call.__signature__ = inspect.signature(function).replace(  # type: ignore[attr-defined]
-            parameters=[*own, *keyword_only]
+            parameters=[*parameters, *keyword_only]
         )
         call.__doc__ = _with_options(function.__doc__, options)
         return call
@@ -244,47 +247,47 @@ def takes(options: type[Options]) -> Callable[[Callable[..., R]], Callable[..., 
 
 
 def make_options(options: type[Options], values: Mapping[str, Any], function: str) -> Options:
-    """Options of keywords; a name that is none raises TypeError, with the nearest that is."""
-    names = [one.name for one in fields(options)]
+    """Make options from keywords; TypeError names an unknown keyword and suggests the closest."""
+    names = [declared.name for declared in fields(options)]
     for name in values:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names)}"
-            raise TypeError(f"{function} has no option {name!r}{hint}")
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
+            raise TypeError(f"{function} has no option {name!r}; {hint}")
     return options(**values)
 
 
 def _with_options(doc: str | None, options: type[Options]) -> str:
-    """A docstring with a section on the options, before what is returned or raised."""
+    """Insert a section on the options into a docstring, before Returns, Yields or Raises."""
     text = inspect.cleandoc(doc or "")
     lines = ["Options:"]
-    for one in fields(options):
-        choices = one.metadata["choices"]
-        what = f" ({_alternatives(choices)})" if choices else ""
-        entry = f"{one.name}: {one.metadata['help']}{what}. The default is {one.default!r}."
+    for declared in fields(options):
+        choices, help = declared.metadata["choices"], declared.metadata["help"]
+        values = f" ({_alternatives(choices)})" if choices else ""
+        entry = f"{declared.name}: {help}{values}. The default is {declared.default!r}."
         lines += textwrap.wrap(entry, 92, initial_indent=" " * 4, subsequent_indent=" " * 8)
     section = "\n".join(lines) + "\n"
-    at = re.search(r"^(Returns|Yields|Raises):", text, re.M)
-    if at is None:
+    following = re.search(r"^(Returns|Yields|Raises):", text, re.M)
+    if following is None:
         return f"{text}\n\n{section}"
-    return f"{text[: at.start()]}{section}\n{text[at.start() :]}"
+    return f"{text[: following.start()]}{section}\n{text[following.start() :]}"
 
 
-# How a model is loaded and runs
+# How a model is loaded and run
 
-_COMPUTING, _INPUT = "how it is computed", "the input"
+_COMPUTING, _INPUT = "computation", "input"
 
 
 def _device(value: Any) -> str | None:
     kind, _, index = str(value).partition(":")
     if kind in DEVICES and (not index or index.isdecimal()):
         return None
-    return f"must be one of {', '.join(DEVICES)}, or one of several, such as cuda:1"
+    return f"must be one of {', '.join(DEVICES)}, or one with an index, such as cuda:1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options, group=_COMPUTING):
-    """How a model is loaded and runs."""
+    """How a model is loaded and run."""
 
     dtype: str | None = option(
         None,
@@ -298,7 +301,7 @@ class ModelOptions(Options, group=_COMPUTING):
     )
     threads: int | None = option(
         None,
-        "CPU threads; by default as many as the size of the batches keeps busy",
+        "CPU threads; by default as many as batches of the chosen size can use",
         check=whole(1, MOST_THREADS),
     )
     attention: str | None = option(
@@ -308,28 +311,28 @@ class ModelOptions(Options, group=_COMPUTING):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device is not None:  # also a `torch.device`
+        if self.device is not None:  # It may be a `torch.device`.
             object.__setattr__(self, "device", str(self.device))
 
     @property
     def loading(self) -> dict[str, Any]:
-        """Those that `run.loading.load_model` takes."""
+        """Keywords for `run.loading.load_model`."""
         names = ("revision", "dtype", "device", "attention", "quantize")
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
 
-# How an input is gone through
+# How an input is read and shared among processes
 
 
 @dataclass(frozen=True)
 class Share:
-    """One of several processes that share a run: it computes every `count`-th chunk.
+    """The share of one of several processes in a run: it computes every `count`-th chunk.
 
     Attributes:
-        index: counted from 0.
-        count: how many processes there are.
-        origin: what says so, for messages.
-        local: number of this process on its machine, for the choice of a GPU; None without.
+        index: of the process, from 0.
+        count: the number of processes.
+        origin: the option or variables that set the share, for messages.
+        local: index of the process on its machine, which chooses its GPU; None if unknown.
     """
 
     index: int = 0
@@ -339,12 +342,12 @@ class Share:
 
     @property
     def text(self) -> str:
-        """Part and origin, for messages."""
+        """The share as text, such as "part 2/8 (by --part)", for messages."""
         return f"part {self.index + 1}/{self.count} (by {self.origin})"
 
 
 def parse_share(part: object) -> Share | None:
-    """ "2/8" is the second of eight; None where it is no such text."""
+    """Parse "2/8", the second of eight shares; None if it is not such a text."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(part))
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         return None
@@ -352,20 +355,21 @@ def parse_share(part: object) -> Share | None:
 
 
 def _part(value: object) -> str | None:
-    fits = parse_share(value) is not None
-    return None if fits else "must be I/N, such as 2/8 for the second of eight processes"
+    is_valid = parse_share(value) is not None
+    return None if is_valid else "must be I/N, such as 2/8 for the second of eight processes"
 
 
 def own_share(part: str | None) -> Share:
-    """What this process computes: as `part` says, or torchrun's or SLURM's variables.
+    """The share of this process, from `part` or else from the variables of torchrun or SLURM.
 
     Raises:
         OptionError: the variables contradict one another.
     """
-    share = Share() if part is None else parse_share(part)
-    assert share is not None  # It has been checked.
     if part is not None:
+        share = parse_share(part)
+        assert share is not None  # `_part` has checked it.
         return share
+    share = Share()
     if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         rank, size = _variable("RANK"), _variable("WORLD_SIZE")
         share = Share(rank, size, "RANK and WORLD_SIZE", _variable("LOCAL_RANK", rank))
@@ -375,26 +379,24 @@ def own_share(part: str | None) -> Share:
         index = (_variable("SLURM_ARRAY_TASK_ID") - first) // max(step, 1)
         share = Share(index, _variable("SLURM_ARRAY_TASK_COUNT"), "SLURM_ARRAY_TASK_ID")
     if not 0 <= share.index < share.count:
-        raise OptionError(
-            "part",
-            f"is taken from {share.origin}, and number {share.index} is not below {share.count}",
-        )
+        problem = f"{share.index} must be at least 0 and below {share.count}"
+        raise OptionError("part", f"is read from {share.origin}: {problem}")
     return share
 
 
 def _variable(name: str, default: int = 0) -> int:
     value = os.environ.get(name, str(default))
     if not value.isdecimal():
-        raise OptionError("part", f"is taken from {name}, which must be a number; got {value!r}")
+        raise OptionError("part", f"is read from {name}, which must be a number; got {value!r}")
     return int(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
-    """What is done about outputs."""
+    """How outputs are written and progress is shown."""
 
     force: bool = option(
-        False, "replace outputs that exist, and drop unfinished results of other settings"
+        False, "replace outputs that exist, and discard unfinished results of other settings"
     )
     progress: bool | None = option(
         None,
@@ -410,7 +412,7 @@ class OutputOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions(Options, group=_INPUT):
-    """Which sequences are taken."""
+    """How sequences are read."""
 
     unknown: str = option(
         "error",
@@ -428,8 +430,8 @@ class InputOptions(Options, group=_INPUT):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableOptions(Options, group="the table"):
-    """What is read from a table."""
+class TableOptions(Options, group="table"):
+    """How tables are read."""
 
     sequence_column: str = option("sequence", "column with the sequences")
     label_separator: str = option(
@@ -440,7 +442,7 @@ class TableOptions(Options, group="the table"):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ModelOptions, InputOptions, OutputOptions, group=_COMPUTING):
-    """What all runs over an input have in common."""
+    """Options that all runs over an input have in common."""
 
     long: str = option(
         "error",
@@ -480,7 +482,7 @@ class RunOptions(ModelOptions, InputOptions, OutputOptions, group=_COMPUTING):
     scale_to: int | None = option(
         None,
         "with --dry-run, also print what COUNT sequences like those of the input take on 1 to "
-        "1,000 machines, and which part of it takes longest",
+        "1,000 machines, and which step takes longest",
         check=whole(1),
         metavar="COUNT",
     )
@@ -494,13 +496,13 @@ class RunOptions(ModelOptions, InputOptions, OutputOptions, group=_COMPUTING):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """Those that `sequences.sources.as_source` takes."""
+        """Keywords for `sequences.sources.as_source`."""
         return {name: getattr(self, name) for name in ("unknown", "degap", "keep_letters")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowOptions(RunOptions, group=_INPUT):
-    """Runs that can take long sequences by windows."""
+    """Options of runs that can divide long sequences into windows."""
 
     long: str = option(
         "error",
@@ -524,17 +526,17 @@ class WindowOptions(RunOptions, group=_INPUT):
 def _layers(values: Any) -> str | None:
     if values is None or (values and not any(map(whole(), values))):
         return None
-    return f"must be whole numbers, at least one, with at most {_DIGITS} digits; or all layers"
+    return f"must be one or more whole numbers, with at most {_DIGITS} digits, or all layers"
 
 
 def _poolings(values: Any) -> str | None:
-    fits = bool(values) and all(one in POOLINGS for one in values)
-    return None if fits else f"must be among {', '.join(POOLINGS)}"
+    is_valid = bool(values) and all(pooling in POOLINGS for pooling in values)
+    return None if is_valid else f"must be one or more of {', '.join(POOLINGS)}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedOptions(WindowOptions, group="what is written"):
-    """Of `embeddings.embed`."""
+class EmbedOptions(WindowOptions, group="output"):
+    """Options of `embeddings.embed`."""
 
     layers: Sequence[int] | None = option(
         (-1,),
@@ -559,7 +561,7 @@ class EmbedOptions(WindowOptions, group="what is written"):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions(RunOptions, group=_COMPUTING):
-    """Of predictions by a head of the authors' fine-tuned models."""
+    """Options of predictions by a head of the authors' fine-tuned models."""
 
     pairing_scores: str | None = option(
         None,
@@ -570,13 +572,13 @@ class HeadOptions(RunOptions, group=_COMPUTING):
     )
 
 
-_UNLESS_GIVEN: dict[str, Any] = {"min_loop": 3, "min_stem": 2}
+_FOLD_DEFAULTS: dict[str, Any] = {"min_loop": 3, "min_stem": 2}
 _AS_AUTHORS: dict[str, Any] = {"pairing_scores": "zero", "min_loop": 0, "min_stem": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbingOptions(Options, group="chemical probing"):
-    """What reactivities of chemical probing say of bases, see `structures.reactivities`."""
+    """How reactivities of chemical probing are used, see `structures.reactivities`."""
 
     probe: str = option(
         "shape",
@@ -591,31 +593,31 @@ class ProbingOptions(Options, group="chemical probing"):
     )
 
     def check_unused(self) -> None:
-        """Raise OptionError, where there are no reactivities, for an option that is of them."""
-        for one in fields(ProbingOptions):
-            if self.is_given(one.name):
-                raise OptionError(one.name, "has no effect without reactivities (--reactivity)")
+        """For calls without reactivities: raise OptionError if one of these options is set."""
+        for name in [declared.name for declared in fields(ProbingOptions)]:
+            if self.is_given(name):
+                raise OptionError(name, "has no effect without reactivities (--reactivity)")
 
 
-def _yes(value: Any) -> str | None:
-    fits = isinstance(value, bool)
-    return None if fits else "must be True or False, on the command line yes or no"
+def _yes_or_no(value: Any) -> str | None:
+    is_valid = isinstance(value, bool)
+    return None if is_valid else "must be True or False, on the command line yes or no"
 
 
 def _prior(value: Any) -> str | None:
-    fits = callable(value) or (isinstance(value, (str, os.PathLike)) and os.fspath(value))
-    return None if fits else "must be vienna, a file, a folder or a function"
+    is_valid = callable(value) or (isinstance(value, (str, os.PathLike)) and os.fspath(value))
+    return None if is_valid else "must be vienna, a file, a folder or a function"
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """A function, or an object that can be called, as results record it."""
+    """The name by which results record a function or another callable object."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{function.__module__}.{name}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldOptions(WindowOptions, HeadOptions, ProbingOptions, group="how structures are predicted"):
-    """Of `structures.fold`: how structures are predicted."""
+class FoldOptions(WindowOptions, HeadOptions, ProbingOptions, group="structure prediction"):
+    """Options of `structures.fold`: how structures are predicted."""
 
     layer: int | None = option(
         None,
@@ -646,7 +648,7 @@ class FoldOptions(WindowOptions, HeadOptions, ProbingOptions, group="how structu
         True,
         "whether pairs may cross; no removes the pairs that cross the largest nested set; the "
         "default is yes",
-        check=_yes,
+        check=_yes_or_no,
         parse=lambda text: {"yes": True, "no": False}.get(text, text),
         metavar="yes|no",
         recorded=True,
@@ -678,20 +680,19 @@ class FoldOptions(WindowOptions, HeadOptions, ProbingOptions, group="how structu
             if getattr(self, name) not in (None, value):
                 raise OptionError(
                     "as_authors",
-                    f"sets {name} to {value}; got {name} {getattr(self, name)}: leave out one of "
-                    "the two",
+                    f"sets {name} to {value}; got {name} {getattr(self, name)}: leave one out",
                 )
 
     def resolved(self) -> FoldOptions:
-        """The same without `as_authors`, and with what it sets or the defaults in place of None."""
-        settings = _AS_AUTHORS if self.as_authors else _UNLESS_GIVEN
-        absent = {n: value for n, value in settings.items() if getattr(self, n) is None}
-        return replace(self, as_authors=False, **absent)
+        """The same options with `as_authors` or the defaults filled in for what is None."""
+        settings = _AS_AUTHORS if self.as_authors else _FOLD_DEFAULTS
+        unset = {name: value for name, value in settings.items() if getattr(self, name) is None}
+        return replace(self, as_authors=False, **unset)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    """Of `structures.evaluation.evaluate`."""
+    """Options of `structures.evaluation.evaluate`."""
 
     missing: str = option(
         "error",
@@ -699,17 +700,13 @@ class EvaluateOptions(Options):
         "scores the prediction as a structure without pairs",
         choices=("error", "skip", "unpaired"),
     )
-    predicted_column: str = option(
-        "dot_bracket", "column with the structures, where PRED is a table"
-    )
-    reference_column: str = option(
-        "dot_bracket", "column with the structures, where REF is a table"
-    )
+    predicted_column: str = option("dot_bracket", "column with the structures, if PRED is a table")
+    reference_column: str = option("dot_bracket", "column with the structures, if REF is a table")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MutateOptions(RunOptions):
-    """Of `scoring.mutate`."""
+    """Options of `scoring.mutate`."""
 
     mask_pairing: str = option(
         "inference",
@@ -749,8 +746,8 @@ class MutateOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(HeadOptions, TableOptions, group="the table"):
-    """Of `scoring.predict`; those of tables are as for fine-tuning."""
+class PredictOptions(HeadOptions, TableOptions, group="table"):
+    """Options of `scoring.predict`. Tables are read as for fine-tuning."""
 
     label_column: Sequence[str] = option(
         (),
@@ -760,13 +757,13 @@ class PredictOptions(HeadOptions, TableOptions, group="the table"):
 
     @property
     def label_columns(self) -> Sequence[str]:
-        """Those given."""
+        """The columns with labels, under the name that `FinetuneOptions` has for them."""
         return self.label_column
 
 
-# Pictures and the page
+# Pictures and the web page
 
-# What `plot` draws.
+# The kinds of picture that `plot` draws, and their help.
 PLOTS = {
     "map": "the map that `ernie-rna fold` predicts structures from: the logits of the model's "
     "structure head or, without one or with --layer or --head, the symmetric scores of a layer and "
@@ -776,23 +773,21 @@ PLOTS = {
     "adds the known one below it",
     "layout": "the structure that `ernie-rna fold` predicts, as stems and loops, each base "
     "coloured by its reliability as `ernie-rna fold --bases` writes it (needs the extra vienna)",
-    "closeness": "the probability of every two bases to be close in space, by a model with a "
-    "closeness head, as `ernie-rna closeness` writes it",
+    "closeness": "the probability that two bases are close in space, by a model with a closeness "
+    "head, as `ernie-rna closeness` writes it",
     "substitutions": "the effects of all substitutions, as `ernie-rna mutate` writes them",
     "embeddings": "all sequences by the first two principal components of their mean vectors, as "
     "`ernie-rna embed` writes them, coloured by the last word of the headers if some share it",
 }
 
 
-# They are of runs by many processes, of outputs, or of other inputs.
-NOT_OF_PLOTS = (
-    *("part", "dry_run", "scale_to"),
-    *(one.name for one in fields(ProbingOptions)),
-)
-# Kinds that draw a structure; and options that mean something for some kinds alone.
+# Options of runs by many processes, of outputs, or of other inputs.
+NOT_OF_PLOTS = ("part", "dry_run", "scale_to", *(each.name for each in fields(ProbingOptions)))
+# Kinds that draw a structure, and kinds that can also draw known pairs and the model's confidence.
 FOLDED = ("map", "arcs", "layout")
-DRAWN_BESIDE = ("map", "arcs")  # the known pairs, and how sure the model is
-_OF_KINDS = {
+DRAWN_BESIDE = ("map", "arcs")
+# The kinds to which an option applies, if not to all.
+_APPLIES_TO = {
     **dict.fromkeys(("reference", "confidence"), DRAWN_BESIDE),
     **dict.fromkeys(("as_authors", "prior", "min_loop", "min_stem", "pseudoknots"), FOLDED),
     **dict.fromkeys(("layer", "head"), (*FOLDED, "heads")),
@@ -805,7 +800,7 @@ _OF_KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PlotOptions(FoldOptions, MutateOptions):
-    """Of `plots.pictures.plot`, and of what computes that which it draws."""
+    """Options of `plots.pictures.plot`, and of the functions that compute what it draws."""
 
     what: str = option("map", "kind of picture", choices=tuple(PLOTS))
     id: str | None = option(None, "id of the sequence; not needed if there is only one")
@@ -828,11 +823,11 @@ class PlotOptions(FoldOptions, MutateOptions):
         super().__post_init__()
         for name in NOT_OF_PLOTS:
             if self.is_given(name):
-                raise OptionError(name, "is not for pictures")
-        for name, kinds in _OF_KINDS.items():
-            asked = self.long == "window" if name == "long" else self.is_given(name)
-            if asked and self.what not in kinds:
-                problem = f"{getattr(self, name)} is for {', '.join(kinds)}, not for {self.what}"
+                raise OptionError(name, "does not apply to pictures")
+        for name, kinds in _APPLIES_TO.items():
+            is_set = self.long == "window" if name == "long" else self.is_given(name)
+            if is_set and self.what not in kinds:
+                problem = f"{getattr(self, name)} applies to {', '.join(kinds)}, not to {self.what}"
                 raise OptionError(name, problem)
 
 
@@ -841,7 +836,7 @@ _LIMITS = "limits of a request"
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(ModelOptions):
-    """Of `web.server.serve`."""
+    """Options of `web.server.serve`."""
 
     host: str = option(
         "127.0.0.1",

@@ -1,8 +1,8 @@
-"""Makes transformers' Auto classes know ERNIE-RNA, without waiting for transformers.
+"""Registration of ERNIE-RNA with transformers' Auto classes, without importing transformers.
 
-transformers and torch take seconds to import, and much of this package (`--help`, the checks of
-an input) needs neither. So what is registered with a module of transformers is registered when
-somebody imports that module, or at once if it is imported already.
+transformers and torch take seconds to import, and much of this package (`--help`, the checks of an
+input) needs neither. So each registration with a module of transformers happens when that module is
+imported, or at once if it has been imported already.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def register_with_transformers() -> None:
-    """Register configuration, tokenizer, models and pipeline; once."""
+    """Register configuration, tokenizer, models and pipeline. To be called once."""
     for name, register in _REGISTRATIONS.items():
         if name in sys.modules:
             register(sys.modules[name])
@@ -37,13 +37,13 @@ def _register_models(_: Any) -> None:
     auto = sys.modules.get("transformers.models.auto.modeling_auto")
     configuration, modeling = _module("configuration"), _module("modeling")
     if auto is None or not hasattr(modeling, "ErnieRnaForPreTraining"):
-        return  # Its own import, which ends with this, has made transformers 4.x import `auto`.
-    for auto_class, place in configuration.AUTO_MAP.items():
-        module, _, name = place.partition(".")
+        return  # transformers 4.x imports `auto` for `modeling`, whose own import runs this again.
+    for auto_class, reference in configuration.AUTO_MAP.items():
+        module, _, name = reference.partition(".")
         if module == "modeling_ernie_rna":
-            names = (name, *(configuration.HEAD_MODELS if auto_class == "AutoModel" else ()))
-            # Of several, transformers takes the one that a folder's `architectures` names, else
-            # the first.
+            names = [name, *(configuration.HEAD_MODELS if auto_class == "AutoModel" else ())]
+            # From several models transformers chooses the one that `architectures` in config.json
+            # names, else the first.
             models = tuple(getattr(modeling, name) for name in names)
             model = models if len(models) > 1 else models[0]
             config = configuration.ErnieRnaConfig
@@ -51,10 +51,10 @@ def _register_models(_: Any) -> None:
 
 
 def _register_pipeline(pipelines: Any) -> None:
-    task, place = _module("configuration").PIPELINE
-    module, _, name = place.partition(".")
+    task, reference = _module("configuration").PIPELINE
+    module, _, name = reference.partition(".")
     pipeline = getattr(_module(module.removesuffix("_ernie_rna")), name)
-    # Not by an Auto class: of a model with several heads it would load another one.
+    # Not an Auto class, which could load another head of a model with several heads.
     head = _module("modeling").ErnieRnaForSecondaryStructure
     pipelines.PIPELINE_REGISTRY.register_pipeline(task, pipeline, pt_model=head, type="text")
 
@@ -63,7 +63,7 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"ernie_rna.model.{name}_ernie_rna")
 
 
-# Module -> what to do once it is there.
+# Module -> what to register after it has been imported.
 _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.tokenization_auto": _register_tokenizer,
@@ -74,7 +74,7 @@ _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds the modules of `_REGISTRATIONS`, and has the model registered once they are loaded."""
+    """Finds the modules of `_REGISTRATIONS` and runs their registrations after they are loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

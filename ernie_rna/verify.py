@@ -1,4 +1,4 @@
-"""What whoever has a converted folder can verify: its weights, the published vectors, rounding."""
+"""Verification of a converted folder: its weights, the published vectors and the rounding error."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 from ernie_rna.run.loading import has_head, read_config, tokenize, without_report
 
 # The test sequences of the authors' repository (github.com/Bruce-ywj/ERNIE-RNA, commit 9ba4da1,
-# data/test_seqs.txt). Both hold A, C, G and U only, so that it plays no role that their
-# extract_embedding.py makes `<unk>` of every other letter.
+# data/test_seqs.txt). Both consist of A, C, G and U, so it does not matter that their
+# extract_embedding.py turns every other letter into `<unk>`.
 SEQUENCES = {
     "5S rRNA": (
         "GCUGUCGGUCAUACUGCGUCGAAUACACCGGAUCCCUUCAGACCUCCGAAGUUAAGCGGCGCAAGGCCCGGUUAGUACUUGGGUGGGGGACU"
@@ -31,8 +31,8 @@ SEQUENCES = {
         "GGCGCGGUACCCAAGUGGUAAGGGAGAGGUCUGCAAAACCUUUAUGCGUCGGUUCGAUUCCGACCCGCGCCUCCA"
     ),
 }
-# On what device the published vectors were made is not stated; another one, or another library,
-# rounds differently. An error of the model shows as 1e-2 and more.
+# The authors do not state the device of the published vectors; another device or another library
+# rounds differently. An error in the model causes differences of 1e-2 and more.
 PUBLISHED_BAR = 1e-4
 
 
@@ -49,39 +49,39 @@ def has_weights_of(folder: str | Path, checkpoint: str | Path) -> bool:
     """
     path = Path(folder, "model.safetensors")
     if not path.is_file():
-        raise VerifyError(f"{folder}: no folder with {path.name}; convert a checkpoint into it")
-    weights, theirs = load_file(path), convert_weights(read_checkpoint(checkpoint)).state_dict
-    return weights.keys() == theirs.keys() and all(
-        torch.equal(weight, theirs[name]) for name, weight in weights.items()
+        raise VerifyError(f"{folder}: not a folder with {path.name}; convert a checkpoint into it")
+    weights, expected = load_file(path), convert_weights(read_checkpoint(checkpoint)).state_dict
+    return weights.keys() == expected.keys() and all(
+        torch.equal(weight, expected[name]) for name, weight in weights.items()
     )
 
 
 def load_own(folder: str | Path, reference: str) -> Any:
-    """What a class in a folder, MODULE.CLASS, loads from that folder, by its own code.
+    """Load a folder by a class of the code in it; `reference` names the class, MODULE.CLASS.
 
     Raises:
-        VerifyError: there is no such folder, or it lacks weights or code.
+        VerifyError: the folder does not exist, or has no weights or no code.
     """
     try:
-        own_class: Any = get_class_from_dynamic_module(reference, str(folder))
-        return own_class.from_pretrained(folder)
+        class_in_folder: Any = get_class_from_dynamic_module(reference, str(folder))
+        return class_in_folder.from_pretrained(folder)
     except OSError as error:
-        raise VerifyError(f"{folder}: lacks the model or its code ({error})") from error
+        raise VerifyError(f"{folder}: the model or its code is missing ({error})") from error
 
 
 def compare_with_published(folder: str | Path, path: str | Path) -> dict[str, torch.Tensor]:
-    """How far `<cls>` vectors are from those that the authors published, by the folder's own code.
+    """Compare `<cls>` vectors, computed by the folder's own code, with those the authors published.
 
-    Their repository holds what extract_embedding.py (commit b4c3a9c) made of `SEQUENCES`, each run
-    alone, in results/ernie_rna_representations/test_seqs/cls_embedding.npy: float64 holding float32
-    values, (sequence, layer, hidden), behind each layer, first to last.
+    The published file is results/ernie_rna_representations/test_seqs/cls_embedding.npy in their
+    repository: the output of extract_embedding.py (commit b4c3a9c) for each of `SEQUENCES` alone,
+    (sequences, layers, hidden), float32 values stored as float64, after each layer, first to last.
 
     Returns:
-        The largest differences (sequences, layers) of "eager" and "sdpa", which `PUBLISHED_BAR`
-        bounds, and, to compare, of the same weights in "float64".
+        The largest absolute differences (sequences, layers): of "eager" and "sdpa", which
+        `PUBLISHED_BAR` bounds, and, for comparison, of the same weights in "float64".
 
     Raises:
-        VerifyError: the folder holds no such model, or see `read_cls_embedding`.
+        VerifyError: the folder has no pretrained model, or as `read_cls_embedding`.
     """
     if has_head(str(folder), read_config(str(folder)), *HEAD_MODELS):
         raise VerifyError(
@@ -91,16 +91,16 @@ def compare_with_published(folder: str | Path, path: str | Path) -> dict[str, to
         model = load_own(folder, "modeling_ernie_rna.ErnieRnaModel").eval()
     shape = len(SEQUENCES), model.config.num_hidden_layers, model.config.hidden_size
     published = read_cls_embedding(path, shape)
-    found = {}
+    computed = {}
     for attention in ("eager", "sdpa"):
         model.set_attn_implementation(attention)
-        found[attention] = cls_embedding(model)
-    found["float64"] = cls_embedding(model.double())
-    return {case: (ours - published).abs().amax(dim=-1) for case, ours in found.items()}
+        computed[attention] = cls_embedding(model)
+    computed["float64"] = cls_embedding(model.double())
+    return {case: (vectors - published).abs().amax(dim=-1) for case, vectors in computed.items()}
 
 
 def cls_embedding(model: Any) -> torch.Tensor:
-    """Our vectors of the published sequences, (sequences, layers, hidden), in float64."""
+    """The model's `<cls>` vectors of `SEQUENCES`, (sequences, layers, hidden), in float64."""
     return torch.stack([_hidden_states(model, text)[1:, 0] for text in SEQUENCES.values()])
 
 
@@ -109,15 +109,15 @@ def read_cls_embedding(path: str | Path, shape: tuple[int, int, int]) -> torch.T
 
     Args:
         path: a .npy file.
-        shape: (sequences, layers, hidden) that it must have.
+        shape: the required (sequences, layers, hidden).
 
     Raises:
-        VerifyError: it is no such file.
+        VerifyError: the file cannot be read, or holds something else.
     """
     try:
-        # Mapped, so that a damaged header cannot ask for more memory than the file has.
+        # Memory-mapped, so that a damaged header cannot request more memory than the file takes.
         array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # A damaged header raises nearly anything.
+    except Exception as error:  # A damaged header can raise almost any error.
         raise VerifyError(f"{path}: not a numpy array of numbers, .npy ({error})") from error
     if array.shape != shape or array.dtype.kind != "f":
         raise VerifyError(
@@ -130,39 +130,41 @@ def read_cls_embedding(path: str | Path, shape: tuple[int, int, int]) -> torch.T
 def measure_full_size(
     sequences: Iterable[str], config: ErnieRnaConfig | None = None
 ) -> dict[str, tuple[float, float]]:
-    """The error of float32 hidden states, all layers, against the same weights in float64.
+    """Measure the error of float32 hidden states, all layers, against the same weights in float64.
 
     Args:
-        sequences: RNAs, each run alone, by a model with random weights of a fixed seed.
-        config: None is the released size.
+        sequences: RNAs, each run alone by a model with random weights from a fixed seed.
+        config: defaults to the released size.
 
     Returns:
-        By what multiplies large matrices, of what runs on this CPU ("PyTorch's", "oneDNN's", see
-        `layers_ernie_rna.product`): the largest error, and the root of the mean square.
+        The largest and the root-mean-square error for each matrix product that this CPU can run,
+        by name: "PyTorch's" and "oneDNN's", see `layers_ernie_rna.product`.
     """
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(0)
         model = ErnieRnaModel(config or ErnieRnaConfig(), add_pooling_layer=False).eval()
         linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
         onednn = any(runs_onednn(linear, linear.weight) for linear in linears)
-    exact, texts = copy.deepcopy(model).double(), list(sequences)
-    expected = torch.cat([_hidden_states(exact, text).flatten() for text in texts])
-    found = {}
+    double_model, texts = copy.deepcopy(model).double(), list(sequences)
+    expected = torch.cat([_hidden_states(double_model, text).flatten() for text in texts])
+    errors_by_product = {}
     mkldnn: Any = torch.backends.mkldnn
     enabled = mkldnn.enabled
     try:
         for product in ["PyTorch's", "oneDNN's"] if onednn else ["PyTorch's"]:
-            # The users' switch. `flags` sets TF32 as well, of which torch without a GPU warns.
+            # The switch that users have. `mkldnn.flags` would also set TF32; without a GPU, torch
+            # warns about that.
             mkldnn.enabled = product == "oneDNN's"
             errors = torch.cat([_hidden_states(model, text).flatten() for text in texts]) - expected
-            found[product] = errors.abs().max().item(), errors.square().mean().sqrt().item()
+            rms = errors.square().mean().sqrt().item()
+            errors_by_product[product] = errors.abs().max().item(), rms
     finally:
         mkldnn.enabled = enabled
-    return found
+    return errors_by_product
 
 
 def _hidden_states(model: Any, sequence: str) -> torch.Tensor:
-    """(layers + 1, seq, hidden) in float64."""
+    """The hidden states of a sequence, (layers + 1, seq, hidden), in float64."""
     inputs = tokenize([sequence], torch.device("cpu"))
     with torch.no_grad():
         return torch.cat(model(*inputs, output_hidden_states=True).hidden_states).double()

@@ -65,7 +65,7 @@ def test_an_installation_without_mini_or_examples_says_so(tmp_path, monkeypatch,
     with pytest.raises(FileNotFoundError, match="'mini' is not in this installation"):
         ernie_rna.mini()
     assert cli.main(["fold", "GGGGAAAACCCC", "-m", "mini"]) == 1
-    assert "name another model" in capsys.readouterr().err
+    assert "use another model" in capsys.readouterr().err
 
 
 def test_a_folder_called_mini_is_not_taken_for_it(tmp_path, monkeypatch):

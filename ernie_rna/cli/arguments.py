@@ -1,4 +1,4 @@
-"""Commands as data: their parsers, made of options, and the functions that they call."""
+"""Commands as data: their parsers, built from options, and the functions that they call."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 Argument = tuple[list[str], dict[str, Any]]
 Run = Callable[[argparse.Namespace], int]
 
-# What Ctrl-C is answered with where a run can be resumed.
+# What is printed after "interrupted" if the run can be resumed.
 RESUMES = "; run the same command again to resume"
-_RESUMES = """
+_RESUME_NOTE = """
 
-The same command resumes a run that was killed, with the same outputs. Results of an unfinished run
-are kept in a folder beside the first output, OUT.partial."""
+To resume a run that was killed, run the same command again; the outputs are the same. Results of an
+unfinished run are kept in a folder beside the first output, OUT.partial."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of a command, whose namespace has what was typed and no defaults.
+    """A parser of one command. Its namespace holds only what was typed, no defaults.
 
-    Its errors are two lines, since the usage of a command takes up to 30.
+    An error is two lines: the usage, which takes up to 30 lines, is not printed.
     """
 
     def __init__(self, **keywords: Any):
@@ -39,26 +39,26 @@ class CommandParser(argparse.ArgumentParser):
         self.register("action", None, _Once)
 
     def error(self, message: str) -> NoReturn:
-        hint = "; -m mini is the model that comes with ernie-rna"
-        message += hint * ("required: -m/--model" in message)
+        if "required: -m/--model" in message:
+            message += "; -m mini is the model that comes with ernie-rna"
         self.exit(2, f"usage: see {self.prog} --help\n{self.prog}: error: {message}\n")
 
 
 class _Once(argparse.Action):
-    """Stores a value, and refuses a second one, which would hide the first."""
+    """Stores a value. A second value, which would silently replace the first, is an error."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, *rest: Any) -> None:
         if hasattr(namespace, self.dest):
-            before = getattr(namespace, self.dest)
-            raise argparse.ArgumentError(self, f"is given twice, as {before} and as {values}")
+            first = getattr(namespace, self.dest)
+            raise argparse.ArgumentError(self, f"is given twice, as {first} and as {values}")
         setattr(namespace, self.dest, values)
 
 
 def argument(names: str, help: str, **more: Any) -> Argument:
-    """What a command takes beside its options, for `add_argument`.
+    """The arguments of `add_argument` for an argument that is not one of the command's options.
 
     Args:
-        names: as "-o --output OUT", with the word that stands for the value; without it a flag.
+        names: such as "-o --output OUT"; OUT is the metavar. Without a metavar it is a flag.
         more: other keywords of `add_argument`.
     """
     *flags, last = names.split()
@@ -76,19 +76,19 @@ MODEL = argument("-m --model MODEL", MODEL_HELP, required=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command of `ernie-rna`. What it is called with is named as the parameters of its function.
+    """A command of `ernie-rna`. Its arguments have the names of its function's parameters.
 
     Attributes:
-        run: what it does with the parsed arguments; returns the exit code. Its name is the
-            command's, its docstring the text of --help, which ends with examples.
+        run: runs the command with the parsed arguments and returns the exit code. Its name is the
+            command's name; its docstring is the text of --help and ends with examples.
         summary: its line in `ernie-rna --help`.
         arguments: see `argument`.
         options: the class whose fields it takes as `--name`.
         leave_out: the fields that it does not take.
-        note: more of the text, before the options.
-        interrupted: what is said after Ctrl-C, behind "interrupted".
-        shares_work: whether several processes may run it at once, each doing a part.
-        resumes: whether they may, and the same command resumes it.
+        note: added to the text of --help, before the options.
+        interrupted: what is printed after "interrupted" on Ctrl-C.
+        shares_work: whether several processes may run it at once, each computing a share.
+        resumes: whether the same command resumes a killed run; implies `shares_work`.
     """
 
     run: Run
@@ -102,85 +102,86 @@ class Command:
     resumes: bool = False
 
     def add_to(self, subparsers: Any) -> None:
-        """Add its parser."""
-        doc = inspect.getdoc(self.run) or ""  # `python -OO` leaves none
+        """Add the command's parser."""
+        doc = inspect.getdoc(self.run) or ""  # `python -OO` removes docstrings.
         text, _, examples = doc.partition("\n\nexamples:")
         parser: argparse.ArgumentParser = subparsers.add_parser(
             self.run.__name__,
             help=self.summary,
-            description=text + self.note + _RESUMES * self.resumes,
+            description=text + self.note + (_RESUME_NOTE if self.resumes else ""),
             epilog=f"examples:{examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         interrupted = RESUMES if self.resumes else self.interrupted
-        _set(parser, self.run, self.shares_work or self.resumes, interrupted)
+        _set_defaults(parser, self.run, self.shares_work or self.resumes, interrupted)
         for names, keywords in self.arguments:
             parser.add_argument(*names, **keywords)
         add_options(parser, self.options, self.leave_out)
 
 
 def command(**keywords: Any) -> Callable[[Run], Command]:
-    """Make a `Command` of a function."""
+    """A decorator that turns a function into a `Command`."""
     return lambda run: Command(run=run, **keywords)
 
 
-def _set(
+def _set_defaults(
     parser: argparse.ArgumentParser, run: Run, shares_work: bool, interrupted: str = ""
 ) -> None:
-    """Have a namespace hold what `main.run_program` reads."""
+    """Store in the parser's namespace what `main.run_program` reads."""
     parser.set_defaults(run=run, shares_work=shares_work, interrupted=interrupted, parser=parser)
-    # Behind the command as well as before it.
+    # --traceback is accepted after the command as well as before it.
     hidden = argparse.SUPPRESS
     parser.add_argument("--traceback", action="store_true", default=hidden, help=hidden)
 
 
 def typed(args: argparse.Namespace) -> dict[str, Any]:
-    """What was typed for a command, by the names of parameters."""
-    ours = ("run", "shares_work", "interrupted", "parser", "traceback")
-    return {name: value for name, value in vars(args).items() if name not in ours}
+    """What was typed for a command, as keywords for its function."""
+    internal = ("run", "shares_work", "interrupted", "parser", "traceback")
+    return {name: value for name, value in vars(args).items() if name not in internal}
 
 
 def compute(name: str, args: argparse.Namespace) -> int:
-    """Call a function of `ernie_rna` with what was typed; say what it has written, how well that
-    agrees with labels, and what it could not write."""
+    """Call a function of `ernie_rna` with what was typed and print its problems, metrics and
+    summary. The exit code is 1 if there were problems."""
     summary = getattr(ernie_rna, name)(**typed(args))
     for problem in summary.problems:
         print(f"ernie-rna: {problem}", file=sys.stderr)
     if summary.metrics:
         from ernie_rna.training.metrics import format_metrics
 
-        streamed = STANDARD_OUTPUT in map(str, summary.files)
+        stdout_is_taken = STANDARD_OUTPUT in map(str, summary.files)
         table = format_metrics({"predicted": summary.metrics})
-        print(table, file=sys.stderr if streamed else sys.stdout)
+        print(table, file=sys.stderr if stdout_is_taken else sys.stdout)
     if "progress" not in args:  # --quiet
         print(summary.text, file=sys.stderr)
     return 1 if summary.problems else 0
 
 
 def refuse_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoReturn:
-    """End with the words that a command does not take, and what may have been meant."""
+    """Exit with an error that lists the unrecognized words and suggests what was meant."""
     known = re.findall(r"--[a-z][a-z-]*", parser.format_help())
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
-    near = [name for word in options for name in difflib.get_close_matches(word, known, 1)]
-    hint = f"; did you mean {' '.join(near)}?" if near else ""
+    close = [name for word in options for name in difflib.get_close_matches(word, known, 1)]
+    hint = f"; did you mean {' '.join(close)}?" if close else ""
     if not any(word.startswith("-") for word in words):
-        hint = "; give one input, with quotes if its path has blanks"
-        hint += ", and write -m before a model" * ("--model" in known)
+        hint = "; give one input, in quotes if its path contains spaces"
+        if "--model" in known:
+            hint += ", and write -m before a model"
     parser.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 def program_parser(run: Run, text: str, *, shares_work: bool = False) -> argparse.ArgumentParser:
-    """The parser of a script, which `main.run_program` runs.
+    """The parser of a script, for `main.run_program`.
 
     Args:
-        run: what the script does with the parsed arguments; returns the exit code.
+        run: runs the script with the parsed arguments and returns the exit code.
         text: what --help says.
-        shares_work: whether several processes may run it at once, each doing a part.
+        shares_work: whether several processes may run it at once, each computing a share.
     """
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    _set(parser, run, shares_work)
+    _set_defaults(parser, run, shares_work)
     return parser
 
 
@@ -189,43 +190,43 @@ def add_options(
 ) -> None:
     """Add the fields of a class of options as `--name`, under their headings."""
     groups: dict[str | None, Any] = {None: parser}
-    for one in fields(options):
-        known, name = one.metadata, f"--{one.name.replace('_', '-')}"
-        if one.name in leave_out:
+    for field in fields(options):
+        declared, name = field.metadata, f"--{field.name.replace('_', '-')}"
+        if field.name in leave_out:
             continue
-        if known["group"] not in groups:
-            groups[known["group"]] = parser.add_argument_group(known["group"])
-        add = partial(groups[known["group"]].add_argument, dest=one.name)
-        if known["flag"] or one.default is False:
-            flag, value, *text = known["flag"] or (name, True)
-            add(flag, action="store_const", const=value, help=(*text, known["help"])[0])
+        if declared["group"] not in groups:
+            groups[declared["group"]] = parser.add_argument_group(declared["group"])
+        add = partial(groups[declared["group"]].add_argument, dest=field.name)
+        if declared["flag"] or field.default is False:
+            flag, value, *flag_help = declared["flag"] or (name, True)
+            add(flag, action="store_const", const=value, help=(*flag_help, declared["help"])[0])
         else:
             add(
                 name,
-                type=known["parse"],
-                choices=known["choices"],
-                metavar=known["metavar"] or (None if known["choices"] else "NAME"),
-                help=_help(known, one.default),
-                **({"nargs": "+", "action": "extend"} if one.default == () else {}),
+                type=declared["parse"],
+                choices=declared["choices"],
+                metavar=declared["metavar"] or (None if declared["choices"] else "NAME"),
+                help=_help(declared, field.default),
+                **({"nargs": "+", "action": "extend"} if field.default == () else {}),
             )
 
 
-def _help(known: Mapping[str, Any], default: Any) -> str:
-    """The help, with the choices and the default where nothing else says them."""
-    text = known["help"].replace("%", "%%")
-    if known["choices"] and known["metavar"]:
-        text = f"{text}: {', '.join(map(str, known['choices']))}"
+def _help(declared: Mapping[str, Any], default: Any) -> str:
+    """The help, with the choices and the default added unless they are shown already."""
+    text = declared["help"].replace("%", "%%")
+    if declared["choices"] and declared["metavar"]:
+        text = f"{text}: {', '.join(map(str, declared['choices']))}"
     if default is None or "default" in text or default == ():
         return text
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    return f"{text} (default: {shown})"
+    default_text = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} (default: {default_text})"
 
 
 def read_options(options: type[AnyOptions], args: argparse.Namespace) -> AnyOptions:
-    """The options of what was typed; the others have their defaults.
+    """The options that were typed; the others have their defaults.
 
     Raises:
-        OptionError: a value is none that an option can have; `main` shows it as wrong usage.
+        OptionError: a value is invalid; `main` shows the error as wrong usage.
     """
-    names = {one.name for one in fields(options)}
+    names = {field.name for field in fields(options)}
     return options(**{name: value for name, value in vars(args).items() if name in names})

@@ -17,7 +17,7 @@ from ernie_rna.training.options import FinetuneOptions
 REACTIVITY_FILES = (
     "a table with columns id, position and reactivity; ID.shape or ID.map with position and "
     "reactivity, or position, base and reactivity; ID.rdat; or a folder of such files. NaN, -999 "
-    "and missing positions are no data"
+    "and missing positions mean no data"
 )
 
 
@@ -34,9 +34,9 @@ REACTIVITY_FILES = (
 def embed(args: argparse.Namespace) -> int:
     """Embed the sequences of a FASTA file.
 
-    Each sequence gives, for each layer asked for, its mean vector over the nucleotides, the vector
-    of <cls>, or a vector for each nucleotide. Special tokens are never part of a mean or of the
-    token vectors. The output is in input order and records the model and the settings.
+    For each sequence and requested layer, the output has the mean vector over the nucleotides, the
+    vector of <cls>, or a vector for each nucleotide. Special tokens are never part of a mean or of
+    the token vectors. The output is in input order and records the model and the settings.
 
     output formats, by extension:
       .safetensors  arrays by name, concatenated rows; shards and an index if large
@@ -44,12 +44,12 @@ def embed(args: argparse.Namespace) -> int:
       .npz          the same arrays for numpy.load
       .parquet      a row for each sequence                (pip install "ernie-rna[parquet]")
       .csv .tsv     a row for each sequence, for spreadsheets; no token vectors
-    Arrays are called mean_layer12, cls_layer12, token_layer12. The nucleotides of sequence i are
+    Arrays are named mean_layer12, cls_layer12, token_layer12. The nucleotides of sequence i are
     rows offsets[i] to offsets[i+1] of a token array. Values are float16 for --dtype float16, else
-    float32. `ernie_rna.read_embeddings` reads them all.
+    float32. `ernie_rna.read_embeddings` reads all formats.
 
     The whole input is checked before the model starts: empty records, duplicate ids, letters that
-    are not nucleotide codes (proteins!), gaps (unless --degap removes them) and control characters
+    are not nucleotide codes (proteins), gaps (unless --degap removes them) and control characters
     are errors. The id is the first word of the header. T is read as U; N and the other IUPAC codes
     have tokens of their own.
 
@@ -97,7 +97,7 @@ def fold(args: argparse.Namespace) -> int:
     model's structure head or, without one, from the scores of one attention head of the last layer
     (zero-shot: such a model was not trained on structures). The authors' optimisation turns either
     into contacts. The strongest contacts become base pairs, at most one for each base. The summary
-    names the source.
+    says which of the two was used.
 
     output formats, by extension; -o may be given more than once:
       .dbn .db      FASTA with a dot-bracket line, ([{<Aa...Zz where pairs cross; - is stdout
@@ -127,10 +127,10 @@ def fold(args: argparse.Namespace) -> int:
     a sequence is the first word of its header; the rest, its description, is written to the outputs
     too. Letters are written in upper case with U for T, unless --keep-letters is given.
 
-    A sequence is in no output if the optimisation diverges or its scores are not finite, and in no
-    dot-bracket output if its pairs need more than 30 kinds of bracket (.ct and .bpseq hold it).
-    Each such sequence is named at the end with the reason, the others are written, and the exit
-    code is 1.
+    A sequence is missing from all outputs if the optimisation diverges or its scores are not
+    finite, and from dot-bracket outputs if its pairs need more than 30 kinds of brackets (.ct and
+    .bpseq include it). Each such sequence is listed at the end with the reason, the others are
+    written, and the exit code is 1.
 
     examples:
       ernie-rna fold GGGGAAAACCCC -m mini
@@ -148,12 +148,12 @@ def fold(args: argparse.Namespace) -> int:
         del args.constraint
         if "degap" in args:
             raise options.OptionError(
-                "degap", "does not go with -C: take the gaps and their constraints out of the file"
+                "degap", "does not work with -C: remove gaps and their constraints from the file"
             )
         if is_word(args.sequences):
             raise InputError(
-                f"{args.sequences}: there is no such file; -C reads constraints from one: a line "
-                ">name, the sequence, and its constraint below it (- is standard input)"
+                f"{args.sequences}: no such file; -C needs a file with the lines >name, sequence "
+                "and constraint (- is standard input)"
             )
         unknown = getattr(args, "unknown", "error")
         args.sequences, args.constraints = read_constrained(args.sequences, unknown)
@@ -174,8 +174,8 @@ def closeness(args: argparse.Namespace) -> int:
     closeness head (`ernie-rna convert` converts the authors' fine-tuned checkpoint; -m mini has no
     such head).
 
-    OUT.npz has the map of each sequence under its id: (length, length) in float32, symmetric, a
-    probability for every two bases. `ernie-rna plot --what closeness` draws a map.
+    OUT.npz has the map of each sequence under its id: (length, length) in float32, symmetric, the
+    probability that two bases are close. `ernie-rna plot --what closeness` draws a map.
 
     examples:
       ernie-rna closeness rna.fasta -m MODEL -o maps.npz
@@ -243,9 +243,9 @@ def predict(args: argparse.Namespace) -> int:
     IN is FASTA, or a table (.csv, .tsv) with a column of sequences. OUT (.csv, .tsv) has a row for
     each sequence or base: id and length (position and base), or the columns of the table; then
     `predicted` and the probability p_NAME of each class or label, or each number as predicted_NAME
-    in its unit (mrl of the authors: ribosomes per transcript, for regions of 25 to 100 nt). Tables
-    of bases omit the columns of sequences and labels. .npz, .h5, .safetensors and .parquet have the
-    ids and an array of probabilities or numbers, as in `ernie-rna embed`.
+    in its unit (mrl of the authors' model: ribosomes per transcript, for regions of 25 to 100 nt).
+    Tables of bases omit the columns of sequences and labels. .npz, .h5, .safetensors and .parquet
+    have the ids and an array of probabilities or numbers, as in `ernie-rna embed`.
 
     With --label-column, the metrics of `ernie-rna finetune` are printed for the predictions.
 
@@ -307,11 +307,11 @@ def plot(args: argparse.Namespace) -> int:
 )
 def serve(args: argparse.Namespace) -> int:
     """Show structures, pairing maps, substitutions and embeddings in a web browser (pip install
-    "ernie-rna[web]"). The page loads nothing from other servers. Input of visitors is kept in a
+    "ernie-rna[web]"). The page loads nothing from other servers. The input of visitors is kept in a
     temporary folder for at most an hour.
 
     Each request is computed in a process with limited time and memory; further requests wait in a
-    queue. Visitors can choose among the models that -m names.
+    queue. Visitors can choose among the models given by -m.
 
     examples:
       ernie-rna serve
@@ -340,11 +340,11 @@ def finetune(args: argparse.Namespace) -> int:
     """Fine-tune a model on labelled sequences, by transformers' Trainer (pip install
     "ernie-rna[train]").
 
-    TRAIN is a CSV or TSV file with a header, also FASTA for masked-lm, and for structure .ct,
-    .bpseq or .dbn files or a folder of them. It is checked before any work begins. OUT is the
-    folder of the trained model with its tokenizer, code, card, metrics.json and log.jsonl; it loads
-    with trust_remote_code. Metrics are printed with those of the simplest guess and of k-mer
-    counts; for structures, with those of ViennaRNA.
+    TRAIN is a CSV or TSV file with a header; masked-lm also takes FASTA, and structure .ct, .bpseq
+    or .dbn files or a folder of them. It is checked before any work begins. OUT is the folder of
+    the trained model with its tokenizer, code, card, metrics.json and log.jsonl; it loads with
+    trust_remote_code. Metrics are printed beside those of the simplest guess and of a regression on
+    k-mer counts; for structures, beside those of ViennaRNA.
 
     examples:
       ernie-rna finetune data.tsv -m MODEL -o OUT --task classification --label-column family \\
@@ -361,12 +361,12 @@ def finetune(args: argparse.Namespace) -> int:
 
     if "resume" in args:
         args.interrupted = RESUMES
-    given = typed(args)
-    as_json = given.pop("json", False)
+    keywords = typed(args)
+    as_json = keywords.pop("json", False)
     try:
-        summary = ernie_rna.finetune(**given)
+        summary = ernie_rna.finetune(**keywords)
     except Exception:
-        if _said_by_another():
+        if _first_process_reports():
             return 1
         raise
     if not leads():
@@ -380,8 +380,8 @@ def finetune(args: argparse.Namespace) -> int:
     return 0
 
 
-def _said_by_another() -> bool:
-    """Whether the first process of this machine gives the same error: before all train together."""
+def _first_process_reports() -> bool:
+    """Whether the first process of this machine fails alike, as before training begins."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         return False
     import torch

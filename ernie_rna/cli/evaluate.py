@@ -1,8 +1,9 @@
-"""`ernie-rna evaluate`: how right structures are, by sequence, by group and on average."""
+"""`ernie-rna evaluate`: scores of structures for each sequence, for each group and on average."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
     from ernie_rna.structures.formats.structure import Structure
 
-# Of each evaluation by its name: "predicted", "mfe" and "prior".
+# By name: "predicted", "mfe" and "prior".
 Evaluations = Mapping[str, "Evaluation"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Options(EvaluateOptions, ProbingOptions):
-    """All that the command takes."""
+    """All options of the command."""
 
 
 @command(
@@ -38,7 +39,7 @@ class _Options(EvaluateOptions, ProbingOptions):
         ),
         argument(
             "--by COLUMN",
-            "column of REF (a table) for means, instead of family; may be given more than once",
+            "column of REF (a table) to group by, instead of family; may be given more than once",
             action="append",
         ),
         argument("--groups OUT.tsv", "table of the means by length and column"),
@@ -50,7 +51,7 @@ class _Options(EvaluateOptions, ProbingOptions):
         ),
         argument(
             "--with-prior MODEL",
-            "also score the structures of `fold -m MODEL --prior vienna`, such as mini",
+            "also score the structures that `fold -m MODEL --prior vienna` predicts",
         ),
         argument(
             "--reactivity FILE",
@@ -72,11 +73,11 @@ def evaluate(args: argparse.Namespace) -> int:
     that are known, recall the share of known pairs that are predicted, f1 = 2 |R and P| / (|R| +
     |P|). All three are 1 if neither structure has a pair (the summary counts these), 0 if only one
     has none. The *_shifted columns also accept (i+-1, j) and (i, j+-1) for a pair (i, j). Means are
-    over all sequences, by length, and by family if REF is a table with that column.
+    printed over all sequences, by length, and by family if REF is a table with that column.
 
     --reactivity compares with chemical probing: the AUC is the probability that an unpaired base of
-    the structure is more reactive than a paired one (0.5 is chance). It is printed for PRED and, as
-    the reachable value, for REF.
+    the structure is more reactive than a paired one (0.5 is chance). It is printed for PRED and for
+    REF, whose AUC a perfect prediction would reach.
 
     examples:
       ernie-rna evaluate predicted.dbn known/ -o scores.tsv
@@ -92,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> int:
     outputs = [getattr(args, name) for name in ("output", "groups") if name in args]
     check_output_files(outputs, "force" in args, extensions=tuple(TABLES))
     if "-" not in outputs:
-        check_output_files(["-"])  # where the means go
+        check_output_files(["-"])  # The means are printed there.
     options = read_options(_Options, args)
     if "reference" not in args:
         _check_without_reference(args)
@@ -100,7 +101,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if probing is None:
         options.check_unused()
     predicted = structures_by_id(args.predicted, options.predicted_column, "predicted")
-    compared: dict[str, Sequence[Structure]] = {"predicted": [*predicted.values()]}
+    sides: dict[str, Sequence[Structure]] = {"predicted": [*predicted.values()]}
     evaluations: dict[str, Evaluation] = {}
     groups: dict[str, dict[str, str]] = {}
     if "reference" in args:
@@ -108,14 +109,13 @@ def evaluate(args: argparse.Namespace) -> int:
         groups = _groups(reference, args)
         first = ernie_rna.evaluate(predicted.values(), reference.values(), options=options)
         evaluations = {"predicted": first, **dict(_evaluate_others(first, args))}
-        sides = zip(*first.structures, strict=True)
-        compared = dict(zip(("predicted", "known"), sides, strict=True))
-    fits = {} if probing is None else {name: probing.fits(all) for name, all in compared.items()}
+        sides["predicted"], sides["known"] = zip(*first.structures, strict=True)
+    aucs = {} if probing is None else {name: probing.fits(side) for name, side in sides.items()}
     if "output" in args:
-        _write(args.output, _score_rows(evaluations, fits, compared["predicted"]))
+        _write(args.output, _score_rows(evaluations, aucs, sides["predicted"]))
     if "groups" in args:
         _write(args.groups, _group_rows(evaluations, groups))
-    lines = [*_describe_means(evaluations), *_describe_fits(fits)]
+    lines = [*_describe_means(evaluations), *_describe_aucs(aucs)]
     if groups:
         lines = [*_aligned(_group_rows(evaluations, groups)), "", *lines]
     # A table on stdout must not be mixed with the means.
@@ -135,52 +135,53 @@ def _check_without_reference(args: argparse.Namespace) -> None:
 def _evaluate_others(
     first: Evaluation, args: argparse.Namespace
 ) -> Iterator[tuple[str, Evaluation]]:
-    """Evaluations of other predictions of the same sequences, as far as they are asked for."""
+    """Evaluations of other predictions of the same sequences, if they are requested."""
     from ernie_rna.structures.evaluation import mfe_structure
 
-    known = [one for _, one in first.structures]
+    known = [reference for _, reference in first.structures]
     if "with_mfe" in args:
         structures = [mfe_structure(text, id) for id, text in _sequences(first).items()]
         yield "mfe", ernie_rna.evaluate(structures, known)
     if "with_prior" in args:
         folded = ernie_rna.fold(_sequences(first), args.with_prior, prior="vienna", long="full")
-        yield "prior", ernie_rna.evaluate((one.structure for one in folded), known)
+        yield "prior", ernie_rna.evaluate((result.structure for result in folded), known)
 
 
 def _sequences(evaluation: Evaluation) -> dict[str, str]:
     """The known sequences by id.
 
-    A table without sequences makes them all N; then those of the prediction are taken.
+    A sequence of N alone, as from a table without sequences, is replaced by that of the prediction.
 
     Raises:
-        ValueError: a sequence has no known base in either, or a letter that `fold` refuses.
+        ValueError: both sequences of an id consist of N, or one has a letter that `fold` refuses.
     """
-    found = {}
+    sequences = {}
     for predicted, known in evaluation.structures:
         texts = (text for text in (known.sequence, predicted.sequence) if set(text) - set("Nn"))
-        found[known.id] = next(texts, "")
-        if not found[known.id]:
+        sequences[known.id] = next(texts, "")
+        if not sequences[known.id]:
             raise ValueError(
-                f"--with-mfe and --with-prior fold sequences, and that of {known.id} is not given"
+                f"--with-mfe and --with-prior need sequences; {known.id} has none in PRED or REF"
             )
-    records = (FastaRecord(id, text) for id, text in found.items())
-    return {one.id: one.sequence for one in check_records(records, "--with-mfe, --with-prior")}
+    records = (FastaRecord(id, text) for id, text in sequences.items())
+    checked = check_records(records, "--with-mfe, --with-prior")
+    return {record.id: record.sequence for record in checked}
 
 
 def _groups(
     reference: Mapping[str, Structure], args: argparse.Namespace
 ) -> dict[str, dict[str, str]]:
-    """By length, and by columns of the reference, which group each id belongs to; of the columns
-    family, if none are asked for."""
+    """The group of each id, by length and by each column of the reference that --by names; without
+    --by, by the column family if there is one."""
     from ernie_rna.structures.evaluation import length_name, read_labels
 
-    lengths = {id: len(one.sequence) for id, one in reference.items()}
+    lengths = {id: len(structure.sequence) for id, structure in reference.items()}
     groups = {
         "length": {id: length_name(lengths[id]) for id in sorted(lengths, key=lengths.__getitem__)}
     }
     columns = getattr(args, "by", ["family"])
     if "length" in columns:
-        raise OptionError("by", "cannot be length, by which there are means in any case")
+        raise OptionError("by", "cannot be length: means by length are always printed")
     for column in columns:
         labels = read_labels(args.reference, column)
         if labels is not None:
@@ -196,23 +197,23 @@ def _group_rows(
     from ernie_rna.structures.evaluation import PairScore, group_means
 
     yield "by", "group", "evaluation", "sequences", *PairScore._fields
-    for by, names in groups.items():
-        for name, which, count, score in group_means(evaluations, names):
-            yield by, name, which, count, *score
+    for by, group_of_id in groups.items():
+        for group, evaluation, count, score in group_means(evaluations, group_of_id):
+            yield by, group, evaluation, count, *score
 
 
 def _score_rows(
     evaluations: Evaluations,
-    fits: Mapping[str, Sequence[float]],
+    aucs: Mapping[str, Sequence[float]],
     structures: Sequence[Structure],
 ) -> Iterator[Sequence[object]]:
     columns = {
         f"{name}_{column}".removeprefix("predicted_"): values
         for name, evaluation in evaluations.items()
         for column, values in evaluation.columns().items()
-    } | {f"{name}_reactivity_auc": values for name, values in fits.items()}
+    } | {f"{name}_reactivity_auc": values for name, values in aucs.items()}
     yield "id", *columns
-    yield from zip((one.id for one in structures), *columns.values(), strict=True)
+    yield from zip((structure.id for structure in structures), *columns.values(), strict=True)
 
 
 def _write(path: str, rows: Iterable[Sequence[object]]) -> None:
@@ -230,31 +231,31 @@ def _cells(row: Sequence[object], decimals: int) -> list[str]:
 def _describe_means(evaluations: Evaluations) -> Iterator[str]:
     if not evaluations:
         return
-    empty = ((one.both_empty, name) for name, one in evaluations.items())
-    counts = ", ".join(f"{count} ({name})" for count, name in empty if count)
+    empty = [(name, each.both_empty) for name, each in evaluations.items() if each.both_empty]
+    counts = ", ".join(f"{count} ({name})" for name, count in empty)
     remark = f"; no pair on either side, which scores 1: {counts}" if counts else ""
     count = len(evaluations["predicted"].ids)
-    yield f"means over {count} sequence{'s' * (count != 1)}{remark}"
+    yield f"means over {count} {'sequence' if count == 1 else 'sequences'}{remark}"
     rows: list[Sequence[object]] = [("", *evaluations["predicted"].columns())]
-    rows += [(name, *one.mean_exact, *one.mean_shifted) for name, one in evaluations.items()]
+    rows += [(name, *each.mean_exact, *each.mean_shifted) for name, each in evaluations.items()]
     yield from _aligned(rows)
 
 
-def _describe_fits(fits: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    parts = []
-    for name, values in fits.items():
-        known = [value for value in values if value == value]  # NaN is not
-        mean = f"{sum(known) / len(known):.4f}" if known else "none"
-        parts.append(f"{name} {mean} ({len(known)} of {len(values)} sequences)")
-    if parts:
-        yield f"mean AUC of reactivities, unpaired against paired bases: {', '.join(parts)}"
+def _describe_aucs(aucs: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    means = []
+    for name, values in aucs.items():
+        numbers = [value for value in values if not math.isnan(value)]
+        mean = f"{sum(numbers) / len(numbers):.4f}" if numbers else "none"
+        means.append(f"{name} {mean} ({len(numbers)} of {len(values)} sequences)")
+    if means:
+        yield f"mean AUC of reactivities, unpaired against paired bases: {', '.join(means)}"
 
 
 def _aligned(rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of cells below one another, words to the left and numbers to the right."""
+    """Lines with the cells in columns: text aligned to the left, numbers to the right."""
     columns = []
-    for name, *cells in zip(*(_cells(row, 4) for row in rows), strict=True):
-        numbers = all(cell.replace(".", "").isdecimal() for cell in cells)
-        width = max(map(len, (name, *cells)))
-        columns.append([f"{cell:{'>' if numbers else '<'}{width}}" for cell in (name, *cells)])
+    for column in zip(*(_cells(row, 4) for row in rows), strict=True):
+        is_numeric = all(cell.replace(".", "").isdecimal() for cell in column[1:])
+        align, width = ">" if is_numeric else "<", max(map(len, column))
+        columns.append([f"{cell:{align}{width}}" for cell in column])
     return ["  ".join(cells) for cells in zip(*columns, strict=True)]

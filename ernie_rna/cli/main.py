@@ -1,10 +1,10 @@
-"""The command line `ernie-rna`: its commands, and what an error looks like.
+"""The command line `ernie-rna`: its commands, exit codes and error messages.
 
-Modules with commands import torch and the like only where a command runs: `--help` should not wait
-for them.
+Modules with commands import torch and other slow packages only when a command runs, so that
+`--help` does not wait for them.
 
-Exit codes: 0; 1 for an error, shown in one line; 2 for wrong usage; 130 after Ctrl-C, 143 after
-SIGTERM.
+Exit codes: 0; 1 for an error, shown in one line; 2 for wrong usage; 130 after Ctrl-C; 141 if the
+reader of the output has gone; 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ ERNIE-RNA: embeddings, structures and scores of RNA sequences.
 The model `mini` comes with the package: `ernie-rna fold GGGGAAAACCCC -m mini`.
 """
 _INTERRUPTED = 130
-_TERMINATED = 143  # 128 and the number of SIGTERM
-_BROKEN_PIPE = 141  # 128 and the number of SIGPIPE
-# Raised on purpose, with a message for whoever typed the command.
+_TERMINATED = 143  # 128 plus the number of SIGTERM
+_BROKEN_PIPE = 141  # 128 plus the number of SIGPIPE
+# Errors raised on purpose, with a message for the user.
 _EXPECTED = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
 
 
@@ -72,27 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code.
 
     Args:
-        argv: arguments without the program's name; None takes those of the process.
+        argv: arguments without the program's name; defaults to those of the process.
 
     Raises:
-        SystemExit: the usage is wrong (2), or help or version was asked for (0).
+        SystemExit: the usage is wrong (2), or help or version was requested (0).
     """
     return run_program(build_parser(), argv)
 
 
 def run_program(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """As `main`, of a parser whose defaults say what to run, see `arguments.program_parser`."""
-    if sys.stderr is None:  # It is closed, and what is printed to None goes to standard output.
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as this process runs
+    """Like `main`, for a parser whose defaults name what to run, see `arguments.program_parser`."""
+    if sys.stderr is None:  # It is closed, and print() to None writes to standard output.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # It stays open while the process runs.
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         refuse_words(args.parser, unknown)
-    # As contexts, since Python programs may call main as well, and in any thread.
+    # Everything is restored at the end, since Python programs may call main, and in any thread.
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
-            # SIGTERM raises, so that what is half written is cleared up.
-            before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-            stack.callback(signal.signal, signal.SIGTERM, before)
+            # SIGTERM raises SystemExit, so that half-written files are removed.
+            previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+            stack.callback(signal.signal, signal.SIGTERM, previous)
         warnings.showwarning = _show_warning
         return _run(args)
 
@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
     except OptionError as error:
         parser: argparse.ArgumentParser = args.parser
         parser.error(f"argument --{error.option.replace('_', '-')}: {error.problem}")
-    except BrokenPipeError:  # The reader of our output has gone; Python must not complain at exit.
+    except BrokenPipeError:  # The reader of the output has gone; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except KeyboardInterrupt:
@@ -122,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _refuse_processes(args: argparse.Namespace) -> None:
-    """Raise where torchrun would have several processes do the same."""
+    """Raise ValueError if torchrun started several processes that would all do the same work."""
     size = os.environ.get("WORLD_SIZE", "1")
     if size.isdecimal() and int(size) > 1 and not args.shares_work:
         raise ValueError(
@@ -132,14 +132,14 @@ def _refuse_processes(args: argparse.Namespace) -> None:
 
 
 def _leave_group() -> None:
-    """Leave the processes that train together: torch may abort where Python's exit has to do it."""
+    """Leave torch's process group: torch may abort if that is left to the exit of Python."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def _report(error: Exception) -> None:
-    """One line, whatever the error's own text looks like."""
+    """Print an error in one line, whatever its text looks like."""
     text = _plain(str(error))
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         name = os.fsdecode(error.filename)
@@ -155,12 +155,12 @@ def _report(error: Exception) -> None:
 
 
 def _plain(text: str) -> str:
-    """A text in one line, without the numbers that only programmers know."""
+    """A text in one line, without error numbers."""
     return " ".join(re.sub(r"\[(Errno|WinError) -?\d+\] ?", "", text).split())
 
 
 def _say(text: str) -> None:
-    tqdm.write(f"ernie-rna: {text}", file=sys.stderr)  # above a bar, not behind it
+    tqdm.write(f"ernie-rna: {text}", file=sys.stderr)  # above the progress bar, not into it
 
 
 def _show_warning(message: Warning | str, *rest: object, **others: object) -> None:

@@ -1,4 +1,4 @@
-"""The commands on models and what comes with them: convert, push, verify, info, examples."""
+"""The commands for models and for what comes with them: convert, push, verify, info, examples."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def convert(args: argparse.Namespace) -> int:
       - the https address of such a file.
     The kind is recognised by the names of the weights. No code in the file is run. Unknown, missing
     and misshaped weights are errors; dropped weights are listed with the reason. OUT_DIR is written
-    only after it has been loaded in a fresh process and compared. In every command -m OUT_DIR is
-    then the model; -m mini, which comes with the package, needs no conversion.
+    only after it has been loaded in a fresh process and compared. Every command then takes
+    -m OUT_DIR; -m mini, which comes with the package, needs no conversion.
 
     examples:
       ernie-rna convert multimolecule/ernierna ERNIE-RNA
@@ -67,14 +67,14 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def _report(written: Export) -> Iterator[str]:
-    """What was read, what became of it, and what was written."""
+    """Lines that say what was read, how it was converted, and what was written."""
     conversion, source = written.conversion, written.conversion.source
     config, kind = conversion.config, conversion.kind
-    fetched = source.name if source.name != source.path.name else source.path
-    yield f"read      {fetched} ({source.kind}, names of {conversion.naming.name})"
+    origin = source.name if source.name != source.path.name else source.path
+    yield f"read      {origin} ({source.kind}, names of {conversion.naming.name})"
     if written.terms or conversion.naming.name == "multimolecule":
-        stated = f"its repository states {written.terms}" if written.terms else "AGPL-3.0"
-        yield f"terms     {stated}; the authors publish the same weights under MIT"
+        terms = f"its repository states {written.terms}" if written.terms else "AGPL-3.0"
+        yield f"terms     {terms}; the authors publish the same weights under MIT"
     yield f"sha256    {source.sha256}"
     yield (
         f"model     {config.num_hidden_layers} layers, {config.num_attention_heads} heads, width "
@@ -85,9 +85,9 @@ def _report(written: Export) -> Iterator[str]:
         scores = f"pairing scores: {config.pairing_scores}"
         yield f"head      {kind.task} ({kind.model_class}), {scores}"
     if config.weights_origin == "random":
-        yield "note      the weights are random: never trained, and nobody's work"
+        yield "note      the weights are random; the model was never trained"
     yield from (f"note      {note}" for note in conversion.notes)
-    lists = {"dropped": conversion.dropped, "made by a rule": conversion.initialised}
+    lists = {"dropped": conversion.dropped, "initialised": conversion.initialised}
     for title, reasons in lists.items():
         if reasons:
             yield f"{title} ({len(reasons)}):"
@@ -112,8 +112,8 @@ def _report(written: Export) -> Iterator[str]:
 )
 def push(args: argparse.Namespace) -> int:
     """Upload a model to the Hugging Face Hub, after `hf auth login` or with HF_TOKEN set. FOLDER is
-    the output of `ernie-rna convert` or `ernie-rna finetune`, or of save_pretrained of model and
-    tokenizer. A folder with missing or with other files is refused.
+    the output of `ernie-rna convert` or `ernie-rna finetune`, or what save_pretrained of model and
+    tokenizer wrote. A folder with missing or additional files is refused.
 
     examples:
       ernie-rna push ERNIE-RNA USER/NAME --dry-run
@@ -124,7 +124,7 @@ def push(args: argparse.Namespace) -> int:
         return 0
     files = hub.files_to_push(args.folder, args.repo_id)
     access, branch = "private" if "private" in args else "public", getattr(args, "revision", "main")
-    print(f"would upload to {args.repo_id} ({access} if made, branch {branch}):")
+    print(f"would upload to {args.repo_id} ({access} if created, branch {branch}):")
     for name, size in files.items():
         print(f"  {size:>13,} bytes  {name}")
     print(f"  {sum(files.values()):>13,} bytes in {len(files)} files")
@@ -137,7 +137,7 @@ def push(args: argparse.Namespace) -> int:
         argument("folder FOLDER", "the output of `ernie-rna convert`", nargs="?"),
         argument("--checkpoint PATH", "the checkpoint it was converted from"),
         argument("--cls-embedding PATH.npy", "the published embeddings"),
-        argument("--full-size", "rounding error, with random weights"),
+        argument("--full-size", "measure the rounding error, with random weights"),
     ),
 )
 def verify(args: argparse.Namespace) -> int:
@@ -157,18 +157,17 @@ def verify(args: argparse.Namespace) -> int:
       ernie-rna verify ERNIE-RNA --cls-embedding cls_embedding.npy
       ernie-rna verify --full-size
     """
-    given = typed(args)
-    paths = [given[name] for name in ("folder", "checkpoint", "cls_embedding") if name in given]
-    if not {"checkpoint", "cls_embedding", "full_size"} & given.keys():
+    inputs = [name for name in ("folder", "checkpoint", "cls_embedding") if name in args]
+    if not ("checkpoint" in args or "cls_embedding" in args or "full_size" in args):
         raise ValueError("nothing to compare: give --checkpoint, --cls-embedding or --full-size")
-    if paths and "folder" not in given:
-        raise ValueError("name the FOLDER to compare, what `ernie-rna convert` wrote")
-    if paths == [given.get("folder")]:
+    if inputs and "folder" not in args:
+        raise ValueError("name the FOLDER to compare, which `ernie-rna convert` wrote")
+    if inputs == ["folder"]:
         raise ValueError(
-            f"--full-size reads no folder: leave out {args.folder}, or compare it by --checkpoint "
-            "or --cls-embedding"
+            f"--full-size reads no folder: leave out {args.folder}, or compare it with "
+            "--checkpoint or --cls-embedding"
         )
-    for path in paths:
+    for path in [getattr(args, name) for name in inputs]:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
 
@@ -184,8 +183,8 @@ def verify(args: argparse.Namespace) -> int:
         print(f"the weights of {args.folder} {relation} those of {args.checkpoint}")
     if "cls_embedding" in args:
         with show_loading(None, f"comparing with {args.cls_embedding}"):
-            found = verify.compare_with_published(args.folder, args.cls_embedding)
-        equal = _print_published(found, verify.PUBLISHED_BAR) and equal
+            differences = verify.compare_with_published(args.folder, args.cls_embedding)
+        equal = _print_published(differences, verify.PUBLISHED_BAR) and equal
     return 0 if equal else 1
 
 
@@ -196,36 +195,37 @@ def _print_full_size(measure: Any) -> None:
     print("Full size, random weights: the error of all float32 hidden states against float64")
     print(f"{'product of the large matrices':<32}{'largest':>9}{'rms':>9}", flush=True)
     with show_loading(None, "measuring, a minute or less"):
-        found = measure(record.sequence for record in records)
-    for product, errors in found.items():
+        errors_by_product = measure(record.sequence for record in records)
+    for product, errors in errors_by_product.items():
         print(f"{product:<32}" + "".join(f"{error:>9.1e}" for error in errors))
 
 
-def _print_published(found: dict[str, Any], bar: float) -> bool:
-    """A table of `compare_with_published`; whether the differences are within the bar."""
+def _print_published(differences: dict[str, Any], bar: float) -> bool:
+    """Print what `compare_with_published` returns; return whether it is within the bar."""
     print("Largest absolute difference of the <cls> vectors from the published ones, by layer:")
-    print(f"{'':5}" + "".join(f"{case:>9}" for case in found))
-    for layer, values in enumerate(zip(*(d.amax(0).tolist() for d in found.values()), strict=True)):
-        print(f"{layer + 1:>5}" + "".join(f"{value:>9.1e}" for value in values))
-    worst = max(found[attention].max().item() for attention in ("eager", "sdpa"))
-    kept: bool = worst <= bar
-    print(f"{worst:.1e} is {'within' if kept else 'more than'} the allowed {bar:.0e}")
-    return kept
+    print(f"{'':5}" + "".join(f"{case:>9}" for case in differences))
+    columns = [difference.amax(0).tolist() for difference in differences.values()]
+    for layer, row in enumerate(zip(*columns, strict=True), 1):
+        print(f"{layer:>5}" + "".join(f"{value:>9.1e}" for value in row))
+    worst = max(differences[attention].max().item() for attention in ("eager", "sdpa"))
+    is_within: bool = worst <= bar
+    print(f"{worst:.1e} is {'within' if is_within else 'more than'} the allowed {bar:.0e}")
+    return is_within
 
 
-# Extras that gather others, or that only who works on this package needs.
-_NO_USERS = {"all", "demo", "bench", "browser", "dev", "docs"}
+# Extras that combine others, or that only developers of this package need.
+_HIDDEN_EXTRAS = {"all", "demo", "bench", "browser", "dev", "docs"}
 # What `weights_origin` of a configuration means.
 _ORIGINS = {
     None: "not stated",
-    "random": "random, never trained: its answers mean nothing",
+    "random": "random, never trained: its predictions mean nothing",
     "checkpoint": "converted from a checkpoint",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions(ModelOptions):
-    """Of `ernie-rna info`."""
+    """Options of `ernie-rna info`."""
 
     lengths: tuple[int, ...] = option(
         (100, 1022, 4000, 16000),
@@ -273,19 +273,19 @@ def info(args: argparse.Namespace) -> int:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    """Of what this package needs, and of what each of its extras brings."""
+    """Names and versions of the required packages and of those in each extra."""
     yield "ernie-rna", f"{ernie_rna.__version__}, python {platform.python_version()}"
     try:
         requirements = metadata.requires("ernie-rna") or []
     except metadata.PackageNotFoundError:  # a checkout that is not installed
         return
-    groups: dict[str, list[str]] = defaultdict(list)
+    packages: dict[str, list[str]] = defaultdict(list)
     for requirement in requirements:
-        marked = re.search(r"extra == ['\"]([\w-]+)", requirement)
-        groups[marked[1] if marked else ""].append(re.split(r"[^\w.-]", requirement)[0])
-    rows = {extra: ", ".join(map(_with_version, names)) for extra, names in groups.items()}
+        marker = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        packages[marker[1] if marker else ""].append(re.split(r"[^\w.-]", requirement)[0])
+    rows = {extra: ", ".join(map(_with_version, names)) for extra, names in packages.items()}
     yield "needs", rows.pop("")
-    rows = {extra: row for extra, row in rows.items() if extra not in _NO_USERS}
+    rows = {extra: row for extra, row in rows.items() if extra not in _HIDDEN_EXTRAS}
     yield from ((f"extra {extra}", row) for extra, row in rows.items())
     missing = [extra for extra, row in rows.items() if " missing" in row]
     if missing:
@@ -333,21 +333,21 @@ def _model(source: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
 
 
 def _dtypes(source: str) -> str:
-    """The types of the weights in a folder, by the headers of its files."""
+    """The dtypes of the weights in a folder and the count of each, read from the file headers."""
     from safetensors import safe_open
 
-    count: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for path in Path(source).glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # It is no dict.
-                part = file.get_slice(name)
-                count[part.get_dtype()] += math.prod(part.get_shape())
-    found = (f"{numbers:,} in {dtype}" for dtype, numbers in count.most_common())
-    return ", ".join(found) or "no safetensors file here"
+            for name in file.keys():  # noqa: SIM118  # It is not a dict.
+                weight = file.get_slice(name)
+                counts[weight.get_dtype()] += math.prod(weight.get_shape())
+    texts = (f"{count:,} in {dtype}" for dtype, count in counts.most_common())
+    return ", ".join(texts) or "no safetensors file here"
 
 
 def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterator[tuple[str, str]]:
-    """What `score_memory` comes to at inference, by the model's own rule."""
+    """For each length, whether the model carries or recomputes its scores, and their memory."""
     import torch
 
     from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
@@ -361,8 +361,8 @@ def _memory(config: ErnieRnaConfig, options: InfoOptions, device: Any) -> Iterat
         with torch.inference_mode():
             recomputed = model._recomputes(hidden_states, [])
         carried = in_bytes(4 * options.batch * config.num_attention_heads * tokens**2)
-        what = "recomputed; carried, they would take" if recomputed else "carried; they take"
-        yield f"{length} nt", f"{what} {carried}"
+        state = "recomputed; carried, they would take" if recomputed else "carried; they take"
+        yield f"{length} nt", f"{state} {carried}"
 
 
 @command(
@@ -384,10 +384,10 @@ def examples(args: argparse.Namespace) -> int:
     """
     source, folder = data.examples(), Path(getattr(args, "folder", "examples"))
     for name in data.EXAMPLE_FILES:
-        there = folder / name
-        same = not there.exists() or filecmp.cmp(source / name, there, shallow=False)
-        if not same and "force" not in args:
-            raise OutputError(f"{there} exists and differs from the example; --force replaces it")
+        target = folder / name
+        differs = target.exists() and not filecmp.cmp(source / name, target, shallow=False)
+        if differs and "force" not in args:
+            raise OutputError(f"{target} exists and differs from the example; --force replaces it")
     folder.mkdir(parents=True, exist_ok=True)
     for name in data.EXAMPLE_FILES:
         with full_disk_explained(folder / name), replacing(folder / name) as path:

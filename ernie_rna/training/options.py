@@ -1,4 +1,4 @@
-"""The options of fine-tuning. No torch."""
+"""The options of fine-tuning. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ TASKS = (
     *("masked-lm", "structure", "ribosome-loading"),
 )
 _CLASSES = ("classification", "token-classification")
-# Options that mean something for these tasks alone.
-_OF_TASKS = {
+# The tasks to which an option applies, if not to all.
+_APPLIES_TO = {
     "positive_weight": ("structure",),
     "class_weights": _CLASSES,
     "ignore_label": ("token-classification",),
@@ -39,7 +39,7 @@ _OF_TASKS = {
     "mask_probability": ("masked-lm",),
 }
 
-_INPUT, _TABLE = "the input", "the table"
+_INPUT, _TABLE = "input", "table"
 _SPLITS, _TRAINING = "splits and evaluation", "training"
 
 _choice = partial(option, group=_TRAINING, recorded=True)
@@ -50,32 +50,32 @@ _names = partial(option, (), group=_SPLITS)
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
-    """Of `training.finetune`."""
+    """Options of `training.finetune`."""
 
     task: str | None = _choice(
         None, "kind of labels; required", choices=TASKS, metavar="TASK", group=None
     )
     resume: bool = option(
         False,
-        "keep the training state in OUT.partial and resume from it: after a kill the same command "
-        "leads to the same weights",
+        "keep the training state in OUT.partial and resume from it: after an interruption, the "
+        "same command leads to the same weights",
     )
     dtype: str | None = _choice(
         None,
         "dtype of the computation (autocast); weights stay in float32, the default; float16 needs "
         "a GPU",
         choices=("float32", "bfloat16", "float16"),
-        group="how it is computed",
+        group="computation",
     )
 
     label_column: Sequence[str] = _names(
-        "column with the label; defaults to label, or dot_bracket for structure; give several for "
-        "several numbers (regression) or columns of 0 and 1 (multi-label)",
+        "column with the label; defaults to label, or dot_bracket for structure; give several "
+        "columns for several numbers (regression) or several labels, 0 or 1 each (multi-label)",
         group=_TABLE,
     )
     max_length: int | None = _count(
         None,
-        "most nucleotides in a sequence; defaults to the length the model was trained on",
+        "longest sequence, in nucleotides; defaults to the length the model was trained on",
         group=_INPUT,
     )
     truncate: bool = option(False, "cut longer sequences at --max-length", group=_INPUT)
@@ -88,9 +88,9 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
     eval_split: Sequence[str] = _names("value of --split-column for evaluation")
     split: str | None = option(
         None,
-        "hold out some training rows for evaluation: random; similar, whole clusters of "
-        "sequences (by MMseqs2 or cd-hit-est if installed, else by k-mers); or whole values of a "
-        "column such as family; copies of a sequence always stay on one side",
+        "hold out some training rows for evaluation: random; similar, whole clusters of sequences "
+        "(by MMseqs2 or cd-hit-est if installed, else by k-mers); or all rows with some values of "
+        "a COLUMN such as family; copies of a sequence always stay on one side",
         check=some_text,
         metavar="random|similar|COLUMN",
         group=_SPLITS,
@@ -106,7 +106,7 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
         None,
         "N-fold cross-validation, with folds made by --split (random without it); the saved model "
         "is then trained on all rows",
-        check=whole(2, 10**6),  # shares of the rows are listed
+        check=whole(2, 10**6),  # The shares of the rows are stored in a list.
         group=_SPLITS,
     )
     baseline: str = option(
@@ -150,7 +150,7 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
         0.15, "share of the nucleotides to predict (masked-lm)", check=number(above=0, high=1)
     )
     gradient_checkpointing: bool = _flag(
-        "recompute layers in the backward pass, to save memory", recorded=False
+        "recompute layers in the backward pass to save memory", recorded=False
     )
     seed: int = _count(
         0,
@@ -158,9 +158,9 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
         check=whole(0, 2**32 - 1),
     )
     eval_steps: int | None = _count(
-        None, "steps between evaluations on the first split; defaults to a tenth of all with --best"
+        None, "steps between evaluations on the first split; with --best, a tenth of all by default"
     )
-    best: str | None = _choice(None, "metric; the state with its best value is saved")
+    best: str | None = _choice(None, "metric by which the best state is chosen and saved")
     patience: int | None = _count(None, "stop when --best has not improved for N evaluations")
     trainer: Mapping[str, Any] | Sequence[str] = _names(
         "any other field of transformers' TrainingArguments, such as lr_scheduler_type=cosine, "
@@ -180,62 +180,62 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """Those given, or what the task has by default."""
+        """The columns with labels: those that are set, or the default of the task."""
         return tuple(self.label_column) or ("dot_bracket" if self.task == "structure" else "label",)
 
     @property
     def watches(self) -> bool:
-        """Whether there are evaluations while it trains."""
+        """Whether the model is evaluated during training."""
         return self.eval_steps is not None or self.best is not None
 
     def _check_task(self) -> None:
         if self.task is None:
             raise OptionError("task", f"must be given: {', '.join(TASKS)}")
-        for name, tasks in _OF_TASKS.items():
+        for name, tasks in _APPLIES_TO.items():
             if self.is_given(name) and self.task not in tasks:
-                raise OptionError(name, f"is for {', '.join(tasks)}; the task is {self.task}")
+                raise OptionError(name, f"applies to {', '.join(tasks)}; the task is {self.task}")
         for name in ("label_column", "eval_split"):
             twice = [value for value, count in Counter(getattr(self, name)).items() if count > 1]
             if twice:
                 raise OptionError(name, f"has {twice[0]!r} twice")
 
     def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """What options ask of one another: a name, whether it is broken, and what to say then."""
-        has_column = self.split_column is not None
-        needs = "needs --split-column, the column with the "
-        yield "eval_split", bool(self.eval_split) and not has_column, f"{needs}split of each row"
-        yield "train_split", self.is_given("train_split") and not has_column, f"{needs}split"
+        """The rules between options: the option at fault, whether the rule is broken, a message."""
+        lacks_column = self.split_column is None
+        problem = "needs --split-column, the column with the split of each row"
+        yield "eval_split", bool(self.eval_split) and lacks_column, problem
+        yield "train_split", self.is_given("train_split") and lacks_column, problem
         holds_out = self.split is not None and self.folds is None
-        problem = "is the share that --split holds out, without --folds"
+        problem = "needs --split without --folds: it is the share of rows held out"
         yield "held_out", self.is_given("held_out") and not holds_out, problem
         problem = f"{self.train_split!r} is the split to train on; name another one"
         yield "eval_split", self.train_split in self.eval_split, problem
-        is_blind = self.patience is not None and self.best is None
-        yield "patience", is_blind, "needs --best, the metric to improve"
-        watching = "best" if self.best is not None else "eval_steps"
-        problem = "excludes --folds: a state chosen by the rows that it is measured on looks "
-        yield watching, self.watches and self.folds is not None, f"{problem}better than it is"
+        lacks_metric = self.patience is not None and self.best is None
+        yield "patience", lacks_metric, "needs --best, the metric to improve"
+        cause = "best" if self.best is not None else "eval_steps"
+        problem = "excludes --folds: a state chosen by the rows that it is tested on looks too good"
+        yield cause, self.watches and self.folds is not None, problem
         has_rows = bool(self.eval_file or self.eval_split or self.split)
         problem = "needs rows to evaluate on: --split, --eval-file or --eval-split"
-        yield watching, self.watches and not has_rows, problem
-        is_both = self.lora is not None and self.frozen
-        yield "lora", is_both, f"{self.lora} and --frozen exclude each other"
+        yield cause, self.watches and not has_rows, problem
+        is_contradiction = self.lora is not None and self.frozen
+        yield "lora", is_contradiction, f"{self.lora} and --frozen exclude each other"
         processes = own_share(None).count if self.dry_run else 1
         problem = f"measures one process; this is one of {processes}"
         yield "dry_run", processes > 1, problem
 
 
-def _parse_fields(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """Names and values of `NAME=VALUE`, or of a mapping as they are."""
-    if isinstance(given, Mapping):  # Members of an Enum, and numbers of NumPy, as plain values
+def _parse_fields(trainer: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Names and values of fields, from `NAME=VALUE` or a mapping."""
+    if isinstance(trainer, Mapping):  # Enum members and NumPy numbers become plain values.
         return {
             name: value.item() if hasattr(value, "item") else getattr(value, "value", value)
-            for name, value in given.items()
+            for name, value in trainer.items()
         }
     fields: dict[str, Any] = {}
-    for word in given:
-        name, is_field, value = word.partition("=")
-        if not is_field:
+    for word in trainer:
+        name, equals, value = word.partition("=")
+        if not equals:
             raise OptionError("trainer", f"must be NAME=VALUE; got {word!r}")
         if name in fields:
             raise OptionError("trainer", f"has {name} twice")

@@ -22,7 +22,7 @@ from tests.cli.conftest import ENVIRONMENT
         ("fly", "invalid choice: 'fly'"),
         ("embed in.fasta", "the following arguments are required: -m/--model, -o/--output"),
         ("embed i -m m -o o --long cut", "argument --long: invalid choice"),
-        ("embed i -m m -o o --layers x", "argument --layers: must be whole numbers"),
+        ("embed i -m m -o o --layers x", "argument --layers: must be one or more whole numbers"),
         ("embed i -m m -o o -m n", "argument -m/--model: is given twice, as m and as n"),
     ],
 )
@@ -46,9 +46,9 @@ def test_help_of_every_command(run, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("info mini", "mini; give one input, with quotes if its path has blanks, and write -m "
-         "before a model"),
-        ("evaluate a b c", "c; give one input, with quotes if its path has blanks"),
+        ("info mini", "mini; give one input, in quotes if its path contains spaces, and "
+         "write -m before a model"),
+        ("evaluate a b c", "c; give one input, in quotes if its path contains spaces"),
         ("fold a -m mini --priors x", "--priors x; did you mean --prior?"),
         ("fold a -m mini --zzz", "fold: error: unrecognized arguments: --zzz"),
     ],
@@ -224,8 +224,8 @@ REFUSED = {
     "FOLD --reactivity-slope 1": "--reactivity-slope: has no effect",
     "FOLD --pseudoknots maybe": "on the command line yes or no; got 'maybe'",
     "fold in.dbn -m model -C --min-loop 3": "the constraint of a: bases 1 and 4 have 2 bases",
-    "FOLD -C --degap": "--degap: does not go with -C: take the gaps",
-    "fold GGGGAAAACCCC -m model -C": "there is no such file; -C reads constraints from one",
+    "FOLD -C --degap": "--degap: does not work with -C: remove gaps",
+    "fold GGGGAAAACCCC -m model -C": "no such file; -C needs a file with the lines",
     "FOLD --reactivity words.rdat": "words.rdat: line 1: no line SEQUENCE",
     "FOLD --reactivity b.shape": "no reactivities for 1 sequences: a",
     "evaluate in.dbn": "name REF",

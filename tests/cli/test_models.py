@@ -71,7 +71,7 @@ def test_convert_that_is_interrupted(here, run, monkeypatch):
 
 def test_the_script_pushes(here, capsys):
     assert push_to_hub.main(["model", "me/rna", "--dry-run"]) == 0
-    assert "me/rna (public if made, branch main)" in capsys.readouterr().out
+    assert "me/rna (public if created, branch main)" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def push(capsys, *arguments, code=0):
 
 def test_push_sends_the_files_that_a_dry_run_lists(golden_folder, capsys, fake_hub):
     printed = push(capsys, golden_folder, "me/ernie-rna", "--dry-run", "--private")
-    assert "me/ernie-rna (private if made, branch main)" in printed.out
+    assert "me/ernie-rna (private if created, branch main)" in printed.out
     for path in golden_folder.iterdir():
         assert f"{path.stat().st_size:,} bytes  {path.name}\n" in printed.out
     assert "has random weights" in printed.err

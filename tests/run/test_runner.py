@@ -522,9 +522,9 @@ def set_variables(monkeypatch, text):
         ("WORLD_SIZE=8", (0, 1, None)),
         ("_ID=2 _COUNT=4", (2, 4, None)),
         ("_ID=7 _COUNT=4 _MIN=1 _STEP=2", (3, 4, None)),
-        ("RANK=x WORLD_SIZE=2", "part is taken from RANK, .* a number; got 'x'"),
-        ("RANK=2 WORLD_SIZE=2", "RANK and WORLD_SIZE, and number 2 is not below 2"),
-        ("_ID=9 _COUNT=4", "SLURM_ARRAY_TASK_ID, and number 9 is not below 4"),
+        ("RANK=x WORLD_SIZE=2", "part is read from RANK, .* a number; got 'x'"),
+        ("RANK=2 WORLD_SIZE=2", "RANK and WORLD_SIZE: 2 must be at least 0 and below 2"),
+        ("_ID=9 _COUNT=4", "SLURM_ARRAY_TASK_ID: 9 must be at least 0 and below 4"),
     ],
 )
 def test_variables_say_which_part(encoder, output, monkeypatch, variables, said):
