@@ -1,4 +1,4 @@
-"""Small models and the authors' golden values, for all tests."""
+"""Fixtures for all tests: small models, and the values that the authors' code computed."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Tests of the command line start Python anew; it must not find a hub or spend time looking.
+# Tests of the command line start new Python processes, which must not try to reach the Hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -23,13 +23,13 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """gzip writes the time into what it makes: as a name, it would be each process's own."""
+    """A constant id for gzip data, which contain the time and so differ between processes."""
     return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
 
 
 @pytest.fixture(autouse=True)
 def _reproducible():
-    # The golden values were made by two threads, and another number splits MKL's sums elsewhere.
+    # The golden values were computed with two threads, by which MKL splits its sums.
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def model(config) -> ErnieRnaForMaskedLM:
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:
-    """Larger weights, so that attention is far from uniform and every path shows."""
+    """Enlarge the weights, so that attention is far from uniform and an error in any path shows."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.1)
@@ -64,7 +64,7 @@ def tokenizer() -> ErnieRnaTokenizer:
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, torch.Tensor]:
-    """Tensors of the authors' code by name; tests/golden/README.md tells their origin."""
+    """Tensors that the authors' code computed, by name; tests/golden/README.md has their origin."""
     return load_file(GOLDEN / "tiny_expected.safetensors")
 
 
@@ -75,22 +75,22 @@ def sequences() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def golden_folder(tmp_path_factory) -> Path:
-    """The authors' small checkpoint as a conversion leaves it, for tests that only read it."""
+    """A converted folder of the authors' small checkpoint, for tests that only read it."""
     from tests.golden_folder import write_golden_folder
 
     return write_golden_folder(tmp_path_factory.mktemp("golden"))
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    """All files of a folder and of those within it."""
+    """The contents of all files in a folder and its subfolders, by relative path."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def run_elsewhere(*words: str | Path, cwd: Path, path: Path | str = "", python=sys.executable):
-    """What Python prints in a fresh process, in another folder, with `path` to find packages in."""
+    """Run Python in a fresh process in another folder, with `path` as PYTHONPATH; return stdout."""
     modules = {"PYTHONPATH": str(path), "HF_MODULES_CACHE": str(cwd / "modules")}
     command = [python, "-W", "ignore", *words]
-    kept = {"cwd": cwd, "capture_output": True, "text": True}
-    done = subprocess.run(command, env={**os.environ, **modules}, **kept)
+    settings = {"cwd": cwd, "capture_output": True, "text": True}
+    done = subprocess.run(command, env={**os.environ, **modules}, **settings)
     assert done.returncode == 0, done.stderr
     return done.stdout

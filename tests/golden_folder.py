@@ -1,4 +1,4 @@
-"""The authors' small checkpoint as a converted folder, which golden values belong to."""
+"""Converted folders of the authors' small checkpoints, to which the golden values belong."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ CHECKPOINT = GOLDEN / "tiny_fairseq_cfg.pt"
 
 
 def head_checkpoint(task: str) -> Path:
-    """The authors' small fine-tuned file for "secondary_structure" and the like."""
+    """The authors' small fine-tuned checkpoint for a task, such as "secondary_structure"."""
     return GOLDEN / f"tiny_{task}_head.pt"
 
 
 def write_golden_folder(folder: Path, checkpoint: Path = CHECKPOINT) -> Path:
-    """Convert without the proof in a fresh process, which takes seconds."""
+    """Convert without the check in a fresh process, which takes seconds."""
     write_folder(convert_weights(read_checkpoint(checkpoint)), folder)
     return folder

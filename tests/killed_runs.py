@@ -1,11 +1,11 @@
-"""Kills runs at many moments and resumes each; a script for tests/run/test_runner.py.
+"""Kill runs at many moments and resume each; a script for tests/run/test_runner.py.
 
     python -m tests.killed_runs FOLDER EXTENSION KILLS
 
 The runs are of `embed`, or, for tsv, of `mutate` with two outputs. One process forks them, so that
-torch is loaded once. A run dies by SIGKILL at its n-th operation on files, in the middle of a write
-where it is one, or at a random time. Prints, as JSON, the names of the outputs that differ from the
-one that was never interrupted.
+torch is loaded only once. SIGKILL ends a run at its n-th file operation (in the middle of it, if it
+is a write) or at a random time. The script prints, as JSON, the number of file operations, and the
+moments whose resumed outputs differ from those of an undisturbed run.
 """
 
 import contextlib
@@ -47,13 +47,13 @@ def run(folder, extension, model):
         positions = folder / "positions.tsv"
         mutate(records(12, 30), model, output, positions, batch_tokens=16, progress=False)
         return
-    how = {"batch_tokens": 256, "long": "window", "overlap": 16, "progress": False}
-    how |= {"pooling": ("token", "cls", "mean"), "layers": None, "shard_bytes": 10000}
-    embed(records(40, 99), model, output, **how)
+    options = {"batch_tokens": 256, "long": "window", "overlap": 16, "progress": False}
+    options |= {"pooling": ("token", "cls", "mean"), "layers": None, "shard_bytes": 10000}
+    embed(records(40, 99), model, output, **options)
 
 
 def forked(task, seconds=None):
-    """Do a task in a process of its own, which is killed after some time if that is given."""
+    """Run a task in a child process; if `seconds` is given, kill the process after that time."""
     child = os.fork()
     if not child:
         task()
@@ -64,8 +64,8 @@ def forked(task, seconds=None):
     os.waitpid(child, 0)
 
 
-def die_at(operation, do):
-    """Have the process kill itself at one of its operations on files."""
+def die_at(operation, task):
+    """Run a task that kills its process at the given file operation; return how many it did."""
     count = 0
 
     def counted(function, torn=None):
@@ -84,7 +84,7 @@ def die_at(operation, do):
         setattr(os, name, counted(getattr(os, name)))
     save = parts.save_file
     parts.save_file = counted(save, lambda *args: write_half(save, *args))
-    do()
+    task()
     return count
 
 
@@ -110,16 +110,16 @@ def make_model(extension):
 
 def main(folder, extension, kills):
     model = make_model(extension)
-    whole, broken, counts = folder / "whole", folder / "broken", folder / "count"
-    whole.mkdir()
+    undisturbed, broken, counts = folder / "whole", folder / "broken", folder / "count"
+    undisturbed.mkdir()
     start = time.monotonic()
-    forked(lambda: counts.write_text(str(die_at(-1, lambda: run(whole, extension, model)))))
+    forked(lambda: counts.write_text(str(die_at(-1, lambda: run(undisturbed, extension, model)))))
     seconds, operations = time.monotonic() - start, int(counts.read_text())
     moments = [round(1 + i * (operations - 1) / (kills - 1)) for i in range(kills)]
     draw, different = random.Random(0), []
 
     def resume():
-        # A run that dies once its output is complete is refused a second time.
+        # If the killed run had completed its output, a second run is refused.
         with contextlib.suppress(OutputError):
             run(broken, extension, model)
 
@@ -130,7 +130,7 @@ def main(folder, extension, kills):
         else:
             forked(lambda at=moment: die_at(at, lambda: run(broken, extension, model)))
         forked(resume)
-        if content(broken) != content(whole):
+        if content(broken) != content(undisturbed):
             different.append(f"{moment}: {sorted(content(broken))}")
         shutil.rmtree(broken)
     print(json.dumps({"operations": operations, "different": different}))

@@ -1,4 +1,4 @@
-"""The command line as tests call it: in a folder of their own, with small random models."""
+"""Fixtures that run the command line in a temporary folder, with small random models."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness, ErnieRnaModel
 from tests.conftest import ROOT, lively
 
-# Of Python, started anew.
+# For new Python processes.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 needs_vienna = pytest.mark.skipif(
     importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
@@ -22,15 +22,15 @@ needs_vienna = pytest.mark.skipif(
 
 @pytest.fixture
 def run(capsys):
-    """Runs a command as it is typed; gives its standard output and standard error."""
+    """A function that runs a command line, checks its exit code, and returns stdout and stderr."""
 
     def run(command, code=0):
         try:
-            found = cli.main(command.split())
+            exit_code = cli.main(command.split())
         except SystemExit as leaving:
-            found = leaving.code
+            exit_code = leaving.code
         output = capsys.readouterr()
-        assert found == code, output.err
+        assert exit_code == code, output.err
         return output
 
     return run
@@ -38,14 +38,15 @@ def run(capsys):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The working directory."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """A folder with the encoders `model` and `random`, which says so, and a `close`ness model."""
+    """A folder with the encoders `model` and `random`, which is marked as untrained, and `close`,
+    a model with a closeness head."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     sizes = {"hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 96, "pair_blocks": 1}
@@ -61,7 +62,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def folder(here, models, _reproducible):
-    """The working directory, with the models and a FASTA file."""
+    """A working directory with the models and a FASTA file."""
     torch.set_num_threads(1)
     for name in ("model", "random", "close"):
         os.symlink(models / name, name)
@@ -73,7 +74,7 @@ def folder(here, models, _reproducible):
 
 @pytest.fixture
 def stdin(monkeypatch):
-    """Puts a file into standard input."""
+    """A function that makes a file the standard input."""
 
     def put(path):
         file = open(path)  # noqa: SIM115  # closed at the end of the test

@@ -1,8 +1,8 @@
-"""Feeds a reader with damaged files in a process of its own, and says what became of each.
+"""Read damaged files with a reader in a separate process, and record the outcome of each.
 
-The process has a limit on its memory; an alarm ends what computes for too long, and a second limit
-what no alarm reaches. If the process dies (in a C library), the input is a finding and another
-process goes on behind it.
+The memory of the process is limited. An alarm stops a reader that computes for too long, and a
+limit on CPU time stops one that the alarm does not reach. If the process dies (in a C library), the
+input is a finding, and another process continues with the next input.
 """
 
 import contextlib
@@ -22,10 +22,9 @@ import torch
 
 from tests.fuzz.readers import Reader
 
-# Of computing, for one input; the slowest that was found took half a second.
-SECONDS = 5
-_WAIT = 600  # seconds for a sign of life; on a busy machine a process may get no turn for long
-MEMORY = 1 << 30  # bytes that a reader may take beyond what the process has
+SECONDS = 5  # of computing for one input; see "slowest" in docs/robustness.md for measured times
+_WAIT = 600  # seconds to wait for an outcome; on a busy machine a process may stand still for long
+MEMORY = 1 << 30  # bytes that a reader may allocate in addition to those of the process
 
 
 class TooSlowError(BaseException):
@@ -34,13 +33,14 @@ class TooSlowError(BaseException):
 
 @dataclass
 class Outcome:
-    """What became of a reader's inputs.
+    """The outcomes of a reader's inputs.
 
     Attributes:
-        inputs: how many there were.
-        refused: how many by the name of the error.
-        findings: what should not be, with the number of the input.
-        slowest: in seconds; peak: bytes beyond what the process began with.
+        inputs: number of inputs.
+        refused: number of inputs that ended in an allowed error, by its name.
+        findings: number of the input and description, for each outcome that is not allowed.
+        slowest: longest computing time in seconds.
+        peak: peak memory in bytes, in addition to that of the process at its start.
     """
 
     reader: str
@@ -52,11 +52,11 @@ class Outcome:
 
     @property
     def results(self) -> int:
-        """Of how many the reader made something."""
+        """Number of inputs that the reader could read."""
         return self.inputs - self.refused.total() - len(self.findings)
 
     def add(self, refused: str, finding: str, seconds: float = 0.0, peak: int = 0) -> None:
-        """The next input."""
+        """Add the outcome of the next input."""
         self.refused.update([refused] if refused else [])
         self.findings += [(self.inputs, finding)] if finding else []
         self.slowest, self.peak = max(self.slowest, seconds), max(self.peak, peak)
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def run(reader: Reader, folder: Path, inputs: int) -> Outcome:
-    """Feed a reader with so many inputs."""
+    """Read so many inputs with a reader."""
     context = multiprocessing.get_context("fork")
     outcome = Outcome(reader.name)
     while outcome.inputs < inputs:
@@ -76,16 +76,16 @@ def run(reader: Reader, folder: Path, inputs: int) -> Outcome:
         with contextlib.suppress(EOFError):
             while outcome.inputs < inputs and ours.poll(_WAIT):
                 outcome.add(*ours.recv())
-        child.join(10)  # One that waits for ever does not end by this.
+        child.join(10)  # A child that waits forever is still there afterwards.
         if outcome.inputs < inputs:
             died = f"the process died (exit code {child.exitcode})"
-            outcome.add("", "waits for ever" if child.exitcode is None else died)
+            outcome.add("", "waits forever" if child.exitcode is None else died)
             child.kill()
     return outcome
 
 
 def _feed(reader: Reader, folder: Path, numbers: range, theirs: Connection) -> None:
-    torch.set_num_threads(1)  # The threads of the process that was forked are not there.
+    torch.set_num_threads(1)  # A forked process does not have its parent's threads.
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGPROF, _alarm)
     start_memory = 0
@@ -93,14 +93,14 @@ def _feed(reader: Reader, folder: Path, numbers: range, theirs: Connection) -> N
         (folder / reader.file).write_bytes(content)
         start_memory = start_memory or limit_memory()
         start = time.process_time()
-        found = _try(reader, folder / reader.file, int(start + 2 * SECONDS) + 1)
-        theirs.send((*found, time.process_time() - start, _peak() - start_memory))
+        refused, finding = _try(reader, folder / reader.file, int(start + 2 * SECONDS) + 1)
+        theirs.send((refused, finding, time.process_time() - start, _peak() - start_memory))
     theirs.close()
     os._exit(0)
 
 
 def _try(reader: Reader, path: Path, limit: int) -> tuple[str, str]:
-    """The name of the error that the reader refuses a file by, and what should not be."""
+    """The name of the allowed error that the reader raises, and the finding; "" for none."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     try:
@@ -117,7 +117,7 @@ def _try(reader: Reader, path: Path, limit: int) -> tuple[str, str]:
 
 
 def limit_memory() -> int:
-    """Let this process take `MEMORY` more than it has; return its peak so far."""
+    """Limit this process to `MEMORY` bytes more than it has now; return its peak so far."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -129,7 +129,7 @@ def _peak() -> int:
 
 
 def describe(error: BaseException) -> str:
-    """An error and the last line of our own that it passed."""
+    """An error with its message and the last line of this package in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "ernie_rna" in frame.filename] or frames
     where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
@@ -141,14 +141,15 @@ def _alarm(*_: object) -> None:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Markdown, a row a reader."""
+    """A Markdown table with a row for each reader."""
     lines = [
         "| reader | inputs | results | refused, by error | findings | slowest (ms) | peak (MB) |",
         "|---|--:|--:|---|--:|--:|--:|",
     ]
-    for one in outcomes:
-        refused = ", ".join(f"{count:,} {name}" for name, count in one.refused.most_common())
-        numbers = f"{one.inputs:,} | {one.results:,} | {refused or 'none'} | {len(one.findings):,}"
-        cost = f"{1000 * one.slowest:.0f} | {one.peak / 1e6:.0f}"
-        lines.append(f"| {one.reader} | {numbers} | {cost} |")
+    for reader in outcomes:
+        errors = reader.refused.most_common()
+        refused = ", ".join(f"{count:,} {name}" for name, count in errors) or "none"
+        numbers = f"{reader.inputs:,} | {reader.results:,} | {refused} | {len(reader.findings):,}"
+        cost = f"{1000 * reader.slowest:.0f} | {reader.peak / 1e6:.0f}"
+        lines.append(f"| {reader.reader} | {numbers} | {cost} |")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Damages files the way that copying, editing and malice do; the same seed gives the same damage.
+"""Damage files as copying, editing and malice do; the same seed leads to the same damage.
 
-`mutate` takes its choices from a `random.Random`, or from what Hypothesis gives in its place, so
-that the small tests and the long run share one engine.
+`mutate` draws its choices from a `random.Random`, or from the replacement that Hypothesis provides,
+so the short tests and the long run share this code.
 """
 
 import bz2
@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 
-# No input grows beyond this, so that what a reader takes is the reader's doing.
+# No input is larger, so time and memory are due to the reader, not to the size of the input.
 MAX_BYTES = 1 << 20
 
-# Takes the choices, the bytes, and other files to take pieces of; gives the damaged bytes.
+# (source of choices, bytes, other files to copy pieces from) -> damaged bytes.
 Mutation = Callable[[Random, bytes, Sequence[bytes]], bytes]
-# As a mutation, of what lies within a container (an archive, a compressed file, a header).
+# Applies a change to the content of a container (an archive, a compressed file, a header).
 Through = Callable[[Random, bytes, Callable[[bytes], bytes]], bytes]
 
 _NUMBER = re.compile(rb"\d+")
@@ -27,7 +27,7 @@ _TEXT_NUMBERS = [
     *(b"0", b"-1", b"00", b"1e400", b"nan", b"-inf", b"1_0", b"0x10", b"\xd9\xa3", b"\xc2\xb2"),
     *(str(2**bits + more).encode() for bits in (8, 16, 31, 32, 63, 64) for more in (-1, 0)),
     b"9" * 30,
-    b"9" * 5000,  # Python refuses to make an integer of more than 4300 digits.
+    b"9" * 5000,  # Python's int() refuses more than 4300 digits.
 ]
 _BINARY_NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, *(2**bits - 1 for bits in (15, 16, 31, 32, 63, 64))]
 _ODD_TEXT = [
@@ -38,14 +38,14 @@ _ODD_TEXT = [
 
 
 def mutate(random: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
-    """One to four mutations of the data, one after the other; at most `MAX_BYTES` come out."""
+    """The data after one to four mutations, cut off at `MAX_BYTES`."""
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
         data = random.choice(_SHARES)(random, data, others)[:MAX_BYTES]
     return data
 
 
 def _span(random: Random, data: bytes, longest: int = 1 << 12) -> slice:
-    """A piece of the data, short ones as often as long ones."""
+    """A random piece of the data; short pieces are as likely as long ones."""
     start = random.randrange(len(data) + 1)
     length = min(longest, 1 << random.randrange(13))
     return slice(start, min(len(data), start + random.randrange(length + 1)))
@@ -59,7 +59,7 @@ def flip_bits(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 def replace(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """A piece becomes nothing, what a failing disk has, many of itself, or one of any file."""
+    """Replace a piece by nothing, bytes of a failing disk, copies of it, or a piece of any file."""
     where = _span(random, data)
     size, donor = where.stop - where.start, random.choice([data, *others])
     noise = bytes(random.randrange(256) for _ in range(min(size, 64)))
@@ -70,13 +70,13 @@ def replace(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 def cut_off(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """The end or the beginning is not there; or goes on as another file does."""
+    """Remove the end or the beginning, or replace the end by that of another file."""
     at, donor = random.randrange(len(data) + 1), random.choice([data, *others])
     return random.choice((data[:at], data[at:], data[:at] + donor[min(at, len(donor)) :]))
 
 
 def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """A number in the text becomes a neighbour, another of its numbers, or an odd or huge one."""
+    """Replace a number in the text by a neighbour, another number in it, or an odd or huge one."""
     start = random.randrange(len(data) + 1)
     found = _NUMBER.search(data, start) or _NUMBER.search(data)
     if found is None:
@@ -89,7 +89,7 @@ def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 def insert(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """An odd letter or text between others, or a binary number in their place."""
+    """Insert an odd letter or text, or overwrite bytes with a binary number."""
     size, at = random.choice((1, 2, 4, 8)), random.randrange(len(data) + 1)
     number = random.choice(_BINARY_NUMBERS) & (256**size - 1)
     binary = number.to_bytes(size, random.choice(("little", "big")))
@@ -98,7 +98,7 @@ def insert(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 def lines(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """Two lines swapped, one doubled, deleted, or joined to the next."""
+    """Swap two lines, copy or delete a line, or join it to the next."""
     all_lines = data.splitlines(keepends=True)
     if len(all_lines) < 2:
         return data
@@ -120,15 +120,15 @@ _SHARES = (*MUTATIONS, replace, replace, insert)
 
 
 # ---------------------------------------------------------------------------------------------
-# What lies within a container, so that checksums do not keep the damage from the parser
+# Damage inside a container, where no checksum detects it before the parser reads it
 
 
 def within_zip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """One member changed, and now and then its name; checksums and offsets are right again."""
+    """Change one member, and sometimes its name; checksums and offsets are made correct again."""
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
         names = old.namelist()
-        # Small members describe the large ones: as often as all others together.
+        # Small members describe the large ones, so half of the choices are among them alone.
         small = [name for name in names if old.getinfo(name).file_size < 4096] or names
         chosen = random.choice(random.choice((small, names)))
         for name in names:
@@ -139,7 +139,7 @@ def within_zip(random: Random, data: bytes, change: Callable[[bytes], bytes]) ->
 
 
 def within_header(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """The JSON header of a safetensors file changed, its length right again."""
+    """Change the JSON header of a safetensors file; its length is made correct again."""
     length = int.from_bytes(data[:8], "little")
     header = change(data[8 : 8 + length])
     header += b" " * (-len(header) % 8)

@@ -1,7 +1,7 @@
-"""What is fuzzed: everything in the package that reads bytes which came from elsewhere.
+"""The readers to test with damaged files: all code in the package that reads files of users.
 
 A reader is a function of a path, with real files to damage and the errors that it may raise. Any
-other exception, a crash, a hang and half an output are findings.
+other exception, a crash, a hang or a partial output is a finding.
 """
 
 import argparse
@@ -51,13 +51,13 @@ FASTA, STRUCTURES = ROOT / "examples" / "rna.fasta", ROOT / "examples" / "rna.db
 
 @dataclass(frozen=True)
 class Reader:
-    """One way into the package.
+    """A function of the package that reads files.
 
     Attributes:
-        file: under which name the damaged file lies; the extension decides much.
-        seeds: real files, given the path where the damaged one will lie.
-        read: reads the file at a path to its end; what it asserts of the result must hold.
-        refuses: the errors in which it may end.
+        file: name of the damaged file; the package chooses the format by its extension.
+        seeds: a function that returns real files, for the path of the damaged file.
+        read: reads the file at a path completely, and asserts what must hold for the result.
+        refuses: the errors that it may raise.
     """
 
     name: str
@@ -67,13 +67,13 @@ class Reader:
     refuses: tuple[type[Exception], ...] = (InputError,)
 
     def inputs(self, folder: Path, first: int, stop: int) -> Iterator[bytes]:
-        """The damaged files with these numbers; always the same ones."""
+        """The damaged files with the numbers from `first` to `stop` - 1, the same in each call."""
         seeds = self.seeds(folder / self.file)
         for number in range(first, stop):
             yield self.damage(Random(f"{self.name} {number}"), seeds)
 
     def damage(self, random: Random, seeds: list[bytes]) -> bytes:
-        """A damaged copy of one of the seeds; half of the time, damaged within the container."""
+        """A damaged copy of one of the seeds; in half of the containers the content is damaged."""
         seed = random.choice(seeds)
         through = mutations.THROUGH.get(Path(self.file).suffix)
         if through is None or random.random() < 0.5:
@@ -94,8 +94,8 @@ def _fasta_seeds(path: Path) -> list[bytes]:
     return [compress(FASTA.read_bytes()), compress(_SHORT)]
 
 
-def _read_fasta(path: Path, **how: bool) -> object:
-    records = list(read_fasta(path, **how))
+def _read_fasta(path: Path, **options: bool) -> object:
+    records = list(read_fasta(path, **options))
     assert records
     assert all(record.id and record.sequence for record in records)
     return records
@@ -126,7 +126,7 @@ def _read_structures(path: Path) -> object:
     structures = read_structures(path)
     for structure in structures:
         assert all(0 <= i < j < len(structure.sequence) for i, j in structure.pairs)
-        with contextlib.suppress(ValueError):  # A format may have no place for it, and say so.
+        with contextlib.suppress(ValueError):  # The format cannot hold every structure.
             FORMATTERS[path.suffix](structure)
     return structures
 
@@ -146,10 +146,10 @@ def _reactivity_seeds(path: Path) -> list[bytes]:
 
 
 def _read_reactivities(path: Path) -> object:
-    found = read_reactivities(path)
-    assert found
-    assert all(values.ndim == 1 and len(values) for values, _ in found.values())
-    return found
+    profiles = read_reactivities(path)
+    assert profiles
+    assert all(values.ndim == 1 and len(values) for values, _ in profiles.values())
+    return profiles
 
 
 _LABELS = b"""\
@@ -177,7 +177,7 @@ def _read_labels(path: Path) -> object:
     rows = read_file(path, "sequence")
     for name, columns in _LABELLED:
         task = TASKS[name](FinetuneOptions(task=name, label_column=columns))
-        list(task.learn_names(rows))  # messages
+        list(task.learn_names(rows))  # yields messages
         assert len(task.read_labels(rows)) == len(rows)
     return rows
 
@@ -192,7 +192,7 @@ def _small_config() -> ErnieRnaConfig:
 
 
 def _small_weights() -> dict[str, torch.Tensor]:
-    """Random weights under our names, with the pooler."""
+    """Random weights of a small model with a pooler, under the names of this package."""
     torch.manual_seed(0)
     config = _small_config()
     pooler = ErnieRnaModel(config).state_dict(prefix="ernie_rna.")
@@ -205,7 +205,7 @@ def _torch_seeds(path: Path) -> list[bytes]:
     settings = {"encoder_layers": 1, "encoder_embed_dim": 12, "lr": [1e-4], "dropout": 0.1}
     args = argparse.Namespace(arch="ernie_rna", **settings)
     small = {"args": args, "model": their_names(_small_weights()), "best_loss": None}
-    golden = torch.load(GOLDEN / "tiny_fairseq_cfg.pt", weights_only=False)  # our own
+    golden = torch.load(GOLDEN / "tiny_fairseq_cfg.pt", weights_only=False)  # a trusted file
     contents = []
     for checkpoint in (small, golden):
         torch.save(checkpoint, path)
@@ -226,11 +226,11 @@ _SETTINGS = """{
 
 
 def _multimolecule_seeds(path: Path) -> list[bytes]:
-    """Settings or vocabulary, beside the small weights as MultiMolecule would hold them."""
+    """config.json or vocab.txt; the small weights are written beside it as MultiMolecule does."""
     state = their_names(_small_weights(), MULTIMOLECULE, "model.")
     for name, weight in state.items():
         if weight.shape[:1] == (25,):
-            state[name] = torch.cat([weight, weight[:1]])  # its vocabulary has 26 tokens
+            state[name] = torch.cat([weight, weight[:1]])  # MultiMolecule has 26 tokens.
     save_file(state, path.with_name("model.safetensors"))
     if path.name == "vocab.txt":
         return ["\n".join(VOCABULARIES[26]).encode()]
@@ -238,8 +238,8 @@ def _multimolecule_seeds(path: Path) -> list[bytes]:
 
 
 def _convert(path: Path) -> object:
-    whole = path.name in _MULTIMOLECULE
-    conversion = convert_weights(read_checkpoint(path.parent if whole else path))
+    is_folder = path.name in _MULTIMOLECULE
+    conversion = convert_weights(read_checkpoint(path.parent if is_folder else path))
     assert all(torch.isfinite(weight).all() for weight in conversion.state_dict.values())
     return conversion
 
@@ -250,7 +250,7 @@ def _published_seeds(path: Path) -> list[bytes]:
 
 
 # ---------------------------------------------------------------------------------------------
-# Our own outputs, runs that are not finished, and folders of models
+# Outputs of the package, unfinished runs, and folders of models
 
 _RNA = {"a": "GGGAAACCC", "b-é": "ACGU", "c": "ACGUN" * 5}
 
@@ -274,16 +274,16 @@ def _embedding_seeds(path: Path) -> list[bytes]:
 
 
 def _read_embeddings(path: Path) -> object:
-    found = list(read_embeddings(path.with_name(path.name.removesuffix(".index.json"))))
-    for embedding in found:
+    embeddings = list(read_embeddings(path.with_name(path.name.removesuffix(".index.json"))))
+    for embedding in embeddings:
         for name, array in embedding.arrays.items():
             shape = (embedding.length,) if name.startswith("token") else ()
             assert array.shape[:-1] == shape
-    return found
+    return embeddings
 
 
 def _index_seeds(path: Path) -> list[bytes]:
-    """Two shards and their index, which is what gets damaged."""
+    """The index of two shards, which are written beside it and stay undamaged."""
     names = [f"in-{number:05d}-of-00002.safetensors" for number in (1, 2)]
     for name in names:
         _embed_anew(_encoder(), path.with_name(name))
@@ -292,7 +292,7 @@ def _index_seeds(path: Path) -> list[bytes]:
 
 
 def _cut_off_seeds(path: Path) -> list[bytes]:
-    """The folder of a run that dies as it puts its output together; one file of it is damaged."""
+    """One file of the folder of a run that was interrupted when it began to write its output."""
     _embed_anew(_encoder(), path.with_name("whole.npz"))
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr("ernie_rna.embeddings.embed.write_parts", _interrupt)
@@ -306,8 +306,8 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _go_on(path: Path) -> object:
-    """The output is the one of the run that was never cut off, or there is none."""
+def _resume(path: Path) -> object:
+    """Resume the run; its output must equal that of an undisturbed run, or there must be none."""
     output = path.with_name("again.npz")
     partial_folder = path.with_name("again.npz.partial")
     output.unlink(missing_ok=True)
@@ -336,55 +336,55 @@ def _load_and_embed(path: Path) -> object:
         if str(path.parent) not in str(error):
             raise RuntimeError("the folder is not named") from error
         raise
-    # What was read may be of no use: not finite, or for no nucleotide at all.
+    # The damaged model may load and still be useless, for example with values that are not finite.
     with contextlib.suppress(EncodingError, InputError):
         return list(embed(_RNA, model, progress=False))
     return model
 
 
 # ---------------------------------------------------------------------------------------------
-# From sequences to the end
+# Whole commands, from FASTA to the output
 
 
-def _whole_seeds(path: Path) -> list[bytes]:
+def _run_seeds(path: Path) -> list[bytes]:
     real = b"".join(FASTA.read_bytes().splitlines(keepends=True)[:2])
     return [real + b"# comment\r\n>a first\r\nACGU\r\nacgt\r\n\r\n>b\r\nNRYN\r\n", real]
 
 
 def _embed(path: Path) -> object:
-    """All of the input is in the output, or there is none, nor anything beside it."""
+    """Embed; the output must have every sequence, or neither it nor a file beside it may exist."""
     output = path.with_name("out.npz")
     output.unlink(missing_ok=True)
     try:
         embed(path, _encoder(), output, long="window", overlap=8, progress=False)
-        found = [(embedding.id, embedding.length) for embedding in read_embeddings(output)]
+        lengths = [(embedding.id, embedding.length) for embedding in read_embeddings(output)]
     except Exception:
         assert not list(path.parent.glob("out*"))
         raise
-    assert found == [(record.id, len(record.sequence)) for record in read_fasta(path)]
-    return found
+    assert lengths == [(record.id, len(record.sequence)) for record in read_fasta(path)]
+    return lengths
 
 
 def _fold(path: Path) -> object:
-    """The structures of all of the input, written and read again."""
+    """Fold; all structures must be the same after they are written and read again."""
     output = path.with_name("out.dbn")
     folds = list(fold(path, _encoder(), head=0, long="window", overlap=8))
-    assert not [one for one in folds if one.problem]
-    structures = [one.structure for one in folds]
+    assert not [folded for folded in folds if folded.problem]
+    structures = [folded.structure for folded in folds]
     write_structures(output, structures)
-    found = [(again.id, again.sequence, again.pairs) for again in read_structures(output)]
-    assert found == [(one.id, one.sequence, one.pairs) for one in structures]
-    return found
+    read_again = [(one.id, one.sequence, one.pairs) for one in read_structures(output)]
+    assert read_again == [(one.id, one.sequence, one.pairs) for one in structures]
+    return read_again
 
 
-def _each(kind: str, files: Iterable[str], *of_each: Any) -> list[Reader]:
-    """One for each file; an extension stands for a file of any name."""
+def _each(kind: str, files: Iterable[str], *arguments: Any) -> list[Reader]:
+    """A reader for each file with the same further arguments; an extension stands for any name."""
     named = {file: f"in{file}" if file.startswith(".") else file for file in files}
-    return [Reader(f"{kind}, {file}", name, *of_each) for file, name in named.items()]
+    return [Reader(f"{kind}, {file}", name, *arguments) for file, name in named.items()]
 
 
 _BAD_CHECKPOINT, _BAD_MODEL = (CheckpointError,), (ValueError, OSError)
-_NO_SHARD = (InputError, FileNotFoundError)  # the latter names the shard that is not there
+_NO_SHARD = (InputError, FileNotFoundError)  # the latter names the missing shard
 _FAILURES = (InputError, EncodingError, OutputError)
 _read_alignment = partial(_read_fasta, degap=True, keep_letters=False)
 _read_published = partial(read_cls_embedding, shape=(2, 3, 4))
@@ -414,8 +414,8 @@ READERS = (
         _read_embeddings,
         _NO_SHARD,
     ),
-    *_each("unfinished run", _PARTIAL, _cut_off_seeds, _go_on, (OutputError,)),
+    *_each("unfinished run", _PARTIAL, _cut_off_seeds, _resume, (OutputError,)),
     *_each("folder of a model", _FOLDER, _folder_seeds, _load_and_embed, _BAD_MODEL),
-    Reader("embed, from FASTA to the end", "in.fasta", _whole_seeds, _embed, _FAILURES),
-    Reader("fold, from FASTA to the end", "in.fasta", _whole_seeds, _fold, _FAILURES),
+    Reader("embed, from FASTA to the end", "in.fasta", _run_seeds, _embed, _FAILURES),
+    Reader("fold, from FASTA to the end", "in.fasta", _run_seeds, _fold, _FAILURES),
 )

@@ -1,8 +1,8 @@
-"""Compares a converted folder with what the authors' own code computed, the values beside this.
+"""Compare a converted folder with the values in this folder, which the authors' code computed.
 
-Every output is compared at every layer, with eager attention and with sdpa, in the batches that
-the authors' values come from. The same weights in float64 tell how far rounding alone takes the
-authors' values, and ours, from what the model means. The folder's own code is run.
+Every output is compared at every layer, with eager attention and with sdpa, in the batches in which
+the authors' values were computed. The same weights in float64 show how far the authors' values and
+ours are from the exact ones by rounding. The comparison runs the code in the converted folder.
 
 Shapes: batch sequences, seq tokens, heads, hidden, vocab; length bases.
 """
@@ -26,20 +26,20 @@ from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.verify import load_own
 
-# Of each sequence, by its name: `input_ids` (seq,), `pairing_scores` (seq, seq) if they are not
-# those of the ids, and what was computed from these.
+# By name of the sequence: `input_ids` (seq,), `pairing_scores` (seq, seq) unless they follow from
+# the ids, and the values that were computed from these.
 Samples = Mapping[str, Mapping[str, Any]]
-# Outputs by sequence and by place in the model, such as "hidden state 3" or "logits".
+# Outputs by name of the sequence and place in the model, such as "hidden state 3" or "logits".
 Outputs = Mapping[tuple[str, str], torch.Tensor]
 
 HERE = Path(__file__).parent
-# MKL splits its sums by the number of threads and by the CPU's instructions; the values were made
-# with two threads on a CPU with AVX-512, where the differences are 0. With AVX2, or with one
-# thread, they are up to 2.1e-5 in the logits; the authors' are 2.2e-5 from float64.
+# MKL splits its sums by the number of threads and the CPU's instructions. The values were computed
+# with two threads on a CPU with AVX-512, where the differences are 0. With AVX2 or one thread they
+# are up to 2.1e-5 in the logits; the authors' logits differ from float64 by up to 2.2e-5.
 THREADS = 2
-# The most that float32 outputs may differ from the authors': twice what theirs are off from
-# float64 (5.6e-6, 1.9e-5, 2.2e-5, 8.0e-6 at worst, by `measure_rounding`) and 1e-6. Both are sums
-# of the same terms, in an order that the CPU and the threads decide.
+# The largest allowed difference of float32 outputs from the authors' values: twice the largest
+# error of these against float64 (5.6e-6, 1.9e-5, 2.2e-5, 8.0e-6, by `measure_rounding`) plus 1e-6.
+# Both are sums of the same terms, in an order that depends on the CPU and the threads.
 BARS = {"hidden state": 1.2e-5, "bias": 3.9e-5, "logits": 4.5e-5, "pooler output": 1.7e-5}
 ATTENTIONS = ("eager", "sdpa")
 
@@ -48,8 +48,8 @@ class Difference(NamedTuple):
     """The largest absolute difference at one place of one sequence.
 
     Attributes:
-        case: what is compared with what.
-        bar: the most that is allowed, None where the value only informs.
+        case: the two things that are compared.
+        bar: the largest allowed value; None if the value is only informative.
     """
 
     case: str
@@ -60,7 +60,7 @@ class Difference(NamedTuple):
 
     @property
     def missed(self) -> bool:
-        return self.bar is not None and not self.value <= self.bar  # NaN misses
+        return self.bar is not None and not self.value <= self.bar  # also if the value is NaN
 
 
 def read_samples() -> tuple[Samples, Samples]:
@@ -71,13 +71,13 @@ def read_samples() -> tuple[Samples, Samples]:
         del alone[name]["pairing_scores"]
     rows = {}
     for row, real in enumerate(batch["input_ids"] != VOCABULARY.index("<pad>")):
-        own = {kind: batch[kind][row, real] for kind in ("input_ids", "logits")}
-        rows[f"batch row {row}"] = {**own, "hidden_states": batch["hidden_states"][:, row, real]}
+        sample = {kind: batch[kind][row, real] for kind in ("input_ids", "logits")}
+        rows[f"batch row {row}"] = {**sample, "hidden_states": batch["hidden_states"][:, row, real]}
     return alone, rows
 
 
 def _read_nested(file: str) -> dict[str, dict[str, torch.Tensor]]:
-    """Tensors called NAME.KIND, by name and kind."""
+    """The tensors of a file, whose keys are NAME.KIND, by name and kind."""
     named: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(HERE / file).items():
         name, _, kind = key.rpartition(".")
@@ -86,15 +86,15 @@ def _read_nested(file: str) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def _by_place(samples: Samples) -> Outputs:
-    found = {}
-    for name, own in samples.items():
-        for kind, several in (("hidden state", "hidden_states"), ("bias", "attention_biases")):
-            for number, one in enumerate(own.get(several, ())):
-                found[name, f"{kind} {number}"] = one
+    outputs = {}
+    for name, sample in samples.items():
+        for kind, layers in (("hidden state", "hidden_states"), ("bias", "attention_biases")):
+            for number, tensor in enumerate(sample.get(layers, ())):
+                outputs[name, f"{kind} {number}"] = tensor
         for kind in ("logits", "pooler_output"):
-            if kind in own:
-                found[name, kind.replace("_", " ")] = own[kind]
-    return found
+            if kind in sample:
+                outputs[name, kind.replace("_", " ")] = sample[kind]
+    return outputs
 
 
 class Models:
@@ -106,37 +106,37 @@ class Models:
         self.tokenizer = load_own(folder, "tokenization_ernie_rna.ErnieRnaTokenizer")
 
     def run_alone(self, samples: Samples, attention: str = "eager") -> Outputs:
-        outputs = (self.run({name: own}, attention) for name, own in samples.items())
-        return {key: one for found in outputs for key, one in found.items()}
+        each = (self.run({name: sample}, attention) for name, sample in samples.items())
+        return {key: tensor for outputs in each for key, tensor in outputs.items()}
 
     @torch.no_grad()
     def run(self, samples: Samples, attention: str = "eager", side: str = "right") -> Outputs:
-        """All outputs of sequences that are padded together, without those of the padding."""
+        """All outputs at real tokens for sequences that are padded together."""
         self.tokenizer.padding_side = side
-        ids = [own["input_ids"].tolist() for own in samples.values()]
+        ids = [sample["input_ids"].tolist() for sample in samples.values()]
         inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
-        given = [own["pairing_scores"] for own in samples.values() if "pairing_scores" in own]
-        if given:  # of the one sequence
-            inputs["pairing_scores"] = torch.stack(given)
+        scores = [own["pairing_scores"] for own in samples.values() if "pairing_scores" in own]
+        if scores:  # Only a sample that is run alone has them.
+            inputs["pairing_scores"] = torch.stack(scores)
         for model in (self.encoder, self.masked_lm):
             model.set_attn_implementation(attention)
         encoded = self.encoder(**inputs, output_hidden_states=True, output_attention_biases=True)
-        logits, found = self.masked_lm(**inputs).logits, {}
-        real = inputs["attention_mask"].bool()
-        for row, (name, where) in enumerate(zip(samples, real, strict=True)):
-            found[name] = {
-                "hidden_states": [one[row, where] for one in encoded.hidden_states],
+        logits, values = self.masked_lm(**inputs).logits, {}
+        real_tokens = inputs["attention_mask"].bool()
+        for row, (name, real) in enumerate(zip(samples, real_tokens, strict=True)):
+            values[name] = {
+                "hidden_states": [states[row, real] for states in encoded.hidden_states],
                 "attention_biases": [
-                    o[row][:, where][..., where] for o in encoded.attention_biases
+                    bias[row][:, real][..., real] for bias in encoded.attention_biases
                 ],
-                "logits": logits[row, where],
+                "logits": logits[row, real],
                 "pooler_output": encoded.pooler_output[row],
             }
-        return _by_place(found)
+        return _by_place(values)
 
 
 def compare_with_authors(models: Models) -> list[Difference]:
-    """The differences from the authors' values, by attention and padding."""
+    """The differences from the authors' values, for each attention and side of padding."""
     alone, batch = read_samples()
     expected = _by_place({**alone, **batch})
     found = []
@@ -149,12 +149,12 @@ def compare_with_authors(models: Models) -> list[Difference]:
 
 
 def measure_rounding(models: Models) -> list[Difference]:
-    """What rounding does to a model's values; the weights in float64 tell.
+    """The rounding errors of values, found with the same weights in float64. The cases are:
 
-    - "sdpa - eager": alone; on a CPU they compute the same.
-    - "authors", "eager" and "sdpa - float64": alone.
-    - "float32" and "float64 batch": what a sequence's outputs owe to its batch. Sums of another
-      shape round otherwise in float32; in float64 nothing of that size may remain.
+    - "sdpa - eager": single sequences; on a CPU the two must be equal.
+    - "authors", "eager" and "sdpa - float64": single sequences.
+    - "float32" and "float64 batch": the difference between a sequence in a batch and alone. Sums of
+      other shapes are rounded differently in float32; in float64 almost nothing may remain.
     """
     alone, batch = read_samples()
     theirs = _by_place(alone)
@@ -163,20 +163,20 @@ def measure_rounding(models: Models) -> list[Difference]:
     exact.masked_lm.double()
     ours = {attention: models.run_alone(alone, attention) for attention in ATTENTIONS}
     found = _differ("sdpa - eager", ours["sdpa"], ours["eager"], dict.fromkeys(BARS, 0.0))
-    true = {key: one for key, one in exact.run_alone(alone).items() if key in theirs}
+    true = {key: value for key, value in exact.run_alone(alone).items() if key in theirs}
     for name, values in {"authors": theirs, **ours}.items():
         found += _differ(f"{name} - float64", values, true)
-    for dtype, own in {"float32": models, "float64": exact}.items():
-        each = own.run_alone(batch)
+    for dtype, pair in {"float32": models, "float64": exact}.items():
+        each = pair.run_alone(batch)
         for side in ("right", "left"):
-            found += _differ(f"{dtype} batch", own.run(batch, "eager", side), each)
+            found += _differ(f"{dtype} batch", pair.run(batch, "eager", side), each)
     return found
 
 
 def _differ(
     case: str, ours: Outputs, others: Outputs, bars: Mapping[str, float] | None = None
 ) -> list[Difference]:
-    """At each place of each sequence that both have; bars are by how the place begins."""
+    """The differences at the places that both have; a bar is for places that begin with its key."""
     found = []
     for name, place in (key for key in ours if key in others):
         value = (ours[name, place].double() - others[name, place].double()).abs().max().item()
@@ -194,9 +194,9 @@ HEADS = {
     "ribosome_loading": "ErnieRnaForRibosomeLoading",
 }
 LOGITS, CT = "logits, of the largest", ".ct lines that differ"
-# Logits, which are in the hundreds for the small checkpoint's random weights, relative to the
-# largest. The optimisation enlarges what such logits are off: from float64, the authors' contacts
-# are so by up to 1.23e-4; the bar is twice that and 1e-6.
+# Logits are compared relative to the largest, since they are in the hundreds for the random weights
+# of the small checkpoint. The optimisation enlarges errors of such logits: the authors' contacts
+# differ from float64 by up to 1.23e-4. The bar is twice that plus 1e-6.
 HEAD_BARS = {LOGITS: 1e-5, "probabilities": 1e-5, "prediction": 1e-5, "contact": 2.5e-4, CT: 0.0}
 
 
@@ -205,15 +205,15 @@ def compare_head(
 ) -> list[Difference]:
     """The differences of a fine-tuned folder from the authors' values, by attention and padding.
 
-    The pairing scores are read off the sequences, as for these values.
+    The pairing scores are computed from the sequences, as they were for these values.
     """
     nested = _read_nested("tiny_heads_expected.safetensors")
-    expected = {key: own for key, own in nested.items() if key.startswith(f"{task}.")}
+    expected = {key: values for key, values in nested.items() if key.startswith(f"{task}.")}
     named = json.loads((HERE / "sequences.json").read_text(encoding="utf-8"))
     plain = {**named["sequences"], **named["utrs"]}.items()
     texts = {f"{task}.{name}": text for name, text in plain if set(text) <= set("ACGU")}
     by_length = sorted(texts, key=lambda key: len(texts[key]))
-    # The shortest and the longest of the others, so that every sequence has padding somewhere.
+    # With the shortest and the longest sequence in the batch, each of the others is padded.
     together = [*dict.fromkeys([by_length[0], by_length[-1], *expected])]
     model = load_own(folder, f"modeling_ernie_rna.{HEADS[task]}").eval()
     model.config.pairing_scores = "sequence"
@@ -227,9 +227,9 @@ def compare_head(
             batch = tokenizer([texts[key] for key in keys], padding=True, return_tensors="pt")
             with torch.no_grad():
                 logits = model(**batch).logits
-            for key, own in zip(keys, logits, strict=True):
+            for key, row in zip(keys, logits, strict=True):
                 if key in expected:
-                    values = _head_differences(key, texts[key], own, expected[key], model.config)
+                    values = _head_differences(key, texts[key], row, expected[key], model.config)
                     for place, value in values.items():
                         name, bar = key.partition(".")[2], HEAD_BARS[place]
                         found.append(Difference(f"{attention} {case}", place, name, value, bar))
@@ -239,7 +239,7 @@ def compare_head(
 def _head_differences(
     key: str, text: str, logits: torch.Tensor, expected: Mapping[str, torch.Tensor], config: Any
 ) -> dict[str, float]:
-    """Of a sequence of a batch, by place."""
+    """The differences of one sequence in a batch, by place."""
     if "prediction" in expected:
         return {"prediction": _largest(logits - expected["prediction"])}
     logits = logits[: len(text), : len(text)]
@@ -251,7 +251,7 @@ def _head_differences(
     return {
         "contact": _largest(contact - expected["contact"]),
         LOGITS: _largest(logits - expected["logits"]) / _largest(expected["logits"]),
-        CT: float(sum(own != their for own, their in zip_longest(ct, known))),
+        CT: float(sum(ours != theirs for ours, theirs in zip_longest(ct, known))),
     }
 
 
@@ -264,8 +264,8 @@ def _largest(difference: torch.Tensor) -> float:
 
 
 def format_table(differences: Sequence[Difference]) -> str:
-    """Places by cases, in each cell the largest of all sequences, `!` where it misses its bar; then
-    a line for each that does."""
+    """A table of places by cases with the largest value of all sequences, marked by `!` if it is
+    above its bar; below the table a line for each value that is."""
     by_value = sorted(differences, key=lambda one: (math.isnan(one.value), one.value))
     worst = {(one.place, one.case): one for one in by_value}
     cases = {one.case: max(len(one.case), 8) + 2 for one in differences}
@@ -287,7 +287,7 @@ def _cell(one: Difference | None) -> str:
 
 
 def summarize(differences: Iterable[Difference]) -> list[Difference]:
-    """Places without numbers, cases without the padding: for a short table."""
+    """The differences without the numbers of places and the padding of cases, for a short table."""
     return [
         one._replace(place=kind, case=one.case.split()[0])
         for kind in BARS

@@ -1,10 +1,10 @@
 """The kernels of `fused_ernie_rna` against float64: checks for any device, and tests on a CPU.
 
-An error may be twice that of eager attention in the same dtypes, and 1e-6. Errors are root mean
-squares, over that of what is exact where it is more than 1.
+An error may be at most twice that of eager attention in the same dtypes, plus 1e-6. Errors are root
+mean squares, divided by the root mean square of the exact values if that is above 1.
 
-The tests are for Triton's interpreter; `test_fused` runs them in a new process, as
-TRITON_INTERPRET=1 must stand in the environment before anything imports Triton.
+The tests run in Triton's interpreter. `test_fused` runs them in a new process, because
+TRITON_INTERPRET=1 must be in the environment before anything imports Triton.
 """
 
 import math
@@ -30,7 +30,7 @@ from tests.model.small_models import (
 )
 from tests.model.test_derivatives import loss
 
-# Of query, key and value, and of the bias.
+# name -> dtype of query, key and value, and dtype of the bias
 DTYPES = {
     "float32": (torch.float32, torch.float32),
     "bfloat16": (torch.bfloat16, torch.bfloat16),
@@ -41,7 +41,7 @@ BATCH, HEADS, VOCAB = 2, 2, 5
 
 
 def check_carried(device, dtypes, seq, width, *, padding, carry, dropout=0.0, in_place=False):
-    """Values, scores and gradients, with gradients from the next layer where it carries."""
+    """Check values, scores and gradients; if `carry`, with gradients from the next layer."""
     dtype, bias_dtype = dtypes
     query, key, value = (head_views(seq, width, width**-0.25, dtype, device) for _ in range(3))
     bias = torch.randn(BATCH, HEADS, seq, seq, device=device).to(bias_dtype)
@@ -102,7 +102,7 @@ def check_recomputed(device, dtypes, seq, width, *, layers, padding):
 
 
 def head_views(seq, width, size, dtype, device):
-    """(batch, heads, seq, head_dim) as the projections make it."""
+    """A (batch, heads, seq, head_dim) view in the memory layout of the projections."""
     tokens = torch.randn(BATCH, seq, HEADS, width, device=device) * size
     return tokens.to(dtype).transpose(1, 2)
 
@@ -118,13 +118,13 @@ def leaf(tensor, double):
 
 
 def attend(scores, value, mask):
-    """softmax(scores) value, with the weights that the mask drops."""
+    """softmax(scores) value, with the weights multiplied by the dropout mask."""
     weights = torch.softmax(scores, dim=-1) * mask.to(scores.dtype)
     return weights.to(value.dtype) @ value
 
 
 def detached(outputs, leaves, grads):
-    """Outputs and gradients, detached."""
+    """The outputs and the gradients of the leaves, detached."""
     used = [grad.to(output.dtype) for output, grad in zip(outputs, grads, strict=False)]
     torch.autograd.backward(outputs, used)
     return [output.detach() for output in outputs] + [tensor.grad for tensor in leaves]
@@ -145,7 +145,7 @@ def relative_error(tensor, exact):
 
 
 def drawn(dropout, heads, seq, device):
-    """What the kernels multiply the weights by, (heads, seq, seq)."""
+    """The dropout mask by which the kernels multiply the weights, (heads, seq, seq)."""
     mask = torch.ones(heads, seq, seq, device=device)
     if dropout.rate:
         strips = -(-seq // 64)
@@ -167,7 +167,7 @@ def _draw(mask, seq, rate, seed, SIZE: tl.constexpr):  # noqa: N803
 # ---------------------------------------------------------------------------------------------
 # In Triton's interpreter
 
-# One token; less than a tile; whole tiles; more than one.
+# One token; less than a tile; whole tiles. MANY is more than one tile.
 FEW = [(1, "none", 16), (7, "left", 24), (64, "none", 16)]
 MANY = (70, "right", 64)
 CASES = [*((dtypes, *MANY) for dtypes in DTYPES), *(("autocast", *sizes) for sizes in FEW)]
@@ -184,20 +184,20 @@ CARRIED = [
 
 
 def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """The bits of bfloat16, rounded to nearest as GPUs do."""
+    """The bits of the values in bfloat16, rounded to the nearest as GPUs do."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 @pytest.fixture(autouse=True)
 def _interpreter(monkeypatch):
-    """Run on the CPU, and mend what Triton 3.6 interprets wrongly: bfloat16, and numpy 2.4."""
+    """Run on the CPU; fix errors of Triton 3.6's interpreter with bfloat16 and with numpy 2.4."""
     monkeypatch.setattr(fused_ernie_rna, "DEVICE_TYPES", fused_ernie_rna.DEVICE_TYPES)
     fused_ernie_rna.DEVICE_TYPES.add("cpu")
     convert, dot = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
     patch_tensor = interpreter._patch_lang_tensor
 
-    def rounding_convert(values, source, target, mode):  # The original cuts bits off.
+    def rounding_convert(values, source, target, mode):  # The original truncates.
         if (source, target) == (tl.float32, tl.bfloat16):
             return round_to_bfloat16(values)
         return convert(values, source, target, mode)
@@ -211,10 +211,10 @@ def _interpreter(monkeypatch):
     def float_dot(self, one, two, *args):  # The original multiplies the bits of bfloat16.
         return dot(self, widened(one), widened(two), *args)
 
-    def bfloat16(self, value):  # The original knows no constants of it.
+    def bfloat16(self, value):  # The original has no bfloat16 constants.
         return interpreter.TensorHandle(round_to_bfloat16(np.array([value])), tl.bfloat16)
 
-    def patch_index(tensor, scope):  # numpy 2.4 makes no integers of one-dimensional arrays.
+    def patch_index(tensor, scope):  # numpy 2.4 does not convert one-dimensional arrays to int.
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
@@ -241,7 +241,7 @@ def test_dropout_drops_at_its_rate_and_draws_anew_for_each_place_and_seed():
     dropout = Dropout(0.25)
     mask = drawn(dropout, BATCH * HEADS, 70, "cpu") == 0
     assert mask.double().mean().item() == pytest.approx(0.25, abs=0.01)
-    for axis in (0, 1, 2):  # Neighbours agree as often as chance has it.
+    for axis in (0, 1, 2):  # Neighbours agree as often as independent draws do.
         same = mask == mask.roll(1, axis)
         assert same.double().mean().item() == pytest.approx(0.25**2 + 0.75**2, abs=0.02)
     assert torch.equal(mask, drawn(dropout, BATCH * HEADS, 70, "cpu") == 0)
@@ -255,7 +255,7 @@ def model() -> torch.nn.Module:
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The names of the kernels that were launched."""
+    """The names of the launched kernels."""
     names = set()
     launch = fused_ernie_rna._launch
 
@@ -290,7 +290,7 @@ def test_whole_model_and_second_derivatives(model, path, kernels, ran):
 
 
 def test_gradient_checkpointing_draws_the_same_dropout(model, ran):
-    """Of which second derivatives name the way out."""
+    """Also: the error for second derivatives with dropout says what to do."""
     model = on_path(model, "sdpa").train()
     model.config.attention_probs_dropout_prob = 0.3
     with pytest.raises(RuntimeError, match="attention_probs_dropout_prob=0, or"):

@@ -1,4 +1,4 @@
-"""Small random models on every path of the attention, and what they compute."""
+"""Small random models on every path of the attention, their outputs and their gradients."""
 
 import copy
 
@@ -8,7 +8,7 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.conftest import lively
 
-# The backend, and how its scores are kept.
+# name -> attention implementation and `score_memory`
 PATHS = {
     "eager": ("eager", "carry"),
     "sdpa": ("sdpa", "carry"),
@@ -25,7 +25,7 @@ def small_model(hidden, heads, layers, kind=ErnieRnaForMaskedLM, **settings) -> 
 
 
 def on_path(model, path, dtype=None):
-    """A copy of a model on one of `PATHS`, in its own dtype or another."""
+    """A copy of a model on one of `PATHS`, in the given dtype or that of the model."""
     model = copy.deepcopy(model).to(dtype or model.dtype)
     attention, model.config.score_memory = PATHS[path]
     model.set_attn_implementation(attention)
@@ -58,7 +58,7 @@ def gradients_of(model):
 
 
 def outcomes_by_checkpointing(model, ids, reentrant):
-    """Without gradient checkpointing and with it, by the same seed."""
+    """`outcome` without and with gradient checkpointing, with the same seed."""
     results = []
     for checkpoint in (False, True):
         if checkpoint:
@@ -70,7 +70,7 @@ def outcomes_by_checkpointing(model, ids, reentrant):
 
 
 def gradient_error(gradients, exact):
-    """Root mean square of the parameters' errors, each over the size of its gradient."""
+    """Root mean square over parameters of the relative errors of their gradients."""
     errors = [
         (gradients[name] - exact[name]).norm() / exact[name].norm() for name in informative(exact)
     ]
@@ -78,9 +78,10 @@ def gradient_error(gradients, exact):
 
 
 def informative(gradients):
-    """All but the biases that move the scores of a row alike: their gradient is rounding alone."""
-    still = ("k_proj.bias", "linear1.bias", "linear2.bias")
-    return [name for name in gradients if not name.endswith(still)]
+    """Names of all parameters except biases that shift all scores of a row by the same amount. The
+    softmax does not change with these, so their gradients are only rounding errors."""
+    without_effect = ("k_proj.bias", "linear1.bias", "linear2.bias")
+    return [name for name in gradients if not name.endswith(without_effect)]
 
 
 def assert_deterministic(model, ids):
@@ -90,11 +91,11 @@ def assert_deterministic(model, ids):
 
 
 def penalty_gradients(model, **inputs):
-    """The gradients of a squared norm of a gradient with respect to the embeddings."""
+    """The gradients of a gradient penalty, the squared norm of a gradient for the embeddings."""
     embedding = model.get_input_embeddings().weight
     score = model(**inputs)[0].pow(3).sum()
     (gradient,) = torch.autograd.grad(score, embedding, create_graph=True)
     gradient.pow(2).sum().backward()
-    found = gradients_of(model)
+    gradients = gradients_of(model)
     model.zero_grad()
-    return found
+    return gradients

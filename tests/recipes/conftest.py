@@ -1,4 +1,4 @@
-"""A small table of hairpins, a small model's configuration, and runs of a few steps."""
+"""A small table of hairpins, the configuration of a small model, and runs of a few steps."""
 
 import json
 import random
@@ -58,7 +58,7 @@ def fasta(rnas, tmp_path):
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes a file with the settings, some of them changed."""
+    """A function that writes a file of settings with some changes and returns its path."""
 
     def write(**changes):
         path = tmp_path / f"config-{len(list(tmp_path.glob('config-*')))}.json"
@@ -74,7 +74,7 @@ def pretrain(*arguments):
 
 @pytest.fixture
 def refused(capsys):
-    """A function that runs in vain, by what must be said of it."""
+    """A function that runs a pretraining that fails with the given message."""
 
     def refused(message, *arguments):
         assert pretrain(*arguments) == 1

@@ -1,4 +1,4 @@
-"""What tests of runs have in common."""
+"""Fixtures and functions for tests of runs."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ def names(folder):
 
 
 def raising(error):
-    """A function that raises an error, whatever it is given."""
+    """A function that accepts any arguments and raises an error."""
 
     def call(*_):
         raise error
@@ -34,7 +34,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def stdin(monkeypatch):
-    """Puts a text into standard input."""
+    """A function that makes a text the standard input."""
 
     def put(text):
         buffer = io.BufferedReader(io.BytesIO(text.encode()))
@@ -45,7 +45,7 @@ def stdin(monkeypatch):
 
 @pytest.fixture
 def file_limit():
-    """Has no file grow over some bytes, as on a full disk."""
+    """A context in which no file can grow above `size` bytes, as on a full disk."""
     resource = pytest.importorskip("resource")
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What tests of structures have in common."""
+"""Fixtures for tests of structures."""
 
 import contextlib
 import importlib.util
@@ -23,22 +23,22 @@ NAMES = ("trna_arg", "rrna_5s")
 
 @pytest.fixture(scope="session")
 def heads():
-    """What the authors' code made of NAMES, by kind, name and tensor."""
+    """Tensors that the authors' code computed for NAMES, under the keys KIND.NAME.TENSOR."""
     return load_file(GOLDEN / "tiny_heads_expected.safetensors")
 
 
 @pytest.fixture
 def rnas(sequences):
-    """All golden sequences but those with characters that FASTA must not have."""
+    """All golden sequences except those with characters that are not allowed in FASTA."""
     return {name: text for name, text in sequences.items() if name not in ("mlm", "unknown")}
 
 
 @pytest.fixture
 def check_golden(heads, rnas):
-    """Compares structures of `rnas`, and their contacts, with the authors'."""
+    """A function that compares structures of `rnas`, and their contacts, with the authors'."""
 
     def check(folds, kind, tolerance):
-        folds = {one.id: one for one in folds}
+        folds = {folded.id: folded for folded in folds}
         assert list(folds) == list(rnas)
         texts = json.loads((GOLDEN / "tiny_structures.json").read_text())
         for name in NAMES:
@@ -51,7 +51,7 @@ def check_golden(heads, rnas):
 
 @pytest.fixture(params=["scores", "head"])
 def folding_model(config, request):
-    """An encoder, whose scores are folded, and one with a structure head."""
+    """An encoder, whose attention scores are used, and a model with a structure head."""
     if request.param == "scores":
         return lively(ErnieRnaModel(config, add_pooling_layer=False)).eval()
     head = {"pair_blocks": 1, "pair_calibration": [0.5, -1.0]}
@@ -67,7 +67,7 @@ def random_rnas(*lengths):
 
 @pytest.fixture
 def killed_after(monkeypatch):
-    """Ends a run, as a kill would, once the results of some chunks are kept."""
+    """A context that interrupts a run, as a kill would, once `count` chunks are stored."""
 
     @contextlib.contextmanager
     def killed(count):

@@ -1,4 +1,4 @@
-"""A small model, labelled rows, and the command that trains the one on the others."""
+"""A small model, labelled rows, and functions that run the command `finetune` on them."""
 
 import json
 import random
@@ -51,14 +51,14 @@ def rows() -> list[dict[str, str]]:
 
 
 def _pairs(sequence: str) -> str:
-    """The ends paired where they can be."""
-    fits = {sequence[0], sequence[-1]} in ({"A", "U"}, {"G", "C"}, {"G", "U"})
-    return f"({'.' * (len(sequence) - 2)})" if fits else "." * len(sequence)
+    """Dot-bracket in which the first and last base pair, if they can."""
+    can_pair = {sequence[0], sequence[-1]} in ({"A", "U"}, {"G", "C"}, {"G", "U"})
+    return f"({'.' * (len(sequence) - 2)})" if can_pair else "." * len(sequence)
 
 
 @pytest.fixture
 def table(tmp_path, rows):
-    """A function that writes rows as TSV or CSV."""
+    """A function that writes rows as TSV or CSV and returns the path."""
 
     def write(name="data.tsv", rows=rows) -> str:
         delimiter = "," if name.endswith(".csv") else "\t"
@@ -82,7 +82,7 @@ def start(model_folder, tmp_path):
 
 
 class Made:
-    """What the command has made: a folder, and what it has printed."""
+    """The folder that the command wrote, and what it printed."""
 
     def __init__(self, folder, out, err):
         self.folder, self.out, self.err = folder, out, err
@@ -94,14 +94,14 @@ class Made:
         self.log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
     def same(self, weights):
-        """Whether each of other weights is the same here, by name."""
-        own = self.weights
-        return {n: n in own and torch.equal(own[n], weight) for n, weight in weights.items()}
+        """Whether each of the given weights is equal here, by name."""
+        here = self.weights
+        return {n: n in here and torch.equal(here[n], weight) for n, weight in weights.items()}
 
 
 @pytest.fixture
 def run(start, tmp_path, capsys):
-    """A function that runs the command; it returns what that has made, and keeps no state."""
+    """A function that runs the command, checks that no state is left, and returns a `Made`."""
 
     def finetuned(*given, out="out", **more):
         capsys.readouterr()
@@ -114,8 +114,8 @@ def run(start, tmp_path, capsys):
 
 @pytest.fixture
 def killed(start, monkeypatch):
-    """A function that runs the command with --resume and stops it by Ctrl-C: in a step of the first
-    training, or of that after so many; or while the model is saved."""
+    """A function that runs the command with --resume and stops it as Ctrl-C does: at `step` of the
+    training that follows the first `after`, or, if `step` is None, when the model is saved."""
 
     def killed(*given, step=None, after=0, **more):
         progresses = []
@@ -143,7 +143,7 @@ def killed(start, monkeypatch):
 
 @pytest.fixture
 def refusal(start, tmp_path, capsys):
-    """A function that runs the command in vain and returns the message; nothing may be left."""
+    """A function that runs a command that fails, and returns its message; no file may be left."""
 
     def message(*given, out="refused", **more):
         before = {path.name for path in tmp_path.iterdir()}

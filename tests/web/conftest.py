@@ -1,4 +1,4 @@
-"""Requests that are answered in this process, by a small model with random weights."""
+"""Requests that this process answers, with a small model with random weights."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LIMITS = ServeOptions(
 
 @pytest.fixture
 def saved(config, tmp_path) -> Path:
-    """A folder with both heads."""
+    """A folder of a model with a masked-LM head and a structure head."""
     folder = tmp_path / "on-the-server" / "small"
     ErnieRnaForPreTraining(config).eval().save_pretrained(folder)
     return folder
