@@ -1,17 +1,17 @@
-"""A run: a model loaded, a task computed over an input, resumed, shared, shown and described.
+"""A run: load a model and compute a task over an input, with resuming, sharing and progress.
 
-In: options, sequences, a model. Out: results one by one, or outputs that are whole or not there.
+In: options, sequences, a model. Out: results one by one, or complete outputs.
 
-runner            what a task is, and how one is run: in memory, or kept beside its output
-store, parts      results of a run that is not finished, and those of a chunk
+runner            what a task is, and how one runs: in memory, or stored beside its output
+store, parts      the results of an unfinished run, and those of one chunk
 locks             files that one process at a time holds
-outputs           files that are whole or not there
+outputs           files that appear complete or not at all
 matrices          an .npz file with a matrix for each sequence
-estimate          what a run will take
-find_model        whether a model can be loaded, without torch
-loading           a model loaded, and tokens and threads for it
-attention_scores  the scores of one layer, taken on their way through the model
+estimate          the time, memory and disk space that a run needs
+find_model        whether a model can be loaded, checked without torch
+loading           loads a model, and prepares tokens and threads for it
+attention_scores  the scores of one layer, copied during the forward pass
 provenance        what results depend on
-progress          a bar that counts work
-on_ray            many files by many machines
+progress          a progress bar that counts work
+on_ray            many files on many machines
 """

@@ -1,7 +1,7 @@
-"""The attention scores of one layer, taken on their way through the model.
+"""The attention scores of one layer, copied during the forward pass.
 
-`output_attention_biases=True` keeps those of every layer: for one RNA of 1022 nucleotides and the
-released model 13 times 50 MB. Here a copy is made of the heads asked for, of the layer asked for.
+`output_attention_biases=True` keeps those of every layer: 13 times 50 MB for one RNA of 1022
+nucleotides and the released model. This module copies only the requested heads of one layer.
 
 Shapes: batch sequences, seq tokens, heads.
 """
@@ -30,39 +30,39 @@ def attention_scores(
     heads: Sequence[int] | None = None,
     pairing_scores: str | None = None,
 ) -> Tensor:
-    """The scores before softmax that a layer hands on, equal to its `attention_biases`.
+    """Return the scores before softmax that a layer passes on, equal to its `attention_biases`.
 
-    Works whatever the model's `score_memory`; "recompute" holds the seq² scores of the heads
-    asked for, and of no other.
+    Works with every `score_memory` of the model; with "recompute" only the requested heads take
+    seq² memory.
 
     Args:
         model: the encoder.
         input_ids, attention_mask: (batch, seq).
-        layer: 0, the projected pairing scores, to the number of layers; -1 is the last one.
+        layer: from 0, the projected pairing scores, to the number of layers; -1 is the last one.
         heads: which heads, counted from 0; None is all of them.
         pairing_scores: as for `use_pairing_scores`.
 
     Returns:
-        (batch, heads asked for, seq, seq), in the dtype of `attention_biases`; -inf at keys that
+        (batch, requested heads, seq, seq), in the dtype of `attention_biases`; -inf at keys that
         are padding.
 
     Raises:
-        ValueError: there is no such layer or head.
+        ValueError: the model has no such layer or head.
     """
     number = resolve_layer(layer, model.config.num_hidden_layers)
-    chosen = check_heads(heads, model.config.num_attention_heads)
+    head_indices = check_heads(heads, model.config.num_attention_heads)
     shape = (len(input_ids), model.config.num_attention_heads)
-    kept: list[Tensor] = []
+    captured: list[Tensor] = []
 
     def before(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if number == 0:
-            kept.append(_scores(args[1], shape, chosen))
-        # Nobody but us wants the last layer's scores.
+            captured.append(_scores(args[1], shape, head_indices))
+        # The model itself does not use the scores of its last layer, and would not return them.
         return args, {**kwargs, "carry": kwargs["carry"] or number > 0}
 
     def after(module: Any, args: Any, output: Any) -> None:
         if number > 0:
-            kept.append(_scores(output[2], shape, chosen))
+            captured.append(_scores(output[2], shape, head_indices))
 
     layers: Any = model.layers
     attention = layers[max(number - 1, 0)].self_attn
@@ -72,23 +72,23 @@ def attention_scores(
         attention.register_forward_hook(after),
     ):
         model(input_ids=input_ids, attention_mask=attention_mask)
-    return kept[0]
+    return captured[0]
 
 
 def check_heads(heads: Sequence[int] | None, count: int) -> list[int]:
-    """The heads asked for, None for all; ValueError for one that the model does not have."""
-    chosen = list(range(count) if heads is None else heads)
-    for head in chosen:
+    """Return the requested heads, all if None. Raises ValueError if the model lacks one of them."""
+    indices = list(range(count) if heads is None else heads)
+    for head in indices:
         if not 0 <= head < count:
             raise ValueError(f"the model has heads 0 to {count - 1}; there is no head {head}")
-    return chosen
+    return indices
 
 
 @torch.inference_mode()
 def run_head(
     model: Any, input_ids: Tensor, attention_mask: Tensor, pairing_scores: str | None
 ) -> Any:
-    """The outputs of a model with a head.
+    """Return the outputs of a model with a head.
 
     Args:
         input_ids, attention_mask: (batch, seq).
@@ -102,12 +102,12 @@ def run_head(
 def use_pairing_scores(
     model: ErnieRnaPreTrainedModel, pairing_scores: str | None
 ) -> Iterator[None]:
-    """Have a model take the potential to pair from elsewhere, for as long as this lasts.
+    """Change where a model takes its pairing scores from, for the duration of the block.
 
     Args:
-        pairing_scores: "sequence"; "zero", with which the authors' script for structures runs,
-            equal to a matrix of zeros without its seq² memory; or None for what the model's
-            configuration says.
+        pairing_scores: "sequence"; "zero", as in the authors' script for structures, which equals
+            a matrix of zeros without its seq² memory; or None for what the model's configuration
+            says.
     """
     config: Any = model.config
     before = config.pairing_scores
@@ -119,17 +119,17 @@ def use_pairing_scores(
 
 
 def _scores(state: tuple[Tensor, ...], shape: tuple[int, int], heads: list[int]) -> Tensor:
-    """A copy of the scores of some heads, (batch, heads, seq, seq).
+    """Return a copy of the scores of some heads, (batch, heads, seq, seq).
 
     Args:
         state: the scores, (batch, heads, seq, seq), which later layers overwrite; or what
-            `RecomputedAttention` sums up: bias rows, columns, and query and key of each layer.
+            `RecomputedAttention` sums: bias rows and columns, and each layer's query and key.
         shape: (batch, heads).
     """
     if len(state) == 1:
-        return state[0][:, heads]  # A list as index copies.
-    rows, columns, *pairs = (tensor.unflatten(0, shape)[:, heads] for tensor in state)
+        return state[0][:, heads]  # Indexing by a list copies.
+    rows, columns, *queries_keys = (tensor.unflatten(0, shape)[:, heads] for tensor in state)
     scores = look_up_bias(rows, columns)
-    for query, key in zip(pairs[::2], pairs[1::2], strict=True):
+    for query, key in zip(queries_keys[::2], queries_keys[1::2], strict=True):
         scores = add_query_key(scores, query, key, in_place=True)
     return scores

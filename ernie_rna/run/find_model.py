@@ -1,4 +1,4 @@
-"""Whether a model can be loaded, before torch is imported, which takes seconds."""
+"""Checks that a model can be loaded, before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 from ernie_rna.data import MINI, mini
 
 _CONFIG = "config.json"
-_SECONDS = 5.0  # to wait for the Hub to answer at all
+_SECONDS = 5.0  # to wait for an answer of the Hub
 
 
 def find_model(model: Any, revision: str | None = None) -> Any:
-    """What a model is loaded from: a folder, a name on the Hub, or a loaded model as it is.
+    """Return what to load a model from: a folder, a Hub id, or a loaded model unchanged.
 
     Args:
-        model: a converted folder, "mini", or a model on a Hub in reach; anything but a name or a
-            path is returned.
-        revision: on the Hub.
+        model: a converted folder, "mini", or a Hub id. Anything that is not a name or a path is
+            returned unchanged.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        ValueError: it is a file, a folder without a model, or no name of a model.
-        FileNotFoundError: there is no such folder, or this installation lacks `mini`.
-        ConnectionError: it is on the Hub, not in the cache, and the Hub cannot be reached.
+        ValueError: it is a file, a folder without a model, or not a valid name.
+        FileNotFoundError: the folder does not exist, or this installation lacks `mini`.
+        ConnectionError: the model is not in the cache, and the Hub cannot be reached.
     """
     if not isinstance(model, (str, PathLike)):
         return model
@@ -47,7 +47,7 @@ def find_model(model: Any, revision: str | None = None) -> Any:
     if path.is_dir():
         _check_folder(path)
     elif name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1:
-        # A name on the Hub has at most one slash.
+        # A Hub id has at most one slash.
         raise FileNotFoundError(
             f"there is no folder {name}; `ernie-rna convert CHECKPOINT {name}` makes one, and "
             f"-m {MINI} is the model that comes with ernie-rna"
@@ -62,8 +62,8 @@ def _check_folder(path: Path) -> None:
         return
     if (path / "adapter_config.json").is_file():
         raise ValueError(
-            f"{path} holds an adapter of peft, not a whole model: merge it into its model "
-            "(docs/for-engineers.md) and name that folder"
+            f"{path} holds an adapter of PEFT, not a complete model: merge it into its base model "
+            "(docs/for-engineers.md) and give that folder"
         )
     checkpoint = min(map(str, path.glob("*.pt")), default="CHECKPOINT")
     raise ValueError(
@@ -79,18 +79,18 @@ def _check_on_hub(name: str, revision: str | None) -> None:
     try:
         cached = try_to_load_from_cache(name, _CONFIG, revision=revision)
     except HFValidationError:
-        raise ValueError(f"{name!r} is neither a folder here nor a name on the Hub") from None
+        raise ValueError(f"{name!r} is neither a folder here nor a valid Hub id") from None
     reason = None if isinstance(cached, str) else why_no_hub()
     if reason is not None:
         raise ConnectionError(
             f"there is no folder {name} here, and the Hub, which may have a model of that name, "
-            f"cannot be reached ({reason}): name a folder that `ernie-rna convert` wrote, or "
+            f"cannot be reached ({reason}): give a folder that `ernie-rna convert` wrote, or "
             f"-m {MINI}"
         )
 
 
 def why_no_hub() -> str | None:
-    """Why the Hub cannot be reached, or None; any answer will do."""
+    """Return why the Hub cannot be reached; None if it sends any answer."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -103,6 +103,6 @@ def why_no_hub() -> str | None:
         return None
     except OSError as error:
         reason = str(getattr(error, "reason", error))
-        # What is wrong with a certificate may be right for huggingface_hub, which has its own.
+        # huggingface_hub has its own certificates, so it may accept one that is refused here.
         return None if "certificate" in reason.lower() else f"{address}: {reason}"
     return None

@@ -1,4 +1,4 @@
-"""Loads a model for inference, and what every use of it needs: device, tokens, memory, threads."""
+"""Loads a model for inference, and does what every use needs: device, tokens, memory, threads."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _AnyModel = TypeVar("_AnyModel", bound=ErnieRnaPreTrainedModel)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Multiplications that a thread should have of a product of matrices. With fewer, threads wait for
+# Multiplications of a matrix product that justify one more thread. With fewer, threads wait for
 # one another at its end, on a busy machine for milliseconds: 256 tokens of `mini`, 9.4 million,
 # took two threads as long as one, 1024 tokens 0.7 times as long (measured on two busy cores).
 _LEAST_WORK = 1 << 23
 
-# transformers changes itself while it loads, and changes it back.
+# transformers changes global state while it loads, and restores it afterwards.
 _LOADING = threading.Lock()
-# How the numbered parts of a model are called in the names of its weights.
+# Fields of the configuration that count layers or blocks, and what weights of those are called.
 _NUMBERED = {
     "num_hidden_layers": "layers",
     "pair_blocks": r"pair_head\.blocks",
@@ -53,7 +53,7 @@ class EncodingError(RuntimeError):
 
 
 def not_finite(what: str, model: Any) -> EncodingError:
-    """What to raise where a result of a model is NaN or infinite."""
+    """The error for a result of a model that is NaN or infinite."""
     dtype = str(model.dtype).removeprefix("torch.")
     return EncodingError(
         f"{what} is not finite (NaN or infinity); the model or its dtype, {dtype}, is at fault"
@@ -61,10 +61,10 @@ def not_finite(what: str, model: Any) -> EncodingError:
 
 
 def resolve_device(device: str | None) -> torch.device:
-    """The device by its name in torch; None and "auto" are CUDA where there is one, else the CPU.
+    """Return the device of a torch name; None and "auto" are CUDA if there is a GPU, else the CPU.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: this machine has no such device.
     """
     if device in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,27 +91,27 @@ def load_model(
     """Load the encoder for inference, from a folder or the Hub.
 
     Args:
-        model: folder, Hub id, "mini", or a model. What of it the other arguments name is changed
-            in place, the rest left as it is.
+        model: folder, Hub id, "mini", or a loaded model, which is changed in place: its dtype,
+            device and attention become those that are not None.
         revision: branch, tag or commit on the Hub.
-        dtype: name of the type that it computes in, a key of `DTYPES`; None is "float32".
+        dtype: name of the dtype of the computation, a key of `DTYPES`; None is "float32".
         device: where it computes, see `resolve_device`.
         attention: "sdpa" or "eager"; None is "sdpa".
-        quantize: "int8" has the encoder's products computed in int8, on a CPU; None does not.
+        quantize: "int8" computes the encoder's matrix products in int8, on a CPU; None does not.
 
     Raises:
-        ValueError: the dtype is unknown, or what is loaded is damaged or lacks weights of an
-            ERNIE-RNA; or what is to be quantised is on a GPU, or loaded already.
+        ValueError: the dtype is unknown; the model is damaged or lacks weights of an ERNIE-RNA; or
+            a model to be quantised is on a GPU, or loaded already.
         OSError: there is no such model.
     """
-    how: Any = {"revision": revision, "dtype": dtype, "device": device, "attention": attention}
-    return load(ErnieRnaModel, find_model(model, revision), quantize=quantize, **how)
+    loading: Any = {"revision": revision, "dtype": dtype, "device": device, "attention": attention}
+    return load(ErnieRnaModel, find_model(model, revision), quantize=quantize, **loading)
 
 
 def load_masked_lm(
     model: str | PathLike[str] | ErnieRnaForMaskedLM, **loading: Any
 ) -> ErnieRnaForMaskedLM:
-    """Load the encoder with its language-model head; otherwise as `load_model`."""
+    """Load the encoder with its language-model head; otherwise like `load_model`."""
     source = find_model(model, loading.get("revision"))
     return load(ErnieRnaForMaskedLM, source, **loading)
 
@@ -127,18 +127,18 @@ def load(
     attention: str | None = None,
     quantize: str | None = None,
 ) -> _AnyModel:
-    """Load a model of a class; otherwise as `load_model`.
+    """Load a model of the class `kind`; otherwise like `load_model`.
 
     Args:
         source: what `find_model` returns.
-        config: as `read_config` returns it; None reads it.
+        config: what `read_config` returns; None reads it.
     """
     if dtype not in {None, *DTYPES}:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}; got {dtype!r}")
     result: Any
     if kind.__name__ in class_names(source):
         if quantize is not None:
-            raise ValueError("only what is loaded here is quantised: give the model as a folder")
+            raise ValueError("a loaded model cannot be quantised: give the model as a folder")
         result = source
         if attention is not None:
             result.set_attn_implementation(attention)
@@ -159,7 +159,7 @@ def load(
         "config": config or read_config(source, revision),
         **({"add_pooling_layer": False} if kind is ErnieRnaModel else {}),
     }
-    from_pretrained: Any = kind.from_pretrained  # Its type knows nothing of the loading info.
+    from_pretrained: Any = kind.from_pretrained  # Its annotation lacks the loading info.
     with _LOADING, _named(source), without_report():
         _check_layers(source, arguments["config"], arguments["revision"])
         result, info = from_pretrained(source, output_loading_info=True, **arguments)
@@ -173,10 +173,10 @@ def load(
 
 
 def quantize_layers(model: Any) -> None:
-    """Have the products of an encoder's layers computed in int8.
+    """Change the linear layers of an encoder, in place, to compute in int8 on a CPU.
 
-    Weights are rounded once, by the largest of each row; values each time, by those of the call.
-    Pairing maps, norms, embeddings and heads stay as they are.
+    Weights are rounded once, with one scale for each matrix; activations in each call, with one
+    scale by their range. Pairing maps, norms, embeddings and heads are not changed.
     """
     if model.device.type != "cpu":
         raise ValueError(f"quantize='int8' computes on a CPU; the device is {model.device}")
@@ -188,32 +188,32 @@ def quantize_layers(model: Any) -> None:
             f"quantize='int8' needs torch.ao; torch {torch.__version__} has none"
         ) from None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a torch to come will have it no more
+        warnings.simplefilter("ignore")  # deprecated; a future torch will remove it
         quantize_dynamic(encoder.layers, {torch.nn.Linear}, inplace=True)
 
 
 def _warn_of_bfloat16() -> None:
-    """Say so if this CPU has no instructions for bfloat16, which it then computes step by step."""
-    values = torch.ones(256, 256)
+    """Warn if this CPU has no instructions for bfloat16, and so emulates it slowly."""
+    matrix = torch.ones(256, 256)
     in_float32, in_bfloat16 = (
-        min(timeit.repeat(partial(torch.mm, one, one), number=4, repeat=5))
-        for one in (values, values.bfloat16())
+        min(timeit.repeat(partial(torch.mm, values, values), number=4, repeat=5))
+        for values in (matrix, matrix.bfloat16())
     )
     if in_bfloat16 > 1.5 * in_float32:
         warnings.warn(
-            "this CPU has no instructions for bfloat16, which takes it several times as long as "
+            "this CPU has no instructions for bfloat16, so bfloat16 takes several times as long as "
             "float32: leave out dtype",
             stacklevel=2,
         )
 
 
 def read_config(source: Any, revision: str | None = None) -> ErnieRnaConfig:
-    """The configuration of what `find_model` returns.
+    """Return the configuration of what `find_model` returns.
 
     Raises:
-        ValueError: it is another model's, or damaged.
-        TypeError: it is no model.
-        OSError: there is none.
+        ValueError: the configuration is damaged, or that of another kind of model.
+        TypeError: the source is not a model.
+        OSError: there is no configuration.
     """
     if hasattr(source, "config"):
         return cast(ErnieRnaConfig, source.config)
@@ -225,35 +225,35 @@ def read_config(source: Any, revision: str | None = None) -> ErnieRnaConfig:
         if kind == "ernierna":
             raise ValueError(
                 f"its weights have MultiMolecule's names; convert it once, `ernie-rna convert "
-                f"{source} ERNIE-RNA`, and name that folder: -m ERNIE-RNA"
+                f"{source} ERNIE-RNA`, and give that folder: -m ERNIE-RNA"
             )
         if kind != ErnieRnaConfig.model_type:
-            raise ValueError(f"no ERNIE-RNA: its configuration says {kind}")
+            raise ValueError(f"not an ERNIE-RNA: its configuration says {kind}")
         return ErnieRnaConfig.from_dict(values)
 
 
 def class_names(model: object) -> list[str]:
-    """The classes that a loaded model is of, also if `trust_remote_code` made a copy of them."""
+    """The class names of a loaded model, the same if `trust_remote_code` made copies of them."""
     return [base.__name__ for base in type(model).__mro__]
 
 
 def name_and_kind(source: Any, config: ErnieRnaConfig) -> tuple[str, str]:
-    """What to call what `find_model` returns in a message, and the class of the model."""
+    """The name in messages of what `find_model` returns, and the class of the model."""
     if isinstance(source, str):
         return source, (config.architectures or ["unnamed"])[0]
     return "the model", class_names(source)[0]
 
 
 def has_head(source: Any, config: ErnieRnaConfig, *heads: str) -> bool:
-    """Whether what `find_model` returns has one of some heads, by the names of their classes."""
+    """Whether what `find_model` returns has one of these heads, given by their class names."""
     names = class_names(source) if not isinstance(source, str) else config.architectures or ()
     return any(name in heads for name in names)
 
 
 @contextlib.contextmanager
 def _named(model: str) -> Iterator[None]:
-    """Name the model in an OSError, whose text may speak of the Hub alone, and in a ValueError,
-    which is what all else becomes that the libraries raise for damaged files."""
+    """Add the name of the model to an OSError, whose text may mention only the Hub, and to a
+    ValueError. Any other error of a library for a damaged file becomes a ValueError."""
     what = f"cannot load the model {model!r}"
     try:
         yield
@@ -263,52 +263,52 @@ def _named(model: str) -> Iterator[None]:
         raise (OSError if isinstance(error, OSError) else ValueError)(f"{what}: {error}") from error
     except Exception as error:
         raise ValueError(
-            f"{what}: damaged, or its config.json is another model's "
+            f"{what}: it is damaged, or its config.json is another model's "
             f"({type(error).__name__}: {error})"
         ) from error
 
 
 def _check_layers(model: str, config: ErnieRnaConfig, revision: str) -> None:
-    """Raise ValueError for more layers than there are weights, which would be built for ever, or
-    fewer than the weights have, which transformers would leave out."""
+    """Raise ValueError if the configuration has more layers than there are weights, which could
+    take forever to build, or fewer than the weights have, which transformers would ignore."""
     try:
         path = cached_file(model, "model.safetensors", revision=revision)
     except OSError:
-        return  # In shards, or not there, as `from_pretrained` tells.
+        return  # It is in shards, or missing, which `from_pretrained` reports.
     with safe_open(path, framework="pt") as file:
         names = "\n".join(file.keys())
     for field, name in _NUMBERED.items():
-        asked = getattr(config, field)
+        expected = getattr(config, field)
         numbers = re.findall(rf"(?m)(?:^|\.){name}\.([0-9]{{1,9}})\.", names)
-        there = max((1 + int(number) for number in numbers), default=0)
-        if there > asked or asked > names.count("\n") + 1:
-            raise ValueError(f"config.json has {field} {asked}, and the weights have {there}")
+        present = max((1 + int(number) for number in numbers), default=0)
+        if present > expected or expected > names.count("\n") + 1:
+            raise ValueError(f"config.json has {field} {expected}, but the weights have {present}")
 
 
 def _check_weights(model: str, config: ErnieRnaConfig, missing: list[str]) -> None:
     """Raise ValueError if weights are missing; warn if they were never trained."""
     if missing and all(key.startswith("lm_head.") for key in missing):
-        named = ", ".join(config.architectures or ["a model"])
+        classes = ", ".join(config.architectures or ["a model"])
         raise ValueError(
-            f"{model} has no language-model head, which this needs: it is {named}; take the "
-            "pretrained model, as `ernie-rna convert` makes it of ERNIE-RNA_pretrain.pt, or save "
+            f"{model} has no language-model head, which this needs: it is {classes}; use the "
+            "pretrained model that `ernie-rna convert` makes from ERNIE-RNA_pretrain.pt, or save "
             "an ErnieRnaForMaskedLM"
         )
     if missing:
         raise ValueError(
-            f"{model} is no ERNIE-RNA for transformers: it lacks {len(missing)} weights, among "
-            f"them {missing[0]}; `ernie-rna convert` makes one of the authors' checkpoint"
+            f"{model} is not an ERNIE-RNA for transformers: it lacks {len(missing)} weights, such "
+            f"as {missing[0]}; `ernie-rna convert` makes one from the authors' checkpoint"
         )
     if config.weights_origin == "random":
         warnings.warn(
-            f"{model} has random weights, which were never trained: what follows means nothing",
+            f"{model} has random weights, which were never trained: its results mean nothing",
             stacklevel=3,
         )
 
 
 @contextlib.contextmanager
 def without_report() -> Iterator[None]:
-    """Without transformers' table of missing weights and its bars: errors of ours tell of them."""
+    """Hide transformers' table of missing weights, which our own errors report, and its bars."""
     logging = transformers.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -329,15 +329,15 @@ _tokenizer = cache(ErnieRnaTokenizer)
 
 
 def tokenize(texts: list[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask of a batch, (batch, seq) each, padded on the right.
+    """Return ids and attention mask of a batch, (batch, seq) each, padded on the right.
 
     Raises:
-        EncodingError: a sequence has not a token a letter, <cls> and <eos>.
+        EncodingError: the tokens of a sequence are not <cls>, one for each letter, and <eos>.
     """
     batch = _tokenizer()(texts, padding=True, return_tensors="pt", verbose=False)
-    for text, found in zip(texts, batch["attention_mask"].sum(1).tolist(), strict=True):
-        if found != len(text) + 2:
-            raise EncodingError(f"{text[:20]}...: {len(text) + 2} tokens expected, {found} found")
+    for text, count in zip(texts, batch["attention_mask"].sum(1).tolist(), strict=True):
+        if count != len(text) + 2:
+            raise EncodingError(f"{text[:20]}...: {len(text) + 2} tokens expected, {count} found")
     return batch["input_ids"].to(device), batch["attention_mask"].to(device)
 
 
@@ -353,7 +353,7 @@ def memory_explained(records: Sequence[FastaRecord]) -> Iterator[None]:
         raise EncodingError(
             f"not enough memory for {len(records)} sequences of up to {len(longest.sequence)} nt "
             f"(the longest: {longest.id}); lower --batch-tokens, or leave out the longest ones "
-            "(embed and fold take them in parts by --long window)"
+            "(embed and fold divide them into windows by --long window)"
         ) from error
 
 
@@ -364,7 +364,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def resolve_layer(layer: int, num_layers: int) -> int:
-    """A layer counted from 0, the embeddings; ValueError where there is none."""
+    """Return a layer counted from 0, the embeddings. Raises ValueError if there is none."""
     if not -num_layers - 1 <= layer <= num_layers:
         raise ValueError(
             f"the model has layers 0 (embeddings) to {num_layers}, or -{num_layers + 1} to -1 "
@@ -375,7 +375,7 @@ def resolve_layer(layer: int, num_layers: int) -> int:
 
 @contextlib.contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
-    """Have torch use so many threads for a while; None leaves them as they are."""
+    """Set the number of torch's threads for the duration of the block; None leaves it as it is."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -387,10 +387,10 @@ def use_threads(count: int | None) -> Iterator[None]:
 
 
 def suitable_threads(config: Any, plan: Plan, chunk: Chunk) -> int:
-    """How many threads the batches of a chunk keep busy, at most as many as torch takes.
+    """Return how many threads the batches of a chunk keep busy, at most torch's own number.
 
-    It depends on nothing that changes from run to run, since the last bits of sums depend on it.
+    The last bits of sums depend on the number, so it depends on nothing that differs between runs.
     """
     tokens = plan.work(chunk.pieces) / max(1, len(chunk.batches))
-    fitting = int(tokens * config.hidden_size**2 / _LEAST_WORK)
-    return max(1, min(fitting, torch.get_num_threads()))
+    busy = int(tokens * config.hidden_size**2 / _LEAST_WORK)
+    return max(1, min(busy, torch.get_num_threads()))

@@ -1,4 +1,4 @@
-"""Files that one process at a time holds; when it ends, however that is, the system frees them."""
+"""Lock files that one process at a time holds; the system frees them however the process ends."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-# What some network file systems answer, such as Lustre without its option flock.
+# The answers of network file systems without locks, such as Lustre mounted without `flock`.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
-    """A file that is locked as long as this lasts; None where another process holds it.
+    """Hold a lock file for the duration of the block; yield None if another process holds it.
 
-    Its folder is made if need be. A process that ends deletes lock and folder while it holds the
-    lock; whoever waited for it gets a lock on a file that is no longer there, and tries again.
+    The folder is created if necessary. A process that finishes may delete lock and folder while it
+    holds the lock; a process that waited then holds a file that is gone, and tries again.
     """
     while True:
         path.parent.mkdir(exist_ok=True)
@@ -31,16 +31,16 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
                 yield None
                 return
             try:
-                there = os.stat(path)
+                on_disk = os.stat(path)
             except FileNotFoundError:
                 continue
-            if os.path.samestat(os.fstat(file.fileno()), there):
+            if os.path.samestat(os.fstat(file.fileno()), on_disk):
                 yield file
                 return
 
 
 def _acquire(file: IO[bytes], wait: bool) -> bool:
-    """Lock a file, if no other process holds it or this one waits; whether that has succeeded."""
+    """Lock a file and return True; return False if another process holds it, unless `wait`."""
     try:
         import fcntl
     except ImportError:  # Windows

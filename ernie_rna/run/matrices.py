@@ -15,12 +15,12 @@ from ernie_rna.run.runner import Output, Write
 from ernie_rna.sequences.fasta import FilePath, InputError
 
 MATRICES = ".npz"
-_MEMBER = ".npy"  # of which a .npz file consists
-_LONGEST_ID = 2**16 - 1 - len(_MEMBER)  # bytes: zip files have names of 16 bits' length
+_MEMBER = ".npy"  # extension of the files in an .npz archive
+_LONGEST_ID = 2**16 - 1 - len(_MEMBER)  # bytes: zip stores the length of a name in 16 bits
 
 
 def matrix_output(path: str, matrix_of: Callable[[Any], tuple[str, Any]]) -> Output[Any]:
-    """An .npz file with the matrix of each result, (length, length), under its id."""
+    """Return an .npz output; `matrix_of` takes a result, and returns its id and matrix (L, L)."""
 
     @contextlib.contextmanager
     def opened(path: str) -> Iterator[Write[Any]]:
@@ -32,11 +32,11 @@ def matrix_output(path: str, matrix_of: Callable[[Any], tuple[str, Any]]) -> Out
 
 @contextlib.contextmanager
 def write_matrices(path: FilePath) -> Iterator[Callable[[str, np.ndarray], None]]:
-    """Write matrices to an .npz file: gives a function for each id and its matrix.
+    """Write matrices to an .npz file: yields a function that takes an id and its matrix.
 
-    Each matrix goes to the file at once, compressed, so memory does not grow with their number. The
-    same matrices give the same bytes. ``numpy.load(path)[id]`` reads one back. The function raises
-    ValueError for an id that is written twice, or is none by `check_matrix_id`.
+    Each matrix is written at once, compressed, so memory does not grow with their number. Equal
+    matrices produce equal bytes. ``numpy.load(path)[id]`` reads one back. The function raises
+    ValueError for an id that was written before, or that `check_matrix_id` refuses.
 
     >>> import tempfile, os
     >>> path = os.path.join(tempfile.mkdtemp(), "contacts.npz")
@@ -61,14 +61,14 @@ def write_matrices(path: FilePath) -> Iterator[Callable[[str, np.ndarray], None]
 
 
 def check_matrix_id(id: str) -> None:
-    """Refuse an id that no .npz file can hold.
+    """Refuse an id that an .npz file cannot hold.
 
     Raises:
-        InputError: it is too long, or ends in .npy, which such files add to all names: of `x` and
-            `x.npy` `numpy.load` would find only one.
+        InputError: the id is too long, or ends in .npy. NumPy adds that to all names, so of `x`
+            and `x.npy` `numpy.load` would find only one.
     """
     if id.endswith(_MEMBER):
-        raise InputError(f"{id}: an .npz file has no ids that end in {_MEMBER}")
+        raise InputError(f"{id}: an id in an .npz file cannot end in {_MEMBER}; rename the record")
     size = len(id.encode())
     if size > _LONGEST_ID:
         raise InputError(

@@ -2,10 +2,9 @@
 
     on_ray(embed, ["a.fasta", "b.fasta"], "vectors", "mini", format=".parquet", parts=8)
 
-Each file is cut into parts, which Ray's tasks compute as processes that share a run do, see
-`run.runner`. So outputs and options are those of the function, the part of a machine that dies is
-resumed by another, and where the process that calls this dies, the same call resumes. Every machine
-must see the paths.
+Several Ray tasks share the run of each file, as processes do (see `run.runner`), so outputs and
+options are those of the function. If a machine dies, another one resumes its share; if the calling
+process dies, the same call resumes. Every machine must see the paths.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ernie_rna.run.runner import RunSummary
 from ernie_rna.run.store import differences, partial_folder
 from ernie_rna.sequences.fasta import FilePath, uncompressed
 
-# Files that a function writes beside its output.
+# Options that name files which a function writes beside its output.
 _MORE_OUTPUTS = ("bases", "pairs", "positions", "summary")
 
 
@@ -47,36 +46,36 @@ def on_ray(
 ) -> list[RunSummary | None]:
     """Call a function of this package on every input file.
 
-    Ray is started on this machine unless `ray.init` has been called. The folder is for one call:
-    on_ray.json in it, written first, says which, and an output that is there is finished.
+    Starts Ray on this machine unless `ray.init` has been called. The folder belongs to one call,
+    which on_ray.json in it records before any work. An output that exists is finished.
 
     Args:
         function: `embed`, `fold`, `closeness`, `mutate`, `predict`, or one like them.
-        inputs: files, no two of one name.
-        output: folder for a file for each input, called as it is, with the extension `format`.
+        inputs: files, each with a different name.
+        output: folder for an output of each input, with its name and the extension `format`.
         model: folder, Hub id or "mini".
-        parts: how many tasks each file is cut into.
-        cpus_per_part, gpus_per_part: what each takes; with a GPU it computes there.
-        options: of the function; `force` computes no output anew that is finished.
+        parts: how many tasks share each file.
+        cpus_per_part, gpus_per_part: what each task takes; with a GPU it computes there.
+        options: of the function; `force` does not recompute an output that is finished.
 
     Returns:
-        What was written of each input, in order; None where it was finished already.
+        The summary for each input, in order; None if its output was finished before.
 
     Raises:
-        OptionError: an option cannot be had for several tasks.
-        OutputError: the folder is not empty, and of no call or one that differs.
-        And as the function; ImportError without Ray.
+        OptionError: an option is invalid for several tasks.
+        OutputError: the folder has other files, or belongs to a different call.
+        And what the function raises; ImportError without Ray.
     """
     ray = import_extra("ray", "ray", "computing on Ray")
-    given = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
-    _check_options(function, len(given), {"parts": parts, **options})
-    paths = [Path(path).absolute() for path in given]
+    files = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
+    _check_options(function, len(files), {"parts": parts, **options})
+    paths = [Path(path).absolute() for path in files]
     folder = Path(output).absolute()
-    # As texts, which keep the slash of a folder.
+    # Text, since a Path would drop the slash at the end of a `format` that makes folders.
     outputs = [f"{folder / uncompressed(path).stem}{format}" for path in paths]
-    twice = next((path for path in outputs if outputs.count(path) > 1), None)
-    if twice is not None:
-        raise OutputError(f"two inputs would be written to {twice}: give them other names")
+    duplicate = next((path for path in outputs if outputs.count(path) > 1), None)
+    if duplicate is not None:
+        raise OutputError(f"two inputs would be written to {duplicate}: rename one of them")
     source = find_model(model, options.get("revision"))
     source = str(Path(source).absolute()) if Path(source).is_dir() else source
     options = {"device": "cuda" if gpus_per_part else "cpu", **options, "progress": False}
@@ -91,9 +90,9 @@ def on_ray(
     _agree(folder, json.loads(json.dumps(call, default=_as_text)))
     if not ray.is_initialized():
         ray.init()
-    # A task that dies with its machine is started again, and resumes what is kept.
+    # Ray restarts a task that dies with its machine; it resumes from the stored results.
     remote = ray.remote(num_cpus=cpus_per_part, num_gpus=gpus_per_part, max_retries=-1)(_call)
-    work = [
+    tasks_of_files = [
         [
             remote.remote(function, path, source, target, {**options, "part": f"{part}/{parts}"})
             for part in range(1, parts + 1)
@@ -101,7 +100,7 @@ def on_ray(
         for path, target in zip(paths, outputs, strict=True)
     ]
     try:
-        return [next(filter(None, ray.get(tasks)), None) for tasks in work]
+        return [next(filter(None, ray.get(tasks)), None) for tasks in tasks_of_files]
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
 
@@ -109,32 +108,32 @@ def on_ray(
 def _check_options(
     function: Callable[..., RunSummary], inputs: int, options: dict[str, Any]
 ) -> None:
-    """Raise OptionError for what cannot be had for so many inputs, each in parts."""
+    """Raise OptionError for an option that is invalid for several tasks or so many inputs."""
     if not hasattr(function, "__name__"):
         raise OptionError(
-            "function", f"must be a function, its options those of on_ray; got {function!r}"
+            "function", f"must be a function, with its options given to on_ray; got {function!r}"
         )
     problems = {
-        "part": "is for on_ray to give, by parts",
+        "part": "is set by on_ray: give parts",
         "dry_run": "is for one input: call the function itself",
     }
     if inputs > 1:
-        one = f"is one file, and there are {inputs} inputs: call on_ray for each"
-        problems |= dict.fromkeys(_MORE_OUTPUTS, one)
+        one_file = f"is one file, but there are {inputs} inputs: call on_ray for each"
+        problems |= dict.fromkeys(_MORE_OUTPUTS, one_file)
     for name, problem in problems.items():
         if options.get(name):
             raise OptionError(name, f"{problem}; got {options[name]!r}")
-    wrong = whole(1)(options["parts"])
-    if wrong:
-        raise OptionError("parts", f"{wrong}; got {options['parts']!r}")
+    problem_of_parts = whole(1)(options["parts"])
+    if problem_of_parts:
+        raise OptionError("parts", f"{problem_of_parts}; got {options['parts']!r}")
 
 
 def _agree(folder: Path, call: dict[str, Any]) -> None:
-    """Have the folder say what is computed in it; OutputError if it is of a call that differs."""
+    """Record the call in the folder. Raises OutputError if it has other files or another call."""
     record = folder / "on_ray.json"
     before = json.loads(record.read_bytes()) if record.exists() else None
     if not any(path != record for path in folder.glob("*")):
-        before = None  # A call that was refused has left nothing but its record.
+        before = None  # A call that failed before any work leaves only its record.
     elif before is None:
         raise OutputError(f"{folder} is not empty, and has no {record.name}: name another folder")
     if before not in (None, call):
@@ -147,12 +146,12 @@ def _agree(folder: Path, call: dict[str, Any]) -> None:
 
 
 def _state(paths: Iterable[Path]) -> dict[str, list[int]]:
-    """Size and time of change of files, by which other content is noticed without reading it."""
+    """Size and modification time of files, which show a change without reading the content."""
     return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
 
 
 def _files(options: dict[str, Any]) -> Iterator[Path]:
-    """Those that options name, alone or by their folder, to be read."""
+    """The input files among the options' values: a file itself, or each file of a folder."""
     for name, value in options.items():
         if name not in _MORE_OUTPUTS and isinstance(value, (str, PathLike)):
             yield from Path(value).glob("*") if os.path.isdir(value) else []
@@ -160,7 +159,7 @@ def _files(options: dict[str, Any]) -> Iterator[Path]:
 
 
 def _as_text(value: Any) -> str:
-    """What JSON has no word for; of arrays the digest."""
+    """Text for a value that JSON lacks; for an array its digest."""
     if callable(value):
         return function_name(value)
     if isinstance(value, (set, frozenset)):
@@ -173,10 +172,10 @@ def _as_text(value: Any) -> str:
 def _call(
     function: Callable[..., RunSummary], path: Path, model: str, output: str, options: Any
 ) -> RunSummary | None:
-    """The summary of a task that finds the output whole; None if it is not, or was before."""
-    place = Path(output)
-    index = place.with_name(f"{place.name}.index.json")  # of shards
-    if (place.exists() or index.exists()) and not partial_folder(place).exists():
+    """Run a task. Returns None if the output still lacks parts, or was complete before."""
+    target = Path(output)
+    index = target.with_name(f"{target.name}.index.json")  # of shards
+    if (target.exists() or index.exists()) and not partial_folder(target).exists():
         return None
     summary = function(path, model, output, **options)
     return summary if summary.files else None

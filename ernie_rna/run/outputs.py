@@ -1,5 +1,5 @@
-"""Outputs that are whole under their name, or not there: neither a kill nor a full disk leaves
-half of one behind. And what keeps an output from being written, found before any work.
+"""Writes outputs that appear complete or not at all, even after a kill or with a full disk, and
+checks before any work that an output can be written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STANDARD_OUTPUT = "-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# Called with what was written, and the name that it is about to get.
+# Called with the path of what was written, and the path that it is about to be renamed to.
 appearing: ContextVar[Callable[[Path, Path], object]] = ContextVar(
     "appearing", default=lambda written, path: None
 )
@@ -36,22 +36,22 @@ class OutputError(RuntimeError):
 
 
 def exists_already(path: str | Path) -> OutputError:
-    """What to raise where something else would be replaced."""
+    """The error for a file that would be replaced without --force."""
     return OutputError(f"{path} exists already; --force replaces it")
 
 
 def behind_link(path: Path) -> Path:
-    """Where a symbolic link leads, even to nothing; any other path as it is."""
+    """Return the target of a symbolic link, even if it does not exist; any other path unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` once the block has ended well.
+    """Yield a temporary path to write to, which is renamed to `path` if the block succeeds.
 
-    Until then `path` stays as it was; if the block raises, what it wrote is deleted, and what is
-    left by a process that is killed in it by `clear_dead`. The name is no other's: of several
-    processes that write the same file, the last one's is there, whole.
+    Until then `path` stays as it was. If the block raises, the temporary file is deleted; if the
+    process is killed, `clear_dead` deletes it later. Each process has its own temporary file: if
+    several write the same `path`, it holds the complete file of the last one.
     """
     path = behind_link(path)
     with _hidden(path) as folder:
@@ -61,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         appearing.get()(new, path)
         os.replace(new, path)
-    if os.name == "posix":  # The name is on the disk as well.
+    if os.name == "posix":  # Syncing the folder writes the new name to the disk.
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -71,16 +71,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `path` as in `replacing`.
+    """Yield a temporary folder to write to, which replaces `path` as in `replacing`.
 
-    The folders above are made, and deleted if the block raises. What a process leaves that is
-    killed in it, the next one deletes.
+    The folders above it are created, and deleted if the block raises. If the process is killed, the
+    next one deletes the temporary folder.
 
     Args:
-        force: whether to replace what is there by then, unless that is an empty folder.
+        force: whether to replace what exists at the end. An empty folder is always replaced.
 
     Raises:
-        OutputError: there is something else, which another process has written meanwhile.
+        OutputError: another process has written `path` in the meantime, and `force` is False.
     """
     path = behind_link(path)
     made = [folder for folder in path.absolute().parents if not folder.exists()]
@@ -88,7 +88,7 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_dead(path)
         with _hidden(path) as folder:
-            # transformers 4.41 imports a model's code by the folder's name, which may hold no dot.
+            # transformers 4.41 imports a model's code by the folder's name, which must have no dot.
             new, old = folder / "new", folder / "old"
             new.mkdir()
             yield new
@@ -108,42 +108,42 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _hidden(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write it in, locked as long as this lasts, and then deleted."""
+    """Yield a locked temporary folder beside `path`, and delete it at the end."""
     folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         folder.mkdir()
         with contextlib.ExitStack() as held:
-            with contextlib.suppress(OSError):  # A file system may have no locks.
+            with contextlib.suppress(OSError):  # The file system may have no locks.
                 held.enter_context(locked(folder / "lock", wait=True))
             yield folder
-    finally:  # also at Ctrl-C
-        _give_up(folder)
+    finally:  # also after Ctrl-C
+        _discard(folder)
 
 
 def clear_dead(path: Path) -> None:
-    """Delete what processes have left that were killed as they wrote `path`, or beside it what has
-    a name that begins so; by their locks, so that those that live are left alone."""
+    """Delete the temporary folders of killed processes that were writing `path`, or a file beside
+    it whose name begins with that of `path`. A live process holds a lock on its folder."""
     if os.name != "posix":  # no locks
         return
     path = behind_link(path)
     for folder in path.parent.glob(f".{glob.escape(path.name)}*.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError), locked(folder / "lock") as lock:
             if lock is not None:
-                _give_up(folder)
+                _discard(folder)
 
 
-def _give_up(folder: Path) -> None:
-    """Delete a hidden folder, and put back what was about to be replaced from it."""
+def _discard(folder: Path) -> None:
+    """Delete a temporary folder, after moving an old output that was not replaced back."""
     old, path = folder / "old", folder.with_name(folder.name[1:].rsplit(".", 2)[0])
     with contextlib.suppress(OSError):
-        if old.exists() and not path.exists():  # ended between two renamings
+        if old.exists() and not path.exists():  # The process ended between two renames.
             os.replace(old, path)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def full_disk_explained(output: str | Path, way_out: str = "") -> Iterator[None]:
-    """Turn "no space left" and its kin, which name no file, into an OutputError that does."""
+    """Turn "no space left" and similar errors, which name no file, into one that does."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -153,14 +153,14 @@ def full_disk_explained(output: str | Path, way_out: str = "") -> Iterator[None]
 
 
 def system_code(error: Exception) -> int | None:
-    """The number of what the system has refused, which safetensors writes into a text."""
-    found = re.search(r"\(os error ([0-9]+)\)", str(error))
-    return int(found[1]) if found else getattr(error, "errno", None)
+    """The system's error number, which an error of safetensors has only in its text."""
+    match = re.search(r"\(os error ([0-9]+)\)", str(error))
+    return int(match[1]) if match else getattr(error, "errno", None)
 
 
 @contextlib.contextmanager
 def open_text(output: str) -> Iterator[IO[str]]:
-    """A text file that appears under its name once the block has ended well; "-" is stdout."""
+    """Yield a text file that appears under its name if the block succeeds; "-" is stdout."""
     if output == STANDARD_OUTPUT:
         yield sys.stdout
         sys.stdout.flush()
@@ -179,26 +179,26 @@ def check_output_files(
     extensions: Sequence[str] = (),
     streams: bool = True,
 ) -> None:
-    """Raise what would keep files from being written at the end; what a killed process has left of
-    them is cleared.
+    """Check before any work that files can be written, and delete temporary files of killed
+    processes.
 
     Args:
         outputs: paths.
         force: whether files that exist may be replaced.
-        folders: those of the outputs that may be a folder that exists.
-        extensions: of which every file must have one; () is any.
+        folders: those of the outputs that may be an existing folder.
+        extensions: those allowed; () allows any.
         streams: whether "-" is standard output.
 
     Raises:
-        ValueError: a path is named twice, or has another extension.
-        OutputError: there is such a file and `force` is False, what is there is no file, or there
-            is no folder for it that can be written to; a name is too long; standard output is
+        ValueError: a path is given twice, or has another extension.
+        OutputError: a file exists and `force` is False; something that is not a file exists; the
+            folder is missing or cannot be written to; a name is too long; standard output is
             closed.
     """
-    places = [Path(output).resolve() for output in outputs]
-    for output, place in zip(outputs, places, strict=True):
+    resolved_paths = [Path(output).resolve() for output in outputs]
+    for output, resolved in zip(outputs, resolved_paths, strict=True):
         path = Path(output)
-        if places.count(place) > 1:
+        if resolved_paths.count(resolved) > 1:
             raise ValueError(f"{describe([output])} is named for two outputs")
         if output == STANDARD_OUTPUT and streams:
             if sys.stdout is None:
@@ -211,18 +211,18 @@ def check_output_files(
         if not folder.is_dir():
             raise OutputError(f"cannot write {output}: there is no folder {folder}")
         clear_dead(target)
-        try:  # Permissions alone do not tell, nor how long a name may be.
+        try:  # Only writing shows whether permissions and the length of the name allow it.
             with _hidden(target.with_name(f"{target.name}.index.json")):
                 pass
         except OSError as error:
             raise OutputError(f"cannot write {output}: {folder}: {error.strerror}") from error
         if path.exists() and not (path.is_file() or (output in folders and path.is_dir())):
-            hint = "; - is standard output" * streams
+            hint = "; - is standard output" if streams else ""
             raise OutputError(f"cannot write {output}: it is not a file{hint}")
         if path.exists() and not force:
             raise exists_already(output)
 
 
 def describe(outputs: Sequence[str]) -> str:
-    """The outputs in words."""
-    return ", ".join("standard output" if one == STANDARD_OUTPUT else one for one in outputs)
+    """The names of outputs for messages."""
+    return ", ".join("standard output" if path == STANDARD_OUTPUT else path for path in outputs)

@@ -1,6 +1,6 @@
-"""The results of a chunk: arrays by name in a safetensors file with a checksum.
+"""A part, the results of a chunk: named arrays in a safetensors file with a checksum.
 
-`pack` makes such arrays of results that are dataclasses, and `unpack` the results again.
+`pack` turns results that are dataclasses into such arrays, and `unpack` turns them back.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from safetensors.numpy import save_file
 
 from ernie_rna.run.outputs import replacing
 
-# The one entry of a part's metadata, JSON (safetensors writes several in any order), and in it
-# the checksum.
+# The only entry of a part's metadata, as JSON, since safetensors writes several entries in no
+# fixed order; and the key of the checksum in it.
 METADATA = "ernie_rna"
 CHECKSUM = "crc32"
 
-# By name, arrays of at least one dimension, or lists of texts without line ends.
+# By name: arrays of at least one dimension, or lists of texts without line ends.
 Results = Mapping[str, np.ndarray | Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The results of a chunk on the disk, there or not."""
+    """The file with the results of a chunk, whether or not it exists."""
 
     path: Path
 
@@ -37,53 +37,53 @@ class Part:
         """Write the results.
 
         Args:
-            metadata: what the file says of itself.
+            metadata: what the results depend on, stored in the file.
 
         Raises:
-            OSError, SafetensorError: the disk is full; nothing is left of the part.
+            OSError, SafetensorError: the disk is full; no file is left.
         """
         arrays = {name: _as_array(name, values) for name, values in results.items()}
-        about = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
+        text = json.dumps({**metadata, CHECKSUM: _checksum(arrays)}, sort_keys=True)
         with replacing(self.path) as path:
-            save_file(arrays, path, {METADATA: about})
+            save_file(arrays, path, {METADATA: text})
 
     def get(self, name: str) -> np.ndarray:
-        """An array."""
+        """Read an array."""
         with safe_open(self.path, framework="np") as file:
             array: np.ndarray = file.get_tensor(name)
         return array
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of an array, which is not read."""
+        """Return the shape of an array without reading it."""
         with safe_open(self.path, framework="np") as file:
             return tuple(file.get_slice(name).get_shape())
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts, as it was put."""
+        """Read a list of texts."""
         return self.get(name).tobytes().decode().split("\n")[:-1]
 
     def is_whole(self) -> bool:
-        """Whether the results are there, and not damaged."""
+        """Whether the file exists and is not damaged."""
         try:
             with safe_open(self.path, framework="np") as file:
                 checksum = json.loads(file.metadata()[METADATA])[CHECKSUM]
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception:  # A damaged header raises nearly anything.
+        except Exception:  # A damaged header can raise almost any error.
             return False
         return checksum == _checksum(arrays)
 
 
 def pack(results: Sequence[Any]) -> Results:
-    """Results of one dataclass as the store keeps them.
+    """Turn results of one dataclass into named arrays.
 
-    Its fields are arrays, of one type and number of dimensions each; or what JSON holds, None and
-    dataclasses of that as well.
+    A field holds arrays, all of one dtype and number of dimensions; or JSON values, None, and
+    dataclasses of those.
     """
     packed: dict[str, Any] = {"results": []}
-    rows = [{field.name: getattr(one, field.name) for field in fields(one)} for one in results]
+    rows = [{field.name: getattr(row, field.name) for field in fields(row)} for row in results]
     for row in rows:
-        told = {name: value for name, value in row.items() if not isinstance(value, np.ndarray)}
-        packed["results"].append(json.dumps(told, default=asdict))
+        values = {name: value for name, value in row.items() if not isinstance(value, np.ndarray)}
+        packed["results"].append(json.dumps(values, default=asdict))
     for name in rows[0]:
         arrays = [row[name] for row in rows if isinstance(row[name], np.ndarray)]
         if arrays:
@@ -93,21 +93,21 @@ def pack(results: Sequence[Any]) -> Results:
 
 
 def unpack(part: Part, kind: type[Any]) -> Iterator[Any]:
-    """The results of a dataclass that were given to `pack`."""
-    kinds = get_type_hints(kind)
-    arrays = {name: _arrays(part, name) for name in kinds}
+    """Yield the results that were given to `pack`, of the dataclass `kind`."""
+    types = get_type_hints(kind)
+    arrays = {name: _arrays(part, name) for name in types}
     for text in part.texts("results"):
         row = json.loads(text)
-        for name, own in kinds.items():
+        for name, field_type in types.items():
             if name not in row:
                 row[name] = next(arrays[name])
             elif isinstance(row[name], dict):
-                row[name] = own(**row[name])
+                row[name] = field_type(**row[name])
         yield kind(**row)
 
 
 def _arrays(part: Part, name: str) -> Iterator[np.ndarray]:
-    """The arrays of a field, one by one."""
+    """Yield the arrays of a field, one for each result that has one."""
     shapes = part.get(f"{name}_shapes")
     pieces = np.split(part.get(name), np.cumsum(shapes.prod(axis=1))[:-1])
     for piece, shape in zip(pieces, shapes.tolist(), strict=True):
@@ -115,7 +115,7 @@ def _arrays(part: Part, name: str) -> Iterator[np.ndarray]:
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """The crc32 of arrays with their names, types and shapes."""
+    """The crc32 of arrays with their names, dtypes and shapes."""
     crc = 0
     for name, array in sorted(arrays.items()):
         crc = zlib.crc32(f"{name} {array.dtype} {array.shape}\n".encode(), crc)
@@ -124,9 +124,9 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _as_array(name: str, values: np.ndarray | Sequence[str]) -> np.ndarray:
-    """An array as it is; texts in UTF-8, each followed by a newline."""
+    """Return an array unchanged, and texts as bytes of UTF-8, each followed by a newline."""
     if isinstance(values, np.ndarray):
         return np.ascontiguousarray(values)
     if any("\n" in text for text in values):
-        raise ValueError(f"a text of {name} has a line end in it")
+        raise ValueError(f"a text of {name} contains a line end")
     return np.frombuffer("".join(f"{text}\n" for text in values).encode(), np.uint8)

@@ -1,4 +1,4 @@
-"""A progress bar that counts work, since a long sequence takes longer than a short one."""
+"""A progress bar that counts work, because a long sequence takes longer than a short one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LOADING = "loading torch and the model"
 
 
 def is_hidden(show: bool | None) -> bool:
-    """Whether a bar is not drawn: by `show`, where None is on a terminal only, and never on a
-    standard error that is closed."""
+    """Whether no bar is drawn. `show` decides, where None draws it on a terminal only; a closed
+    standard error shows none."""
     return sys.stderr is None or not (sys.stderr.isatty() if show is None else show)
 
 
 @contextlib.contextmanager
 def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
-    """Show what takes seconds without a bar, as loading the model does.
+    """Show a text without a bar while the block runs, such as while the model loads.
 
     Args:
-        show: as in `Progress`.
-        doing: what is shown.
+        show: as for `Progress`.
+        doing: the text.
     """
     disable = is_hidden(show)
     with tqdm(desc=doing, bar_format="{desc}", leave=False, disable=disable, dynamic_ncols=True):
@@ -37,31 +37,31 @@ def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
 
 
 class Progress:
-    """What is done of the sequences, and how fast it goes.
+    """Counts the sequences computed so far, and shows them and their rate.
 
     Args:
         show: whether to draw the bar; None draws it on a terminal only.
         plan: how the input is cut.
-        found: what a first pass over the input has found; None if it can be read only once.
+        input_survey: of the whole input; None if it can be read only once.
 
     Attributes:
         done: sequences computed by this process in this run.
-        tokens, padding: computed in this run.
-        threads: most that were used.
+        tokens, padding: how many of both it computed in this run, padding among the tokens.
+        threads: the most that were used.
     """
 
-    def __init__(self, show: bool | None, plan: Plan, found: Survey | None):
+    def __init__(self, show: bool | None, plan: Plan, input_survey: Survey | None):
         self._plan = plan
-        self._records = None if found is None else found.records
+        self._records = None if input_survey is None else input_survey.records
         self._start = time.monotonic()
         self._seen = 0.0
         self.done = 0.0
         self.threads = 1
         self.tokens = self.padding = 0
         self._bar = tqdm(
-            total=None if found is None else total_work(plan, found),
-            bar_format=_FORMAT if found else _FORMAT_WITHOUT_TOTAL,
-            # The mean since the start: the estimate shall not jump with every batch.
+            total=None if input_survey is None else total_work(plan, input_survey),
+            bar_format=_FORMAT if input_survey else _FORMAT_WITHOUT_TOTAL,
+            # The mean rate since the start, so that the estimate does not jump with every batch.
             smoothing=0,
             disable=is_hidden(show),
             dynamic_ncols=True,
@@ -72,7 +72,7 @@ class Progress:
         return time.monotonic() - self._start
 
     def advance(self, chunk: Chunk, pieces: list[Piece], threads: int) -> None:
-        """Count a batch of a chunk as computed."""
+        """Count a batch of a chunk as computed by this process."""
         longest = pieces[0].tokens
         self.tokens += longest * len(pieces)
         self.padding += sum(longest - piece.tokens for piece in pieces)
@@ -81,8 +81,8 @@ class Progress:
         self._draw(chunk, pieces)
 
     def skip(self, chunk: Chunk) -> None:
-        """Count a chunk as found to be there, or as another process's."""
-        if not self._bar.disable:  # A bar that is not shown has no such field.
+        """Count a chunk that was computed before, or that another process computes."""
+        if not self._bar.disable:  # A disabled bar has no field `initial`.
             self._bar.initial += self._plan.work(chunk.pieces)
         self._draw(chunk, chunk.pieces)
 
@@ -94,13 +94,13 @@ class Progress:
             f"{self._seen:.0f}{of} sequences, {rate:.1f} a second", refresh=False
         )
         amount = self._plan.work(pieces)
-        if self._bar.total is not None:  # Letters without scores make it a little less.
+        if self._bar.total is not None:  # Rounding errors must not take the bar past its total.
             amount = min(amount, self._bar.total - self._bar.n)
         self._bar.update(amount)
 
     @contextlib.contextmanager
     def cleared(self) -> Iterator[None]:
-        """Leave the line of the bar to what is printed meanwhile."""
+        """Clear the line of the bar while the block prints."""
         self._bar.clear()
         yield
         self._bar.refresh()
@@ -109,8 +109,7 @@ class Progress:
         self._bar.close()
 
 
-def total_work(plan: Plan, found: Survey) -> float:
-    """What an input costs, in units of `work`."""
-    return sum(
-        count * plan.work(plan.split(0, "A" * length)) for length, count in found.lengths.items()
-    )
+def total_work(plan: Plan, input_survey: Survey) -> float:
+    """The cost of a whole input in units of `work`, with letters that a task gives no score."""
+    lengths = input_survey.lengths.items()
+    return sum(count * plan.work(plan.split(0, "A" * length)) for length, count in lengths)

@@ -1,15 +1,14 @@
-"""How something is computed of all sequences of an input, whatever it is.
+"""Runs a task, any computation for every sequence of an input.
 
-    class Lengths(Task[int]): ...                  # what is computed of a batch of sequences
+    class Lengths(Task[int]): ...                  # what to compute for a batch of sequences
     for result in iterate(Lengths(options), sequences, model): ...
     run(Lengths(options), sequences, model, outputs)
 
-`iterate` gives the results in input order as they come. `run` writes outputs: the input is looked
-through before the model is loaded, results are kept beside the first output (`store`), so that a
-run that was killed is resumed by the same call, and each output appears whole or not at all.
-Several processes share a run (`options.own_share`): each computes the chunks that are its own, and
-the one that finds all of them there puts the outputs together. Torch is imported when the input has
-been found fit.
+`iterate` yields the results in input order. `run` writes outputs. It checks the whole input before
+it loads the model, and stores results beside the first output (`store`), so that the same call
+resumes a run that was killed. Each output appears complete or not at all. Several processes can
+share a run (`options.own_share`): each computes the chunks of its share, and the process that finds
+the parts of all chunks assembles the outputs. Torch is imported only after the input is checked.
 """
 
 from __future__ import annotations
@@ -58,12 +57,12 @@ from ernie_rna.sequences.tables import as_named
 
 Result = TypeVar("Result")
 
-# Takes a result; raises ValueError where the format cannot hold it.
+# Takes a result; raises ValueError if the format cannot hold it.
 Write = Callable[[Result], object]
-# The files that were written, and what could not be written, a sentence each.
+# The files that were written, and a sentence for each result that could not be written.
 Written = tuple[list[Path], list[str]]
 
-_MAKE_ROOM = "; make room and run the same command again: it resumes"
+_MAKE_ROOM = "; free some space and run the same command again: it resumes"
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,10 @@ class Output(Generic[Result]):
 
     Attributes:
         path: "-" is standard output.
-        open: given the path, a context that gives a function for each result; the output appears
-            once it has ended well. None where the task writes the parts itself, see
-            `Task.assemble`.
-        check_id: raises InputError for an id that it cannot hold; before any work.
+        open: takes the path, and returns a context that yields a function to write a result; the
+            output appears if the context ends without an error. None if the task writes the output
+            from the parts itself, see `Task.assemble`.
+        check_id: raises InputError for an id that the format cannot hold; called before any work.
     """
 
     path: str
@@ -86,12 +85,12 @@ class Output(Generic[Result]):
 def text_output(
     path: str, header: str | Callable[[], str], lines: Callable[[Result], str | Iterable[str]]
 ) -> Output[Result]:
-    """A text file of a header and lines for each result, whose line ends are part of them.
+    """Return the output of a text file: a header, and the lines of each result with their ends.
 
-    Cells have tabs between them, commas in a .csv file.
+    Tabs between cells become commas in a .csv file.
 
     Args:
-        header: or what gives it once the model is loaded.
+        header: the line, or a function that returns it once the model is loaded.
     """
 
     @contextlib.contextmanager
@@ -104,16 +103,15 @@ def text_output(
 
 
 class Task(ABC, Generic[Result]):
-    """What is computed of sequences. Made of options, then given a model.
+    """A computation for every sequence, made from options; `load` then loads its model.
 
     Attributes:
-        name: of what is computed, in messages and manifests.
-        result: the dataclass of a result, as `parts.pack` takes it; with a `pack` of its own a task
-            needs none.
-        options: as given.
-        model: what `load` has made.
-        plan: how the input is cut.
-        source: what of the model the results come from, in words; "" where that needs none.
+        name: of the results, in messages and manifests.
+        result: the dataclass of a result, see `parts.pack`; unused if the task overrides `pack`.
+        options: those of the caller.
+        model: set by `load`.
+        plan: how the input is cut; set by `load`.
+        source: a text on which head or scores of the model the results come from; "" for none.
     """
 
     name: ClassVar[str]
@@ -133,30 +131,30 @@ class Task(ABC, Generic[Result]):
             source: what `find_model` returns.
 
         Raises:
-            ValueError: an option does not fit the model, or it has no such head.
+            ValueError: an option is invalid for the model, or the model lacks the head.
         """
 
     @abstractmethod
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterable[Any]:
-        """What each piece of a batch gives, in order.
+        """Return a value for each piece of a batch, in order.
 
         Args:
-            records: that of each piece.
+            records: the record of each piece.
 
         Raises:
             EncodingError: a result is not finite.
         """
 
     def merge(self, record: FastaRecord, pieces: list[Piece], values: list[Any]) -> Result:
-        """The result of a record, of what `compute` gave of its pieces in this chunk.
+        """Return the result of a record from the values of its pieces in this chunk.
 
-        By default a record has one piece, which gives the result.
+        By default a record has one piece, whose value is the result.
         """
         (result,) = values
         return result  # type: ignore[no-any-return]
 
     def pack(self, results: list[Result]) -> Results:
-        """Results as the store keeps them."""
+        """Turn results into the arrays of a part."""
         return pack(results)
 
     def unpack(self, part: Part) -> Iterator[Result]:
@@ -164,44 +162,45 @@ class Task(ABC, Generic[Result]):
         return unpack(part, self.result)
 
     def join(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Results of chunks as results of records, where the plan divides records."""
+        """Join the results of chunks to results of records, if the plan divides records."""
         yield from results
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        """Pass records on; InputError for one that this task cannot take. No torch."""
+        """Yield records unchanged; raise InputError for an invalid one. Must not import torch."""
         yield from records
 
     def describe_settings(self) -> dict[str, Any]:
-        """Settings that results depend on, beside those that the options record; for JSON."""
+        """Settings that results depend on, besides those that the options record; for JSON."""
         return {}
 
     def existing(self, outputs: Sequence[Output[Result]]) -> list[Path]:
-        """The files of outputs that are there already."""
+        """The files of outputs that exist."""
         paths = [Path(output.path) for output in outputs if output.path != STANDARD_OUTPUT]
         return [path for path in paths if path.exists()]
 
     def nbytes(self, found: Survey) -> int:
-        """About what the outputs take on the disk."""
+        """Estimate the size of the outputs on the disk, in bytes, from a survey of the input."""
         return 0
 
     def write(self, results: Iterable[Any], outputs: Sequence[Output[Result]]) -> Written:
         """Write results to outputs."""
 
-        def room_for(path: str) -> contextlib.AbstractContextManager[None]:
-            # A stream is not resumed.
-            return full_disk_explained(describe([path]), _MAKE_ROOM * (path != STANDARD_OUTPUT))
+        def explained(path: str) -> contextlib.AbstractContextManager[None]:
+            # Writing to a stream cannot be resumed.
+            way_out = "" if path == STANDARD_OUTPUT else _MAKE_ROOM
+            return full_disk_explained(describe([path]), way_out)
 
         problems: list[str] = []
         with contextlib.ExitStack() as stack:
             writers = {}
             for output in outputs:
-                stack.enter_context(room_for(output.path))
+                stack.enter_context(explained(output.path))
                 assert output.open is not None
                 writers[output.path] = stack.enter_context(output.open(output.path))
             for result in results:
                 for path, write in writers.items():
                     try:
-                        with room_for(path):
+                        with explained(path):
                             write(result)
                     except ValueError as error:
                         problems.append(f"{result.id} is not in {describe([path])}: {error}")
@@ -210,20 +209,20 @@ class Task(ABC, Generic[Result]):
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Result]], metadata: dict[str, Any]
     ) -> Written:
-        """Make the outputs of the parts, in their order."""
+        """Write the outputs from the parts, in their order."""
         results = (result for part in parts for result in self.unpack(part))
         return self.write(self.join(results), outputs)
 
     def metrics(self) -> dict[str, float]:
-        """How well what was written agrees with labels that the input has, by name."""
+        """How well the written results agree with labels in the input, by name of the metric."""
         return {}
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
-        """All that the results depend on, but the machine; for JSON.
+        """All that the results depend on, except the machine; for JSON.
 
         Args:
-            found: in the input.
-            given: what the caller named as the model.
+            found: the survey of the input.
+            given: the model as the caller gave it.
         """
         from ernie_rna.run.provenance import model_name, model_sha256, versions
 
@@ -256,18 +255,18 @@ class RunSummary:
     """What a run has written.
 
     Attributes:
-        files: the outputs; none while parts of other processes are missing.
+        files: the outputs; empty while parts of other processes are missing.
         records, nucleotides: of the whole input.
-        seconds: what this run took.
+        seconds: duration of this run.
         sequences_per_second: of this process, in this run.
-        padding: share of the tokens computed in this run that was padding.
-        problems: what could not be computed or written, a sentence each.
-        resumed: whether an earlier run, or another process, had done a part of it.
+        padding: fraction of the tokens computed in this run that was padding.
+        problems: a sentence for each result that could not be computed or written.
+        resumed: whether an earlier run, or another process, had computed a part of it.
         share: what this process computed.
-        source: of the task.
-        metrics: how well results agree with labels that the input has, by name.
+        source: that of the task.
+        metrics: how well results agree with labels in the input, by name of the metric.
         threads: the most that were used, on a CPU.
-        estimate: what the run will take, of a dry run.
+        estimate: the text of a dry run's estimate; otherwise "".
     """
 
     files: list[Path]
@@ -286,7 +285,7 @@ class RunSummary:
 
     @property
     def text(self) -> str:
-        """A line that says it, and one of where the results come from, if that is to be said."""
+        """The summary as a line of text, after a line with `source` if that is not empty."""
         noun = "sequence" if self.records == 1 else "sequences"
         size = f"{self.records} {noun}, {self.nucleotides} nt"
         if self.estimate:
@@ -295,11 +294,12 @@ class RunSummary:
         if len(self.files) > 8:
             files = f"{self.files[-1]} and {len(self.files) - 1} more files"
         if not self.files:
-            files = f"{self.share.text}, done; the output follows when all parts are"
-        resumed = ", of which a part was there already" if self.resumed else ""
+            files = f"{self.share.text} is done; the output is written after the last part"
+        resumed = ", partly computed before" if self.resumed else ""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        source = f"{self.source}\n" if self.source else ""
         return (
-            f"{self.source}\n" * bool(self.source) + f"{files}: {size}{resumed}; "
+            f"{source}{files}: {size}{resumed}; "
             f"{self.seconds:.1f} s, {self.sequences_per_second:.1f} sequences a second, "
             f"{100 * self.padding:.1f} % padding, {threads}"
         )
@@ -310,24 +310,24 @@ class RunSummary:
 
 
 def iterate(task: Task[Result], sequences: Sequences, model: Any) -> Iterator[Result]:
-    """The results of all sequences, in input order.
+    """Yield the results of all sequences, in input order.
 
     Raises:
-        InputError: a sequence is unfit or too long; before any of it is computed, unless the
+        InputError: a sequence is invalid or too long. Raised before any computation, unless the
             input can be read only once.
-        ValueError: the model cannot be loaded, or an option does not fit it.
-        EncodingError: a result is not finite, or memory does not suffice; named by id.
+        ValueError: the model cannot be loaded, or an option is invalid for it.
+        EncodingError: a result is not finite, or there is not enough memory; names the id.
     """
     if task.options.part is not None:
         raise OptionError("part", f"needs outputs that are files; got {task.options.part!r}")
     if task.options.dry_run:
-        raise OptionError("dry_run", "estimates the writing of an output: name one")
+        raise OptionError("dry_run", "estimates a run that writes an output: name one")
     source = _checked(task, as_source(sequences, **task.options.reading))
     return task.join(_results(task, source, _load(task, source, model)[1]))
 
 
 def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = ()) -> Source:
-    """The records of a source, of which task and outputs can take every one."""
+    """Return a source that checks each record for the task and the outputs."""
     checks = [output.check_id for output in outputs if output.check_id is not None]
 
     def read() -> Iterator[FastaRecord]:
@@ -340,28 +340,29 @@ def _checked(task: Task[Any], source: Source, outputs: Sequence[Output[Any]] = (
 
 
 def _load(task: Task[Any], source: Source, model: Any) -> tuple[Any, Progress]:
-    """Look through an input, load the model of a task, and check that it can take the input.
+    """Read the whole input, load the model of a task, and check the lengths of the sequences.
 
     Returns:
-        What is in the input, None if it can be read only once; and a bar for it.
+        The survey of the input, None if it can be read only once; and a progress bar.
     """
-    found = None if source.once else survey(source.read())
-    where, long = find_model(model, task.options.revision), task.options.long
-    if found is not None and long == "error" and isinstance(where, str):
-        # Before torch is imported, where config.json is at hand; loading says what is wrong in it.
+    input_survey = None if source.once else survey(source.read())
+    model_source, long = find_model(model, task.options.revision), task.options.long
+    if input_survey is not None and long == "error" and isinstance(model_source, str):
+        # Checked before torch is imported if there is a config.json; loading reports its errors.
         config = SimpleNamespace(max_position_embeddings=sys.maxsize)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            values = json.loads((Path(where) / "config.json").read_bytes())
+            values = json.loads((Path(model_source) / "config.json").read_bytes())
             config.max_position_embeddings = int(values["max_position_embeddings"])
-        check_lengths(found, config, long, _long_choices(task))
+        check_lengths(input_survey, config, long, _long_choices(task))
     with show_loading(task.options.progress):
-        task.load(where)
-    if found is not None:
-        check_lengths(found, task.model.config, long, _long_choices(task))
-    return found, Progress(task.options.progress, task.plan, found)
+        task.load(model_source)
+    if input_survey is not None:
+        check_lengths(input_survey, task.model.config, long, _long_choices(task))
+    return input_survey, Progress(task.options.progress, task.plan, input_survey)
 
 
 def _long_choices(task: Task[Any]) -> Sequence[str]:
+    """The values that the option `long` can have for this task."""
     choices: Sequence[str] = type(task.options).__dataclass_fields__["long"].metadata["choices"]
     return choices
 
@@ -377,29 +378,29 @@ def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Resu
 
 
 def _compute_chunk(task: Task[Result], chunk: Chunk, bar: Progress) -> list[Result]:
-    """The results of the records of a chunk, or of its pieces of them, in their order."""
+    """The results of the records of a chunk, or of those pieces of them that it has, in order."""
     import torch
 
-    values: dict[int, Any] = {}
-    for places, (pieces, batch) in zip(chunk.batches, compute_batches(task, chunk), strict=True):
-        values |= zip(places, batch, strict=True)
+    values: dict[int, Any] = {}  # by index into `chunk.pieces`
+    for indices, (pieces, batch) in zip(chunk.batches, compute_batches(task, chunk), strict=True):
+        values |= zip(indices, batch, strict=True)
         bar.advance(chunk, pieces, torch.get_num_threads())
-    own: list[list[int]] = [[] for _ in chunk.records]
-    for place, piece in enumerate(chunk.pieces):
-        own[piece.record].append(place)
+    indices_of: list[list[int]] = [[] for _ in chunk.records]
+    for index, piece in enumerate(chunk.pieces):
+        indices_of[piece.record].append(index)
     return [
-        task.merge(record, [chunk.pieces[one] for one in places], [values[one] for one in places])
-        for record, places in zip(chunk.records, own, strict=True)
+        task.merge(record, [chunk.pieces[i] for i in indices], [values[i] for i in indices])
+        for record, indices in zip(chunk.records, indices_of, strict=True)
     ]
 
 
 def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece], list[Any]]]:
-    """The pieces of each batch of a chunk, and what each gives.
+    """Yield the pieces of each batch of a chunk, and the values that the task computes for them.
 
-    Torch uses the threads of the options for it, else those that suit the chunk.
+    The number of torch's threads is the option `threads`, or by default what suits the chunk.
 
     Raises:
-        EncodingError: memory does not suffice, or a result is not finite.
+        EncodingError: there is not enough memory, or a result is not finite.
     """
     from ernie_rna.run.loading import memory_explained, suitable_threads, use_threads
 
@@ -423,13 +424,13 @@ def run(
     """Write the results of all sequences to outputs; a run that was killed is resumed.
 
     Args:
-        outputs: checked by whoever makes them. If all are standard output, nothing is kept.
+        outputs: with checked paths. If all are standard output, no results are stored.
 
     Raises:
-        InputError: the input is unfit, or has changed while it was read.
-        OutputError: an output exists, is being written, or the disk is full; or the unfinished
-            results beside it are of other settings.
-        And as `iterate`.
+        InputError: the input is invalid, or changed while it was being read.
+        OutputError: an output exists, another process is writing it, the disk is full, or the
+            unfinished results beside it have other settings.
+        And what `iterate` raises.
     """
     options = task.options
     source = _checked(task, as_source(sequences, **options.reading), outputs)
@@ -438,10 +439,10 @@ def run(
     if not files and share.count > 1:
         raise OptionError("part", f"needs outputs that are files; this is {share.text}")
     if options.dry_run or not files:
-        return _run_unkept(task, source, model, outputs)
-    place = behind_link(files[0])
-    check_place(place)
-    with full_disk_explained(place, _MAKE_ROOM), Store(place, share, options.force) as store:
+        return _run_without_store(task, source, model, outputs)
+    first = behind_link(files[0])
+    check_place(first)
+    with full_disk_explained(first, _MAKE_ROOM), Store(first, share, options.force) as store:
         _refuse_existing(task, outputs, store)
         if source.once and share.count > 1:
             raise InputError(
@@ -451,67 +452,61 @@ def run(
         if source.once:
             source = source.kept_in(store.input_path)
         task.options = replace(options, device=_own_device(task, share))
-        found, bar = _load(task, source, model)
+        input_survey, bar = _load(task, source, model)
         with contextlib.closing(bar):
-            metadata = task.metadata(found, model)
-            manifest = _manifest(task, metadata, outputs, place)
-            resumed = store.begin(manifest, lambda: _are_there(task, outputs))
-            _warn_of_room(store, 2 * task.nbytes(found))
-            parts = [] if store.done else _compute(task, source, found, store, bar, metadata)
-            with store.assembling() as said:
-                written = [] if said is None else task.existing(outputs)
-                if said is None and parts and all(part.path.exists() for part in parts):
-                    written, said = _assemble(task, parts, outputs, store, metadata)
+            metadata = task.metadata(input_survey, model)
+            manifest = _manifest(task, metadata, outputs, first)
+            resumed = store.begin(manifest, lambda: _all_exist(task, outputs))
+            _warn_of_room(store, 2 * task.nbytes(input_survey))
+            sha256 = input_survey.sha256
+            parts = [] if store.done else _compute(task, source, sha256, store, bar, metadata)
+            with store.assembling() as outcome:
+                written = [] if outcome is None else task.existing(outputs)
+                if outcome is None and parts and all(part.path.exists() for part in parts):
+                    written, outcome = _assemble(task, parts, outputs, store, metadata)
                 store.finish_share()
-    return _summary(task, bar, found, written, said or {}, resumed=resumed, share=share)
+    more = {"resumed": resumed, "share": share, **(outcome or {})}
+    return _summary(task, bar, input_survey, files=written, **more)
 
 
-def _run_unkept(
+def _run_without_store(
     task: Task[Result], source: Source, model: Any, outputs: Sequence[Output[Result]]
 ) -> RunSummary:
-    """Write to standard output as results come, or say what a run will take."""
-    with source.readable_twice() as twice:
-        found, bar = _load(task, twice, model)
+    """Write results to standard output as they are computed, or make the estimate of a dry run."""
+    with source.readable_twice() as rereadable:
+        input_survey, bar = _load(task, rereadable, model)
         with contextlib.closing(bar):
             if task.options.dry_run:
                 from ernie_rna.run.estimate import forecast
 
-                text = forecast(task, twice, found, outputs[0].path)
-                return _summary(task, bar, found, [], {}, estimate=text)
-            written, said = _said(task, task.write(task.join(_results(task, twice, bar)), outputs))
-            return _summary(task, bar, found, written, said)
+                text = forecast(task, rereadable, input_survey, outputs[0].path)
+                return _summary(task, bar, input_survey, files=[], estimate=text)
+            results = task.join(_results(task, rereadable, bar))
+            written, outcome = _with_outcome(task, task.write(results, outputs))
+            return _summary(task, bar, input_survey, files=written, **outcome)
 
 
-def _said(task: Task[Any], written: Written) -> tuple[list[Path], dict[str, Any]]:
-    """What was written; and the problems and metrics of the summary, by name."""
+def _with_outcome(task: Task[Any], written: Written) -> tuple[list[Path], dict[str, Any]]:
+    """The files that were written; and the problems and metrics of the summary, by field."""
     files, problems = written
     return files, {"problems": problems, "metrics": task.metrics()}
 
 
-def _summary(
-    task: Task[Any],
-    bar: Progress,
-    found: Survey,
-    written: list[Path],
-    said: dict[str, Any],
-    **more: Any,
-) -> RunSummary:
+def _summary(task: Task[Any], bar: Progress, input_survey: Survey, **more: Any) -> RunSummary:
     return RunSummary(
-        files=written,
-        records=found.records,
-        nucleotides=found.nucleotides,
+        records=input_survey.records,
+        nucleotides=input_survey.nucleotides,
         seconds=bar.seconds,
         sequences_per_second=bar.done / bar.seconds,
         padding=bar.padding / max(bar.tokens, 1),
         threads=bar.threads,
         source=task.source,
-        **said,
         **more,
     )
 
 
 def _own_device(task: Task[Any], share: Share) -> str | None:
-    """The device of this process: of several on one machine, each takes a GPU."""
+    """The device of this process. Processes that share a machine use its GPUs in turn."""
     device = task.options.device
     if share.local is None or device not in (None, "auto", "cuda"):
         return device
@@ -522,43 +517,44 @@ def _own_device(task: Task[Any], share: Share) -> str | None:
 
 
 def _manifest(
-    task: Task[Any], metadata: dict[str, Any], outputs: Sequence[Output[Any]], place: Path
+    task: Task[Any], metadata: dict[str, Any], outputs: Sequence[Output[Any]], first: Path
 ) -> dict[str, Any]:
-    """What a run that resumes must agree with."""
+    """The manifest, which must be equal to resume a run."""
     from ernie_rna.run.provenance import describe_machine
 
-    # As seen from the folder of the first one, which may be moved.
+    # Relative to the folder of the first output, because that may be moved.
     paths = [
-        path if path == STANDARD_OUTPUT else os.path.relpath(behind_link(Path(path)), place.parent)
+        path if path == STANDARD_OUTPUT else os.path.relpath(behind_link(Path(path)), first.parent)
         for path in (output.path for output in outputs)
     ]
     return {
         **metadata,
         "chunk_tokens": task.plan.limit,
         "machine": describe_machine(task.model.device, task.options.threads),
-        # Those that exist are replaced when a run is resumed, so they must be the same ones.
+        # A resumed run replaces existing outputs, so it must have the same ones.
         "outputs": paths,
     }
 
 
 def _warn_of_room(store: Store, expected: int) -> None:
-    there = 0
+    """Warn if the disk has no room for the bytes that are expected, minus those of the parts."""
+    stored = 0
     for path in store.folder.glob("part-*.safetensors"):
         with contextlib.suppress(FileNotFoundError):  # Another process has just ended the run.
-            there += path.stat().st_size
+            stored += path.stat().st_size
     free = shutil.disk_usage(store.folder).free
-    if expected - there > free:
+    if expected - stored > free:
         warnings.warn(
             f"{store.output} and unfinished results will take up to {expected / 1e6:,.0f} MB, but "
-            f"{free / 1e6:,.0f} MB are free",
+            f"only {free / 1e6:,.0f} MB are free",
             stacklevel=3,
         )
 
 
 def _compute(
-    task: Task[Any], source: Source, found: Survey, store: Store, bar: Progress, metadata: Any
+    task: Task[Any], source: Source, sha256: str, store: Store, bar: Progress, metadata: Any
 ) -> list[Part]:
-    """Compute the chunks that are this process's; return the parts of all, there or not."""
+    """Compute the chunks of this process. Returns the parts of all chunks, even missing ones."""
     digest, parts = Digest(), []
     for chunk in task.plan.chunks(digest.watch(source.read())):
         part = store.part(chunk.number, chunk.records)
@@ -567,9 +563,9 @@ def _compute(
             part.put(task.pack(_compute_chunk(task, chunk, bar)), metadata)
         else:
             bar.skip(chunk)
-    if digest.sha256 != found.sha256:
+    if digest.sha256 != sha256:
         store.invalidate()
-        raise InputError("the input was changed while it was being read; run it again")
+        raise InputError("the input changed while it was being read; run it again")
     return parts
 
 
@@ -580,9 +576,9 @@ def _assemble(
     store: Store,
     metadata: dict[str, Any],
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Put the outputs together of all parts; as `_said`."""
+    """Write the outputs from all parts; returns what `_with_outcome` returns."""
     for number, part in enumerate(parts):
-        if not part.is_whole():  # It was damaged since its process has computed it.
+        if not part.is_whole():  # It was damaged after its process wrote it.
             store.finish_share()
             raise OutputError(
                 f"{part.path} is damaged: run part {store.owner(number)} again, which computes it"
@@ -591,21 +587,21 @@ def _assemble(
         clear_dead(Path(output.path))
     _refuse_existing(task, outputs, store)
     store.claim(task.existing(outputs))
-    written, said = _said(task, task.assemble(parts, outputs, metadata))
-    store.finish(**said)
-    return written, said
+    written, outcome = _with_outcome(task, task.assemble(parts, outputs, metadata))
+    store.finish(**outcome)
+    return written, outcome
 
 
-def _are_there(task: Task[Any], outputs: Sequence[Output[Any]]) -> bool:
-    """Whether all outputs are there; what went to standard output is not."""
-    return all(task.existing([one]) for one in outputs)
+def _all_exist(task: Task[Any], outputs: Sequence[Output[Any]]) -> bool:
+    """Whether all outputs exist, which is False if one went to standard output."""
+    return all(task.existing([output]) for output in outputs)
 
 
 def _refuse_existing(task: Task[Any], outputs: Sequence[Output[Any]], store: Store) -> None:
     """Raise OutputError for an output that this run has not written, unless it may be replaced."""
-    is_lost = store.done and not _are_there(task, outputs)
+    one_is_missing = store.done and not _all_exist(task, outputs)
     for output in outputs:
-        for path in task.existing([output])[:1]:  # of shards their index
-            if is_lost and not task.options.force:
+        for path in task.existing([output])[:1]:  # The first file of shards is their index.
+            if one_is_missing and not task.options.force:
                 raise exists_already(path)
             store.check_ours(path)

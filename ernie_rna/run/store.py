@@ -1,24 +1,24 @@
-"""The results of a run that is not finished, kept beside its output so that it can be resumed.
+"""Stores the results of an unfinished run beside its output, so that the run can be resumed.
 
 A run cuts its input into chunks of records, the same ones each time. The results of chunk N are a
-part, a safetensors file that is whole and on the disk or not there. Beside the output OUT is a
-folder OUT.partial until the output is complete:
+part, a safetensors file that is complete on the disk or missing. Beside the output OUT is a folder
+OUT.partial until the output is complete:
 
-manifest.json        what the results depend on; a run that resumes must agree with it
-part-N-X.safetensors the results of chunk N; X is of the manifest and the records of that chunk, so
-                     that results of other settings or of an input that changed never pass for them
-checkpoint-N         of fine-tuning, the state of training after step N
-input.fasta          the input, if it can be read only once (standard input, a generator)
+manifest.json        what the results depend on; a run that resumes must have an equal manifest
+part-N-X.safetensors the results of chunk N; X is a checksum of the settings and the records of the
+                     chunk, so results of other settings or of a changed input are never used
+checkpoint-N         the state of a fine-tuning after step N
+fold-N               the metrics and states of fold N of a cross-validation
+input.fasta          a copy of an input that can be read only once (standard input, a generator)
 lock-I-of-N          held by the process that computes the I-th of N shares; not empty once that
-                     process has agreed with the manifest
-lock-output          held by the process that writes the outputs; has a line, see `_identity`, of
-                     each that the run may replace: what --force found, and what it wrote itself
-done-I-of-N          the I-th of N processes has done its share
-done.json            the output is whole, and the parts are deleted; what could not be written to
-                     it, and metrics
+                     process has compared its manifest
+lock-output          held by the process that writes the outputs; has a line, see `_identity`, for
+                     each file that the run may replace: those that --force found, and its own
+done-I-of-N          the I-th of N processes has computed its share
+done.json            the output is complete, and parts are deleted; has its problems and metrics
 
-Whoever leaves last deletes the folder: when the output is whole and all N processes have done their
-shares, so that one that comes late finds nothing left to do, or when nothing has been begun.
+The last process to leave deletes the folder if nothing was begun, or if the output is complete and
+all N processes have computed their shares, so that a late process finds nothing left to do.
 """
 
 from __future__ import annotations
@@ -37,58 +37,58 @@ from ernie_rna.run.outputs import OutputError, appearing, exists_already, replac
 from ernie_rna.run.parts import Part
 from ernie_rna.sequences.fasta import FastaRecord
 
-# Results, and all that may be in the folder and is deleted with it: the manifest first, since
-# without it the rest counts for nothing.
+# The files of results, and all files of a run. The manifest is deleted first, because without it
+# the others count for nothing.
 _RESULTS = ("part-*.safetensors", "checkpoint-*", "fold-*")
 _OURS = ("manifest.json", *_RESULTS, "input.fasta", "done*", "lock*", ".*.tmp")
-# How a model was called is told where runs differ, but its sha256 says whether they do.
+# Messages name these if runs differ, but the model's sha256 decides whether they do.
 _NOT_COMPARED = ("model.name", "model.revision")
 
 
 def partial_folder(output: Path) -> Path:
-    """Where the results of an output are kept until it is whole."""
+    """The folder that stores the results of an output until it is complete."""
     return output.with_name(f"{output.name}.partial")
 
 
 def is_begun(output: Path) -> bool:
-    """Whether an unfinished run has left results of an output."""
+    """Whether an unfinished run has stored results for an output."""
     return (partial_folder(output) / "manifest.json").exists()
 
 
 def check_place(output: Path) -> None:
-    """Raise OutputError where no run can begin, or be resumed, to write an output."""
+    """Raise OutputError if no run that writes this output can begin or be resumed."""
     folder = partial_folder(output)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: there is no folder {output.parent}")
     if folder.is_file() or folder.is_symlink():
-        what = "link" if folder.is_symlink() else "file"
+        kind = "link" if folder.is_symlink() else "file"
         raise OutputError(
-            f"cannot write {output}: {folder}, where unfinished results are kept, is a {what}"
+            f"cannot write {output}: {folder}, where unfinished results are kept, is a {kind}"
         )
 
 
 class Store:
-    """The folder beside an output. As a context, it leaves the folder at the end.
+    """The folder beside an output, as a context that deletes the folder if it is no longer needed.
 
     Args:
-        output: the file to be.
+        output: the file that the run will write.
         share: what this process computes.
         force: whether results of other settings may be dropped, and outputs replaced.
 
     Raises:
         OutputError: another process computes the same share.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
 
     def __init__(self, output: Path, share: Share, force: bool = False):
         self.output, self.folder = output, partial_folder(output)
-        self.input_path = self.folder / "input.fasta"  # where what can be read only once is kept
+        self.input_path = self.folder / "input.fasta"  # copy of an input that can be read only once
         self._manifest_path = self.folder / "manifest.json"
         self._done_path = self.folder / "done.json"
         self._output_lock = self.folder / "lock-output"
         self._lock_path = self.folder / f"lock-{share.index + 1}-of-{share.count}"
-        self._settings: Mapping[str, Any] = {}  # what was begun
-        self._key = 0  # of the settings, in the names of parts
+        self._settings: Mapping[str, Any] = {}  # those of this run, flattened
+        self._key = 0  # crc32 of the settings, in the names of parts
         self._force, self._share = force, share
         self._held = contextlib.ExitStack()
         with self._guarded():
@@ -96,7 +96,7 @@ class Store:
             if lock is None:
                 raise self._busy()
             lock.truncate(0)
-            self._own = lock
+            self._lock_file = lock
 
     @property
     def begun(self) -> bool:
@@ -105,7 +105,7 @@ class Store:
 
     @property
     def done(self) -> bool:
-        """Whether a process has said that the output is whole."""
+        """Whether a process has recorded that the output is complete."""
         return self._done_path.exists()
 
     def __enter__(self) -> Store:
@@ -122,16 +122,16 @@ class Store:
         self._held.close()
 
     def begin(self, manifest: Mapping[str, Any], whole: Callable[[], bool] = lambda: False) -> bool:
-        """Say what is computed here; return whether results of an earlier run are there.
+        """Write the manifest, or compare it with an earlier run's; return whether results exist.
 
         Args:
             manifest: all that the results depend on, for JSON.
-            whole: whether all outputs are there; asked once a process has said so.
+            whole: whether all outputs exist; called only if a process has recorded so.
 
         Raises:
             OutputError: the folder has results of other settings, model or input.
         """
-        manifest = json.loads(json.dumps(manifest))  # Lists for tuples, as they are read.
+        manifest = json.loads(json.dumps(manifest))  # Tuples become lists, as in the file.
         self._settings = _compared(manifest)
         self._key = zlib.crc32(json.dumps(self._settings, sort_keys=True).encode())
         with self._guarded():
@@ -141,8 +141,8 @@ class Store:
                     raise exists_already(self.output)
                 raise OutputError(
                     f"{self.folder} has results of an unfinished run that differs: "
-                    f"{differences(self._read_manifest(), manifest)}. Run it as before to resume "
-                    "it, or drop its results by --force"
+                    f"{differences(self._read_manifest(), manifest)}. Repeat the earlier command "
+                    "to resume it, or drop its results by --force"
                 )
             if differs and self._others(begun=True):
                 raise self._busy()
@@ -150,12 +150,12 @@ class Store:
                 self.drop()
                 with replacing(self._manifest_path) as path:
                     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            self._own.write(b"+")
-            self._own.flush()
+            self._lock_file.write(b"+")
+            self._lock_file.flush()
             return self.done or any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
     def _agrees(self) -> bool:
-        """Whether the manifest is there, and of what this process has begun."""
+        """Whether the folder has a manifest with the settings of this process."""
         return self.begun and _compared(self._read_manifest()) == self._settings
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -169,40 +169,40 @@ class Store:
             ) from error
 
     def invalidate(self) -> None:
-        """Have the next run compute everything anew."""
+        """Make the next run compute everything again."""
         self._delete("manifest.json")
 
     def drop(self) -> None:
-        """Delete the results, and what says what they are."""
+        """Delete the results and the manifest."""
         self.invalidate()
         self._delete(*_RESULTS, "done*", self._output_lock.name)
 
     def part(self, number: int, records: Iterable[FastaRecord] = ()) -> Part:
-        """The results of a chunk of records."""
+        """The part with the results of a chunk: its number and records."""
         key = self._key
-        for one in records:
-            key = zlib.crc32(f"{one.id} {one.description}\n{one.sequence}\n".encode(), key)
+        for record in records:
+            key = zlib.crc32(f"{record.id} {record.description}\n{record.sequence}\n".encode(), key)
         return Part(self.folder / f"part-{number:06d}-{key:08x}.safetensors")
 
     def owns(self, number: int) -> bool:
-        """Whether a chunk is for this process to compute."""
+        """Whether this process computes a chunk."""
         return number % self._share.count == self._share.index and not self.done
 
     def owner(self, number: int) -> str:
-        """Whose a chunk is, as an option has it."""
+        """The share that computes a chunk, written as for --part, such as 2/8."""
         return f"{number % self._share.count + 1}/{self._share.count}"
 
     @contextlib.contextmanager
     def assembling(self) -> Iterator[dict[str, Any] | None]:
-        """Alone in writing the outputs, each of which is claimed before it appears.
+        """Let only this process write the outputs, each of which is claimed before it appears.
 
-        Gives what was given to `finish`, None while nobody has called it.
+        Yields what was given to `finish`; None if no process has called it yet.
 
         Raises:
-            OutputError: another process has dropped what this one has begun.
+            OutputError: another process has dropped the results of this run.
         """
 
-        def appears(written: Path, path: Path) -> None:
+        def check_and_claim(written: Path, path: Path) -> None:
             self.check_ours(path)
             self.claim([written])
 
@@ -212,19 +212,19 @@ class Store:
                     f"another process has dropped the unfinished results of {self.output}; run it "
                     "again"
                 )
-            token = appearing.set(appears)
+            token = appearing.set(check_and_claim)
             try:
                 yield json.loads(self._done_path.read_bytes()) if self.done else None
             finally:
                 appearing.reset(token)
 
     def claim(self, paths: Iterable[Path]) -> None:
-        """Say of files that this run may replace them."""
+        """Record that this run may replace these files."""
         with open(self._output_lock, "a", encoding="ascii") as file:
             file.writelines(f"{_identity(path)}\n" for path in paths)
 
     def check_ours(self, path: Path) -> None:
-        """Raise OutputError for a file that is there, which only --force lets this run replace."""
+        """Raise OutputError for an existing file that this run may replace only with --force."""
         if path.exists() and not self._force:
             has_log = self.begun and self._output_lock.exists()
             claimed = self._output_lock.read_bytes() if has_log else b""
@@ -235,21 +235,21 @@ class Store:
         return self.folder / f"done-{index + 1}-of-{self._share.count}"
 
     def finish_share(self) -> None:
-        """Say that this process has done its share."""
+        """Record that this process has computed its share."""
         self._share_path(self._share.index).touch()
 
-    def finish(self, **said: Any) -> None:
-        """Say that the output is whole, and more of it, for JSON."""
+    def finish(self, **outcome: Any) -> None:
+        """Record that the output is complete, with the outcome, for JSON, and delete the parts."""
         with replacing(self._done_path) as path:
-            path.write_text(json.dumps(said), encoding="utf-8")
+            path.write_text(json.dumps(outcome), encoding="utf-8")
         self._delete(*_RESULTS)
 
     def _guarded(self) -> contextlib.AbstractContextManager[Any]:
-        """Alone in looking at who is here and in changing what that decides: for a moment."""
+        """The lock that a process holds for the moment in which it looks for others and decides."""
         return locked(self.folder / "lock", wait=True)
 
     def _others(self, begun: bool = False) -> bool:
-        """Whether other processes are here, or are here and have agreed with the manifest."""
+        """Whether others use the folder; with `begun`, only those that compared manifests."""
         for path in self.folder.glob("lock-*-of-*"):
             if path != self._lock_path and (path.stat().st_size or not begun):
                 with locked(path) as lock:
@@ -269,20 +269,20 @@ class Store:
 
 
 def _identity(path: Path) -> str:
-    """What a file or folder keeps when it is renamed, and no other has."""
-    found = path.stat()
-    return f"{found.st_ino} {found.st_mtime_ns}"
+    """Text that identifies a file or folder, and stays the same when it is renamed."""
+    status = path.stat()
+    return f"{status.st_ino} {status.st_mtime_ns}"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What two nested mappings disagree in, in words."""
+    """The differences of two nested mappings, as text."""
     old, new = dict(_flatten(before)), dict(_flatten(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names)
 
 
 def _compared(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run that resumes must agree with."""
+    """The flattened settings of a manifest that must be equal to resume a run."""
     return {name: value for name, value in _flatten(manifest) if name not in _NOT_COMPARED}
 
 

@@ -1,6 +1,6 @@
-"""Sequences as the model takes them: read, checked, cut and grouped; and the tables beside them.
+"""Sequences for the model: read, checked, cut and grouped into batches; and the tables beside them.
 
-In: a FASTA file, standard input, or what a caller holds. Out: `FastaRecord`s that are fit for the
-model (`fasta`), a survey of the whole input (`sources`), the chunks and batches in which they go
-through the model (`chunks`), and the rows of CSV and TSV (`tables`). Loads no torch model.
+In: a FASTA file, standard input, or what a caller holds. Out: valid `FastaRecord`s (`fasta`), a
+survey of the whole input (`sources`), the chunks and batches for the model (`chunks`), and the rows
+of CSV and TSV files (`tables`). Does not import torch.
 """

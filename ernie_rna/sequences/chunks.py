@@ -1,21 +1,20 @@
-"""Which sequences go through the model together, and what that costs.
+"""Which sequences the model computes together, and what that costs.
 
-The input is cut into chunks of consecutive records; inside a chunk the pieces of its sequences are
-sorted by length and grouped into batches. Chunks and batches depend on the input and settings
-alone, never on where a run was interrupted or how many processes share the work, so that the same
-numbers come out.
+The input is cut into chunks of consecutive records. In a chunk, the pieces of its sequences are
+sorted by length and grouped into batches. Chunks and batches depend only on input and settings, not
+on where a run was interrupted or how many processes share it, so results are the same numbers.
 
-A piece is what the model sees of a sequence at once: all of it, or a window of one that is longer
-than the model's limit. Windows overlap, all are as long as the limit, and they are evenly spaced.
-How their results become one sequence's:
+A piece is what the model sees of a sequence at once: all of it, or a window of a sequence that is
+longer than the model's limit. Windows overlap, all are as long as the limit, and they are evenly
+spaced. Their results are combined into one for the sequence:
 
 - token: each nucleotide is taken from the window in which it is farthest from an edge that is
-  not an end of the sequence itself: windows are cut in the middle of what they share.
+  not an end of the sequence itself: windows are cut in the middle of their overlap.
 - mean: over the nucleotides as taken for token, so the mean of the token vectors.
 - cls: the mean of the windows' `<cls>` vectors, each weighted by the nucleotides taken from it.
 
-Positions are nucleotides counted from 0; special tokens do not count. Lengths in tokens count
-`<cls>` and `<eos>`.
+Positions are nucleotides counted from 0, without special tokens. Lengths in tokens include `<cls>`
+and `<eos>`.
 """
 
 from __future__ import annotations
@@ -31,24 +30,24 @@ from ernie_rna.sequences.fasta import FastaRecord
 if TYPE_CHECKING:
     import torch
 
-# On a CPU a larger batch only falls out of the caches; a GPU wants to be kept busy.
+# On a CPU a larger batch would not fit into the caches; a GPU needs one to be kept busy.
 _CPU_BATCH_TOKENS = 2048
 _GPU_BATCH_TOKENS = 16384
 
-# A chunk ends at this many records, or at this many batches' worth of tokens. What a kill costs
-# is at most a chunk: 32,768 tokens are 40 s of two CPU cores. Smaller ones leave batches emptier:
-# of real RNAs of up to 1022 nt a batch of 2048 gets 1060 tokens on average, which costs nothing
-# on a CPU, and 3.0 % of padding (one of 16,384 gets 7060 and 4.6 %).
+# A chunk ends at this many records, or at the tokens of this many batches. A killed process loses
+# at most one chunk: 32,768 tokens take 40 s on two CPU cores. Smaller chunks would leave batches
+# emptier: with real RNAs of up to 1022 nt a batch of 2048 tokens gets 1060 on average, which costs
+# nothing on a CPU, and 3.0 % of padding (one of 16,384 tokens gets 7060 and 4.6 %).
 CHUNK_RECORDS = 4096
 CHUNK_BATCHES = 16
 
-# A batch takes no further sequence once more than this share of it would be padding.
+# A batch takes no further sequence if more than this fraction of it would be padding.
 _MAX_PADDING = 0.05
-# Beyond this length the scores, heads * length² a sequence, outgrow everything else in memory.
+# Length in tokens from which the attention scores, heads * length² values, dominate the memory.
 SCORES_FROM = 1024
-# Of a pair head, channels * length² values do so.
+# Length in tokens from which a pair head's channels * length² values do.
 MAPS_FROM = 256
-# Tokens of a chunk whose results are maps, which wait in memory: of 1022 nt each, 270 MB.
+# Tokens of a chunk whose results are maps, which stay in memory: 270 MB for RNAs of 1022 nt.
 TOKENS_OF_MAPS = 1 << 16
 
 
@@ -57,10 +56,10 @@ class Piece:
     """What the model sees of a sequence at once.
 
     Attributes:
-        record: the sequence, by its place in the chunk.
-        start, stop: what is computed.
-        own_start, own_stop: what of that is kept; the pieces of a sequence keep each nucleotide
-            at most once, in order.
+        record: index of the sequence in the chunk.
+        start, stop: the nucleotides that the model sees.
+        own_start, own_stop: those whose results are kept. The pieces of a sequence keep each
+            nucleotide at most once, in order.
     """
 
     record: int
@@ -71,24 +70,25 @@ class Piece:
 
     @property
     def tokens(self) -> int:
-        """Length for the model, with `<cls>` and `<eos>`."""
+        """Length in tokens, with `<cls>` and `<eos>`."""
         return self.stop - self.start + 2
 
     @property
     def owned(self) -> int:
+        """Nucleotides whose results are kept."""
         return self.own_stop - self.own_start
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive records, and the batches they are computed in.
+    """Consecutive records, and the batches in which they are computed.
 
     Attributes:
         number: counted from 0.
         records: in input order.
         pieces: in input order.
-        batches: indices into `pieces`, each exactly once; the longest pieces come first, so that
-            memory runs out at the beginning or never.
+        batches: indices into `pieces`, each exactly once. The longest pieces come first, so that
+            memory runs out at the beginning or not at all.
     """
 
     number: int
@@ -101,26 +101,26 @@ class Chunk:
         return [self.pieces[index] for index in self.batches[number]]
 
     def share(self, pieces: Iterable[Piece]) -> float:
-        """How many sequences pieces are, by what they keep of each."""
+        """The number of sequences in these pieces, as fractions of the nucleotides they keep."""
         return sum(piece.owned / len(self.records[piece.record].sequence) for piece in pieces)
 
 
 def whole(record: int, sequence: str) -> list[Piece]:
-    """A sequence as one piece."""
+    """Return a sequence as one piece."""
     return [Piece(record, 0, len(sequence), 0, len(sequence))]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings that chunks and batches follow from.
+    """The settings that determine chunks and batches.
 
     Attributes:
-        batch_tokens: tokens in a batch, padding included; a longer sequence is alone.
-        cost: the width that `work` takes.
-        split: the pieces of a sequence, of its place and its letters.
+        batch_tokens: most tokens in a batch, with padding; a longer sequence has its own batch.
+        cost: as for `work`.
+        split: takes the index of a sequence and its letters, and returns its pieces.
         chunk_tokens: tokens after which a chunk ends; None is `CHUNK_BATCHES` batches.
         squared_from: as for `plan_batches`.
-        divides: whether the pieces of a sequence may be divided among several chunks.
+        divides: whether the pieces of a sequence may be in several chunks.
     """
 
     batch_tokens: int
@@ -137,23 +137,24 @@ class Plan:
 
     def chunks(self, records: Iterable[FastaRecord]) -> Iterator[Chunk]:
         """Cut records into chunks, in input order."""
-        taken: list[FastaRecord] = []
+        chunk_records: list[FastaRecord] = []
         pieces: list[Piece] = []
         number = tokens = 0
         for record in records:
-            for portion in self._portions(record.sequence):
-                size = sum(piece.tokens for piece in portion) or len(record.sequence)
-                if taken and (len(taken) >= CHUNK_RECORDS or tokens + size > self.limit):
-                    yield self._chunk(number, taken, pieces)
-                    number, tokens, taken, pieces = number + 1, 0, [], []
-                pieces += [replace(piece, record=len(taken)) for piece in portion]
-                taken.append(record)
+            for group in self._groups(record.sequence):
+                size = sum(piece.tokens for piece in group) or len(record.sequence)
+                is_full = len(chunk_records) >= CHUNK_RECORDS or tokens + size > self.limit
+                if chunk_records and is_full:
+                    yield self._chunk(number, chunk_records, pieces)
+                    number, tokens, chunk_records, pieces = number + 1, 0, [], []
+                pieces += [replace(piece, record=len(chunk_records)) for piece in group]
+                chunk_records.append(record)
                 tokens += size
-        if taken:
-            yield self._chunk(number, taken, pieces)
+        if chunk_records:
+            yield self._chunk(number, chunk_records, pieces)
 
-    def _portions(self, sequence: str) -> list[list[Piece]]:
-        """The pieces of a sequence; if they may be divided, as many at once as a chunk takes."""
+    def _groups(self, sequence: str) -> list[list[Piece]]:
+        """The pieces of a sequence, in groups that a chunk can hold if they may be divided."""
         pieces = self.split(0, sequence)
         if not self.divides or not pieces:
             return [pieces]
@@ -166,12 +167,12 @@ class Plan:
         return Chunk(number, records, pieces, batches)
 
     def work(self, pieces: Iterable[Piece]) -> float:
-        """What pieces cost together, see `work`."""
+        """The cost of pieces together, see `work`."""
         return sum(work(piece.tokens, self.cost) for piece in pieces)
 
 
 def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
-    """Tokens in a batch, padding included; None takes what suits the device."""
+    """Tokens in a batch, with padding; None takes what suits the device."""
     if batch_tokens is None:
         return _CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS
     return batch_tokens
@@ -180,13 +181,13 @@ def resolve_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
 def plan_batches(
     lengths: Sequence[int], batch_tokens: int, squared_from: int = SCORES_FROM
 ) -> list[list[int]]:
-    """Group sequences of like length, the longest first.
+    """Group sequences of similar length into batches, the longest first.
 
     Args:
         lengths: tokens of each sequence.
-        batch_tokens: most tokens in a batch, padding included.
-        squared_from: in sequences over so many tokens each token counts length / squared_from
-            times, for the sake of memory that goes with length².
+        batch_tokens: most tokens in a batch, with padding.
+        squared_from: in a longer sequence each token counts length / squared_from times, because
+            its memory grows with length².
 
     Returns:
         Indices into `lengths`, each once. At most 5 % of each batch is padding.
@@ -209,7 +210,7 @@ def plan_batches(
 
 
 def count_padding(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> tuple[int, int]:
-    """How many tokens the batches have in all, and how many of them are padding."""
+    """Return how many tokens the batches have in all, and how many of them are padding."""
     total = real = 0
     for batch in batches:
         total += len(batch) * max(lengths[index] for index in batch)
@@ -218,15 +219,15 @@ def count_padding(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> t
 
 
 def work(tokens: int, cost: float) -> float:
-    """What a sequence costs, in units of one token among few.
+    """The cost of a sequence, in units of one token of a short sequence.
 
-    A layer's projections and feed-forward take 24 hidden² operations a token, its two products
-    with the scores 4 tokens * hidden: a ratio of tokens / (6 hidden). Writing and reading the
-    scores adds about half as much again (measured on a CPU: 1024 tokens cost 1.3 times as much
-    each as 24 do, with hidden 768).
+    In a layer, projections and feed-forward take 24 hidden² operations for each token, and the two
+    attention products 4 tokens * hidden: a ratio of tokens / (6 hidden). Writing and reading the
+    scores adds about half as much again (measured on a CPU with hidden 768: a token among 1024
+    costs 1.3 times as much as one among 24).
 
     Args:
-        cost: the hidden width of an encoder; of one with a pair head, `pair_head_cost`.
+        cost: the hidden width of an encoder; for one with a pair head, `pair_head_cost`.
     """
     return tokens * (1 + tokens / (4 * cost))
 
@@ -234,14 +235,14 @@ def work(tokens: int, cost: float) -> float:
 def pair_head_cost(config: Any) -> float:
     """The `cost` of an encoder with a pair head.
 
-    Multiplications: of the encoder for each token, of the head for each entry of a map.
+    It compares multiplications: the encoder's for each token, the head's for each entry of a map.
     """
     hidden, channels = config.hidden_size, config.pair_channels
     layer = 4 * hidden**2 + 2 * hidden * config.intermediate_size
     block = 2 * 9 * channels**2
     entry = config.pair_blocks * block + 49 * 8 * channels + 9 * channels
-    of_scores = 1 / (4 * hidden)
-    return 1 / (4 * (of_scores + entry / (config.num_hidden_layers * layer)))
+    scores = 1 / (4 * hidden)
+    return 1 / (4 * (scores + entry / (config.num_hidden_layers * layer)))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -249,18 +250,18 @@ def pair_head_cost(config: Any) -> float:
 
 
 def nucleotide_limit(config: Any) -> int:
-    """Nucleotides that a model was trained to take at once: its tokens without <cls> and <eos>."""
+    """Nucleotides of the longest training sequences: the tokens without <cls> and <eos>."""
     return int(config.max_position_embeddings) - 2
 
 
 def windows(record: int, length: int, limit: int, overlap: int) -> list[Piece]:
-    """The pieces of a sequence: one, unless it is over the limit.
+    """Return the pieces of a sequence: one, unless it is longer than the limit.
 
     Args:
-        record: its place among the sequences at hand.
+        record: index of the sequence, for its pieces.
         length: nucleotides in it.
-        limit: nucleotides that the model takes.
-        overlap: nucleotides that neighbouring windows share at least; below `limit`.
+        limit: most nucleotides in a window.
+        overlap: fewest nucleotides that neighbouring windows share; below `limit`.
 
     >>> [(p.start, p.stop, p.own_start, p.own_stop) for p in windows(0, 20, 10, 4)]
     [(0, 10, 0, 8), (5, 15, 8, 13), (10, 20, 13, 20)]
@@ -272,12 +273,12 @@ def windows(record: int, length: int, limit: int, overlap: int) -> list[Piece]:
     cuts = [(left + limit + right + 1) // 2 for left, right in pairwise(starts)]
     bounds = [0, *cuts, length]
     return [
-        Piece(record, start, start + limit, *own)
-        for start, own in zip(starts, pairwise(bounds), strict=True)
+        Piece(record, start, start + limit, *kept)
+        for start, kept in zip(starts, pairwise(bounds), strict=True)
     ]
 
 
 def check_overlap(overlap: int, limit: int) -> None:
-    """Raise OptionError unless windows of `limit` nucleotides can share so many."""
+    """Raise OptionError unless windows of `limit` nucleotides can overlap by so many."""
     if overlap >= limit:
-        raise OptionError("overlap", f"must be below {limit}, what the model takes; got {overlap}")
+        raise OptionError("overlap", f"must be below {limit}, the model's limit; got {overlap}")

@@ -1,20 +1,20 @@
-"""Reads FASTA, checked as it comes.
+"""Reads and checks FASTA.
 
-The only parser of FASTA in this package. What `read_fasta` lets through is fit for the model:
+The only parser of FASTA in this package. `read_fasta` yields records that are valid for the model:
 
-- The id is the first word of the header, present and unlike every other id in the file; the rest
-  is the description.
-- The sequence has letters, each of them T or a nucleotide letter of the model's vocabulary
-  (the IUPAC codes, X and I), in either case. Any other character is an error, said to look like
-  a protein where a tenth of them are foreign. `unknown="unk"` lets other letters, digits and
-  signs pass (the tokenizer reads them as `<unk>`), but never blanks, `<` and `>`. `degap=True`
-  takes the gaps of an alignment out, and reads Stockholm and Clustal as well.
-- Structures below a sequence, as RNAfold writes them, are passed over, with a warning.
-- The text is UTF-8, or UTF-16 with a byte order mark, whatever the locale, without control
-  characters. Line ends may be those of Unix, Windows or old Macs, lines may have any length, and
-  lines that begin with `#` are comments.
-  gzip, bzip2 and xz are read to their last stream; anything behind that is an error. Files of other
-  kinds are named, with what makes FASTA of them.
+- The id is the first word of the header; the rest is the description. Every record needs an id,
+  which no other record of the file may have.
+- The sequence consists of letters, in either case: T, or a nucleotide letter of the model's
+  vocabulary (the IUPAC codes, X and I). Any other character is an error; if they are a tenth of the
+  sequence, the message says that it looks like a protein. `unknown="unk"` allows other letters,
+  digits and signs (the tokenizer reads them as `<unk>`), but not brackets, `|` or blanks.
+  `degap=True` removes the gaps of an alignment, and reads Stockholm and Clustal as well.
+- Structures below a sequence, as RNAfold writes them, are ignored with a warning.
+- The text is UTF-8, or UTF-16 with a byte order mark, in any locale, without control characters.
+  Line ends may be those of Unix, Windows or old Macs, lines may have any length, and lines that
+  begin with `#` are comments.
+- gzip, bzip2 and xz are read to their last stream; anything after that is an error. For a file of
+  another kind the message says what it is and how to make FASTA from it.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from typing import IO, Any
 FilePath = str | PathLike[str]
 
 STANDARD_INPUT = "-"
-# The nucleotide letters of the tokenizer's vocabulary, and T; here, since that imports torch.
+# T and the nucleotide letters of the tokenizer, repeated here because the tokenizer imports torch.
 LETTERS = "GAUCNYRSKWMDHVBXIT"
 GAPS = "-._~"
-# What a message ends in that names an option; nobody has it who pastes text into the web page.
+# Begins the end of a message that names an option. The web page, which has none, cuts it off.
 OPTION = "; --"
-# By extension, how a compressed file begins, by which it is known, and what decompresses a stream.
+# By extension: the first bytes of a compressed file, and what decompresses one of its streams.
 _COMPRESSED: dict[str, tuple[bytes, Callable[[], Any]]] = {
     ".gz": (b"\x1f\x8b", partial(zlib.decompressobj, 31)),  # of gzip, with its checksum
     ".bz2": (b"BZh", bz2.BZ2Decompressor),
     ".xz": (b"\xfd7zXZ\0", lzma.LZMADecompressor),
 }
 
-# From this share of foreign characters on, the message speaks of a protein: of the letters of
-# known proteins, 29 in 100 (E, F, L, P, Q) are no nucleotide codes.
+# From this fraction of foreign characters on, the message mentions a protein: 29 of 100 letters in
+# known proteins (E, F, L, P, Q) are not nucleotide codes.
 _PROTEIN_SHARE = 0.1
 _ALLOWED = {
     "error": (LETTERS + LETTERS.lower()).encode(),
@@ -61,18 +61,18 @@ _ALLOWED = {
 }
 _NO_GAPS = str.maketrans("", "", GAPS)
 _TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
-_BLOCK = 1 << 12  # bytes that are decompressed at once; bzip2 can make 20,000 times as much of them
-_BEGIN = 1000  # of a file or line, by which it is known
+_BLOCK = 1 << 12  # bytes that are decompressed at once; bzip2 can expand them 20,000 times
+_BEGIN = 1000  # first bytes or letters that decide what kind of file it is
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# Dot-bracket, WUSS, and the constraints of RNAfold: with a bracket, or without letters.
+# Dot-bracket, WUSS, and RNAfold's constraints: with a bracket, or with a dot and no letter but x.
 _STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*(\s|$)")
 _NO_BRACKETS = frozenset(".,:_~x-")
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
-# What people hand over by mistake, by how it begins: what it is, and what makes FASTA of FILE.
+# Files given by mistake, by their first bytes or line: what they are, how to make FASTA from FILE.
 _WRITE = "with a line >name above each sequence"
 _BIOPYTHON = (
-    "Biopython makes FASTA of it: python -c \"from Bio import SeqIO; SeqIO.convert('FILE', "
+    "Biopython makes FASTA from it: python -c \"from Bio import SeqIO; SeqIO.convert('FILE', "
     "'FORMAT', 'rna.fasta', 'fasta')\""
 )
 _FOREIGN_BYTES = {
@@ -82,12 +82,12 @@ _FOREIGN_BYTES = {
     f"as plain text, {_WRITE}",
     rb"PK\x03\x04": "a zip archive: unpack it: unzip FILE",
     rb".{257}ustar": "a tar archive: unpack it: tar -xf FILE",
-    rb"\x28\xb5\x2f\xfd": "a file compressed by zstd: unpack it: zstd -d FILE",
+    rb"\x28\xb5\x2f\xfd": "a file compressed with zstd: unpack it: zstd -d FILE",
     rb"7z\xbc\xaf|Rar!|\x1f\x9d|\x5d\0\0": "a file of 7-Zip, RAR, compress (.Z) or lzma: unpack it",
     rb"\x1f\x8b|BZh[1-9]|\xfd7zXZ\0": "a file that was compressed twice: unpack it",
     rb"%PDF": f"a PDF: copy the sequences into a text file, {_WRITE}",
     rb"BAM\x01": "a file of aligned reads (BAM): samtools fasta FILE > rna.fasta",
-    rb"PAR1": "a Parquet file: let its name end in .parquet",
+    rb"PAR1": "a Parquet file: give it a name that ends in .parquet",
 }
 _FOREIGN_LINES = {
     _ALIGNMENT.pattern: f"an alignment: write its rows as FASTA, without their gaps{OPTION}degap "
@@ -97,10 +97,10 @@ _FOREIGN_LINES = {
     "> rna.fasta",
     r"LOCUS ": f"a GenBank record: {_BIOPYTHON.replace('FORMAT', 'genbank')}",
     r"ID   ": f"an EMBL record: {_BIOPYTHON.replace('FORMAT', 'embl')}",
-    r"HEADER  |ATOM  |data_": "a structure in space (PDB, mmCIF): the PDB has its sequence in "
-    "FASTA",
-    r"\s*<(!DOCTYPE|html|\?xml)": "a page of the web, or XML: download the file itself",
-    r"\s*[{\[]": f"a file of JSON: write a text file {_WRITE}",
+    r"HEADER  |ATOM  |data_": "a 3D structure (PDB, mmCIF): the Protein Data Bank has its sequence "
+    "in FASTA",
+    r"\s*<(!DOCTYPE|html|\?xml)": "a web page, or XML: download the file itself",
+    r"\s*[{\[]": f"a JSON file: write a text file {_WRITE}",
     r"(?i).*\bseq(uence)?\b.*[\t,;]|.*[\t,;].*\bseq(uence)?\b": "a table: predict and finetune read"
     " tables; if its first columns are names and sequences, awk -F '[\\t;,]' 'NR > 1 {print \">\" "
     '$1 "\\n" $2}\' FILE > rna.fasta makes FASTA',
@@ -112,7 +112,7 @@ class InputError(ValueError):
 
     @classmethod
     def at(cls, name: FilePath, line: int, problem: str) -> InputError:
-        """What to raise for a line of a file."""
+        """The error for a line of a file."""
         return cls(f"{fspath(name)}: line {line}: {problem}")
 
 
@@ -132,20 +132,20 @@ def read_fasta(
     keep_letters: bool = True,
     warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
-    """The records of a FASTA file, in order, each checked as the module says.
+    """Yield the records of a FASTA file, in order, each checked by the rules of this module.
 
     Args:
         path: a file, compressed or not, "-" for standard input, or an open file.
-        unknown: "error" or "unk", what to do with characters that are no nucleotide codes.
-        degap: whether gaps (``-._~``) are taken out, and the file may be Stockholm or Clustal.
-        keep_letters: whether letters stay as they are; else they are upper case, and U for T.
-        warn: takes, at the end, what is to be said of the whole file.
+        unknown: "error" or "unk", what to do with characters that are not nucleotide codes.
+        degap: whether to remove gaps (``-._~``), and to read Stockholm and Clustal as well.
+        keep_letters: whether letters stay as they are; otherwise they become upper case, T to U.
+        warn: called at the end with each warning about the whole file.
 
     Yields:
         Records with the lines of a sequence joined.
 
     Raises:
-        InputError: the file is not FASTA, has no record, or a record is unfit.
+        InputError: the file is not FASTA, has no record, or has an invalid one.
         OSError: the file cannot be opened.
     """
     records = parse_fasta(path, degap, warn)
@@ -153,26 +153,26 @@ def read_fasta(
 
 
 def input_name(path: FilePath | IO[bytes]) -> str:
-    """What an input is called in messages."""
+    """The name of an input in messages."""
     if not isinstance(path, (str, PathLike)):
         return "the input"
     return "standard input" if path == STANDARD_INPUT else fspath(path)
 
 
 def to_rna(sequence: str) -> str:
-    """A sequence in upper case and with U for T, letter by letter."""
+    """Return a sequence in upper case and with U for T, of the same length."""
     return sequence.translate(_TO_RNA)
 
 
 def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
-    """Write records, one line a sequence; the inverse of `read_fasta`."""
+    """Write records, each sequence on one line; the inverse of `read_fasta`."""
     for record in records:
         header = f"{record.id} {record.description}".rstrip()
         file.write(f">{header}\n{record.sequence}\n")
 
 
 # ---------------------------------------------------------------------------------------------
-# What a record must be
+# Checks of records
 
 
 def check_records(
@@ -183,15 +183,15 @@ def check_records(
     keep_letters: bool = True,
     warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
-    """Pass records on, from wherever they come, once each is checked as by `read_fasta`.
+    """Yield records of any origin, each checked as by `read_fasta`.
 
     Args:
         records: any records.
-        name: what to call their source in messages.
+        name: name of their source in messages.
         unknown, degap, keep_letters, warn: as for `read_fasta`.
     """
     allowed = _ALLOWED[unknown]
-    # Of ids their hashes, 64 bits: two of 40 million ids share one with a chance of 1 in 20,000.
+    # Hashes of ids, 64 bits: the chance that two of 40 million ids share one is 1 in 20,000.
     seen: set[int] = set()
     number = with_gaps = 0
     for number, record in enumerate(records, 1):
@@ -201,10 +201,10 @@ def check_records(
             raise InputError(f"{name}: record {number} ({record.id or 'no id'}): {problem}")
         seen.add(hash(record.id))
         if len(seen) < number:
-            blanks = ", for example with _ in place of blanks" * bool(record.description)
+            hint = ", for example with _ in place of blanks" if record.description else ""
             raise InputError(
-                f"{name}: record {number}: there is a record with the id {record.id!r} (the first "
-                f"word of the header) already; results are filed by id: make the ids unique{blanks}"
+                f"{name}: record {number}: an earlier record has the id {record.id!r} (the first "
+                f"word of the header) too; results are filed by id: make the ids unique{hint}"
             )
         if unknown == "unk":
             with_gaps += "-" in sequence or "." in sequence
@@ -214,39 +214,39 @@ def check_records(
             record = FastaRecord(record.id, sequence, record.description)
         yield record
     if not number:
-        raise InputError(f"{name}: no sequences in it")
+        raise InputError(f"{name}: it has no sequences")
     if with_gaps:
         warn(
-            f"{name}: gaps in {with_gaps} of {number} sequences are read as <unk>: positions count "
-            "them, as in the input"
+            f"{name}: gaps in {with_gaps} of {number} sequences are read as <unk>, and positions "
+            "count them, as in the input"
         )
 
 
 def _problem(id: str, sequence: str, allowed: bytes) -> str | None:
-    """What makes a record unfit, or None."""
+    """Return what makes a record invalid, or None."""
     if not id:
         return "its header has no id"
     if not sequence:
         return "it is empty; every record needs a sequence"
     if sequence.startswith("#"):
         return "its sequence begins with #, as comments do"
-    # Every character beyond ASCII becomes "?"; where that is allowed, <unk> is what it gets.
+    # Every character outside ASCII becomes "?". If "?" is allowed, the tokenizer reads it as <unk>.
     letters = sequence.encode("ascii", "replace")
     foreign = letters.translate(None, allowed)
     blank = None if sequence.isascii() else re.search(r"\s", sequence)
     if not foreign and blank is None:
         return None
-    at = blank.start() if blank else next(i for i, one in enumerate(letters) if one not in allowed)
-    character = sequence[at]
-    what = f"{character!r} at position {at + 1} is no nucleotide code"
+    index = blank.start() if blank else next(i for i, x in enumerate(letters) if x not in allowed)
+    character = sequence[index]
+    what = f"{character!r} at position {index + 1} is not a nucleotide code"
     if character in "-.":
-        return f"{what}, but a gap of an alignment: take the gaps out{OPTION}degap does it"
+        return f"{what}, but a gap of an alignment: remove the gaps{OPTION}degap does it"
     if character.isspace() or character.isdigit() or character in "()[]{}<>|":
-        return f"{what}: a sequence is letters only"
+        return f"{what}: a sequence must have only letters"
     share = sum(map(str.isalpha, foreign.decode())) / len(letters)
     if share >= _PROTEIN_SHARE:
         return f"it looks like a protein: {100 * share:.0f} % are not nucleotide codes; {what}"
-    return f"{what}{OPTION}unknown unk has it read as <unk>"
+    return f"{what}{OPTION}unknown unk reads it as <unk>"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -258,23 +258,24 @@ def parse_fasta(
     degap: bool = False,
     warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
-    """The records of a file as they are, for `check_records`; arguments as for `read_fasta`."""
-    below = []
+    """Yield the records of a file, for `check_records` to check; arguments as for `read_fasta`."""
+    ids = []  # of sequences with a structure below
     for header, lines in read_bodies(path, degap):
         id, description = split_header(header)
         sequence = "".join(lines)
         if not sequence.isalpha():
-            above = _above_structure(lines, GAPS * degap)
-            below += [id] * bool(above)
-            sequence = above or sequence
+            above = _above_structure(lines, GAPS if degap else "")
+            if above:
+                ids.append(id)
+                sequence = above
         yield FastaRecord(id, sequence, description)
-    if below:
-        what = f"structures below {len(below)} of the sequences are ignored, first below {below[0]}"
+    if ids:
+        what = f"the structures below {len(ids)} sequences are ignored, the first below {ids[0]}"
         warn(f"{input_name(path)}: {what}")
 
 
 def read_bodies(path: FilePath | IO[bytes], degap: bool = False) -> Iterator[tuple[str, list[str]]]:
-    """The header of each record of a file, without its >, and its lines that have something."""
+    """Yield the header of each record, without its >, and its lines that are not empty."""
     header: str | None = None
     lines: list[str] = []
     name, numbered = input_name(path), read_lines(path)
@@ -299,33 +300,34 @@ def read_bodies(path: FilePath | IO[bytes], degap: bool = False) -> Iterator[tup
 
 
 def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
+    """Raise InputError if a file begins like one of another kind."""
     plain = str(uncompressed(name))
-    for begins, kind in kinds.items():
-        if re.match(begins, start[:_BEGIN], re.DOTALL):
+    for pattern, kind in kinds.items():
+        if re.match(pattern, start[:_BEGIN], re.DOTALL):
             what, _, way_out = kind.partition(": ")
-            unpack = "unpack it, then " * (plain != name and "FILE" in way_out)
+            unpack = "unpack it, then " if plain != name and "FILE" in way_out else ""
             raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 
 
 def _above_structure(lines: list[str], gaps: str) -> str:
-    """The sequence in the lines of a record that has a structure of its length below; else "".
+    """The sequence of a record's lines if a structure of equal length is below it; otherwise "".
 
-    A structure does not begin with a line of gaps alone.
+    A line of only gaps does not begin a structure.
     """
-    found = (i for i, line in enumerate(lines) if _STRUCTURE.match(line) and line.strip(gaps))
-    first = next(found, 0)
+    starts = (i for i, line in enumerate(lines) if _STRUCTURE.match(line) and line.strip(gaps))
+    first = next(starts, 0)
     above, rest, structure = "".join(lines[:first]), lines[first:], ""
     while rest and len(structure) < len(above):
         structure += rest.pop(0).split()[0]
-    # Letters below dots would be more of the sequence.
-    is_one = not _NO_BRACKETS.issuperset(structure) or not any(map(str.isalpha, rest))
-    return above if len(structure) == len(above) and is_one else ""
+    # If letters follow, a line without brackets is a piece of the sequence with gaps.
+    is_structure = not _NO_BRACKETS.issuperset(structure) or not any(map(str.isalpha, rest))
+    return above if len(structure) == len(above) and is_structure else ""
 
 
 def _alignment_rows(
     numbered: Iterable[tuple[int, str]], name: str
 ) -> Iterator[tuple[str, list[str]]]:
-    """The rows of Stockholm and Clustal, whose blocks are one below the other, with their gaps."""
+    """Yield the rows of Stockholm or Clustal with their gaps, joined over the file's blocks."""
     rows: dict[str, list[str]] = {}
     descriptions: dict[str, str] = {}
     for number, line in chain(numbered, [(0, "//")]):
@@ -342,14 +344,15 @@ def _alignment_rows(
                 yield f"{id} {descriptions.get(id, '')}", [row]
             rows, descriptions = {}, {}
         elif words and line[0] not in "# \t" and not _ALIGNMENT.match(line):
-            # Clustal may count the letters behind each line.
-            if len(words) - (len(words) == 3 and words[2].isdecimal()) != 2:
+            # Clustal may write a count of letters after each row.
+            has_count = len(words) == 3 and words[2].isdecimal()
+            if len(words) != 2 and not has_count:
                 raise InputError.at(name, number, f"expected a name and its row; got {line[:40]!r}")
             rows.setdefault(words[0], []).append(words[1])
 
 
 def split_header(text: str) -> tuple[str, str]:
-    """Id and description, in FASTA and every other format: the first word, and the rest.
+    """Split a header into id, the first word, and description, the rest; in every format.
 
     >>> split_header(" rna7  Bacillus subtilis, partial ")
     ('rna7', 'Bacillus subtilis, partial')
@@ -363,18 +366,18 @@ def split_header(text: str) -> tuple[str, str]:
 
 
 def is_stream(path: FilePath) -> bool:
-    """Whether a path can be read only once: standard input, or a pipe as <(zcat rna.fa.gz) is."""
+    """Whether a path can be read only once: standard input, or a pipe such as <(zcat a.fa.gz)."""
     return path == STANDARD_INPUT or Path(path).is_fifo() or Path(path).is_char_device()
 
 
 def uncompressed(path: FilePath) -> Path:
-    """The name that a file has without its compression."""
+    """The path without the extension of a compression."""
     path = Path(path)
     return path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
 
 
 def read_lines(path: FilePath | IO[bytes]) -> Iterator[tuple[int, str]]:
-    """The lines of a text, without their ends, and their numbers from 1; `path` as `read_fasta`.
+    """Yield each line's number, from 1, and its text without its end; `path` as in `read_fasta`.
 
     Raises:
         InputError: a line is not text or has a control character, or a compressed file is damaged.
@@ -400,9 +403,9 @@ def read_lines(path: FilePath | IO[bytes]) -> Iterator[tuple[int, str]]:
                     code = ord(control[0])
                     hint = "" if code else "; is it UTF-16 or binary?"
                     raise InputError.at(name, number, f"control character {code:#04x}{hint}")
-                yield number, line.replace("\ufeff", "")  # of files that were joined
+                yield number, line.replace("\ufeff", "")  # Joined files have such marks inside.
         except UnicodeDecodeError as error:
-            # All lines before those that are being decoded have been read.
+            # `number` lines were read; the bad byte is in the block that is being decoded.
             before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             line_number = number + 1 + before.count(b"\n")
             problem = "text that is not UTF-8: save the file as UTF-8 (Excel calls it CSV UTF-8)"
@@ -412,40 +415,40 @@ def read_lines(path: FilePath | IO[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
-    """What an open file holds, block by block; of a compressed one, what is in its streams.
+    """Yield the content of an open file in blocks, decompressed if it is compressed.
 
-    Python's own readers take whatever follows the first stream, if it is none, for the end.
+    Python's own readers can ignore, without an error, what follows the first stream.
     """
     blocks: Iterator[bytes] = iter(partial(getattr(file, "read1", file.read), _BLOCK), b"")
     start = next(blocks, b"")
     blocks = chain([start], blocks)
-    new = next((new for begins, new in _COMPRESSED.values() if start.startswith(begins)), None)
+    new = next((new for magic, new in _COMPRESSED.values() if start.startswith(magic)), None)
     if new is None:
         yield from blocks
         return
-    stream, within = new(), False
+    stream, in_stream = new(), False
     for block in blocks:
         # Zeros between streams are padding.
-        while block := block if within else block.lstrip(b"\0"):
+        while block := block if in_stream else block.lstrip(b"\0"):
             yield stream.decompress(block)
-            within, block = not stream.eof, stream.unused_data
-            if not within:
+            in_stream, block = not stream.eof, stream.unused_data
+            if not in_stream:
                 stream = new()
-    if within:
+    if in_stream:
         raise EOFError("it ends within a compressed stream")
 
 
 def _lines(start: bytes, blocks: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a text that comes in blocks, with ends of any kind."""
+    """Yield the lines of a text given in blocks, with line ends of any kind."""
     is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     decode = codecs.getincrementaldecoder("utf-16" if is_utf16 else "utf-8-sig")()
     text = io.IncrementalNewlineDecoder(decode, translate=True)
     line: list[str] = []
     for block in chain([start], blocks, [b""]):
-        more, *others = text.decode(block, final=not block).split("\n")
-        line.append(more)
-        for other in others:
+        piece, *more_pieces = text.decode(block, final=not block).split("\n")
+        line.append(piece)
+        for piece in more_pieces:
             yield "".join(line)
-            line = [other]
+            line = [piece]
     if any(line):
         yield "".join(line)

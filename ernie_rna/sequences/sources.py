@@ -1,6 +1,6 @@
-"""Sequences from wherever a caller has them: a file, standard input, a list, a generator.
+"""Reads sequences from what a caller has: a file, standard input, a list, a generator.
 
-And a look through all of them before any work: how many there are, how long, and their digest.
+A survey reads all of them before any work: how many there are, how long, and their digest.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from ernie_rna.sequences.fasta import (
 
 Item = FastaRecord | str | tuple[str, str]
 
-# What a sequence without a header is called.
+# The id of a typed sequence.
 UNNAMED = "RNA"
 _TYPED = frozenset("ACGUTNacgutn")
 
-# What no FASTA file can hold in a header: control characters, and halves of characters.
+# What the header of a FASTA file cannot hold: control characters, byte order marks, surrogates.
 _NO_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Records that can be gone through.
+    """Records to read.
 
     Attributes:
-        read: gives them, checked as `fasta` says, from the beginning.
-        once: whether that works a single time only.
+        read: yields the records from the beginning, checked by the rules of `fasta`.
+        once: whether they can be read only once.
     """
 
     read: Callable[[], Iterator[FastaRecord]]
     once: bool = False
 
     def kept_in(self, path: Path) -> Source:
-        """The same records from a FASTA file at `path`, which is written."""
+        """Write the records to a FASTA file, and return a source that reads them from it."""
         with open(path, "w", encoding="utf-8") as file:
             write_fasta(file, self.read())
-        return Source(lambda: parse_fasta(path))  # They are checked.
+        return Source(lambda: parse_fasta(path))  # They were checked when they were written.
 
     @contextlib.contextmanager
     def readable_twice(self) -> Iterator[Source]:
-        """The same records, from a temporary file if they can be read only once."""
+        """Yield this source, or its records in a temporary file if it can be read only once."""
         if not self.once:
             yield self
             return
@@ -77,43 +77,43 @@ Sequences = FilePath | Mapping[str, str] | Iterable[Item] | Source
 def as_source(
     sequences: Sequences, unknown: str = "error", degap: bool = False, keep_letters: bool = False
 ) -> Source:
-    """Where to get records from.
+    """Return the source that reads what a caller gave.
 
     Args:
         sequences: path of a FASTA file or a pipe, or "-" for standard input; path of a .parquet
             file (extra `parquet`) with the columns id and sequence; a sequence of A, C, G, U, T
-            and N, if there is no such file, which is called `UNNAMED`; a mapping of ids to
-            sequences; or any iterable of records, (id, sequence) pairs or sequences, which are
-            called after their places, "0", "1" and so on. A source is left as it is.
+            and N, unless a file has that name, which gets the id `UNNAMED`; a mapping of ids to
+            sequences; or any iterable of records, (id, sequence) pairs or sequences, whose ids are
+            their indices, "0", "1" and so on. A source is returned unchanged.
         unknown, degap, keep_letters: as for `fasta.read_fasta`.
 
     Raises:
-        InputError: there is no file of a name that might be meant for a sequence.
+        InputError: a name of letters is neither a file nor a sequence of the letters above.
     """
     if isinstance(sequences, Source):
         return sequences
-    # What is to be said of the input is said in one pass over it, and not again in the next.
-    how = (unknown, degap, keep_letters, cache(warnings.warn))
+    # `cache` makes each warning appear only once, however often the input is read.
+    checks = (unknown, degap, keep_letters, cache(warnings.warn))
     name, once = "sequences", not isinstance(sequences, (str, Mapping, Sequence))
     items: Any = sequences.items() if isinstance(sequences, Mapping) else sequences
     if isinstance(sequences, (str, PathLike)):
         path = name = fspath(sequences)
         if not (isinstance(sequences, str) and is_word(path)):
             if path.lower().endswith(".parquet"):
-                return Source(lambda: check_records(_read_parquet(path), path, *how))
-            return Source(lambda: read_fasta(path, *how), once=is_stream(path))
+                return Source(lambda: check_records(_read_parquet(path), path, *checks))
+            return Source(lambda: read_fasta(path, *checks), once=is_stream(path))
         if not set(path) <= _TYPED:
             raise InputError(
                 f"{path}: there is no such file; a typed sequence must have only "
                 "the letters A, C, G, U, T and N"
             )
         items = [(UNNAMED, path)]
-    return Source(lambda: check_records(_as_records(items, name), name, *how), once)
+    return Source(lambda: check_records(_as_records(items, name), name, *checks), once)
 
 
 def is_word(text: str) -> bool:
-    """Whether a text is a sequence that was typed, or meant for one, and no file."""
-    return text.isalpha() and not os.path.exists(text)  # of a name of any length
+    """Whether a text consists of letters, as a typed sequence does, and is not a file's name."""
+    return text.isalpha() and not os.path.exists(text)  # False if it is too long for a name
 
 
 def _read_parquet(path: str) -> Iterator[FastaRecord]:
@@ -122,20 +122,21 @@ def _read_parquet(path: str) -> Iterator[FastaRecord]:
     names = ["id", "sequence"]
     try:
         with pq.ParquetFile(path) as file:
-            there = file.schema_arrow.names
+            available = file.schema_arrow.names
             for name in names:
-                if name not in there:
-                    raise InputError(f"{path}: no column {name}; it has {', '.join(there)}")
+                if name not in available:
+                    raise InputError(f"{path}: no column {name}; it has {', '.join(available)}")
             for batch in file.iter_batches(1024, columns=names):
                 columns = (batch.column(name).to_pylist() for name in names)
                 yield from _as_records(zip(*columns, strict=True), path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if getattr(error, "errno", None):  # not of the format: there is no such file
+        if getattr(error, "errno", None):  # an error of the system, such as a missing file
             raise
-        raise InputError(f"{path}: damaged, or no Parquet: {error}") from error
+        raise InputError(f"{path}: damaged, or not Parquet: {error}") from error
 
 
 def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
+    """Yield a record for each item. Raises InputError for an item that no FASTA file can hold."""
     for index, item in enumerate(items):
         pair = (str(index), item) if isinstance(item, str) else item
         try:
@@ -146,27 +147,27 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
             raise InputError(f"{name}: record {index + 1}: {what}; got {item!r:.80}") from None
         if record.id and record.id.split() != [record.id]:
             raise InputError(f"{name}: the id {record.id!r} has blanks in it; give a single word")
-        broken = _NO_TEXT.search(text)
-        if broken:
-            raise InputError(f"{name}: {record.id!r}: {broken[0]!r} is not a character of text")
-        # As it comes back from a file.
+        invalid = _NO_TEXT.search(text)
+        if invalid:
+            raise InputError(f"{name}: {record.id!r}: {invalid[0]!r} is not a character of text")
+        # `strip`, because a file would not keep blanks around the description.
         yield FastaRecord(record.id, record.sequence, record.description.strip())
 
 
 # ---------------------------------------------------------------------------------------------
-# A look through all records
+# A survey of all records
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a first pass over the input finds.
+    """The facts that a first pass over the input collects.
 
     Attributes:
         records: number of sequences.
-        nucleotides: their lengths' sum.
+        nucleotides: sum of their lengths.
         lengths: how many sequences have each length.
-        longest: up to five longest sequences, (length, id), the longest first.
-        sha256: of all records; the same for a file and its compressed copy.
+        longest: the five longest sequences, or fewer, as (length, id), the longest first.
+        sha256: of all records; equal for a file and its compressed copy.
     """
 
     records: int
@@ -177,7 +178,7 @@ class Survey:
 
 
 def survey(records: Iterable[FastaRecord]) -> Survey:
-    """Go through all records; what is wrong with one is raised before any work is done."""
+    """Read all records, so that an invalid one raises its error before any work."""
     digest, lengths = Digest(), Counter[int]()
 
     def sizes() -> Iterator[tuple[int, str]]:
@@ -191,7 +192,7 @@ def survey(records: Iterable[FastaRecord]) -> Survey:
 
 
 class Digest:
-    """The sha256 of the records that have passed."""
+    """Computes the sha256 of the records that `watch` has yielded so far."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -206,33 +207,33 @@ class Digest:
             yield record
 
 
-def check_lengths(found: Survey, config: Any, long: str, choices: Sequence[str]) -> None:
-    """Refuse sequences over the limit of a model, or warn of them.
+def check_lengths(input_survey: Survey, config: Any, long: str, choices: Sequence[str]) -> None:
+    """Refuse sequences that are longer than a model's limit, or warn about them.
 
     Args:
-        config: of the model.
-        long: what to do with them, "error", "window" or "full".
-        choices: which of these there are.
+        config: the model's configuration.
+        long: what to do with such sequences, "error", "window" or "full".
+        choices: the values of `long` that the command has.
 
     Raises:
         InputError: there are such sequences, and `long` is "error".
     """
-    limit = nucleotide_limit(config)
-    count = sum(count for length, count in found.lengths.items() if length > limit)
+    limit, longest = nucleotide_limit(config), input_survey.longest
+    count = sum(count for length, count in input_survey.lengths.items() if length > limit)
     if not count or long == "window":
         return
-    named = ", ".join(f"{id} ({length} nt)" for length, id in found.longest if length > limit)
-    what = (
-        f"{count} of {found.records} sequences are longer than the {limit} nt that the model is "
-        f"made for, the longest: {named}"
+    names = ", ".join(f"{id} ({length} nt)" for length, id in longest if length > limit)
+    problem = (
+        f"{count} of {input_survey.records} sequences are longer than the model's limit of {limit} "
+        f"nt, the longest: {names}"
     )
     if long == "error":
-        told = {"window": "takes overlapping windows of it", "full": "computes it whole"}
-        ways_out = ", ".join(f"--long {long} {told[long]}" for long in choices if long in told)
-        raise InputError(f"{what}. {ways_out}")
-    gigabytes = config.num_attention_heads * (found.longest[0][0] + 2) ** 2 * 4 / 1e9
+        effects = {"window": "divides each into windows", "full": "computes each as a whole"}
+        ways_out = (f"--long {choice} {effects[choice]}" for choice in choices if choice in effects)
+        raise InputError(f"{problem}. {', '.join(ways_out)}")
+    gigabytes = config.num_attention_heads * (longest[0][0] + 2) ** 2 * 4 / 1e9
     warnings.warn(
-        f"{what}. They are computed as a whole; the attention scores of the first take "
+        f"{problem}. They are computed as a whole; the attention scores of the first take "
         f"{gigabytes:.1f} GB, or are recomputed in more time if memory is short",
         stacklevel=3,
     )
@@ -241,7 +242,7 @@ def check_lengths(found: Survey, config: Any, long: str, choices: Sequence[str])
 def short_enough(
     records: Iterable[FastaRecord], config: Any, long: str, choices: Sequence[str]
 ) -> Iterator[FastaRecord]:
-    """Pass records on; one that is too long raises InputError, if `long` is "error"."""
+    """Yield records unchanged. If `long` is "error", raises InputError for one that is too long."""
     for record in records:
         if long == "error":
             check_lengths(survey([record]), config, long, choices)

@@ -1,8 +1,8 @@
 """Reads tables: CSV and TSV as programs and spreadsheets write them, a dictionary for each row.
 
-The only reader of tables in this package. The first line names the columns, see `find_form` for
-what may separate them; cells may be quoted as in CSV. Text is UTF-8 or UTF-16, compressed or not,
-see `fasta.read_lines`. Blanks around cells, and rows of which all cells are empty, are left out.
+The only reader of tables in this package. The first line names the columns; `find_form` says what
+may separate them. Cells may be quoted as in CSV. Text is UTF-8 or UTF-16, compressed or not, see
+`fasta.read_lines`. Blanks around cells are removed, and rows with only empty cells are ignored.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any, NamedTuple
 from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines
 
 _TAB, _BLANK = "\t", " "
-TABLES = {".tsv": _TAB, ".csv": ","}  # what is written between cells, by extension
-csv.field_size_limit(2**31 - 1)  # letters of a cell, of which a genome has many
-_SHOWN = 20  # names in a message
-_LOOK = 1 << 16  # letters of a line that tell what separates its cells
-# By which a table tells Excel what separates its cells.
+TABLES = {".tsv": _TAB, ".csv": ","}  # the separator that is written, by extension
+csv.field_size_limit(2**31 - 1)  # letters of a cell, which may hold a genome
+_SHOWN = 20  # most names in a message
+_LOOK = 1 << 16  # letters of a line that are examined for its separator
+# The line that tells Excel the separator of a table.
 _DIRECTIVE = re.compile(r'"?sep=([^\w"])"?$', re.IGNORECASE)
 _WITH_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 class Form(NamedTuple):
-    """How a table is written: what separates its cells, and whether decimal points are commas."""
+    """How a table is written: the separator of its cells, and whether decimals have a comma."""
 
     separator: str
     comma: bool = False
@@ -40,62 +40,62 @@ class Form(NamedTuple):
 def read_rows(
     path: FilePath, required: Sequence[str] = (), form: Form | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a table, in order.
+    """Yield the rows of a table, in order.
 
     Args:
         path: a file, compressed or not.
         required: columns that it must have.
-        form: None takes what `find_form` finds.
+        form: None takes what `find_form` returns.
 
     Yields:
-        The number of the row's first line, the header being line 1, and its cells by column;
-        those of columns without a name are left out. So are, with a warning, the names of rows
-        that R writes before them, where the first row has one cell more than the header.
+        The number of the row's first line, the header being line 1, and its cells by column.
+        Columns without a name are left out. If the first row has one cell more than the header, as
+        R writes row names, the first cell of each row is left out, with a warning.
 
     Raises:
-        InputError: there is no header, or a name or a required column is missing or there twice;
+        InputError: there is no header; a column name occurs twice; a required column is missing;
             quotation marks do not match; a row has more or fewer cells than the header; or
             `fasta.read_lines` refuses the text.
         OSError: the file cannot be opened.
     """
     rows = _parse(path, (form or find_form(path)).separator)
     line, names = next(rows, (1, []))
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    duplicates = [name for name, count in Counter(names).items() if name and count > 1]
     missing = [name for name in required if name not in names]
     if not names:
         raise InputError(f"{fspath(path)}: it is empty; its first line must name the columns")
-    if twice:
-        raise InputError.at(path, line, f"two columns are called {twice[0]!r}")
+    if duplicates:
+        raise InputError.at(path, line, f"two columns are called {duplicates[0]!r}")
     if missing:
-        shown = ", ".join(filter(None, names[:_SHOWN])) + ", …" * (len(names) > _SHOWN)
-        raise InputError.at(path, line, f"no column {', '.join(missing)}; it has {shown}")
-    for place, (line, cells) in enumerate(rows):
-        # An empty last cell is what a separator too many leaves.
-        if place == 0 and len(cells) == len(names) + 1 and cells[-1]:
+        columns = ", ".join(filter(None, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
+        raise InputError.at(path, line, f"no column {', '.join(missing)}; it has {columns}")
+    for index, (line, cells) in enumerate(rows):
+        # An extra separator at the end of a row leaves an empty last cell.
+        if index == 0 and len(cells) == len(names) + 1 and cells[-1]:
             names = ["", *names]
             warnings.warn(
-                f"{fspath(path)}: its rows have one cell more than its header, as where R writes "
-                "the names of rows: the first cell of each row is ignored",
+                f"{fspath(path)}: its rows have one cell more than its header, as if R wrote row "
+                "names: the first cell of each row is ignored",
                 stacklevel=1,
             )
         if len(cells) != len(names):
-            raise InputError.at(path, line, f"{len(cells)} cells, and the header has {len(names)}")
+            raise InputError.at(path, line, f"{len(cells)} cells, but the header has {len(names)}")
         yield line, {name: cell for name, cell in zip(names, cells, strict=True) if name}
 
 
 def find_form(path: FilePath) -> Form:
-    """How a table is written.
+    """Detect how a table is written.
 
-    Its cells are separated by what a first line such as ``sep=;`` says; else by tabs where there
-    is one outside of quotation marks in its header; else by the comma, semicolon or bar that makes
-    most columns; else by blanks, if the row after the header has as many. Semicolons are warned of:
+    The separator is what a first line such as ``sep=;`` says. Otherwise it is the tab, if the
+    header has one outside quotation marks; else the comma, semicolon or bar that makes the most
+    columns; else blanks, if the next row has as many columns or more. Semicolons cause a warning;
     if a cell between them is a number with a comma, commas are the decimal points of the table.
 
     Raises:
-        InputError: it is a pipe, which can be read only once; or as `read_rows`.
+        InputError: the path is a pipe, which can be read only once; or as for `read_rows`.
     """
     if is_stream(path):
-        raise InputError(f"{fspath(path)}: a pipe is read once, a table twice: write it to a file")
+        raise InputError(f"{fspath(path)}: a table cannot be read from a pipe: write it to a file")
     lines = (line.strip(_BLANK) for _, line in read_lines(path))
     first, second = [*islice(filter(str.strip, lines), 2), "", ""][:2]
 
@@ -120,19 +120,19 @@ def find_form(path: FilePath) -> Form:
 
 
 def parse_decimal(text: str, comma: bool = False) -> float:
-    """A number as a table has it.
+    """Return the number that a cell of a table contains.
 
     Args:
-        comma: whether a comma is the decimal point; a point may then be of thousands.
+        comma: whether a comma is the decimal point. If so, a point is an error: 1.000,5.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: the text is not a number.
 
     >>> parse_decimal("4,29", comma=True), parse_decimal("4.29")
     (4.29, 4.29)
     """
     try:
-        if "_" in text or (comma and "." in text):  # Python's own form of 1_000; 1.000,5
+        if "_" in text or (comma and "." in text):  # Python would read 1_000 as a number.
             raise ValueError
         return float(text.replace(",", ".") if comma else text)
     except ValueError:
@@ -141,7 +141,7 @@ def parse_decimal(text: str, comma: bool = False) -> float:
 
 
 def format_row(*cells: object) -> str:
-    r"""A line of a table with tabs, its cells quoted where need be; the inverse of `read_rows`.
+    r"""Return a line of a table with tabs, quoting cells if necessary; the inverse of `read_rows`.
 
     >>> format_row("rna7", 5, '5" end')
     'rna7\t5\t"5"" end"\n'
@@ -152,7 +152,7 @@ def format_row(*cells: object) -> str:
 
 
 def as_named(path: FilePath, lines: str) -> str:
-    r"""Lines of `format_row` as the extension of a file has them: with commas in .csv.
+    r"""Convert lines of `format_row` to the format of a file's extension: commas for .csv.
 
     >>> as_named("rnas.csv", "rna7\t5,1\n"), as_named("rnas.tsv", "rna7\t5,1\n")
     ('rna7,"5,1"\n', 'rna7\t5,1\n')
@@ -166,12 +166,12 @@ def as_named(path: FilePath, lines: str) -> str:
 
 
 def _reader(lines: Iterable[str], separator: str, strict: bool = False) -> Any:
-    """Blanks before cells are left out."""
+    """A CSV reader that skips blanks before cells."""
     return csv.reader(lines, delimiter=separator, strict=strict, skipinitialspace=True)
 
 
 def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that have a cell with something in it, each with the number of its first line."""
+    """Yield the number of each row's first line, and its cells; without rows of empty cells."""
     lines = (
         "\n" if number == 1 and _DIRECTIVE.match(line) else f"{line.strip(_BLANK)}\n"
         for number, line in read_lines(path)

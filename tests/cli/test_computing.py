@@ -30,8 +30,8 @@ FOLD = "fold in.fasta -m model"
 )
 def test_random_weights_are_told_in_one_line(folder, run, command):
     assert run(f"{command} -m random --quiet").err == (
-        "ernie-rna: warning: random has random weights, which were never trained: what follows "
-        "means nothing\n"
+        "ernie-rna: warning: random has random weights, which were never trained: its results "
+        "mean nothing\n"
     )
 
 
@@ -44,8 +44,8 @@ def test_random_weights_are_told_in_one_line(folder, run, command):
         ("closeness in.fasta -m model -o out.npz", "has no closeness head: it is ErnieRnaModel"),
         (
             "mutate in.fasta -m model -o out.tsv",
-            "model has no language-model head, which this needs: it is ErnieRnaModel; take the "
-            "pretrained model, as `ernie-rna convert` makes it of ERNIE-RNA_pretrain.pt, or save "
+            "model has no language-model head, which this needs: it is ErnieRnaModel; use the "
+            "pretrained model that `ernie-rna convert` makes from ERNIE-RNA_pretrain.pt, or save "
             "an ErnieRnaForMaskedLM",
         ),
     ],
@@ -117,7 +117,7 @@ def test_a_run_that_is_ended_is_resumed_by_the_same_command(folder, run, command
     assert "Traceback" not in text
     assert not Path("out.npz").exists()
     assert not list(Path("out.npz.partial").glob("*.tmp"))
-    assert "of which a part was there already" in run(command).err
+    assert "partly computed before" in run(command).err
     assert not list(Path().glob("*.partial"))
 
 
@@ -202,7 +202,7 @@ def test_constraints_below_the_sequences(folder, run, stdin):
     stdin("c.fasta")
     assert run("fold - -m mini -C --quiet --keep-letters").out == output
     _, errors = run("fold c.fasta -m mini")
-    assert "structures below 1 of the sequences are ignored, first below one" in errors
+    assert "the structures below 1 sequences are ignored, the first below one" in errors
 
 
 @needs_vienna

@@ -199,7 +199,7 @@ INPUTS = {
     "notes/thesis.tex": "",
 }
 REFUSED = {
-    "embed in.fasta -m short -o out.npz": "1 of 1 sequences are longer than the 3 nt that",
+    "embed in.fasta -m short -o out.npz": "1 of 1 sequences are longer than the model's limit",
     "embed in.fasta -m pretrain.pt -o out.npz": "convert it first",
     "embed in.fasta -m unconverted -o out.npz": "config.json",
     "embed in.fasta -m ./NOSUCH -o out.npz": "no folder ./NOSUCH",
@@ -243,7 +243,7 @@ REFUSED = {
     "closeness in.fasta -m model -o out.npy": "out.npy: the extension must be .npz",
     "finetune no.tsv TRAIN": "no.tsv: no such file",
     "finetune in.csv TRAIN": "line 2: label: 'x' is not a number",
-    "finetune bad.tsv TRAIN": "no nucleotide code",
+    "finetune bad.tsv TRAIN": "not a nucleotide code",
     "finetune in.csv TRAIN --eval-split test": "--eval-split: needs --split-column",
     "convert no.pt out": "no.pt: no such file",
     "convert pretrain.pt notes": "not empty, and no model that ernie-rna wrote",

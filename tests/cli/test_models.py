@@ -149,7 +149,7 @@ def test_info_with_and_without_a_model(here, run):
     assert "| parameters | 82,057 (encoder, pooler and LM head" in card
     Path("bert").mkdir()
     Path("bert/config.json").write_text(json.dumps({"model_type": "bert"}))
-    assert "no ERNIE-RNA: its configuration says" in run("info -m bert", code=1).err
+    assert "not an ERNIE-RNA: its configuration says" in run("info -m bert", code=1).err
 
 
 def test_the_examples_are_copied_once(here, run):

@@ -215,7 +215,7 @@ def test_a_repository_that_is_named_as_a_model_says_how_to_convert_it(hub, capsy
     Path("rna.fasta").write_text(">a\nACGU\n")
     shutil.copytree(hub.root / "multimolecule" / "ernierna", "here")
     assert cli.main([*command.split(), "rna.fasta", "-m", model]) == 1
-    message = f"convert it once, `ernie-rna convert {model} ERNIE-RNA`, and name that"
+    message = f"convert it once, `ernie-rna convert {model} ERNIE-RNA`, and give that"
     assert message in capsys.readouterr().err
 
 

@@ -77,8 +77,8 @@ LONG = {"short": "ACGU", "long": "ACGGUU" * 25, "limit": "G" * 64}
 @pytest.mark.parametrize(
     ("sequences", "options", "error", "message"),
     [
-        ([], {}, InputError, "sequences: no sequences in it"),
-        ([*LONG.values(), "A" * 65], {}, InputError, r"2 of 4 .* 64 nt .*: 1 \(150 nt\), 3 \(65"),
+        ([], {}, InputError, "sequences: it has no sequences"),
+        ([*LONG.values(), "A" * 65], {}, InputError, r"2 of 4 .* 64 nt, .*: 1 \(150 nt\), 3 \(65"),
         (["A"], {"layers": (4,)}, ValueError, "layers 0 .embeddings. to 3, or -4 .*no layer 4"),
         (["A"], {"device": "mtia"}, ValueError, "device 'mtia' cannot be used"),
         (["A"], {"long": "window", "overlap": 64}, ValueError, "overlap must be below 64, .*; got"),
@@ -107,7 +107,7 @@ def test_long_sequences_by_windows(encoder_model, tokenizer):
 
 
 def test_long_sequences_whole(encoder_model, tokenizer):
-    with pytest.warns(UserWarning, match=r"1 of 3 sequences are longer than the 64 nt .*150 nt"):
+    with pytest.warns(UserWarning, match=r"1 of 3 sequences .* limit of 64 nt.*150 nt"):
         _, embedding, _ = embed(LONG, encoder_model, long="full", pooling=("token",))
     states = by_hand(encoder_model, tokenizer, LONG["long"])
     np.testing.assert_allclose(embedding["token"], states[1:-1], atol=TOLERANCE)

@@ -34,7 +34,7 @@ def test_a_dry_run_writes_nothing(encoder, output, monkeypatch):
     assert names(output.parent) == []
     with pytest.raises(OptionError, match="scale_to needs --dry-run"):
         embed(RNA, encoder, output, scale_to=5)
-    with pytest.raises(OptionError, match="dry_run estimates the writing of an output: name one"):
+    with pytest.raises(OptionError, match="dry_run estimates a run that writes an output"):
         dry_run(embed, RNA, encoder)
 
 

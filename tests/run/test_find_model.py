@@ -27,10 +27,10 @@ def _here(tmp_path, monkeypatch):
     [
         ("PRETRAIN.pt", ValueError, r"a file.*ernie-rna convert PRETRAIN\.pt PRETRAIN, then -m"),
         ("unconverted", ValueError, r"no config\.json; `ernie-rna convert unconverted/rel"),
-        ("lora", ValueError, "lora holds an adapter of peft, not a whole model: merge it"),
+        ("lora", ValueError, "lora holds an adapter of PEFT, not a complete model: merge it"),
         ("./NOSUCH", FileNotFoundError, r"there is no folder \./NOSUCH; .*-m mini"),
         ("a/b/c", FileNotFoundError, "there is no folder a/b/c"),
-        ("some body", ValueError, "neither a folder here nor a name on the Hub"),
+        ("some body", ValueError, "neither a folder here nor a valid Hub id"),
         ("user/name", ConnectionError, r"cannot be reached \(http://127\.0\.0\.1:9: .*refused"),
     ],
 )

@@ -143,10 +143,10 @@ def test_parquet(folder):
     ("options", "message"),
     [
         ({"parts": 0}, "parts must be a whole number of at least 1; got 0"),
-        ({"part": "1/2"}, "part is for on_ray to give, by parts; got '1/2'"),
+        ({"part": "1/2"}, "part is set by on_ray: give parts; got '1/2'"),
         ({"dry_run": True}, "dry_run is for one input: call the function itself; got True"),
-        ({"pairs": "p.tsv"}, "pairs is one file, and there are 2 inputs: call on_ray for each"),
-        ({"function": partial(embed)}, "function must be a function, its options those of on_ray"),
+        ({"pairs": "p.tsv"}, "pairs is one file, but there are 2 inputs: call on_ray for each"),
+        ({"function": partial(embed)}, "must be a function, with its options given to"),
     ],
 )
 def test_options_that_no_call_can_have(folder, options, message):

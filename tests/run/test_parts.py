@@ -67,7 +67,7 @@ def test_the_same_results_give_the_same_bytes(part):
 
 
 def test_refuses_texts_of_two_lines(part):
-    with pytest.raises(ValueError, match="a text of lines has a line end in it"):
+    with pytest.raises(ValueError, match="a text of lines contains a line end"):
         part.put({"lines": ["a\nb"]}, {})
 
 

@@ -257,7 +257,7 @@ def test_another_machine_or_model(encoder, output, computed, monkeypatch):
     for name in MATH_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     computed.kill(4, model, output)
-    refused(r"machine.threads was 1, is 2\. Run it as before", model, output, threads=2)
+    refused(r"machine.threads was 1, is 2\. Repeat the earlier command", model, output, threads=2)
     with monkeypatch.context() as patch:
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
         refused(r"machine.instructions was '.*', is 'SVE256'", model, output)
@@ -371,7 +371,7 @@ def test_results_of_an_input_that_changed_are_not_kept(encoder, output, whole, c
     """Also where the run ends before it sees that the whole is another one."""
     rna = dict(RNA)
     refused("record 1 .*empty", encoder, output, {"a": ""}, error=InputError)
-    refused("longer than the 254", encoder, output, {"a": "ACGU" * 64}, error=InputError)
+    refused("limit of 254 nt", encoder, output, {"a": "ACGU" * 64}, error=InputError)
     assert names(output.parent) == []
     computed.before = lambda: rna.update(rna5="GGGG", rna39="")
     refused("record 40 .*empty", encoder, output, rna, error=InputError)
@@ -400,7 +400,7 @@ def test_standard_input_is_checked_whole_and_resumed(encoder, output, whole, com
 @pytest.mark.parametrize("share", [0.02, 0.25, 0.9])
 def test_a_full_disk(encoder, output, whole, file_limit, share):
     with file_limit(int(len(whole) * share)):
-        refused(r"no room to write .*out\.npz.*; make room and run", encoder, output)
+        refused(r"no room to write .*out\.npz.*; free some space and run", encoder, output)
     assert not output.exists()
     run(encoder, output)
     assert output.read_bytes() == whole
@@ -419,7 +419,7 @@ def test_the_output_without_room_is_named(masked_lm, tables, file_limit):
 def test_warns_if_the_disk_is_too_small(encoder, output, monkeypatch):
     usage = type("Usage", (), {"free": 100_000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.warns(UserWarning, match=r"will take up to 0 MB, but 0 MB are free"):
+    with pytest.warns(UserWarning, match=r"will take up to 0 MB, but only 0 MB are free"):
         run(encoder, output)
 
 
@@ -471,7 +471,7 @@ def test_parts_in_any_order(encoder, output, whole, computed, order, monkeypatch
 def test_a_part_that_is_missing_is_computed_by_a_run_alone(encoder, output, whole, computed):
     computed.clear()
     for _ in range(2):
-        said = "part 2/3 (by --part), done; the output follows when all parts are: 40 sequences, "
+        said = "part 2/3 (by --part) is done; the output is written after the last part: 40 s"
         assert run(encoder, output, part="2/3").text.startswith(said)
     assert {chunk for chunk, _ in computed} == {1, 4, 7}
     resumes(whole, encoder, output)
@@ -612,4 +612,4 @@ def test_what_a_summary_says():
     text = RunSummary([Path("-"), Path("b.tsv")], 1, 12, 2.0, 0.5, 0.031).text
     assert text == f"standard output, b.tsv: 1 sequence, 12 nt; {said}"
     text = RunSummary([Path("a.tsv")], 2, 12, 2.0, 0.5, 0.031, resumed=True, threads=2).text
-    assert text.startswith("a.tsv: 2 sequences, 12 nt, of which a part was there already; 2.0 s")
+    assert text.startswith("a.tsv: 2 sequences, 12 nt, partly computed before; 2.0 s")

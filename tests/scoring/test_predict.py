@@ -271,7 +271,7 @@ def test_predictions_beside_labels(folder, capsys):
         ("in.csv -m multi-label --label-column label a b", 2, "in the order of the model's a, b"),
         ("in.fasta -m regression --label-column a", 2, "needs a table of sequences, and an outp"),
         ("clash.csv -m classification", 1, "the output also has a column 'p_a': rename that"),
-        ("long.csv -m classification", 1, "line 2 (99 nt). --long full computes it whole"),
+        ("long.csv -m classification", 1, "line 2 (99 nt). --long full computes each as a whole"),
     ],
 )
 def test_what_is_refused(folder, capsys, arguments, code, message):

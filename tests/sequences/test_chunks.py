@@ -121,5 +121,5 @@ def test_pieces_and_what_they_cost():
     assert whole(7, "A" * 99)[0].tokens == 101
     assert work(1024, 768) / 1024 == pytest.approx(1.33 * work(24, 768) / 24, rel=0.02)
     check_overlap(9, 10)
-    with pytest.raises(ValueError, match="overlap must be below 10, what the model takes; got 10"):
+    with pytest.raises(ValueError, match="overlap must be below 10, the model's limit; got 10"):
         check_overlap(10, 10)

@@ -56,7 +56,7 @@ def test_reads(read, content):
 def test_reads_an_open_file_and_standard_input(monkeypatch):
     content = gzip.compress(PLAIN)
     assert list(read_fasta(io.BytesIO(content))) == RECORDS
-    with pytest.raises(InputError, match=r"^the input: no sequences in it$"):
+    with pytest.raises(InputError, match=r"^the input: it has no sequences$"):
         list(read_fasta(io.BytesIO(b"")))
     stdin = type("Input", (), {"buffer": io.BufferedReader(io.BytesIO(content))})
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -104,8 +104,8 @@ def test_reads_every_code_of_the_vocabulary_and_long_lines(read):
 
 SHEET = "in.fasta: this is a spreadsheet .*save it as CSV"
 REFUSED = [
-    (b"", "in.fasta: no sequences in it"),
-    (b"\n# nothing\n", "no sequences in it"),
+    (b"", "in.fasta: it has no sequences"),
+    (b"\n# nothing\n", "it has no sequences"),
     (b"ACGU\n", "not a FASTA file: line 1 must .*'ACGU'"),
     (b"#\n\nACGU\n>a\nAC", "line 3 must begin with '>', not 'ACGU'"),
     (b">a\n#AC\n", r"record 1 \(a\): it is empty"),
@@ -115,16 +115,16 @@ REFUSED = [
     (b">a x\nA\n>b\nA\n>a y\nC\n", "record 3: .* 'a' .* _ in place"),
     # Letters
     (b">p\nMKTAYIAKQRQIS", r"\(p\): it looks like a protein: .* 'Q'"),
-    (b">a\n" + b"ACGU" * 9 + b"E", "'E' at position 37 is no nucleotide .*; --unknown unk"),
+    (b">a\n" + b"ACGU" * 9 + b"E", "'E' at position 37 is not a nucleotide .*; --unknown unk"),
     (">a\nACGÜ\n".encode(), r"\(a\): 'Ü' at position 4"),
-    (b">a\nACGU*", r"\(a\): '\*' at position 5 is no nucleotide"),
-    (b">a\nAC-GU\n", "'-' at position 3 .* take the gaps out; --degap"),
+    (b">a\nACGU*", r"\(a\): '\*' at position 5 is not a nucleotide"),
+    (b">a\nAC-GU\n", "'-' at position 3 .* remove the gaps; --degap"),
     (b">a\nACGG\nA..U\nAC..\n", "'.' at position 6 .* gap of an alignment"),
     (b">a\nAC\n..\nGU\n", "'.' at position 3 .* gap of an alignment"),
-    (b">a\nAC>b\nAC", "'>' at position 3 .*letters only"),
-    (b">a\nACGU ACGU\n", "' ' at position 5 .*letters only"),
-    (b">a\n1 ACGU\n", "'1' at position 1 .*letters only"),
-    (b">a\nACG<mask>U\n", "'<' at position 4 .*letters only"),
+    (b">a\nAC>b\nAC", "'>' at position 3 .*only letters"),
+    (b">a\nACGU ACGU\n", "' ' at position 5 .*only letters"),
+    (b">a\n1 ACGU\n", "'1' at position 1 .*only letters"),
+    (b">a\nACG<mask>U\n", "'<' at position 4 .*only letters"),
     (b">a\nACGUacgt\n(((..))\n", r"'\(' at position 9"),
     (b">a\nACGUacgt\n((..\n((", r"'\(' at position 9"),
     # Lines of text
@@ -142,20 +142,20 @@ REFUSED = [
     (b"PK\x03\x04 rna.fasta", r"this is a zip archive: unpack it: unzip \S+in.fasta$"),
     (b"\0" * 257 + b"ustar", r"a tar archive: unpack it: tar -xf \S+in.fasta$"),
     (gzip.compress(b"\0" * 257 + b"ustar"), "a tar archive"),
-    (b"\x28\xb5\x2f\xfd", "by zstd: unpack it: zstd -d "),
+    (b"\x28\xb5\x2f\xfd", "with zstd: unpack it: zstd -d "),
     (b"7z\xbc\xaf", "a file of 7-Zip, .*: unpack it"),
     (b"\x1f\x9d\x90\x3e", r"compress \(.Z\) or lzma: unpack it"),
     (gzip.compress(bz2.compress(PLAIN)), "a file that was compressed twice"),
     (b"%PDF-1.4\n", "a PDF: copy the sequences into a text file"),
     (gzip.compress(b"BAM\x01"), r"aligned reads \(BAM\): samtools fasta "),
-    (b"PAR1", "let its name end in .parquet"),
+    (b"PAR1", "a name that ends in .parquet"),
     (b"@r\nACGU\n+\nIIII\n", r"reads \(FASTQ\): awk "),
     (b"@HD\tVN:1.6\n", r"aligned reads \(SAM\): samtools fasta "),
     (b"LOCUS       RNA7\n", "GenBank record: .* SeqIO.convert.*'genbank'"),
     (b"ID   X5; SV 1\n", "EMBL record: .* SeqIO.convert.*'embl'"),
-    (b"HEADER    RNA\n", "structure in space"),
-    (b"<!DOCTYPE html>\n", "a page of the web"),
-    (b'{"id": "a"}\n', "a file of JSON"),
+    (b"HEADER    RNA\n", "3D structure"),
+    (b"<!DOCTYPE html>\n", "a web page"),
+    (b'{"id": "a"}\n', "a JSON file"),
     (b"id\tsequence\na\tACGU\n", "a table: predict and finetune read tables"),
     (b"# STOCKHOLM 1.0\na AC-GU\n", "this is an alignment: .*; --degap reads it"),
     (b"\nCLUSTAL W (1.8)\na AC-GU\n", "this is an alignment: .*; --degap reads it"),
@@ -164,9 +164,9 @@ REFUSED = [
     (b"# STOCKHOLM 1.0\na AC GU\n", "line 2: expected a name and its row; .*'a AC GU'", DEGAP),
     (b"CLUSTAL W\n\na AC\nb AC\n\na GU\n", "the row of b has 2 columns, the first 4", DEGAP),
     (b">a\nAC GU\n", r"' ' at position 3", UNKNOWN),
-    (">a\nAC\u00a0GU\n".encode(), r"at position 3 .*letters only", UNKNOWN),
-    (b">a\nAC<mask>\n", "letters only", UNKNOWN),
-    (b">a\nAC\tG\n", "letters only", UNKNOWN),
+    (">a\nAC\u00a0GU\n".encode(), r"at position 3 .*only letters", UNKNOWN),
+    (b">a\nAC<mask>\n", "only letters", UNKNOWN),
+    (b">a\nAC\tG\n", "only letters", UNKNOWN),
 ]  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def test_gaps_are_taken_out_on_request(read, content, description):
 def test_a_line_of_gaps_that_are_taken_out_is_no_structure(read, recwarn):
     assert read(b">a\nACGU\n....\n>b\nAC-U\n..-.\n", degap=True)[0].sequence == "ACGU"
     assert not recwarn
-    with pytest.warns(UserWarning, match="structures below 1 of the sequences are ignored"):
+    with pytest.warns(UserWarning, match="structures below 1 sequences are ignored"):
         read(b">a\nACGU\n....\n>b\nACGU\n(..)\n", degap=True)
 
 
@@ -243,7 +243,7 @@ def test_gaps_that_are_read_as_unknown_letters_count(read):
     ],
 )
 def test_structures_below_sequences_are_passed_over(read, below):
-    with pytest.warns(UserWarning, match="structures below 1 of the sequences .* first below one"):
+    with pytest.warns(UserWarning, match="structures below 1 sequences .* first below one"):
         assert read(PLAIN.replace(b">two", below + b">two")) == RECORDS
 
 

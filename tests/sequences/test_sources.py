@@ -13,8 +13,8 @@ from ernie_rna.sequences.sources import as_source, check_lengths, short_enough, 
 
 RNAS = {"short": "ACGU", "big": "A" * 1023, "bigger": "A" * 2000}
 CONFIG = ErnieRnaConfig()
-WINDOW = "--long window takes overlapping windows of it, "
-FULL = "--long full computes it whole"
+WINDOW = "--long window divides each into windows, "
+FULL = "--long full computes each as a whole"
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ FULL = "--long full computes it whole"
 )
 def test_long_sequences_are_named(choices, ways):
     records = as_source(RNAS).read
-    found = r"2 of 3 sequences .* 1022 nt .*: bigger \(2000 nt\), big \(1023 nt\)\. "
+    found = r"2 of 3 sequences .* 1022 nt, .*: bigger \(2000 nt\), big \(1023 nt\)\. "
     with pytest.raises(InputError, match=f"^{found}{ways}$"):
         check_lengths(survey(records()), CONFIG, "error", choices)
     once = short_enough(records(), CONFIG, "error", choices)
     assert next(once).id == "short"
-    with pytest.raises(InputError, match=rf" 1022 nt .*: big \(1023 nt\)\. {ways}$"):
+    with pytest.raises(InputError, match=rf" 1022 nt, .*: big \(1023 nt\)\. {ways}$"):
         next(once)
     with pytest.warns(UserWarning, match=r"2 of 3 .* the first take 0.2 GB"):
         check_lengths(survey(records()), CONFIG, "full", choices)
@@ -95,7 +95,7 @@ def test_what_is_passed_over_is_said_once_of_each_input(tmp_path):
             warnings.simplefilter("always")
             assert [one.sequence for _ in range(2) for one in source.read()] == ["GAAC", "G-C"] * 2
         assert [str(one.message).split(": ")[1][:10] for one in said] == [
-            "structures",
+            "the struct",
             "gaps in 1 ",
         ]
 
@@ -172,9 +172,9 @@ def test_parquet(parquet):
     [
         ({"id": ["a", "b"]}, "no column sequence; it has id"),
         ({"id": ["a", None], "sequence": ["A", "C"]}, r"expected a sequence.*; got \(None, 'C'\)"),
-        ({"id": ["a", "a"], "sequence": ["A", "C"]}, "record 2: .*id 'a' .* already"),
+        ({"id": ["a", "a"], "sequence": ["A", "C"]}, "record 2: an earlier record has the id 'a'"),
         ({"id": ["a", "b"], "sequence": ["A", "E"]}, "looks like a protein"),
-        ({"id": [], "sequence": []}, "no sequences in it"),
+        ({"id": [], "sequence": []}, "it has no sequences"),
     ],
 )
 def test_parquet_is_checked_as_fasta_is(parquet, columns, message):
@@ -194,7 +194,7 @@ def test_damaged_parquet_is_an_input_error(parquet):
             refused += 1
     assert refused > 20
     path.write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"in\.parquet: damaged, or no Parquet"):
+    with pytest.raises(InputError, match=r"in\.parquet: damaged, or not Parquet"):
         survey(as_source(path).read())
     path.unlink()
     with pytest.raises(FileNotFoundError):

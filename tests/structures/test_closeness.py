@@ -35,7 +35,7 @@ def test_the_authors_values_in_a_batch(model, heads, sequences):
 
 @pytest.mark.parametrize(
     ("id", "message"),
-    [("x.npy", r"x\.npy: an .npz file has no ids that end"), ("x" * 70_000, "65531 bytes, not 70")],
+    [("x.npy", r"x\.npy: an id in an .npz file cannot end"), ("x" * 70_000, "65531 bytes, not 70")],
 )
 def test_ids_that_no_npz_file_holds(model, tmp_path, monkeypatch, id, message):
     monkeypatch.setattr(ClosenessTask, "load", None)

@@ -113,9 +113,9 @@ def test_a_file_with_constraints_below_some_sequences(tmp_path):
     assert texts == {**known, "e": ".[e]", "f": "(.."}  # which `Constraints` refuses
     for text, message in (
         ("GGGG\n((..\n", "not a FASTA file: line 1 must begin with '>', not 'GGGG'"),
-        (">a\nGG7G\n....\n", "'7' at position 3 is no nucleotide code"),
-        (">a\nACGU\nAC4\n", "'4' at position 7 is no nucleotide code"),
-        (">a\nGG CC\n..\n", "' ' at position 3 is no nucleotide code"),
+        (">a\nGG7G\n....\n", "'7' at position 3 is not a nucleotide code"),
+        (">a\nACGU\nAC4\n", "'4' at position 7 is not a nucleotide code"),
+        (">a\nGG CC\n..\n", "' ' at position 3 is not a nucleotide code"),
         (">b\nxxxx\nxxxx\n", "b: its x may be bases or a constraint"),
         (">a\nGG\nCC\n<<\n>>.\n", "'>.' after > is not a header"),
     ):

@@ -53,8 +53,8 @@ def test_all_that_computes_shares_one_queue_and_nothing_is_fetched_or_kept(page)
 
 def test_errors_are_shown_without_markup():
     with pytest.raises(gradio.Error) as raised, _told():
-        raise InputError("<b>\nis no nucleotide code")
-    assert raised.value.message == "&lt;b&gt; is no nucleotide code"
+        raise InputError("<b>\nis not a nucleotide code")
+    assert raised.value.message == "&lt;b&gt; is not a nucleotide code"
     assert not raised.value.print_exception
 
 
@@ -92,7 +92,7 @@ def test_what_is_shown_is_cleared_before_a_question_is_checked(page):
         *text, files = next(steps)
         assert not any(text)
         assert files.visible is False
-        with pytest.raises(gradio.Error, match="is no nucleotide code"):
+        with pytest.raises(gradio.Error, match="is not a nucleotide code"):
             next(steps)
 
 
