@@ -1,6 +1,5 @@
-"""Downloads checkpoints from the Hub or another address, and uploads folders to the Hub.
-
-Downloads stay in huggingface_hub's cache. torch is not imported."""
+"""Downloads checkpoints, from the Hub or another address, into huggingface_hub's cache, and uploads
+folders to the Hub, all without torch."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ from ernie_rna.run.outputs import replacing
 
 # Fetched with the weights if they exist: the settings, the order of tokens, and the licence.
 _BESIDE = ("config.json", "vocab.txt", "README.md")
-# A name that ends like this is that of a file, never of a repository.
-_FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")  # never ends a repository's name
 _TIMEOUT = 30.0  # seconds to wait for a response
 
 
@@ -123,9 +121,9 @@ def _fetch_from_hub(repo_id: str, revision: str | None, file: str = "model.safet
         ) from error
     except (EntryNotFoundError, RevisionNotFoundError, RepositoryNotFoundError) as error:
         raise FileNotFoundError(
-            f"there is no {file} in {where}, revision {revision or 'main'} "
-            f"({type(error).__name__}), or it is private: name a file that it has, as "
-            f"{address}/FILE, or log in with `hf auth login`"
+            f"no {file} in {where}, revision {revision or 'main'} ({type(error).__name__}), or it "
+            f"is private: name a file that it has, as {address}/FILE, or log in with "
+            "`hf auth login`"
         ) from error
     except Exception as error:  # which library raises depends on the version of huggingface_hub
         raise ConnectionError(f"{where} cannot be fetched: {_reason(error)}") from error

@@ -48,8 +48,7 @@ class Kind(NamedTuple):
     config: Mapping[str, Any]
 
 
-# The authors predict structures from the scores of head 5, counted from 0, and closeness from those
-# of all heads.
+# The authors predict structures from the scores of head 5 (counted from 0), closeness from all.
 STRUCTURE = Kind(
     "secondary structure", "ErnieRnaForSecondaryStructure", "pair_blocks", {"pair_heads": [5]}
 )
@@ -177,11 +176,10 @@ NAMINGS = (FAIRSEQ, MULTIMOLECULE)
 # Rows of MultiMolecule's sinusoidal table that belong to no token.
 THEIR_EXTRA_POSITIONS = 2
 
-# All RNA models of MultiMolecule share one vocabulary: by size, that of its earlier releases, and
-# the current one. Its conversion copied the rows of the authors' dictionary unchanged, except that
-# the three fillers (madeupword0000 to 0002, which occur in no sequence) share the row of `<null>`,
-# where each overwrote the one before. So all rows can be restored except those of the first two
-# fillers.
+# MultiMolecule's RNA models share one vocabulary: by size, that of earlier releases, and today's.
+# Its conversion copied the rows of the authors' dictionary unchanged, except that the three fillers
+# (madeupword0000 to 0002, which occur in no sequence) share the row of `<null>`, and each overwrote
+# the one before. So all rows can be restored except those of the first two fillers.
 _SPECIALS = ("<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>")
 VOCABULARIES: Mapping[int, tuple[str, ...]] = {
     26: (*_SPECIALS, *"ACGUNRYSWKMBDHV.X*-I"),

@@ -265,17 +265,16 @@ def weights_origin(state_dict: Mapping[str, torch.Tensor]) -> str:
 def _find_naming(state: Mapping[str, Any]) -> tuple[Naming, str]:
     """The naming scheme and prefix under which the weights hold the token embedding."""
     embeddings = [names.TABLE[0][naming.column] + ".weight" for naming in names.NAMINGS]
-    matches = [
+    models = [
         (naming, prefix)
         for naming, embedding in zip(names.NAMINGS, embeddings, strict=True)
         for prefix in naming.prefixes
         if prefix + embedding in state
     ]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        prefixes = [prefix for _, prefix in matches]
-        raise CheckpointError(f"holds {len(matches)} models, with the prefixes {prefixes}")
+    if len(models) == 1:
+        return models[0]
+    if models:
+        raise CheckpointError(f"holds {len(models)} models, at {[prefix for _, prefix in models]}")
     if EMBEDDING in state:
         raise CheckpointError("already converted: load its folder with AutoModel.from_pretrained")
     first_keys = ", ".join(list(state)[:3]) or "none"

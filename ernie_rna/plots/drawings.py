@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Pairs = Iterable[BasePair]
 # The file formats of pictures.
 EXTENSIONS = (".png", ".svg", ".pdf")
 
@@ -91,8 +92,7 @@ def _write(figure: Figure, target: Any, format: str) -> None:
 
 def _new_figure(width: float, height: float) -> Figure:
     module = import_extra("matplotlib.figure", "plot", "a plot")
-    size = (width, height)
-    figure: Figure = module.Figure(figsize=size, dpi=_DOTS_PER_INCH, layout="constrained")
+    figure: Figure = module.Figure((width, height), dpi=_DOTS_PER_INCH, layout="constrained")
     return figure
 
 
@@ -109,7 +109,7 @@ def _positions(length: int, most: int) -> list[int]:
     return sorted({1, *range(step if step > 2 else 1, length + 1, step)})
 
 
-def _checked(pairs: Iterable[BasePair], sequence: str) -> list[BasePair]:
+def _checked(pairs: Pairs, sequence: str) -> list[BasePair]:
     if not sequence:
         raise ValueError("a sequence without bases cannot be drawn")
     return sorted_pairs(pairs, len(sequence))
@@ -117,8 +117,8 @@ def _checked(pairs: Iterable[BasePair], sequence: str) -> list[BasePair]:
 
 def plot_arcs(
     sequence: str,
-    pairs: Iterable[BasePair],
-    known: Iterable[BasePair] | None = None,
+    pairs: Pairs,
+    known: Pairs | None = None,
     *,
     probabilities: np.ndarray | None = None,
     label: str = "probability",
@@ -211,7 +211,7 @@ def _add_arcs(
 
 def plot_layout(
     sequence: str,
-    pairs: Iterable[BasePair],
+    pairs: Pairs,
     *,
     values: Sequence[float] | None = None,
     label: str = "reliability",
@@ -244,8 +244,7 @@ def plot_layout(
     cmap = colormaps[_CONFIDENCE_CMAP].with_extremes(bad="white")
     area = (72 * 0.75 * step) ** 2  # square points
     scale: Any = {"c": numbers, "cmap": cmap, "vmin": 0, "vmax": 1, "plotnonfinite": True}
-    lines: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3}
-    circles = axes.scatter(places[:, 0], places[:, 1], area, **scale, **lines)
+    circles = axes.scatter(*places.T, area, edgecolors=_GREY, linewidths=0.5, zorder=3, **scale)
     style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline", "zorder": 4}
     if step >= _SMALLEST_STEP:
         for base, (x, y), number in zip(sequence, places, numbers, strict=True):
@@ -307,8 +306,8 @@ def plot_pairing_map(
     scores: np.ndarray,
     sequence: str,
     *,
-    pairs: Iterable[BasePair] | None = None,
-    known: Iterable[BasePair] | None = None,
+    pairs: Pairs | None = None,
+    known: Pairs | None = None,
     highlight: int | None = None,
     label: str = "score",
     limits: tuple[float, float] | None = None,
@@ -348,8 +347,8 @@ def plot_pairing_map(
     for head, head_map in enumerate(maps):
         axes = figure.add_subplot(rows, columns, head + 1)
         image = axes.imshow(head_map, extent=extent, interpolation=interpolation, **colours)
-        labelled = {"x": head + columns >= len(maps), "y": head % columns == 0}
-        _label_axes(axes, sequence, side, labelled, 5 if are_heads else 12)
+        shown = {"x": head + columns >= len(maps), "y": head % columns == 0}
+        _label_axes(axes, sequence, side, shown, 5 if are_heads else 12)
         _mark_pairs(axes, sequence, 72 * side / length, pairs, known)
         if are_heads:
             axes.set_title(f"head {head}", fontsize=9, pad=4)
@@ -365,14 +364,12 @@ def plot_pairing_map(
     return figure
 
 
-def _label_axes(
-    axes: Axes, sequence: str, side: float, labelled: dict[str, bool], most_ticks: int
-) -> None:
-    """Put ticks on the axes of a matrix; label x and y with positions, and letters if they fit."""
+def _label_axes(axes: Axes, sequence: str, side: float, shown: dict[str, bool], most: int) -> None:
+    """Label a matrix with positions, and letters if they fit; ``shown`` names the visible axes."""
     size = _letter_size(side, len(sequence))
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
-        axis.set_ticks(_positions(len(sequence), most_ticks))
-        axis.set_tick_params("major", labelsize=8, label1On=labelled[name])
+        axis.set_ticks(_positions(len(sequence), most))
+        axis.set_tick_params("major", labelsize=8, label1On=shown[name])
         if size is not None:
             # Show letters at all positions, also at those with a number.
             axis.remove_overlapping_locs = False
@@ -380,15 +377,11 @@ def _label_axes(
             axis.set_tick_params("both", length=0)
             axis.set_tick_params("major", pad=size + 2)
             font: Any = {"labelsize": size, "labelfontfamily": "monospace"}
-            axis.set_tick_params("minor", pad=2, label1On=labelled[name], **font)
+            axis.set_tick_params("minor", pad=2, label1On=shown[name], **font)
 
 
 def _mark_pairs(
-    axes: Axes,
-    sequence: str,
-    cell: float,
-    pairs: Iterable[BasePair] | None,
-    known: Iterable[BasePair] | None,
+    axes: Axes, sequence: str, cell: float, pairs: Pairs | None, known: Pairs | None
 ) -> None:
     """Circle pairs whose cells are ``cell`` points wide."""
     from matplotlib.patheffects import withStroke
@@ -466,7 +459,7 @@ def plot_components(
     left, sizes, _ = np.linalg.svd(np.pad(centred, ((0, 0), (0, 1))), full_matrices=False)
     if not sizes.any():
         raise ValueError("all vectors are equal: there is nothing to draw")
-    places, explained = (left * sizes)[:, :2], sizes**2 / (sizes**2).sum()
+    places, percent = (left * sizes)[:, :2], 100 * (sizes**2 / (sizes**2).sum())
     figure = _new_figure(7.0, 5.6)
     axes = figure.add_subplot()
     axes.margins(0.12)
@@ -481,8 +474,7 @@ def plot_components(
             shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
             axes.annotate(shown, place, (4, 4), **style)
     for axis, number in ((axes.xaxis, 0), (axes.yaxis, 1)):
-        percent = 100 * explained[number]
-        axis.set_label_text(f"component {number + 1}: {percent:.0f} % of the variance")
+        axis.set_label_text(f"component {number + 1}: {percent[number]:.0f} % of the variance")
     if groups is not None:
         legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         for text in legend.get_texts():

@@ -164,9 +164,10 @@ def draw_fold(
     Raises:
         ValueError: there is no structure.
     """
-    if folded.matrix is None or folded.reliabilities is None:
+    matrix, maps = folded.matrix, task.maps
+    if matrix is None or folded.reliabilities is None:
         raise ValueError(f"{folded.id} has no structure: {folded.problem}")
-    sequence, pairs, maps = folded.structure.sequence, folded.structure.pairs, task.maps
+    sequence, pairs = folded.structure.sequence, folded.structure.pairs
     source, label = maps.source, maps.label
     if task.prior is not None:
         name = task.prior.name.partition(",")[0]  # without the digest that the name of a file has
@@ -174,19 +175,16 @@ def draw_fold(
     caption = f"{folded.id}: {len(pairs)} base pairs"
     if what == "map":
         colours: Any = {"label": maps.certainty, "limits": (0.0, 1.0)} if sure else {"label": label}
-        figure = drawings.plot_pairing_map(
-            folded.matrix, sequence, pairs=pairs, known=known, **colours
-        )
+        figure = drawings.plot_pairing_map(matrix, sequence, pairs=pairs, known=known, **colours)
         caption += " are read off this map"
     elif what == "arcs":
-        colours = {"label": maps.certainty, "probabilities": folded.matrix if sure else None}
+        colours = {"label": maps.certainty, "probabilities": matrix if sure else None}
         figure = drawings.plot_arcs(sequence, pairs, known, **colours)
         if known is not None:
             caption += "; its known structure is below the arcs"
     else:
         figure = drawings.plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
-    values = {folded.id: folded.matrix}
-    return Picture(figure, _shown(folded.structure), source, caption, values)
+    return Picture(figure, _shown(folded.structure), source, caption, {folded.id: matrix})
 
 
 def _shown(record: Any) -> str:

@@ -185,8 +185,7 @@ class Page:
             return [result.text, _as_html(result), gr.File(files, visible=True)][-len(outputs) :]
 
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
-        # Checks have no limit, so they do not wait for computations. They use the queue because the
-        # page shows the errors of queued events.
+        # Checks need not wait for computations, but are queued, since errors are then shown.
         checked = listen(check, inputs, outputs, concurrency_limit=None, **hidden)
         limited = {"concurrency_id": "models", "concurrency_limit": self.requests.limits.workers}
         checked.success(work, inputs, outputs, api_visibility="private", **limited)

@@ -54,9 +54,7 @@ class Settings(Options):
     # If the residual stream has grown too large for the output of later layers to matter, this
     # restores the balance; the next LayerNorm makes the overall scale irrelevant.
     residual_gain: float = option(1.0, "scales each layer's residual branches", check=number())
-    pair_bias: float = option(
-        0.0, "first bias of the pair head; a logit has it twice", check=number()
-    )
+    pair_bias: float = option(0.0, "initial pair-head bias, twice in a logit", check=number())
     ema_decay: float = option(0.0, "of the average that is evaluated and exported", check=_SHARE)
     eval_sequences: int = option(200, "how many are evaluated", check=whole(1))
     eval_offset: float = option(0.0, "added to the logits, as by `export`", check=number())

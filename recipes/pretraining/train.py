@@ -8,9 +8,8 @@
 CONFIG is a JSON file of settings, or the name of one in recipes/pretraining/configs. RNAS is a
 table, TSV (may be compressed) or Parquet, with the columns id, sequence, dot_bracket, family and
 split, or a FASTA file, which serves only for masked language modelling. A FASTA file is always
-streamed, a table only with --stream. The settings, the checkpoints, the Trainer's state with the
-log and, if matplotlib is installed, a picture of the log are written to RUN. `python -m
-recipes.pretraining.export` exports the model.
+streamed, a table only with --stream. RUN receives the settings, the checkpoints, the Trainer's
+state with the log and a picture of it (needs matplotlib). `recipes.pretraining.export` exports it.
 """
 
 from __future__ import annotations
@@ -207,8 +206,7 @@ class PretrainingTrainer(transformers.Trainer, TrainerCallback):
     def get_train_dataloader(self) -> DataLoader:
         """Load the batches directly: each process makes its own, which accelerate would divide."""
         batches: Any = self.train_dataset
-        workers = self.args.dataloader_num_workers
-        return DataLoader(batches, batch_size=None, num_workers=workers)
+        return DataLoader(batches, batch_size=None, num_workers=self.args.dataloader_num_workers)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics of the moving average on the validation data.
@@ -221,8 +219,8 @@ class PretrainingTrainer(transformers.Trainer, TrainerCallback):
             metrics = {f"eval_{name}": value for name, value in values.items()}
             self.log(metrics)
         # Without this event the Trainer would evaluate again at the end.
-        callbacks = self.callback_handler
-        self.control = callbacks.on_evaluate(self.args, self.state, self.control, metrics)
+        on_evaluate = self.callback_handler.on_evaluate
+        self.control = on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -172,12 +172,10 @@ def score_structures(
         logits, sequences = output.pair_logits.float().cpu(), [rna.sequence for rna in group]
         for (offset, threshold), values in f1.items():
             solved = solve_each(logits + offset, sequences, threshold=threshold, min_loop=MIN_LOOP)
-            for rna, contacts in zip(group, solved, strict=True):
-                failed = isinstance(contacts, str)  # the reason
-                pairs = [] if failed else predict_pairs(contacts, min_stem=MIN_STEM)
+            for rna, result in zip(group, solved, strict=True):
+                pairs = [] if isinstance(result, str) else predict_pairs(result, min_stem=MIN_STEM)
                 values.append(score_pairs(pairs, rna.pairs).f1)
-    means = {setting: float(np.mean(values)) for setting, values in f1.items()}
-    return float(np.mean(losses)), means
+    return float(np.mean(losses)), {key: float(np.mean(values)) for key, values in f1.items()}
 
 
 def _by_length(rnas: Sequence[Rna], batch: int = 8) -> Iterator[list[Rna]]:
