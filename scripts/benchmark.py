@@ -338,7 +338,7 @@ def time_and_peak(function: Step) -> tuple[float, int]:
 
 
 def warmed(name: str, case: str) -> tuple[Step, int] | None:
-    """A bfloat16 step that has run once, and the bytes it allocates; None if memory is too small."""
+    """A bfloat16 step that has run once, and the bytes it allocates; None if out of memory."""
     gc.collect()
     torch.cuda.empty_cache()
     try:

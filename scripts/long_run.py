@@ -98,15 +98,14 @@ class Attack:
         """Run all attacks. The undisturbed run is first; the others must produce its bytes."""
         count, kills, attacks = self._args.sequences, self._args.kills, self._args.attacks
         hundredth = max(count // 100, min(count, FEW))
-        _, few_peak, _ = self._undisturbed(self._folder / "few.fasta", hundredth)
+        _, few, _ = self._undisturbed(self._folder / "few.fasta", hundredth)
         self._seconds, peak, open_files = self._undisturbed(self._many, count)
         self._expected = self._many.with_suffix(".npz").read_bytes()
-        more = peak - few_peak
         what = (
-            f"{self._seconds:.0f} s, {peak / 1e6:.0f} MB at the peak, {more / 1e6:+.1f} MB over "
-            f"{hundredth} sequences; {open_files:+d} open files"
+            f"{self._seconds:.0f} s, {peak / 1e6:.0f} MB at the peak, {(peak - few) / 1e6:+.1f} "
+            f"MB over {hundredth} sequences; {open_files:+d} open files"
         )
-        passed = more < MORE_MEMORY and open_files <= 0
+        passed = peak - few < MORE_MEMORY and open_files <= 0
         yield self._row(f"undisturbed, {count} sequences", passed, what)
         output = self._folder / "out.npz"
         if "killed" in attacks:

@@ -26,7 +26,7 @@ def evenly(items: Sequence[Any], count: int | None) -> Sequence[Any]:
 
 
 def nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of the vectors, (count, size): its nearest other's index and cosine, after centring."""
+    """The index of, and cosine to, the nearest other of each centred vector (count, size)."""
     vectors = vectors - vectors.mean(axis=0)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12
     cosines = vectors @ vectors.T

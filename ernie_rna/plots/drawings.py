@@ -44,7 +44,7 @@ EXTENSIONS = (".png", ".svg", ".pdf")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _BLUE, _VERMILLION, _GREEN, *_, _BLACK = _COLOURS
 _GREY = "#888888"
-_CONFIDENCE_CMAP = "viridis_r"  # for values from 0 to 1
+_UNIT_CMAP = "viridis_r"  # for values from 0 to 1
 _MARKERS = "os^DvP*X"  # distinguish groups once all colours are used
 _MOST_NAMES, _LONGEST_NAME = 60, 20  # names beside points: their number, and characters of each
 
@@ -153,8 +153,7 @@ def plot_arcs(
     if probabilities is not None:
         groups = [("known", _BLACK, [], below)] if below else []
         values = [float(probabilities[pair]) for pair in above]
-        colours: Any = {"cmap": _CONFIDENCE_CMAP, "array": values, "clim": (0, 1)}
-        arcs = _add_arcs(axes, above, gap, rise, line, **colours)
+        arcs = _add_arcs(axes, above, gap, rise, line, cmap=_UNIT_CMAP, array=values, clim=(0, 1))
         figure.colorbar(arcs, ax=axes, label=label, shrink=0.8, aspect=15)
     for name, colour, upper, lower in groups:
         _add_arcs(axes, upper, gap, rise, line, edgecolors=colour)
@@ -180,11 +179,12 @@ def _groups(
 ) -> list[tuple[str, str, list[BasePair], list[BasePair]]]:
     """Groups of pairs: name, colour, and the pairs to draw above and below the sequence."""
     if below is None:
-        nested, crossing, *pages = [*nested_pages(above), [], []]
+        empty: list[BasePair] = []
+        nested, crossing, *pages = [*nested_pages(above), empty, empty]
         further = [pair for page in pages for pair in page]
         knots = (("pseudoknot", _VERMILLION, crossing), ("further crossings", _GREEN, further))
-        shown_knots = [(name, colour, pairs, []) for name, colour, pairs in knots if pairs]
-        return [("nested pairs", _BLUE, nested, []), *shown_knots]
+        shown_knots = [(name, colour, pairs, empty) for name, colour, pairs in knots if pairs]
+        return [("nested pairs", _BLUE, nested, empty), *shown_knots]
     common = sorted({*above} & {*below})
     return [
         ("predicted only", _VERMILLION, sorted({*above} - {*common}), []),
@@ -241,10 +241,11 @@ def plot_layout(
     numbers = np.full(len(sequence), np.nan) if values is None else np.array(values, dtype=float)
     from matplotlib import colormaps
 
-    cmap = colormaps[_CONFIDENCE_CMAP].with_extremes(bad="white")
+    cmap = colormaps[_UNIT_CMAP].with_extremes(bad="white")
     area = (72 * 0.75 * step) ** 2  # square points
     scale: Any = {"c": numbers, "cmap": cmap, "vmin": 0, "vmax": 1, "plotnonfinite": True}
-    circles = axes.scatter(*places.T, area, edgecolors=_GREY, linewidths=0.5, zorder=3, **scale)
+    outline: Any = {"edgecolors": _GREY, "linewidths": 0.5, "zorder": 3}
+    circles = axes.scatter(places[:, 0], places[:, 1], area, **scale, **outline)
     style: Any = {"fontsize": 72 * 0.5 * step, "ha": "center", "va": "center_baseline", "zorder": 4}
     if step >= _SMALLEST_STEP:
         for base, (x, y), number in zip(sequence, places, numbers, strict=True):

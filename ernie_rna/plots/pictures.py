@@ -123,10 +123,9 @@ def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
             if record.id == id:
                 return record
             ids.append(record.id)
-        similar = get_close_matches(id, ids, 1) or ids[:1]
+        near = get_close_matches(id, ids, 1) or ids[:1]
         raise ValueError(
-            f"no sequence has the id {id!r}, but one has {similar[0]!r}; an id is the first word "
-            "of a header"
+            f"no sequence has the id {id!r}, but one has {near[0]!r}; an id is a header's first word"
         )
     first, *further = islice(records, 2)
     if further:

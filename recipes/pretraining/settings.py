@@ -38,10 +38,10 @@ class Settings(Options):
     model: Mapping[str, Any] | None = option(None, "fields of ErnieRnaConfig", check=_object)
     training: Mapping[str, Any] | None = option(None, "of TrainingArguments", check=_object)
     masked: float = option(1.0, "share of masked batches; the others have pairs", check=_SHARE)
-    masked_tokens: int = option(16384, "most in a batch, padding included", check=whole(1))
-    masked_max_length: int = option(1022, "a longer sequence gives one window", check=whole(1))
+    masked_tokens: int = option(16384, "limit of a batch, with padding", check=whole(1))
+    masked_max_length: int = option(1022, "longer sequences are cut to a window", check=whole(1))
     masked_share: float = option(0.15, "share of the nucleotides to predict", check=_SHARE)
-    pairs_squared_tokens: int = option(250_000, "most in a batch, with padding", check=whole(1))
+    pairs_squared_tokens: int = option(250_000, "limit of a batch, with padding", check=whole(1))
     pairs_max_length: int = option(400, "longer sequences are left out", check=whole(1))
     # Permuting pairs among pairs, and unpaired bases among unpaired bases, makes a new sequence
     # with the same structure.
