@@ -125,7 +125,7 @@ def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
             ids.append(record.id)
         near = get_close_matches(id, ids, 1) or ids[:1]
         raise ValueError(
-            f"no sequence has the id {id!r}, but one has {near[0]!r}; an id is a header's first word"
+            f"no sequence has the id {id!r}, but one has {near[0]!r}; an id ends at the first blank"
         )
     first, *further = islice(records, 2)
     if further:
