@@ -1,12 +1,12 @@
-"""What pairing scores and carried scores are worth: the same training without either, or both.
+"""Measure the value of pairing scores and carried scores by training without one or both of them.
 
     python -m scripts.ablate ablation rfam_seed.tsv.gz runs/ablation --seeds 2
 
-Four models are trained alike, from the same seeds on the same batches: ERNIE-RNA as it is; with
-pairing scores of zero; with the projected pairing scores in each layer in place of the scores of
-the layer before; and with neither, which is a plain transformer. Prints masked-LM loss, pair loss
-and F1 on the validation split: means over the seeds, and each. The same command resumes a run that
-was killed.
+Four models are trained from the same seeds on the same batches: the unchanged ERNIE-RNA; one with
+pairing scores of zero; one that adds the projected pairing scores in each layer instead of the
+previous layer's scores; and one with neither, a plain transformer. Prints masked-LM loss, pair loss
+and F1 on the validation split: the mean over the seeds, and each value. The same command resumes a
+run that was killed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from recipes.pretraining.settings import find_config, read_settings
 from recipes.pretraining.train import pretrain
 from recipes.pretraining.weights import evaluate, new_model
 
-# Name -> whether pairing scores are given, and whether scores are handed from layer to layer.
+# Name -> whether the model uses pairing scores, and whether layers pass on their scores.
 VARIANTS = {
     "pairing scores, carried": (True, True),
     "no pairing scores": (False, True),
@@ -41,8 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("config", type=find_config, metavar="CONFIG", help="as for train")
     add("rnas", type=Path, metavar="TABLE", help="TSV or Parquet")
     add("out", type=Path, metavar="OUT", help="folder for the runs")
-    add("--seeds", type=int, default=2, metavar="N", help="trainings of each (2)")
-    add("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
+    add("--seeds", type=int, default=2, metavar="N", help="trainings of each model (2)")
+    add("--leave-out", type=Path, metavar="FILE", help="ids of RNAs not to train on")
     return parser
 
 
@@ -56,38 +56,38 @@ def run(args: argparse.Namespace) -> int:
     validation = list(read_table(args.rnas, "validation"))
     sample = choose_sample(validation, settings)
     lines = ["variant\tmasked-LM loss\tpair loss\tF1"]
-    for name, kept in VARIANTS.items():
-        found = []
+    for name, parts in VARIANTS.items():
+        rows = []
         for seed in range(args.seeds):
-            chosen = replace(settings, training={**(settings.training or {}), "seed": seed})
-            model = new_model(chosen)
-            take_away(model, *kept)
+            seeded = replace(settings, training={**(settings.training or {}), "seed": seed})
+            model = new_model(seeded)
+            take_away(model, *parts)
             folder = args.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-            trainer = pretrain(chosen, training, validation, folder, model)
-            metrics = evaluate(trainer.average.module, sample, chosen)
-            found.append([metrics[key] for key in ("masked_lm_loss", "pair_loss", "f1")])
+            trainer = pretrain(seeded, training, validation, folder, model)
+            metrics = evaluate(trainer.average.module, sample, seeded)
+            rows.append([metrics[key] for key in ("masked_lm_loss", "pair_loss", "f1")])
         lines.append(name)
-        for each in zip(*found, strict=True):
-            lines[-1] += f"\t{np.mean(each):.4f} ({', '.join(f'{value:.4f}' for value in each)})"
+        for values in zip(*rows, strict=True):
+            lines[-1] += f"\t{np.mean(values):.4f} ({', '.join(f'{v:.4f}' for v in values)})"
     print("\n".join(lines))
     return 0
 
 
 def take_away(model: Any, pairing: bool, carried: bool) -> None:
-    """Make a model, and copies of it, do without pairing scores, or scores of the layer before."""
+    """Remove pairing scores and carried scores, unless kept, from a model and its later copies."""
     encoder = model.ernie_rna
     if not pairing:
         encoder.twod_proj.register_forward_pre_hook(lambda _, args: (torch.zeros_like(args[0]),))
-    first: list[torch.Tensor] = []
+    first_bias: list[torch.Tensor] = []
 
-    def keep(layer: Any, args: tuple[Any, ...]) -> None:
-        first[:] = [args[-1]]
+    def store(layer: Any, args: tuple[Any, ...]) -> None:
+        first_bias[:] = [args[-1]]
 
-    def give_the_first(layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (*args[:-1], first[0].clone())  # A layer may write on what it is given.
+    def replace_bias(layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*args[:-1], first_bias[0].clone())  # A layer may overwrite its arguments.
 
-    for number, layer in enumerate(() if carried else encoder.layers):
-        layer.register_forward_pre_hook(give_the_first if number else keep)
+    for number, layer in enumerate([] if carried else encoder.layers):
+        layer.register_forward_pre_hook(replace_bias if number else store)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Time, memory and precision of ERNIE-RNA: the tables of docs/benchmarks.md.
+"""Measure time, memory and precision of ERNIE-RNA: the tables of docs/benchmarks.md.
 
-Every case runs all implementations, multimolecule's among them, by turns in one process and prints
-medians; on a GPU its own events measure them. The floor is the model's floating-point operations at
-the rate of a large product measured by the same turns; on a GPU it is the larger of that and of the
-fewest passes over the attention scores at the rate of a copy. Peak memory is above the loaded
-weights; on a CPU that of a fresh process. Weights are random: time does not depend on them. CPUs
-without instructions for bfloat16 take several times as long with it as without, so there its rows
-are left out unless named.
+In each case all implementations, multimolecule's included, take turns in one process, and the
+script prints medians, on a GPU of times from its own events. The floor is the time of the model's
+floating-point operations at the rate of a large matrix product, measured in the same turns; on a
+GPU also that of the fewest passes over the attention scores at the rate of a copy, if it is larger.
+Peak memory excludes the loaded weights; on a CPU it is that of a fresh process. Weights are random:
+time does not depend on them. CPUs without bfloat16 instructions take several times as long with
+bfloat16 as without, so its rows are left out there unless they are named.
 
     python -m scripts.benchmark
     python -m scripts.benchmark --long               # up to 16384 tokens, timed once each
@@ -15,14 +15,15 @@ are left out unless named.
     python -m scripts.benchmark --fasta rna.fasta --sequences 96
     python -m scripts.benchmark --fasta rna.fasta --sequences 64 --precision
 
-With --fasta evenly spaced sequences of a file become mean vectors, on a CPU: by `embed`, whose
-batches are of like lengths, also in bfloat16 where the CPU computes in it; by our model one by one
-with eager attention, as the authors' scripts do; by multimolecule, where it is installed, in padded
-batches of 8 in the order of the file, and one by one with its eager attention.
+With --fasta, mean vectors of evenly spaced sequences of a file are computed on a CPU: by `embed`,
+which batches sequences of similar length, also in bfloat16 if the CPU supports it; by our model one
+by one with eager attention, like the authors' scripts; and by multimolecule, if it is installed, in
+padded batches of 8 in the order of the file, and one by one with its eager attention.
 
-With --precision they show what each precision costs. The error of a layer is the root mean square
-of its difference from the same weights in float64, over that of the values themselves. The cosine
-is that of mean vectors of the last layer, special tokens left out; the least of all sequences.
+With --precision, the script prints the error of each precision on these sequences. The error of a
+layer is the root mean square of its difference from the same weights in float64, divided by that of
+the values. The cosine is the least over all sequences, of mean vectors of the last layer without
+special tokens.
 """
 
 import argparse
@@ -66,16 +67,16 @@ PEER, PEER_BATCH = "multimolecule", 8
 
 Step = Callable[[], Any]
 Context = Callable[[], AbstractContextManager[Any]]
-once = partial(timeit.timeit, number=1)  # the seconds that a step takes
+once = partial(timeit.timeit, number=1)  # returns the seconds that a step takes
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """A model of the published size with random weights, on which time does not depend.
+    """A model of the published size with random weights, which do not affect time.
 
     Attributes:
         peer: whether it is multimolecule's.
-        context: what it runs in.
+        context: the context manager that it runs in.
         compiled: mode of torch.compile; None does not compile.
         int8: whether its products are computed in int8, on a CPU.
     """
@@ -89,14 +90,14 @@ class Implementation:
     int8: bool = False
 
     def build(self, train: bool = False, device: str = "cpu") -> Any:
-        """The model, with a language-model head if it is to be trained."""
+        """The model, with a language-model head for training."""
         package = importlib.import_module(f"{PEER}.models.ernierna" if self.peer else "ernie_rna")
-        own = {} if self.peer else {"score_memory": self.score_memory}
-        config = package.ErnieRnaConfig(attn_implementation=self.attention, **own)
-        kind = package.ErnieRnaForMaskedLM if train else package.ErnieRnaModel
+        options = {} if self.peer else {"score_memory": self.score_memory}
+        config = package.ErnieRnaConfig(attn_implementation=self.attention, **options)
+        model_class = package.ErnieRnaForMaskedLM if train else package.ErnieRnaModel
         torch.manual_seed(0)
         with torch.device(device):
-            model = kind._from_config(config, attn_implementation=self.attention)
+            model = model_class._from_config(config, attn_implementation=self.attention)
         model = model.to(device, self.dtype).train(train)
         if self.int8:
             quantize_layers(model)
@@ -105,9 +106,9 @@ class Implementation:
         return torch.compile(model, dynamic=False, mode=self.compiled)
 
     def step(self, case: str, train: bool = False, device: str = "cpu") -> Step:
-        """A function that runs the model once on unpadded RNA, or trains a step."""
+        """A function that runs the model once, or a training step, on unpadded RNA."""
         model = self.build(train, device)
-        # Ids of letters in either vocabulary; which ones does not matter to the time.
+        # Ids that are letters in both vocabularies; which letters does not affect time.
         ids = torch.randint(6, 10, sizes(case), device=device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         inputs |= {"labels": ids} if train else {}
@@ -122,7 +123,7 @@ class Implementation:
         return run
 
 
-# What runs on a GPU without our kernels.
+# On a GPU, our model without our kernels.
 plain = partial(
     Implementation,
     context=partial(mock.patch.object, attention_ernie_rna, "DEVICE_TYPES", frozenset()),
@@ -150,16 +151,16 @@ IMPLEMENTATIONS = {
         **PEERS,
     },
 }
-# From FASTA to vectors; and the sequences of a batch, None for those of `embed`.
+# Ways from FASTA to vectors: implementation, and sequences per batch (None: chosen by `embed`).
 WAYS = {
     "embed": (Implementation(), None),
     "one by one, eager": (Implementation("eager"), 1),
     "embed, bfloat16": (Implementation(dtype=torch.bfloat16), None),
-    # The attention that a user of its defaults gets, and eager.
+    # With its default attention, and with eager attention.
     f"{PEER}, batches of {PEER_BATCH}": (PEERS[f"{PEER} sdpa"], PEER_BATCH),
     f"{PEER}, one by one": (PEERS[f"{PEER} eager"], 1),
 }
-# The dtype of the model, and what it runs in.
+# Name -> the dtype of the model, and the context that it runs in.
 PRECISIONS: dict[str, tuple[torch.dtype, Context]] = {
     "float32": (torch.float32, contextlib.nullcontext),
     "bfloat16": (torch.bfloat16, contextlib.nullcontext),
@@ -171,18 +172,18 @@ PRECISIONS: dict[str, tuple[torch.dtype, Context]] = {
 def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
     add = parser.add_argument
-    names = "; ".join(f"{device}: {', '.join(some)}" for device, some in IMPLEMENTATIONS.items())
-    add("--device", default="cpu", choices=IMPLEMENTATIONS, help="what computes (cpu)")
+    names = "; ".join(f"{device}: {', '.join(known)}" for device, known in IMPLEMENTATIONS.items())
+    add("--device", default="cpu", choices=IMPLEMENTATIONS, help="device to compute on (cpu)")
     add("--cases", nargs="+", metavar="BxT", help="batch x tokens")
     add("--only", nargs="+", metavar="NAME", help=names)
-    add("--train", action="store_true", help="on a CPU, a training step, not inference")
+    add("--train", action="store_true", help="time a training step, not inference, on a CPU")
     add("--runs", type=int, help="counted runs of each (5, on a GPU 11)")
     add("--threads", type=int, default=2, help="CPU threads (2)")
-    add("--long", action="store_true", help="on a CPU, sequences up to 16384 tokens, once")
-    add("--fasta", type=Path, metavar="FILE", help="from its sequences to mean vectors, on a CPU")
+    add("--long", action="store_true", help="time sequences up to 16384 tokens once, on a CPU")
+    add("--fasta", type=Path, metavar="FILE", help="time mean vectors of its sequences, on a CPU")
     add("--sequences", type=int, default=128, metavar="N", help="how many of the file (128)")
-    add("--precision", action="store_true", help="what each precision costs, of these sequences")
-    add("-m", "--model", help="of --precision; default: full size, random weights")
+    add("--precision", action="store_true", help="measure precision on these sequences instead")
+    add("-m", "--model", help="model for --precision; default: full size, random weights")
     return parser
 
 
@@ -195,13 +196,13 @@ def run(args: argparse.Namespace) -> int:
     for name in set(args.only or ()) - known.keys():
         raise ValueError(f"--only: no {name!r} on {args.device}; choose {', '.join(known)}")
     torch.set_num_threads(args.threads)
-    on = f"{processor()}, {args.threads} threads"
+    machine = f"{processor()}, {args.threads} threads"
     if args.device == "cuda":
         if args.train or not torch.cuda.is_available():
-            raise ValueError("--device: there is no CUDA device, or --train, which is for a CPU")
-        on = f"{torch.cuda.get_device_name()}, bfloat16, TF32 off"
+            raise ValueError("--device cuda needs a CUDA device and cannot be used with --train")
+        machine = f"{torch.cuda.get_device_name()}, bfloat16, TF32 off"
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    print(f"{on}; {versions}", flush=True)
+    print(f"{machine}; {versions}", flush=True)
     if args.fasta is not None:
         measure_fasta(args)
         return 0
@@ -212,15 +213,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def that_run(names: Iterable[str]) -> list[str]:
-    """Those that run well: multimolecule may not be installed, and the CPU may lack bfloat16."""
-    odd = [] if importlib.util.find_spec(PEER) else [PEER]
+    """Those without multimolecule if it is not installed, or bfloat16 if the CPU lacks it."""
+    unsupported = [] if importlib.util.find_spec(PEER) else [PEER]
     if "AVX512" not in torch.backends.cpu.get_cpu_capability():
-        odd.append("bfloat16")
-    return [name for name in names if not any(one in name for one in odd)]
+        unsupported.append("bfloat16")
+    return [name for name in names if not any(word in name for word in unsupported)]
 
 
 def sizes(case: str) -> tuple[int, int]:
-    """Batch and tokens of a case such as "8x128"."""
+    """Batch size and number of tokens of a case such as "8x128"."""
     batch, tokens = map(int, case.split("x"))
     return batch, tokens
 
@@ -233,12 +234,12 @@ def measure(case: str, names: Sequence[str], args: argparse.Namespace) -> None:
     for name in () if args.long else names:
         if not on_gpu:
             steps[name] = IMPLEMENTATIONS["cpu"][name].step(case, args.train)
-        elif found := warmed(name, case):
-            steps[name], peaks[name] = found
+        elif step_and_peak := warmed(name, case):
+            steps[name], peaks[name] = step_and_peak
     limits = work_of_limits(case, args)
     steps |= {name: step for name, (step, _) in limits.items()}
     times = alternate(steps, args.runs or (11 if on_gpu else 5), timed if on_gpu else once)
-    floors = {name: times.pop(name) * often for name, (_, often) in limits.items()}
+    floors = {name: times.pop(name) * factor for name, (_, factor) in limits.items()}
     steps.clear()
     gc.collect()
     for name in () if on_gpu else names:
@@ -250,27 +251,27 @@ def measure(case: str, names: Sequence[str], args: argparse.Namespace) -> None:
 def alternate(
     steps: Mapping[str, Step], runs: int, meter: Callable[[Step], float]
 ) -> dict[str, float]:
-    """The median seconds of each step behind a warm-up, all by turns: a noisy machine hurts all."""
+    """The median seconds of each step after a warm-up; they take turns, so noise affects all."""
     turns = [{name: meter(step) for name, step in steps.items()} for _ in range(1 + runs)]
     return {name: statistics.median(turn[name] for turn in turns[1:]) for name in steps}
 
 
 def work_of_limits(case: str, args: argparse.Namespace) -> dict[str, tuple[Step, float]]:
-    """What the hardware can do at best: a function, and how often a case takes that at least."""
+    """Reference steps, and the multiple of each step's time that a case takes at least."""
     batch, tokens = sizes(case)
-    # Those of the matrix products of a forward pass; a backward pass has twice as many.
+    # Operations of the matrix products of a forward pass; a backward pass has twice as many.
     linear = 2 * batch * tokens * (4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE)
     operations = LAYERS * (linear + 4 * batch * tokens**2 * HIDDEN) * (3 if args.train else 1)
     if args.device == "cpu":
         left, right = (torch.randn(rows, HIDDEN) for rows in (2048, INTERMEDIATE))
-        often = operations / (2 * 2048 * HIDDEN * INTERMEDIATE)
-        return {"products": (lambda: left @ right.T, often)}
-    one, other = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in "ab")
-    source, target = (torch.empty(2**29, device="cuda") for _ in "ab")
-    # Bias 0 is written, each layer but the last reads and writes, the last reads: 2 bytes a score.
+        factor = operations / (2 * 2048 * HIDDEN * INTERMEDIATE)
+        return {"products": (lambda: left @ right.T, factor)}
+    left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    source, target = (torch.empty(2**29, device="cuda") for _ in range(2))
+    # Bias 0 is written, layers read and write, the last one only reads: scores of 2 bytes each.
     bytes = 2 * LAYERS * batch * HEADS * tokens**2 * 2
     return {
-        "products": (lambda: one @ other, operations / (2 * 8192**3)),
+        "products": (lambda: left @ right, operations / (2 * 8192**3)),
         "scores": (lambda: target.copy_(source), bytes / (2 * 4 * 2**29)),
     }
 
@@ -283,19 +284,19 @@ def print_case(
     floors: Mapping[str, float],
     reference: str,
 ) -> None:
-    """A table of implementations in one case; those without a time ran out of memory.
+    """Print a table of implementations in one case; those without a time ran out of memory.
 
     Args:
         times, peaks: seconds, and bytes above the weights, by implementation.
-        floors: seconds that the case takes at least, by what it is the floor of.
-        reference: one of them, whose time over the others' is shown, as is multimolecule's.
+        floors: seconds that the case takes at least, by what limits it.
+        reference: the implementation that others are compared with, as they are with multimolecule.
     """
     (batch, tokens), floor = sizes(case), max(floors.values())
-    told = ", ".join(f"{what} {1000 * seconds:.3g} ms" for what, seconds in floors.items())
-    print(f"\nbatch {batch} x {tokens} tokens (floor of the {told})\n")
-    others = [n for n in names if n in times and (n == reference or n.startswith(PEER))]
+    limits = ", ".join(f"{what} {1000 * seconds:.3g} ms" for what, seconds in floors.items())
+    print(f"\nbatch {batch} x {tokens} tokens (floor of the {limits})\n")
+    compared = [n for n in names if n in times and (n == reference or n.startswith(PEER))]
     titles = ["implementation", "ms", "tokens/s", "of the floor", "MiB"]
-    titles += [f"speed over {other}" for other in others]
+    titles += [f"speed over {other}" for other in compared]
 
     def cells(name: str) -> list[str]:
         if name not in times:
@@ -306,45 +307,44 @@ def print_case(
             f"{batch * tokens / seconds:.0f}",
             f"{seconds / floor:.2f}",
             f"{peaks[name] / 2**20:.0f}" if name in peaks else "",
-            *(f"{times[other] / seconds:.2f}" for other in others),
+            *(f"{times[other] / seconds:.2f}" for other in compared),
         ]
 
     print_table(titles, ([name, *cells(name)] for name in names))
 
 
 def first_run(name: str, case: str, train: bool, threads: int) -> tuple[float, int]:
-    """Seconds of the first run, and its bytes above the loaded weights (gradients included)."""
+    """Seconds of the first run, and its peak bytes above the loaded weights (with gradients)."""
     torch.set_num_threads(threads)
     function = IMPLEMENTATIONS["cpu"][name].step(case, train)
-    with torch.inference_mode():  # Libraries take their own memory at their first call.
+    with torch.inference_mode():  # Libraries allocate their own memory at the first call.
         F.scaled_dot_product_attention(*torch.randn(3, 1, 1, 8, 8))
         torch.randn(2048, HIDDEN) @ torch.randn(HIDDEN, INTERMEDIATE)
     return time_and_peak(function)
 
 
 def time_and_peak(function: Step) -> tuple[float, int]:
-    """Seconds of a function, and the most bytes of this process above those before (Linux)."""
+    """Seconds of a function, and by how many bytes it raises the peak of this process (Linux)."""
 
     def resident(field: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # Start the high-water mark anew.
+    Path("/proc/self/clear_refs").write_text("5")  # Reset the high-water mark.
     before = resident("VmRSS")
     seconds = once(function)
     return seconds, resident("VmHWM") - before
 
 
 def warmed(name: str, case: str) -> tuple[Step, int] | None:
-    """A step in bfloat16 that has run once, and the bytes that a run allocates above what is there
-    before it; None where the card lacks the memory."""
+    """A bfloat16 step that has run once, and the bytes it allocates; None if out of memory."""
     gc.collect()
     torch.cuda.empty_cache()
     try:
-        one = replace(IMPLEMENTATIONS["cuda"][name], dtype=torch.bfloat16)
-        function = one.step(case, device="cuda")
-        function()  # Kernels are compiled, and libraries take their memory.
+        implementation = replace(IMPLEMENTATIONS["cuda"][name], dtype=torch.bfloat16)
+        function = implementation.step(case, device="cuda")
+        function()  # This compiles kernels, and libraries allocate their memory.
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         timed(function)
@@ -354,7 +354,7 @@ def warmed(name: str, case: str) -> tuple[Step, int] | None:
 
 
 def timed(function: Step) -> float:
-    """Seconds by the card's events."""
+    """Seconds of a function, measured by events of the GPU."""
     torch.cuda.synchronize()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
@@ -365,60 +365,61 @@ def timed(function: Step) -> float:
 
 
 def measure_fasta(args: argparse.Namespace) -> None:
-    """Print what each way to the vectors takes and how much padding there is, or the precision."""
+    """Print the time of each way to the vectors and the share of padding, or the precision."""
     limit = nucleotide_limit(ErnieRnaConfig())
     records = [record for record in read_fasta(args.fasta) if len(record.sequence) <= limit]
     sample = evenly(records, args.sequences)
-    sequences = [one.sequence for one in sample]
+    sequences = [record.sequence for record in sample]
     if args.precision:
         model = load_model(args.model, device="cpu") if args.model else Implementation().build()
         print(f"{len(sequences)} sequences, {sum(map(len, sequences))} nt\n")
         measure_precision(model, sequences)
         return
-    for what, some in ((f"all up to {limit} nt", records), ("which are timed", sample)):
-        ours, others = padding(some)
+    for what, group in ((f"all up to {limit} nt", records), ("which are timed", sample)):
+        by_embed, in_order = padding(group)
+        nucleotides = sum(len(record.sequence) for record in group)
         print(
-            f"{len(some)} sequences, {what}, {sum(len(one.sequence) for one in some)} nt: padding "
-            f"is {ours:.1%} in embed, {others:.1%} in batches of {PEER_BATCH} in this order"
+            f"{len(group)} sequences, {what}, {nucleotides} nt: padding is {by_embed:.1%} in "
+            f"embed, {in_order:.1%} in batches of {PEER_BATCH} in this order"
         )
     print(flush=True)
     steps = {name: way(*WAYS[name], sequences) for name in that_run(WAYS)}
     times = alternate(steps, args.runs or 5, once)
     rows = (
-        [name, f"{taken:.1f}", f"{len(sample) / taken:.2f}", f"{taken / times['embed']:.2f}x"]
-        for name, taken in times.items()
+        [name, f"{time:.1f}", f"{len(sample) / time:.2f}", f"{time / times['embed']:.2f}x"]
+        for name, time in times.items()
     )
     print_table(["implementation", "s", "sequences/s", "embed's speed over it"], rows)
 
 
 def padding(records: Sequence[FastaRecord]) -> tuple[float, float]:
-    """Shares of padding in the batches that `embed` makes, and in those of others."""
+    """Shares of padding in the batches that `embed` makes, and in those of PEER_BATCH in order."""
     plan = Plan(resolve_batch_tokens(None, torch.device("cpu")), HIDDEN)
-    ours = [
+    counts = [
         count_padding([piece.tokens for piece in chunk.pieces], chunk.batches)
         for chunk in plan.chunks(records)
     ]
-    tokens, wasted = map(sum, zip(*ours, strict=True))
+    tokens, padded = map(sum, zip(*counts, strict=True))
     lengths = [len(record.sequence) + 2 for record in records]
-    others, others_wasted = count_padding(lengths, in_batches(range(len(lengths)), PEER_BATCH))
-    return wasted / tokens, others_wasted / others
+    in_order, in_order_padded = count_padding(lengths, in_batches(range(len(lengths)), PEER_BATCH))
+    return padded / tokens, in_order_padded / in_order
 
 
 def in_batches(items: Sequence[Any], size: int) -> list[Any]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def way(one: Implementation, size: int | None, sequences: Sequence[str]) -> Step:
-    """A function that computes the mean vectors of all sequences, in batches of a size."""
-    model = one.build()
+def way(implementation: Implementation, size: int | None, sequences: Sequence[str]) -> Step:
+    """A function that computes mean vectors, in batches of `size` or, if it is None, by `embed`."""
+    model = implementation.build()
     if size is None:
         return lambda: list(embed(sequences, model, progress=False))
-    kind: Any = importlib.import_module(PEER).RnaTokenizer if one.peer else ErnieRnaTokenizer
-    tokenizer = kind()
+    package: Any = importlib.import_module(PEER) if implementation.peer else None
+    tokenizer = package.RnaTokenizer() if package else ErnieRnaTokenizer()
 
     @torch.inference_mode()
     def run() -> list[torch.Tensor]:
-        """The means over all tokens but padding, (batch, hidden): what a plain loop would do."""
+        """Means over all tokens except padding, (batch, hidden), in a simple loop."""
         means = []
         for batch in in_batches(sequences, size):
             inputs = tokenizer(batch, return_tensors="pt", padding=True)
@@ -435,16 +436,16 @@ def measure_precision(model: Any, sequences: Sequence[str]) -> None:
     exact = hidden_states(copy.deepcopy(model).double(), sequences)
     values = np.concatenate(exact, axis=1)
     columns = []
-    for name, (dtype, under) in PRECISIONS.items():
+    for name, (dtype, context) in PRECISIONS.items():
         rounded = copy.deepcopy(model).to(dtype)
         if name == "int8":
             quantize_layers(rounded)
-        with under():
-            found = hidden_states(rounded, sequences)
-        squares = np.square(np.concatenate(found, axis=1) - values).mean((1, 2))
+        with context():
+            states = hidden_states(rounded, sequences)
+        squares = np.square(np.concatenate(states, axis=1) - values).mean((1, 2))
         errors = np.sqrt(squares / np.square(values).mean((1, 2)))  # (layers + 1,)
         means = (
-            (a[-1, 1:-1].mean(0), b[-1, 1:-1].mean(0)) for a, b in zip(found, exact, strict=True)
+            (a[-1, 1:-1].mean(0), b[-1, 1:-1].mean(0)) for a, b in zip(states, exact, strict=True)
         )
         least = min(a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in means)
         columns.append([*(f"{error:.1e}" for error in errors), f"{least:.7f}"])
@@ -453,12 +454,10 @@ def measure_precision(model: Any, sequences: Sequence[str]) -> None:
 
 @torch.inference_mode()
 def hidden_states(model: Any, sequences: Sequence[str]) -> list[np.ndarray]:
-    """Of each sequence (layers + 1, seq, hidden) in float64."""
-    found = []
-    for sequence in sequences:
-        output = model(*tokenize([sequence], torch.device("cpu")), output_hidden_states=True)
-        found.append(torch.cat(output.hidden_states).double().numpy())
-    return found
+    """The hidden states of each sequence, (layers + 1, seq, hidden) in float64."""
+    inputs = (tokenize([sequence], torch.device("cpu")) for sequence in sequences)
+    outputs = (model(*ids_and_mask, output_hidden_states=True) for ids_and_mask in inputs)
+    return [torch.cat(output.hidden_states).double().numpy() for output in outputs]
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""What the embeddings of a model know: families by nearest neighbour, classes by a linear probe.
+"""Evaluate a model's embeddings: families by nearest neighbour, or classes by a linear probe.
 
     python -m scripts.evaluate_embeddings families MODEL rfam_seed.tsv.gz --split validation
     python -m scripts.evaluate_embeddings classes MODEL nrc_13class.tsv --train train --test test
 
-A sequence is its mean vector of the last layer. Beside it stand the same network with random
-weights and counts of k-mers (3 and 4, with the length). Tables have the columns sequence and split,
-and family or label.
+The features of a sequence are its mean vector of the last layer. They are compared with those of
+the same network with random weights, and with counts of k-mers (3 and 4, with the length). Tables
+have the columns sequence and split, and family or label.
 
-families: each sequence's nearest other one by cosine; the share whose neighbour is of its family,
-the mean over families. Families of one sequence are left out, and of the others at most 20
-sequences are taken, evenly over the file.
+families: the share of sequences whose nearest neighbour by cosine belongs to their family, averaged
+over families. Families with one sequence are left out, and of each other family at most 20
+sequences are used, evenly spaced in the file.
 
-classes: logistic regression on standardised vectors, its strength chosen by cross-validation on
-the training rows; accuracy on the test rows, and on those that are no copy of a training row.
+classes: logistic regression on standardised vectors, regularised by cross-validation on the
+training rows; accuracy on all test rows, and on those that are not copies of a training row.
 """
 
 import argparse
@@ -49,9 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("what", choices=("families", "classes"))
     add("model", metavar="MODEL", help="a folder, or mini")
     add("table", type=Path, metavar="TABLE", help="TSV, CSV or Parquet")
-    add("--split", default="validation", help="of the families (validation)")
-    add("--train", default="train", metavar="SPLIT", help="of the classes (train)")
-    add("--test", default="test", metavar="SPLIT", help="of the classes (test)")
+    add("--split", default="validation", help="rows to use for families (validation)")
+    add("--train", default="train", metavar="SPLIT", help="training rows for classes (train)")
+    add("--test", default="test", metavar="SPLIT", help="test rows for classes (test)")
     return parser
 
 
@@ -77,20 +77,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_rows(path: Path, column: str, split: str) -> list[Row]:
-    """The rows of a split of a table, with the label of a column.
+    """The sequences of a split of a table, with the labels in a column.
 
     Raises:
         InputError: a column is missing, or there is no such row.
     """
-    found = table_rows(path, ("sequence", column, "split"))
-    rows = [(one["sequence"], one[column]) for one in found if one["split"] == split]
+    table = table_rows(path, ("sequence", column, "split"))
+    rows = [(row["sequence"], row[column]) for row in table if row["split"] == split]
     if not rows:
-        raise InputError(f"{path}: no row is of the split {split!r}")
+        raise InputError(f"{path}: no row has the split {split!r}")
     return rows
 
 
 def choose_families(rows: Sequence[Row], per_family: int = 20) -> list[Row]:
-    """The rows of the families that have at least two different sequences."""
+    """Rows of the families with at least two different sequences, at most `per_family` of each."""
     families: dict[str, dict[str, Row]] = defaultdict(dict)
     for sequence, family in rows:
         families[family][sequence] = sequence, family
@@ -99,7 +99,7 @@ def choose_families(rows: Sequence[Row], per_family: int = 20) -> list[Row]:
 
 
 def feature_sets(name: str) -> list[tuple[str, Features]]:
-    """The three kinds of features with their titles."""
+    """The title of each kind of features, and the function that computes them."""
     model: Any = load_model(name)
     transformers.set_seed(0)
     random = ErnieRnaModel(model.config, add_pooling_layer=False).eval()
@@ -117,16 +117,16 @@ def mean_vectors(model: ErnieRnaModel, sequences: Sequence[str]) -> np.ndarray:
 
 
 def neighbours(rows: Sequence[Row], features: Features) -> list[float]:
-    """The share of sequences whose nearest other one is of their family, mean over families."""
+    """The share of sequences whose nearest neighbour is of their family, averaged over families."""
     sequences, families = zip(*rows, strict=True)
     hits: dict[str, list[bool]] = defaultdict(list)
     for family, other in zip(families, nearest(features(sequences))[0], strict=True):
         hits[family].append(family == families[other])
-    return [float(np.mean([np.mean(own) for own in hits.values()]))]
+    return [float(np.mean([np.mean(family_hits) for family_hits in hits.values()]))]
 
 
 def probe(train: Sequence[Row], test: Sequence[Row], features: Features) -> list[float]:
-    """The accuracy of a linear probe on all test rows, and on those that are no training row."""
+    """The accuracy of a linear probe on all test rows, and on those not in the training rows."""
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     strengths = {"logisticregression__C": [0.01, 0.1, 1.0]}
     classifier = GridSearchCV(regression, strengths, cv=3)

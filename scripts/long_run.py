@@ -1,14 +1,14 @@
-"""A long run of `embed` under attack: what it needs, and that its output is always the same.
+"""Test long runs of `embed` under attack: the resources they need, and that outputs are equal.
 
-Real sequences, repeated with every tenth letter drawn anew, go through a model again and again:
+Real sequences, repeated with a tenth of the letters drawn at random, are embedded several times:
 
-    undisturbed          once whole, and once a hundredth of it: peak memory, open files
-    killed               by SIGKILL at random moments, each time resumed
-    two processes        both killed once, resumed by two, or by one
-    disk full            no file may be larger than half the output; then it may
+    undisturbed          all of them, and a hundredth of them: peak memory, open files
+    killed               killed by SIGKILL at random moments, and resumed each time
+    two processes        both killed once, and resumed by two processes or by one
+    disk full            file size limited to half the output, and then unlimited
 
-Every output must have the bytes of the undisturbed run, and nothing may be left beside it. What
-becomes of a task of Ray that is killed, tests/run/test_on_ray.py sees.
+Every output must equal that of the undisturbed run byte for byte, and no other files may remain.
+tests/run/test_on_ray.py tests killed tasks of Ray.
 
     python -m scripts.long_run --sequences 100000
     python -m scripts.long_run --sequences 10000 --kills 20 --attacks killed
@@ -41,30 +41,30 @@ from ernie_rna.run.store import partial_folder
 from ernie_rna.sequences.fasta import FastaRecord, read_fasta, write_fasta
 from scripts.measuring import print_table
 
-# How much more memory all sequences may take than a hundredth of them, in bytes. The hundredth is
-# at least so many sequences that batches are as large as they get.
+# How much more memory, in bytes, all sequences may take than a hundredth of them. The hundredth has
+# at least FEW sequences, enough for batches of the largest size.
 MORE_MEMORY = 50e6
 FEW = 1000
-# The latest that a run is killed at, as a share of its output: it must not have ended before.
+# Runs are killed at this share of their output at the latest, so that they have not ended before.
 MOST_KILLED_AT = 0.4
-REFUSED = 3  # what a process ends with that found the disk full
+REFUSED = 3  # the exit code of a process that finds the disk full
 ATTACKS = ("killed", "two-processes", "disk-full")
-FORK = multiprocessing.get_context("fork")  # torch is loaded once
+FORK = multiprocessing.get_context("fork")  # so that torch is loaded only once
 
 Process = multiprocessing.context.ForkProcess
-Row = tuple[str, str, str]  # name of a run, how its output is, what it took
+Row = tuple[str, str, str]  # name of a run, verdict on its output, what it took
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
     add = parser.add_argument
     add("--sequences", type=int, default=100_000, metavar="N", help="how many (100000)")
-    add("--kills", type=int, default=20, metavar="N", help="kills of the one process (20)")
-    add("--fasta", type=Path, help="where they come from; default: the example RNAs")
-    add("--longest", type=int, metavar="N", help="take pieces of N/2 to N nucleotides (whole)")
+    add("--kills", type=int, default=20, metavar="N", help="kills of the single process (20)")
+    add("--fasta", type=Path, help="source of the sequences; default: the example RNAs")
+    add("--longest", type=int, metavar="N", help="use pieces of N/2 to N nucleotides (whole)")
     add("--attacks", nargs="*", choices=ATTACKS, default=ATTACKS, help="only these, or none (all)")
-    add("-m", "--model", help="folder, Hub id or mini; default: a tiny one of random weights")
-    add("--seed", type=int, default=0, help="of the letters and of the moments (0)")
+    add("-m", "--model", help="folder, Hub id or mini; default: a tiny one with random weights")
+    add("--seed", type=int, default=0, help="of the letters and of the times of kills (0)")
     return parser
 
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     logging.disable_progress_bar()
-    torch.set_num_threads(1)  # Processes that are forked must not inherit a pool of threads.
+    torch.set_num_threads(1)  # Forked processes must not inherit a thread pool.
     with tempfile.TemporaryDirectory() as folder:
         attack = Attack(args, Path(folder))
         print_table(["run", "output", "what it took"], attack.rows())
@@ -82,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Attack:
-    """The runs, all in one folder.
+    """All runs of the test, in one folder.
 
     Attributes:
-        failed: whether an output was not as it should be.
+        failed: whether any run failed.
     """
 
     def __init__(self, args: argparse.Namespace, folder: Path):
@@ -95,39 +95,39 @@ class Attack:
         self._many = folder / "many.fasta"
 
     def rows(self) -> Iterator[Row]:
-        """The undisturbed run first, whose bytes the others must have."""
+        """Run all attacks. The undisturbed run is first; the others must produce its bytes."""
         count, kills, attacks = self._args.sequences, self._args.kills, self._args.attacks
         hundredth = max(count // 100, min(count, FEW))
-        _, peak, _ = self._undisturbed(self._folder / "few.fasta", hundredth)
-        self._seconds, most, lost = self._undisturbed(self._many, count)
-        self._whole = self._many.with_suffix(".npz").read_bytes()
+        _, few, _ = self._undisturbed(self._folder / "few.fasta", hundredth)
+        self._seconds, peak, open_files = self._undisturbed(self._many, count)
+        self._expected = self._many.with_suffix(".npz").read_bytes()
         what = (
-            f"{self._seconds:.0f} s, {most / 1e6:.0f} MB at the peak, {(most - peak) / 1e6:+.1f} "
-            f"MB over {hundredth} sequences; {lost:+d} open files"
+            f"{self._seconds:.0f} s, {peak / 1e6:.0f} MB at the peak, {(peak - few) / 1e6:+.1f} "
+            f"MB over {hundredth} sequences; {open_files:+d} open files"
         )
-        fits = most - peak < MORE_MEMORY and lost <= 0
-        yield self._row(f"undisturbed, {count} sequences", fits, what)
+        passed = peak - few < MORE_MEMORY and open_files <= 0
+        yield self._row(f"undisturbed, {count} sequences", passed, what)
         output = self._folder / "out.npz"
         if "killed" in attacks:
             shares = [MOST_KILLED_AT * number / kills for number in range(kills)]
-            cut_off = [self._cuts_off(output, 1, share) for share in shares]
-            same = all(cut_off) and self._finishes(output)
-            yield self._row(f"killed {kills} times", same, "resumed each time")
-        for after in (2, 1) if "two-processes" in attacks else ():
-            same = self._cuts_off(output, 2, self._random.uniform(0, MOST_KILLED_AT))
-            same &= self._finishes(output, after)
-            yield self._row("two processes, both killed", same, f"resumed by {after}")
+            killed = [self._kill_at(output, 1, share) for share in shares]
+            passed = all(killed) and self._finishes(output)
+            yield self._row(f"killed {kills} times", passed, "resumed each time")
+        for resuming in (2, 1) if "two-processes" in attacks else ():
+            passed = self._kill_at(output, 2, self._random.uniform(0, MOST_KILLED_AT))
+            passed &= self._finishes(output, resuming)
+            yield self._row("two processes, both killed", passed, f"resumed by {resuming}")
         if "disk-full" in attacks:
-            same = ends(self._start(output, limit=len(self._whole) // 2)) == [REFUSED]
-            same &= self._finishes(output)
-            yield self._row("disk full", same, "refused, and resumed once there was room")
+            passed = exit_codes(self._start(output, limit=len(self._expected) // 2)) == [REFUSED]
+            passed &= self._finishes(output)
+            yield self._row("disk full", passed, "refused, and resumed once there was room")
 
-    def _row(self, name: str, same: bool, what: str) -> Row:
-        self.failed |= not same
-        return name, "the same" if same else "DIFFERS", what
+    def _row(self, name: str, passed: bool, what: str) -> Row:
+        self.failed |= not passed
+        return name, "the same" if passed else "DIFFERS", what
 
     def _undisturbed(self, fasta: Path, count: int) -> tuple[float, int, int]:
-        """Embed so many sequences; seconds, peak memory, and files that stay open."""
+        """Embed `count` sequences without an attack; see `measured_embed` for the result."""
         records = list(read_fasta(self._args.fasta or examples() / "rna.fasta"))
         with open(fasta, "w", encoding="utf-8") as file:
             write_fasta(file, mutated(records, count, self._args.seed, self._args.longest))
@@ -135,7 +135,7 @@ class Attack:
             return pool.submit(measured_embed, fasta, self._model).result()
 
     def _start(self, output: Path, processes: int = 1, limit: int = 0) -> list[Process]:
-        """Start processes that share the whole run; `limit` is of the size of a file, 0 none."""
+        """Start processes that share a run; `limit` is the largest size of a file, 0 for none."""
 
         def run(part: str) -> None:
             if limit:
@@ -151,31 +151,30 @@ class Attack:
             process.start()
         return started
 
-    def _cuts_off(self, output: Path, count: int, share: float) -> bool:
-        """Kill processes soon after a share of the output is computed; whether they had not ended
-        before."""
+    def _kill_at(self, output: Path, count: int, share: float) -> bool:
+        """Kill processes after a share of the output; return whether they had not finished."""
         processes, folder = self._start(output, count), partial_folder(output)
         while all(process.is_alive() for process in processes):
             sizes = (part.stat().st_size for part in folder.glob("part-*.safetensors"))
-            if sum(sizes) >= share * len(self._whole):
+            if sum(sizes) >= share * len(self._expected):
                 break
             time.sleep(0.01)
         time.sleep(self._random.uniform(0, self._seconds / 40))
         for process in processes:
             process.kill()
-        ends(processes)
+        exit_codes(processes)
         return not output.exists()
 
     def _finishes(self, output: Path, processes: int = 1) -> bool:
-        """Whether processes resume a run to the bytes of the undisturbed one; deletes those."""
-        same = set(ends(self._start(output, processes))) == {0} and output.exists()
-        same = same and output.read_bytes() == self._whole and not partial_folder(output).exists()
+        """Resume a run, delete its output, and return whether it had the expected bytes."""
+        succeeded = set(exit_codes(self._start(output, processes))) == {0} and output.exists()
+        same = succeeded and output.read_bytes() == self._expected
         output.unlink(missing_ok=True)
-        return same
+        return same and not partial_folder(output).exists()
 
 
 def measured_embed(fasta: Path, model: Any) -> tuple[float, int, int]:
-    """Seconds, peak memory of this process, and how many files more are open behind it."""
+    """Embed a file; return seconds, peak bytes of this process, and the change of open files."""
     files, start = len(os.listdir("/proc/self/fd")), time.monotonic()
     embed(fasta, model, fasta.with_suffix(".npz"), progress=False)
     seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -192,7 +191,7 @@ def save_tiny_model(folder: Path) -> Path:
 def mutated(
     records: Sequence[FastaRecord], count: int, seed: int, longest: int | None
 ) -> Iterator[FastaRecord]:
-    """So many records: the given ones, or pieces, in turn, a tenth of the letters drawn anew."""
+    """`count` records, made from the given ones or pieces by redrawing a tenth of the letters."""
     generator = random.Random(seed)
     for number in range(count):
         letters = list(records[number % len(records)].sequence)
@@ -205,8 +204,8 @@ def mutated(
         yield FastaRecord(f"rna{number}", "".join(letters))
 
 
-def ends(processes: Sequence[Process]) -> list[int | None]:
-    """Wait for processes; what they end with, negative for a signal."""
+def exit_codes(processes: Sequence[Process]) -> list[int | None]:
+    """Wait for processes; return their exit codes, which are negative for a signal."""
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]

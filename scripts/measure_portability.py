@@ -1,15 +1,15 @@
-"""How far the numbers move with threads, oneDNN and the CPU's instructions, against float64.
+"""Measure how threads, oneDNN and CPU instructions change the results, against float64.
 
     python -m scripts.measure_portability
     python -m scripts.measure_portability --settings "1 thread" "ATen default"
 
-Each setting runs in a process of its own, since torch, oneDNN and MKL choose their code when they
-are loaded. Two models: the authors' small checkpoint of tests/golden, and one of middle size with
-random weights; hidden states of all layers and logits, with eager attention and with sdpa, of five
-RNAs in one padded batch. An error is the largest absolute difference from the same weights in
+Each setting runs in a separate process, since torch, oneDNN and MKL choose their code when they are
+loaded. The models are the authors' small checkpoint in tests/golden and a larger one with random
+weights; compared are hidden states of all layers and logits, with eager attention and with sdpa, of
+five RNAs in one padded batch. An error is the largest absolute difference from the same weights in
 float64 at a real token. The bound is the rule of this repository: twice the error of eager
-attention in the reference setting (two threads, all else as torch has it), and 1e-6. "same" bits
-are those of the reference. Exit code 1 says that a bound is missed.
+attention in the reference setting (two threads, otherwise torch's defaults) plus 1e-6. Bits are
+"same" if they equal the reference's. Exit code 1 means that a bound is exceeded.
 """
 
 import argparse
@@ -35,16 +35,16 @@ from scripts.measuring import print_table, processor, run_anew
 from tests.golden_folder import write_golden_folder
 
 MIDDLE: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
-LONGEST = 400  # nucleotides of an RNA for that model
+LONGEST = 400  # nucleotides of the longest RNA for that model
 ATTENTIONS = ("eager", "sdpa")
 OUTPUTS = ("hidden states", "logits")
 
 Models = Mapping[Path, Sequence[str]]  # folder -> RNAs
-# Hidden states of all layers and logits of RNAs in one padded batch, 0 at padding, with each of the
-# attentions: (..., batch, seq, width).
+# For each attention the hidden states of all layers, and the logits, of the RNAs in one padded
+# batch, with 0 at padding: (..., batch, seq, width).
 Values = list[np.ndarray]
-# Variables of the environment of a process. ONEDNN is our own: whether the model's products are
-# oneDNN's; without it that is left to the model, which takes them on CPUs with AVX-512.
+# Environment variables of a process. ONEDNN is our own: whether oneDNN computes the model's
+# products. By default the model decides, and uses oneDNN on CPUs with AVX-512.
 Setting = dict[str, str]
 
 REFERENCE = "reference: 2 threads"
@@ -57,13 +57,13 @@ SETTINGS: dict[str, Setting] = {
         for use, name in (("1", "oneDNN"), ("0", "no oneDNN"))
         for count in (1, 2, 4)
     },
-    **{f"ATen {one}": {"ATEN_CPU_CAPABILITY": one} for one in ("default", "avx2", "avx512")},
+    **{f"ATen {isa}": {"ATEN_CPU_CAPABILITY": isa} for isa in ("default", "avx2", "avx512")},
     **{
-        f"oneDNN {one}": {"ONEDNN": "1", "ONEDNN_MAX_CPU_ISA": one}
-        for one in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+        f"oneDNN {isa}": {"ONEDNN": "1", "ONEDNN_MAX_CPU_ISA": isa}
+        for isa in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
     },
-    **{f"MKL {one}": {"MKL_ENABLE_INSTRUCTIONS": one} for one in ("SSE4_2", "AVX2", "AVX512")},
-    **{f"MKL CBWR {one}": {"MKL_CBWR": one} for one in ("COMPATIBLE", "AVX2", "AVX512")},
+    **{f"MKL {isa}": {"MKL_ENABLE_INSTRUCTIONS": isa} for isa in ("SSE4_2", "AVX2", "AVX512")},
+    **{f"MKL CBWR {isa}": {"MKL_CBWR": isa} for isa in ("COMPATIBLE", "AVX2", "AVX512")},
     "ATen default, MKL CBWR COMPATIBLE": {
         "ATEN_CPU_CAPABILITY": "default",
         "MKL_CBWR": "COMPATIBLE",
@@ -72,15 +72,15 @@ SETTINGS: dict[str, Setting] = {
 
 
 def can_run(name: str) -> bool:
-    """Whether the CPU has the instructions that a setting is about."""
-    has = torch.backends.cpu.get_cpu_capability()
-    return {"AVX512": "none", "AVX2": "AVX512"}.get(has, "AVX") not in name.upper()
+    """Whether the CPU has the instructions that a setting needs."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"AVX512": "none", "AVX2": "AVX512"}.get(capability, "AVX") not in name.upper()
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
     add = parser.add_argument
-    add("--settings", nargs="+", choices=SETTINGS, metavar="NAME", help="only these (all)")
+    add("--settings", nargs="+", choices=SETTINGS, metavar="NAME", help="settings to run (all)")
     return parser
 
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_random(folder: Path) -> None:
-    """A model whose scores are of the size of a trained one's, so that attention is not uniform."""
+    """Save a random model with scores as large as a trained model's; attention is not uniform."""
     torch.manual_seed(0)
     model = ErnieRnaForMaskedLM(ErnieRnaConfig(**MIDDLE))
     with torch.no_grad():
@@ -120,49 +120,49 @@ def draw_rnas(length: int) -> list[str]:
 
 
 def measure(models: Models, settings: Mapping[str, Setting]) -> bool:
-    """Print the errors of models under each setting, the reference first, with two threads unless
-    it says otherwise; whether a bound is missed."""
+    """Print the errors under each setting, the reference first, with two threads unless the setting
+    says otherwise; return whether a bound is exceeded."""
     exact = compute(models, torch.float64)
-    found = (
-        (name, run_anew(compute, models, torch.float32, **{"OMP_NUM_THREADS": "2", **how}))
-        for name, how in settings.items()
+    results = (
+        (name, run_anew(compute, models, torch.float32, **{"OMP_NUM_THREADS": "2", **setting}))
+        for name, setting in settings.items()
     )
-    _, reference = first = next(found)
+    _, reference = first = next(results)
     bounds = 2 * errors(reference, exact)[:, 0] + 1e-6  # (models, outputs)
     table, missed = [("bound", bounds, [""] * len(models))], False
-    for name, values in chain([first], found):
-        off = errors(values, exact).max(axis=1)
-        missed |= not (off <= bounds).all()  # NaN misses
-        alike = (all(map(np.array_equal, *pair)) for pair in zip(values, reference, strict=True))
-        table.append((name, off, ["same" if one else "other" for one in alike]))
+    for name, values in chain([first], results):
+        largest = errors(values, exact).max(axis=1)
+        missed |= not (largest <= bounds).all()  # NaN exceeds the bound
+        equal = (all(map(np.array_equal, *pair)) for pair in zip(values, reference, strict=True))
+        table.append((name, largest, ["same" if is_equal else "other" for is_equal in equal]))
     titles = [f"{folder.name}: {what}" for folder in models for what in (*OUTPUTS, "bits")]
     rows = (
-        [name, *(f"{a:.1e} | {b:.1e} | {same}" for (a, b), same in zip(off, bits, strict=True))]
-        for name, off, bits in table
+        [name, *(f"{a:.1e} | {b:.1e} | {bit}" for (a, b), bit in zip(largest, bits, strict=True))]
+        for name, largest, bits in table
     )
     print_table(["setting", *titles], rows)
     return missed
 
 
-def errors(found: Sequence[Values], exact: Sequence[Values]) -> np.ndarray:
-    """The largest absolute differences, (models, attentions, outputs); NaN if there is one."""
-    off = [
-        [np.abs(a - b).max() for a, b in zip(one, other, strict=True)]
-        for one, other in zip(found, exact, strict=True)
+def errors(results: Sequence[Values], exact: Sequence[Values]) -> np.ndarray:
+    """The largest absolute differences, (models, attentions, outputs); NaN if a value is NaN."""
+    largest = [
+        [np.abs(a - b).max() for a, b in zip(values, exact_values, strict=True)]
+        for values, exact_values in zip(results, exact, strict=True)
     ]
-    return np.reshape(off, (len(found), len(ATTENTIONS), len(OUTPUTS)))
+    return np.reshape(largest, (len(results), len(ATTENTIONS), len(OUTPUTS)))
 
 
 def compute(models: Models, dtype: torch.dtype) -> list[Values]:
-    """The values of each model."""
+    """The hidden states and logits of each model, see `Values`."""
     if "ONEDNN" in os.environ:
-        # The model's own list of what oneDNN multiplies better on this CPU.
+        # The model's list of the dtypes that oneDNN multiplies faster on this CPU.
         layers_ernie_rna._ONEDNN_DTYPES = (torch.float32,) * int(os.environ["ONEDNN"])
     logging.disable_progress_bar()
     computed = []
     for folder, texts in models.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # That the weights are random is known here.
+            warnings.simplefilter("ignore")  # Random weights are expected here.
             model: Any = load_masked_lm(folder, device="cpu")
         model.to(dtype)
         ids, mask = tokenize(list(texts), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What scripts that measure share: processes of their own, samples, tables."""
+"""Functions that the measuring scripts share: fresh processes, samples and tables."""
 
 import multiprocessing
 import os
@@ -13,21 +13,20 @@ import numpy as np
 
 
 def processor() -> str:
-    """The name of the CPU, where the system has it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    """The name of the CPU as far as the system reports it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def evenly(items: Sequence[Any], count: int | None) -> Sequence[Any]:
-    """So many of the items, or all, evenly spaced."""
+    """At most `count` of the items, evenly spaced; all if it is None."""
     return items if count is None else items[:: max(1, len(items) // count)][:count]
 
 
 def nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The place of the nearest other of each vector, (count, size), and its cosine, once what all
-    have in common is taken off."""
+    """The index of, and cosine to, the nearest other of each centred vector (count, size)."""
     vectors = vectors - vectors.mean(axis=0)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12
     cosines = vectors @ vectors.T
@@ -36,10 +35,10 @@ def nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_anew(function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
-    """What a function returns in a new process, in which nothing has been imported.
+    """Run a function in a new process, in which nothing has been imported; return its result.
 
     Args:
-        environment: variables that are set for it.
+        environment: environment variables to set for the process.
     """
     spawn = multiprocessing.get_context("spawn")
     with mock.patch.dict(os.environ, environment), ProcessPoolExecutor(1, spawn) as pool:
@@ -47,7 +46,7 @@ def run_anew(function: Callable[..., Any], *arguments: Any, **environment: str) 
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table in Markdown, line by line as the rows come."""
+    """Print a table in Markdown, each row as soon as it is available."""
     print(f"| {' | '.join(titles)} |\n|---|{'--:|' * (len(titles) - 1)}")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |", flush=True)

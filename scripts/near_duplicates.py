@@ -1,10 +1,10 @@
-"""List the training sequences that are 80 % identical to sequences of a test, by CD-HIT.
+"""List training sequences that are at least 80 % identical to a test sequence, with CD-HIT.
 
     python -m scripts.near_duplicates rfam_seed.tsv.gz bprna_ts0.tsv rna.fasta -o left_out.txt
 
 `cd-hit-est-2d` (Debian: apt-get install cd-hit; Fu et al., Bioinformatics 28:3150-3152, 2012)
-counts identical bases over the length of the shorter of two sequences; their lengths may differ.
-The ids go to `train --leave-out`.
+counts identical bases relative to the length of the shorter of two sequences; their lengths may
+differ. `train --leave-out` reads the ids.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("train", type=Path, metavar="TRAIN", help="table: id, sequence, split (train)")
     add("test", type=Path, nargs="+", metavar="TEST", help="table: sequence; or FASTA")
-    add("-o", "--output", required=True, metavar="FILE", help="for the ids")
+    add("-o", "--output", required=True, metavar="FILE", help="file to write the ids to")
     return parser
 
 
@@ -51,16 +51,16 @@ def run(args: argparse.Namespace) -> int:
         for name, sequences in (("test", test), ("train", train.values())):
             lines = (f">{i}\n{s.upper().replace('U', 'T')}\n" for i, s in enumerate(sequences))
             Path(folder, name).write_text("".join(lines))
-        # Words of 5 bases, which are for an identity of at least 0.8.
+        # -n 5: CD-HIT requires words of 5 bases for an identity threshold of 0.8.
         command = "cd-hit-est-2d -i test -i2 train -o kept -c 0.8 -n 5 -s2 0 -r 0 -M 0 -T 1"
         subprocess.run(shlex.split(command), cwd=folder, check=True, stdout=subprocess.DEVNULL)
         text = Path(folder, "kept").read_text()
     kept = {int(line[1:]) for line in text.splitlines() if line.startswith(">")}
-    # CD-HIT leaves out what has at most 10 bases.
-    found = [name for i, name in enumerate(train) if i not in kept and len(train[name]) > 10]
+    # CD-HIT omits sequences with at most 10 bases, which are not duplicates.
+    duplicates = [name for i, name in enumerate(train) if i not in kept and len(train[name]) > 10]
     with open_text(args.output) as file:
-        file.writelines(f"{name}\n" for name in found)
-    print(f"{len(found)} of {len(train)} are 80% identical to one of {len(test)}")
+        file.writelines(f"{name}\n" for name in duplicates)
+    print(f"{len(duplicates)} of {len(train)} are 80% identical to one of {len(test)}")
     return 0
 
 

@@ -1,11 +1,11 @@
-"""Print how far a conversion is from what the authors' own code computed: the tables of parity.
+"""Print the differences between converted models and the authors' own code: the parity tables.
 
     python -m scripts.verify_parity
     python -m scripts.verify_parity --threads 1
 
-The authors' small checkpoints of tests/golden are converted and compared with the values beside
-them: every hidden state, score and logit, with eager attention and sdpa, alone and padded, and what
-rounding alone does; then the three heads. Exit code 1 says that a bar is missed.
+The authors' small checkpoints in tests/golden are converted and compared with the values stored
+beside them: every hidden state, score and logit, with eager attention and sdpa, alone and padded;
+the effect of rounding alone; then the three heads. Exit code 1 means that a tolerance is exceeded.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
 def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(run, __doc__)
     add = parser.add_argument
-    help = "of computing; another number than the authors' rounds otherwise (%(default)s)"
+    help = "CPU threads; a number other than the authors' rounds differently (%(default)s)"
     add("--threads", type=int, default=compare.THREADS, metavar="N", help=help)
     add("--short", action="store_true", help="only the largest differences, in a few lines")
     return parser
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     for title, differences in tables.items():
         shown = compare.summarize(differences) if args.short else differences
         print(f"\n{title}:\n\n{compare.format_table(shown)}")
-    return int(any(one.missed for some in tables.values() for one in some))
+    return int(any(row.missed for differences in tables.values() for row in differences))
 
 
 def measure(scratch: Path, short: bool) -> Iterator[tuple[str, list[compare.Difference]]]:
-    """A title and the differences of each table."""
+    """The title and the differences of each table."""
     models = compare.Models(write_golden_folder(scratch / "pretrained", CHECKPOINT))
     yield "Largest difference from the authors' values", compare.compare_with_authors(models)
     if not short:

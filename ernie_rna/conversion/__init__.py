@@ -1,7 +1,7 @@
-"""From a foreign file to a folder for the Hub.
+"""Converts a checkpoint of another program into a folder for the Hub.
 
-In: a checkpoint of the authors (fairseq) or of MultiMolecule, here, on the Hub or at an address
-(`hub`), read by `checkpoint` without running anything in it. Out: our weights and configuration
-(`weights`, by the tables of `names`), and a folder with its model card (`folder`) that is proven to
-load (`proof`). `convert` is the whole; `hub` is also the folder's way to the Hub.
+In: a checkpoint of the authors (fairseq) or of MultiMolecule: a local file, a repository on the Hub
+or a file at an address (`hub`). `checkpoint` reads it without running any code in it. Out: weights
+and a configuration of this package (`weights`, by the tables in `names`), and a folder with a model
+card (`folder`) that is proven to load (`proof`). `convert` runs all steps; `hub` also uploads.
 """

@@ -1,7 +1,7 @@
-"""A checkpoint in, a folder for the Hub out, once it is proven to load.
+"""Converts a checkpoint into a folder for the Hub that is proven to load.
 
-The folder is written beside its place, loaded in a fresh process, compared, and only then renamed:
-whoever sees it sees it whole.
+The folder is written under a temporary name, loaded in a fresh process and compared, and only then
+renamed, so that it is never visible incomplete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(Options):
-    """Of `convert`."""
+    """Options of `convert`."""
 
     force: bool = option(
         False,
@@ -32,25 +32,25 @@ class ConvertOptions(Options):
     )
     pairing_scores: str = option(
         "sequence",
-        "what the model takes for the potential of two bases to pair where it is given none, noted "
-        "in its config.json: sequence reads it off the sequence, zero is zero everywhere as in the "
-        "authors' script for structures; no checkpoint says with which it was trained",
+        "the pairing scores that the model uses by default, stored in its config.json: sequence "
+        "computes them from the sequence, zero sets all to 0 as in the authors' script for "
+        "structures; no checkpoint says with which it was trained",
         choices=("sequence", "zero"),
     )
     revision: str | None = option(None, "branch, tag or commit of a checkpoint on the Hub")
     progress: bool | None = option(
         None,
-        "whether to show what is fetched and done; by default on a terminal",
+        "whether to show downloads and steps; by default on a terminal",
         flag=("--quiet", False, "no progress bar"),
     )
 
 
 @dataclass(frozen=True)
 class Export:
-    """A written folder, what is in it and what it was proven with.
+    """A written folder, with the conversion in it and the proof that it loads.
 
     Attributes:
-        terms: the licence that the checkpoint's repository on the Hub states, if it came from one.
+        terms: the licence that the checkpoint's repository on the Hub states, if any.
     """
 
     path: Path
@@ -66,14 +66,14 @@ def convert(checkpoint: str | Path, out_dir: str | Path, *, options: ConvertOpti
     Args:
         checkpoint: a file of `torch.save` or safetensors, a folder with model.safetensors, a
             repository USER/NAME on the Hub with such a file, or the https address of a file.
-        out_dir: the folder to write; it appears complete and proven, or not at all. The folders
-            above it are made if need be.
+        out_dir: the folder to write; it appears complete and proven, or not at all. Missing parent
+            folders are created.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or converted.
         ExportError: `out_dir` cannot be written or replaced, or does not load as it should.
-        ConnectionError: the checkpoint cannot be fetched and is not in the cache.
-        OSError: there is no such checkpoint, or the disk refuses.
+        ConnectionError: the checkpoint cannot be downloaded and is not in the cache.
+        OSError: there is no such checkpoint, or the disk cannot be written.
     """
     target = check_target(out_dir, options.force)
     found = find_checkpoint(checkpoint, options.revision, options.progress)
@@ -93,6 +93,6 @@ def _convert(found: Found, pairing_scores: str) -> Conversion:
     try:
         return convert_weights(read_checkpoint(found.path, found.name), pairing_scores)
     except CheckpointError:
-        if found.unchecked:  # The next run fetches it again.
+        if found.unchecked:  # The next run downloads it again.
             found.path.unlink()
         raise

@@ -1,7 +1,7 @@
-"""A folder for the Hub: what it holds, where one may be written, and its writing.
+"""Checks and writes a folder for the Hub.
 
-It holds all that `from_pretrained(..., trust_remote_code=True)` needs: configuration, weights,
-tokenizer, the modules of the model and a model card. torch is imported where something is written.
+It holds everything that `from_pretrained(..., trust_remote_code=True)` needs: configuration,
+weights, tokenizer, the modules of the model and a model card. Only writing imports torch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ernie_rna.conversion.weights import Conversion
 
 _REQUIRED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-# What conversion writes and `save_pretrained` does not.
+# Files that conversion writes and `save_pretrained` does not.
 _OF_EXPORTS = {"README.md", "vocab.json"}
-# What some versions of transformers write as well, what Python leaves beside modules, and what
-# fine-tuning has measured.
+# Files that some versions of transformers write as well, Python's cache of compiled modules, and
+# the measurements of fine-tuning.
 _OPTIONAL = {
     *("special_tokens_map.json", "added_tokens.json", "__pycache__"),
     *("metrics.json", "log.jsonl", "curve.svg"),
@@ -30,21 +30,21 @@ _OPTIONAL = {
 
 
 class ExportError(ValueError):
-    """A folder cannot be written, replaced or published; the message says why and the way out."""
+    """A folder cannot be written, replaced or published; the message says why and what to do."""
 
 
 def code_files() -> list[Path]:
-    """The files of the model's code, which stand beside its weights on the Hub."""
+    """The files of the model's code, which are stored beside its weights on the Hub."""
     folders = map(Path, ernie_rna.model.__path__)
     return sorted(path for folder in folders for path in folder.glob("*_ernie_rna.py"))
 
 
 def check_target(out_dir: str | os.PathLike[str], force: bool = False) -> Path:
-    """The absolute path of `out_dir`, if a model may go there.
+    """Return the absolute path of `out_dir`, if a model may be written there.
 
     Raises:
-        ExportError: it is a file or a link, or a folder that holds something; with `force`, one
-            that holds anything but such a model.
+        ExportError: it is a file or a symbolic link, or a folder that is not empty. With `force`,
+            such a folder is allowed if it holds only a model that ernie-rna wrote.
     """
     if not os.fspath(out_dir):
         raise ExportError("the name of the folder to write is empty")
@@ -52,28 +52,28 @@ def check_target(out_dir: str | os.PathLike[str], force: bool = False) -> Path:
     if target.is_symlink() or target.is_file():
         raise ExportError(f"{target}: a file or a symbolic link; name the folder itself")
     if target.exists() and any(target.iterdir()):
-        odd = why_no_model(target, _OF_EXPORTS)
-        if odd is not None:
+        reason = why_no_model(target, _OF_EXPORTS)
+        if reason is not None:
             raise ExportError(
-                f"{target}: not empty, and no model that ernie-rna wrote ({odd}); name another "
-                "folder"
+                f"{target}: neither empty nor a model that ernie-rna wrote ({reason}); name "
+                "another folder"
             )
         if not force:
             raise ExportError(f"{target}: exists already; --force replaces it")
-    above = next(folder for folder in target.parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ExportError(f"{target}: cannot be written, since {above} allows no writing")
+    parent = next(folder for folder in target.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ExportError(f"{target}: cannot be written, since {parent} is not a writable folder")
     return target
 
 
 def why_no_model(folder: Path, more: Collection[str] = ()) -> str | None:
-    """What keeps a folder from being a whole model with its tokenizer and nothing else, or None.
+    """Why a folder is not exactly a complete model with its tokenizer; None if it is.
 
-    Code is part of it if config.json says where it is, by `auto_map`. That of `mini` is empty: its
-    code is ernie-rna.
+    The code must be in the folder unless the `auto_map` of config.json is empty, as in `mini`,
+    whose code is the installed package.
 
     Args:
-        more: what else it must hold.
+        more: names of further files that the folder must hold.
     """
     if not folder.is_dir():
         return "no such folder"
@@ -81,18 +81,18 @@ def why_no_model(folder: Path, more: Collection[str] = ()) -> str | None:
     code = {path.name for path in code_files()}
     required = {*_REQUIRED, *more, *(code if config.get("auto_map", True) else ())}
     missing = sorted(required - names)
-    odd = sorted(names - required - code - _OPTIONAL - _OF_EXPORTS)
+    extra = sorted(names - required - code - _OPTIONAL - _OF_EXPORTS)
     if missing:
         return f"lacks {', '.join(missing)}"
-    if odd:
-        return f"holds {', '.join(odd[:5])} as well: move such files out of it"
+    if extra:
+        return f"also holds {', '.join(extra[:5])}: move such files out of it"
     if config.get("model_type") != "ernie_rna":
-        return f"its config.json is of model_type {config.get('model_type')!r}"
+        return f"its config.json has model_type {config.get('model_type')!r}"
     return None
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:
-    """The values of a folder's config.json; none if it is damaged or not there."""
+    """The values of a folder's config.json; empty if it is missing or damaged."""
     try:
         return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -100,23 +100,23 @@ def read_config_file(folder: Path) -> dict[str, Any]:
 
 
 def write_folder(conversion: Conversion, folder: Path) -> None:
-    """Write all files of an export into an empty folder."""
+    """Write all files of a converted model into an empty folder."""
     write_model(conversion.model, folder)
     (folder / "README.md").write_text(model_card(conversion), encoding="utf-8")
 
 
 def write_model(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
-    """Write all files of a folder for the Hub but the card.
+    """Write all files of a folder for the Hub except the card.
 
     Args:
-        state_dict: other weights than the model's.
+        state_dict: weights to write instead of the model's own.
     """
     from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
     from ernie_rna.run.loading import without_report
 
     with without_report():
         model.save_pretrained(folder, state_dict=state_dict)
-    # Some versions of safetensors write 0600.
+    # Some versions of safetensors write files with mode 0600.
     shutil.copymode(folder / "config.json", folder / "model.safetensors")
     tokenizer = ErnieRnaTokenizer(model_max_length=model.config.max_position_embeddings)
     tokenizer.save_pretrained(folder)
@@ -124,7 +124,7 @@ def write_model(model: Any, folder: Path, state_dict: dict[str, Any] | None = No
 
 
 def model_card(conversion: Conversion) -> str:
-    """The text of the card, by `card.md`, a template of huggingface_hub."""
+    """The text of the model card, from `card.md`, a template for huggingface_hub."""
     from huggingface_hub import ModelCard, ModelCardData
 
     kind, random = conversion.kind, conversion.config.weights_origin == "random"
@@ -141,7 +141,7 @@ def model_card(conversion: Conversion) -> str:
         "random": random,
         "foreign": foreign,
         "parameters": sum(weight.numel() for weight in conversion.state_dict.values()),
-        # Behind brackets stands a token: a row of a weight.
+        # A name with brackets is a single row of a weight, that of a token.
         "taken": len(conversion.state_dict) - sum("[" not in n for n in conversion.initialised),
         "dropped_keys": sum("[" not in name for name in conversion.dropped),
     }

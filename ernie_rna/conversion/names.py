@@ -1,8 +1,8 @@
-"""What our modules and settings are called in fairseq (the authors' code) and MultiMolecule.
+"""The names of our modules and settings in fairseq (the authors' code) and MultiMolecule.
 
-The tables are all there is to the mapping: `names.txt`, a `Naming` for each family of files, and
-MultiMolecule's order of tokens. `weights` applies them; what must be there, and of which shape, the
-model itself says.
+The mapping consists of tables alone: `names.txt`, a `Naming` for each family of files, and
+MultiMolecule's order of tokens. `weights` applies them; the model itself determines which weights
+are required, and their shapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LM_BIAS = "lm_head.decoder.bias"
 _TEXT = Path(__file__).with_name("names.txt").read_text(encoding="utf-8")
 TABLE = [line.split() for line in _TEXT.splitlines() if not line.startswith("#")]
 
-# Which dimension of which weight gives a size of the configuration.
+# Size in the configuration -> the weight, and its dimension, that determine it.
 SIZES = {
     "vocab_size": (EMBEDDING, 0),
     "hidden_size": (EMBEDDING, 1),
@@ -36,10 +36,10 @@ class Kind(NamedTuple):
     """A kind of fine-tuned model.
 
     Attributes:
-        task: in words.
-        model_class: ours.
-        blocks: field of the configuration with the number of its blocks.
-        config: what else of the configuration the authors' code fixes.
+        task: its task, for display.
+        model_class: the name of our class.
+        blocks: the field of the configuration with the number of its blocks.
+        config: further fields of the configuration, which the authors' code fixes.
     """
 
     task: str
@@ -48,7 +48,7 @@ class Kind(NamedTuple):
     config: Mapping[str, Any]
 
 
-# The authors read structures off head 5 of the scores, counted from 0, and closeness off all.
+# The authors predict structures from the scores of head 5 (counted from 0), closeness from all.
 STRUCTURE = Kind(
     "secondary structure", "ErnieRnaForSecondaryStructure", "pair_blocks", {"pair_heads": [5]}
 )
@@ -57,19 +57,19 @@ LOADING = Kind("ribosome loading", "ErnieRnaForRibosomeLoading", "loading_blocks
 
 
 class Naming(NamedTuple):
-    """One family of names, and what its files hold besides the weights of the table.
+    """A naming scheme, and what its files hold besides the weights of the table.
 
     Attributes:
-        column: of the table, with its names.
-        prefixes: what may stand before a name.
-        outside: starts of the names that stand without the prefix, but for DataParallel's.
-        aliases: another spelling of a module or weight -> ours; a file may hold both if they are
-            equal.
-        dropped: start of names -> why they have no place here.
-        sizes: their setting -> ours, which the weights give; a disagreement is an error.
-        values: their setting -> ours, taken as it is.
-        fixed: their setting -> the only value that this model computes.
-        optional: starts of our names that a file may lack altogether.
+        column: the column of the table with its names.
+        prefixes: the prefixes that its names may have.
+        outside: starts of the names that never have the prefix, except DataParallel's.
+        aliases: another spelling of a module or weight -> our name; a file may hold both spellings
+            if the weights are equal.
+        dropped: start of a name -> why weights with such names are dropped.
+        sizes: their setting -> ours, which the weights determine; a disagreement is an error.
+        values: their setting -> ours, whose value is copied.
+        fixed: their setting -> the only value that this model supports.
+        optional: starts of our names for parts that a file may lack entirely.
     """
 
     name: str
@@ -83,14 +83,14 @@ class Naming(NamedTuple):
     aliases: Mapping[str, str] = {}
     optional: tuple[str, ...] = ()
 
-    def whole(self, name: str, prefix: str) -> str:
-        """A name with what stands before it in a file."""
+    def full_name(self, name: str, prefix: str) -> str:
+        """A name with the prefix that it has in a file."""
         if not name.startswith(self.outside):
             return prefix + name
         return f"module.{name}" if prefix.startswith("module.") else name
 
     def rows(self, layers: int, blocks: int) -> Iterator[tuple[str, str]]:
-        """Their name and ours of every module of a model."""
+        """Their name and our name of each module of a model."""
         for row in TABLE:
             count = layers if row[0].startswith("ernie_rna.") else blocks
             for n in range(count if "{n}" in row[0] else 1):
@@ -106,7 +106,7 @@ FAIRSEQ = Naming(
     column=1,
     prefixes=(
         *("encoder.", "sentence_encoder.", ""),  # pretrained, fine-tuned, the encoder alone
-        *("module.encoder.", "module.sentence_encoder.", "module."),  # saved in DataParallel
+        *("module.encoder.", "module.sentence_encoder.", "module."),  # saved from DataParallel
     ),
     outside=("conv1", "conv2", "proj.", "head."),
     dropped={
@@ -129,7 +129,7 @@ FAIRSEQ = Naming(
     fixed={
         "activation_fn": "gelu",
         "pooler_activation_fn": "tanh",
-        "encoder_normalize_before": True,  # in fairseq: a LayerNorm behind the embeddings
+        "encoder_normalize_before": True,  # in fairseq: a LayerNorm after the embeddings
         "encoder_learned_pos": False,
         "no_token_positional_embeddings": False,
         "share_encoder_input_output_embed": True,
@@ -139,7 +139,7 @@ FAIRSEQ = Naming(
 MULTIMOLECULE = Naming(
     name="multimolecule",
     column=2,
-    prefixes=("model.", "ernierna.", ""),  # of today, of earlier releases, a base model alone
+    prefixes=("model.", "ernierna.", ""),  # current and earlier releases, a base model alone
     outside=("lm_head.", "ss_head.", *_THEIR_HEADS),
     aliases={
         "lm_head.decoder.weight": EMBEDDING,
@@ -176,22 +176,22 @@ NAMINGS = (FAIRSEQ, MULTIMOLECULE)
 # Rows of MultiMolecule's sinusoidal table that belong to no token.
 THEIR_EXTRA_POSITIONS = 2
 
-# MultiMolecule gives all its RNA models one vocabulary; by size, that of its earlier releases and
-# of today. Its conversion moved the rows of the authors' dictionary there without changing them;
-# only the dictionary's three fillers (madeupword0000 to 0002, which no sequence holds) shared the
-# one row of `<null>`, each written over the one before. So every row can be brought back but those
-# of the first two fillers.
+# MultiMolecule's RNA models share one vocabulary: by size, that of earlier releases, and today's.
+# Its conversion copied the rows of the authors' dictionary unchanged, except that the three fillers
+# (madeupword0000 to 0002, which occur in no sequence) share the row of `<null>`, and each overwrote
+# the one before. So all rows can be restored except those of the first two fillers.
 _SPECIALS = ("<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>")
 VOCABULARIES: Mapping[int, tuple[str, ...]] = {
     26: (*_SPECIALS, *"ACGUNRYSWKMBDHV.X*-I"),
     28: (*_SPECIALS, *"ACGUNRYSWKMBDHVIX|.*-?"),
 }
 _FILLERS = tuple(token for token in VOCABULARY if token.startswith("madeupword"))
-# Our token -> theirs, whose row it takes; by rule where its own is lost.
+# Our token -> the token of theirs whose row it takes.
 ORIGIN: Mapping[str, str] = {
     token: "<null>" if token in _FILLERS else token for token in VOCABULARY
 }
+# Our token whose own row is lost -> the rule by which it is filled.
 LOST: Mapping[str, str] = dict.fromkeys(
     _FILLERS[:-1],
-    f"lost in MultiMolecule: a copy of {_FILLERS[-1]}, as absent from every sequence as this one",
+    f"lost in MultiMolecule: a copy of {_FILLERS[-1]}; no sequence contains either token",
 )

@@ -1,8 +1,8 @@
-"""Proves that a written folder loads, in a fresh process, as what was converted.
+"""Proves that a written folder, loaded in a fresh process, is the model that was converted.
 
-That process runs this file as a script, which then knows nothing of this package, as a user's does:
-its input is a task in JSON, its output a report in JSON; what is wrong with the folder is the last
-line of standard error, and the exit code 1.
+That process runs this file as a script. Like a user's script, it does not import this package. It
+reads a task in JSON and prints a report in JSON; if the folder has a fault, the last line of
+standard error describes it and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from ernie_rna.conversion.weights import Conversion
 
 _SEQUENCES = ["GGGAAACCC", "AUG<mask>ACGNU"]  # padded together
-_OUTPUTS = ("logits", "predictions", "pooler_output")  # what is compared
+_OUTPUTS = ("logits", "predictions", "pooler_output")  # those that are compared
 # The Auto classes of a pretrained model -> the prefix of their weights' names.
 _PRETRAINED = {"AutoModelForMaskedLM": "", "AutoModel": "ernie_rna."}
 _TIMEOUT = 1800  # seconds; the released model takes half a minute
-# Far below any error of a name or a layout, above what another alignment of the same numbers
-# can change in a sum. Of values over 1, relative to the largest.
+# Far below the effect of a wrong name or layout, and above the rounding that a different memory
+# alignment causes in a sum. Relative to the largest value if that exceeds 1.
 _TOLERANCE = 1e-5
 
 
 class Proof(NamedTuple):
-    """What a fresh process found in a written folder.
+    """The comparison of a folder, loaded in a fresh process, with the converted model.
 
     Attributes:
-        tensors: how many weights it loaded, each equal bit for bit to the converted one.
-        max_difference: largest difference of its outputs (logits, and pooler output or
-            predictions), on a short batch, from those of the same model in this process.
+        tensors: number of loaded weights, each equal bit for bit to the converted one.
+        max_difference: largest difference between the outputs in that process and in this one
+            (logits, and pooler output or predictions), on a short batch.
     """
 
     tensors: int
@@ -46,7 +46,7 @@ def prove(folder: str | Path, conversion: Conversion) -> Proof:
     """Load a written folder in a fresh process, as a user would, and compare.
 
     Raises:
-        ExportError: it does not load, or loads other weights or another function.
+        ExportError: it does not load, or its weights or outputs differ from the converted model's.
     """
     import torch
     from safetensors.torch import save_file
@@ -71,7 +71,7 @@ def prove(folder: str | Path, conversion: Conversion) -> Proof:
         }
         environment = {
             **os.environ,
-            "HF_MODULES_CACHE": os.path.join(scratch, "modules"),  # no code of another time
+            "HF_MODULES_CACHE": os.path.join(scratch, "modules"),  # no code of earlier runs
             "HF_HUB_OFFLINE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -94,22 +94,23 @@ def prove(folder: str | Path, conversion: Conversion) -> Proof:
 
 
 def _sha256(weight: Any) -> str:
-    """The digest of a weight's numbers."""
+    """The digest of a weight's values."""
     return hashlib.sha256(weight.detach().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _probe(task: dict[str, Any]) -> None:
-    """What the fresh process does."""
+    """Load the folder, compare it with what the task says, and print the report."""
     import torch
     from safetensors.torch import load_file
 
     torch.set_num_threads(task["threads"])  # the order of sums depends on it
-    found, digests, problems = _load(task["folder"], task["classes"])
-    other = sorted({name for name, _ in digests.items() ^ task["digests"].items()})
-    problems += [f"it loads other weights than were converted: {', '.join(other)}"] * bool(other)
+    tensors, digests, problems = _load(task["folder"], task["classes"])
+    differing = sorted({name for name, _ in digests.items() ^ task["digests"].items()})
+    if differing:
+        problems.append(f"it loads other weights than were converted: {', '.join(differing)}")
     largest = 0.0
     for name, expected in load_file(task["expected"]).items():
-        difference = (found[name] - expected).abs().max() / expected.abs().max().clamp(min=1)
+        difference = (tensors[name] - expected).abs().max() / expected.abs().max().clamp(min=1)
         if not difference <= _TOLERANCE:
             problems.append(f"its {name.replace('_', ' ')} differ by {difference.item():.1e}")
         largest = max(largest, difference.item())
@@ -119,13 +120,13 @@ def _probe(task: dict[str, Any]) -> None:
 
 
 def _load(folder: str, classes: dict[str, str]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-    """Inputs and outputs of the models, digests of their weights, and what is wrong."""
+    """Inputs and outputs of the models by name, digests of their weights, and the problems."""
     import torch
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     batch = tokenizer(_SEQUENCES, padding=True, return_tensors="pt")
-    found: dict[str, Any] = dict(batch)
+    tensors: dict[str, Any] = dict(batch)
     digests: dict[str, str] = {}
     problems: list[str] = []
     for name, prefix in classes.items():
@@ -134,16 +135,16 @@ def _load(folder: str, classes: dict[str, str]) -> tuple[dict[str, Any], dict[st
         )
         problems += [f"{kind} of {name}: {keys}" for kind, keys in info.items() if keys]
         with torch.no_grad():
-            found |= model.eval()(**batch)
+            tensors |= model.eval()(**batch)
         weights = [*model.named_parameters(), *model.named_buffers()]
         digests |= {prefix + key: _sha256(weight) for key, weight in weights}
-    # Names under which only an installed copy of the code could have been imported.
-    foreign = {"ernie_rna", *(path.stem for path in Path(folder).glob("*.py"))}
-    ours = [name for name in sys.modules if name.split(".")[0] in foreign]
-    problems += [f"{name} was imported from outside the folder" for name in ours]
-    return found, digests, problems
+    # The folder's code is imported under other names; these are names of an installed copy.
+    installed = {"ernie_rna", *(path.stem for path in Path(folder).glob("*.py"))}
+    foreign = [name for name in sys.modules if name.split(".")[0] in installed]
+    problems += [f"{name} was imported from outside the folder" for name in foreign]
+    return tensors, digests, problems
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # that of this file
+    del sys.path[0]  # the folder of this file
     _probe(json.load(sys.stdin))

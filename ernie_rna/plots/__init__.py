@@ -1,5 +1,5 @@
-"""Pictures, by matplotlib.
+"""Pictures, drawn with matplotlib.
 
-`drawings` draws maps of one or all heads, arcs, stems and loops, substitutions and vectors, and
-saves them as PNG, SVG or PDF; `pictures` has a model make what is drawn, for command and page.
+`drawings` draws pairing maps, arcs, stems and loops, substitutions and vectors, and saves them as
+PNG, SVG or PDF. `pictures` runs a model and draws its results, for the command and the web page.
 """

@@ -1,4 +1,4 @@
-"""What a model makes of an RNA, drawn: for `ernie-rna plot` and for the web page alike."""
+"""Pictures of what a model predicts for an RNA, for `ernie-rna plot` and the web page."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """What was drawn.
+    """A drawn figure and its description.
 
     Attributes:
         figure: of matplotlib.
-        shown: of what.
-        source: what of the model is drawn, in a few words.
-        caption: what is to be seen, in a line.
-        values: what is drawn, by name.
+        shown: the RNA or RNAs that it shows.
+        source: the output of the model that it shows, in a few words.
+        caption: a line that explains the figure.
+        values: the numbers that are drawn, by name.
     """
 
     figure: Figure
@@ -52,12 +52,12 @@ class Picture:
     values: dict[str, np.ndarray]
 
     def title(self, model: Any) -> str:
-        """Two lines, the second of them about the model: a folder, a Hub id or itself."""
+        """Two lines: the RNA, and the model, which is a folder, a Hub id or the model itself."""
         from ernie_rna.run.provenance import model_name
 
         return f"{self.shown}\n{Path(model_name(model)).name}, {self.source}"
 
-    def _repr_svg_(self) -> str | None:  # a notebook shows it
+    def _repr_svg_(self) -> str | None:  # for notebooks
         return drawings.as_svg(lambda: self.figure)
 
 
@@ -71,19 +71,19 @@ def plot(
     known: Sequence[BasePair] | None = None,
     options: PlotOptions,
 ) -> Picture:
-    """Draw what a model makes of one of some sequences, or of all, and save the picture.
+    """Draw a model's predictions for one sequence, or vectors of all, and save the picture.
 
     Args:
         sequences, model: as for `embed.embed`.
         output: .png, .svg or .pdf.
         values: .npz file for the numbers that are drawn.
-        known: base pairs, counted from 0, to be drawn beside the predicted ones (map, arcs).
+        known: base pairs, counted from 0, to draw beside the predicted ones (map, arcs).
 
     Raises:
-        InputError: a sequence is unfit or too long.
-        ValueError: an option is off, known pairs are given for a kind that does not show them,
-            there is no such sequence or reference, the model lacks the head that this needs, or
-            there is nothing to draw.
+        InputError: a sequence is invalid or too long.
+        ValueError: an option is invalid, known pairs are given for a kind that does not show them,
+            there is no such sequence or reference, the model lacks the required head, or there is
+            nothing to draw.
         OutputError: an output exists, or the disk is full.
     """
     what = options.what
@@ -104,8 +104,10 @@ def plot(
         known = _find_reference(options.reference, chosen[0])
     source = find_model(model, options.revision)
     picture = _DRAW[what](chosen, source, resolved, known)
-    title = picture.title(source) + ", pairing scores zero" * (resolved.pairing_scores == "zero")
-    drawings.save(picture.figure, output, title if options.title is None else options.title)
+    title = picture.title(source) if options.title is None else options.title
+    if options.title is None and resolved.pairing_scores == "zero":
+        title += ", pairing scores zero"
+    drawings.save(picture.figure, output, title)
     if values is not None:
         with write_matrices(values) as write:
             for name, array in picture.values.items():
@@ -114,7 +116,7 @@ def plot(
 
 
 def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
-    """The record with an id; without one, the only record."""
+    """The record with an id, or the only record if the id is None."""
     if id is not None:
         ids = []
         for record in records:
@@ -123,68 +125,65 @@ def _find_record(records: Iterable[FastaRecord], id: str | None) -> FastaRecord:
             ids.append(record.id)
         near = get_close_matches(id, ids, 1) or ids[:1]
         raise ValueError(
-            f"no sequence has the id {id!r}, but one has {near[0]!r}; an id is the first word of a "
-            "header, up to a blank"
+            f"no sequence has the id {id!r}, but one has {near[0]!r}; an id ends at the first blank"
         )
-    first, *others = islice(records, 2)
-    if others:
+    first, *further = islice(records, 2)
+    if further:
         raise ValueError(f"there are several sequences: choose one with --id, such as {first.id}")
     return first
 
 
 def _find_reference(path: FilePath, record: FastaRecord) -> list[BasePair]:
-    """The pairs of the structure with the id of a record, in a file or folder."""
-    known = next((one for one in read_structures(path) if one.id == record.id), None)
-    if known is None:
+    """The pairs of the structure in a file or folder that has the id of a record."""
+    reference = next((known for known in read_structures(path) if known.id == record.id), None)
+    if reference is None:
         raise ValueError(f"{path} has no structure with the id {record.id!r}")
-    length, other = len(record.sequence), len(known.sequence)
-    if length != other:
-        raise ValueError(f"{record.id} has {length} nt, {other} in {path}")
-    at = differing_base(record.sequence, known.sequence)
+    length, known_length = len(record.sequence), len(reference.sequence)
+    if length != known_length:
+        raise ValueError(f"{record.id} has {length} nt, but {known_length} nt in {path}")
+    at = differing_base(record.sequence, reference.sequence)
     if at is not None:
-        raise ValueError(f"{record.id} has another base at position {at + 1} in {path}")
-    return known.pairs
+        raise ValueError(f"{record.id} has a different base at position {at + 1} in {path}")
+    return reference.pairs
 
 
 def draw_fold(
     folded: Fold, task: FoldTask, what: str, known: Any = None, sure: bool = False
 ) -> Picture:
-    """Draw a structure that has been predicted.
+    """Draw a predicted structure.
 
     Args:
-        folded: with its reliabilities, and a matrix: of a map that does not say how sure the model
-            is the scores, else the probabilities.
-        task: that has predicted it.
+        folded: with its reliabilities, and a matrix: the scores for a map with `sure=False`, else
+            the probabilities.
+        task: the task that predicted it.
         what: map, arcs or layout.
         known: as for `plot`.
-        sure: whether colours say how sure the model is.
+        sure: whether colours show the model's confidence.
 
     Raises:
         ValueError: there is no structure.
     """
-    if folded.matrix is None or folded.reliabilities is None:
+    matrix, maps = folded.matrix, task.maps
+    if matrix is None or folded.reliabilities is None:
         raise ValueError(f"{folded.id} has no structure: {folded.problem}")
-    sequence, pairs, maps = folded.structure.sequence, folded.structure.pairs, task.maps
+    sequence, pairs = folded.structure.sequence, folded.structure.pairs
     source, label = maps.source, maps.label
     if task.prior is not None:
-        name = task.prior.name.partition(",")[0]  # A file's has its digest as well.
+        name = task.prior.name.partition(",")[0]  # without the digest that the name of a file has
         source, label = f"{source}, and {name}", f"{label}, with the prior"
     caption = f"{folded.id}: {len(pairs)} base pairs"
-    given: Any = {"pairs": pairs, "known": known}
     if what == "map":
-        label, limits = (maps.certainty, (0.0, 1.0)) if sure else (label, None)
-        figure = drawings.plot_pairing_map(
-            folded.matrix, sequence, label=label, limits=limits, **given
-        )
+        colours: Any = {"label": maps.certainty, "limits": (0.0, 1.0)} if sure else {"label": label}
+        figure = drawings.plot_pairing_map(matrix, sequence, pairs=pairs, known=known, **colours)
         caption += " are read off this map"
     elif what == "arcs":
-        likely = folded.matrix if sure else None
-        figure = drawings.plot_arcs(sequence, probabilities=likely, label=maps.certainty, **given)
-        caption += "; its known structure is below the arcs" * (known is not None)
+        colours = {"label": maps.certainty, "probabilities": matrix if sure else None}
+        figure = drawings.plot_arcs(sequence, pairs, known, **colours)
+        if known is not None:
+            caption += "; its known structure is below the arcs"
     else:
         figure = drawings.plot_layout(sequence, pairs, values=folded.reliabilities.tolist())
-    values = {folded.id: folded.matrix}
-    return Picture(figure, _shown(folded.structure), source, caption, values)
+    return Picture(figure, _shown(folded.structure), source, caption, {folded.id: matrix})
 
 
 def _shown(record: Any) -> str:
@@ -225,8 +224,8 @@ def _closeness(records: list[FastaRecord], model: Any, options: Any, known: None
 
 
 def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: None) -> Picture:
-    found: Any = mutate(records, model, options=options)
-    (scores,) = found
+    results: Any = mutate(records, model, options=options)
+    (scores,) = results
     perplexity = f"pseudo-perplexity {scores.pseudo_perplexity:.2f} (1 at best, 4 for a guess)"
     values = {
         "sequence": np.array(scores.sequence),
@@ -239,12 +238,12 @@ def _substitutions(records: list[FastaRecord], model: Any, options: Any, known: 
 
 
 def _embeddings(records: list[FastaRecord], model: Any, options: Any, known: None) -> Picture:
-    own = {one.name: getattr(options, one.name) for one in fields(WindowOptions)}
-    vectors = {one.id: one["mean"] for one in embed(records, model, **own)}
-    words = [word for record in records for word in record.description.split()[-1:]]
-    are_shared = len(set(words)) < len(words) == len(records)
+    embed_options = {field.name: getattr(options, field.name) for field in fields(WindowOptions)}
+    vectors = {result.id: result["mean"] for result in embed(records, model, **embed_options)}
+    last_words = [word for record in records for word in record.description.split()[-1:]]
+    groups = last_words if len(set(last_words)) < len(last_words) == len(records) else None
     means = np.array(list(vectors.values()))
-    figure = drawings.plot_components(means, list(vectors), groups=words if are_shared else None)
+    figure = drawings.plot_components(means, list(vectors), groups=groups)
     caption = f"{len(means)} vectors of {means.shape[1]} numbers, in two principal components"
     shown, source = f"{len(records)} RNAs", "mean vectors of the last layer"
     return Picture(figure, shown, source, caption, vectors)

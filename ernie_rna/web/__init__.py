@@ -1,6 +1,6 @@
-"""The web page, by Gradio (extra `web`): what `ernie-rna serve` and a Space on the Hub show.
+"""The web page, built with Gradio (extra `web`), of `ernie-rna serve` and of a Space on the Hub.
 
-In: RNAs as text, from anyone. Out: structures, pictures and files. `requests` checks the text and
-what is asked of it, then computes in processes that are limited in time and memory; `page` is what
-is seen, and `server` runs it.
+In: RNAs as text, from any visitor. Out: structures, pictures and files. `requests` checks a
+visitor's input, then computes in processes with limited time and memory; `page` builds the page,
+and `server` runs it.
 """

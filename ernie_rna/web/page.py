@@ -1,4 +1,4 @@
-"""What the page shows, and which of its buttons asks for what."""
+"""The contents of the page, and the requests that its buttons send."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ernie_rna.web.requests import Requests, Result, TaskError, decode
 _INTRODUCTION = """\
 # ERNIE-RNA
 
-Secondary structures, pairing maps, effects of substitutions and vectors of your RNA, by a language
-model whose attention uses which nucleotides can pair.
+Secondary structures, pairing maps, effects of substitutions and vectors of your RNA, predicted by a
+language model whose attention takes into account which nucleotides can pair.
 """
 _VECTORS = """\
-A point for each RNA: the mean vector of its nucleotides, on the two axes along which yours differ
-most. Colours are by the last word of the headers, if some share it.
+A point for each RNA: the mean vector of its nucleotides, on the two axes along which your RNAs
+differ most. Colours show the last word of the headers, if some share it.
 """
-# Ids of the examples -> what their button says. The page opens with the first.
+# Id of an example -> the label of its button. The page opens with the first.
 _EXAMPLES = {
     "hammerhead": "Hammerhead",
     "tRNA-Phe": "tRNA",
@@ -36,16 +36,16 @@ _AS_FOLDED, _ALL_HEADS = "as folded", "all heads"
 _NO_PRIOR, _VIENNA = "none", "ViennaRNA"
 _PRIORS = {_NO_PRIOR: None, _VIENNA: "vienna"}
 _MASKED, _SINGLE = "mask each position in turn", "a single pass (faster, sees the letter itself)"
-# Seconds from one look for old files to the next, and what is old: files are served for an hour.
+# Seconds between searches for old files, and the age of an old file: files are kept for an hour.
 CACHE = (300, 3300)
-# Fonts of the visitor's machine: nothing is fetched from elsewhere.
+# Fonts of the visitor's machine, so that nothing is fetched from other servers.
 FONTS = {
     "font": ["system-ui", "sans-serif"],
     "font_mono": ["ui-monospace", "Consolas", "monospace"],
 }
-# What is said of a choice is text to be read, which Gradio has in a pale grey.
+# The explanation of a choice; Gradio's default, a pale grey, is hard to read.
 INFO = {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
-# Of events that do not compute.
+# Settings of events that do not compute.
 _QUIET: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -68,30 +68,30 @@ class Page:
             with gr.Tab("Pairing maps"):
                 layers = [_AS_FOLDED, *range(max(model.layers for model in models) + 1)]
                 heads = [_ALL_HEADS, *range(max(model.heads for model in models))]
-                info = "whose attention scores; 0 is the projected pairing scores"
+                info = "the layer of the attention scores; 0 is the projected pairing scores"
                 with gr.Row():
                     layer = gr.Dropdown(layers, value=_AS_FOLDED, label="Layer", info=info)
                     head = gr.Dropdown(heads, value=_ALL_HEADS, label="Head", info="of that layer")
                 self._tab("Draw the map", self._ask_map, [self.prior, layer, head])
             with gr.Tab("Substitutions"):
-                how = gr.Radio([_MASKED, _SINGLE], value=_MASKED, label="How the model is asked")
-                self._tab("Score all substitutions", self._ask_substitutions, [how])
+                method = gr.Radio([_MASKED, _SINGLE], value=_MASKED, label="Scoring method")
+                self._tab("Score all substitutions", self._ask_substitutions, [method])
             with gr.Tab("Embeddings"):
                 gr.Markdown(_VECTORS)
                 self._tab("Plot the vectors", partial(ask, "embeddings"))
 
     def _text(self) -> None:
         limits = self.requests.limits
-        known = {
-            one.id: f">{one.id} {one.description}\n{one.sequence}"
-            for one in read_fasta(examples() / "rna.fasta")
+        fasta = {
+            rna.id: f">{rna.id} {rna.description}\n{rna.sequence}"
+            for rna in read_fasta(examples() / "rna.fasta")
         }
-        texts = {label: known[id] for id, label in _EXAMPLES.items()}
-        texts[f"All {len(known)} examples"] = "\n".join(known.values())
+        texts = {label: fasta[id] for id, label in _EXAMPLES.items()}
+        texts[f"All {len(fasta)} examples"] = "\n".join(fasta.values())
         self.text = gr.Textbox(
             next(iter(texts.values())),
             label="RNA, as FASTA or a bare sequence",
-            info=f"up to {limits.sequences} sequences, {limits.nucleotides} nt together; T is U",
+            info=f"up to {limits.sequences} sequences, {limits.nucleotides} nt in total; T is U",
             placeholder=">name\nGGGGAAAACCCC",
             lines=6,
             max_lines=12,
@@ -129,9 +129,9 @@ class Page:
 
     def _structure(self) -> None:
         opening = Result({}, [])
-        with contextlib.suppress(InputError, TaskError):  # The button says why.
-            given = self.text.value, self.model.value, self.rna.value, _NO_PRIOR
-            opening = self.requests.answer(self._ask_fold(*given))
+        with contextlib.suppress(InputError, TaskError):  # The button will show the error.
+            inputs = self.text.value, self.model.value, self.rna.value, _NO_PRIOR
+            opening = self.requests.answer(self._ask_fold(*inputs))
         button = gr.Button("Fold", variant="primary")
         text = gr.Textbox(
             opening.text,
@@ -151,54 +151,54 @@ class Page:
     def _ask_map(
         self, text: str, model: str, id: str, prior: str, layer: Any, head: Any
     ) -> dict[str, Any]:
-        what, chosen = "map", {"layer": layer, "head": head}
+        what, choices = "map", {"layer": layer, "head": head}
         if layer == _AS_FOLDED:
-            chosen = {"prior": _PRIORS[prior]}
+            choices = {"prior": _PRIORS[prior]}
         elif head == _ALL_HEADS:
-            what, chosen = "heads", {"layer": layer}
-        return self.requests.check(what, text, model, id, **chosen)
+            what, choices = "heads", {"layer": layer}
+        return self.requests.check(what, text, model, id, **choices)
 
-    def _ask_substitutions(self, text: str, model: str, id: str, how: str) -> dict[str, Any]:
-        return self.requests.check("substitutions", text, model, id, masked=how == _MASKED)
+    def _ask_substitutions(self, text: str, model: str, id: str, method: str) -> dict[str, Any]:
+        return self.requests.check("substitutions", text, model, id, masked=method == _MASKED)
 
     def _tab(self, label: str, ask: Callable[..., Any], choices: Sequence[Any] = ()) -> None:
-        """A button, and what it brings."""
+        """Add a button and the outputs of its request."""
         button = gr.Button(label, variant="primary")
         self._connect(button.click, ask, [self.rna, *choices], _outputs())
 
     def _connect(
         self, listen: Any, ask: Callable[..., Any], choices: list[Any], outputs: list[Any]
     ) -> None:
-        """Have an event check what it is given at once, and answer it in its turn."""
-        given = [self.text, self.model, *choices]
+        """Make an event check its inputs at once, then wait for a free process to compute."""
+        inputs = [self.text, self.model, *choices]
 
-        def check(*given: Any) -> Iterator[list[Any]]:
-            # What was shown before is no answer to this.
+        def check(*values: Any) -> Iterator[list[Any]]:
+            # Clear the result of the request before.
             yield ["", "", gr.File(None, visible=False)][-len(outputs) :]
-            with _told():
-                ask(*given)
+            with _showing_errors():
+                ask(*values)
 
-        def work(*given: Any) -> list[Any]:
-            with _told():
-                result = self.requests.answer(ask(*given))
+        def work(*values: Any) -> list[Any]:
+            with _showing_errors():
+                result = self.requests.answer(ask(*values))
             files = [str(file) for file in (*result.captions, *result.files)]
             return [result.text, _as_html(result), gr.File(files, visible=True)][-len(outputs) :]
 
-        checks = {"show_progress": "hidden", "api_visibility": "private"}
-        # They wait for nobody's computing, but in the queue, whose errors the page shows.
-        checked = listen(check, given, outputs, concurrency_limit=None, **checks)
-        in_turn = {"concurrency_id": "models", "concurrency_limit": self.requests.limits.workers}
-        checked.success(work, given, outputs, api_visibility="private", **in_turn)
+        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        # Checks need not wait for computations, but are queued, since errors are then shown.
+        checked = listen(check, inputs, outputs, concurrency_limit=None, **hidden)
+        limited = {"concurrency_id": "models", "concurrency_limit": self.requests.limits.workers}
+        checked.success(work, inputs, outputs, api_visibility="private", **limited)
 
 
 def _load(content: bytes) -> str:
-    with _told():
+    with _showing_errors():
         return decode(content)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Have our errors shown as what they say, others as nothing but that there was one."""
+def _showing_errors() -> Iterator[None]:
+    """Show our own errors on the page with their message; for others it only says "error"."""
     try:
         yield
     except (InputError, TaskError) as error:
@@ -207,13 +207,13 @@ def _told() -> Iterator[None]:
 
 
 def _outputs(result: Result | None = None) -> list[Any]:
-    """Where pictures are seen, and files are offered."""
-    kept: Any = {"file_count": "multiple", "interactive": False, "visible": False}
-    return [gr.HTML(_as_html(result) if result else ""), gr.File(label="Downloads", **kept)]
+    """The elements that show the pictures and offer the files of a result."""
+    options: Any = {"file_count": "multiple", "interactive": False, "visible": False}
+    return [gr.HTML(_as_html(result) if result else ""), gr.File(label="Downloads", **options)]
 
 
 def _as_html(result: Result) -> str:
-    """The pictures of a result, which need no file, and are reached and moved by the keyboard."""
+    """The pictures of a result, embedded in the HTML; the keyboard can focus and scroll them."""
     figures = []
     for picture, caption in result.captions.items():
         data, text = base64.b64encode(picture.read_bytes()).decode(), html.escape(caption)

@@ -1,9 +1,9 @@
-"""What visitors ask for: read as on the command line, checked before it waits, and computed in
-processes that can be stopped and cannot take the page down.
+"""Visitors' requests: parsed as on the command line, checked before they are queued, and computed
+in processes that can be stopped and whose failure does not affect the page.
 
-pebble keeps as many of them as are asked for, and ends one whose request takes too long. Each
-loads the models once, before the time of a request counts. Memory is limited by the operating
-system (Linux, on a CPU).
+pebble runs a fixed number of these processes and ends one whose request takes too long. Each loads
+the models once, before the time limit of a request starts. The operating system limits memory
+(Linux, on a CPU).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from ernie_rna.structures.fold import FoldTask
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.output import fold_outputs
 
-# What a sequence without a header is called.
+# The id of a sequence without a header.
 UNNAMED = "RNA"
-# Nucleotides of a sequence that is masked at each position in turn.
+# Most nucleotides of a sequence that is masked at each position in turn.
 MASKED = 400
-# Of all files that are served; the oldest go when there are more.
+# Most bytes of all served files together; above that the oldest are deleted.
 _BYTES = 1 << 30
 _SMALLER = "take fewer or shorter sequences"
 
@@ -53,13 +53,13 @@ Models = tuple[tuple[str, str], ...]
 
 
 class TaskError(RuntimeError):
-    """A request has no result; the message is for whoever asked."""
+    """A request has no result; the message is shown to the visitor."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A line about a model, its longest sequence, how many layers and heads it has, and whether an
-    energy prior can be added to its structures."""
+    """A line about a model, the length of its longest sequence, its numbers of layers and heads,
+    and whether an energy prior can be added to its structures."""
 
     note: str
     nucleotides: int
@@ -70,11 +70,11 @@ class Description:
 
 @dataclass(frozen=True)
 class Result:
-    """What comes of a request.
+    """The result of a request.
 
     Attributes:
-        captions: of pictures, by their files.
-        files: others.
+        captions: file of a picture -> its caption.
+        files: the other files.
         text: structures in dot-bracket, and why some are missing.
     """
 
@@ -84,22 +84,22 @@ class Result:
 
 
 class Requests:
-    """A context with processes that have loaded some models, and what is asked of them.
+    """A context manager that checks requests and runs them in processes with loaded models.
 
     Args:
         models: name -> folder or Hub id.
-        limits: how many processes, how much one may take, and how much a request may ask for.
+        limits: the number of processes, their limits, and the limits of a request.
         folder: where files are served from; each request has a folder in it.
 
     Attributes:
-        models: name -> what it is, once they are loaded.
+        models: name -> description; empty until `load`.
     """
 
     def __init__(self, models: Mapping[str, str], limits: ServeOptions, folder: Path):
         self._pebble = import_extra("pebble", "web", "the web page")
         self._setup, self.limits, self.folder = (tuple(models.items()), limits), limits, folder
         self.models: dict[str, Description] = {}
-        # Torch's threads do not survive a fork.
+        # torch's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
         self._start = partial(
             self._pebble.ProcessPool, limits.workers, 0, _load_first, self._setup, context
@@ -114,31 +114,31 @@ class Requests:
         self._pool.join()
 
     def load(self) -> None:
-        """Have the models loaded; TaskError if one cannot be."""
+        """Load the models; TaskError if one cannot be loaded."""
         self.models = self.run(describe)
 
     def run(self, task: Callable[..., Any], **arguments: Any) -> Any:
-        """The result of `compute`, which is limited in time, or `describe`.
+        """Run `compute`, which has a time limit, or `describe` in a process; return its result.
 
         Raises:
-            TaskError: it failed, took too long or too much memory; or no model can be loaded.
+            TaskError: it failed, or took too long or too much memory; or a model cannot be loaded.
         """
         seconds = self.limits.seconds if task is compute else None
         with self._lock:
-            if not self._pool.active:  # A process that had nothing to do was killed.
+            if not self._pool.active:  # The pool stops when an idle process is killed.
                 self.__exit__()
                 self._pool = self._start()
             future = self._pool.schedule(_run, (task, *self._setup, arguments), timeout=seconds)
         try:
             return future.result()
         except TimeoutError:
-            problem = f"this took longer than the {seconds:g} seconds of a request"
+            problem = f"this took longer than the {seconds:g} seconds that a request may take"
         except (self._pebble.ProcessExpired, BrokenProcessPool):
-            problem = "the process that computes ended, maybe for lack of memory"
+            problem = "the computing process ended unexpectedly, maybe for lack of memory"
         raise TaskError(f"{problem}: {_SMALLER}")
 
     def ids(self, text: str) -> list[str]:
-        """The ids of a text; none if something is wrong with it, which is said when it is used."""
+        """The ids of the records in a text; empty if it is invalid, which `check` reports."""
         try:
             return [record.id for record in read_text(text, self.limits)]
         except InputError:
@@ -147,16 +147,16 @@ class Requests:
     def check(
         self, what: str, text: str, model: str, id: str | None = None, **choices: Any
     ) -> dict[str, Any]:
-        """What `compute` takes.
+        """Check a request; return the arguments of `compute`.
 
         Args:
-            what: "fold", "embeddings", or what is drawn of one sequence, see `options.PlotOptions`.
-            id: of that sequence; of one that is gone, as the text may have changed since, the first
-                takes the place.
+            what: "fold", "embeddings", or a drawing of one sequence, see `options.PlotOptions`.
+            id: the sequence to draw; the first one if the text, which may have changed since the
+                choice, does not have it.
             choices: the prior of "fold", and options of `options.PlotOptions` for the others.
 
         Raises:
-            InputError: it cannot be computed.
+            InputError: the request is invalid.
         """
         if model not in self.models:
             raise InputError(f"there is no model {model!r} here; choose {', '.join(self.models)}")
@@ -166,7 +166,7 @@ class Requests:
         if choices.get("prior") and not self.models[model].has_prior:
             raise InputError(f"{model} has no weights for an energy prior: choose none")
         if what == "embeddings" and len(records) < 2:
-            raise InputError("a plot of vectors needs two RNAs or more, in FASTA")
+            raise InputError("a plot of vectors needs two RNAs or more: paste them as FASTA")
         drawn = next((record for record in records if record.id == id), records[0])
         if what == "substitutions" and choices["masked"] and len(drawn.sequence) > MASKED:
             raise InputError(
@@ -176,10 +176,10 @@ class Requests:
         return {"what": what, "model": model, "records": records, "drawn": drawn, **choices}
 
     def answer(self, request: dict[str, Any]) -> Result:
-        """What comes of a request, in files whose folder has a name that nobody can guess.
+        """Compute what `check` returned, into files in a folder whose name cannot be guessed.
 
         Raises:
-            TaskError: nothing comes of it.
+            TaskError: see `run`.
         """
         make_room(self.folder)
         folder = self.folder / secrets.token_urlsafe(16)
@@ -193,15 +193,15 @@ class Requests:
 
 
 def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
-    """The records of FASTA text, or one sequence without a header, on one line.
+    """The records of FASTA text, or of a line with one sequence that has no header.
 
     Raises:
-        InputError: there is nothing in it, a record is unfit, or it is more than the limits allow.
+        InputError: the text is empty, a record is invalid, or a limit is exceeded.
     """
     text = text.replace("\ufeff", "").strip()
     if not text:
-        raise InputError("there is no RNA yet: paste one, load a file, or take an example")
-    # Headers have some room.
+        raise InputError("there is no RNA yet: paste one, load a file, or choose an example")
+    # A header may take up to 1000 characters.
     _check_size("the input", len(text), limits.nucleotides + 1000 * limits.sequences, "characters")
     if text[0] not in ">#":
         lines = len(text.splitlines())
@@ -216,54 +216,52 @@ def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
     except InputError as error:
         raise InputError(str(error).partition(fasta.OPTION)[0]) from None
     _check_size("the input", len(records), limits.sequences, "sequences")
-    together = sum(len(record.sequence) for record in records)
-    _check_size("the input", together, limits.nucleotides, "nt together")
+    total = sum(len(record.sequence) for record in records)
+    _check_size("the input", total, limits.nucleotides, "nt in total")
     return records
 
 
 def _check_size(what: str, size: int, most: int, unit: str) -> None:
     if size > most:
         raise InputError(
-            f"{what} has {size} {unit}; this page takes up to {most} at a time, ernie-rna on a "
-            "machine of your own takes more"
+            f"{what} has {size} {unit}; this page takes up to {most} at a time: for more, run "
+            "ernie-rna on your own machine"
         )
 
 
 def decode(content: bytes) -> str:
-    """The text of a file that somebody loads; InputError if it is none."""
+    """The text of a loaded file; InputError if it is not text."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(
-            "this file is no plain text: take a FASTA file as it is, not compressed"
-        ) from None
+        raise InputError("this file is not plain text: load an uncompressed FASTA file") from None
 
 
-def make_room(folder: Path, size: int = _BYTES) -> None:
-    """Remove the oldest files of requests while they take more than so many bytes."""
-    found = []
+def make_room(folder: Path, max_bytes: int = _BYTES) -> None:
+    """Delete the oldest files of requests until the rest take at most `max_bytes`."""
+    files = []
     for path in folder.glob("*/*"):
         with contextlib.suppress(FileNotFoundError):
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
+            files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0
-    for _, bytes, path in sorted(found, reverse=True):
-        total += bytes
-        if total > size:
+    for _, size, path in sorted(files, reverse=True):
+        total += size
+        if total > max_bytes:
             path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------
-# In a process that computes
+# In the computing processes
 
 
 def _load_first(models: Models, options: ServeOptions) -> None:
-    """Load the models of this process and limit its memory; what is wrong with the models is what
-    each task answers."""
-    # As the command line shows them, without lines of code.
+    """Load the models of this process and limit its memory; if a model cannot be loaded, each task
+    fails with that error."""
+    # Warnings look as on the command line, without lines of code.
     warnings.formatwarning = lambda message, *_, **__: f"ernie-rna: warning: {message}\n"
     with contextlib.suppress(Exception):
         loaded = _load(models, options)
-        on_cpu = all(one.model.device.type == "cpu" for one in loaded.values())
+        on_cpu = all(maps.model.device.type == "cpu" for maps in loaded.values())
         if sys.platform == "linux" and on_cpu:
             import resource
 
@@ -273,7 +271,7 @@ def _load_first(models: Models, options: ServeOptions) -> None:
 
 @cache
 def _load(models: Models, options: ServeOptions) -> dict[str, Any]:
-    """What structures are read off, by the names of models."""
+    """Name -> a loaded model with the maps that its structures are predicted from."""
     import torch
 
     from ernie_rna.structures.pairing_maps import load_maps
@@ -293,7 +291,7 @@ def _load_masked_lm(model: str, options: ServeOptions) -> Any:
 def _run(
     task: Callable[..., Any], models: Models, options: ServeOptions, arguments: Mapping[str, Any]
 ) -> Any:
-    """What a task gives; TaskError if it fails, the unforeseen in the server's log alone."""
+    """Run a task; TaskError if it fails. Only the server's log shows unexpected errors."""
     from ernie_rna.run.loading import EncodingError, is_out_of_memory
 
     try:
@@ -304,24 +302,26 @@ def _run(
             message = f"not enough memory for this: {_SMALLER}"
         elif task is not describe and not isinstance(error, (ValueError, EncodingError)):
             traceback.print_exc()
-            message = "internal error; the log of the server says more"
-    for name, source in models:  # Where a model is on the server is nobody's business.
+            message = "internal error; see the log of the server"
+    for name, source in models:  # Visitors must not see where a model is on the server.
         message = message.replace(source, name)
     raise TaskError(message)
 
 
 def describe(models: Models, options: ServeOptions) -> dict[str, Description]:
-    """What each model is, by its name."""
-    found = {}
+    """Name -> description of each model."""
+    descriptions = {}
     for name, maps in _load(models, options).items():
-        config = maps.model.config
-        limit, is_random = nucleotide_limit(config), config.weights_origin == "random"
-        note = "a small model of this project, not the authors'; " * (name == MINI)
-        note += "**its weights are random, and nothing here means anything**; " * is_random
-        note = f"{name}: {note}structures by its {maps.source}; up to {limit} nt"
+        config, limit = maps.model.config, nucleotide_limit(maps.model.config)
+        note = f"{name}: "
+        if name == MINI:
+            note += "a small model of this project, not the authors'; "
+        if config.weights_origin == "random":
+            note += "**its weights are random, so all results are meaningless**; "
+        note += f"structures by its {maps.source}; up to {limit} nt"
         layers, heads = config.num_hidden_layers, config.num_attention_heads
-        found[name] = Description(note, limit, layers, heads, config.pair_prior is not None)
-    return found
+        descriptions[name] = Description(note, limit, layers, heads, config.pair_prior is not None)
+    return descriptions
 
 
 def compute(
@@ -334,18 +334,18 @@ def compute(
     drawn: FastaRecord,
     **choices: Any,
 ) -> Result:
-    """What comes of a request, see `Requests.check`, in files of a folder.
+    """Compute a request, see `Requests.check`, and write its files into a folder.
 
     Raises:
         ValueError: there is nothing to draw.
-        EncodingError: a result is not finite, or memory does not suffice.
+        EncodingError: a result is not finite, or there is not enough memory.
     """
     loaded: Any = _load(models, options)[model].model
     if what == "substitutions":
         loaded = _load_masked_lm(dict(models)[model], options)
     elif what == "embeddings":
         loaded = getattr(loaded, "ernie_rna", loaded)
-    # Where the folder is on the server is in no file that somebody downloads.
+    # Downloaded files must not show where the model's folder is on the server.
     loaded.config._name_or_path = model
     known = _known().get(drawn.sequence)
     if what == "fold":
@@ -369,7 +369,7 @@ def _fold(
     known: Any,
     prior: str | None = None,
 ) -> Result:
-    """Structures of all records, and pictures of that of one."""
+    """Predict the structures of all records, and draw one of them."""
     names = ("structures.dbn", "structures.ct", "probabilities.npz", "pairs.tsv", "bases.tsv")
     *files, pairs, bases = [str(folder / name) for name in names]
     options = FoldOptions(matrix="probabilities", prior=prior, progress=False).resolved()
@@ -378,10 +378,10 @@ def _fold(
     written, problems = task.write(folds, fold_outputs(files, pairs, bases))
     problems = [problem.replace(f"{folder}{os.sep}", "") for problem in problems]
     text = "\n".join([written[0].read_text(encoding="utf-8").rstrip(), *problems])
-    (chosen,) = (one for one in folds if one.id == drawn.id)
+    (to_draw,) = (folded for folded in folds if folded.id == drawn.id)
     captions = {}
-    for what in ("layout", "arcs") if chosen.problem is None else ():
-        picture, path = draw_fold(chosen, task, what, known), folder / f"{what}.svg"
+    for what in ("layout", "arcs") if to_draw.problem is None else ():
+        picture, path = draw_fold(to_draw, task, what, known), folder / f"{what}.svg"
         save(picture.figure, path, picture.title(loaded))
         captions[path] = picture.caption
     return Result(captions, written, text)
@@ -389,5 +389,5 @@ def _fold(
 
 @cache
 def _known() -> dict[str, Any]:
-    """The known pairs of the RNAs that come with this package, by sequence."""
-    return {one.sequence: one.pairs for one in read_structures(examples() / "rna.dbn")}
+    """Sequence -> known pairs, for the RNAs that come with this package."""
+    return {rna.sequence: rna.pairs for rna in read_structures(examples() / "rna.dbn")}

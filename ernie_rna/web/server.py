@@ -1,4 +1,4 @@
-"""Runs the page until it is stopped."""
+"""Runs the server of the page until it is stopped."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from ernie_rna.web.requests import Requests
 def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
-    Nothing is sent elsewhere. What visitors ask for is in a temporary folder until it is an hour
-    old, and no longer than the server runs.
+    Nothing is sent to other servers. The results of requests are kept in a temporary folder for at
+    most an hour; the folder is deleted when the server stops.
 
     Args:
-        models: folders or Hub ids, among which visitors choose.
+        models: folders or Hub ids that visitors choose from.
 
     Raises:
         ImportError: a package of the extra `web` is not installed.
-        ValueError: two models have the same name, or one is none.
+        ValueError: two models have the same name, or a folder or repository is not a model.
         OSError: the port is in use, or there is no such model.
         TaskError: a model cannot be loaded.
     """
     for module in ("matplotlib", "pebble", "RNA"):
         import_extra(module, "web", "the web page")
-    # What visitors choose a model by, which for a folder says nothing of where it is.
-    names = [Path(one).resolve().name if Path(one).is_dir() else one for one in models]
-    places = [Path(one).absolute() if Path(one).is_dir() else one for one in models]
-    found = [find_model(place, options.revision) for place in places]
+    # Visitors see these names, which do not show where a folder is.
+    names = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
+    places = [Path(model).absolute() if Path(model).is_dir() else model for model in models]
+    sources = [find_model(place, options.revision) for place in places]
     if len({*names}) < len(names):
         raise ValueError(f"two models have the same name ({', '.join(names)})")
     _check_port(options.host, options.port)
     with tempfile.TemporaryDirectory(prefix="ernie-rna-web-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
-        # Before Gradio is imported, which makes folders of its own there.
+        # Set before Gradio is imported, since it creates its own folders there.
         os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False")
         with show_loading(options.progress, "loading Gradio"):
             gradio = import_extra("gradio", "web", "the web page")
             from ernie_rna.web.page import FONTS, INFO, Page
 
-        with Requests(dict(zip(names, found, strict=True)), options, folder) as requests:
+        with Requests(dict(zip(names, sources, strict=True)), options, folder) as requests:
             with show_loading(options.progress):
                 requests.load()
             page = Page(requests).blocks
-            # Of requests that wait; further ones are told to come back.
+            # The most requests that may wait; Gradio refuses further ones.
             page.queue(max_size=20, api_open=False)
             page.launch(
                 server_name=options.host,
@@ -69,7 +69,7 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
                 css_paths=Path(__file__).with_name("page.css"),
             )
             if options.progress is not False:
-                print(f"ERNIE-RNA is at {page.local_url} (Ctrl-C ends it)", flush=True)
+                print(f"ERNIE-RNA is at {page.local_url} (Ctrl-C stops it)", flush=True)
             try:
                 threading.Event().wait()
             finally:

@@ -1,1 +1,1 @@
-"""Pretraining by transformers' Trainer, on sequences with or without structures; see README.md."""
+"""Pretraining with the Trainer of transformers, with or without structures; see README.md."""

@@ -1,11 +1,11 @@
-"""Make sequences up and predict their structures by ViennaRNA: variety that no database has.
+"""Generate sequences and predict their structures with ViennaRNA, to add variety to known ones.
 
     python -m recipes.pretraining.predict_structures rfam_seed.tsv.gz predicted.tsv.gz
 
-Each sequence is that of an RNA of the split, families drawn as for training, whose bases, or whose
-pairs and whose unpaired bases, change places. The structure is that of minimum free energy (Turner
-2004 parameters; Lorenz et al., Algorithms for Molecular Biology 6:26, 2011) without lone pairs.
-`train --predicted` trains on the table beside known structures.
+Each sequence is derived from an RNA of the split; families are drawn as for training. Either all
+its bases are permuted, or pairs among pairs and unpaired bases among unpaired bases. The structure
+has minimum free energy (Turner 2004 parameters; Lorenz et al., Algorithms for Molecular Biology
+6:26, 2011) and no lone pairs. `train --predicted` trains on the table and on known structures.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("rnas", type=Path, metavar="TABLE", help="as for train")
     add("out", type=Path, metavar="OUT", help="a .tsv or .tsv.gz")
-    add("--count", type=int, default=100_000, metavar="N", help="sequences (100000)")
+    add("--count", type=int, default=100_000, metavar="N", help="sequences to generate (100000)")
     add("--max-length", type=int, default=160, metavar="NT", help="of an RNA (160)")
-    add("--split", default="train", metavar="VALUE", help="rows of TABLE (train)")
-    add("--leave-out", type=Path, metavar="FILE", help="ids not to begin with")
+    add("--split", default="train", metavar="VALUE", help="rows of TABLE to use (train)")
+    add("--leave-out", type=Path, metavar="FILE", help="ids of RNAs not to use")
     add("--family-power", type=float, default=0.5, metavar="P", help="as in a config (0.5)")
-    add("--processes", type=int, default=2, metavar="N", help="that predict (2)")
+    add("--processes", type=int, default=2, metavar="N", help="predicting processes (2)")
     return parser
 
 
@@ -52,19 +52,19 @@ def run(args: argparse.Namespace) -> int:
     rnas = [rna for rna in rnas if len(rna.sequence) <= args.max_length]
     if not rnas:
         raise InputError(f"{args.rnas}: no sequence has at most {args.max_length} nucleotides")
-    # Batches of one sequence: the order is that of the draws, and the same each time.
+    # With batches of one sequence, the order is reproducible.
     draws = cut_batches(drawn(rnas, args.family_power), seed=0)
     jobs = ((number, next(draws)[0]) for number in range(args.count))
     with replacing(args.out) as path, multiprocessing.Pool(args.processes) as pool:
-        opened = gzip.open if args.out.suffix == ".gz" else open
-        with opened(path, "wt", encoding="utf-8", newline="") as file:
+        open_file = gzip.open if args.out.suffix == ".gz" else open
+        with open_file(path, "wt", encoding="utf-8", newline="") as file:
             file.write(format_row(*COLUMNS))
             file.writelines(pool.imap(_line, jobs, chunksize=500))
     return 0
 
 
 def _line(job: tuple[int, Rna]) -> str:
-    """The bases of an RNA in another order, for one of two so that its pairs stay such, folded."""
+    """The row of an RNA with permuted bases, half of the time such that its pairs remain."""
     import RNA
 
     number, rna = job

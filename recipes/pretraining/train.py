@@ -1,4 +1,4 @@
-"""Pretrain an ERNIE-RNA from new weights, by transformers' Trainer.
+"""Pretrain an ERNIE-RNA from new weights with the Trainer of transformers.
 
     python -m recipes.pretraining.train mini rfam_seed.tsv.gz runs/mini
     python -m recipes.pretraining.train mini rfam_seed.tsv.gz runs/mini --resume
@@ -7,10 +7,9 @@
 
 CONFIG is a JSON file of settings, or the name of one in recipes/pretraining/configs. RNAS is a
 table, TSV (may be compressed) or Parquet, with the columns id, sequence, dot_bracket, family and
-split, or a FASTA file, which is for masked language modelling alone. A FASTA file is streamed, a
-table with --stream. RUN gets the settings, checkpoints, the Trainer's state with all that was
-logged and, where matplotlib is installed, a picture of that. `python -m recipes.pretraining.export`
-makes a model of it.
+split, or a FASTA file, which serves only for masked language modelling. A FASTA file is always
+streamed, a table only with --stream. RUN receives the settings, the checkpoints, the Trainer's
+state with the log and a picture of it (needs matplotlib). `recipes.pretraining.export` exports it.
 """
 
 from __future__ import annotations
@@ -43,9 +42,9 @@ from ernie_rna.training.card import draw_curve
 from recipes.pretraining import rnas, weights
 from recipes.pretraining.settings import SETTINGS_FILE, Settings, find_config, read_settings
 
-# What is not for a configuration to choose: batches are limited by their tokens, and there are no
-# epochs; the batches of a run that is resumed start where it stopped, of themselves; and a batch
-# reaches only one of the two heads.
+# Arguments that a configuration cannot set: batches are limited by their tokens, and there are no
+# epochs; our batches start where a resumed run stopped, so the Trainer must not skip any; and a
+# batch uses only one of the two heads.
 _FIXED: dict[str, Any] = {
     "per_device_train_batch_size": 1,
     "num_train_epochs": 1,
@@ -69,16 +68,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("config", metavar="CONFIG", help="settings, see above")
     add("rnas", type=Path, metavar="RNAS", help="a table or a FASTA file")
     add("folder", type=Path, metavar="RUN", help="folder for checkpoints and log")
-    add("--stream", action="store_true", help="read RNAS over and over in its order, not at once")
+    add("--stream", action="store_true", help="read RNAS repeatedly in its order, not into memory")
     add("--train-split", default="train", metavar="VALUE", help="rows to train on (train)")
     add("--eval-split", default="validation", metavar="VALUE", help="to evaluate on (validation)")
-    add("--eval-fasta", type=Path, metavar="FILE", help="to evaluate on in place of a split")
-    add("--leave-out", type=Path, metavar="FILE", help="ids not to train on")
-    add("--predicted", type=Path, metavar="TABLE", help="RNAS' like, of predicted structures")
-    add("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
+    add("--eval-fasta", type=Path, metavar="FILE", help="to evaluate on instead of a split")
+    add("--leave-out", type=Path, metavar="FILE", help="ids of RNAs not to train on")
+    add("--predicted", type=Path, metavar="TABLE", help="further RNAs, with predicted structures")
+    add("--start-from", type=Path, metavar="RUN", help="start with the weights of another run")
     add("--resume", action="store_true", help="resume from the last checkpoint, if there is one")
-    add("--steps", type=int, metavar="N", help="train to this step, in place of max_steps")
-    add("--cpu", action="store_true", help="leave a GPU alone")
+    add("--steps", type=int, metavar="N", help="train to this step instead of max_steps")
+    add("--cpu", action="store_true", help="do not use a GPU")
     return parser
 
 
@@ -106,14 +105,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace, settings: Settings) -> None:
     """Raise InputError for settings and options that disagree."""
-    share, power, table = settings.predicted, settings.family_power, rnas.is_table(args.rnas)
-    if (args.predicted is None) != (share == 0):
-        raise InputError(f"{args.config}: predicted is {share}; above 0 needs --predicted, 0 none")
-    if not table and settings.has_structures:
+    share, power, is_table = settings.predicted, settings.family_power, rnas.is_table(args.rnas)
+    if args.predicted is None and share > 0:
+        raise InputError(f"{args.config}: predicted is {share}; name a table by --predicted")
+    if args.predicted is not None and share == 0:
+        raise InputError(f"{args.config}: predicted is {share}; raise it or leave out --predicted")
+    if not is_table and settings.has_structures:
         raise InputError(f"{args.rnas}: FASTA has no structures; set masked to 1 in {args.config}")
-    if not table and args.eval_fasta is None:
+    if not is_table and args.eval_fasta is None:
         raise InputError(f"{args.rnas}: has no splits; name a file by --eval-fasta")
-    if args.predicted is not None and (args.stream or not table):
+    if args.predicted is not None and (args.stream or not is_table):
         raise InputError("--predicted is for tables in memory; put all rows into one for --stream")
     if args.stream and power != 1:
         raise InputError(f"{args.config}: family_power is {power}; with --stream it must be 1")
@@ -131,27 +132,26 @@ def pretrain(
     """Train a model, from the newest checkpoint in `folder` if there is one.
 
     Args:
-        training: RNAs to train on, or what reads them again and again.
+        training: RNAs to train on, or a function that starts reading them.
 
     Raises:
-        InputError: structures are asked for, and there are none; or a setting is none of
-            TrainingArguments.
-        OutputError: another training runs in `folder`.
+        InputError: there are no suitable RNAs, or a setting is unknown to TrainingArguments.
+        OutputError: another training is running in `folder`.
     """
     arguments = training_arguments(settings, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    leads = arguments.process_index == 0
-    # A folder beside it is locked as long as the first process is there.
-    with Store(folder, Share()) if leads else contextlib.nullcontext():
+    is_first = arguments.process_index == 0
+    # The first process locks a folder beside the run's as long as it runs.
+    with Store(folder, Share()) if is_first else contextlib.nullcontext():
         sample = rnas.choose_sample(validation, settings)
         share = (arguments.process_index, arguments.world_size)
         batches = rnas.PretrainingBatches(training, settings, model.config, *share)
         checkpoint = weights.last_checkpoint(folder)
-        own: Any = {"model": model, "args": arguments, "train_dataset": batches}
-        trainer = PretrainingTrainer(settings, sample, checkpoint, **own)
+        common: Any = {"model": model, "args": arguments, "train_dataset": batches}
+        trainer = PretrainingTrainer(settings, sample, checkpoint, **common)
         if trainer.average.n_averaged >= arguments.max_steps:
             return trainer
-        if leads:
+        if is_first:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(folder / SETTINGS_FILE) as path:
                 path.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
@@ -161,77 +161,77 @@ def pretrain(
 
 
 def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
-    """The Trainer's own settings for a run in `folder`.
+    """The TrainingArguments of a run in `folder`.
 
     Raises:
-        InputError: one is unknown, or not for a configuration to choose.
+        InputError: one is unknown, invalid, or cannot be set by a configuration.
     """
-    given = settings.training or {}
-    for name in sorted(_FIXED.keys() & given.keys()):
+    values = settings.training or {}
+    for name in sorted(_FIXED.keys() & values.keys()):
         raise InputError(f"training.{name} is always {_FIXED[name]}: leave it out")
-    steps = given.get("max_steps")
+    steps = values.get("max_steps")
     problem = whole(1)(steps)
     if problem is not None:
         raise InputError(f"training.max_steps {problem}; got {steps!r}")
     try:
-        return TrainingArguments(str(folder), **{**_DEFAULTS, **given, **_FIXED})
+        return TrainingArguments(str(folder), **{**_DEFAULTS, **values, **_FIXED})
     except (TypeError, ValueError) as error:
         raise InputError(f"training: {error}") from error
 
 
 class PretrainingTrainer(transformers.Trainer, TrainerCallback):
-    """A Trainer with our batches, moving average and evaluation; its own callback as well.
+    """A Trainer with our batches, moving average and evaluation, which is its own callback.
 
     Args:
-        sample: what the model is evaluated on.
-        checkpoint: to resume from.
+        sample: the RNAs that the model is evaluated on.
+        checkpoint: the checkpoint to resume from.
+        common: arguments of Trainer.
 
     Attributes:
-        average: of the model's weights.
+        average: the moving average of the model's weights.
     """
 
     def __init__(
-        self, settings: Settings, sample: Sequence[rnas.Rna], checkpoint: Path | None, **others: Any
+        self, settings: Settings, sample: Sequence[rnas.Rna], checkpoint: Path | None, **common: Any
     ):
-        super().__init__(eval_dataset=[], **others)
+        super().__init__(eval_dataset=[], **common)
         self.remove_callback(transformers.PrinterCallback)
         self.add_callback(self)
-        # It would count the labels of all batches of a step, and those of structures have none.
+        # Otherwise the Trainer counts the labels of all batches, which those of structures lack.
         self.model_accepts_loss_kwargs = False
         self._settings, self._sample = settings, sample
-        # The model is on its device by now.
+        # The average is made here because the model is now on its device.
         self.average = weights.average_of(self.model, settings.ema_decay, checkpoint)
 
     def get_train_dataloader(self) -> DataLoader:
-        """The batches as they come: each process draws its own, which accelerate would share."""
+        """Load the batches directly: each process makes its own, which accelerate would divide."""
         batches: Any = self.train_dataset
-        workers = self.args.dataloader_num_workers
-        return DataLoader(batches, batch_size=None, num_workers=workers)
+        return DataLoader(batches, batch_size=None, num_workers=self.args.dataloader_num_workers)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics of the moving average on the validation data.
 
-        The first process computes them, and the others wait for it in the next step.
+        The first process computes them; the others wait for it in the next step.
         """
         metrics = {}
         if self.is_world_process_zero():
-            found = weights.evaluate(self.average.module, self._sample, self._settings)
-            metrics = {f"eval_{name}": value for name, value in found.items()}
+            values = weights.evaluate(self.average.module, self._sample, self._settings)
+            metrics = {f"eval_{name}": value for name, value in values.items()}
             self.log(metrics)
-        # Without that the Trainer would evaluate once more at the end.
-        callbacks = self.callback_handler
-        self.control = callbacks.on_evaluate(self.args, self.state, self.control, metrics)
+        # Without this event the Trainer would evaluate again at the end.
+        on_evaluate = self.callback_handler.on_evaluate
+        self.control = on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Have the batches start where the run stopped, and the schedule be that of `args`."""
-        # The Trainer makes the loader before it knows the step.
+        """Start the batches where the run stopped, and follow the schedule of `args`."""
+        # The Trainer creates the loader before it knows the step.
         batches: Any = self.train_dataset
         batches.start = state.global_step * args.gradient_accumulation_steps
-        # The Trainer would keep the intervals of the checkpoint.
+        # The Trainer would keep the checkpoint's intervals, its learning rate for one step, and its
+        # highest learning rate forever.
         for name in ("logging_steps", "eval_steps", "save_steps"):
             setattr(state, name, int(getattr(args, name)))
-        # And for a step the rate of the checkpoint's schedule, and for ever its highest.
         scheduler, groups = kwargs["lr_scheduler"], kwargs["optimizer"].param_groups
         scheduler.base_lrs = [args.learning_rate] * len(groups)
         for group, factor in zip(groups, getattr(scheduler, "lr_lambdas", ()), strict=False):
@@ -239,8 +239,8 @@ class PretrainingTrainer(transformers.Trainer, TrainerCallback):
         scheduler._last_lr = [group["lr"] for group in groups]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # Dropout too is drawn from the seed and the step alone: the Trainer puts no random state
-        # back into a run whose batches it does not skip itself.
+        # Dropout, too, depends only on the seed and the step: the Trainer restores the random state
+        # of a resumed run only if it skips the batches itself.
         seeds = np.random.SeedSequence((args.seed, state.global_step, args.process_index))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 

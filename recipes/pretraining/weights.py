@@ -1,4 +1,4 @@
-"""The weights of a pretraining, new ones or another run's; their moving average; their metrics."""
+"""The weights of a pretraining: new or from another run, their moving average, and metrics."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from ernie_rna.training.metrics import NO_LABEL
 from recipes.pretraining.rnas import Rna, masked_batch, structure_batch
 from recipes.pretraining.settings import Settings
 
-# Written last into a checkpoint, so that one without it was cut short.
+# The file that is written last, so a checkpoint without it is incomplete.
 _AVERAGE = "average.safetensors"
-# Fields of the config, beside dropout, that a run may change when it begins with the weights of
-# another: they change no answer of a given model.
+# Fields of the config, besides dropout, that may differ from those of the run whose weights a run
+# starts with: they do not affect the model's outputs.
 _FREE = {"pair_positive_weight", "pair_threshold", "initializer_range"}
 _FREE |= {"score_memory", "weights_origin"}
 
 
 @torch.no_grad()
 def new_model(settings: Settings, checkpoint: Path | None = None) -> ErnieRnaForPreTraining:
-    """A model with weights drawn from the seed, or the averaged ones of another run.
+    """A model with weights drawn from the seed, or with the averaged weights of another run.
 
-    With gains above 1 tokens and pairing scores stand out from positions and from the random
-    scores of the layers from the beginning, which a short training has no time to find out.
+    With gains above 1, tokens and pairing scores dominate positions and the layers' random scores
+    from the beginning; a short training has no time to learn this.
 
     Args:
-        checkpoint: of another run. The settings' model may have more blocks in its pair head than
-            that run's: they are new and begin as the identity, so that they change no answer.
-            Dropout and the like may differ as well.
+        checkpoint: of another run. The pair head may have more blocks than that run's; the new
+            ones start as the identity, so they do not change the outputs. Dropout and other fields
+            without an effect on the outputs may differ as well.
 
     Raises:
-        InputError: a field of the model is none of ErnieRnaConfig, or the models differ.
-        ValueError: a field has a value that none has.
+        InputError: a field of the model is unknown to ErnieRnaConfig, or the models differ.
+        ValueError: a field has an invalid value.
     """
     fields = settings.model or {}
     known = inspect.signature(ErnieRnaConfig).parameters.keys() | {"attn_implementation"}
     for name in fields.keys() - known:
-        raise InputError(f"model.{name} is no field of ErnieRnaConfig")
+        raise InputError(f"model.{name} is not a field of ErnieRnaConfig")
     transformers.set_seed(settings.seed)
     model: Any = ErnieRnaForPreTraining(ErnieRnaConfig(**fields))
     for linear in (model.ernie_rna.twod_proj.linear1, model.ernie_rna.twod_proj.linear2):
         linear.weight.mul_(settings.pairing_gain)
     embedding = model.get_input_embeddings().weight
     embedding.mul_(settings.embedding_gain)
-    if settings.embedding_gain != 1.0:  # The tied decoder's logits begin at a spread of 1.
+    if settings.embedding_gain != 1.0:  # This gives the tied decoder's logits a spread of 1.
         spread = float(embedding.std()) * model.config.hidden_size**0.5
         model.lm_head.layer_norm.weight.fill_(1 / spread)
     model.pair_head.conv_out.bias.fill_(settings.pair_bias)
@@ -76,8 +76,8 @@ def _take_weights(model: Any, checkpoint: Path) -> None:
     for name in inspect.signature(ErnieRnaConfig).parameters:
         before: Any = getattr(old.config, name, None)
         now: Any = getattr(model.config, name, None)
-        free = name in _FREE or "dropout" in name or (name == "pair_blocks" and before < now)
-        if before != now and not free:
+        may_differ = name in _FREE or "dropout" in name or (name == "pair_blocks" and before < now)
+        if before != now and not may_differ:
             raise InputError(f"{checkpoint}: a model whose {name} is {before}, not {now}")
     for block in model.pair_head.blocks[old.config.pair_blocks :]:
         torch.nn.init.zeros_(block.conv2.weight)
@@ -85,10 +85,10 @@ def _take_weights(model: Any, checkpoint: Path) -> None:
 
 
 def average_of(model: Any, decay: float, checkpoint: Path | None = None) -> AveragedModel:
-    """The moving average of a model, buffers included: that of a checkpoint, or a new one.
+    """The moving average of a model, buffers included, from a checkpoint if one is given.
 
-    The decay rises to its value as (1 + step) / (10 + step), so that the first weights, which are
-    drawn, are soon forgotten. A decay of 0 is the model as it is.
+    The decay rises to its value as (1 + step) / (10 + step), so that the random initial weights
+    soon lose their influence. With a decay of 0 the average is the model itself.
     """
 
     def update(averaged: Any, current: Any, step: torch.Tensor | int) -> None:
@@ -102,33 +102,33 @@ def average_of(model: Any, decay: float, checkpoint: Path | None = None) -> Aver
 
 
 def save_average(average: AveragedModel, checkpoint: Path) -> None:
-    """Put the average into a checkpoint, which is whole with it."""
+    """Write the average into a checkpoint, which completes it."""
     with replacing(checkpoint / _AVERAGE) as path:
         save_model(average, str(path))
 
 
 def load_average(checkpoint: Path) -> ErnieRnaForPreTraining:
-    """The model of a checkpoint with the moving average for its weights."""
+    """The model of a checkpoint, with the moving average as its weights."""
     model: Any = ErnieRnaForPreTraining.from_pretrained(checkpoint).float()
     return cast(ErnieRnaForPreTraining, average_of(model, 0.0, checkpoint).module)
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None."""
-    whole = [path.parent for path in run.glob(f"checkpoint-*/{_AVERAGE}")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+    """The newest complete checkpoint of a run, or None."""
+    complete = [path.parent for path in run.glob(f"checkpoint-*/{_AVERAGE}")]
+    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def find_checkpoint(run: Path) -> Path:
-    """The newest whole checkpoint of a run; InputError if there is none."""
+    """The newest complete checkpoint of a run; InputError if there is none."""
     checkpoint = last_checkpoint(run)
     if checkpoint is None:
-        raise InputError(f"{run}: has no whole checkpoint of a pretraining")
+        raise InputError(f"{run}: has no complete checkpoint of a pretraining")
     return checkpoint
 
 
 def evaluate(model: Any, sample: Sequence[Rna], settings: Settings) -> dict[str, float]:
-    """Masked-LM loss, pair loss and F1 of a model in evaluation mode, as far as it is trained."""
+    """Masked-LM loss, pair loss and F1 of a model in evaluation mode, for the heads in training."""
     metrics = {}
     if settings.masked:
         metrics["masked_lm_loss"] = masked_lm_loss(model, sample, settings.masked_share)
@@ -142,12 +142,12 @@ def evaluate(model: Any, sample: Sequence[Rna], settings: Settings) -> dict[str,
 
 @torch.no_grad()
 def masked_lm_loss(model: Any, rnas: Sequence[Rna], share: float) -> float:
-    """The mean over the masked nucleotides, the same ones each time."""
+    """The mean loss of the masked nucleotides, which are always the same."""
     total, count = 0.0, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        for part in _by_length(rnas):
-            batch = masked_batch([rna.sequence for rna in part], model.config, share)
+        for group in _by_length(rnas):
+            batch = masked_batch([rna.sequence for rna in group], model.config, share)
             masked = int((batch["labels"] != NO_LABEL).sum())
             total += float(_run(model, batch).loss) * masked
             count += masked
@@ -160,22 +160,22 @@ def score_structures(
 ) -> tuple[float, dict[tuple[float, float], float]]:
     """The mean pair loss, and the mean F1 by offset of the logits and threshold of the prediction.
 
-    Where the optimisation has no solution there is no pair, as in `ernie-rna fold`.
+    If the optimisation has no solution, no pair is predicted, as in `ernie-rna fold`.
     """
     losses: list[float] = []
     f1: dict[tuple[float, float], list[float]] = {
-        pair: [] for pair in itertools.product(offsets, thresholds)
+        setting: [] for setting in itertools.product(offsets, thresholds)
     }
-    for part in _by_length(rnas):
-        output = _run(model, structure_batch(part))
-        losses += [float(output.loss)] * len(part)
-        logits, sequences = output.pair_logits.float().cpu(), [rna.sequence for rna in part]
+    for group in _by_length(rnas):
+        output = _run(model, structure_batch(group))
+        losses += [float(output.loss)] * len(group)
+        logits, sequences = output.pair_logits.float().cpu(), [rna.sequence for rna in group]
         for (offset, threshold), values in f1.items():
             solved = solve_each(logits + offset, sequences, threshold=threshold, min_loop=MIN_LOOP)
-            for rna, one in zip(part, solved, strict=True):
-                found = [] if isinstance(one, str) else predict_pairs(one, min_stem=MIN_STEM)
-                values.append(score_pairs(found, rna.pairs).f1)
-    return float(np.mean(losses)), {pair: float(np.mean(values)) for pair, values in f1.items()}
+            for rna, result in zip(group, solved, strict=True):
+                pairs = [] if isinstance(result, str) else predict_pairs(result, min_stem=MIN_STEM)
+                values.append(score_pairs(pairs, rna.pairs).f1)
+    return float(np.mean(losses)), {key: float(np.mean(values)) for key, values in f1.items()}
 
 
 def _by_length(rnas: Sequence[Rna], batch: int = 8) -> Iterator[list[Rna]]:

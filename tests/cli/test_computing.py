@@ -273,7 +273,7 @@ def test_the_known_structure_is_drawn_too(plot):
         ("-o out.png --id one --layer 9", "layer 9"),
         ("-o out.png --id one --head 12", "head 12"),
         ("-o out.png --id one --what closeness", "has no closeness head"),
-        ("-o out.png --id one --reference known.dbn", "one has 13 nt, 5 in known.dbn"),
+        ("-o out.png --id one --reference known.dbn", "one has 13 nt, but 5 nt in known.dbn"),
         ("-o out.png --id two --reference known.dbn", "base at position 2 in known.dbn"),
         ("-o out.png --id one --reference rna.dbn", "no structure with the id 'one'"),
     ],

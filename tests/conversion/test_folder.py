@@ -168,9 +168,9 @@ def only_notes(out: Path) -> None:
 NO_EXPORTS = {
     "lacks config.json": lambda out: (out / "config.json").unlink(),
     "model_type 'bert'": lambda out: (out / "config.json").write_text('{"model_type": "bert"}'),
-    "its config.json is of model_type None": lambda out: (out / "config.json").write_text("["),
-    "holds thesis.tex as well": lambda out: (out / "thesis.tex").write_text("precious"),
-    "holds .git as well": lambda out: (out / ".git").mkdir(),
+    "its config.json has model_type None": lambda out: (out / "config.json").write_text("["),
+    "also holds thesis.tex": lambda out: (out / "thesis.tex").write_text("precious"),
+    "also holds .git": lambda out: (out / ".git").mkdir(),
     "lacks heads_ernie_rna.py": lambda out: (out / "heads_ernie_rna.py").unlink(),
     "lacks README.md": only_notes,
 }
@@ -183,7 +183,7 @@ def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, cha
     shutil.copytree(golden_folder, out)
     change(out)
     before = listing(tmp_path)
-    with pytest.raises(ExportError, match=f"no model that ernie-rna wrote .*{message}"):
+    with pytest.raises(ExportError, match=f"nor a model that ernie-rna wrote .*{message}"):
         ernie_rna.convert(CHECKPOINT, out, force=force)
     assert listing(tmp_path) == before
 
@@ -191,12 +191,12 @@ def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, cha
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        *((one, "no model that ernie-rna wrote") for one in (Path.home(), "/", ROOT / "tests")),
+        *((one, "nor a model that ernie-rna wrote") for one in (Path.home(), "/", ROOT / "tests")),
         ("", "the name of the folder to write is empty"),
         ("file", "a file or a symbolic link; name the folder"),
         ("link", "a file or a symbolic link; name the folder"),
-        ("file/out", "since .*file allows no writing"),
-        ("closed/a/b", "closed/a/b: cannot be written, since .*closed allows no writing"),
+        ("file/out", "since .*file is not a writable folder"),
+        ("closed/a/b", "closed/a/b: cannot be written, since .*closed is not a writable folder"),
     ],
     ids=str,
 )

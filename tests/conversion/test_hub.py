@@ -166,8 +166,8 @@ def test_an_address_elsewhere_is_fetched_once_unless_it_is_no_checkpoint(hub, ca
 @pytest.mark.parametrize(
     ("checkpoint", "revision", "message"),
     [
-        ("some/one", None, "no model.safetensors of some/one on the Hub.*Entry.*: name a file "),
-        ("no/such", None, "of no/such on the Hub, .*Repo.* or it is private: "),
+        ("some/one", None, "no model.safetensors in some/one on the Hub.*Entry.*: name a file "),
+        ("no/such", None, "in no/such on the Hub, .*Repo.* or it is private: "),
         ("multimolecule/ernierna", "v9", "multimolecule/ernierna on the Hub, revision v9.*Revi"),
         ("{}/short!some/one/weights.pt", None, "weights.pt cannot be fetched: the last .* bytes"),
         ("{}/chunked!some/one/weights.pt", None, "weights.pt cannot be fetched: "),
@@ -259,7 +259,7 @@ def test_push_sends_the_files_that_a_dry_run_lists(golden_folder, capsys, fake_h
     [
         ("saved of converted", {"no README.md", "random weights"}),
         ("saved of mini", {"no README.md"}),
-        ("mini", {"no code, so that it loads only where ernie-rna is"}),
+        ("mini", {"no code, so it loads only where ernie-rna is"}),
     ],
 )
 def test_a_saved_model_is_pushed_with_what_it_lacks_said(golden_folder, tmp_path, source, lacks):
@@ -292,7 +292,7 @@ def test_a_name_that_the_hub_would_refuse_is_refused(golden_folder, repo_id):
         ("me/x", "no token for the Hub: run `hf auth login`, or set HF_TOKEN"),
         (
             "me/thesis",
-            "not a complete model .holds thesis.tex as well: move such files out of it.*",
+            "not a complete model .also holds thesis.tex: move such files out of it.*",
         ),
     ],
 )

@@ -71,7 +71,7 @@ def their_names(
 ) -> dict:
     """The inverse of the conversion: weights under the names of a family."""
     layers = 1 + max(int(n.split(".")[2]) for n in state if n.startswith("ernie_rna.layers."))
-    table = {ours: naming.whole(name, prefix) for name, ours in naming.rows(layers, blocks)}
+    table = {ours: naming.full_name(name, prefix) for name, ours in naming.rows(layers, blocks)}
     return {rename(ours, table): weight for ours, weight in state.items()}
 
 
@@ -174,7 +174,7 @@ def test_weights_become_copies_in_float32(dtype, note):
     conversion = convert_weights(replace(source("fairseq"), state_dict=state))
     assert {weight.dtype for weight in conversion.state_dict.values()} == {torch.float32}
     (said,) = conversion.notes
-    assert f"weights in {dtype} were turned into float32 ({note})" in said
+    assert f"weights in {dtype} were converted to float32 ({note})" in said
     expected = converted("fairseq").state_dict.items()
     assert_same(conversion.state_dict, {name: w.to(dtype).float() for name, w in expected})
     convert_weights(source("fairseq")).state_dict[EMBEDDING].zero_()
@@ -241,7 +241,7 @@ WRONG = {
         ({CONV1: ones(8, 2, 7, 7)}, [mismatch(CONV1, "8, 2, 7, 7", "8, 12, 7, 7")]),
         (
             {CONV1: ones(8, 12, 7, 7), "module.proj.final.weight": ones(1, 12, 3, 3)},
-            ["fit no model: pair_channels must be more than the 12 maps .* got pair_channels=12"],
+            ["invalid sizes or settings: pair_channels must be more than .* got pair_channels=12"],
         ),
     ],
     "multimolecule": [
@@ -249,9 +249,12 @@ WRONG = {
         ({"x_head.weight": ones(1)}, ["unknown: x_head.weight$"]),
         ({THEIR_BIAS: None}, [f'Missing key.*: "{THEIR_BIAS}"[.]$']),
         ({"model.pooler.dense.bias": None}, ['Missing key.*: "model.pooler.dense.bias"[.]$']),
-        ({"lm_head.decoder.weight": ones(28, 48)}, [f"differ but .*decoder.w.* {THEIR_EMBEDDING}"]),
-        ({THEIR_EMBEDDING: ones(27, 48)}, ["has 27 tokens, and those of MultiM.* have 26 or 28"]),
-        (THEIR_SEVEN_HEADS, ["fit no model: .*num_attention_heads=7"]),
+        (
+            {"lm_head.decoder.weight": ones(28, 48)},
+            [f"equal but differ: .*decoder.w.* {THEIR_EMBEDDING}"],
+        ),
+        ({THEIR_EMBEDDING: ones(27, 48)}, ["has 27 tokens, but those of MultiM.* have 26 or 28"]),
+        (THEIR_SEVEN_HEADS, ["invalid sizes or settings: .*num_attention_heads=7"]),
         ({"lm_head.bias": ones(26)}, [r"misshaped: lm_head.bias \(26,\)"]),
         ({THEIR_EMBEDDING: torch.tensor(1.0)}, ["its vocabulary has 0 tokens"]),
         ({"vocab_size": 26}, ["vocab_size=26, by the weights 28"]),
@@ -260,14 +263,14 @@ WRONG = {
         ({"position_embedding_type": "absolute"}, ["position_embedding_type='absolute'"]),
         ({"hidden_act": "relu"}, ["hidden_act='relu'"]),
         ({"max_position_embeddings": 2}, ["max_position_embeddings.*0"]),
-        ({"max_position_embeddings": "many"}, ["sizes or settings that fit no model"]),
+        ({"max_position_embeddings": "many"}, ["invalid sizes or settings: "]),
     ],
 }
 OTHER_MODELS = [
     ({"bert.embeddings.weight": ones(1)}, "not a model of ERNIE-RNA: .*bert.embeddings"),
     ({}, "not a model of ERNIE-RNA"),
-    ({EMBEDDING: ones(25, 48)}, "converted already"),
-    ({f"_orig_mod.{EMBED}": ones(25, 48)}, "behind a known prefix"),
+    ({EMBEDDING: ones(25, 48)}, "already converted"),
+    ({f"_orig_mod.{EMBED}": ones(25, 48)}, "after a known prefix"),
 ]
 
 

@@ -44,7 +44,7 @@ def test_rows_of_a_split_as_they_are_read(table):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("x\tACGU\t(((.))\tf\ttrain", "x: 4 nucleotides and a structure of 6"),
+        ("x\tACGU\t(((.))\tf\ttrain", "x: 4 nucleotides, but a structure of 6"),
         ("x\tACGU\t(((.\tf\ttrain", "x: .*never closed"),
         ("x\tMKLV EFPQ\t\tf\ttrain", r"\(x\): it looks like a protein"),
         ("x\tACGU\t\tf\ttrain\n" * 2, "the id 'x' .* already"),

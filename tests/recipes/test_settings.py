@@ -31,7 +31,10 @@ def test_remarks_and_defaults(config):
         ("[1]", "must be a JSON object"),
         ("{", ".json: "),
         ("\xff", ".json: "),
-        ({"model": {**MODEL, "hiden_size": 16}}, "model.hiden_size is no field of ErnieRnaConfig"),
+        (
+            {"model": {**MODEL, "hiden_size": 16}},
+            "model.hiden_size is not a field of ErnieRnaConfig",
+        ),
         ({"model": {**MODEL, "pair_blocks": 0}}, "pair_blocks must be a positive integer"),
         ({"training": {**TRAINING, "lerning_rate": 1}}, "lerning_rate"),
         ({"training": {**TRAINING, "num_train_epochs": 3}}, "num_train_epochs is always 1: leave"),

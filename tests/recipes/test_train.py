@@ -98,7 +98,7 @@ def test_what_it_cannot_do_is_said(table, fasta, config, tmp_path, refused):
     refused("predicted is 0.0", config(), table, run, "--predicted", table)
     refused("predicted is 0.5", half, table, run)
     refused(
-        "none: has no whole checkpoint", config(), table, run, "--start-from", tmp_path / "none"
+        "none: has no complete checkpoint", config(), table, run, "--start-from", tmp_path / "none"
     )
     run.parent.mkdir()
     with Store(run, Share()):

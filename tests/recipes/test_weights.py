@@ -71,7 +71,7 @@ def test_the_newest_checkpoint_that_is_whole_has_the_average(checkpoint, tmp_pat
     assert bias == average.module.lm_head.decoder.bias.tolist() == pytest.approx([9 / 11] * 25)
     assert not list(checkpoint.glob("*.tmp"))
     assert weights.last_checkpoint(checkpoint) is None
-    with pytest.raises(InputError, match="has no whole checkpoint"):
+    with pytest.raises(InputError, match="has no complete checkpoint"):
         weights.find_checkpoint(checkpoint)
 
 

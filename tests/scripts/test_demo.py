@@ -49,7 +49,7 @@ sys.exit(demo.main(["--out-dir", "out"]))
     assert " of 8; by chance one in 13 would be" in printed
     assert "the language model" not in printed  # which mini is too small for
     assert "missed" not in printed
-    assert "All of it: python -m scripts.verify_parity" in printed
+    assert "All differences: python -m scripts.verify_parity" in printed
 
 
 @pytest.mark.parametrize("installed", [True, False])

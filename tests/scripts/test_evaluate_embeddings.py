@@ -57,4 +57,4 @@ def test_the_script_prints_a_table(tmp_path, capsys, what, column, title):
     assert "\n| the same network, random weights | " in printed
     assert printed.count("\n| ") == 4
     assert evaluate_embeddings.main([*command, "--split", "none", "--test", "none"]) == 1
-    assert "no row is of the split 'none'" in capsys.readouterr().err
+    assert "no row has the split 'none'" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_methods_of_several_tables(command, capsys):
     )
     for options, message in (
         ([validation, "--methods", "best"], "--methods must be among head, prior, mfe"),
-        ([known], "which rows? Write"),
+        ([known], "names no split: write"),
         ([tables[0], "--by", "colour"], "colour"),
     ):
         assert evaluate_pair_head.main([model, *options]) == 1

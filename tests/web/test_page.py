@@ -12,7 +12,7 @@ pytest.importorskip("pebble")
 import gradio
 
 from ernie_rna.sequences.fasta import InputError
-from ernie_rna.web.page import CACHE, FONTS, Page, _told
+from ernie_rna.web.page import CACHE, FONTS, Page, _showing_errors
 from ernie_rna.web.requests import Description, Requests, Result, TaskError
 from ernie_rna.web.server import _check_port, serve
 from tests.web.conftest import LIMITS
@@ -52,7 +52,7 @@ def test_all_that_computes_shares_one_queue_and_nothing_is_fetched_or_kept(page)
 
 
 def test_errors_are_shown_without_markup():
-    with pytest.raises(gradio.Error) as raised, _told():
+    with pytest.raises(gradio.Error) as raised, _showing_errors():
         raise InputError("<b>\nis not a nucleotide code")
     assert raised.value.message == "&lt;b&gt; is not a nucleotide code"
     assert not raised.value.print_exception
@@ -131,7 +131,7 @@ def test_two_models_of_one_name():
         serve(["mini", "mini"])
 
 
-def test_a_port_in_use_is_told():
+def test_a_port_in_use_is_showing_errors():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port}: .*in use; --port names another"):

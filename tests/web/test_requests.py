@@ -56,9 +56,9 @@ def test_fasta_or_a_bare_sequence():
         (">a\nACGU\n>a\nACGU", "record 2: an earlier record has the id 'a'"),
         (">a\nAC\x01GU", "line 2: control character"),
         ("ACGU\nGGCC", "2 lines without a header: write a line >name above them if they are one"),
-        ("ACGU" * 4, "16 nt together; this page takes up to 15"),
+        ("ACGU" * 4, "16 nt in total; this page takes up to 15"),
         (">a\nA\n>b\nA\n>c\nA", "3 sequences; this page takes up to 2"),
-        (">a\nAAAAAAAA\n>b\nAAAAAAAA", "16 nt together; this page takes up to 15"),
+        (">a\nAAAAAAAA\n>b\nAAAAAAAA", "16 nt in total; this page takes up to 15"),
         (">" + 3000 * "a", "3001 characters; this page takes up to 2015"),
         (">a\nAC\ud800GU", "'.' at position 3 is not a nucleotide code"),
     ],
@@ -71,7 +71,7 @@ def test_what_is_refused(text, message):
 
 def test_loaded_files_are_text():
     assert decode(b"\xef\xbb\xbf>a\nACGU") == ">a\nACGU"
-    with pytest.raises(InputError, match="no plain text"):
+    with pytest.raises(InputError, match="not plain text"):
         decode(b"\x1f\x8b\x08")
 
 
@@ -228,7 +228,7 @@ def test_models_are_described(requests):
     assert (small.layers, small.heads, small.nucleotides) == (3, 12, 254)
     module._load(*requests._setup)["small"].model.config.weights_origin = "random"
     note = describe(*requests._setup)["small"].note
-    assert note.startswith("small: **its weights are random, and nothing here means anything**; ")
+    assert note.startswith("small: **its weights are random, so all results are meaningless**; ")
 
 
 def test_a_request_ends_without_the_page(saved, tmp_path):
@@ -248,7 +248,9 @@ def test_a_request_ends_without_the_page(saved, tmp_path):
         assert started.answer(request).captions
         with pytest.raises(TaskError, match="not enough memory for this: take fewer"):
             started.run(_want_much)
-        with pytest.raises(TaskError, match="the process that computes ended, maybe for lack"):
+        with pytest.raises(
+            TaskError, match="the computing process ended unexpectedly, maybe for lack"
+        ):
             started.run(_die)
     assert not multiprocessing.active_children()
 
@@ -274,7 +276,7 @@ def test_a_model_that_cannot_be_loaded_is_told(tmp_path):
     [
         (ValueError("a reason at /a/path"), "a reason at mine", False),
         (MemoryError(), "not enough memory for this: take fewer", False),
-        (OSError("/a/path of the server"), "internal error; the log of the server", True),
+        (OSError("/a/path of the server"), "internal error; see the log of the server", True),
     ],
 )
 def test_what_is_told_and_what_is_not(capsys, error, told, logged):
