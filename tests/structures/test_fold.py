@@ -138,7 +138,7 @@ def test_a_sequence_that_fails_leaves_the_others_alone(encoder, scale_one, facto
         ({"min_stem": 0}, "min_stem must be a whole number of at least 1; got 0"),
         ({"matrix": "map"}, "matrix must be contacts, scores or probabilities; got 'map'"),
         ({"long": "window", "overlap": 999}, "overlap must be below 254, .*; got 999"),
-        ({"as_authors": True, "min_stem": 2}, "sets min_stem to 1; got min_stem 2: leave out"),
+        ({"as_authors": True, "min_stem": 2}, "sets min_stem to 1; got min_stem 2: leave one"),
         ({"output": "o.dbn", "matrix": "scores"}, "matrix scores needs an .npz output"),
     ],
 )
