@@ -55,7 +55,8 @@ class CommandParser(argparse.ArgumentParser):
     def _is_no_option(self, word: str) -> bool:
         """Whether a word with a minus is the name of a file or the start of no option."""
         known, name = self._option_string_actions, word.partition("=")[0]
-        is_option = word[:2] in known or any(one.startswith(name) for one in known)
+        is_value = self._negative_number_matcher.match(word) is not None
+        is_option = is_value or word[:2] in known or any(one.startswith(name) for one in known)
         return word.startswith("-") and (os.path.exists(word) or not is_option)
 
 

@@ -199,9 +199,8 @@ def _replaces(target: str, options: dict[str, Any]) -> bool:
     missing = [path for path in (Path(target), *more) if not _exists(path)]
     kept = [path for path in more if path.exists()]
     if missing and kept:
-        raise OutputError(
-            f"{kept[0]} exists, but {missing[0]} is missing: force=True computes and replaces both"
-        )
+        problem = f"{kept[0]} exists, but {missing[0]} is missing"
+        raise OutputError(f"{problem}: force=True computes and replaces both")
     return bool(missing) and _exists(Path(target))  # The target belongs to this call.
 
 

@@ -20,12 +20,7 @@ import numpy as np
 
 from ernie_rna.embeddings import formats
 from ernie_rna.options import OptionError, PredictOptions, takes
-from ernie_rna.run.outputs import (
-    STANDARD_OUTPUT,
-    check_output_files,
-    output_path,
-    refuse_inputs,
-)
+from ernie_rna.run.outputs import STANDARD_OUTPUT, check_output_files, output_path, refuse_inputs
 from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens

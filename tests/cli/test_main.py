@@ -31,7 +31,10 @@ from tests.cli.conftest import ENVIRONMENT
             "fold i -m m -o -x.dbn",
             "-o/--output: expected one argument; -x.dbn is read as an option",
         ),
-        ("fold i --modle m", "; --modle is read as an option"),
+        (
+            "fold i --modle m --layer -1",
+            "; --modle is read as an option: for a file of that name write ./--modle\n",
+        ),
         ("embed i -m m -o=", "argument --output: must be the path of a file or folder; got ''"),
         ("embed i -m m -o o -m n", "argument -m/--model: is given twice, as m and as n"),
     ],
