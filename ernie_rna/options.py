@@ -331,7 +331,7 @@ class Share:
     Attributes:
         index: of the process, from 0.
         count: the number of processes.
-        origin: the option or variables that set the share, for messages.
+        origin: the option or the variables, with their values, that set the share, for messages.
         local: index of the process on its machine, which chooses its GPU; None if unknown.
     """
 
@@ -344,6 +344,9 @@ class Share:
     def text(self) -> str:
         """The share as text, such as "part 2/8 (by --part)", for messages."""
         return f"part {self.index + 1}/{self.count} (by {self.origin})"
+
+
+_ARRAY = ("ID", "COUNT", "MIN", "STEP")  # the variables of a SLURM array
 
 
 def parse_share(part: object) -> Share | None:
@@ -372,16 +375,24 @@ def own_share(part: str | None) -> Share:
     share = Share()
     if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         rank, size = _variable("RANK"), _variable("WORLD_SIZE")
-        share = Share(rank, size, "RANK and WORLD_SIZE", _variable("LOCAL_RANK", rank))
+        origin = _described("RANK", "WORLD_SIZE")
+        share = Share(rank, size, origin, _variable("LOCAL_RANK", rank))
     elif {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= os.environ.keys():
-        first = _variable("SLURM_ARRAY_TASK_MIN", 0)
-        step = _variable("SLURM_ARRAY_TASK_STEP", 1)
-        index = (_variable("SLURM_ARRAY_TASK_ID") - first) // max(step, 1)
-        share = Share(index, _variable("SLURM_ARRAY_TASK_COUNT"), "SLURM_ARRAY_TASK_ID")
+        id, count, first, step = (f"SLURM_ARRAY_TASK_{name}" for name in _ARRAY)
+        index = (_variable(id) - _variable(first)) // max(_variable(step, 1), 1)
+        share = Share(index, _variable(count), _described(id, count, first, step))
     if not 0 <= share.index < share.count:
-        problem = f"{share.index} must be at least 0 and below {share.count}"
-        raise OptionError("part", f"is read from {share.origin}: {problem}")
+        raise OptionError(
+            "part",
+            f"is read from {share.origin}: this would be part {share.index + 1} of {share.count}, "
+            "since the tasks are not numbered without gaps; give I/N, or 1/1 to compute all",
+        )
     return share
+
+
+def _described(*names: str) -> str:
+    """The variables that are set, with their values."""
+    return ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 
 
 def _variable(name: str, default: int = 0) -> int:
@@ -852,7 +863,7 @@ class ServeOptions(ModelOptions):
     seconds: float = option(60.0, "seconds of computing", check=number(above=0), group=_LIMITS)
     gigabytes: float = option(
         4.0,
-        "GB of memory of the computing process, on a CPU under Linux",
+        "GiB of memory of the computing process, on a CPU under Linux",
         check=number(above=0),
         group=_LIMITS,
     )

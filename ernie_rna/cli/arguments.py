@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +38,26 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **keywords: Any):
         super().__init__(**keywords, argument_default=argparse.SUPPRESS)
         self.register("action", None, _Once)
+        self._words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = args
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         if "required: -m/--model" in message:
             message += "; -m mini is the model that comes with ernie-rna"
+        if "required: " in message or "expected " in message:
+            for word in filter(self._is_no_option, self._words):
+                message += f"; {word} is read as an option: for a file of that name write ./{word}"
         self.exit(2, f"usage: see {self.prog} --help\n{self.prog}: error: {message}\n")
+
+    def _is_no_option(self, word: str) -> bool:
+        """Whether a word with a minus is the name of a file or the start of no option."""
+        known, name = self._option_string_actions, word.partition("=")[0]
+        is_value = self._negative_number_matcher.match(word) is not None
+        is_option = is_value or word[:2] in known or any(one.startswith(name) for one in known)
+        return word.startswith("-") and (os.path.exists(word) or not is_option)
 
 
 class _Once(argparse.Action):
@@ -152,7 +168,7 @@ def compute(name: str, args: argparse.Namespace) -> int:
         stdout_is_taken = STANDARD_OUTPUT in map(str, summary.files)
         table = format_metrics({"predicted": summary.metrics})
         print(table, file=sys.stderr if stdout_is_taken else sys.stdout)
-    if "progress" not in args:  # --quiet
+    if "progress" not in args or summary.estimate:  # --quiet
         print(summary.text, file=sys.stderr)
     return 1 if summary.problems else 0
 

@@ -10,6 +10,7 @@ import textwrap
 import ernie_rna
 from ernie_rna import options
 from ernie_rna.cli.arguments import FASTA, MODEL, RESUMES, argument, command, compute, typed
+from ernie_rna.run.outputs import refuse_inputs
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.sequences.sources import is_word
 from ernie_rna.training.options import FinetuneOptions
@@ -155,6 +156,8 @@ def fold(args: argparse.Namespace) -> int:
                 f"{args.sequences}: no such file; -C needs a file with the lines >name, sequence "
                 "and constraint (- is standard input)"
             )
+        named = [getattr(args, name, None) for name in ("pairs", "bases")]
+        refuse_inputs([*getattr(args, "output", []), *filter(None, named)], [args.sequences])
         unknown = getattr(args, "unknown", "error")
         args.sequences, args.constraints = read_constrained(args.sequences, unknown)
     tables = (getattr(args, name, "") for name in ("pairs", "bases"))
@@ -373,7 +376,7 @@ def finetune(args: argparse.Namespace) -> int:
         return 0
     for note in summary.notes:
         print(f"ernie-rna: note: {note}", file=sys.stderr)
-    if "progress" not in args:
+    if "progress" not in args or (summary.estimate and not as_json):
         print(summary.text, file=sys.stderr)
     if as_json or summary.metrics:
         print(summary.as_json() if as_json else format_metrics(summary.metrics))

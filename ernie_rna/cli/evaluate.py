@@ -85,12 +85,14 @@ def evaluate(args: argparse.Namespace) -> int:
       ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
       ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
     """
-    from ernie_rna.run.outputs import check_output_files
+    from ernie_rna.run.outputs import check_output_files, files_of, refuse_inputs
     from ernie_rna.sequences.tables import TABLES
     from ernie_rna.structures.evaluation import structures_by_id
     from ernie_rna.structures.reactivities import Probing
 
     outputs = [getattr(args, name) for name in ("output", "groups") if name in args]
+    inputs = [getattr(args, name, None) for name in ("predicted", "reference", "reactivities")]
+    refuse_inputs(outputs, [file for path in inputs for file in files_of(path, TABLES)])
     check_output_files(outputs, "force" in args, extensions=tuple(TABLES))
     if "-" not in outputs:
         check_output_files(["-"])  # The means are printed there.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -25,7 +24,7 @@ from ernie_rna.embeddings.formats import (
     write_parts,
 )
 from ernie_rna.options import POOLINGS, EmbedOptions, takes
-from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.outputs import check_output_files, output_path
 from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
 from ernie_rna.sequences import chunks
@@ -74,12 +73,12 @@ def embed(
             computed if the input can be read twice or `output` is given.
         ValueError: an option is invalid.
         EncodingError: a result is not finite, or memory does not suffice; the message has the id.
-        OutputError: the output exists or is being written, or the disk is full.
+        OutputError: the output exists, is an input or is being written, or the disk is full.
     """
     task = EmbedTask(options)
     if output is None:
         return iterate(task, sequences, model)
-    target = fspath(output)
+    target = output_path(output)
     check_format(target, options.pooling)
     if not existing_files(Path(target)):
         check_output_files([target], streams=False)

@@ -60,6 +60,7 @@ SAFETENSORS, PARQUET, NPZ = ".safetensors", ".parquet", ".npz"
 HDF5 = (".h5", ".hdf5")
 EXTENSIONS = (SAFETENSORS, *HDF5, NPZ, PARQUET)
 
+_INDEX = ".index.json"  # follows the name of an output that consists of shards
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -122,7 +123,7 @@ def _suffix(path: Path) -> str:
 def existing_files(output: Path) -> list[Path]:
     """The files of an output that exist: the file, or the index and its shards."""
     suffix, output = output.suffix.lower(), behind_link(output)
-    index = Path(f"{output}.index.json")
+    index = Path(f"{output}{_INDEX}")
     files = [path for path in (output, index) if path.is_file()]
     if suffix == SAFETENSORS and index in files:
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -196,7 +197,7 @@ def _write_shards(parts: Sequence[Part], output: Path, metadata: Mapping[str, An
             os.link(part.path, paths[-1])  # The part stays for the run that resumes a killed one.
         except OSError:  # Some file systems have no links.
             os.replace(part.path, paths[-1])
-    index = Path(f"{output}.index.json")
+    index = Path(f"{output}{_INDEX}")
     with replacing(index) as temporary:
         text = json.dumps({"metadata": metadata, "shards": shards}, indent=1)
         temporary.write_text(text, encoding="utf-8")
@@ -327,7 +328,7 @@ def read_embeddings(path: FilePath) -> Iterator[Embedding]:
     """Yield the embeddings in a file written by `ernie-rna embed`, in input order.
 
     Args:
-        path: as given to `-o`, even if the output consists of shards.
+        path: as given to `-o`, even if the output consists of shards; or the index of the shards.
 
     Raises:
         ValueError: the extension is that of no format.
@@ -357,12 +358,14 @@ def read_metadata(path: FilePath) -> dict[str, Any]:
 
 def _files(path: Path) -> list[Path]:
     """The file, or the shards of its index; ValueError for an unknown extension."""
-    _suffix(path)
-    # Links in the Hub's cache lead to files without an extension, so they are not resolved.
-    path = path if path.exists() else behind_link(path)
-    index = Path(f"{path}.index.json")
-    if path.exists() or not index.exists():
-        return [path]
+    index = path
+    if not path.name.endswith(f"{SAFETENSORS}{_INDEX}"):
+        _suffix(path)
+        # Links in the Hub's cache lead to files without an extension, so they are not resolved.
+        path = path if path.exists() else behind_link(path)
+        index = Path(f"{path}{_INDEX}")
+        if path.exists() or not index.exists():
+            return [path]
     with _damage_explained(index):
         shards = _shards(index)
         if not shards:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from itertools import islice
-from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,9 @@ from ernie_rna.embeddings.embed import embed
 from ernie_rna.extras import import_extra
 from ernie_rna.options import DRAWN_BESIDE, FOLDED, OptionError, PlotOptions, WindowOptions, takes
 from ernie_rna.plots import drawings
-from ernie_rna.run.find_model import find_model
-from ernie_rna.run.matrices import write_matrices
-from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.find_model import find_model, model_files
+from ernie_rna.run.matrices import MATRICES, write_matrices
+from ernie_rna.run.outputs import check_output_files, files_of, output_path, refuse_inputs
 from ernie_rna.run.runner import iterate
 from ernie_rna.scoring.mutate import NUCLEOTIDES, mutate
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
@@ -84,16 +83,20 @@ def plot(
         ValueError: an option is invalid, known pairs are given for a kind that does not show them,
             there is no such sequence or reference, the model lacks the required head, or there is
             nothing to draw.
-        OutputError: an output exists, or the disk is full.
+        OutputError: an output exists or is an input, or the disk is full.
     """
     what = options.what
     if options.matrix is not None:
-        raise OptionError("matrix", f"is not for pictures; got {options.matrix!r}")
+        raise OptionError("matrix", f"does not apply to pictures; got {options.matrix!r}")
     if known is not None and what not in DRAWN_BESIDE:
-        raise OptionError("known", f"pairs are for {', '.join(DRAWN_BESIDE)}, not for {what}")
-    for path, extensions in ((output, drawings.EXTENSIONS), (values, (".npz",))):
-        if path is not None:
-            check_output_files([fspath(path)], options.force, extensions=extensions, streams=False)
+        raise OptionError("known", f"pairs apply to {', '.join(DRAWN_BESIDE)}, not to {what}")
+    outputs: dict[str, Sequence[str]] = {output_path(output): drawings.EXTENSIONS}
+    if values is not None:
+        outputs[output_path(values, "values")] = (MATRICES,)
+    inputs = [sequences, options.reference, *files_of(options.prior, [MATRICES])]
+    refuse_inputs(outputs, [*inputs, *model_files(model)])
+    for path, extensions in outputs.items():
+        check_output_files([path], options.force, extensions=extensions, streams=False)
     import_extra("matplotlib", "plot", "a plot")
     if what == "layout":
         import_extra("RNA", "vienna", "a drawing of stems and loops")

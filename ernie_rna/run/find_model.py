@@ -32,6 +32,8 @@ def find_model(model: Any, revision: str | None = None) -> Any:
         return model
     name = fspath(model)
     path = Path(name)
+    if not name:
+        raise ValueError(f"the model's name is empty; -m {MINI} comes with ernie-rna")
     if name == MINI:
         if path.exists():
             warnings.warn(
@@ -55,6 +57,14 @@ def find_model(model: Any, revision: str | None = None) -> Any:
     else:
         _check_on_hub(name, revision)
     return name
+
+
+def model_files(model: Any) -> list[Path]:
+    """The configuration and weights of a model that is a folder; of any other model none."""
+    if not isinstance(model, (str, PathLike)):
+        return []
+    folder = mini() if fspath(model) == MINI else Path(model)
+    return [folder / _CONFIG, *folder.glob("model*.safetensors*")]
 
 
 def _check_folder(path: Path) -> None:

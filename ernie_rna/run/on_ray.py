@@ -22,11 +22,12 @@ import numpy as np
 from ernie_rna.extras import import_extra
 from ernie_rna.options import OptionError, function_name, whole
 from ernie_rna.run.find_model import find_model
-from ernie_rna.run.outputs import OutputError, replacing
+from ernie_rna.run.outputs import STANDARD_OUTPUT, OutputError, output_path, replacing
 from ernie_rna.run.provenance import versions
 from ernie_rna.run.runner import RunSummary
 from ernie_rna.run.store import differences, partial_folder
-from ernie_rna.sequences.fasta import FilePath, uncompressed
+from ernie_rna.sequences.fasta import FilePath, to_rna, uncompressed
+from ernie_rna.sequences.sources import as_source
 
 # Options that name files which a function writes beside its output.
 _MORE_OUTPUTS = ("bases", "pairs", "positions", "summary")
@@ -47,7 +48,8 @@ def on_ray(
     """Call a function of this package on every input file.
 
     Starts Ray on this machine unless `ray.init` has been called. The folder belongs to one call,
-    which on_ray.json in it records before any work. An output that exists is finished.
+    which on_ray.json in it records before any work. An input is finished if all its outputs exist.
+    If one is missing, all are computed again; `force` also replaces those outside the folder.
 
     Args:
         function: `embed`, `fold`, `closeness`, `mutate`, `predict`, or one like them.
@@ -56,14 +58,16 @@ def on_ray(
         model: folder, Hub id or "mini".
         parts: how many tasks share each file.
         cpus_per_part, gpus_per_part: what each task takes; with a GPU it computes there.
-        options: of the function; `force` does not recompute an output that is finished.
+        options: of the function; `force` does not recompute an input that is finished. Of a
+            function as `prior`, the call records the matrix of the first sequence.
 
     Returns:
-        The summary for each input, in order; None if its output was finished before.
+        The summary for each input, in order; None if it was finished before.
 
     Raises:
         OptionError: an option is invalid for several tasks.
-        OutputError: the folder has other files, or belongs to a different call.
+        OutputError: the folder has other files, or belongs to a different call; or an output
+            outside the folder exists, but another output is missing.
         And what the function raises; ImportError without Ray.
     """
     ray = import_extra("ray", "ray", "computing on Ray")
@@ -79,11 +83,15 @@ def on_ray(
     source = find_model(model, options.get("revision"))
     source = str(Path(source).absolute()) if Path(source).is_dir() else source
     options = {"device": "cuda" if gpus_per_part else "cpu", **options, "progress": False}
+    options |= {name: str(path) for name, path in _more_outputs(options).items()}
+    recorded = {name: value for name, value in options.items() if name != "force"}
+    if callable(options.get("prior")):
+        recorded["prior"] = [function_name(options["prior"]), _first_matrix(paths[0], options)]
     call = {
-        "function": function.__name__,
+        "function": function_name(function),
         "inputs": _state(paths),
         "model": {"name": source, **_state(Path(source).glob("*"))},
-        "options": {name: value for name, value in options.items() if name != "force"},
+        "options": recorded,
         "files": _state(_files(options)),
         "versions": versions(),
     }
@@ -92,13 +100,11 @@ def on_ray(
         ray.init()
     # Ray restarts a task that dies with its machine; it resumes from the stored results.
     remote = ray.remote(num_cpus=cpus_per_part, num_gpus=gpus_per_part, max_retries=-1)(_call)
-    tasks_of_files = [
-        [
-            remote.remote(function, path, source, target, {**options, "part": f"{part}/{parts}"})
-            for part in range(1, parts + 1)
-        ]
-        for path, target in zip(paths, outputs, strict=True)
-    ]
+    tasks_of_files = []
+    for path, target in zip(paths, outputs, strict=True):
+        own = {**options, "force": _replaces(target, options)}
+        shares = [{**own, "part": f"{part}/{parts}"} for part in range(1, parts + 1)]
+        tasks_of_files.append([remote.remote(function, path, source, target, s) for s in shares])
     try:
         return [next(filter(None, ray.get(tasks)), None) for tasks in tasks_of_files]
     except ray.exceptions.RayTaskError as error:
@@ -109,10 +115,14 @@ def _check_options(
     function: Callable[..., RunSummary], inputs: int, options: dict[str, Any]
 ) -> None:
     """Raise OptionError for an option that is invalid for several tasks or so many inputs."""
-    if not hasattr(function, "__name__"):
-        raise OptionError(
-            "function", f"must be a function, with its options given to on_ray; got {function!r}"
-        )
+    if getattr(function, "__name__", "<lambda>") == "<lambda>":
+        problem = "must be a function, with its options given to on_ray, and have a name"
+        raise OptionError("function", f"{problem}; got {function!r}")
+    for name, value in options.items():
+        if callable(value) and name != "prior":
+            raise OptionError(name, "must not be a function, whose changes are not noticed")
+        if name in _MORE_OUTPUTS and value == STANDARD_OUTPUT:
+            raise OptionError(name, "must be a file; the standard output of a task is not shown")
     problems = {
         "part": "is set by on_ray: give parts",
         "dry_run": "is for one input: call the function itself",
@@ -158,10 +168,44 @@ def _files(options: dict[str, Any]) -> Iterator[Path]:
             yield from [Path(value)] if os.path.isfile(value) else []
 
 
+def _more_outputs(options: dict[str, Any]) -> dict[str, Path]:
+    """The outputs among the options' values, by option."""
+    given = [name for name in _MORE_OUTPUTS if options.get(name) is not None]
+    return {name: Path(output_path(options[name], name)).absolute() for name in given}
+
+
+def _first_matrix(path: Path, options: dict[str, Any]) -> str:
+    """The digest of the matrix of a function as `prior` for the first sequence of a file."""
+    reading = {name: options[name] for name in ("unknown", "degap") if name in options}
+    record = next(as_source(path, **reading).read())
+    matrix = np.asarray(options["prior"](to_rna(record.sequence)), np.float64)
+    return hashlib.sha256(matrix.round(4).tobytes()).hexdigest()  # Last digits may vary.
+
+
+def _exists(path: Path) -> bool:
+    """Whether an output exists, or the index of its shards."""
+    return path.exists() or path.with_name(f"{path.name}.index.json").exists()
+
+
+def _replaces(target: str, options: dict[str, Any]) -> bool:
+    """Whether the tasks of an input may replace outputs, because one is missing.
+
+    Raises:
+        OutputError: they would replace one outside the folder, without the option `force`.
+    """
+    force, more = bool(options.get("force")), [*_more_outputs(options).values()]
+    if force or partial_folder(Path(target)).exists():
+        return force
+    missing = [path for path in (Path(target), *more) if not _exists(path)]
+    kept = [path for path in more if path.exists()]
+    if missing and kept:
+        problem = f"{kept[0]} exists, but {missing[0]} is missing"
+        raise OutputError(f"{problem}: force=True computes and replaces both")
+    return bool(missing) and _exists(Path(target))  # The target belongs to this call.
+
+
 def _as_text(value: Any) -> str:
     """Text for a value that JSON lacks; for an array its digest."""
-    if callable(value):
-        return function_name(value)
     if isinstance(value, (set, frozenset)):
         return str(sorted(value))
     if hasattr(value, "shape"):
@@ -172,10 +216,10 @@ def _as_text(value: Any) -> str:
 def _call(
     function: Callable[..., RunSummary], path: Path, model: str, output: str, options: Any
 ) -> RunSummary | None:
-    """Run a task. Returns None if the output still lacks parts, or was complete before."""
+    """Run a task. Returns None if an output still lacks parts, or all were complete before."""
     target = Path(output)
-    index = target.with_name(f"{target.name}.index.json")  # of shards
-    if (target.exists() or index.exists()) and not partial_folder(target).exists():
+    outputs = (target, *_more_outputs(options).values())
+    if all(map(_exists, outputs)) and not partial_folder(target).exists():
         return None
     summary = function(path, model, output, **options)
     return summary if summary.files else None

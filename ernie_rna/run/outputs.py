@@ -12,13 +12,15 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from os import PathLike, fspath
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from safetensors import SafetensorError
 
+from ernie_rna.options import OptionError
 from ernie_rna.run.locks import locked
 
 STANDARD_OUTPUT = "-"
@@ -158,11 +160,35 @@ def system_code(error: Exception) -> int | None:
     return int(match[1]) if match else getattr(error, "errno", None)
 
 
+class _StandardOutput:
+    """Standard output; ValueError for a character that its encoding lacks says what to do."""
+
+    def write(self, text: str) -> int:
+        try:
+            return sys.stdout.write(text)
+        except UnicodeEncodeError as error:
+            raise ValueError(not_encoded(error)) from None
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+
+def not_encoded(error: UnicodeEncodeError) -> str:
+    """The message for text that standard output cannot hold: the word at fault, the way out."""
+    before, after = error.object[: error.start], error.object[error.start :]
+    word = re.findall(r"\S*$", before)[0] + re.findall(r"^\S*", after)[0]
+    return (
+        f"{word!r} cannot be written to standard output, whose encoding is {error.encoding}: set "
+        "PYTHONIOENCODING=utf-8, or write a file"
+    )
+
+
 @contextlib.contextmanager
 def open_text(output: str) -> Iterator[IO[str]]:
     """Yield a text file that appears under its name if the block succeeds; "-" is stdout."""
     if output == STANDARD_OUTPUT:
-        yield sys.stdout
+        yield cast(IO[str], _StandardOutput())
         sys.stdout.flush()
         return
     with (
@@ -170,6 +196,39 @@ def open_text(output: str) -> Iterator[IO[str]]:
         open(path, "w", encoding="utf-8", newline="\n") as file,
     ):
         yield file
+
+
+def output_path(output: object, name: str = "output") -> str:
+    """The path of an output as text; OptionError, for the option `name`, if it is not a path."""
+    if isinstance(output, (str, PathLike)) and fspath(output):
+        return fspath(output)
+    raise OptionError(name, f"must be the path of a file or folder; got {output!r}")
+
+
+def files_of(path: Any, extensions: Iterable[str]) -> list[Any]:
+    """The files of a folder that have one of the extensions; anything else alone in a list."""
+    if not isinstance(path, (str, PathLike)) or not os.path.isdir(path):
+        return [path]
+    return [file for file in Path(path).iterdir() if file.suffix.lower() in extensions]
+
+
+def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[Any]) -> None:
+    """Raise OutputError for an output that is an input, whatever links or spellings name it.
+
+    Args:
+        outputs: files and folders, which --force may replace, or "-".
+        inputs: files. What is not the path of a file, such as a loaded model, is ignored.
+    """
+    targets = {output: Path(output).resolve() for output in outputs if output != STANDARD_OUTPUT}
+    for path in inputs:
+        if not isinstance(path, (str, PathLike)) or not os.path.isfile(path):
+            continue
+        source = Path(path).resolve()
+        for output, target in targets.items():
+            if target in source.parents:
+                raise OutputError(f"{output} holds the input {path}: name another output")
+            if target == source or (target.is_file() and target.samefile(source)):
+                raise OutputError(f"the output {output} is the input {path}: name another output")
 
 
 def check_output_files(

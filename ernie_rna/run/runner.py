@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ernie_rna.options import OptionError, RunOptions, Share, own_share
-from ernie_rna.run.find_model import find_model
+from ernie_rna.run.find_model import find_model, model_files
 from ernie_rna.run.outputs import (
     STANDARD_OUTPUT,
     OutputError,
@@ -37,10 +37,11 @@ from ernie_rna.run.outputs import (
     exists_already,
     full_disk_explained,
     open_text,
+    refuse_inputs,
 )
 from ernie_rna.run.parts import Part, Results, pack, unpack
 from ernie_rna.run.progress import Progress, show_loading
-from ernie_rna.run.store import Store, check_place
+from ernie_rna.run.store import Store, check_place, partial_folder
 from ernie_rna.sequences.chunks import Chunk, Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import (
@@ -261,7 +262,7 @@ class RunSummary:
         sequences_per_second: of this process, in this run.
         padding: fraction of the tokens computed in this run that was padding.
         problems: a sentence for each result that could not be computed or written.
-        resumed: whether an earlier run, or another process, had computed a part of it.
+        resumed: whether an earlier run, or another process, had computed some of it.
         share: what this process computed.
         source: that of the task.
         metrics: how well results agree with labels in the input, by name of the metric.
@@ -428,16 +429,25 @@ def run(
 
     Raises:
         InputError: the input is invalid, or changed while it was being read.
-        OutputError: an output exists, another process is writing it, the disk is full, or the
-            unfinished results beside it have other settings.
+        OutputError: an output exists or is an input, another process is writing it, the disk is
+            full, or the unfinished results beside it have other settings.
         And what `iterate` raises.
     """
     options = task.options
     source = _checked(task, as_source(sequences, **options.reading), outputs)
     files = [Path(output.path) for output in outputs if output.path != STANDARD_OUTPUT]
+    places = [*files, *task.existing(outputs), *(partial_folder(behind_link(p)) for p in files[:1])]
+    refuse_inputs(places, [sequences, *model_files(model)])
     share = own_share(options.part)
     if not files and share.count > 1:
-        raise OptionError("part", f"needs outputs that are files; this is {share.text}")
+        problem = f"needs outputs that are files; this is {share.text}; 1/1 computes all"
+        raise OptionError("part", problem)
+    if share.origin.startswith("SLURM") and share.count > 1:  # Each task may have its own input.
+        warnings.warn(
+            f"only {share.text} is computed, and {describe([outputs[0].path])} is written after "
+            "the last part; --part 1/1 computes all",
+            stacklevel=2,
+        )
     if options.dry_run or not files:
         return _run_without_store(task, source, model, outputs)
     first = behind_link(files[0])
@@ -447,7 +457,7 @@ def run(
         if source.once and share.count > 1:
             raise InputError(
                 "an input that can be read only once cannot be shared by several processes: give "
-                f"each the same file ({share.text})"
+                f"each the same file ({share.text}; --part 1/1 computes all)"
             )
         if source.once:
             source = source.kept_in(store.input_path)

@@ -29,13 +29,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
-from os import fspath
 from typing import Any
 
 import numpy as np
 
 from ernie_rna.options import MutateOptions, takes
-from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.outputs import check_output_files, output_path
 from ernie_rna.run.runner import RunSummary, Task, iterate, run, text_output
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens, whole
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, to_rna
@@ -128,14 +127,15 @@ def mutate(
     """
     task = MutateTask(options)
     tables = (
-        (output, "id position wildtype mutant effect", _effect_lines),
-        (positions, f"id position wildtype {_LOGS} log_likelihood", _position_lines),
-        (summary, "id length scored pseudo_log_likelihood pseudo_perplexity", _summary_line),
+        ("output", "id position wildtype mutant effect", _effect_lines),
+        ("positions", f"id position wildtype {_LOGS} log_likelihood", _position_lines),
+        ("summary", "id length scored pseudo_log_likelihood pseudo_perplexity", _summary_line),
     )
+    paths = {"output": output, "positions": positions, "summary": summary}
     outputs = [
-        text_output(fspath(path), format_row(*columns.split()), lines)
-        for path, columns, lines in tables
-        if path is not None
+        text_output(output_path(paths[name], name), format_row(*columns.split()), lines)
+        for name, columns, lines in tables
+        if paths[name] is not None
     ]
     if not outputs:
         return iterate(task, sequences, model)

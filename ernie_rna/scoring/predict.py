@@ -20,7 +20,7 @@ import numpy as np
 
 from ernie_rna.embeddings import formats
 from ernie_rna.options import OptionError, PredictOptions, takes
-from ernie_rna.run.outputs import check_output_files
+from ernie_rna.run.outputs import STANDARD_OUTPUT, check_output_files, output_path, refuse_inputs
 from ernie_rna.run.parts import Part, Results
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run, text_output
 from ernie_rna.sequences.chunks import Piece, Plan, resolve_batch_tokens
@@ -31,6 +31,8 @@ from ernie_rna.training.rows import Rows, read_file
 from ernie_rna.training.tasks import TASKS
 
 _TASKS = [name for name, task in TASKS.items() if task.of_sequences or task.of_bases]
+# The only task to which an option applies.
+_APPLIES_TO = {"ignore_label": "token-classification", "label_separator": "multi-label"}
 # The commands that run models with other heads.
 _COMMANDS = {"ErnieRnaForSecondaryStructure": "fold", "ErnieRnaForCloseness": "closeness"}
 
@@ -88,27 +90,29 @@ def predict(
         InputError: a row or a label is invalid.
         And as `embed.embed`.
     """
-    table = None
+    table, target = None, None if output is None else output_path(output)
     path = sequences if isinstance(sequences, (str, PathLike)) else ""
+    if target is not None:
+        refuse_inputs([target], [sequences])
     if uncompressed(path).suffix.lower() in TABLES:
         table = read_file(fspath(path), options.sequence_column, options.unknown, options.degap)
         texts = table.sequences if options.keep_letters else table.folded
         rows = zip(table.lines, texts, strict=True)
         records = [FastaRecord(f"line {line}", text) for line, text in rows]
         sequences = Source(lambda: iter(records))
-    if options.label_columns and (table is None or output is None):
+    if table is None and options.is_given("sequence_column"):
+        raise OptionError("sequence_column", f"needs a table ({', '.join(TABLES)})")
+    if options.label_columns and (table is None or target is None):
         raise OptionError("label_column", "needs a table of sequences, and an output")
     task = PredictTask(options, table)
-    if output is None:
+    if target is None:
         return iterate(task, sequences, model)
-    path = fspath(output)
     # `run` checks whether the file may be replaced, since it knows of unfinished runs.
-    check_output_files([path], force=True, extensions=(*TABLES, *formats.EXTENSIONS))
-    target = text_output(path, task.header, task.lines)
-    if Path(path).suffix.lower() in formats.EXTENSIONS:
-        formats.check_format(path)
-        target = Output(path)
-    return run(task, sequences, model, [target])
+    check_output_files([target], force=True, extensions=(*TABLES, *formats.EXTENSIONS))
+    if Path(target).suffix.lower() in formats.EXTENSIONS:
+        formats.check_format(target)
+        return run(task, sequences, model, [Output(target)])
+    return run(task, sequences, model, [text_output(target, task.header, task.lines)])
 
 
 class PredictTask(Task[Prediction]):
@@ -130,6 +134,7 @@ class PredictTask(Task[Prediction]):
         options = self.options
         config: Any = read_config(source, options.revision)
         self._task_name = _find_task(source, config)
+        self._check_options()
         self._task = task = TASKS[self._task_name](options)
         self._names = tuple(config.id2label[id] for id in range(config.num_labels))
         if self._task_name == "ribosome-loading" and len(self._names) > 1:  # the authors' model
@@ -149,6 +154,15 @@ class PredictTask(Task[Prediction]):
         self.model = load(model_class, source, config=config, **options.loading)
         tokens = resolve_batch_tokens(options.batch_tokens, self.model.device)
         self.plan = Plan(tokens, config.hidden_size)
+
+    def _check_options(self) -> None:
+        """Raise OptionError for an option that does not apply to the task of the model."""
+        options, task = self.options, self._task_name
+        for name, applies_to in _APPLIES_TO.items():
+            if options.is_given(name) and task != applies_to:
+                raise OptionError(name, f"applies to {applies_to}; the task of the model is {task}")
+        if options.ignore_label is not None and not options.label_columns:
+            raise OptionError("ignore_label", "has no effect without --label-column")
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Prediction]:
         from ernie_rna.run.attention_scores import run_head
@@ -174,6 +188,11 @@ class PredictTask(Task[Prediction]):
         for row, sequence in rows:
             values = row.arrays[self._array]
             yield Prediction(row.id, sequence, self._task_name, self._names, values)
+
+    def existing(self, outputs: Sequence[Output[Prediction]]) -> list[Path]:
+        # A file of arrays also replaces the index and the shards of an output of `embed`.
+        paths = [Path(output.path) for output in outputs if output.path != STANDARD_OUTPUT]
+        return [file for path in paths for file in formats.existing_files(path)]
 
     def assemble(
         self, parts: list[Part], outputs: Sequence[Output[Prediction]], metadata: dict[str, Any]

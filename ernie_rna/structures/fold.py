@@ -19,18 +19,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike, fspath
+from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from ernie_rna.options import FoldOptions, OptionError, takes
 from ernie_rna.run.matrices import MATRICES
+from ernie_rna.run.outputs import files_of, output_path, refuse_inputs
 from ernie_rna.run.runner import Output, RunSummary, Task, Written, iterate, run
 from ernie_rna.sequences import chunks
 from ernie_rna.sequences.chunks import Piece
 from ernie_rna.sequences.fasta import FastaRecord, FilePath
 from ernie_rna.sequences.sources import Sequences, Survey
+from ernie_rna.sequences.tables import TABLES
 from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.formats.dot_bracket import nested_pages
 from ernie_rna.structures.formats.output import fold_outputs, suffix_of
@@ -123,9 +125,13 @@ def fold(
         InputError: also if reactivities are given, but not for every sequence.
         Other errors are those of `embeddings.embed.embed`; EncodingError only for lack of memory.
     """
-    destinations = [output] if isinstance(output, (str, PathLike)) else output or []
-    paths = [fspath(path) for path in destinations]
-    tables = [None if path is None else fspath(path) for path in (pairs, bases)]
+    several = isinstance(output, Iterable) and not isinstance(output, (str, PathLike))
+    destinations: Any = output if several else [] if output is None else [output]
+    paths = [output_path(path) for path in destinations]
+    named = {"pairs": pairs, "bases": bases}
+    tables = [None if path is None else output_path(path, name) for name, path in named.items()]
+    inputs = [*files_of(reactivities, TABLES), *files_of(options.prior, [MATRICES])]
+    refuse_inputs([*paths, *filter(None, tables)], inputs)
     outputs = fold_outputs(paths, *tables)
     if outputs:
         has_npz = any(suffix_of(path) == MATRICES for path in paths)

@@ -146,14 +146,14 @@ class Page:
             self._connect(listen, self._ask_fold, [self.rna, self.prior], outputs)
 
     def _ask_fold(self, text: str, model: str, id: str, prior: str) -> dict[str, Any]:
-        return self.requests.check("fold", text, model, id, prior=_PRIORS[prior])
+        return self.requests.check("fold", text, model, id, prior=_PRIORS.get(prior))
 
     def _ask_map(
         self, text: str, model: str, id: str, prior: str, layer: Any, head: Any
     ) -> dict[str, Any]:
         what, choices = "map", {"layer": layer, "head": head}
         if layer == _AS_FOLDED:
-            choices = {"prior": _PRIORS[prior]}
+            choices = {"prior": _PRIORS.get(prior)}
         elif head == _ALL_HEADS:
             what, choices = "heads", {"layer": layer}
         return self.requests.check(what, text, model, id, **choices)

@@ -137,7 +137,7 @@ class Requests:
             problem = "the computing process ended unexpectedly, maybe for lack of memory"
         raise TaskError(f"{problem}: {_SMALLER}")
 
-    def ids(self, text: str) -> list[str]:
+    def ids(self, text: str | None) -> list[str]:
         """The ids of the records in a text; empty if it is invalid, which `check` reports."""
         try:
             return [record.id for record in read_text(text, self.limits)]
@@ -145,7 +145,7 @@ class Requests:
             return []
 
     def check(
-        self, what: str, text: str, model: str, id: str | None = None, **choices: Any
+        self, what: str, text: str | None, model: str, id: str | None = None, **choices: Any
     ) -> dict[str, Any]:
         """Check a request; return the arguments of `compute`.
 
@@ -192,13 +192,13 @@ class Requests:
         return result
 
 
-def read_text(text: str, limits: ServeOptions) -> list[FastaRecord]:
+def read_text(text: str | None, limits: ServeOptions) -> list[FastaRecord]:
     """The records of FASTA text, or of a line with one sequence that has no header.
 
     Raises:
-        InputError: the text is empty, a record is invalid, or a limit is exceeded.
+        InputError: the text is None or empty, a record is invalid, or a limit is exceeded.
     """
-    text = text.replace("\ufeff", "").strip()
+    text = (text or "").replace("\ufeff", "").strip()
     if not text:
         raise InputError("there is no RNA yet: paste one, load a file, or choose an example")
     # A header may take up to 1000 characters.

@@ -22,7 +22,7 @@ def serve(models: Sequence[str] = (MINI,), *, options: ServeOptions) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Nothing is sent to other servers. The results of requests are kept in a temporary folder for at
-    most an hour; the folder is deleted when the server stops.
+    most an hour; the folder is deleted when the server stops, but not if it is killed by SIGKILL.
 
     Args:
         models: folders or Hub ids that visitors choose from.

@@ -91,7 +91,11 @@ def test_what_a_run_reports(capsys, monkeypatch, typed, end):
     assert problem == "ernie-rna: a is not in b: why"
     assert [text[: len(end)] for text in line] == [end] * bool(end)
     summary.problems.clear()
+    object.__setattr__(
+        summary, "estimate", "about 1 second"
+    )  # It is the result, even with --quiet.
     assert compute("embed", argparse.Namespace(parser=None, **typed)) == 0
+    assert capsys.readouterr().err == "2 sequences, 9 nt: about 1 second\n"
 
 
 @pytest.mark.parametrize("words", ["--traceback mutate x", "mutate x --traceback", "mutate x"])

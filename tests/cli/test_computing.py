@@ -289,12 +289,12 @@ def test_what_plot_refuses(plot, arguments, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"matrix": "scores"}, "matrix is not for pictures"),
+        ({"matrix": "scores"}, "matrix does not apply to pictures"),
         (
             {"known": [(0, 11)], "what": "heads"},
-            "known .* for map, arcs, not for heads",
+            "known .* to map, arcs, not to heads",
         ),
-        ({"known": [(0, 11)], "what": "layout"}, "known .* not for layout"),
+        ({"known": [(0, 11)], "what": "layout"}, "known .* not to layout"),
     ],
 )
 def test_what_a_picture_would_not_show_is_refused(here, given, message):

@@ -23,6 +23,19 @@ from tests.cli.conftest import ENVIRONMENT
         ("embed in.fasta", "the following arguments are required: -m/--model, -o/--output"),
         ("embed i -m m -o o --long cut", "argument --long: invalid choice"),
         ("embed i -m m -o o --layers x", "argument --layers: must be one or more whole numbers"),
+        (
+            "fold -dash.fa -m m",
+            "required: IN.fasta; -dash.fa is read as an option: for a file of that",
+        ),
+        (
+            "fold i -m m -o -x.dbn",
+            "-o/--output: expected one argument; -x.dbn is read as an option",
+        ),
+        (
+            "fold i --modle m --layer -1",
+            "; --modle is read as an option: for a file of that name write ./--modle\n",
+        ),
+        ("embed i -m m -o=", "argument --output: must be the path of a file or folder; got ''"),
         ("embed i -m m -o o -m n", "argument -m/--model: is given twice, as m and as n"),
     ],
 )
@@ -141,6 +154,20 @@ sys.exit(cli.main(["talk"]))
     assert process.wait() == 141
 
 
+@pytest.mark.parametrize("command", ["fold in.fasta -m mini", "evaluate in.dbn in.dbn -o -"])
+def test_characters_that_standard_output_lacks(here, command):
+    Path("in.fasta").write_text(">a\u00e9 b\nGGGGAAAACCCC\n", encoding="utf-8")
+    Path("in.dbn").write_text(">a\u00e9 b\nGGGGAAAACCCC\n((((....))))\n", encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", "-m", "ernie_rna", *command.split()]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert (
+        r"a\xe9' cannot be written to standard output, whose encoding is ascii: set" in done.stderr
+    )
+    assert "PYTHONIOENCODING=utf-8" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("closed", "command", "message"),
     [
@@ -196,6 +223,9 @@ INPUTS = {
     "model/config.json": "{}",
     "short/config.json": '{"max_position_embeddings": 5}',
     "unconverted/none": "",
+    "model/model.safetensors": "",
+    "known/a.csv": "",
+    "r.csv": "",
     "notes/thesis.tex": "",
 }
 REFUSED = {
@@ -207,6 +237,18 @@ REFUSED = {
     "embed protein.fasta -m model -o out.npz": "record 1 (x): it looks like a protein: 31 %",
     "embed in.fasta -m model -o out.xyz": "out.xyz: the extension must be one of .safetensors",
     "embed in.fasta -m model -o there.npz": "there.npz exists already; --force",
+    "embed in.fasta -m model -o model/model.safetensors --force": "is the input model/model.saf",
+    "fold in.dbn -m model -o model/../in.dbn --force": "is the input in.dbn: name another",
+    "fold in.dbn -m model -C -o in.dbn": "the output in.dbn is the input in.dbn",
+    "FOLD --reactivity r.csv --pairs r.csv --force": "the output r.csv is the input r.csv",
+    "FOLD --reactivity known --pairs known/a.csv --force": "known/a.csv is the input known/a.csv",
+    "FOLD --prior there.npz -o there.npz --force": "there.npz is the input there.npz",
+    "predict in.csv -m model -o in.csv --force": "the output in.csv is the input in.csv",
+    "plot in.fasta -m model --values there.npz --prior there.npz -o o.svg": "is the input there",
+    "evaluate in.dbn known -o known/a.csv --force": "known/a.csv is the input known/a.csv",
+    "evaluate in.dbn --reactivity r.csv --groups r.csv": "the output r.csv is the input r.csv",
+    "embed in.fasta -m= -o out.npz": "the model's name is empty",
+    "predict in.fasta -m model -o o.tsv --sequence-column x": "needs a table (.tsv, .csv)",
     "mutate in.fasta -m model": "nothing to write: give -o, --positions or --summary",
     "mutate in.fasta -m model -o out.npz": "out.npz: the extension must be .tsv",
     "mutate in.fasta -m model -o - --summary -": "standard output is named for two outputs",

@@ -122,8 +122,9 @@ def test_shards(make_parts, tmp_path):
     assert index["metadata"] == metadata
     bounds = [(shard["start"], shard["stop"]) for shard in index["shards"]]
     assert bounds == [(0, 16), (16, 32), (32, 48), (48, 50)]
-    check_equal(read_embeddings(output), given)
-    assert read_metadata(output) == metadata
+    for path in (output, files[-1]):
+        check_equal(read_embeddings(path), given)
+        assert read_metadata(path) == metadata
     assert set(existing_files(output)) == set(files)
     # One file in their place leaves none of them behind.
     write_parts(make_parts()[0], output, metadata, LARGE)

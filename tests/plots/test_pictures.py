@@ -8,5 +8,5 @@ from ernie_rna.plots.pictures import plot
 
 @pytest.mark.parametrize("what", [kind for kind in PLOTS if kind not in DRAWN_BESIDE])
 def test_known_pairs_are_for_maps_and_arcs(tmp_path, what):
-    with pytest.raises(ValueError, match=f"known pairs are for map, arcs, not for {what}"):
+    with pytest.raises(ValueError, match=f"known pairs apply to map, arcs, not to {what}"):
         plot({"one": "GAAAC"}, "mini", tmp_path / "out.svg", known=[(0, 4)], what=what)

@@ -122,7 +122,7 @@ def test_what_is_refused(folder):
     Path("c.fasta").write_text(">p\nMKTAYIAKQR\n")
     with pytest.raises(InputError, match=r"c.fasta: record 1 \(p\): it looks like a protein"):
         run(inputs=["b.fa", "c.fasta"])
-    with pytest.raises(OutputError, match=r"two inputs would be written to .*/a\.npz: give them"):
+    with pytest.raises(OutputError, match=r"two inputs would be written to .*/a\.npz: rename one"):
         run(inputs=["a.fasta", "other/a.fa.gz"], output="new")
     with pytest.raises(FileNotFoundError, match=r"there is no folder \./nowhere"):
         on_ray(embed, "b.fa", "new", "./nowhere", format=".npz")
@@ -136,7 +136,7 @@ def test_parquet(folder):
     parquet.write_table(pa.table(table), folder / "in.parquet")
     run(inputs="in.parquet", format=".parquet", layers=(-1,))
     assert [e.id for e in read_embeddings("out/in.parquet")] == ["x", "y"]
-    assert json.loads(Path("out/on_ray.json").read_text())["function"] == "embed"
+    assert json.loads(Path("out/on_ray.json").read_text())["function"].endswith("embed.embed")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,9 @@ def test_parquet(folder):
         ({"dry_run": True}, "dry_run is for one input: call the function itself; got True"),
         ({"pairs": "p.tsv"}, "pairs is one file, but there are 2 inputs: call on_ray for each"),
         ({"function": partial(embed)}, "must be a function, with its options given to"),
+        ({"function": lambda *a: None}, "and have a name; got <function <lambda>"),
+        ({"known": len}, "known must not be a function"),
+        ({"pairs": "-"}, "pairs must be a file"),
     ],
 )
 def test_options_that_no_call_can_have(folder, options, message):
@@ -176,3 +179,37 @@ def test_what_options_name_is_part_of_the_call(folder):
     ):
         with pytest.raises(OutputError, match=f"belongs to another call: .*{message}"):
             call(*change)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_output_that_is_missing_is_computed_again(folder, force):
+    def call():
+        how = {"pairs": "p.tsv", "force": force, "min_stem": 1, "min_loop": 0}
+        return on_ray(fold, "b.fa", "out", "mini", format=".dbn", **how)
+
+    target, pairs = folder / "out" / "b.dbn", folder / "p.tsv"
+    assert call()[0].files == [target, pairs]
+    before = target.read_bytes(), pairs.read_bytes()
+    pairs.unlink()
+    assert call()[0].files == [target, pairs]
+    assert call() == [None]
+    target.unlink()
+    if not force:  # The call cannot know whose file it is.
+        with pytest.raises(
+            OutputError, match=r"p\.tsv exists, but .*b\.dbn is missing: force=True"
+        ):
+            call()
+        return
+    assert call()[0].files == [target, pairs]
+    assert (target.read_bytes(), pairs.read_bytes()) == before
+
+
+def test_functions_of_one_name_are_told_apart(folder):
+    def call(probability):
+        prior = lambda sequence: np.full((len(sequence), len(sequence)), probability)  # noqa: E731
+        return on_ray(fold, "b.fa", "out", "mini", format=".dbn", prior=prior)
+
+    assert call(0.1)[0].records == 3
+    assert call(0.1) == [None]
+    with pytest.raises(OutputError, match=r"another call: options\.prior was"):
+        call(0.9)

@@ -9,6 +9,7 @@ import sys
 import pytest
 from safetensors import SafetensorError
 
+from ernie_rna.options import OptionError
 from ernie_rna.run.outputs import (
     OutputError,
     appearing,
@@ -16,6 +17,8 @@ from ernie_rna.run.outputs import (
     clear_dead,
     full_disk_explained,
     open_text,
+    output_path,
+    refuse_inputs,
     replacing,
     replacing_folder,
 )
@@ -196,3 +199,25 @@ def test_a_closed_standard_output(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(OutputError, match="standard output: it is closed"):
         check_output_files(["-"])
+
+
+@pytest.mark.parametrize(
+    "name", ["in.tsv", "./in.tsv", "folder/../in.tsv", "link", "hard", "above"]
+)
+def test_an_output_that_is_an_input(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "in.tsv"
+    source.touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "hard").hardlink_to(source)
+    (tmp_path / "above").symlink_to(tmp_path)
+    refuse_inputs(["-", "out.tsv", tmp_path / "folder"], [source, "ACGU", None, {"a": "ACGU"}])
+    with pytest.raises(OutputError, match=f"{name} (is|holds) the input .*in.tsv: name another"):
+        refuse_inputs(["out.tsv", name], [source])
+
+
+@pytest.mark.parametrize("value", ["", 5, ["a.tsv"]])
+def test_what_is_no_path(value):
+    with pytest.raises(OptionError, match="pairs must be the path of a file or folder; got "):
+        output_path(value, "pairs")

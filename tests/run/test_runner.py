@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -523,8 +524,11 @@ def set_variables(monkeypatch, text):
         ("_ID=2 _COUNT=4", (2, 4, None)),
         ("_ID=7 _COUNT=4 _MIN=1 _STEP=2", (3, 4, None)),
         ("RANK=x WORLD_SIZE=2", "part is read from RANK, .* a number; got 'x'"),
-        ("RANK=2 WORLD_SIZE=2", "RANK and WORLD_SIZE: 2 must be at least 0 and below 2"),
-        ("_ID=9 _COUNT=4", "SLURM_ARRAY_TASK_ID: 9 must be at least 0 and below 4"),
+        ("RANK=2 WORLD_SIZE=2", "RANK=2, WORLD_SIZE=2: this would be part 3 of 2, .* or 1/1 to"),
+        (
+            "_ID=9 _COUNT=4",
+            "SLURM_ARRAY_TASK_ID=9, SLURM_ARRAY_TASK_COUNT=4: this would be part 10 ",
+        ),
     ],
 )
 def test_variables_say_which_part(encoder, output, monkeypatch, variables, said):
@@ -532,7 +536,12 @@ def test_variables_say_which_part(encoder, output, monkeypatch, variables, said)
     if isinstance(said, str):
         refused(said, encoder, output, error=OptionError)
         return
-    share = run(encoder, output).share
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        share = run(encoder, output).share
+    only = [str(one.message) for one in caught if str(one.message).startswith("only part ")]
+    assert len(only) == ("_ID" in variables)  # Its own input and output are as likely.
+    assert all("SLURM_ARRAY_TASK_ID=" in text and "--part 1/1" in text for text in only)
     assert (share.index, share.count, share.local) == said
     assert run(encoder, output, part="1/1", force=True).share.count == 1
 
@@ -589,7 +598,7 @@ def test_what_is_not_in_files_is_not_shared(encoder, masked_lm, output, monkeypa
     refused("part needs outputs that are files; got '1/2'", SOME, masked_lm, part="1/2", **how)
     refused(r"are files; this is part 1/2 \(by --part\)", SOME, masked_lm, "-", part="1/2", **how)
     set_variables(monkeypatch, "RANK=1 WORLD_SIZE=2")
-    refused(r"this is part 2/2 \(by RANK and WORLD_SIZE\)", SOME, masked_lm, "-", **how)
+    refused(r"this is part 2/2 \(by RANK=1, WORLD_SIZE=2\)", SOME, masked_lm, "-", **how)
     assert len(list(mutate(SOME, masked_lm, masked=False))) == 2
 
 

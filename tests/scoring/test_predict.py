@@ -270,6 +270,10 @@ def test_predictions_beside_labels(folder, capsys):
         ("in.csv -m multi-label --label-column a b", 2, "must name 3 (a, b, c); got a, b"),
         ("in.csv -m multi-label --label-column label a b", 2, "in the order of the model's a, b"),
         ("in.fasta -m regression --label-column a", 2, "needs a table of sequences, and an outp"),
+        ("in.fasta -m regression --sequence-column s", 2, "--sequence-column: needs a table"),
+        ("in.csv -m classification --ignore-label a", 2, "applies to token-classification; the ta"),
+        ("in.fasta -m classification --label-separator @", 2, "applies to multi-label; the task"),
+        ("in.fasta -m token-classification --ignore-label a", 2, "without --label-column"),
         ("clash.csv -m classification", 1, "the output also has a column 'p_a': rename that"),
         ("long.csv -m classification", 1, "line 2 (99 nt). --long full computes each as a whole"),
     ],
@@ -326,3 +330,12 @@ def test_metrics_of_an_output_that_another_process_has_written(folder, monkeypat
         with pytest.raises(OutputError, match=r"out\.tsv exists already; --force"):
             predict("in.csv", "classification", "out.tsv", progress=False)
     assert predict("in.csv", "classification", "out.tsv", **options).metrics == first.metrics != {}
+
+
+def test_shards_of_embed_are_not_replaced_without_force(folder):
+    index = Path("out.safetensors.index.json")
+    index.write_text('{"shards": []}')
+    with pytest.raises(OutputError, match=r"index\.json exists already; --force"):
+        predict("in.fasta", "regression", "out.safetensors", progress=False)
+    predict("in.fasta", "regression", "out.safetensors", progress=False, force=True)
+    assert not index.exists()

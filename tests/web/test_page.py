@@ -117,6 +117,7 @@ def test_the_prior_is_none_unless_it_is_chosen(page):
         ("as folded", 3, ["map", None, None, "vienna"]),
         (0, "all heads", ["heads", 0, None, None]),
         (2, 7, ["map", 2, 7, None]),
+        (None, None, ["map", None, None, None]),
     ],
 )
 def test_maps_that_can_be_chosen(page, layer, head, asked):

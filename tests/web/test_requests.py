@@ -60,6 +60,7 @@ def test_fasta_or_a_bare_sequence():
         (">a\nA\n>b\nA\n>c\nA", "3 sequences; this page takes up to 2"),
         (">a\nAAAAAAAA\n>b\nAAAAAAAA", "16 nt in total; this page takes up to 15"),
         (">" + 3000 * "a", "3001 characters; this page takes up to 2015"),
+        (None, "there is no RNA yet"),
         (">a\nAC\ud800GU", "'.' at position 3 is not a nucleotide code"),
     ],
 )
