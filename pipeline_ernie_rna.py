@@ -37,8 +37,8 @@ _ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 class RnaSecondaryStructurePipeline(Pipeline):
     """Predicts which bases of an RNA pair, with a model that has a secondary-structure head.
 
-    The input is a sequence, a list of sequences, or a data set or generator of them. T is read as
-    U, and case does not matter. The result for each sequence is a dictionary::
+    The input is a sequence, a list or tuple of sequences, or a data set or generator of them. T is
+    read as U, and case does not matter. The result for each sequence is a dictionary::
 
         sequence     its letters, in upper case and with U
         dot_bracket  one character for each letter
@@ -62,40 +62,42 @@ class RnaSecondaryStructurePipeline(Pipeline):
         names = self.model.config.architectures or [type(self.model).__name__]
         if not set(names) & set(WITH_PAIR_HEAD):
             raise ValueError(
-                f"the model has no head for structures: it is {names[0]}, and this takes "
+                f"the model has no secondary-structure head: it is {names[0]}, not "
                 f"{' or '.join(WITH_PAIR_HEAD)}"
             )
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # transformers reads the first item of a list.
+        # transformers reads the first item of a list, and takes a tuple for one input.
+        inputs = list(inputs) if isinstance(inputs, tuple) else inputs
         if isinstance(inputs, list) and not inputs:
             return []
         return super().__call__(inputs, *args, **kwargs)
 
-    def _sanitize_parameters(self, **given: Any) -> tuple[Any, Any, Any]:
-        for name, value in given.items():
+    def _sanitize_parameters(self, **arguments: Any) -> tuple[Any, Any, Any]:
+        for name, value in arguments.items():
             if name not in _ARGUMENTS:
                 raise TypeError(f"there is no argument {name!r}; there are {', '.join(_ARGUMENTS)}")
-            fits, words = _ARGUMENTS[name]
-            if value is not None and not fits(value):
-                raise ValueError(f"{name} must be {words}; got {value!r}")
-        how = {name: value for name, value in given.items() if value is not None}
-        return {name: how.pop(name) for name in ("long",) if name in how}, {}, how
+            is_valid, expected = _ARGUMENTS[name]
+            if value is not None and not is_valid(value):
+                raise ValueError(f"{name} must be {expected}; got {value!r}")
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        return {name: arguments.pop(name) for name in ("long",) if name in arguments}, {}, arguments
 
     def preprocess(self, inputs: str, long: str = "error") -> dict[str, Any]:
         if not isinstance(inputs, str):
             raise TypeError(f"a sequence must be a text; got {inputs!r}")
-        odd = next((at for at, letter in enumerate(inputs) if letter not in _LETTERS), None)
-        if odd is not None:
-            raise ValueError(f"{inputs[odd]!r} at position {odd + 1} is no nucleotide code")
+        foreign = next((i for i, letter in enumerate(inputs) if letter not in _LETTERS), None)
+        if foreign is not None:
+            what = f"{inputs[foreign]!r} at position {foreign + 1}"
+            raise ValueError(f"{what} is not a nucleotide code")
         sequence = inputs.upper().replace("T", "U")
         limit = self.model.config.max_position_embeddings - 2
         if not sequence:
             raise ValueError("a sequence is empty")
         if len(sequence) > limit and long != "full":
             raise ValueError(
-                f"a sequence has {len(sequence)} nt, and the model is made for {limit}; long='full'"
-                " computes it whole, and `ernie-rna fold --long window` by windows"
+                f"a sequence has {len(sequence)} nt; the model's limit is {limit} nt. long='full' "
+                "computes it as a whole, `ernie-rna fold --long window` divides it into windows"
             )
         tokenizer: Any = self.tokenizer
         return {"sequence": sequence, **tokenizer(sequence, return_tensors="pt")}
@@ -114,19 +116,18 @@ class RnaSecondaryStructurePipeline(Pipeline):
         pseudoknots: bool = True,
     ) -> dict[str, Any]:
         sequence, config = model_outputs["sequence"], self.model.config
-        size = len(sequence)
-        logits = model_outputs["map"][:, :size, :size]  # without the padding
-        how: Any = {"threshold": config.pair_threshold, "min_loop": min_loop}
-        (contacts,) = solve_each(logits, [sequence], **how)
+        length, threshold = len(sequence), config.pair_threshold
+        logits = model_outputs["map"][:, :length, :length]  # without the padding
+        (contacts,) = solve_each(logits, [sequence], threshold=threshold, min_loop=min_loop)
         if isinstance(contacts, str):
             raise ValueError(f"{sequence[:20]}… has no structure: {contacts}")
         pairs = predict_pairs(contacts, min_stem=min_stem, pseudoknots=pseudoknots)
         calibration = config.pair_calibration
-        (sure,) = pair_probabilities(
+        (probabilities,) = pair_probabilities(
             logits, [sequence], min_loop=min_loop, calibration=calibration
         ).tolist()
         return {
             "sequence": sequence,
-            "dot_bracket": to_dot_bracket(pairs, size),
-            "pairs": [{"i": i, "j": j, "probability": sure[i][j]} for i, j in pairs],
+            "dot_bracket": to_dot_bracket(pairs, length),
+            "pairs": [{"i": i, "j": j, "probability": probabilities[i][j]} for i, j in pairs],
         }

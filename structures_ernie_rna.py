@@ -84,7 +84,7 @@ def allowed_pairs(
     longest = max((len(sequence) for sequence in sequences), default=0)
     length = longest if length is None else length
     if longest > length:
-        raise ValueError(f"a sequence of {longest} bases does not fit a map of {length}")
+        raise ValueError(f"a sequence has {longest} bases, but the map only {length}")
     bits = np.zeros((2, len(sequences), length), dtype=np.uint8)
     for row, sequence in enumerate(sequences):
         for kind, table in enumerate((_BASE_BITS, _PARTNER_BITS)):
@@ -166,7 +166,7 @@ def solve_each(
     if len(shape) != 3 or shape[1] != shape[2]:
         raise ValueError(f"pairing_map must be (batch, length, length), got {shape}")
     if shape[0] != len(sequences):
-        raise ValueError(f"pairing_map holds {shape[0]} maps for {len(sequences)} sequences")
+        raise ValueError(f"pairing_map has {shape[0]} maps for {len(sequences)} sequences")
     dtype = torch.float64 if pairing_map.dtype == torch.float64 else torch.float32
     allowed = allowed_pairs(sequences, shape[1], min_loop=min_loop, device=pairing_map.device)
     row, i, j = allowed.triu_(1).nonzero(as_tuple=True)  # (entries,) each
@@ -198,8 +198,8 @@ def solve_each(
     i, j = bases % shape[1]
     contacts[row, i, j] = contacts[row, j, i] = values * values
     solved: list[Tensor | str] = list(contacts)
-    for place in diverged | infinite:
-        solved[place] = _INFINITE if place in infinite else _DIVERGED
+    for index in diverged | infinite:
+        solved[index] = _INFINITE if index in infinite else _DIVERGED
     return solved
 
 
@@ -239,8 +239,8 @@ def predict_pairs(
     """
     i, j = (contacts > threshold).triu(1).nonzero(as_tuple=True)
     strength = contacts[i, j].float() if contacts.dtype.itemsize < 4 else contacts[i, j]
-    begins, ends, how_strong = (part.cpu().numpy() for part in (i, j, strength))
-    order = np.lexsort((-ends, -begins, -how_strong))
+    begins, ends, strengths = (part.cpu().numpy() for part in (i, j, strength))
+    order = np.lexsort((-ends, -begins, -strengths))
     taken: set[int] = set()
     pairs = []
     for left, right in zip(begins[order].tolist(), ends[order].tolist(), strict=True):

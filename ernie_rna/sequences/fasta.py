@@ -2,14 +2,15 @@
 
 The only parser of FASTA in this package. `read_fasta` yields records that are valid for the model:
 
-- The id is the first word of the header; the rest is the description. Every record needs an id,
-  which no other record of the file may have.
+- The id is the first word of the header, or the one after an energy, see `split_header`; the rest
+  is the description. Every record needs an id, which no other record of the file may have.
 - The sequence consists of letters, in either case: T, or a nucleotide letter of the model's
   vocabulary (the IUPAC codes, X and I). Any other character is an error; if they are a tenth of the
   sequence, the message says that it looks like a protein. `unknown="unk"` allows other letters,
   digits and signs (the tokenizer reads them as `<unk>`), but not brackets, `|` or blanks.
   `degap=True` removes the gaps of an alignment, and reads Stockholm and Clustal as well.
-- Structures below a sequence, as RNAfold writes them, are ignored with a warning.
+- Structures below a sequence, as RNAfold writes them, are ignored with a warning; other lines
+  below a structure are an error.
 - The text is UTF-8, or UTF-16 with a byte order mark, in any locale, without control characters.
   Line ends may be those of Unix, Windows or old Macs, lines may have any length, and lines that
   begin with `#` are comments.
@@ -31,7 +32,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from os import PathLike, fspath
 from pathlib import Path
 from string import ascii_lowercase
@@ -67,6 +68,18 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Dot-bracket, WUSS, and RNAfold's constraints: with a bracket, or with a dot and no letter but x.
 _STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*(\s|$)")
 _NO_BRACKETS = frozenset(".,:_~x-")
+# An energy, a frequency or another number after a structure: ( -5.40), { -5.70 d=1.20}, p=0.9.
+_NUMBER = re.compile(
+    r"[(\[{]? ?([a-z]{1,9} ?[=:] ?)?[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?( ?kcal/mol)? ?[)\]}]?",
+    re.IGNORECASE,
+)
+# Lines about the ensemble, which RNAfold -p writes below the structure.
+ENSEMBLE = re.compile(r"\s*(free energy of ensemble|frequency )")
+# The energy that RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
+ENERGY = re.compile(
+    r"^(ENERGY|dG)\s*[=:]\s+[-+]?[0-9.]\S*(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*",
+    re.IGNORECASE,
+)
 _ALIGNMENT = re.compile(r"# STOCKHOLM|CLUSTAL|.*(multiple sequence |\) )alignment")
 
 # Files given by mistake, by their first bytes or line: what they are, how to make FASTA from FILE.
@@ -105,6 +118,12 @@ _FOREIGN_LINES = {
     " tables; if its first columns are names and sequences, awk -F '[\\t;,]' 'NR > 1 {print \">\" "
     '$1 "\\n" $2}\' FILE > rna.fasta makes FASTA',
 }
+
+
+def some(names: Iterable[str]) -> str:
+    """The first five names, for a message."""
+    first = list(islice(names, 6))
+    return ", ".join(first[:5]) + (", …" if len(first) > 5 else "")
 
 
 class InputError(ValueError):
@@ -259,19 +278,23 @@ def parse_fasta(
     warn: Callable[[str], object] = warnings.warn,
 ) -> Iterator[FastaRecord]:
     """Yield the records of a file, for `check_records` to check; arguments as for `read_fasta`."""
-    ids = []  # of sequences with a structure below
+    name, ids = input_name(path), []  # ids of sequences with a structure below
     for header, lines in read_bodies(path, degap):
         id, description = split_header(header)
         sequence = "".join(lines)
         if not sequence.isalpha():
-            above = _above_structure(lines, GAPS if degap else "")
+            above, foreign = _above_structure(lines, GAPS if degap else "")
+            if foreign:
+                what = f"{foreign[:40]!r} below a structure is neither a structure nor an energy"
+                way_out = "write the whole sequence above it, and each sequence below its own >name"
+                raise InputError(f"{name}: {id}: {what}: {way_out}")
             if above:
                 ids.append(id)
                 sequence = above
         yield FastaRecord(id, sequence, description)
     if ids:
-        what = f"the structures below {len(ids)} sequences are ignored, the first below {ids[0]}"
-        warn(f"{input_name(path)}: {what}")
+        what = f"the structures below {len(ids)} of the sequences are ignored"
+        warn(f"{name}: {what}, the first below {ids[0]}")
 
 
 def read_bodies(path: FilePath | IO[bytes], degap: bool = False) -> Iterator[tuple[str, list[str]]]:
@@ -288,7 +311,7 @@ def read_bodies(path: FilePath | IO[bytes], degap: bool = False) -> Iterator[tup
             if not line.startswith("#") and (line := line.strip()):
                 lines.append(line)
         elif _ALIGNMENT.match(line) and degap:
-            yield from _alignment_rows(numbered, name)
+            yield from _alignment_rows(chain([(number, line)], numbered), name)
         elif line.strip() and (not line.startswith("#") or _ALIGNMENT.match(line)):
             _refuse_foreign(_FOREIGN_LINES, line, name)
             raise InputError(
@@ -309,19 +332,40 @@ def _refuse_foreign(kinds: Mapping[Any, str], start: Any, name: str) -> None:
             raise InputError(f"{name}: this is {what}: {unpack}{way_out.replace('FILE', plain)}")
 
 
-def _above_structure(lines: list[str], gaps: str) -> str:
+def _above_structure(lines: list[str], gaps: str) -> tuple[str, str]:
     """The sequence of a record's lines if a structure of equal length is below it; otherwise "".
 
     A line of only gaps does not begin a structure.
+
+    Returns:
+        The sequence; and the first line from the structure on that is neither a structure nor
+        numbers nor of `ENSEMBLE`, or "".
     """
     starts = (i for i, line in enumerate(lines) if _STRUCTURE.match(line) and line.strip(gaps))
     first = next(starts, 0)
-    above, rest, structure = "".join(lines[:first]), lines[first:], ""
-    while rest and len(structure) < len(above):
-        structure += rest.pop(0).split()[0]
+    if not first:
+        return "", ""
+    above, structure, foreign = "".join(lines[:first]), "", ""
+    for line in lines[first:]:
+        word, *rest = line.split(None, 1)
+        is_structure = len(structure) < len(above) or _STRUCTURE.match(word)
+        if len(structure) < len(above):
+            structure += word
+        beside = "".join(rest) if is_structure else line
+        if not (foreign or ENSEMBLE.match(line) or are_numbers(beside)):
+            foreign = line
     # If letters follow, a line without brackets is a piece of the sequence with gaps.
-    is_structure = not _NO_BRACKETS.issuperset(structure) or not any(map(str.isalpha, rest))
-    return above if len(structure) == len(above) and is_structure else ""
+    is_piece = foreign and _NO_BRACKETS.issuperset(structure)
+    return (above, foreign) if len(structure) == len(above) and not is_piece else ("", "")
+
+
+def are_numbers(text: str) -> bool:
+    """Whether a text is what programs write after a structure: energies, other numbers, nothing.
+
+    >>> are_numbers("( -5.40 = -3.20 + -2.20) p=0.9"), are_numbers("CCGG 14")
+    (True, False)
+    """
+    return not _NUMBER.sub("", " ".join(text.split())).strip(" ,;=+")
 
 
 def _alignment_rows(
@@ -330,12 +374,17 @@ def _alignment_rows(
     """Yield the rows of Stockholm or Clustal with their gaps, joined over the file's blocks."""
     rows: dict[str, list[str]] = {}
     descriptions: dict[str, str] = {}
+    is_open = False  # whether a Stockholm alignment has not ended
     for number, line in chain(numbered, [(0, "//")]):
         words = line.split()
-        if words[:1] == ["#=GS"] and words[2:3] == ["DE"]:
+        if line.startswith("# STOCKHOLM"):
+            is_open = True
+        elif words[:1] == ["#=GS"] and words[2:3] == ["DE"]:
             descriptions[words[1]] = " ".join(words[3:])
         elif line.startswith("//"):
-            columns = 0
+            if is_open and not number:
+                raise InputError(f"{name}: cut off: a Stockholm alignment must end with a line //")
+            is_open, columns = False, 0
             for id, row in zip(rows, map("".join, rows.values()), strict=True):
                 columns = columns or len(row)
                 if len(row) != columns:
@@ -354,11 +403,15 @@ def _alignment_rows(
 def split_header(text: str) -> tuple[str, str]:
     """Split a header into id, the first word, and description, the rest; in every format.
 
+    An energy before the id, as RNAstructure and mfold write it, is left out.
+
     >>> split_header(" rna7  Bacillus subtilis, partial ")
     ('rna7', 'Bacillus subtilis, partial')
+    >>> split_header("ENERGY = -5.4  rna1"), split_header("dG=-1.2 of a kind")
+    (('rna1', ''), ('dG=-1.2', 'of a kind'))
     """
-    id, description = [*text.split(None, 1), "", ""][:2]
-    return id, description.rstrip()
+    id, description = [*ENERGY.sub("", text.strip()).split(None, 1), "", ""][:2]
+    return id, description
 
 
 # ---------------------------------------------------------------------------------------------

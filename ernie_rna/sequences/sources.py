@@ -88,10 +88,16 @@ def as_source(
         unknown, degap, keep_letters: as for `fasta.read_fasta`.
 
     Raises:
-        InputError: a name of letters is neither a file nor a sequence of the letters above.
+        InputError: a name of letters is neither a file nor a sequence of the letters above; or an
+            object is none of these, such as a table of pandas.
     """
     if isinstance(sequences, Source):
         return sequences
+    if hasattr(sequences, "columns") or not isinstance(sequences, (PathLike, Iterable)):
+        raise InputError(
+            "sequences must be a file, a mapping of ids to sequences, or an iterable of records "
+            f"(zip(table['id'], table['sequence']) for a table); got {type(sequences).__name__}"
+        )
     # `cache` makes each warning appear only once, however often the input is read.
     checks = (unknown, degap, keep_letters, cache(warnings.warn))
     name, once = "sequences", not isinstance(sequences, (str, Mapping, Sequence))
@@ -140,6 +146,8 @@ def _as_records(items: Iterable[Item], name: str) -> Iterator[FastaRecord]:
     for index, item in enumerate(items):
         pair = (str(index), item) if isinstance(item, str) else item
         try:
+            if isinstance(pair, Mapping):  # It would be read as its keys.
+                raise TypeError
             record = pair if isinstance(pair, FastaRecord) else FastaRecord(*pair)
             text = " ".join([record.id, record.description, record.sequence])
         except TypeError:

@@ -27,6 +27,7 @@ from ernie_rna.sequences.fasta import (
     FastaRecord,
     FilePath,
     InputError,
+    are_numbers,
     check_records,
     input_name,
     read_bodies,
@@ -138,7 +139,8 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
         path, unknown: as for `fasta.read_fasta`.
 
     Raises:
-        InputError: as `read_fasta`; or it is ambiguous whether a line is a constraint.
+        InputError: as `read_fasta`; or it is ambiguous whether a line is a constraint, or something
+            other than numbers follows one after a blank.
     """
     name = input_name(path)
     records: list[FastaRecord] = []
@@ -148,9 +150,12 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
             problem = f"{header[:20]!r} after > is not a header; if it is part of a constraint,"
             raise InputError(f"{name}: {problem} write that constraint on one line")
         id, description = split_header(header)
-        # RNAfold writes an energy after the structure.
         words = [line.split()[0] for line in lines]
         count = count_above(words)
+        for word, line in zip(words[count:], lines[count:], strict=True):
+            if not are_numbers(line.removeprefix(word)):  # RNAfold writes an energy there.
+                problem = f"a blank after position {len(word)} of {line[:40]!r}; remove it"
+                raise InputError(f"{name}: {id}: {problem} from the constraint")
         records.append(FastaRecord(id, "".join(lines[:count]), description))
         if words[count:]:
             texts[id] = "".join(words[count:])

@@ -20,7 +20,7 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.options import EvaluateOptions, takes
-from ernie_rna.sequences.fasta import FilePath, split_header, to_rna, uncompressed
+from ernie_rna.sequences.fasta import FilePath, some, split_header, to_rna, uncompressed
 from ernie_rna.sequences.tables import TABLES, read_rows
 from ernie_rna.structures.formats.by_extension import read_structures
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
@@ -194,12 +194,11 @@ def evaluate(
     missing = [id for id in references if id not in predictions]
     if missing:
         problem = f"{len(missing)} of {len(references)} sequences have no prediction"
-        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         if options.missing == "error":
             way_out = "--missing skip ignores them, --missing unpaired scores them as unpaired"
-            raise ValueError(f"{problem}: {shown}; {way_out}")
+            raise ValueError(f"{problem}: {some(missing)}; {way_out}")
         treatment = "left out" if options.missing == "skip" else "scored as unpaired"
-        warnings.warn(f"{problem} and are {treatment}: {shown}", stacklevel=3)
+        warnings.warn(f"{problem} and are {treatment}: {some(missing)}", stacklevel=3)
     if options.missing == "skip":
         references = {id: known for id, known in references.items() if id in predictions}
     if not references:

@@ -81,7 +81,8 @@ class PairingMaps:
         """Raise ValueError unless a prior can be added."""
         if self.offset is None:
             raise ValueError(
-                f"--prior needs the logits of a structure head, but these are {self.origin}"
+                f"--prior needs the logits of a structure head, but these are {self.origin}; "
+                "choose a model with such a head, such as mini, and leave out --layer and --head"
             )
         if self.model.config.pair_prior is None:
             raise ValueError(

@@ -21,14 +21,15 @@ import numpy as np
 
 from ernie_rna.extras import import_extra
 from ernie_rna.options import function_name
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, to_rna
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, some, to_rna
 from ernie_rna.structures.constraints import Constraints
 from ernie_rna.structures.formats.probabilities import PAIR, read_probabilities
 from ernie_rna.structures.formats.structure import differing_base
-from ernie_rna.structures.reactivities import Probing
+from ernie_rna.structures.reactivities import Probing, as_numbers
 
 VIENNA = "vienna"
 _LEAST = 0.001
+_ROUNDING = 0.001  # by which the probabilities of (i, j) and (j, i) may differ
 _NO_DATA = -1.0  # ViennaRNA's value for a base without reactivity
 
 
@@ -72,7 +73,9 @@ class Prior:
                 digest.update(f"{id} {cells.shape}\n".encode() + cells.tobytes())
             self.name = f"{Path(source).name}, sha256 {digest.hexdigest()}"
         else:
-            self._matrix_of = lambda record: np.asarray(source(to_rna(record.sequence)), np.float64)
+            self._matrix_of = lambda record: as_numbers(
+                source(to_rna(record.sequence)), f"{record.id}: the values of its prior"
+            )
             self.name, self._needs_digest = function_name(source), True
 
     def check(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
@@ -83,7 +86,8 @@ class Prior:
         for record in records:
             if self._from_files is not None and record.id not in self._checked_ids:
                 if record.id not in self._from_files:
-                    raise InputError(f"no probabilities for {record.id} in the files of --prior")
+                    known = f"there are some for {some(self._from_files)}"
+                    raise InputError(f"no probabilities for {record.id} in --prior; {known}")
                 self.log_odds(record)
                 self._checked_ids.add(record.id)
             elif self._needs_digest:
@@ -97,14 +101,18 @@ class Prior:
         """ln(p / (1 - p)) of every two bases, (length, length) in float32, symmetric.
 
         Raises:
-            InputError: the matrix has another shape, or values that are not probabilities.
+            InputError: the matrix has another shape, or values that are not probabilities or differ
+                between (i, j) and (j, i), unless one of these is 0.
         """
         length, p = len(record.sequence), self._matrix_of(record)
-        if p.shape != (length, length) or not ((p >= 0) & (p <= 1.0001)).all():
-            raise InputError(
-                f"{record.id} has {length} nt, but its prior is a matrix of {p.shape}; it must be "
-                f"({length}, {length}), with probabilities from 0 to 1"
-            )
+        if p.shape != (length, length):
+            what = f"its prior has the shape {p.shape}; it must be ({length}, {length})"
+            raise InputError(f"{record.id} has {length} nt, but {what}")
+        is_valid = (p >= 0) & (p <= 1.0001) & ((p == 0) | (p.T == 0) | (abs(p - p.T) < _ROUNDING))
+        for i, j in np.argwhere(~is_valid)[:1].tolist():
+            what = f"the prior of bases {i + 1} and {j + 1} of {record.id} is {p[i, j]:g}"
+            rule = "probabilities must be from 0 to 1, and the same in both orders"
+            raise InputError(f"{what}, in the other order {p[j, i]:g}; {rule}")
         p = np.maximum(p, p.T).clip(_LEAST, 1 - _LEAST)  # Some sources fill only one triangle.
         return np.log(p / (1 - p)).astype(np.float32)
 

@@ -27,12 +27,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ernie_rna.options import ProbingOptions
-from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, split_header, to_rna
+from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, some, split_header, to_rna
 from ernie_rna.sequences.tables import TABLES, find_form, parse_decimal, read_rows
 from ernie_rna.structures.formats.by_extension import (
     files_at,
@@ -102,10 +102,7 @@ class Probing:
         self._profiles: dict[str, Profile] = {}
         for id, profile in reactivities.items():
             row, bases = profile if isinstance(profile, Profile) else (profile, "")
-            try:
-                values = np.ma.array(row, dtype=np.float64).filled(np.nan)  # NaN where masked
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{id}: its reactivities are not numbers: {error}") from None
+            values = as_numbers(row, f"{id}: its reactivities")
             if values.ndim != 1:
                 raise InputError(
                     f"{id}: it must have one reactivity for each base; got shape {values.shape}"
@@ -152,14 +149,10 @@ class Probing:
                     f"{bases[index]} in its reactivities"
                 )
         if missing:
-            missing_ids, known_ids = (
-                ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-                for ids in (missing, [*self._profiles])
-            )
             raise InputError(
-                f"no reactivities for {len(missing)} sequences: {missing_ids}; remove these from "
-                "the input, or write -999 for each of their bases. There are reactivities for "
-                f"{known_ids} (files are named after their RNA)"
+                f"no reactivities for {len(missing)} of the sequences: {some(missing)}; remove "
+                "these from the input, or write -999 for each of their bases. There are "
+                f"reactivities for {some(self._profiles)} (files are named after their RNA)"
             )
 
     def of(self, record: Record) -> np.ndarray:
@@ -187,6 +180,20 @@ class Probing:
     def fits(self, structures: Sequence[Structure]) -> list[float]:
         """How well each structure fits, see `unpaired_auc`; raises InputError as `check`."""
         return [unpaired_auc(known, self.of(known)) for known in list(self.check(structures))]
+
+
+def as_numbers(values: Any, what: str) -> np.ndarray:
+    """Convert what a caller gave to float64, NaN where it is masked.
+
+    Raises:
+        InputError: the values are not real numbers; the message begins with `what`.
+    """
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("they are complex")
+        return np.ma.array(values, dtype=np.float64).filled(np.nan)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} are not numbers: {error}") from None
 
 
 def unpaired_auc(structure: Structure, reactivities: np.ndarray) -> float:
@@ -224,13 +231,13 @@ def read_reactivities(path: FilePath) -> dict[str, Profile]:
             optionally base. Or a .shape, .react or .map file, of one of two kinds: as RNAstructure,
             ShapeMapper and ViennaRNA write them, named after the RNA, with lines that begin with
             position and reactivity or with position, base and reactivity; or as patteRNA writes
-            them, with a line >id and a line with the reactivities of all bases for each RNA. Or a
+            them, with a line >id and one line with the reactivities of all bases for each RNA. Or a
             .rdat file of the RNA Mapping Database, see `read_rdat`. Or a folder of such files.
 
     Raises:
         ValueError: the extension is unknown, or the folder has no file with a known one.
-        InputError: a line has no position or no number, or a position or id occurs twice; or as
-            `tables.read_rows` and `read_rdat`.
+        InputError: a line has no position or no number, a position or id occurs twice, an id is
+            empty, or not one line is below >id; or as `tables.read_rows` and `read_rdat`.
     """
     files = files_at(path, _FILES, "expected a file of reactivities")
     return read_by_id(files, "reactivities", _read)
@@ -241,6 +248,8 @@ def _read(path: Path, suffix: str) -> dict[str, Profile]:
         return read_rdat(path)
     by_id: dict[str, dict[int, tuple[str, float]]] = {}
     for line, id, position, base, reactivity in _rows(path, suffix in TABLES):
+        if not id:
+            raise InputError.at(path, line, "an id is empty")
         by_position = by_id.setdefault(id, {})
         if not (position.isdecimal() and len(position) <= 6 and int(position) >= 1):
             problem = f"{position[:40]!r} is not a position from 1 to {_MAX_POSITION}"
@@ -271,15 +280,21 @@ def _rows(path: Path, is_table: bool) -> Iterator[tuple[int, str, str, str, floa
                 raise InputError.at(path, line, f"a base is one letter, not {base[:40]!r}")
             yield line, split_header(row["id"])[0], row["position"], base, value
         return
-    id = named_after(path)
+    id, is_named = named_after(path), False
     lines = numbered_lines(path)
     for line, text in lines:
         if text.startswith(">"):
-            id, _ = split_header(text[1:])
-            line, text = next(lines, (line, ""))
+            (id, _), is_named = split_header(text[1:]), True
+            line, text = next(lines, (line, ">"))
+            if text.startswith(">"):
+                raise InputError.at(path, line, f"no line of reactivities below >{id}")
             for number, cell in enumerate(text.split(), 1):
                 yield line, id, str(number), "N", _reactivity(path, line, cell, "," in cell)
             continue
+        if is_named:
+            problem = f"a second line below >{id}; write all its reactivities on one line, or lines"
+            way_out = "with position and reactivity into a file named after the RNA"
+            raise InputError.at(path, line, f"{problem} {way_out}")
         position, *cells = text.split()
         base = next((cell for cell in cells if len(cell) == 1 and cell.isalpha()), "")
         field = next((cell for cell in cells if cell != base), "")

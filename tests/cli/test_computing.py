@@ -202,7 +202,7 @@ def test_constraints_below_the_sequences(folder, run, stdin):
     stdin("c.fasta")
     assert run("fold - -m mini -C --quiet --keep-letters").out == output
     _, errors = run("fold c.fasta -m mini")
-    assert "the structures below 1 sequences are ignored, the first below one" in errors
+    assert "the structures below 1 of the sequences are ignored, the first below one" in errors
 
 
 @needs_vienna

@@ -269,7 +269,7 @@ REFUSED = {
     "FOLD -C --degap": "--degap: does not work with -C: remove gaps",
     "fold GGGGAAAACCCC -m model -C": "no such file; -C needs a file with the lines",
     "FOLD --reactivity words.rdat": "words.rdat: line 1: no line SEQUENCE",
-    "FOLD --reactivity b.shape": "no reactivities for 1 sequences: a",
+    "FOLD --reactivity b.shape": "no reactivities for 1 of the sequences: a",
     "evaluate in.dbn": "name REF",
     "evaluate in.dbn --reactivity a.shape": "a has 4 nt but 2 reactivities",
     "evaluate in.dbn --reactivity b.shape --with-mfe": "--with-mfe scores against known",

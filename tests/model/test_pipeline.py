@@ -69,19 +69,20 @@ def test_generators_no_sequence_and_settings_of_the_constructor(model):
     alone = pipe(RNAS[0])
     assert alone == pipe(RNAS[0], min_stem=1) != pipe(RNAS[0], min_stem=9)
     assert next(iter(pipe(text for text in RNAS))) == alone
-    assert pipe([]) == []
+    assert pipe([]) == pipe(()) == []
+    assert pipe(tuple(RNAS[:1])) == [alone]
     assert pipe(RNAS[0], min_loop=None, min_stem=None) == alone
 
 
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("GGJ", {}, "'J' at position 3 is no nucleotide code"),
+        ("GGJ", {}, "'J' at position 3 is not a nucleotide code"),
         ("", {}, "a sequence is empty"),
         (None, {}, "a sequence must be a text; got None"),
-        ("A" * 300, {}, "300 nt, and the model is made for 254; long='full'"),
+        ("A" * 300, {}, "300 nt; the model's limit is 254 nt. long='full'"),
         ("A" * 10, {"min_lop": 1}, "there is no argument 'min_lop'; there are long, min_loop"),
-        ("GGß", {}, "'ß' at position 3 is no nucleotide code"),
+        ("GGß", {}, "'ß' at position 3 is not a nucleotide code"),
         ("A" * 10, {"long": "ful"}, "long must be 'error' or 'full'; got 'ful'"),
         ("A" * 10, {"min_loop": -1}, "min_loop must be a whole number of at least 0; got -1"),
         ("A" * 10, {"min_stem": 2.5}, "min_stem must be a whole number of at least 1; got 2.5"),
@@ -96,7 +97,7 @@ def test_what_is_refused(config, text, options, message):
 
 
 def test_only_a_head_for_pairs_has_it(config, tmp_path):
-    with pytest.raises(ValueError, match="no head for structures: it is ErnieRnaForMaskedLM"):
+    with pytest.raises(ValueError, match="no secondary-structure head: it is ErnieRnaForMaskedLM"):
         pipe_of(ErnieRnaForMaskedLM(config))
     for model in (ErnieRnaForMaskedLM(config), ErnieRnaForSecondaryStructure(config).ernie_rna):
         model.save_pretrained(tmp_path)

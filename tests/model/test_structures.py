@@ -110,7 +110,7 @@ def test_shortest_loop():
         ((4, 4), ["ACGU"], r"must be \(batch, length, length\), got \(4, 4\)"),
         ((1, 4, 5), ["ACGU"], r"got \(1, 4, 5\)"),
         ((2, 4, 4), ["ACGU"], "2 maps for 1 sequences"),
-        ((1, 4, 4), ["ACGUA"], "5 bases does not fit a map of 4"),
+        ((1, 4, 4), ["ACGUA"], "5 bases, but the map only 4"),
     ],
 )
 def test_shapes_that_disagree(shape, sequences, message):

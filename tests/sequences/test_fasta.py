@@ -47,6 +47,7 @@ def read(tmp_path):
         pytest.param(PLAIN.replace(b"acgt", b"  acgt\t"), id="blanks around a line"),
         pytest.param(PLAIN.replace(b"acgt", b"# comment\nacgt"), id="comment within"),
         pytest.param(PLAIN.replace(b">one", b"> one"), id="blank before the id"),
+        pytest.param(PLAIN.replace(b">one", b">ENERGY = -5.4  one"), id="energy before the id"),
     ],
 )
 def test_reads(read, content):
@@ -127,6 +128,12 @@ REFUSED = [
     (b">a\nACG<mask>U\n", "'<' at position 4 .*only letters"),
     (b">a\nACGUacgt\n(((..))\n", r"'\(' at position 9"),
     (b">a\nACGUacgt\n((..\n((", r"'\(' at position 9"),
+    (b">a\nACGU\n(..)\nACGU\n", "in.fasta: a: 'ACGU' below a structure is neither"),
+    (b">a\nGGGG\n((..\nCC-C\n..))\n", "'CC-C' below a structure is neither"),
+    (b">a\nACGU\n(..) (-1.2)\n(..)\nAC GU 12\n", "'AC GU 12' below a structure is neither"),
+    (b">a\nACGU\n(..) ACGU\n", r"'\(..\) ACGU' below a structure is neither"),
+    (b">a\nACGU\n(..)\nEEHH\n", "'EEHH' below a structure is neither"),
+    (b">ENERGY = -5.4\nACGU\n", r"record 1 \(no id\): its header has no id"),
     # Lines of text
     (b">a\nAC\n>b\nAC\x00GU\n", "line 4: control character 0x00"),
     (b">a\r\nAC\r>b\nAC\x0bGU", "line 4: control character 0x0b"),
@@ -162,6 +169,8 @@ REFUSED = [
     # In spite of options
     (b">a\nA-\n>b\n--\n", r"record 2 \(b\): it is empty", DEGAP),
     (b"# STOCKHOLM 1.0\na AC GU\n", "line 2: expected a name and its row; .*'a AC GU'", DEGAP),
+    (b"# STOCKHOLM 1.0\na AC\n//\n# STOCKHOLM 1.0\nb AC\n", "cut off: a Stockholm", DEGAP),
+    (b"# STOCKHOLM 1.0\na AC\n", "cut off: a Stockholm alignment must end with a line //", DEGAP),
     (b"CLUSTAL W\n\na AC\nb AC\n\na GU\n", "the row of b has 2 columns, the first 4", DEGAP),
     (b">a\nAC GU\n", r"' ' at position 3", UNKNOWN),
     (">a\nAC\u00a0GU\n".encode(), r"at position 3 .*only letters", UNKNOWN),
@@ -209,7 +218,6 @@ CLUSTAL = b"CLUSTAL W (1.83)\n\none AC-GU 4\ntwo -NRY-\n    *\n\none acgt 8\ntwo
         (b">one first RNA\nAC-G.U\na~c_gt\n>two\n-NRYN-\n", "first RNA"),
         (b">one first RNA\nAC\n..\nGU\nac..gt\n......\n>two\nN.RY\nN...\n", "first RNA"),
         (STOCKHOLM, "first RNA"),
-        (STOCKHOLM.replace(b"//\n", b""), "first RNA"),
         (CLUSTAL, ""),
     ],
 )
@@ -222,7 +230,7 @@ def test_gaps_are_taken_out_on_request(read, content, description):
 def test_a_line_of_gaps_that_are_taken_out_is_no_structure(read, recwarn):
     assert read(b">a\nACGU\n....\n>b\nAC-U\n..-.\n", degap=True)[0].sequence == "ACGU"
     assert not recwarn
-    with pytest.warns(UserWarning, match="structures below 1 sequences are ignored"):
+    with pytest.warns(UserWarning, match="structures below 1 of the sequences are ignored"):
         read(b">a\nACGU\n....\n>b\nACGU\n(..)\n", degap=True)
 
 
@@ -239,11 +247,14 @@ def test_gaps_that_are_read_as_unknown_letters_count(read):
         b"(((..))) ( -4.10)\n(({..})) [ -5.0]\n frequency 0.5\n",
         b"(((.\n.)))\n",
         b"|xx..<>.\n",
-        b"(((..)))\nEEEHHEEE\n",
+        b"(((..))) ( -4.10 = -3.10 + -1.00)\n{((..,)) [ -4.5]\n(((..))) { -4.10 d=0.52}\n"
+        b" free energy of ensemble = -4.50 kcal/mol\n"
+        b" frequency of mfe structure in ensemble 0.85; ensemble diversity 0.9\n",
+        b"(((..)))\t-4.1 p=1e-2\n(-4.10)\n",
     ],
 )
 def test_structures_below_sequences_are_passed_over(read, below):
-    with pytest.warns(UserWarning, match="structures below 1 sequences .* first below one"):
+    with pytest.warns(UserWarning, match="structures below 1 of the sequences .* first below one"):
         assert read(PLAIN.replace(b">two", below + b">two")) == RECORDS
 
 

@@ -40,6 +40,7 @@ def test_long_sequences_are_named(choices, ways):
     ("item", "message"),
     [
         (None, "record 2: expected a sequence, or an id and a sequence, as text; got None"),
+        ({"id": "a", "sequence": "ACGU"}, "record 2: expected .*; got {'id'"),
         (("a",), r"record 2: expected .*; got \('a',\)"),
         (("a", float("nan")), r"record 2: expected .*; got \('a', nan\)"),
         (("a", b"ACGU"), r"record 2: expected .*; got \('a', b'ACGU'\)"),
@@ -56,6 +57,12 @@ def test_long_sequences_are_named(choices, ways):
 def test_what_is_no_record_is_named(item, message):
     with pytest.raises(InputError, match=f"^sequences: .*{message}"):
         survey(as_source(["ACGU", item], "unk").read())
+
+
+@pytest.mark.parametrize("given", [None, 3, type("Table", (list,), {"columns": []})()])
+def test_what_is_no_collection_of_records_is_refused(given):
+    with pytest.raises(InputError, match=f"must be a file, .*; got {type(given).__name__}$"):
+        as_source(given)
 
 
 @pytest.mark.parametrize(

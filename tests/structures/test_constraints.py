@@ -116,6 +116,7 @@ def test_a_file_with_constraints_below_some_sequences(tmp_path):
         (">a\nGG7G\n....\n", "'7' at position 3 is not a nucleotide code"),
         (">a\nACGU\nAC4\n", "'4' at position 7 is not a nucleotide code"),
         (">a\nGG CC\n..\n", "' ' at position 3 is not a nucleotide code"),
+        (">b\nGGCC\n(..) 1 .\n", r"b: a blank after position 4 of '\(..\) 1 .'"),
         (">b\nxxxx\nxxxx\n", "b: its x may be bases or a constraint"),
         (">a\nGG\nCC\n<<\n>>.\n", "'>.' after > is not a header"),
     ):

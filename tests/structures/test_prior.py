@@ -147,10 +147,28 @@ def test_a_head_without_weights_and_scores_without_a_head(head):
         list(fold(RNAS, head, prior=half))
 
 
-@pytest.mark.parametrize("made", [lambda s: half(s)[:2], lambda s: 3 * half(s), lambda s: -half(s)])
-def test_a_function_that_gives_no_probabilities(head, made):
-    with pytest.raises(InputError, match="hairpin has 12 nt, but its prior is a matrix"):
-        list(fold(HAIRPIN, head, prior=made))
+def with_value(value):
+    """Returns `half`, but with a value for bases 2 and 5, in this order."""
+    matrix = half(RNAS["hairpin"])
+    matrix[1, 4] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (half("ACGU"), r"hairpin has 12 nt, but its prior has the shape \(4, 4\)"),
+        (with_value(2), "bases 2 and 5 of hairpin is 2, .* from 0 to 1"),
+        (with_value(-1), "bases 2 and 5 of hairpin is -1, "),
+        (with_value(np.nan), "bases 2 and 5 of hairpin is nan, "),
+        (with_value(0.3), "is 0.3, in the other order 0.5; .* the same in both orders"),
+        ("x", "hairpin: the values of its prior are not numbers: .* 'x'"),
+        (1j * with_value(0), "hairpin: the values of its prior are not numbers: they are complex"),
+    ],
+)
+def test_a_function_that_gives_no_probabilities(head, made, message):
+    with pytest.raises(InputError, match=message):
+        list(fold(HAIRPIN, head, prior=lambda sequence: made))
 
 
 def test_the_prior_is_part_of_what_a_run_depends_on(head, tmp_path, killed_after):
@@ -175,6 +193,7 @@ POSTERIORS = "1 G 12:0.9\n2 G 11:0.8\n3 G\n12 C\n"
         ("hairpin.bpp", LINEAR),
         ("hairpin.txt", f"# of a program\n{LINEAR}"),
         ("hairpin.posteriors", POSTERIORS),
+        ("hairpin.posteriors", f"{POSTERIORS.rstrip()} 1:0.9\n"),
         ("all.bpp", f">other\n1 4 0.5\n>hairpin a description\n{LINEAR}"),
     ],
 )
@@ -208,6 +227,13 @@ def test_matrices_that_fold_wrote(head, tmp_path):
         ("x.bpp", f"1 {10**30} 0.5\n", "positions must be from 1 to 999999"),
         ("x.npz", "no zip", "x.npz: damaged, or not an .npz file of matrices"),
         ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a occurs twice"),
+        ("x.bpp", "", "x.bpp: no probabilities of pairs for x; write a line '1 2 0'"),
+        ("x.bpp", "1 G\n2 A\n", "x.bpp: no probabilities of pairs for x"),
+        ("x.bpp", ">a\n1 2 0.5\n>b\n>c\n1 2 0\n", "no probabilities of pairs for b;"),
+        ("x.bpp", ">\n1 2 0.5\n", "line 1: an id is empty"),
+        ("x.bpp", "1 12 0.9\n1 12 0.001\n", "line 2: .* 1 12 of x has .* 0.9 and 0.001"),
+        ("x.bpp", "1 G 12:0.9\n12 C 1:0.1\n", "line 2: .* 12 1 of x has .* 0.9 and 0.1"),
+        ("x.bpp", "1 1 0.9\n", "line 1: the pair 1 1 of x is one base"),
         ("x.ps", "", "--prior must be vienna, or a file with the extension .bpp, .txt"),
         ("x.bpp", "1 12:0.9 11:0.1\n", "line 1: expected 'i j probability' or"),
         ("x.bpp", "1:2\n", "line 1: expected 'i j probability' or"),
@@ -225,7 +251,7 @@ def test_what_does_not_fit_is_told_before_the_model_is_loaded(head, tmp_path, mo
     for text, message in (
         ("1 13 0.5\n", "hairpin has 12 nt, but its prior names base 13"),
         ("1 G 12:0.9\n2 A 11:0.8\n", "base 2 of hairpin is G, but A in its prior"),
-        ("", "no probabilities for lower in the files of --prior"),
+        ("1 12 0.5\n", "no probabilities for lower in --prior; there are some for hairpin"),
     ):
         (tmp_path / "hairpin.bpp").write_text(text)
         with pytest.raises(InputError, match=message):
@@ -261,8 +287,6 @@ def test_the_name_is_of_all_that_counts(tmp_path):
 
 def test_lists_and_matrices_are_told_apart_by_their_kind(tmp_path):
     (tmp_path / "three.bpp").write_text("1 2 0.5\n1 3 0.5\n2 3 0.5\n")
-    (tmp_path / "empty.bpp").write_text("")
-    assert read_probabilities(tmp_path / "empty.bpp")["empty"].shape == (0,)
     odds = Prior(tmp_path).log_odds(FastaRecord("three", "GGC"))
     np.testing.assert_array_equal(odds[~np.eye(3, dtype=bool)], 0.0)
     np.savez(tmp_path / "x.npz", a=np.array(["text"]))

@@ -138,7 +138,12 @@ REFUSED = [
     ("r.shape", "1 0.5\n1000000 0.5\n", "2: '1000000' is not a position .* to 999999"),
     ("r.shape", "G 0.5\n", "1: 'G' is not a position"),
     ("r.shape", ">a\nlow\n", "2: 'low' is not a number"),
-    ("r.shape", ">a\n1 0.5\n2 0.5\n", "3: position 2 of a occurs twice"),
+    ("r.shape", ">a\n3 0\n4 0.2\n", "3: a second line below >a; .* a file named after the RNA"),
+    ("r.shape", ">a\n0.5\n>a\n0.5\n", "4: position 1 of a occurs twice"),
+    ("r.shape", ">a\n>b\n0.5\n", "2: no line of reactivities below >a"),
+    ("r.shape", ">b\n0.5\n>a\n", "3: no line of reactivities below >a"),
+    ("r.shape", ">\n0.5\n", "2: an id is empty"),
+    ("r.csv", f"{OF_BASES}a,1,U,1\n,2,U,1\n", "3: an id is empty"),
 ]
 # What is replaced in NEW, by what.
 REFUSED_RDAT = [
@@ -181,6 +186,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
         ({"one": None}, r"one: it must have one reactivity for each base; got shape \(\)"),
         ({"one": (value for value in [0.1])}, "one: its reactivities are not numbers: "),
         ({"one": [float("inf")]}, "one: a reactivity is infinite; write NaN or -999"),
+        ({"one": np.array([1j])}, "one: its reactivities are not numbers: they are complex"),
         ({"one": ["x"]}, "one: its reactivities are not numbers: could not convert"),
     ],
 )
@@ -232,7 +238,9 @@ def test_the_map_is_shifted_by_both_bases(folding_model):
 
 
 def test_what_does_not_fit_is_told_before_the_model_is_loaded():
-    with pytest.raises(ValueError, match=r"sequences: two; .* There are reactivities for one"):
+    with pytest.raises(
+        ValueError, match=r"for 1 of the sequences: two; .* There are reactivities for one"
+    ):
         fold(RNAS, "no-such-model", reactivities={"one": NO_DATA["one"]})
     with pytest.raises(ValueError, match="two has 10 nt but 3 reactivities"):
         fold(RNAS, "no-such-model", reactivities={**NO_DATA, "two": [0.1, 0.2, 0.3]})

@@ -13,7 +13,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ernie_rna.sequences.fasta import FilePath, InputError, read_lines, split_header, uncompressed
+from ernie_rna.sequences.fasta import (
+    ENERGY,
+    ENSEMBLE,
+    FilePath,
+    InputError,
+    are_numbers,
+    read_lines,
+    split_header,
+    uncompressed,
+)
 from ernie_rna.sequences.tables import TABLES, as_named, format_row, read_rows
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
@@ -22,16 +31,9 @@ TSV_HEADER = "id\tsequence\tdot_bracket\tdescription\n"
 
 _COLUMN = "dot_bracket"
 _DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
-# The energy that RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
-_ENERGY = re.compile(
-    r"^(ENERGY|dG)\s*[=:]\s+[-+]?[0-9.]\S*(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*",
-    re.IGNORECASE,
-)
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
 # The length, after "Length:" in files of Sfold, and the rest of the header.
 _CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
-# Lines about the ensemble, its centroid and so on, which RNAfold -p writes below the structure.
-_ENSEMBLE = re.compile(r"\S+\s+[\[{]|free energy of ensemble|frequency of mfe")
 SIGNS = frozenset("()[]{}<>|.")  # every structure has at least one, and no sequence has any
 # A line with a sign, or one without any letter except x that is not just x.
 _BELOW = re.compile(r".*[()\[\]{}<>|.]|(?![xX]+$)[^A-WYZa-wyz]+$")
@@ -131,8 +133,8 @@ def numbered_lines(path: FilePath, comments: bool = False) -> Iterator[tuple[int
 
 
 def _read_header(path: FilePath, text: str) -> tuple[str, str]:
-    """Id (the file's if the header has none) and description, without an energy before them."""
-    id, description = split_header(_ENERGY.sub("", text.strip()))
+    """Id (the file's if the header has none) and description."""
+    id, description = split_header(text)
     return id or named_after(path), description
 
 
@@ -205,7 +207,7 @@ def read_ct(path: FilePath) -> list[Structure]:
         raise InputError.at(path, line, problem)
     if not length:
         raise InputError.at(path, line, f"{problem}, not {text[:40]!r}")
-    if len(structures) == 1 and structures[0].id.isdecimal() and _ENERGY.match(rest):
+    if len(structures) == 1 and structures[0].id.isdecimal() and ENERGY.match(rest):
         structures = [replace(structures[0], id=named_after(path))]
     return structures
 
@@ -311,13 +313,13 @@ def read_dbn(path: FilePath) -> list[Structure]:
 
     A record is a header (``>id description``, or bpRNA's ``#Name: id``; without it the file's name
     is the id), then the sequence and the structure, each on one or several lines. A record without
-    a sequence is another structure of the previous sequence. These are ignored: an energy after the
-    structure (RNAfold) or before the id (RNAstructure), other comments, lines ``>structure`` of
-    CONTRAfold, and lines of ``RNAfold -p`` about the ensemble below the structure.
+    a sequence is another structure of the previous sequence. These are ignored: an energy or other
+    numbers after the structure (RNAfold), an energy before the id (RNAstructure), other comments,
+    lines ``>structure`` of CONTRAfold, and lines of ``RNAfold -p`` about the ensemble.
 
     Raises:
-        InputError: a sequence has no structure or one of another length, one of them has a blank,
-            or the structure is not dot-bracket.
+        InputError: a sequence has no structure or one of another length, something other than
+            numbers follows one of them after a blank, or the structure is not dot-bracket.
     """
     # Header, its line number, and the first word of each line below it.
     records: list[tuple[str, int, list[str]]] = []
@@ -330,13 +332,15 @@ def read_dbn(path: FilePath) -> list[Structure]:
         if header is not None:
             records.append((header, line, []))
         elif not text.startswith("#"):
-            if len(body) == 2 and SIGNS & set(body[1]) and _ENSEMBLE.match(text):
+            word, rest = [*text.split(None, 1), ""][:2]
+            is_below = len(body) == 2 and SIGNS & set(body[1])
+            if is_below and ENSEMBLE.match(text):
                 continue
-            word, rest = split_header(text)
-            # Only a number may follow a sequence or structure, such as an energy or a frequency.
-            if rest and not any(map(str.isdigit, rest)):
-                problem = f"a blank after position {len(word)}; remove it from the sequence or"
-                raise InputError.at(path, line, f"{problem} structure")
+            if not are_numbers(rest):
+                problem = f"a blank after position {len(word)}, before {rest[:40]!r}"
+                raise InputError.at(path, line, f"{problem}; remove it from sequence or structure")
+            if is_below and rest.startswith(("[", "{")):  # another structure of RNAfold -p
+                continue
             records = records or [("", line, [])]
             records[-1][2].append(word)
     if not records:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_rna.run.matrices import MATRICES
-from ernie_rna.sequences.fasta import FilePath, InputError
+from ernie_rna.sequences.fasta import FilePath, InputError, some, split_header
 from ernie_rna.structures.formats.by_extension import (
     files_at,
     named_after,
@@ -36,7 +36,8 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: the extension is unknown, or the folder has no file with a known one.
-        InputError: a line has neither form, or an id occurs twice.
+        InputError: a line has neither form, a base is paired with itself, a pair has two
+            probabilities, an id is empty or occurs twice, or a file or id has no pair.
     """
     files = files_at(path, _FILES, "--prior must be vienna, or a file")
     return read_by_id(files, "probabilities", _read)
@@ -59,14 +60,15 @@ def _read(path: Path, suffix: str) -> dict[str, np.ndarray]:
         return _read_matrices(path)
     id = named_after(path)
     rows: dict[str, list[tuple[int, int, float, str]]] = {}
+    seen: dict[tuple[str, int, int], float] = {}  # (i, j) and (j, i) may both be given
     for line, text in numbered_lines(path):
-        first, *rest = text.split()
-        if first.startswith(">"):
-            id = (first[1:] or "".join(rest[:1])).strip()
-            if id in rows:
-                raise InputError.at(path, line, f"{id} occurs twice")
+        if text.startswith(">"):
+            id, _ = split_header(text[1:])
+            if not id or id in rows:
+                raise InputError.at(path, line, f"{id} occurs twice" if id else "an id is empty")
             rows[id] = []
             continue
+        first, *rest = text.split()
         is_list = ":" in text or (len(rest) == 1 and rest[0].isalpha())  # i base j:probability ...
         cells = [cell.split(":") for cell in rest[1:]] if is_list else [rest]
         try:
@@ -79,5 +81,14 @@ def _read(path: Path, suffix: str) -> dict[str, np.ndarray]:
         if not all(0 < i < 10**6 and 0 < j < 10**6 and 0 <= p <= 1.0001 for i, j, p, _ in pairs):
             problem = "positions must be from 1 to 999999, probabilities from 0 to 1"
             raise InputError.at(path, line, problem)
+        for i, j, p, _ in pairs:
+            known = seen.setdefault((id, min(i, j), max(i, j)), p)
+            if i == j or known != p:
+                problem = f"has the probabilities {known} and {p}" if i != j else "is one base"
+                raise InputError.at(path, line, f"the pair {i} {j} of {id} {problem}")
         rows.setdefault(id, []).extend(pairs)
-    return {id: np.array(pairs, PAIR) for id, pairs in (rows or {id: []}).items()}
+    empty = [id for id, pairs in (rows or {id: []}).items() if not pairs]
+    if empty:
+        what = f"no probabilities of pairs for {some(empty)}"
+        raise InputError(f"{path}: {what}; write a line '1 2 0' if no bases pair")
+    return {id: np.array(pairs, PAIR) for id, pairs in rows.items()}
