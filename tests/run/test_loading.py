@@ -78,9 +78,8 @@ def change(old, new):
 )
 def test_errors_name_the_damaged_folder(saved, name, damage, message):
     (saved / name).write_bytes(damage((saved / name).read_bytes()))
-    with pytest.raises(
-        (ValueError, OSError), match=f"cannot load the model '{saved}': .*{message}"
-    ):
+    message = f"cannot load the model '{saved}': .*{message}"
+    with pytest.raises((ValueError, OSError), match=message):
         load_model(saved)
 
 

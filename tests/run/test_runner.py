@@ -457,9 +457,7 @@ def test_a_run_without_part_computes_the_missing_parts(encoder, output, expected
     resumes(expected, encoder, output)
 
 
-def test_the_output_is_finished_just_before_another_process_begins(
-    encoder, output, expected, monkeypatch
-):
+def test_an_output_finished_before_another_process_begins(encoder, output, expected, monkeypatch):
     begin = Store.begin
 
     def begin_late(store, *arguments):

@@ -58,10 +58,6 @@ def test_a_part_belongs_to_its_records_and_settings(output):
         refuses_to_assemble(store)
 
 
-# ---------------------------------------------------------------------------------------------
-# The manifest
-
-
 @pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff", b"[" * 100_000])
 def test_a_damaged_manifest_is_refused(output, content):
     with working(output) as store:
@@ -73,10 +69,6 @@ def test_a_damaged_manifest_is_refused(output, content):
     with working(output, force=True) as store:
         assert not store.resumed
         assert not store.part(0).is_whole()
-
-
-# ---------------------------------------------------------------------------------------------
-# Several processes
 
 
 def test_files_of_others_are_kept(output):

@@ -13,20 +13,18 @@ TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize(
-    ("name", "sequence", "mask_pairing"),
+    ("name", "sequence", "kind"),
     [("pretrain_mask", "trna_arg", "pretraining"), ("mlm", "mlm", "inference")],
 )
-def test_the_authors_logits(
-    golden_folder, tokenizer, sequences, golden, name, sequence, mask_pairing
-):
+def test_the_authors_logits(golden_folder, tokenizer, sequences, golden, name, sequence, kind):
     model = load_masked_lm(golden_folder, device="cpu")
     batch = tokenizer(sequences[sequence].replace("<mask>", "G"), return_tensors="pt")
     before = batch["input_ids"].clone()
     masked = golden[f"{name}.input_ids"][None] == model.config.mask_token_id
-    input_ids, scores = mask_tokens(batch["input_ids"], masked, model.config, mask_pairing)
+    input_ids, scores = mask_tokens(batch["input_ids"], masked, model.config, kind)
     assert torch.equal(input_ids[0], golden[f"{name}.input_ids"])
     assert torch.equal(batch["input_ids"], before)
-    assert (scores is None) == (mask_pairing == "inference")
+    assert (scores is None) == (kind == "inference")
     assert scores is None or torch.equal(scores[0], golden[f"{name}.pairing_scores"])
     mask = batch["attention_mask"]
     values = nucleotide_log_probabilities(model, input_ids, mask, masked, scores)

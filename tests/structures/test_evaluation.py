@@ -23,27 +23,26 @@ from tests.structures.conftest import needs_vienna
 KNOWN = [Structure("a", "GAAAC", [(0, 4)]), Structure("b", "GGAAACC", [(0, 6), (1, 5)])]
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared structure data")
-
-
-NONE, BOTH = (0, 0, 0), (1, 1, 1)
+ALL_WRONG, ALL_RIGHT = (0, 0, 0), (1, 1, 1)
 
 
 @pytest.mark.parametrize(
     ("predicted", "reference", "exact", "shifted"),
     [
-        ([], [], BOTH, BOTH),
-        ([(0, 9)], [], NONE, NONE),
-        ([], [(0, 9)], NONE, NONE),
-        ([(0, 9)], [(3, 6)], NONE, NONE),
+        ([], [], ALL_RIGHT, ALL_RIGHT),
+        ([(0, 9)], [], ALL_WRONG, ALL_WRONG),
+        ([], [(0, 9)], ALL_WRONG, ALL_WRONG),
+        ([(0, 9)], [(3, 6)], ALL_WRONG, ALL_WRONG),
         ([(0, 9), (3, 6)], [(0, 9)], (1 / 2, 1, 2 / 3), (1 / 2, 1, 2 / 3)),
-        ([(0, 9), (0, 9)], [(0, 9)], BOTH, BOTH),
-        *(([pair], [(5, 20)], NONE, BOTH) for pair in [(4, 20), (5, 19), (6, 20), (5, 21)]),
-        *(([pair], [(5, 20)], NONE, NONE) for pair in [(4, 21), (7, 20)]),
+        ([(0, 9), (0, 9)], [(0, 9)], ALL_RIGHT, ALL_RIGHT),
+        *(
+            ([pair], [(5, 20)], ALL_WRONG, ALL_RIGHT)
+            for pair in [(4, 20), (5, 19), (6, 20), (5, 21)]
+        ),
+        *(([pair], [(5, 20)], ALL_WRONG, ALL_WRONG) for pair in [(4, 21), (7, 20)]),
     ],
 )
-def test_scores_of_exact_pairs_and_of_pairs_with_one_end_shifted(
-    predicted, reference, exact, shifted
-):
+def test_scores_of_exact_and_of_shifted_pairs(predicted, reference, exact, shifted):
     assert score_pairs(predicted, reference) == PairScore(*exact)
     assert score_pairs(predicted, reference, shift=1) == PairScore(*shifted)
 

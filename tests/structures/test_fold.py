@@ -37,10 +37,6 @@ def encoder(golden_folder):
     return load_model(golden_folder, device="cpu")
 
 
-# ---------------------------------------------------------------------------------------------
-# Structures
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("batch_tokens", [1, 300, 4096])
 def test_golden_structures_in_any_batch(encoder, check_golden, rnas, mode, batch_tokens):
@@ -159,10 +155,6 @@ def test_as_authors_sets_the_options_of_the_authors(encoder, rnas):
     assert list(fold(sequences, encoder, as_authors=True, min_loop=0)) == expected
     with pytest.raises(OptionError, match="as_authors sets pairing_scores to zero"):
         fold(sequences, encoder, as_authors=True, pairing_scores="sequence")
-
-
-# ---------------------------------------------------------------------------------------------
-# Files
 
 
 PROBING = {f"r{n}": [0.5] * n for n in (59, 60, 61, 30)}

@@ -42,9 +42,8 @@ def test_golden_structures_in_any_batch(model, check_golden, rnas, attention, ba
 @pytest.fixture
 def fold_trna(rnas):
     """A function that folds one RNA, with its scores."""
-    return lambda model, **options: next(
-        fold([rnas["trna_arg"]], model, matrix="scores", **options)
-    )
+    rna = [rnas["trna_arg"]]
+    return lambda model, **options: next(fold(rna, model, matrix="scores", **options))
 
 
 def test_the_head_is_used_unless_a_layer_or_head_is_requested(folder, model, fold_trna):
@@ -72,10 +71,6 @@ def test_pairing_scores_and_threshold_default_to_the_configuration(model, fold_t
     assert by_option.structure.pairs
     monkeypatch.setattr(model.config, "pair_threshold", 1e6)  # above every logit
     assert fold_trna(model, **options).structure.pairs == []
-
-
-# ---------------------------------------------------------------------------------------------
-# Windows
 
 
 def test_a_pair_has_the_score_of_the_window_where_it_is_farthest_from_an_edge():

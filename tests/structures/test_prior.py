@@ -50,10 +50,6 @@ def half(sequence):
     return constant(0.5)(sequence)
 
 
-# ---------------------------------------------------------------------------------------------
-# The formula
-
-
 def ensemble(sequence):
     """The probabilities of ViennaRNA with its default settings."""
     import RNA
@@ -92,10 +88,6 @@ def test_probabilities_are_calibrated_with_and_without_a_line_for_the_prior(head
     head.config.pair_prior_calibration = None
     log_odds = {id: SLOPE * logits + 1.0 for id, logits in matrices(head, prior=half).items()}
     check_probabilities(matrices(head, "probabilities", prior=half), log_odds)
-
-
-# ---------------------------------------------------------------------------------------------
-# Combined with other options
 
 
 @needs_vienna
@@ -168,10 +160,6 @@ def test_a_run_stores_prior_constraints_and_pseudoknots(head, tmp_path, killed_a
     for name, value in changes.items():
         with pytest.raises(OutputError, match=f"differs: settings.{name}"):
             fold(RNAS, head, tmp_path / "o.dbn", progress=False, **{name: value})
-
-
-# ---------------------------------------------------------------------------------------------
-# Files
 
 
 LINEAR = "1 12 0.9\n2 11 8.0e-01\n\n"

@@ -29,9 +29,6 @@ def write(path, text):
     return path
 
 
-# ---------------------------------------------------------------------------------------------
-# Files
-
 # In the form of RMDB's entry TRNAPH_SHP_0001 (version 0.22) and of its page on the format (0.34).
 OLD = """RDAT_VERSION 0.22
 NAME tRNA phenylalanine (yeast)
@@ -227,11 +224,10 @@ def test_scores_are_shifted_by_the_log_odds_of_both_bases(folding_model):
     expected[:, 0] -= ENERGY / KT / slope
     np.testing.assert_allclose(one.matrix, expected, atol=2e-5)
     np.testing.assert_array_equal(two.matrix, plain[1].matrix)
-    for without_data, other in zip(
-        fold(RNAS, folding_model, matrix="scores", reactivities=NO_DATA), plain, strict=True
-    ):
-        np.testing.assert_array_equal(without_data.matrix, other.matrix)
-        assert without_data.structure == other.structure
+    without_data = fold(RNAS, folding_model, matrix="scores", reactivities=NO_DATA)
+    for one, other in zip(without_data, plain, strict=True):
+        np.testing.assert_array_equal(one.matrix, other.matrix)
+        assert one.structure == other.structure
 
 
 def test_a_mismatch_is_an_error_before_the_model_is_loaded():

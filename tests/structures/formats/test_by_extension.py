@@ -220,6 +220,7 @@ def test_tables_without_sequences(tmp_path, text, columns, description):
 # ---------------------------------------------------------------------------------------------
 # Errors
 
+HEADER = "id\tsequence\tdot_bracket\n"
 REFUSED = {
     "file.ct": [
         ("# nothing\n\n", "line 1: expected a header with the number of bases"),
@@ -265,13 +266,10 @@ REFUSED = {
     ],
     "file.tsv": [
         ("id\tsequence\n", "line 1: no column dot_bracket; it has id, sequence"),
-        (
-            "id\tsequence\tdot_bracket\na\tGA\t..\nb\tGA\t...\n",
-            "line 3: .* for 'b'; they have 2 and 3 letters",
-        ),
-        ("id\tsequence\tdot_bracket\na\tGA\t.)\n", r"line 2: structure of 'a': '\)' at index"),
-        ("id\tsequence\tdot_bracket\n\tGA\t..\n", "line 2: an id is empty"),
-        ("id\tsequence\tdot_bracket\na\t\t\n", "line 2: .* for 'a'; they have 0 and 0 letters"),
+        (f"{HEADER}a\tGA\t..\nb\tGA\t...\n", "line 3: .* for 'b'; they have 2 and 3 letters"),
+        (f"{HEADER}a\tGA\t.)\n", r"line 2: structure of 'a': '\)' at index"),
+        (f"{HEADER}\tGA\t..\n", "line 2: an id is empty"),
+        (f"{HEADER}a\t\t\n", "line 2: .* for 'a'; they have 0 and 0 letters"),
     ],
 }
 
