@@ -114,9 +114,10 @@ def test_the_next_writer_clears_what_a_killed_one_left(tmp_path, writer, between
     other.mkdir()
     write_and_be_killed(writer, path, between_renames)
     assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
-    with replacing_folder(path):  # It restores `path`, and its own temporary folder stays.
-        clear_dead(tmp_path / "mod")
+    with replacing_folder(path):
         assert path.is_dir()
+        assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
+        clear_dead(tmp_path / "mod")  # It leaves the folder of a live writer.
         assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
     assert {*tmp_path.iterdir()} == {path, other}
 

@@ -503,7 +503,7 @@ def set_variables(monkeypatch, text):
         ("RANK=5 WORLD_SIZE=8 LOCAL_RANK=1", (5, 8, 1)),
         ("WORLD_SIZE=8", (0, 1, None)),
         ("TASK_ID=2 TASK_COUNT=4", (2, 4, None)),
-        ("TASK_ID=7 TASK_COUNT=4 TASK_MIN=1 TASK_STEP=2", (3, 4, None)),
+        ("TASK_ID=8 TASK_COUNT=4 TASK_MIN=2 TASK_STEP=2", (3, 4, None)),
     ],
 )
 def test_variables_set_the_share(encoder, output, monkeypatch, variables, share):
