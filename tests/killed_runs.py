@@ -4,8 +4,8 @@
 
 The runs are of `embed`, or, for tsv, of `mutate` with two outputs. One process forks them, so that
 torch is loaded only once. SIGKILL ends a run at its n-th file operation (in the middle of it, if it
-is a write) or at a random time. The script prints, as JSON, the number of file operations, and the
-moments whose resumed outputs differ from those of an undisturbed run.
+is a write) or at a random time. The script prints, as JSON, the number of file operations of a run,
+and the moments of a kill after which the resumed outputs differ from those of an undisturbed run.
 """
 
 import contextlib
@@ -65,16 +65,16 @@ def forked(task, seconds=None):
 
 
 def die_at(operation, task):
-    """Run a task that kills its process at the given file operation; return how many it did."""
+    """Run a task and kill this process at the given file operation; return the number of them."""
     count = 0
 
-    def counted(function, torn=None):
+    def counted(function, last_act=None):
         def call(*args, **kwargs):
             nonlocal count
             count += 1
             if count == operation:
-                if torn:
-                    torn(*args)
+                if last_act:
+                    last_act(*args)
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
 
@@ -110,29 +110,29 @@ def make_model(extension):
 
 def main(folder, extension, kills):
     model = make_model(extension)
-    undisturbed, broken, counts = folder / "whole", folder / "broken", folder / "count"
+    undisturbed, killed, counts = folder / "undisturbed", folder / "killed", folder / "count"
     undisturbed.mkdir()
     start = time.monotonic()
     forked(lambda: counts.write_text(str(die_at(-1, lambda: run(undisturbed, extension, model)))))
     seconds, operations = time.monotonic() - start, int(counts.read_text())
     moments = [round(1 + i * (operations - 1) / (kills - 1)) for i in range(kills)]
-    draw, different = random.Random(0), []
+    generator, different = random.Random(0), []
 
     def resume():
         # If the killed run had completed its output, a second run is refused.
         with contextlib.suppress(OutputError):
-            run(broken, extension, model)
+            run(killed, extension, model)
 
-    for moment in [*moments, *["random"] * 3]:
-        broken.mkdir()
+    for moment in [*moments, "random", "random", "random"]:
+        killed.mkdir()
         if moment == "random":
-            forked(lambda: run(broken, extension, model), draw.uniform(0, seconds))
+            forked(lambda: run(killed, extension, model), generator.uniform(0, seconds))
         else:
-            forked(lambda at=moment: die_at(at, lambda: run(broken, extension, model)))
+            forked(lambda at=moment: die_at(at, lambda: run(killed, extension, model)))
         forked(resume)
-        if content(broken) != content(undisturbed):
-            different.append(f"{moment}: {sorted(content(broken))}")
-        shutil.rmtree(broken)
+        if content(killed) != content(undisturbed):
+            different.append(f"{moment}: {sorted(content(killed))}")
+        shutil.rmtree(killed)
     print(json.dumps({"operations": operations, "different": different}))
 
 

@@ -1,4 +1,4 @@
-"""Embeddings against the model called by hand, one sequence at a time."""
+"""Embeddings, compared with direct calls of the model for one sequence at a time."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from ernie_rna.sequences import chunks as chunking
 from ernie_rna.sequences.fasta import InputError
 from tests.conftest import lively
 
-# A sequence in a batch and alone differ by the order of float32 sums; 7e-7 was measured.
+# In a batch and alone, float32 sums have another order; 7e-7 is the largest difference measured.
 TOLERANCE = 3e-6
 
 
@@ -23,7 +23,7 @@ def _one_thread(_reproducible):
 
 
 @pytest.fixture
-def encoder_model(config):
+def encoder(config):
     config.max_position_embeddings = 66
     return lively(ErnieRnaModel(config, add_pooling_layer=False)).eval()
 
@@ -47,28 +47,30 @@ def by_hand(model, tokenizer, sequence, layer=-1):
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 2048])
-@pytest.mark.parametrize("layers", [(-1,), (0, 2), None])
-def test_equals_the_model(encoder_model, tokenizer, rna, batch_tokens, layers, monkeypatch):
-    asked, forward = set(), encoder_model.forward
+@pytest.mark.parametrize(
+    ("layers", "numbers"), [((-1,), [3]), ((0, 2), [0, 2]), (None, [0, 1, 2, 3])]
+)
+def test_equals_the_model(encoder, tokenizer, rna, batch_tokens, layers, numbers, monkeypatch):
+    collects_states, forward = set(), encoder.forward
 
     def watch(**inputs):
-        asked.add(inputs["output_hidden_states"])
+        collects_states.add(inputs["output_hidden_states"])
         return forward(**inputs)
 
     options = {"layers": layers, "pooling": POOLINGS, "unknown": "unk"}
     with monkeypatch.context() as patch:
-        patch.setattr(encoder_model, "forward", watch)
-        found = list(embed(rna, encoder_model, batch_tokens=batch_tokens, **options))
-    assert asked == {layers != (-1,)}  # Hidden states are collected only if needed.
-    assert [(e.id, e.length) for e in found] == [(id, len(text)) for id, text in rna.items()]
-    for embedding, sequence in zip(found, rna.values(), strict=True):
-        for layer in {(-1,): [3], (0, 2): [0, 2], None: [0, 1, 2, 3]}[layers]:
-            states = by_hand(encoder_model, tokenizer, sequence, layer)
+        patch.setattr(encoder, "forward", watch)
+        embeddings = list(embed(rna, encoder, batch_tokens=batch_tokens, **options))
+    assert collects_states == {layers != (-1,)}  # Only if they are needed.
+    assert [(e.id, e.length) for e in embeddings] == [(id, len(rna[id])) for id in rna]
+    for embedding, sequence in zip(embeddings, rna.values(), strict=True):
+        for layer in numbers:
+            states = by_hand(encoder, tokenizer, sequence, layer)
             expected = {"token": states[1:-1], "cls": states[0], "mean": states[1:-1].mean(0)}
             for pooling, vectors in expected.items():
-                got = embedding[f"{pooling}_layer{layer}"]
-                np.testing.assert_allclose(got, vectors, atol=TOLERANCE, rtol=0)
-                assert got.dtype == np.float32
+                array = embedding[f"{pooling}_layer{layer}"]
+                np.testing.assert_allclose(array, vectors, atol=TOLERANCE, rtol=0)
+                assert array.dtype == np.float32
 
 
 LONG = {"short": "ACGU", "long": "ACGGUU" * 25, "limit": "G" * 64}
@@ -84,45 +86,45 @@ LONG = {"short": "ACGU", "long": "ACGGUU" * 25, "limit": "G" * 64}
         (["A"], {"long": "window", "overlap": 64}, ValueError, "overlap must be below 64, .*; got"),
     ],
 )
-def test_refuses_before_it_computes(encoder_model, sequences, options, error, message):
+def test_errors_come_before_the_first_result(encoder, sequences, options, error, message):
     with pytest.raises(error, match=message):
-        embed(sequences, encoder_model, **options)
+        embed(sequences, encoder, **options)
 
 
-def test_long_sequences_by_windows(encoder_model, tokenizer):
+def test_long_sequences_by_windows(encoder, tokenizer):
     options = {"long": "window", "overlap": 16, "pooling": POOLINGS}
-    embeddings = {e.id: e for e in embed(LONG, encoder_model, **options)}
-    # 150 nt: three windows that begin at 0, 43 and 86, cut halfway between their neighbours' ends.
+    embeddings = {e.id: e for e in embed(LONG, encoder, **options)}
+    # 150 nt make three windows, from 0, 43 and 86; a cut is in the middle of each overlap.
     token, cls = [], 0
     for start, first, stop in [(0, 0, 54), (43, 54, 97), (86, 97, 150)]:
-        states = by_hand(encoder_model, tokenizer, LONG["long"][start : start + 64])
+        states = by_hand(encoder, tokenizer, LONG["long"][start : start + 64])
         token.extend(states[1 + first - start : 1 + stop - start])
         cls += states[0] * (stop - first) / 150
     np.testing.assert_allclose(embeddings["long"]["token"], token, atol=TOLERANCE)
     np.testing.assert_allclose(embeddings["long"]["mean"], np.mean(token, 0), atol=TOLERANCE)
     np.testing.assert_allclose(embeddings["long"]["cls"], cls, atol=TOLERANCE)
     for id in ("short", "limit"):
-        states = by_hand(encoder_model, tokenizer, LONG[id])
+        states = by_hand(encoder, tokenizer, LONG[id])
         np.testing.assert_allclose(embeddings[id]["token"], states[1:-1], atol=TOLERANCE)
 
 
-def test_long_sequences_whole(encoder_model, tokenizer):
+def test_long_sequences_in_full(encoder, tokenizer):
     with pytest.warns(UserWarning, match=r"1 of 3 sequences .* limit of 64 nt.*150 nt"):
-        _, embedding, _ = embed(LONG, encoder_model, long="full", pooling=("token",))
-    states = by_hand(encoder_model, tokenizer, LONG["long"])
+        _, embedding, _ = embed(LONG, encoder, long="full", pooling=("token",))
+    states = by_hand(encoder, tokenizer, LONG["long"])
     np.testing.assert_allclose(embedding["token"], states[1:-1], atol=TOLERANCE)
 
 
-def test_memory_that_does_not_suffice(encoder_model, monkeypatch):
+def test_an_error_of_memory_names_the_longest_sequence(encoder, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(encoder_model, "forward", fail)
+    monkeypatch.setattr(encoder, "forward", fail)
     with pytest.raises(EncodingError, match=r"1 sequences of up to 4 nt \(the longest: 1\)"):
-        list(embed(["GG", "ACGU"], encoder_model))
+        list(embed(["GG", "ACGU"], encoder))
 
 
-def test_memory_holds_one_chunk_of_tokens(encoder_model, monkeypatch):
+def test_the_bytes_of_token_vectors_limit_a_chunk(encoder, monkeypatch):
     monkeypatch.setattr("ernie_rna.embeddings.embed._CHUNK_BYTES", 48 * 4 * 20)
     sizes, chunks = [], chunking.Plan.chunks
 
@@ -132,13 +134,13 @@ def test_memory_holds_one_chunk_of_tokens(encoder_model, monkeypatch):
             yield chunk
 
     monkeypatch.setattr(chunking.Plan, "chunks", watch)
-    assert len(list(embed(["ACGUACGU"] * 9, encoder_model, pooling=("token",)))) == 9
+    assert len(list(embed(["ACGUACGU"] * 9, encoder, pooling=("token",)))) == 9
     assert sizes == [16, 16, 16, 16, 8]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision(encoder_model, rna, tmp_path, dtype):
-    encoder_model.save_pretrained(tmp_path)
+def test_half_precision(encoder, rna, tmp_path, dtype):
+    encoder.save_pretrained(tmp_path)
     exact = {e.id: e["mean"] for e in embed(rna, tmp_path, unknown="unk")}
     for embedding in embed(rna, tmp_path, dtype=dtype, unknown="unk"):
         assert embedding["mean"].dtype == (np.float16 if dtype == "float16" else np.float32)
@@ -146,14 +148,14 @@ def test_half_precision(encoder_model, rna, tmp_path, dtype):
         assert 0 < error < (0.15 if dtype == "bfloat16" else 0.02)
 
 
-def test_a_result_that_is_not_finite_is_named(encoder_model):
+def test_an_error_of_nan_names_the_sequence(encoder):
     with torch.no_grad():
-        encoder_model.embed_tokens.weight[8] = float("nan")  # N
+        encoder.embed_tokens.weight[8] = float("nan")  # N
     with pytest.raises(EncodingError, match=r"bad: mean_layer3 is not finite"):
-        list(embed({"good": "ACGU", "bad": "ACGN", "fine": "GGCC"}, encoder_model))
+        list(embed({"good": "ACGU", "bad": "ACGN", "fine": "GGCC"}, encoder))
 
 
-def test_columns():
+def test_names_of_columns():
     names = ["token_layer0", "mean_layer0", "token_layer3", "mean_layer3"]
     assert [*resolve_columns([3, -1, 0], ["mean", "token"], 3)] == names
     arrays = {"mean_layer1": np.zeros(2), "cls_layer1": np.ones(2), "cls_layer2": np.ones(2)}

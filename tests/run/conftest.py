@@ -34,7 +34,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def stdin(monkeypatch):
-    """A function that makes a text the standard input."""
+    """A function that replaces standard input with a text."""
 
     def put(text):
         buffer = io.BufferedReader(io.BytesIO(text.encode()))
@@ -45,7 +45,7 @@ def stdin(monkeypatch):
 
 @pytest.fixture
 def file_limit():
-    """A context in which no file can grow above `size` bytes, as on a full disk."""
+    """A context in which no file can grow beyond `size` bytes, as on a full disk."""
     resource = pytest.importorskip("resource")
 
     @contextlib.contextmanager

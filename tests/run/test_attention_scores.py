@@ -1,4 +1,4 @@
-"""Attention scores of one layer, against those that the model hands out."""
+"""Attention scores of one layer, compared with the `attention_biases` that the model returns."""
 
 import pytest
 import torch
@@ -21,19 +21,19 @@ def test_scores_are_the_attention_biases(encoder, monkeypatch, sequences, memory
     monkeypatch.setattr(encoder.config, "score_memory", memory)
     scores = attention_scores(encoder, *batch, layer=layer)
     torch.testing.assert_close(scores, expected, rtol=0, atol=2e-5)
-    some = attention_scores(encoder, *batch, layer=layer, heads=[7, 2])
-    assert torch.equal(some, scores[:, [7, 2]])
+    two_heads = attention_scores(encoder, *batch, layer=layer, heads=[7, 2])
+    assert torch.equal(two_heads, scores[:, [7, 2]])
 
 
 @pytest.mark.parametrize("layer", [0, 1, -1])
-def test_zero_is_a_matrix_of_zeros_and_the_model_is_left_as_it_was(encoder, sequences, layer):
+def test_zero_pairing_scores_and_no_change_to_the_model(encoder, sequences, layer):
     ids, mask = tokenize([sequences["trna_arg"], "GGGAAACCC"], encoder.device)
     zeros = torch.zeros(2, ids.shape[1], ids.shape[1])
     with torch.inference_mode():
-        given = encoder(ids, mask, pairing_scores=zeros, output_attention_biases=True)
+        expected = encoder(ids, mask, pairing_scores=zeros, output_attention_biases=True)
         before = encoder(ids, mask).last_hidden_state
     scores = attention_scores(encoder, ids, mask, layer=layer, pairing_scores="zero")
-    torch.testing.assert_close(scores, given.attention_biases[layer], rtol=0, atol=2e-5)
+    torch.testing.assert_close(scores, expected.attention_biases[layer], rtol=0, atol=2e-5)
     for module in encoder.modules():
         assert {*module._forward_hooks, *module._forward_pre_hooks} == set()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What is said of a model that cannot be loaded, before torch is imported."""
+"""Models are found, and one that cannot be loaded is explained, before torch is imported."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ernie_rna.run.find_model import find_model
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
+def _files_and_no_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -34,22 +34,22 @@ def _here(tmp_path, monkeypatch):
         ("user/name", ConnectionError, r"cannot be reached \(http://127\.0\.0\.1:9: .*refused"),
     ],
 )
-def test_a_model_that_cannot_be_loaded(model, error, message):
+def test_explains_why_a_model_cannot_be_loaded(model, error, message):
     with pytest.raises(error, match=message):
         find_model(model)
 
 
-def test_a_model_that_may_be_loaded(monkeypatch):
+def test_finds_folders_mini_loaded_and_cached_models(monkeypatch):
     assert find_model("model") == find_model(Path("model")) == "model"
     assert find_model("./model") == "./model"
     assert find_model("mini") == str(mini())
     loaded = object()
     assert find_model(loaded) is loaded
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "config.json")
-    assert find_model("user/name") == "user/name"  # in the cache, so that no Hub is needed
+    assert find_model("user/name") == "user/name"  # In the cache, so the Hub is not needed.
 
 
-def test_offline_by_choice_is_said(monkeypatch):
+def test_the_variable_that_forbids_the_hub_is_named(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
         find_model("user/name")

@@ -1,4 +1,4 @@
-"""A model loaded: from what, what is refused, what is said where memory is short, and threads."""
+"""Loading a model: sources, refusals, precisions, errors of memory, and numbers of threads."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ MINI, FULL = (ErnieRnaConfig(hidden_size=size) for size in (192, 768))
 
 @pytest.fixture
 def saved(encoder, tmp_path):
-    """The folder of an encoder."""
+    """A folder with the encoder."""
     encoder.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -49,9 +49,9 @@ def test_loads_a_model_with_a_head(model, tmp_path):
 
 
 def test_refuses_a_model_that_lacks_weights(encoder, saved):
-    state = encoder.state_dict()
-    del state["layers.1.fc1.weight"]
-    encoder.save_pretrained(saved, state_dict=state)
+    weights = encoder.state_dict()
+    del weights["layers.1.fc1.weight"]
+    encoder.save_pretrained(saved, state_dict=weights)
     with pytest.raises(ValueError, match=r"lacks 1 weights, such as layers.1.fc1.weight"):
         load_model(saved)
 
@@ -64,7 +64,7 @@ def change(old, new):
 
 
 @pytest.mark.parametrize(
-    ("name", "harm", "message"),
+    ("name", "damage", "message"),
     [
         (CONFIG, lambda text: text[:-9], "is not a valid JSON file"),
         (CONFIG, lambda text: b"[" * 100_000, "damaged|not a valid JSON"),
@@ -76,30 +76,40 @@ def change(old, new):
         (WEIGHTS, lambda data: b"\xff" * len(data), "SafetensorError"),
     ],
 )
-def test_a_damaged_folder_is_named(saved, name, harm, message):
-    (saved / name).write_bytes(harm((saved / name).read_bytes()))
-    named = f"cannot load the model '{saved}': .*{message}"
-    with pytest.raises((ValueError, OSError), match=named):
+def test_errors_name_the_damaged_folder(saved, name, damage, message):
+    (saved / name).write_bytes(damage((saved / name).read_bytes()))
+    message = f"cannot load the model '{saved}': .*{message}"
+    with pytest.raises((ValueError, OSError), match=message):
         load_model(saved)
 
 
-def test_models_are_loaded_by_several_threads_at_once():
-    """transformers changes its own classes for a while; what it puts back was another's change."""
+def test_refuses_fewer_pair_blocks_than_the_weights_have(tmp_path):
+    folder = shutil.copytree(mini(), tmp_path / "model")
+    config = json.loads((folder / CONFIG).read_text())
+    blocks = config["pair_blocks"]
+    (folder / CONFIG).write_text(json.dumps({**config, "pair_blocks": blocks - 1}))
+    message = f"has pair_blocks {blocks - 1}, but the weights have {blocks}"
+    with pytest.raises(ValueError, match=message):
+        load_model(folder)
+
+
+def test_several_threads_load_models_at_once():
+    """transformers patches its own classes while it loads, and could restore another's patch."""
     with ThreadPoolExecutor(4) as pool:
         models = list(pool.map(lambda _: load_masked_lm("mini"), range(8)))
     models.append(load_masked_lm("mini"))
-    tied = [one.lm_head.decoder.weight is one.get_input_embeddings().weight for one in models]
-    assert tied == [True] * 9
+    for model in models:
+        assert model.lm_head.decoder.weight is model.get_input_embeddings().weight
 
 
-def test_tokenizer_files_are_not_needed(saved, encoder):
+def test_tokenizer_files_are_not_read(saved, encoder):
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"):
         (saved / name).write_bytes(b"\xff{")
-    (found,), (expected,) = embed(["ACGU"], saved), embed(["ACGU"], encoder)
-    assert np.array_equal(found["mean"], expected["mean"])
+    (from_folder,), (expected,) = embed(["ACGU"], saved), embed(["ACGU"], encoder)
+    assert np.array_equal(from_folder["mean"], expected["mean"])
 
 
-def test_mini_and_what_is_asked_of_it():
+def test_options_of_mini_and_of_a_loaded_model():
     model = load_model("mini", dtype="bfloat16", device="cpu")
     assert (model.dtype, model.device.type, model.training) == (torch.bfloat16, "cpu", False)
     assert load_model(model, dtype="float32", attention="eager") is model
@@ -120,8 +130,8 @@ def test_int8(encoder, model, tmp_path):
     assert model_sha256(quantized) != model_sha256(load_model(tmp_path))
     assert model_sha256(quantized) == model_sha256(load_model(tmp_path, quantize="int8"))
     for pair in zip(embed(rna, tmp_path, quantize="int8"), embed(rna, tmp_path), strict=True):
-        one, other = (found["mean"] / np.linalg.norm(found["mean"]) for found in pair)
-        assert 0.99 < one @ other < 1  # measured: 0.9996
+        rough, exact = (item["mean"] / np.linalg.norm(item["mean"]) for item in pair)
+        assert 0.99 < rough @ exact < 1  # measured: 0.9996
     with pytest.raises(ValueError, match="a loaded model cannot be quantised"):
         load_model(encoder, quantize="int8")
     with pytest.raises(OptionError, match="quantize needs dtype float32; got bfloat16"):
@@ -129,22 +139,22 @@ def test_int8(encoder, model, tmp_path):
 
 
 @pytest.mark.parametrize(("seconds", "warns"), [((1.0, 0.5), 0), ((1.0, 7.0), 1)])
-def test_bfloat16_without_instructions(monkeypatch, recwarn, seconds, warns):
+def test_warns_if_bfloat16_is_slow(monkeypatch, recwarn, seconds, warns):
     times = iter(seconds)
     monkeypatch.setattr("timeit.repeat", lambda *_, **__: [next(times)])
     load_model("mini", dtype="bfloat16", device="cpu")
-    texts = [str(one.message) for one in recwarn]
+    texts = [str(warning.message) for warning in recwarn]
     assert sum("this CPU has no instructions for bfloat16" in text for text in texts) == warns
 
 
-def test_layers():
+def test_negative_layers_count_from_the_last():
     assert [resolve_layer(layer, 12) for layer in (0, 12, -1, -13)] == [0, 12, 12, 0]
     for layer in (13, -14):
         with pytest.raises(ValueError, match=f"0 .embeddings. to 12, or -13 .*no layer {layer}"):
             resolve_layer(layer, 12)
 
 
-def test_want_of_memory_names_the_longest_sequence():
+def test_an_error_of_memory_names_the_longest_sequence():
     records = [FastaRecord("short", "ACGU"), FastaRecord("long", "ACGUACGU")]
     with (
         pytest.raises(EncodingError, match=r"2 sequences of up to 8 nt .*long.*--batch-tokens"),
@@ -159,28 +169,15 @@ def test_want_of_memory_names_the_longest_sequence():
     ("config", "count", "length", "threads"),
     [(MINI, 4, 60, 1), (MINI, 16, 60, 4), (FULL, 4, 60, 8), (FULL, 1, 10, 1)],
 )
-def test_small_batches_take_few(monkeypatch, config, count, length, threads):
+def test_small_batches_use_few_threads(monkeypatch, config, count, length, threads):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     plan = Plan(2048, config.hidden_size)
     (chunk,) = plan.chunks([FastaRecord(str(i), "A" * length) for i in range(count)])
     assert suitable_threads(config, plan, chunk) == threads
 
 
-def test_threads_are_put_back():
+def test_the_number_of_threads_is_restored_after_an_error():
     with contextlib.suppress(KeyError), use_threads(1):
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == 2
-
-
-def test_fewer_blocks_than_weights_are_refused(tmp_path):
-    shutil.copytree(mini(), tmp_path / "model")
-    path = tmp_path / "model" / CONFIG
-    blocks = json.loads(path.read_text())["pair_blocks"]
-    path.write_text(
-        path.read_text().replace(f'pair_blocks": {blocks}', f'pair_blocks": {blocks - 1}')
-    )
-    with pytest.raises(
-        ValueError, match=f"has pair_blocks {blocks - 1}, but the weights have {blocks}"
-    ):
-        load_model(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Locks on files that are deleted by whoever ends."""
+"""Locks on a file that its last holder deletes."""
 
 import os
 import time
@@ -9,8 +9,8 @@ import pytest
 from ernie_rna.run.locks import locked
 
 
-@pytest.mark.parametrize("is_made_anew", [False, True])
-def test_who_waited_for_a_file_that_was_deleted_tries_again(tmp_path, is_made_anew):
+@pytest.mark.parametrize("is_recreated", [False, True])
+def test_who_waited_for_a_deleted_file_locks_the_new_one(tmp_path, is_recreated):
     pytest.importorskip("fcntl")
     path = tmp_path / "folder" / "lock"
 
@@ -23,6 +23,6 @@ def test_who_waited_for_a_file_that_was_deleted_tries_again(tmp_path, is_made_an
             waiting = pool.submit(wait)
             time.sleep(0.2)
             path.unlink()
-            if is_made_anew:
+            if is_recreated:
                 path.touch()
         assert waiting.result(10)

@@ -1,4 +1,4 @@
-"""Matrices in an .npz file."""
+"""Writing matrices to an .npz file, one at a time."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from ernie_rna.run.matrices import write_matrices
 
 
-def test_matrices_keep_their_names_and_bytes(tmp_path):
+def test_names_and_values_are_kept_and_files_are_reproducible(tmp_path):
     matrices = {"a": np.eye(3, dtype=np.float32), "b/../c d": np.zeros((0, 0), dtype=np.float16)}
     for path in (tmp_path / "one.npz", tmp_path / "two.npz"):
         with write_matrices(path) as write:

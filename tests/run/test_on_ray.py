@@ -1,4 +1,4 @@
-"""Any function over many files on a local Ray of two workers, one of which is killed."""
+"""Functions over many files on a local Ray cluster of two workers, one of which is killed."""
 
 import json
 import os
@@ -49,11 +49,11 @@ EXACT = {"batch_tokens": 16, "layers": None, "threads": 1}
 
 
 def run(inputs=("a.fasta", "b.fa"), output="out", **options):
-    how = {"format": ".npz", "parts": 3, "cpus_per_part": 0.5, **EXACT}
-    return on_ray(embed, inputs, output, "model", **{**how, **options})
+    options = {"format": ".npz", "parts": 3, "cpus_per_part": 0.5, **EXACT, **options}
+    return on_ray(embed, inputs, output, "model", **options)
 
 
-def test_the_outputs_of_the_function(folder):
+def test_outputs_equal_those_of_the_function(folder):
     summaries = run()
     files = [[folder / "out" / "a.npz"], [folder / "out" / "b.npz"]]
     assert [summary.files for summary in summaries] == files
@@ -86,7 +86,7 @@ def test_the_same_call_resumes(folder):
         run(inputs=["a.fasta"])
 
 
-def test_nothing_is_lost_with_a_worker(folder):
+def test_no_result_is_lost_when_a_worker_is_killed(folder):
     lines = [f">r{i}\n{'ACGUN' * (9 + i % 9)}\n" for i in range(1500)]
     Path("a.fasta").write_text("".join(lines))
     killed = []
@@ -114,8 +114,8 @@ def test_nothing_is_lost_with_a_worker(folder):
     assert names(Path("out")) == ["a.npz", "on_ray.json"]
 
 
-def test_what_is_refused(folder):
-    for change in ({"format": "npz"}, {"lairs": 3}):  # may be corrected
+def test_errors_and_a_corrected_call(folder):
+    for change in ({"format": "npz"}, {"lairs": 3}):
         with pytest.raises((ValueError, TypeError)):
             run(inputs="b.fa", output="corrected", **change)
     assert run(inputs="b.fa", output="corrected")[0].records == 3
@@ -152,21 +152,21 @@ def test_parquet(folder):
         ({"pairs": "-"}, "pairs must be a file"),
     ],
 )
-def test_options_that_no_call_can_have(folder, options, message):
+def test_refuses_invalid_options(folder, options, message):
     options = {"function": fold, "format": ".dbn", **options}
     with pytest.raises(OptionError, match=message):
         on_ray(inputs=["a.fasta", "b.fa"], output="new", model="mini", **options)
     assert not Path("new").exists()
 
 
-def test_what_options_name_is_part_of_the_call(folder):
+def test_files_and_arrays_in_options_are_part_of_the_call(folder):
     def call(output, reactivities, **options):
-        how = {"format": ".ct/", "cpus_per_part": 0.5, "reactivities": reactivities, **options}
-        return on_ray(fold, "b.fa", output, "mini", **how)
+        options |= {"format": ".ct/", "cpus_per_part": 0.5, "reactivities": reactivities}
+        return on_ray(fold, "b.fa", output, "mini", **options)
 
     table = folder / "r.tsv"
     arrays = {f"b{i}": np.ones(5 + 5 * i) for i in range(3)}
-    rows = (f"{id}\t{at}\t1" for id, values in arrays.items() for at in range(1, 1 + len(values)))
+    rows = [f"{id}\t{i}\t1" for id, values in arrays.items() for i in range(1, 1 + len(values))]
     table.write_text("\n".join(["id\tposition\treactivity", *rows]))
     (summary,) = call("files", table, pairs=folder / "p.tsv")
     assert summary.files == [folder / "files" / "b.ct", folder / "p.tsv"]

@@ -1,4 +1,4 @@
-"""Files that appear whole: whoever else writes there, and whatever has a name like theirs."""
+"""Files and folders that appear under their names only when they are complete."""
 
 import contextlib
 import errno
@@ -22,10 +22,12 @@ from ernie_rna.run.outputs import (
     replacing,
     replacing_folder,
 )
-from tests.run.conftest import raising
+from tests.run.conftest import names, raising
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def test_of_two_writers_the_last_one_is_there_whole(tmp_path):
+def test_of_two_writers_the_last_to_finish_wins(tmp_path):
     path = tmp_path / "out.tsv"
     with replacing(path) as slow:
         slow.write_text("slow")
@@ -35,24 +37,25 @@ def test_of_two_writers_the_last_one_is_there_whole(tmp_path):
         with slow.open("a") as file:
             file.write("er")
     assert path.read_text() == "slower"
-    assert list(tmp_path.iterdir()) == [path]
+    assert names(tmp_path) == ["out.tsv"]
 
 
-def test_what_is_interrupted_leaves_what_was_there(tmp_path):
-    others = {tmp_path / name for name in ("out.tsv", "out.tsv.tmp", ".out.tsv.tmp")}
-    for other in others:
-        other.write_text("mine")
+def test_an_interrupted_writer_changes_nothing(tmp_path):
+    """Nor does a writer touch files with names like those of its temporary file."""
+    before = dict.fromkeys(("out.tsv", "out.tsv.tmp", ".out.tsv.tmp"), "before")
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
     with contextlib.suppress(ZeroDivisionError), replacing(tmp_path / "out.tsv") as path:
         path.write_text("half")
         raise ZeroDivisionError
-    assert set(tmp_path.iterdir()) == others
-    assert {other.read_text() for other in others} == {"mine"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
     with replacing(tmp_path / "out.tsv") as path:
-        path.write_text("whole")
-    assert sorted(other.read_text() for other in others) == ["mine", "mine", "whole"]
+        path.write_text("new")
+    after = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert after == {**before, "out.tsv": "new"}
 
 
-def test_a_folder_appears_whole(tmp_path):
+def test_a_folder_appears_complete(tmp_path):
     path, link = tmp_path / "above" / "model", tmp_path / "link"
     with contextlib.suppress(ZeroDivisionError), replacing_folder(path) as folder:
         (folder / "config.json").write_text("{}")
@@ -61,8 +64,8 @@ def test_a_folder_appears_whole(tmp_path):
     for text in ("first", "second"):
         with replacing_folder(path) as folder:
             (folder / text).touch()
-        assert [one.name for one in path.iterdir()] == [text]
-    assert list(path.parent.iterdir()) == [path]
+        assert names(path) == [text]
+    assert names(path.parent) == ["model"]
     link.symlink_to(path)
     with replacing_folder(link):
         pass
@@ -70,18 +73,18 @@ def test_a_folder_appears_whole(tmp_path):
     assert not list(path.iterdir())
 
 
-@pytest.mark.parametrize("kind", [replacing, replacing_folder])
-def test_what_is_about_to_appear_is_told(tmp_path, kind):
-    path, told = tmp_path / "out", []
-    token = appearing.set(lambda new, path: told.append((new.exists(), path.exists())))
-    with kind(path) as new:
+@pytest.mark.parametrize("writer", [replacing, replacing_folder])
+def test_a_callback_runs_just_before_the_output_appears(tmp_path, writer):
+    path, calls = tmp_path / "out", []
+    token = appearing.set(lambda new, path: calls.append((new.exists(), path.exists())))
+    with writer(path) as new:
         new.touch()
     appearing.reset(token)
-    assert told == [(True, False)]
+    assert calls == [(True, False)]
 
 
-def test_where_no_file_can_be_locked(tmp_path, monkeypatch):
-    """As on some file systems of clusters; nobody knows there what is dead, and it stays."""
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    """Some clusters have one. Nothing shows there whether a writer is dead, so its folder stays."""
     fcntl = pytest.importorskip("fcntl")
     monkeypatch.setattr(fcntl, "flock", raising(OSError(errno.ENOSYS, "not implemented")))
     left = tmp_path / ".model.01234567.tmp"
@@ -92,50 +95,55 @@ def test_where_no_file_can_be_locked(tmp_path, monkeypatch):
     assert {*tmp_path.iterdir()} == {left, tmp_path / "model"}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("killed", ["in a file", "in a folder", "between two renamings"])
-def test_what_a_killed_process_left_goes_with_the_next(tmp_path, killed):
-    path, other = tmp_path / "model", tmp_path / ".model.mine.tmp"
-    for folder in (path, other):
-        folder.mkdir()
+def write_and_be_killed(writer, path, between_renames=False):
+    """Write in a child process that is killed before the output appears."""
     child = os.fork()
-    if not child:  # dies in the block
-        with replacing(path) if killed == "in a file" else replacing_folder(path) as new:
-            if killed == "between two renamings":
+    if not child:
+        with writer(path) as new:
+            if between_renames:
                 path.rename(new.with_name("old"))
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    ("writer", "between_renames"),
+    [(replacing, False), (replacing_folder, False), (replacing_folder, True)],
+)
+def test_the_next_writer_clears_what_a_killed_one_left(tmp_path, writer, between_renames):
+    path, other = tmp_path / "model", tmp_path / ".model.mine.tmp"
+    path.mkdir()
+    other.mkdir()
+    write_and_be_killed(writer, path, between_renames)
     assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
-    with replacing_folder(path):  # One that is at work keeps what it has, and `path` stays whole.
-        clear_dead(tmp_path / "mod")
+    with replacing_folder(path):
         assert path.is_dir()
+        assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
+        clear_dead(tmp_path / "mod")  # It leaves the folder of a live writer.
         assert len(list(tmp_path.glob(".model.*.tmp"))) == 2
     assert {*tmp_path.iterdir()} == {path, other}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_a_killed_picture_left_goes_with_the_check_of_the_next(tmp_path):
+@needs_fork
+def test_the_check_of_outputs_clears_what_a_killed_writer_left(tmp_path):
     path = tmp_path / "map.svg"
-    child = os.fork()
-    if not child:
-        with replacing(path):
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert len([*tmp_path.iterdir()]) == 1
+    write_and_be_killed(replacing, path)
+    assert len(names(tmp_path)) == 1
     check_output_files([str(path)])
-    assert not [*tmp_path.iterdir()]
+    assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(("renamings", "left"), [(1, "old"), (2, "new")])
-def test_an_interruption_between_renamings_loses_nothing(tmp_path, monkeypatch, renamings, left):
+@pytest.mark.parametrize(("renames", "left"), [(1, "old"), (2, "new")])
+def test_an_interruption_after_a_rename_loses_nothing(tmp_path, monkeypatch, renames, left):
     path, replace, done = tmp_path / "model", os.replace, []
     path.mkdir()
     (path / "old").touch()
 
-    def interrupted(*names):
-        replace(*names)
-        done.append(names)
-        if len(done) == renamings:
+    def interrupted(*paths):
+        replace(*paths)
+        done.append(paths)
+        if len(done) == renames:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupted)
@@ -144,7 +152,7 @@ def test_an_interruption_between_renamings_loses_nothing(tmp_path, monkeypatch, 
     assert [*tmp_path.rglob("*")] == [path, path / left]
 
 
-def test_text_is_utf8_with_the_line_ends_given(tmp_path, capsys):
+def test_text_is_utf8_with_unchanged_line_ends(tmp_path, capsys):
     with open_text(str(tmp_path / "out.tsv")) as file:
         file.write("é\n")
     assert (tmp_path / "out.tsv").read_bytes() == "é\n".encode()
@@ -155,12 +163,11 @@ def test_text_is_utf8_with_the_line_ends_given(tmp_path, capsys):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_explained(code):
-    by_safetensors = SafetensorError(f"IoError(Os {{ code: {code} }}): full (os error {code})")
-    for error in (OSError(code, "full"), by_safetensors):
+    of_safetensors = SafetensorError(f"IoError(Os {{ code: {code} }}): full (os error {code})")
+    message = r"^no room to write out\.tsv \(.*full.*\); make room$"
+    for error in (OSError(code, "full"), of_safetensors):
         with (
-            pytest.raises(
-                OutputError, match=r"^no room to write out\.tsv \(.*full.*\); make room$"
-            ),
+            pytest.raises(OutputError, match=message),
             full_disk_explained("out.tsv", "; make room"),
         ):
             raise error
@@ -181,15 +188,15 @@ def test_a_full_disk_is_explained(code):
         (["folder"], {"force": True}, OutputError, "it is not a file"),
         (["/dev/null"], {"force": True}, OutputError, "it is not a file; - is standard output"),
         (["/dev/null"], {"streams": False}, OutputError, "it is not a file$"),
-        (["there.tsv"], {}, OutputError, "there.tsv exists already; --force replaces it"),
-        (["there.tsv", "new.TSV", "-"], {"force": True, "extensions": (".tsv",)}, None, ""),
+        (["old.tsv"], {}, OutputError, "old.tsv exists already; --force replaces it"),
+        (["old.tsv", "new.TSV", "-"], {"force": True, "extensions": (".tsv",)}, None, ""),
         (["folder"], {"folders": ["folder"], "force": True}, None, ""),
     ],
 )
 def test_outputs_are_checked(tmp_path, monkeypatch, outputs, options, error, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "there.tsv").touch()
+    (tmp_path / "old.tsv").touch()
     (tmp_path / "link.tsv").symlink_to("nowhere/a.tsv")
     with pytest.raises(error, match=message) if error else contextlib.nullcontext():
         check_output_files(outputs, **options)

@@ -1,4 +1,4 @@
-"""What is kept beside an output: parts that are whole or not there, and who may work there."""
+"""The folder of unfinished results beside an output: its parts, and the processes that share it."""
 
 import contextlib
 import errno
@@ -17,13 +17,13 @@ from ernie_rna.sequences.fasta import FastaRecord
 from tests.run.conftest import names, raising
 
 SETTINGS = {"model": {"name": "M", "sha256": "1"}, "layers": [0, 1]}
-OTHERS = {**SETTINGS, "layers": [1]}
-ONE = {"values": np.zeros(1)}
+OTHER_SETTINGS = {**SETTINGS, "layers": [1]}
+RESULTS = {"values": np.zeros(1)}
 
 
 @contextlib.contextmanager
 def working(output, index=0, count=1, settings=SETTINGS, force=False, **more):
-    """A store that is begun; `resumed` is what `begin` gave."""
+    """A store on which `begin` was called; its attribute `resumed` is what `begin` returned."""
     with Store(output, Share(index, count), force) as store:
         store.resumed = store.begin(settings, **more)
         yield store
@@ -39,39 +39,29 @@ def refuses_to_assemble(store):
         store.assembling().__enter__()
 
 
-@pytest.fixture
-def store(output):
+def test_a_part_belongs_to_its_records_and_settings(output):
+    first, second = FastaRecord("a", "ACGU", "text"), FastaRecord("b", "GG")
+    changed = [replace(first, description="other"), replace(first, sequence="ACGA")]
     with working(output) as store:
-        yield store
-
-
-def test_a_part_is_of_its_records_and_settings_only(output):
-    records = [FastaRecord("a", "ACGU", "text"), FastaRecord("b", "GG")]
-    changed = [replace(records[0], description="other"), replace(records[0], sequence="ACGA")]
-    with working(output) as store:
-        store.part(0, records).put(ONE, {})
-        assert store.part(0, records).is_whole()
-        others = [records[:1], records[::-1], *([one, records[1]] for one in changed)]
-        assert not any(store.part(0, other).is_whole() for other in others)
-        assert not store.part(1, records).is_whole()
-        (store.folder / "manifest.json").write_text(json.dumps(OTHERS))
+        store.part(0, [first, second]).put(RESULTS, {})
+        assert store.part(0, [first, second]).is_whole()
+        for others in ([first], [second, first], *([record, second] for record in changed)):
+            assert not store.part(0, others).is_whole()
+        assert not store.part(1, [first, second]).is_whole()
+        (store.folder / "manifest.json").write_text(json.dumps(OTHER_SETTINGS))
         refuses_to_assemble(store)
-    with working(output, settings=OTHERS) as store:
-        with store.assembling() as said:
-            assert said is None
-        assert not store.part(0, records).is_whole()
+    with working(output, settings=OTHER_SETTINGS) as store:
+        with store.assembling() as notes:
+            assert notes is None
+        assert not store.part(0, [first, second]).is_whole()
         store.invalidate()
         refuses_to_assemble(store)
-
-
-# ---------------------------------------------------------------------------------------------
-# The manifest
 
 
 @pytest.mark.parametrize("content", [b"[]x", b"[1]", b"3", b"\xff", b"[" * 100_000])
 def test_a_damaged_manifest_is_refused(output, content):
     with working(output) as store:
-        store.part(0).put(ONE, {})
+        store.part(0).put(RESULTS, {})
         (store.folder / "manifest.json").write_bytes(content)
     damaged = r"manifest\.json is damaged; --force drops the unfinish"
     with pytest.raises(OutputError, match=damaged), working(output):
@@ -81,11 +71,7 @@ def test_a_damaged_manifest_is_refused(output, content):
         assert not store.part(0).is_whole()
 
 
-# ---------------------------------------------------------------------------------------------
-# Who leaves last, and two at once
-
-
-def test_leaves_the_files_of_others(output):
+def test_files_of_others_are_kept(output):
     with working(output) as store:
         (store.folder / "notes.txt").write_text("mine")
         finish(store)
@@ -93,24 +79,24 @@ def test_leaves_the_files_of_others(output):
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-def test_a_process_that_comes_late_finds_the_work_done(output, order):
+def test_a_late_process_finds_the_work_done(output, order):
     first, second, last = order
     with working(output, first, 3) as store:
         assert [store.owns(number) for number in range(3)] == [first == i for i in range(3)]
-        store.finish_share()  # before the others have put anything
+        store.finish_share()  # before the others have stored any part
     with working(output, second, 3) as store:
         assert not store.resumed
         finish(store)
     with working(output, last, 3, whole=lambda: True) as store:
         assert store.resumed
-        with store.assembling() as said:
-            assert said == {"problems": ["b is not in it: too long"]}
+        with store.assembling() as notes:
+            assert notes == {"problems": ["b is not in it: too long"]}
         assert not store.owns(last)
         store.finish_share()
     assert names(output.parent) == []
 
 
-def test_who_leaves_last_deletes_the_folder(output):
+def test_the_last_process_deletes_the_folder(output):
     with working(output, 0, 2) as store:
         store.finish_share()
         with working(output, 1, 2) as other:
@@ -119,7 +105,7 @@ def test_who_leaves_last_deletes_the_folder(output):
     assert names(output.parent) == []
 
 
-def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
+def test_a_finished_run_starts_again_if_its_output_is_gone(output):
     with working(output, 0, 2) as store:
         finish(store)
     with working(output, 1, 2, whole=lambda: False) as store:
@@ -127,36 +113,35 @@ def test_what_is_done_is_begun_anew_if_the_output_has_gone(output):
         assert not store.done
         store.finish()
     exists = r"out\.npz exists already; --force replaces it"
-    with pytest.raises(OutputError, match=exists), working(output, 1, 2, OTHERS):
+    with pytest.raises(OutputError, match=exists), working(output, 1, 2, OTHER_SETTINGS):
         pass
 
 
-def test_several_that_force_at_once_agree(output):
+def test_two_processes_with_force_drop_only_earlier_results(output):
     for index in range(2):
-        with working(output, index, 2, OTHERS) as store:
-            store.part(index).put(ONE, {})
+        with working(output, index, 2, OTHER_SETTINGS) as store:
+            store.part(index).put(RESULTS, {})
     with (
-        Store(output, Share(0, 2), force=True) as one,
-        Store(output, Share(1, 2), force=True) as two,
+        Store(output, Share(0, 2), force=True) as second,
+        Store(output, Share(1, 2), force=True) as first,
     ):
-        assert not two.begin(SETTINGS)
-        two.part(1).put(ONE, {})
-        assert one.begin(SETTINGS)
-        assert [one.part(number).is_whole() for number in range(2)] == [False, True]
+        assert not first.begin(SETTINGS)
+        first.part(1).put(RESULTS, {})
+        assert second.begin(SETTINGS)
+        assert [second.part(number).is_whole() for number in range(2)] == [False, True]
 
 
-def come_and_go(output, index, rounds):
+def finish_repeatedly(output, index, rounds):
     for _ in range(rounds):
         with working(output, index, 3) as store:
-            store.part(index).put({"values": np.zeros(9)}, {})
+            store.part(index).put(RESULTS, {})
             finish(store)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
-def test_processes_that_come_and_go(output):
-    context = multiprocessing.get_context("fork")
-    arguments = [(output, index, 30) for index in range(3)]
-    children = [context.Process(target=come_and_go, args=one) for one in arguments]
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_begin_and_finish_at_random(output):
+    fork = multiprocessing.get_context("fork").Process
+    children = [fork(target=finish_repeatedly, args=(output, index, 30)) for index in range(3)]
     for child in children:
         child.start()
     for child in children:
@@ -167,7 +152,7 @@ def test_processes_that_come_and_go(output):
     assert names(output.parent) == []
 
 
-def test_where_nothing_can_be_written(output, monkeypatch):
+def test_places_where_no_folder_can_be_used(output, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", raising(OSError(errno.ENOSYS, "Function not implemented")))

@@ -1,4 +1,4 @@
-"""Predictions by every head of sequences and bases: the model's own, in files, beside labels."""
+"""Predictions of the heads for sequences and bases: values, output files, and metrics."""
 
 import csv
 import gzip
@@ -20,9 +20,10 @@ from ernie_rna.scoring.predict import PredictTask, predict
 from ernie_rna.sequences import chunks as chunking
 from tests.conftest import lively
 from tests.golden_folder import GOLDEN, head_checkpoint, write_golden_folder
+from tests.run.conftest import raising
 
 SEQUENCES = {"one": "GGGGAAAACCCC", "two": "acgtN", "three": "G"}
-# A sequence in a batch and alone differ by the order of float32 sums.
+# In a batch and alone, float32 sums have another order.
 TOLERANCE = 2e-6
 
 
@@ -50,25 +51,27 @@ MODELS = {
 
 
 def by_hand(model, tokenizer, sequence, task):
-    """What the model gives for a sequence alone."""
+    """The values that the model returns for a single sequence."""
     with torch.inference_mode():
         output = model(**tokenizer(sequence, return_tensors="pt"))
     if task == "ribosome-loading":
         return output.predictions.numpy()
     (values,) = output.logits
-    if task == "token-classification":
-        values = values[1:-1]
-    values = values.sigmoid() if task == "multi-label" else values
-    return (values.softmax(-1) if task.endswith("classification") else values).numpy()
+    if task == "multi-label":
+        values = values.sigmoid()
+    if task.endswith("classification"):
+        values = values.softmax(-1)
+    return (values[1:-1] if task == "token-classification" else values).numpy()
 
 
 @pytest.mark.parametrize("task", MODELS)
 @pytest.mark.parametrize("batch_tokens", [1, 64, 2048])
 def test_equals_the_model(tokenizer, task, batch_tokens):
     model = make_model(*MODELS[task])
-    found = list(predict(SEQUENCES, model, batch_tokens=batch_tokens))
-    assert [(one.id, one.sequence) for one in found] == [*{**SEQUENCES, "two": "ACGUN"}.items()]
-    for one in found:
+    predictions = list(predict(SEQUENCES, model, batch_tokens=batch_tokens))
+    expected_ids = [("one", "GGGGAAAACCCC"), ("two", "ACGUN"), ("three", "G")]
+    assert [(one.id, one.sequence) for one in predictions] == expected_ids
+    for one in predictions:
         expected = by_hand(model, tokenizer, one.sequence, task)
         assert (one.task, one.values.dtype) == (task, np.float32)
         np.testing.assert_allclose(one.values, expected, rtol=0, atol=TOLERANCE)
@@ -84,7 +87,7 @@ def test_equals_the_model(tokenizer, task, batch_tokens):
         ("token-classification", [[0.2, 0.5, 0.3], [1, 0, 0]], ["b", "a"]),
     ],
 )
-def test_what_is_predicted(task, values, predicted):
+def test_predicted_labels(task, values, predicted):
     (one,) = predict(["GC"], make_model(*MODELS[task][:2]))
     assert one.names == ("a", "b", "c")
     one.__dict__["values"] = np.array(values, np.float32)
@@ -106,7 +109,7 @@ def test_a_model_without_problem_type():
         ("ErnieRnaForMaskedLM", "`ernie-rna finetune` trains one"),
     ],
 )
-def test_a_model_without_such_a_head(tmp_path, kind, way_out):
+def test_a_model_without_a_suitable_head(tmp_path, kind, way_out):
     model = make_model(kind)
     model.save_pretrained(tmp_path)
     for source, name in ((model, "the model"), (tmp_path, str(tmp_path))):
@@ -135,21 +138,23 @@ def loading_folder(tmp_path_factory):
 @pytest.mark.parametrize("batch_tokens", [1, 4096])
 def test_the_authors_values_in_any_batch(loading_folder, sequences, batch_tokens):
     rnas = {**UTRS, "utr_76": sequences["trna_arg"]}
-    found = {one.id: one for one in predict(rnas, loading_folder, batch_tokens=batch_tokens)}
+    predicted = {
+        one.id: one.predicted for one in predict(rnas, loading_folder, batch_tokens=batch_tokens)
+    }
     expected = load_file(GOLDEN / "tiny_heads_expected.safetensors")
     for name in ("utr_50", "utr_76"):
         prediction = expected[f"ribosome_loading.{name}.prediction"].item()
         mrl = 1.3539032306228027 * prediction + 5.269799754058842
-        assert found[name].predicted["mrl"] == pytest.approx(mrl, abs=2e-5)
+        assert predicted[name]["mrl"] == pytest.approx(mrl, abs=2e-5)
 
 
-def test_pairing_scores_of_a_run(loading_folder, tmp_path, monkeypatch):
-    (own, _), (zero, _) = (
-        predict(UTRS, loading_folder, pairing_scores=way) for way in (None, "zero")
+def test_pairing_scores_change_results_and_are_stored(loading_folder, tmp_path, monkeypatch):
+    by_default, zero = (
+        next(predict(UTRS, loading_folder, pairing_scores=choice)) for choice in (None, "zero")
     )
-    assert abs(own.values - zero.values) > 1e-4
+    assert abs(by_default.values - zero.values) > 1e-4
     with monkeypatch.context() as patch:
-        patch.setattr(PredictTask, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(PredictTask, "assemble", raising(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             predict(UTRS, loading_folder, tmp_path / "out.tsv")
     with pytest.raises(OutputError, match="pairing_scores was 'sequence', is 'zero'"):
@@ -162,28 +167,28 @@ def test_pairing_scores_of_a_run(loading_folder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The working directory, with models by their tasks, a FASTA file and a table."""
+    """The working directory, with a model for each task, a FASTA file and a table."""
     monkeypatch.chdir(tmp_path)
-    for task, how in MODELS.items():
-        make_model(*how).save_pretrained(task)
+    for task, arguments in MODELS.items():
+        make_model(*arguments).save_pretrained(task)
     Path("in.fasta").write_text("".join(f">{id} RNA\n{rna}\n" for id, rna in SEQUENCES.items()))
     cells = [("b", "a;b", 1, 1, 0, "abcabcabcabc"), ("a", "", 0, 0, 0, "abcab")]
     cells += [("c", "a;c", 1, 0, 1, "c")]
     with open("in.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["name", "note", "sequence", "label", "several", "a", "b", "c", "bases"])
-        for (id, rna), own in zip(SEQUENCES.items(), cells, strict=True):
-            rows.writerow([id, f'5\' "{id}", end', rna, *own])
+        for (id, rna), labels in zip(SEQUENCES.items(), cells, strict=True):
+            rows.writerow([id, f'5\' "{id}", end', rna, *labels])
     return tmp_path
 
 
 def run(capsys, *arguments, code=0):
     capsys.readouterr()
     try:
-        found = main(["predict", *arguments])
-    except SystemExit as leaving:
-        found = leaving.code
-    assert found == code
+        exit_code = main(["predict", *arguments])
+    except SystemExit as error:
+        exit_code = error.code
+    assert exit_code == code
     return capsys.readouterr()
 
 
@@ -193,29 +198,35 @@ def read(path):
 
 
 @pytest.mark.parametrize("task", MODELS)
-def test_a_table_of_predictions(folder, capsys, task):
-    assert run(capsys, "in.fasta", "-m", task, "-o", "out.tsv").err.startswith("out.tsv: 3 sequ")
+def test_a_table_and_an_npz_file_of_predictions(folder, capsys, task):
+    predictions = list(predict("in.fasta", task))
+    names = list(predictions[0].names)
+    values = np.concatenate([np.atleast_2d(one.values) for one in predictions])
     numbers = task in ("regression", "ribosome-loading")
-    of_bases = task == "token-classification"
-    expected, values = [], []
-    for one in predict("in.fasta", task):
-        own = {"multi-label": ";".join}.get(task, lambda found: found)(one.predicted)
-        bases = enumerate(zip(one.sequence, own, strict=True), 1) if of_bases else ()
-        rows = [{"position": str(i), "base": b, "predicted": p} for i, (b, p) in bases]
-        whole = {"length": str(len(one.sequence))} | ({} if numbers else {"predicted": own})
-        expected += [{"id": one.id, **row} for row in rows or [whole]]
-        values.extend(np.atleast_2d(one.values))
-    found = read("out.tsv")
-    names = [f"{'predicted' if numbers else 'p'}_{name}" for name in one.names]
-    shown = [[float(row.pop(name)) for name in names] for row in found]
-    assert found == expected
-    np.testing.assert_allclose(shown, values, rtol=1e-6)
+    expected = []
+    for one in predictions:
+        length = {"id": one.id, "length": str(len(one.sequence))}
+        if task == "token-classification":
+            for i, (base, label) in enumerate(zip(one.sequence, one.predicted, strict=True), 1):
+                row = {"id": one.id, "position": str(i), "base": base, "predicted": label}
+                expected.append(row)
+        elif task == "multi-label":
+            expected.append({**length, "predicted": ";".join(one.predicted)})
+        else:
+            expected.append(length if numbers else {**length, "predicted": one.predicted})
+    assert run(capsys, "in.fasta", "-m", task, "-o", "out.tsv").err.startswith("out.tsv: 3 sequ")
+    rows, prefix = read("out.tsv"), "predicted" if numbers else "p"
+    written = [[float(row.pop(f"{prefix}_{name}")) for name in names] for row in rows]
+    assert rows == expected
+    np.testing.assert_allclose(written, values, rtol=1e-6)
     streamed = run(capsys, "in.fasta", "-m", task, "-o", "-", "--quiet").out
     assert streamed == Path("out.tsv").read_text()
+
     run(capsys, "in.fasta", "-m", task, "-o", "out.npz")
-    column = "token_" * of_bases + ("numbers" if numbers else "probabilities")
+    column = "numbers" if numbers else "probabilities"
+    column = f"token_{column}" if task == "token-classification" else column
     metadata = read_metadata("out.npz")
-    assert (metadata["columns"], metadata["names"]) == ([column], list(one.names))
+    assert (metadata["columns"], metadata["names"]) == ([column], names)
     arrays = list(read_embeddings("out.npz"))
     assert [(one.id, one.length) for one in arrays] == [(i, len(r)) for i, r in SEQUENCES.items()]
     vectors = np.concatenate([np.atleast_2d(one.arrays[column]) for one in arrays])
@@ -223,38 +234,38 @@ def test_a_table_of_predictions(folder, capsys, task):
 
 
 def test_the_columns_of_a_table_are_kept(folder, capsys):
-    given = read("in.csv")
-    for name in ("out.tsv", "out.csv"):
-        run(capsys, "in.csv", "-m", "classification", "-o", name)
-        rows = read(name)
-        assert [{name: row[name] for name in given[0]} for row in rows] == given
-        assert [*rows[0]][len(given[0]) :] == ["predicted", "p_a", "p_b", "p_c"]
+    table = read("in.csv")
+    for output in ("out.tsv", "out.csv"):
+        run(capsys, "in.csv", "-m", "classification", "-o", output)
+        rows = read(output)
+        assert [{name: row[name] for name in table[0]} for row in rows] == table
+        assert [*rows[0]][len(table[0]) :] == ["predicted", "p_a", "p_b", "p_c"]
     run(capsys, "in.csv", "-m", "token-classification", "-o", "b.tsv", "--label-column", "bases")
     rows = read("b.tsv")
     assert [*rows[0]][:5] == ["name", "note", "label", "several", "a"]
     letters = "".join(SEQUENCES.values()).upper().replace("T", "U")
     assert [row["base"] for row in rows] == list(letters)
     assert [row["name"] for row in rows] == ["one"] * 12 + ["two"] * 5 + ["three"]
-    Path("alone.csv").write_text("sequence\nGG\nA\n")  # Nothing else tells its rows.
-    run(capsys, "alone.csv", "-m", "token-classification", "-o", "c.tsv")
+    Path("no_ids.csv").write_text("sequence\nGG\nA\n")
+    run(capsys, "no_ids.csv", "-m", "token-classification", "-o", "c.tsv")
     assert [row["id"] for row in read("c.tsv")] == ["line 2", "line 2", "line 3"]
 
 
-def test_predictions_beside_labels(folder, capsys):
-    only_a = make_model(*MODELS["multi-label"])  # so that the order of columns counts
+def test_metrics_of_a_table_with_labels(folder, capsys):
+    only_a = make_model(*MODELS["multi-label"])
+    # The model predicts only a, so that the order of columns matters.
     only_a.classifier.bias.data = torch.tensor([9.0, -9.0, -9.0])
     only_a.save_pretrained("multi-label")
-    model = ("-m", "multi-label", "--quiet", "--force", "-o")
-    whole = run(capsys, "in.csv", *model, "o.tsv", "--label-column", "several").out
+    command = ("in.csv", "-m", "multi-label", "--quiet", "--force", "--label-column")
+    metrics = run(capsys, *command, "several", "-o", "o.tsv").out
     rows = ["predicted", "exact_match", "macro_f1", "micro_f1"]
-    assert [line.split()[0] for line in whole.splitlines()] == rows
-    for columns in ("abc", "bca"):  # by their names, in any order
-        by_columns = ("--label-column", *columns)
-        assert run(capsys, "in.csv", *model, "o.npz", *by_columns).out == whole
-    streamed = run(capsys, "in.csv", *model, "-", "--label-column", "several")
-    assert (streamed.out, streamed.err) == (Path("o.tsv").read_text(), whole)
+    assert [line.split()[0] for line in metrics.splitlines()] == rows
+    for columns in ("abc", "bca"):  # A column for each label, in any order.
+        assert run(capsys, *command, *columns, "-o", "o.npz").out == metrics
+    streamed = run(capsys, *command, "several", "-o", "-")
+    assert (streamed.out, streamed.err) == (Path("o.tsv").read_text(), metrics)
     summary = predict("in.csv", "multi-label", "p.tsv", label_column="several", progress=False)
-    assert f"{summary.metrics['micro_f1']:.4f}" in whole
+    assert f"{summary.metrics['micro_f1']:.4f}" in metrics
     with pytest.raises(OptionError, match="label_column needs a table of sequences, and an outp"):
         predict("in.csv", "multi-label", label_column="several")
 
@@ -278,7 +289,7 @@ def test_predictions_beside_labels(folder, capsys):
         ("long.csv -m classification", 1, "line 2 (99 nt). --long full computes each as a whole"),
     ],
 )
-def test_what_is_refused(folder, capsys, arguments, code, message):
+def test_invalid_labels_and_tables(folder, capsys, arguments, code, message):
     Path("clash.csv").write_text("sequence,p_a\nACGU,1\n")
     Path("long.csv").write_text(f"sequence\n{'A' * 99}\n")
     before = {path.name for path in folder.iterdir()}
@@ -288,18 +299,17 @@ def test_what_is_refused(folder, capsys, arguments, code, message):
 
 def test_a_compressed_table_with_decimal_commas(folder, capsys):
     Path("in.tsv.gz").write_bytes(gzip.compress(b"sequence;mrl\nACGU;1,5\nGGCC;2,5"))
-    said = run(capsys, "in.tsv.gz", "-m", "regression", "-o", "a.tsv", "--label-column", "mrl")
-    assert "mse" in said.out
-    assert said.err.count("a comma in a number is read as a decimal point") == 1
+    printed = run(capsys, "in.tsv.gz", "-m", "regression", "-o", "a.tsv", "--label-column", "mrl")
+    assert "mse" in printed.out
+    assert printed.err.count("a comma in a number is read as a decimal point") == 1
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".npz"])
 def test_killed_and_resumed_and_shared(folder, monkeypatch, suffix):
     monkeypatch.setattr(chunking, "CHUNK_RECORDS", 1)
     options = {"label_column": "label", "progress": False}
-    whole = predict("in.csv", "classification", f"whole{suffix}", **options)
-    computed = []
-    compute = PredictTask.compute
+    expected = predict("in.csv", "classification", f"expected{suffix}", **options)
+    computed, compute = [], PredictTask.compute
 
     def counted(self, records, pieces):
         if len(computed) == 2:
@@ -314,17 +324,17 @@ def test_killed_and_resumed_and_shared(folder, monkeypatch, suffix):
     assert computed == ["line 2", "line 3"]
     summary = predict("in.csv", "classification", f"out{suffix}", **options)
     assert summary.resumed
-    assert summary.metrics == whole.metrics
-    for part in (2, 1):
+    assert summary.metrics == expected.metrics
+    for part, metrics in ((2, {}), (1, expected.metrics)):
         shared = predict("in.csv", "classification", f"p{suffix}", part=f"{part}/2", **options)
-        assert shared.metrics == ({} if part == 2 else whole.metrics)
+        assert shared.metrics == metrics
     for path in (f"out{suffix}", f"p{suffix}"):
-        assert Path(path).read_bytes() == Path(f"whole{suffix}").read_bytes()
+        assert Path(path).read_bytes() == Path(f"expected{suffix}").read_bytes()
 
 
-def test_metrics_of_an_output_that_another_process_has_written(folder, monkeypatch):
+def test_a_resumed_run_returns_the_metrics_of_a_complete_output(folder, monkeypatch):
     options = {"label_column": "label", "progress": False}
-    with monkeypatch.context() as patch:  # killed once the output is whole
+    with monkeypatch.context() as patch:  # as if killed after the output is complete
         patch.setattr("ernie_rna.run.store.Store.__exit__", lambda self, *_: self._held.close())
         first = predict("in.csv", "classification", "out.tsv", **options)
         with pytest.raises(OutputError, match=r"out\.tsv exists already; --force"):

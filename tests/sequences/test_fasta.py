@@ -1,4 +1,4 @@
-"""FASTA as people have it, and what of it is refused."""
+"""FASTA files as people have them, and those that are refused."""
 
 import bz2
 import gzip
@@ -50,7 +50,7 @@ def read(tmp_path):
         pytest.param(PLAIN.replace(b">one", b">ENERGY = -5.4  one"), id="energy before the id"),
     ],
 )
-def test_reads(read, content):
+def test_variants_of_text_files(read, content):
     assert read(content) == RECORDS
 
 
@@ -75,16 +75,16 @@ def test_all_streams_of_a_compressed_file_are_read(read, compress, padding):
 
 
 @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, gzip.compress])
-def test_what_is_no_stream_is_refused(read, compress):
-    first, whole = compress(FIRST), compress(PLAIN)
-    behind = (SECOND, b"\x01" + bz2.compress(SECOND), lzma.compress(SECOND)[:-9], b"BZh")
-    damaged = (whole[:-9], whole[:10] + b"\xff" * 40, whole[:-5] + bytes(5))
-    for content in (*(first + rest for rest in behind), *damaged):
+def test_damaged_compressed_files_are_refused(read, compress):
+    first, both = compress(FIRST), compress(PLAIN)
+    second = (SECOND, b"\x01" + bz2.compress(SECOND), lzma.compress(SECOND)[:-9], b"BZh")
+    damaged = (both[:-9], both[:10] + b"\xff" * 40, both[:-5] + bytes(5))
+    for content in (*(first + rest for rest in second), *damaged):
         with pytest.raises(InputError, match=r"in.fasta: damaged or cut off: "):
             read(content)
 
 
-def test_text_is_utf8_whatever_the_locale(tmp_path):
+def test_text_is_utf8_in_any_locale(tmp_path):
     (tmp_path / "in.fasta").write_text(">é1 RNÄ\nACéGU\n", encoding="utf-8")
     locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code = "import ernie_rna.sequences.fasta as f; print(ascii([*f.read_fasta('in.fasta', 'unk')]))"
@@ -140,7 +140,7 @@ REFUSED = [
     (PLAIN.decode().encode("utf-16-le"), "line 1: .*UTF-16"),
     (b">a\r\nAC\r>b M\xfc", "line 3: .* not UTF-8: save the file"),
     (b">" + b"a" * 70_000 + b"\n\xff", "line 2: text that"),
-    (b">a\nAC\n>b M\xc3", "line 3: text that"),  # which ends within a letter
+    (b">a\nAC\n>b M\xc3", "line 3: text that"),  # The text ends within a letter.
     # Files of other kinds
     (b"PK\x03\x04 [Content_Types].xml PK\x03\x04 xl/workbook.xml", SHEET),
     (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", SHEET),
@@ -166,7 +166,7 @@ REFUSED = [
     (b"id\tsequence\na\tACGU\n", "a table: predict and finetune read tables"),
     (b"# STOCKHOLM 1.0\na AC-GU\n", "this is an alignment: .*; --degap reads it"),
     (b"\nCLUSTAL W (1.8)\na AC-GU\n", "this is an alignment: .*; --degap reads it"),
-    # In spite of options
+    # Refused despite options
     (b">a\nA-\n>b\n--\n", r"record 2 \(b\): it is empty", DEGAP),
     (b"# STOCKHOLM 1.0\na AC GU\n", "line 2: expected a name and its row; .*'a AC GU'", DEGAP),
     (b"# STOCKHOLM 1.0\na AC\n//\n# STOCKHOLM 1.0\nb AC\n", "cut off: a Stockholm", DEGAP),
@@ -186,7 +186,7 @@ def test_refuses(read, refused):
         read(content, **dict(*options))
 
 
-def test_the_command_that_makes_fasta_of_reads(tmp_path):
+def test_the_command_that_converts_fastq_to_fasta(tmp_path):
     path = tmp_path / "reads.fastq"
     path.write_text("@a 1\nACGU\n+\nIIII\n@b\nGG\n+a\n@@\n")
     with pytest.raises(InputError, match="reads") as error:
@@ -221,20 +221,20 @@ CLUSTAL = b"CLUSTAL W (1.83)\n\none AC-GU 4\ntwo -NRY-\n    *\n\none acgt 8\ntwo
         (CLUSTAL, ""),
     ],
 )
-def test_gaps_are_taken_out_on_request(read, content, description):
+def test_gaps_are_removed_on_request(read, content, description):
     expected = [FastaRecord("one", "ACGUacgt", description), RECORDS[1]]
     assert read(content, degap=True) == expected
     assert read(content, degap=True, keep_letters=False)[0].sequence == "ACGUACGU"
 
 
-def test_a_line_of_gaps_that_are_taken_out_is_no_structure(read, recwarn):
+def test_a_line_of_gaps_in_an_alignment_is_not_a_structure(read, recwarn):
     assert read(b">a\nACGU\n....\n>b\nAC-U\n..-.\n", degap=True)[0].sequence == "ACGU"
     assert not recwarn
     with pytest.warns(UserWarning, match="structures below 1 of the sequences are ignored"):
         read(b">a\nACGU\n....\n>b\nACGU\n(..)\n", degap=True)
 
 
-def test_gaps_that_are_read_as_unknown_letters_count(read):
+def test_gaps_kept_as_unknown_letters_cause_a_warning(read):
     with pytest.warns(UserWarning, match="gaps in 2 of 3 sequences .* positions count them"):
         assert read(b">a\nA-C\n>b\nA.G\n>c\nGG", unknown="unk")[0].sequence == "A-C"
 
@@ -253,26 +253,26 @@ def test_gaps_that_are_read_as_unknown_letters_count(read):
         b"(((..)))\t-4.1 p=1e-2\n(-4.10)\n",
     ],
 )
-def test_structures_below_sequences_are_passed_over(read, below):
+def test_structures_below_sequences_are_ignored_with_a_warning(read, below):
     with pytest.warns(UserWarning, match="structures below 1 of the sequences .* first below one"):
         assert read(PLAIN.replace(b">two", below + b">two")) == RECORDS
 
 
-def test_unknown_letters_on_request(read):
+def test_unknown_letters_are_read_on_request(read):
     (record,) = read(">a\nACPE*Z\nGÜ?1\n".encode(), unknown="unk")
     assert record.sequence == "ACPE*ZGÜ?1"
     with pytest.raises(InputError, match="begins with #, as comments do"):
         list(check_records([FastaRecord("a", "#ACGU")], "sequences", "unk"))
 
 
-def test_a_wide_table_is_refused_at_once(read):
+def test_a_wide_table_is_refused_quickly(read):
     start = time.monotonic()
     with pytest.raises(InputError, match="not a FASTA file"):
         read(b"gene" + b",x" * 20_000)
-    assert time.monotonic() - start < 5  # It took 30 s.
+    assert time.monotonic() - start < 5  # It once took 30 s.
 
 
-def test_what_is_no_file(tmp_path, monkeypatch):
+def test_missing_files_folders_and_closed_standard_input(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"nowhere"):
         list(read_fasta(tmp_path / "nowhere.fasta"))
     with pytest.raises(IsADirectoryError, match=tmp_path.name):
@@ -283,13 +283,13 @@ def test_what_is_no_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", [0, 1700, 3999])
-def test_finds_an_id_however_far_back(place):
+def test_finds_a_repeated_id_at_any_distance(place):
     records = [FastaRecord(f"id{number}", "A") for number in (*range(4000), place)]
     with pytest.raises(InputError, match=f"record 4001: .* the id 'id{place}'"):
         list(check_records(records, "sequences"))
 
 
-def test_of_what_was_read_only_a_hash_of_each_id_is_kept(tmp_path):
+def test_only_a_hash_of_each_id_stays_in_memory(tmp_path):
     path = tmp_path / "in.fasta"
     ids = [f"a_rather_long_id,_number_{number}" for number in range(20_000)]
     path.write_text("".join(f">{id}\n{'ACGU' * 50}\n" for id in ids))

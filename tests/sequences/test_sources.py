@@ -1,4 +1,4 @@
-"""Sequences from wherever a caller has them, a look through them, and those that are too long."""
+"""Sources of sequences, the survey of an input, and sequences that are too long."""
 
 import gzip
 import os
@@ -18,22 +18,23 @@ FULL = "--long full computes each as a whole"
 
 
 @pytest.mark.parametrize(
-    ("choices", "ways"), [(("error", "window", "full"), WINDOW + FULL), (("error", "full"), FULL)]
+    ("choices", "advice"), [(("error", "window", "full"), WINDOW + FULL), (("error", "full"), FULL)]
 )
-def test_long_sequences_are_named(choices, ways):
+def test_long_sequences_are_named(choices, advice):
     records = as_source(RNAS).read
-    found = r"2 of 3 sequences .* 1022 nt, .*: bigger \(2000 nt\), big \(1023 nt\)\. "
-    with pytest.raises(InputError, match=f"^{found}{ways}$"):
+    names = r"2 of 3 sequences .* 1022 nt, .*: bigger \(2000 nt\), big \(1023 nt\)\. "
+    with pytest.raises(InputError, match=f"^{names}{advice}$"):
         check_lengths(survey(records()), CONFIG, "error", choices)
-    once = short_enough(records(), CONFIG, "error", choices)
-    assert next(once).id == "short"
-    with pytest.raises(InputError, match=rf" 1022 nt, .*: big \(1023 nt\)\. {ways}$"):
-        next(once)
+    read_once = short_enough(records(), CONFIG, "error", choices)
+    assert next(read_once).id == "short"
+    with pytest.raises(InputError, match=rf" 1022 nt, .*: big \(1023 nt\)\. {advice}$"):
+        next(read_once)
     with pytest.warns(UserWarning, match=r"2 of 3 .* the first take 0.2 GB"):
         check_lengths(survey(records()), CONFIG, "full", choices)
     check_lengths(survey(records()), CONFIG, "window", choices)
     for long in ("window", "full"):
-        assert [one.id for one in short_enough(records(), CONFIG, long, choices)] == list(RNAS)
+        kept = short_enough(records(), CONFIG, long, choices)
+        assert [record.id for record in kept] == list(RNAS)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_long_sequences_are_named(choices, ways):
         (FastaRecord("a", "ACGU", None), "record 2: expected a sequence"),
     ],
 )
-def test_what_is_no_record_is_named(item, message):
+def test_invalid_records_are_named(item, message):
     with pytest.raises(InputError, match=f"^sequences: .*{message}"):
         survey(as_source(["ACGU", item], "unk").read())
 
@@ -74,14 +75,14 @@ def test_what_is_no_collection_of_records_is_refused(given):
         pytest.param(iter([FastaRecord("0", "ACGU"), FastaRecord("1", "GG")]), True, id="iterator"),
     ],
 )
-def test_takes_sequences_from_anywhere(sequences, once):
+def test_python_objects_as_sources(sequences, once):
     source = as_source(sequences)
     assert source.once == once
     assert as_source(source) is source
     assert [*source.read()] == [FastaRecord("0", "ACGU"), FastaRecord("1", "GG")]
 
 
-def test_a_sequence_may_be_typed_in_place_of_a_file(tmp_path, monkeypatch):
+def test_a_sequence_instead_of_the_name_of_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [*as_source("GGggAAtT").read()] == [FastaRecord("RNA", "GGGGAAUU")]
     assert [*as_source("GA" * 300).read()] == [FastaRecord("RNA", "GA" * 300)]
@@ -94,36 +95,35 @@ def test_a_sequence_may_be_typed_in_place_of_a_file(tmp_path, monkeypatch):
         survey(as_source("rna.fasta").read())
 
 
-def test_what_is_passed_over_is_said_once_of_each_input(tmp_path):
+def test_each_source_warns_once_although_it_is_read_twice(tmp_path):
     (tmp_path / "in.fasta").write_text(">a\nGAAC\n(..)\n>b\nG-C\n")
     for _ in range(2):
         source = as_source(tmp_path / "in.fasta", "unk")
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            assert [one.sequence for _ in range(2) for one in source.read()] == ["GAAC", "G-C"] * 2
-        assert [str(one.message).split(": ")[1][:10] for one in said] == [
-            "the struct",
-            "gaps in 1 ",
-        ]
+            for _ in range(2):
+                assert [record.sequence for record in source.read()] == ["GAAC", "G-C"]
+        starts = [str(warning.message).split(": ")[1][:10] for warning in caught]
+        assert starts == ["the struct", "gaps in 1 "]
 
 
-def test_letters_are_those_of_rna_unless_they_are_kept():
+def test_letters_become_those_of_rna_unless_they_are_kept():
     records = [("a", "acgTn-é")]
     assert next(as_source(records, "unk").read()).sequence == "ACGUN-é"
     assert next(as_source(records, "unk", keep_letters=True).read()).sequence == "acgTn-é"
     assert next(as_source(records, "unk", degap=True).read()).sequence == "ACGUNé"
 
 
-def test_what_can_be_read_once_is_kept(tmp_path):
-    given = [FastaRecord("a", "AC?U", " the  first, Ä \t"), FastaRecord("b", "GG")]
-    records = [FastaRecord("a", "AC?U", "the  first, Ä"), given[1]]
-    kept = as_source(iter(given), "unk").kept_in(tmp_path / "kept.fasta")
+def test_sources_that_can_be_read_once_are_copied(tmp_path):
+    records = [FastaRecord("a", "AC?U", " the  first, Ä \t"), FastaRecord("b", "GG")]
+    expected = [FastaRecord("a", "AC?U", "the  first, Ä"), records[1]]
+    kept = as_source(iter(records), "unk").kept_in(tmp_path / "kept.fasta")
     with (
-        as_source(iter(given), "unk").readable_twice() as once,
-        as_source(given, "unk").readable_twice() as twice,
+        as_source(iter(records), "unk").readable_twice() as from_iterator,
+        as_source(records, "unk").readable_twice() as from_list,
     ):
-        for source in (kept, once, twice):
-            assert [[*source.read()] for _ in range(2)] == [records, records]
+        for source in (kept, from_iterator, from_list):
+            assert [[*source.read()] for _ in range(2)] == [expected, expected]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are those of Unix")
@@ -137,36 +137,35 @@ def test_a_pipe_is_read_once(tmp_path):
         assert survey(source.read()).records == 2
 
 
-def test_survey(tmp_path):
+def test_the_survey_counts_and_hashes_records(tmp_path):
     path = tmp_path / "in.fasta"
     plain = b">one first RNA\nACGU\nacgt\n>two\nNRYN\n"
 
-    def look(content):
+    def survey_of(content):
         path.write_bytes(content)
         return survey(read_fasta(path))
 
-    found = look(plain)
-    assert (found.records, found.nucleotides) == (2, 12)
-    assert found.lengths == {8: 1, 4: 1}
-    assert found.longest == ((8, "one"), (4, "two"))
-    assert look(gzip.compress(plain)).sha256 == found.sha256
-    assert look(plain.replace(b">two", b">three")).sha256 != found.sha256
-    assert look(plain.replace(b"first", b"second")).sha256 != found.sha256
-    assert look(plain.replace(b"NRYN", b"NRYA")).sha256 != found.sha256
+    result = survey_of(plain)
+    assert (result.records, result.nucleotides) == (2, 12)
+    assert result.lengths == {8: 1, 4: 1}
+    assert result.longest == ((8, "one"), (4, "two"))
+    assert survey_of(gzip.compress(plain)).sha256 == result.sha256
+    for old, new in ((b">two", b">three"), (b"first", b"second"), (b"NRYN", b"NRYA")):
+        assert survey_of(plain.replace(old, new)).sha256 != result.sha256
     many = survey(as_source([(f"r{i:02}", "A" * (i % 9 + 1)) for i in range(90)]).read())
     assert many.longest == tuple((9, f"r{i}") for i in (89, 80, 71, 62, 53))
 
 
 @pytest.fixture
 def parquet(tmp_path):
-    """Writes columns to a file in.parquet."""
+    """A function that writes columns to a file in.parquet and returns its path."""
     pyarrow = pytest.importorskip("pyarrow")
     write_table = pytest.importorskip("pyarrow.parquet").write_table
     path = tmp_path / "in.parquet"
     return lambda columns: write_table(pyarrow.table(columns), path, row_group_size=999) or path
 
 
-def test_parquet(parquet):
+def test_parquet_is_read(parquet):
     ids = [str(row) for row in range(5000)]
     path = parquet({"more": range(5000), "sequence": ["ACGU"] * 5000, "id": ids})
     source = as_source(path)
@@ -193,8 +192,8 @@ def test_damaged_parquet_is_an_input_error(parquet):
     path = parquet({"id": ["a", "b"], "sequence": ["ACGU", "GGGG"]})
     content = path.read_bytes()
     refused = 0
-    for at in range(0, len(content), 7):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+    for i in range(0, len(content), 7):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1 :])
         try:
             survey(as_source(path).read())
         except InputError:

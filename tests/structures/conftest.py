@@ -35,7 +35,7 @@ def rnas(sequences):
 
 @pytest.fixture
 def check_golden(heads, rnas):
-    """A function that compares structures of `rnas`, and their contacts, with the authors'."""
+    """A function that compares structures of `rnas` and their contacts with the authors'."""
 
     def check(folds, kind, tolerance):
         folds = {folded.id: folded for folded in folds}
@@ -51,36 +51,35 @@ def check_golden(heads, rnas):
 
 @pytest.fixture(params=["scores", "head"])
 def folding_model(config, request):
-    """An encoder, whose attention scores are used, and a model with a structure head."""
+    """An encoder, of which `fold` uses the attention scores, and a model with a structure head."""
     if request.param == "scores":
         return lively(ErnieRnaModel(config, add_pooling_layer=False)).eval()
-    head = {"pair_blocks": 1, "pair_calibration": [0.5, -1.0]}
-    return lively(
-        ErnieRnaForSecondaryStructure(ErnieRnaConfig(**{**config.to_dict(), **head}))
-    ).eval()
+    settings = {**config.to_dict(), "pair_blocks": 1, "pair_calibration": [0.5, -1.0]}
+    return lively(ErnieRnaForSecondaryStructure(ErnieRnaConfig(**settings))).eval()
 
 
 def random_rnas(*lengths):
+    """Random sequences of different lengths n by their ids, which are r and n."""
     generator = np.random.default_rng(0)
     return {f"r{n}": "".join(generator.choice(list("ACGU"), n)) for n in lengths}
 
 
 @pytest.fixture
 def killed_after(monkeypatch):
-    """A context that interrupts a run, as a kill would, once `count` chunks are stored."""
+    """A context that interrupts a run, as a kill would, after `count` chunks are stored."""
 
     @contextlib.contextmanager
     def killed(count):
-        put, left = Part.put, [None] * count
+        put, stored = Part.put, []
 
-        def dies(*arguments):
-            if not left:
+        def put_or_die(*arguments):
+            if len(stored) == count:
                 raise KeyboardInterrupt
-            left.pop()
+            stored.append(arguments)
             put(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Part, "put", dies)
+            patch.setattr(Part, "put", put_or_die)
             with pytest.raises(KeyboardInterrupt):
                 yield
 

@@ -1,4 +1,4 @@
-"""Maps of closeness: the authors' values in any batch, the file, and what is refused."""
+"""Maps of closeness: the authors' values in any batch, the output file, and errors."""
 
 import numpy as np
 import pytest
@@ -22,29 +22,29 @@ def model(tmp_path_factory):
 
 
 def test_the_authors_values_in_a_batch(model, heads, sequences):
-    whole = sequences["trna_arg"]
-    rnas = {**SHORT, "padded": whole[:-1], "trna_arg": whole}
-    found = {one.id: one.probabilities for one in closeness(rnas, model, batch_tokens=4096)}
-    assert list(found) == list(rnas)
+    trna = sequences["trna_arg"]
+    rnas = {**SHORT, "padded": trna[:-1], "trna_arg": trna}
+    maps = {one.id: one.probabilities for one in closeness(rnas, model, batch_tokens=4096)}
+    assert list(maps) == list(rnas)
     expected = heads["closeness.trna_arg.probabilities"]
-    np.testing.assert_allclose(found["trna_arg"], expected, rtol=0, atol=1e-5)
-    for name, text in rnas.items():
-        assert found[name].shape == (len(text), len(text))
-        np.testing.assert_array_equal(found[name], found[name].T)
+    np.testing.assert_allclose(maps["trna_arg"], expected, rtol=0, atol=1e-5)
+    for id, sequence in rnas.items():
+        assert maps[id].shape == (len(sequence), len(sequence))
+        np.testing.assert_array_equal(maps[id], maps[id].T)
 
 
 @pytest.mark.parametrize(
     ("id", "message"),
     [("x.npy", r"x\.npy: an id in an .npz file cannot end"), ("x" * 70_000, "65531 bytes, not 70")],
 )
-def test_ids_that_no_npz_file_holds(model, tmp_path, monkeypatch, id, message):
+def test_ids_that_an_npz_file_cannot_hold(model, tmp_path, monkeypatch, id, message):
     monkeypatch.setattr(ClosenessTask, "load", None)
     with pytest.raises(InputError, match=message):
         closeness({**SHORT, id: "GG"}, model, tmp_path / "maps.npz", progress=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_file_holds_the_same_and_its_run_the_settings(model, tmp_path, killed_after):
+def test_the_file_equals_the_results_and_a_run_stores_its_settings(model, tmp_path, killed_after):
     output, options = tmp_path / "maps.npz", {"batch_tokens": 32, "progress": False}
     with killed_after(0):
         closeness(SHORT, model, output, **options)
@@ -59,14 +59,14 @@ def test_the_file_holds_the_same_and_its_run_the_settings(model, tmp_path, kille
             assert one.id == "c" or np.abs(one.probabilities - zero.probabilities).max() > 1e-3
 
 
-def test_what_is_refused(model):
+def test_refuses_other_outputs_and_models(model):
     with pytest.raises(ValueError, match=r"^-: the extension must be \.npz"):
         closeness(SHORT, model, "-")
     with pytest.raises(ValueError, match="has no closeness head: it is ErnieRnaModel"):
         closeness(SHORT, model.ernie_rna)
 
 
-def test_a_number_that_is_none_names_the_sequence(model, monkeypatch):
+def test_an_error_of_nan_names_the_sequence(model, monkeypatch):
     monkeypatch.setattr(model.pair_head.conv_out.bias, "data", torch.full((1,), torch.nan))
     with pytest.raises(EncodingError, match="b: its closeness is not finite"):
         list(closeness(SHORT, model))

@@ -1,4 +1,4 @@
-"""Reliabilities of bases, and probabilities that come true."""
+"""Reliabilities of bases, and the calibration of probabilities."""
 
 import sys
 
@@ -27,7 +27,7 @@ def sigmoid(values):
     return 1 / (1 + np.exp(-values))
 
 
-def test_unpaired_bases_are_sure_where_nothing_else_is_likely():
+def test_an_unpaired_base_is_reliable_if_no_pair_is_likely():
     probabilities = np.zeros((5, 5))
     probabilities[0, 4] = probabilities[4, 0] = 0.75
     probabilities[1, 4] = probabilities[4, 1] = 0.5
@@ -39,36 +39,35 @@ def test_unpaired_bases_are_sure_where_nothing_else_is_likely():
 
 @pytest.fixture
 def head(config):
-    sizes = {"pair_heads": [5], "pair_blocks": 1, "pair_calibration": [0.5, 1.0]}
-    torch.manual_seed(0)
-    return ErnieRnaForSecondaryStructure(ErnieRnaConfig(**{**config.to_dict(), **sizes})).eval()
+    settings = {"pair_heads": [5], "pair_blocks": 1, "pair_calibration": [0.5, 1.0]}
+    return ErnieRnaForSecondaryStructure(ErnieRnaConfig(**{**config.to_dict(), **settings})).eval()
 
 
-def test_a_head_gives_probabilities_by_its_calibration(head):
-    ways = (fold(RNAS, head, matrix=way) for way in ("probabilities", "scores"))
-    for made, logits in zip(*ways, strict=True):
+def test_probabilities_of_a_head_are_calibrated_logits(head):
+    folds = (fold(RNAS, head, matrix=kind) for kind in ("probabilities", "scores"))
+    for probabilities, logits in zip(*folds, strict=True):
         expected = sigmoid(0.5 * logits.matrix + 1)
-        mine = made.matrix > 0
-        assert mine.any()
-        assert not mine.all()
-        np.testing.assert_allclose(made.matrix[mine], expected[mine], atol=1e-6)
+        possible = probabilities.matrix > 0  # Bases that cannot pair have a probability of 0.
+        assert possible.any()
+        assert not possible.all()
+        np.testing.assert_allclose(probabilities.matrix[possible], expected[possible], atol=1e-6)
 
 
-def test_without_a_head_the_contacts_rank(model):
+def test_probabilities_without_a_head_are_clipped_contacts(model):
     task = FoldTask(FoldOptions(matrix="probabilities"))
-    given = torch.tensor([[0.0, 1.3], [0.4, 1.0]])
-    strengths = task._read_off(FastaRecord("x", "GC"), given, None, given).matrix
-    assert strengths.tolist() == [[0.0, 1.0], [pytest.approx(0.4), 1.0]]
-    ways = (fold(RNAS, model.ernie_rna, matrix=way) for way in ("probabilities", "contacts"))
-    for made, expected in zip(*ways, strict=True):
-        np.testing.assert_allclose(made.matrix, expected.matrix.clip(max=1), atol=1e-6)
+    contacts = torch.tensor([[0.0, 1.3], [0.4, 1.0]])
+    clipped = task._read_off(FastaRecord("x", "GC"), contacts, None, contacts).matrix
+    assert clipped.tolist() == [[0.0, 1.0], [pytest.approx(0.4), 1.0]]
+    folds = (fold(RNAS, model.ernie_rna, matrix=kind) for kind in ("probabilities", "contacts"))
+    for probabilities, expected in zip(*folds, strict=True):
+        np.testing.assert_allclose(probabilities.matrix, expected.matrix.clip(max=1), atol=1e-6)
 
 
-def test_the_line_is_the_likeliest_and_the_error_goes_with_it():
-    """Of pairs that are known with the probability of 0.5 * logit - 2."""
-    random = np.random.default_rng(0)
-    logits = random.normal(0, 6, (100_000, 1))
-    known = random.random(len(logits)) < sigmoid(0.5 * logits[:, 0] - 2)
+def test_the_fitted_line_is_the_likeliest_and_reduces_the_calibration_error():
+    """For pairs whose true log-odds are 0.5 * logit - 2."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 6, (100_000, 1))
+    known = generator.random(len(logits)) < sigmoid(0.5 * logits[:, 0] - 2)
     slope, offset = fit_calibration(logits, known)
     assert slope == pytest.approx(0.5, abs=0.01)
     assert offset == pytest.approx(-2, abs=0.05)
@@ -77,15 +76,16 @@ def test_the_line_is_the_likeliest_and_the_error_goes_with_it():
         log_odds = slope * logits[:, 0] + offset
         return (np.logaddexp(0, log_odds) - known * log_odds).mean()
 
-    for more, up in ((1e-3, 0), (-1e-3, 0), (0, 1e-3), (0, -1e-3)):
-        assert loss(slope + more, offset + up) > loss(slope, offset)
+    for step in (1e-3, -1e-3):
+        assert loss(slope + step, offset) > loss(slope, offset)
+        assert loss(slope, offset + step) > loss(slope, offset)
 
     before = expected_calibration_error(reliability(sigmoid(logits[:, 0]), known))
     bins = reliability(sigmoid(slope * logits[:, 0] + offset), known)
     assert before > 0.1
     assert expected_calibration_error(bins) < 0.01
-    assert sum(one.count for one in bins) == len(logits)
-    assert all(one.low <= one.predicted <= one.high for one in bins)
+    assert sum(bin.count for bin in bins) == len(logits)
+    assert all(bin.low <= bin.predicted <= bin.high for bin in bins)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_the_line_is_the_likeliest_and_the_error_goes_with_it():
         ([-1, 0, 1, 2], [1, 1, 0, 1], "known pairs do not have higher logits"),
     ],
 )
-def test_logits_that_no_line_fits(logits, known, message):
+def test_logits_that_cannot_be_calibrated(logits, known, message):
     with pytest.raises(ValueError, match=message):
         fit_calibration(np.array(logits, float)[:, None], np.array(known))
 
 
-def test_without_scikit_learn_the_extra_is_named(monkeypatch):
+def test_the_error_without_scikit_learn_names_the_extra(monkeypatch):
     for name in ("sklearn", "sklearn.linear_model"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r'pip install "ernie-rna\[train\]"'):

@@ -1,4 +1,4 @@
-"""Constraints on structures: what they leave out, what they make, and what they cannot be."""
+"""Constraints on structures: the pairs they force or forbid, their files, and errors."""
 
 import numpy as np
 import pytest
@@ -13,45 +13,47 @@ LENGTH = len(RNA["one"])
 
 
 def folded(folding_model, text, **options):
+    """Fold sequence one with a constraint, and check that sequence two is not affected."""
     text = text.ljust(LENGTH, ".")
-    one, other = fold(RNA, folding_model, constraints={"one": text}, min_stem=1, **options)
+    one, two = fold(RNA, folding_model, constraints={"one": text}, min_stem=1, **options)
     (plain,) = fold({"two": RNA["two"]}, folding_model, min_stem=1, **options)
-    assert other.structure == plain.structure  # which has no constraint
+    assert two.structure == plain.structure
     return one
 
 
-def test_pairs_in_brackets_are_there_and_certain(folding_model):
+def test_pairs_in_brackets_are_predicted_and_certain(folding_model):
     one = folded(folding_model, "((......))", matrix="probabilities")
     assert {(0, 9), (1, 8)} <= set(one.structure.pairs)
     assert one.matrix[0, 9] == one.matrix[8, 1] == 1
     assert one.matrix[0].sum() == one.matrix[:, 9].sum() == 1
-    alone = {"one": "(........)".ljust(LENGTH, ".")}
-    one = next(fold(RNA, folding_model, constraints=alone, min_stem=2))
+    single_pair = {"one": "(........)".ljust(LENGTH, ".")}
+    one = next(fold(RNA, folding_model, constraints=single_pair, min_stem=2))
     assert (0, 9) in one.structure.pairs
 
 
-def test_what_must_not_pair_does_not(folding_model):
+def test_bases_that_must_not_pair(folding_model):
     one = folded(folding_model, "xxx.......xxx", matrix="scores")
-    barred = [0, 1, 2, 10, 11, 12]
-    assert (one.matrix[barred] == NOT_SEEN).all()
-    assert (one.matrix[:, barred] == NOT_SEEN).all()
-    assert not {base for pair in one.structure.pairs for base in pair} & set(barred)
+    forbidden = [0, 1, 2, 10, 11, 12]
+    assert (one.matrix[forbidden] == NOT_SEEN).all()
+    assert (one.matrix[:, forbidden] == NOT_SEEN).all()
+    assert not {base for pair in one.structure.pairs for base in pair} & set(forbidden)
 
 
 @pytest.mark.parametrize("symbol", ["|", "<", ">"])
-def test_what_must_pair_does_and_on_its_side(folding_model, symbol):
+def test_a_base_that_must_pair_on_either_or_one_side(folding_model, symbol):
     base = 11
-    one = folded(folding_model, f"{'.' * base}{symbol}", matrix="scores")
+    one = folded(folding_model, "." * base + symbol, matrix="scores")
     (partner,) = [i + j - base for i, j in one.structure.pairs if base in (i, j)]
-    assert {"|": True, "<": partner > base, ">": partner < base}[symbol]
     np.testing.assert_array_equal(one.matrix, one.matrix.T)
     if symbol == "<":
+        assert partner > base
         assert (one.matrix[base, :base] == NOT_SEEN).all()
     if symbol == ">":
+        assert partner < base
         assert (one.matrix[base, base:] == NOT_SEEN).all()
 
 
-def test_a_base_that_has_no_partner_stays_unpaired(folding_model):
+def test_a_base_without_a_possible_partner_stays_unpaired(folding_model):
     (one,) = fold({"a": "AAAAAAAA"}, folding_model, constraints={"a": "|......."})
     assert one.structure.pairs == []
     assert one.problem is None
@@ -59,8 +61,8 @@ def test_a_base_that_has_no_partner_stays_unpaired(folding_model):
 
 def test_dots_change_nothing(folding_model):
     plain, dotted = (
-        next(fold(RNA, folding_model, matrix="probabilities", constraints=given))
-        for given in (None, {"one": "." * LENGTH})
+        next(fold(RNA, folding_model, matrix="probabilities", constraints=constraints))
+        for constraints in (None, {"one": "." * LENGTH})
     )
     assert plain.structure == dotted.structure
     np.testing.assert_allclose(plain.matrix, dotted.matrix, atol=1e-6)
@@ -76,7 +78,7 @@ def test_dots_change_nothing(folding_model):
         (".(.)........", "bases 2 and 4 are GG"),
     ],
 )
-def test_constraints_that_cannot_be_met_are_told_before_any_work(monkeypatch, text, message):
+def test_invalid_constraints_are_refused_before_the_model_is_loaded(monkeypatch, text, message):
     monkeypatch.setattr(FoldTask, "load", None)
     with pytest.raises(InputError, match=f"the constraint of two: {message}"):
         fold({"two": RNA["two"]}, "no-such-model", constraints={"two": text})
@@ -101,17 +103,16 @@ def test_a_file_with_constraints_below_some_sequences(tmp_path):
         ">x\nGG\nCC\nxx\n.x\n>e\nACGU\n.[e]\n>f\nACGU\n(..\n"
     )
     records, texts = read_constrained(path, "error")
-    assert records == [
-        FastaRecord("a", "GGGGAAAA", "an RNA"),
-        FastaRecord("b", "xxxxxx"),
-        FastaRecord("c", "ACGU"),
-        FastaRecord("x", "GGCC"),
-        FastaRecord("e", "ACGU"),
-        FastaRecord("f", "ACGU"),
-    ]
-    known = {"a": "((....))", "c": "....", "x": "xx.x"}
-    assert texts == {**known, "e": ".[e]", "f": "(.."}  # which `Constraints` refuses
-    for text, message in (
+    sequences = {"b": "xxxxxx", "c": "ACGU", "x": "GGCC", "e": "ACGU", "f": "ACGU"}
+    others = [FastaRecord(*item) for item in sequences.items()]
+    assert records == [FastaRecord("a", "GGGGAAAA", "an RNA"), *others]
+    valid = {"a": "((....))", "c": "....", "x": "xx.x"}
+    assert texts == {**valid, "e": ".[e]", "f": "(.."}  # `Constraints` refuses the last two.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ("GGGG\n((..\n", "not a FASTA file: line 1 must begin with '>', not 'GGGG'"),
         (">a\nGG7G\n....\n", "'7' at position 3 is not a nucleotide code"),
         (">a\nACGU\nAC4\n", "'4' at position 7 is not a nucleotide code"),
@@ -119,14 +120,17 @@ def test_a_file_with_constraints_below_some_sequences(tmp_path):
         (">b\nGGCC\n(..) 1 .\n", r"b: a blank after position 4 of '\(..\) 1 .'"),
         (">b\nxxxx\nxxxx\n", "b: its x may be bases or a constraint"),
         (">a\nGG\nCC\n<<\n>>.\n", "'>.' after > is not a header"),
-    ):
-        path.write_text(text)
-        with pytest.raises(InputError, match=message):
-            read_constrained(path, "error")
+    ],
+)
+def test_invalid_files_with_constraints(tmp_path, text, message):
+    path = tmp_path / "in.fasta"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_constrained(path, "error")
 
 
 @pytest.mark.parametrize("line", ["xx,,", ",,,,", "----", "xx-x"])
-def test_no_constraint_becomes_bases_where_other_letters_are_read(tmp_path, line):
+def test_constraints_are_not_read_as_unknown_letters(tmp_path, line):
     path = tmp_path / "in.fasta"
     path.write_text(f">a\nACGU\n{line}\n>b\nAC-U\nAC*\n")
     records, texts = read_constrained(path, "unk")
@@ -135,18 +139,18 @@ def test_no_constraint_becomes_bases_where_other_letters_are_read(tmp_path, line
         list(Constraints(texts, 3).check(records))
 
 
-def test_the_digest_is_of_the_texts():
+def test_the_digest_depends_on_ids_and_constraints():
     digests = {Constraints(texts, 3).digest for texts in ({"a": "."}, {"a": "x"}, {"b": "."})}
     assert len(digests) == 3
 
 
 def test_without_pseudoknots_no_pair_crosses_one_in_brackets(folding_model, monkeypatch):
     name = "ernie_rna.model.structures_ernie_rna.predict_pairs"
-    crossing, beside, asked = [(0, 12), (1, 11)], (16, 22), (2, 14)
+    crossing, beside, forced = [(0, 12), (1, 11)], (16, 22), (2, 14)
     monkeypatch.setattr(name, lambda *_, **__: [*crossing, beside])
-    text = {"one": "..(...........)".ljust(LENGTH, ".")}
+    constraints = {"one": "..(...........)".ljust(LENGTH, ".")}
     rna = {"one": RNA["one"]}
-    (plain,) = fold(rna, folding_model, constraints=text, pseudoknots=False)
-    assert plain.structure.pairs == [asked, beside]
-    (knotted,) = fold(rna, folding_model, constraints=text)
-    assert knotted.structure.pairs == [*crossing, asked, beside]
+    (plain,) = fold(rna, folding_model, constraints=constraints, pseudoknots=False)
+    assert plain.structure.pairs == [forced, beside]
+    (knotted,) = fold(rna, folding_model, constraints=constraints)
+    assert knotted.structure.pairs == [*crossing, forced, beside]

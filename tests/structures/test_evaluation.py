@@ -23,30 +23,31 @@ from tests.structures.conftest import needs_vienna
 KNOWN = [Structure("a", "GAAAC", [(0, 4)]), Structure("b", "GGAAACC", [(0, 6), (1, 5)])]
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared structure data")
-
-
-NONE, BOTH = (0, 0, 0), (1, 1, 1)
+ALL_WRONG, ALL_RIGHT = (0, 0, 0), (1, 1, 1)
 
 
 @pytest.mark.parametrize(
     ("predicted", "reference", "exact", "shifted"),
     [
-        ([], [], BOTH, BOTH),
-        ([(0, 9)], [], NONE, NONE),
-        ([], [(0, 9)], NONE, NONE),
-        ([(0, 9)], [(3, 6)], NONE, NONE),
+        ([], [], ALL_RIGHT, ALL_RIGHT),
+        ([(0, 9)], [], ALL_WRONG, ALL_WRONG),
+        ([], [(0, 9)], ALL_WRONG, ALL_WRONG),
+        ([(0, 9)], [(3, 6)], ALL_WRONG, ALL_WRONG),
         ([(0, 9), (3, 6)], [(0, 9)], (1 / 2, 1, 2 / 3), (1 / 2, 1, 2 / 3)),
-        ([(0, 9), (0, 9)], [(0, 9)], BOTH, BOTH),
-        *(([pair], [(5, 20)], NONE, BOTH) for pair in [(4, 20), (5, 19), (6, 20), (5, 21)]),
-        *(([pair], [(5, 20)], NONE, NONE) for pair in [(4, 21), (7, 20)]),
+        ([(0, 9), (0, 9)], [(0, 9)], ALL_RIGHT, ALL_RIGHT),
+        *(
+            ([pair], [(5, 20)], ALL_WRONG, ALL_RIGHT)
+            for pair in [(4, 20), (5, 19), (6, 20), (5, 21)]
+        ),
+        *(([pair], [(5, 20)], ALL_WRONG, ALL_WRONG) for pair in [(4, 21), (7, 20)]),
     ],
 )
-def test_scores_with_one_end_shifted_by_one_and_without(predicted, reference, exact, shifted):
+def test_scores_of_exact_and_of_shifted_pairs(predicted, reference, exact, shifted):
     assert score_pairs(predicted, reference) == PairScore(*exact)
     assert score_pairs(predicted, reference, shift=1) == PairScore(*shifted)
 
 
-def test_evaluation_follows_the_reference():
+def test_evaluation_uses_ids_and_order_of_the_reference():
     predicted = [
         Structure("b", "ggaaacc", [(0, 6)]),
         Structure("other", "A", []),
@@ -64,9 +65,9 @@ def test_evaluation_follows_the_reference():
     }
 
 
-def made(names):
-    """Structures without pairs, of ids with sequences."""
-    return [Structure(*name.split(":"), []) for name in names.split()]
+def unpaired(text):
+    """Structures without pairs, from a text such as "a:GC b:GCA"."""
+    return [Structure(*item.split(":"), []) for item in text.split()]
 
 
 @pytest.mark.parametrize(
@@ -84,10 +85,10 @@ def made(names):
 )
 def test_sets_that_cannot_be_compared(predicted, reference, missing, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(made(predicted), made(reference), missing=missing)
+        evaluate(unpaired(predicted), unpaired(reference), missing=missing)
 
 
-def test_files_and_columns(tmp_path):
+def test_evaluates_files_and_columns_of_tables(tmp_path):
     table, known = tmp_path / "table.tsv", tmp_path / "known.dbn"
     write_structures(known, KNOWN)
     table.write_text("id\tmfe\na\t(...)\nb\t((...))\n")
@@ -118,7 +119,7 @@ def test_labels_of_a_table(tmp_path):
 
 
 def check_f1(result, name):
-    """Compares scores with those of a file, which has six decimals."""
+    """Compare scores with those of a baseline, which have six decimals."""
     with open(DATA / "baselines" / f"{name}.tsv", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")
         expected = {row["id"]: float(row["f1_vienna"]) for row in rows}
@@ -139,8 +140,8 @@ def test_baselines_of_the_data_set(name, mean):
     predicted = read_structures(DATA / "baselines" / f"pred_{name}.tsv", "vienna_mfe")
     result = evaluate(predicted, DATA / "structure" / f"{name}.tsv")
     check_f1(result, f"pred_{name}")
-    got = result.mean_exact
-    assert (got.precision, got.recall, got.f1) == pytest.approx(mean, abs=6e-4)
+    score = result.mean_exact
+    assert (score.precision, score.recall, score.f1) == pytest.approx(mean, abs=6e-4)
 
 
 @needs_data
@@ -149,20 +150,20 @@ def test_vienna_equals_the_baseline_and_reads_lower_case_and_t():
     hairpin = Structure("hairpin", "ggggTTTTcccc", [(0, 11), (1, 10), (2, 9), (3, 8)])
     assert mfe_structure(hairpin.sequence, hairpin.id) == hairpin
     reference = read_structures(DATA / "structure" / "bprna_ts0_verified.tsv")
-    # The whole set takes 11 s; an eighth of it stands in.
-    some = [structure for structure in reference if len(structure.sequence) < 150][::8]
-    assert len(some) > 80
-    predicted = [mfe_structure(structure.sequence, structure.id) for structure in some]
-    check_f1(evaluate(predicted, some), "pred_bprna_ts0_verified")
+    # An eighth of the set, because all of it takes 11 s.
+    reference = [structure for structure in reference if len(structure.sequence) < 150][::8]
+    assert len(reference) > 80
+    predicted = [mfe_structure(structure.sequence, structure.id) for structure in reference]
+    check_f1(evaluate(predicted, reference), "pred_bprna_ts0_verified")
 
 
-def test_without_vienna_the_extra_is_named(monkeypatch):
+def test_the_error_without_vienna_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "RNA", None)
     with pytest.raises(ImportError, match=r'pip install "ernie-rna\[vienna\]"'):
         mfe_structure("GGGAAACCC")
 
 
-def test_what_fold_yields_is_taken_and_a_problem_is_no_prediction():
+def test_a_fold_with_a_problem_is_not_a_prediction():
     folds = [Fold(KNOWN[0]), Fold(Structure("b", "GGAAACC", []), problem="it diverged")]
     assert evaluate(folds, KNOWN, missing="skip").ids == ["a"]
     with pytest.raises(ValueError, match="1 of 2 sequences have no prediction: b"):

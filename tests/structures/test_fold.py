@@ -1,4 +1,4 @@
-"""Structures from sequences: the authors' values, batches, what fails, and the output files."""
+"""Structures from sequences: the authors' values, batches, problems, options and output files."""
 
 import os
 
@@ -20,10 +20,10 @@ from ernie_rna.structures.formats.structure import Structure
 from tests.structures.conftest import NAMES, random_rnas
 
 MODES = {"sequence": "zero_shot", "zero": "zero_shot_zero_prior"}
-# Sums of another shape round otherwise; 3e-7 is the largest difference measured.
+# In a batch and alone, sums are rounded differently; 3e-7 is the largest difference measured.
 TOLERANCE = 2e-6
-# From the authors' contacts, made on a CPU with AVX-512; with AVX2 sums have another order, and
-# the optimisation makes of it up to 7.4e-6.
+# The authors' contacts were computed on a CPU with AVX-512. AVX2 adds in another order, and the
+# optimisation enlarges the difference to up to 7.4e-6.
 AUTHORS_TOLERANCE = 2e-5
 
 
@@ -37,15 +37,12 @@ def encoder(golden_folder):
     return load_model(golden_folder, device="cpu")
 
 
-# ---------------------------------------------------------------------------------------------
-# Structures
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("batch_tokens", [1, 300, 4096])
 def test_golden_structures_in_any_batch(encoder, check_golden, rnas, mode, batch_tokens):
-    how = {"min_loop": 0, "min_stem": 1, "matrix": "contacts", "batch_tokens": batch_tokens}
-    check_golden(fold(rnas, encoder, pairing_scores=mode, **how), MODES[mode], AUTHORS_TOLERANCE)
+    options = {"min_loop": 0, "min_stem": 1, "matrix": "contacts", "batch_tokens": batch_tokens}
+    folds = fold(rnas, encoder, pairing_scores=mode, **options)
+    check_golden(folds, MODES[mode], AUTHORS_TOLERANCE)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -61,22 +58,26 @@ def test_a_batch_equals_each_sequence_alone(encoder, mode):
         np.testing.assert_allclose(one.matrix, alone.matrix, rtol=0, atol=TOLERANCE)
 
 
-def test_no_hairpin_is_too_short_and_no_pair_alone_unless_asked_for(encoder):
-    """The golden model's weights are random, so that without the rules it pairs neighbours."""
+def test_short_hairpins_and_single_pairs_are_left_out_by_default(encoder):
+    """The golden model's weights are random, so without these rules it also pairs neighbours."""
 
-    def shortest_and_alone(**options):
-        folds = [{*one.structure.pairs} for one in fold(random_rnas(60, 90), encoder, **options)]
-        stacks = [found & {(i + 1, j - 1), (i - 1, j + 1)} for found in folds for i, j in found]
-        return min((j - i for found in folds for i, j in found), default=99), not all(stacks)
+    def shortest_span_and_single_pairs(**options):
+        spans, single = [99], []
+        for one in fold(random_rnas(60, 90), encoder, **options):
+            pairs = {*one.structure.pairs}
+            spans += [j - i for i, j in pairs]
+            single += [(i, j) for i, j in pairs if not pairs & {(i + 1, j - 1), (i - 1, j + 1)}]
+        return min(spans), single
 
-    shortest, alone = shortest_and_alone(min_loop=0, min_stem=1)
-    assert (shortest < 4, alone) == (True, True)
-    assert not shortest_and_alone(min_loop=0)[1]
-    assert shortest_and_alone(min_stem=1)[0] > 3
-    assert shortest_and_alone(min_loop=12, min_stem=1)[0] > 12
+    shortest, single = shortest_span_and_single_pairs(min_loop=0, min_stem=1)
+    assert shortest < 4
+    assert single
+    assert not shortest_span_and_single_pairs(min_loop=0)[1]
+    assert shortest_span_and_single_pairs(min_stem=1)[0] > 3
+    assert shortest_span_and_single_pairs(min_loop=12, min_stem=1)[0] > 12
 
 
-def test_a_folder_and_other_precisions(golden_folder, rnas):
+def test_a_folder_and_bfloat16(golden_folder, rnas):
     exact, rough = (
         next(fold([rnas["trna_arg"]], str(golden_folder), dtype=dtype, matrix="scores"))
         for dtype in (None, "bfloat16")
@@ -85,28 +86,28 @@ def test_a_folder_and_other_precisions(golden_folder, rnas):
     assert 0 < np.abs(exact.matrix - rough.matrix).max() < 1
 
 
-def test_letters_are_those_of_rna_unless_kept_and_only_nucleotides_pair(encoder, rnas):
+def test_letters_become_those_of_rna_unless_kept_and_n_does_not_pair(encoder, rnas):
     upper = rnas["trna_arg"]
     lower = upper.replace("U", "T").lower()
-    changed = upper[:11] + "N" + upper[12:]
-    one, two, three = fold([upper, lower, changed], encoder)
-    assert one.structure.pairs == two.structure.pairs
-    assert two.structure.sequence == upper
-    assert one.matrix is one.problem is None
+    with_n = upper[:11] + "N" + upper[12:]
+    from_upper, from_lower, from_n = fold([upper, lower, with_n], encoder)
+    pairs = from_upper.structure.pairs
+    assert from_upper.matrix is from_upper.problem is None
+    assert (from_lower.structure.sequence, from_lower.structure.pairs) == (upper, pairs)
     (kept,) = fold([lower], encoder, keep_letters=True)
-    assert (kept.structure.sequence, kept.structure.pairs) == (lower, one.structure.pairs)
-    assert 11 not in {base for pair in three.structure.pairs for base in pair}
+    assert (kept.structure.sequence, kept.structure.pairs) == (lower, pairs)
+    assert 11 not in {base for pair in from_n.structure.pairs for base in pair}
 
 
 @pytest.fixture
-def scale_one(monkeypatch):
-    """Multiplies the scores of the sequence of 60 nt, which large ones end in a problem."""
+def scale_r60(monkeypatch):
+    """A function that multiplies the scores of the sequence of 60 nt, so that folding it fails."""
 
     def scale(factor):
         def scaled(model, input_ids, mask, **options):
             scores = attention_scores(model, input_ids, mask, **options)
-            is_one = (mask.sum(1) == 62)[:, None, None, None]
-            return torch.where(is_one, scores.abs() * factor, scores)
+            is_r60 = (mask.sum(1) == 62)[:, None, None, None]
+            return torch.where(is_r60, scores.abs() * factor, scores)
 
         monkeypatch.setattr(maps_module, "attention_scores", scaled)
 
@@ -116,18 +117,18 @@ def scale_one(monkeypatch):
 @pytest.mark.parametrize(
     ("factor", "problem"), [(1e6, "the optimisation diverged"), (float("nan"), "not finite")]
 )
-def test_a_sequence_that_fails_leaves_the_others_alone(encoder, scale_one, factor, problem):
+def test_a_sequence_that_fails_leaves_the_others_alone(encoder, scale_r60, factor, problem):
     rnas = random_rnas(59, 60, 61)
     expected = list(fold(rnas, encoder, matrix="contacts"))
-    scale_one(factor)
+    scale_r60(factor)
     first, second, third = fold(rnas, encoder, matrix="contacts")
     assert problem in second.problem
     assert second.structure == Structure("r60", rnas["r60"], [])
     assert second.matrix is None
-    for one, as_before in ((first, expected[0]), (third, expected[2])):
+    for one, before in ((first, expected[0]), (third, expected[2])):
         assert one.problem is None
-        assert one.structure == as_before.structure
-        np.testing.assert_allclose(one.matrix, as_before.matrix, rtol=0, atol=TOLERANCE)
+        assert one.structure == before.structure
+        np.testing.assert_allclose(one.matrix, before.matrix, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,12 @@ def test_a_sequence_that_fails_leaves_the_others_alone(encoder, scale_one, facto
         ({"output": "o.dbn", "matrix": "scores"}, "matrix scores needs an .npz output"),
     ],
 )
-def test_arguments_are_checked_at_once(encoder, options, message):
+def test_invalid_options_are_refused_at_once(encoder, options, message):
     with pytest.raises(ValueError, match=message):
         fold(["GGGAAACCC"], encoder, **options)
 
 
-def test_as_the_authors_is_what_it_stands_for(encoder, rnas):
+def test_as_authors_sets_the_options_of_the_authors(encoder, rnas):
     sequences = {name: rnas[name] for name in NAMES}
     expected = list(fold(sequences, encoder, pairing_scores="zero", min_loop=0, min_stem=1))
     assert list(fold(sequences, encoder, as_authors=True)) == expected
@@ -156,24 +157,20 @@ def test_as_the_authors_is_what_it_stands_for(encoder, rnas):
         fold(sequences, encoder, as_authors=True, pairing_scores="sequence")
 
 
-# ---------------------------------------------------------------------------------------------
-# Files
-
-
 PROBING = {f"r{n}": [0.5] * n for n in (59, 60, 61, 30)}
 RECORDS = [FastaRecord(id, text, "of a kind") for id, text in random_rnas(59, 60, 61, 30).items()]
 
 
-def test_files_hold_what_is_yielded(encoder, scale_one, tmp_path):
-    scale_one(1e6)
+def test_files_hold_the_results_without_problems(encoder, scale_r60, tmp_path):
+    scale_r60(1e6)
     files = [tmp_path / name for name in ("o.dbn", "o.npz", "pairs.tsv", "bases.tsv")]
-    how = {"matrix": "probabilities", "min_stem": 1}
+    options = {"matrix": "probabilities", "min_stem": 1}
     tables = {"pairs": files[2], "bases": files[3]}
-    summary = fold(RECORDS, encoder, files[:2], **tables, **how, progress=False)
+    summary = fold(RECORDS, encoder, files[:2], **tables, **options, progress=False)
     (problem,) = summary.problems
     assert problem.startswith("r60 has no structure: the optimisation diverged")
     assert summary.files == files
-    folds = [one for one in fold(RECORDS, encoder, **how) if one.problem is None]
+    folds = [one for one in fold(RECORDS, encoder, **options) if one.problem is None]
     assert any(one.structure.pairs for one in folds)
     assert read_structures(files[0]) == [one.structure for one in folds]
     with np.load(files[1]) as matrices:
@@ -184,28 +181,28 @@ def test_files_hold_what_is_yielded(encoder, scale_one, tmp_path):
     assert [row["probability"] for _, row in read_rows(tables["pairs"])] == [
         f"{one.matrix[pair]:.4f}" for one in folds for pair in one.structure.pairs
     ]
-    sure = [base_reliabilities(one.matrix, one.structure) for one in folds]
+    reliabilities = [base_reliabilities(one.matrix, one.structure) for one in folds]
     assert [row["reliability"] for _, row in read_rows(tables["bases"])] == [
-        f"{reliability:.4f}" for reliability in np.concatenate(sure)
+        f"{reliability:.4f}" for reliability in np.concatenate(reliabilities)
     ]
 
 
-def test_a_run_that_was_cut_off_is_resumed(encoder, monkeypatch, killed_after, tmp_path):
+def test_a_killed_run_is_resumed(encoder, monkeypatch, killed_after, tmp_path):
     monkeypatch.setattr("ernie_rna.sequences.chunks.CHUNK_RECORDS", 1)
     options = {"progress": False, "min_stem": 1}
     outputs = [tmp_path / name for name in ("o.tsv", "o.npz")]
     fold(RECORDS, encoder, outputs, **options)
-    whole = [output.read_bytes() for output in outputs]
+    expected = [output.read_bytes() for output in outputs]
     for output in outputs:
         output.unlink()
     with killed_after(2):
         fold(RECORDS, encoder, outputs, **options)
     assert os.listdir(tmp_path) == ["o.tsv.partial"]
-    others = {"min_stem": 2}, {"min_loop": 0}, {"reactivities": PROBING}, {"matrix": "scores"}
-    for other in others:
-        with pytest.raises(OutputError, match=f"differs: settings.{next(iter(other))}"):
-            fold(RECORDS, encoder, outputs, **{**options, **other})
-    (tmp_path / ".o.npz.0123abcd.tmp").mkdir()  # of a run that was killed while it wrote it
+    changes = {"min_stem": 2, "min_loop": 0, "reactivities": PROBING, "matrix": "scores"}
+    for name, value in changes.items():
+        with pytest.raises(OutputError, match=f"differs: settings.{name}"):
+            fold(RECORDS, encoder, outputs, **{**options, name: value})
+    (tmp_path / ".o.npz.0123abcd.tmp").mkdir()  # as a run that is killed while writing leaves it
     assert fold(RECORDS, encoder, outputs, **options).resumed
     assert sorted(os.listdir(tmp_path)) == ["o.npz", "o.tsv"]
-    assert [output.read_bytes() for output in outputs] == whole
+    assert [output.read_bytes() for output in outputs] == expected

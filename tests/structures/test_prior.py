@@ -1,4 +1,4 @@
-"""The ensemble of an energy model beside a head's logits: formula, sources and neighbours."""
+"""Base-pair probabilities of an energy model that shift a head's logits: formula and sources."""
 
 import sys
 
@@ -37,21 +37,21 @@ def head(config):
     return lively(ErnieRnaForSecondaryStructure(config)).eval()
 
 
-def matrices(model, what="scores", rnas=RNAS, **options):
-    return {one.id: one.matrix for one in fold(rnas, model, matrix=what, **options)}
+def matrices(model, kind="scores", rnas=RNAS, **options):
+    return {one.id: one.matrix for one in fold(rnas, model, matrix=kind, **options)}
+
+
+def constant(probability):
+    """A prior with the same probability for all pairs."""
+    return lambda sequence: np.full((len(sequence), len(sequence)), probability)
 
 
 def half(sequence):
-    """Each pair with a probability of a half, others with none."""
-    return np.full((len(sequence), len(sequence)), 0.5)
-
-
-# ---------------------------------------------------------------------------------------------
-# The formula
+    return constant(0.5)(sequence)
 
 
 def ensemble(sequence):
-    """The probabilities of ViennaRNA, by its simplest call."""
+    """The probabilities of ViennaRNA with its default settings."""
     import RNA
 
     compound = RNA.fold_compound(sequence)
@@ -64,34 +64,34 @@ def ensemble(sequence):
 @pytest.mark.parametrize("batch_tokens", [1, 4096])
 def test_logits_are_shifted_by_the_formula(head, batch_tokens):
     plain = matrices(head)
-    for id, found in matrices(head, prior="vienna", batch_tokens=batch_tokens).items():
-        read = RNAS[id].upper().replace("T", "U").replace("R", "N").replace("Y", "N")
-        p = ensemble(read).clip(0.001, 0.999)
+    for id, shifted in matrices(head, prior="vienna", batch_tokens=batch_tokens).items():
+        letters = RNAS[id].upper().replace("T", "U").replace("R", "N").replace("Y", "N")
+        p = ensemble(letters).clip(0.001, 0.999)
         expected = plain[id] + WEIGHT * np.log(p / (1 - p)) + OFFSET
-        np.testing.assert_allclose(found, expected, atol=2e-4)
+        np.testing.assert_allclose(shifted, expected, atol=2e-4)
 
 
-def test_probabilities_are_by_the_line_over_both(head):
-    logits = matrices(head)
-    for id, found in matrices(head, "probabilities", prior=lambda s: 0.3 * half(s) / 0.5).items():
-        own = SLOPE * logits[id] + 1.0
-        expected = 1 / (1 + np.exp(-(LINE[0] * own + LINE[1] * np.log(0.3 / 0.7) + LINE[2])))
-        mine = found > 0
-        np.testing.assert_allclose(found[mine], expected[mine], atol=1e-6)
+def check_probabilities(probabilities, log_odds):
+    for id, matrix in probabilities.items():
+        possible = matrix > 0  # Bases that cannot pair have a probability of 0.
+        expected = 1 / (1 + np.exp(-log_odds[id]))
+        np.testing.assert_allclose(matrix[possible], expected[possible], atol=1e-6)
+
+
+def test_probabilities_are_calibrated_with_and_without_a_line_for_the_prior(head):
+    prior_log_odds = np.log(0.3 / 0.7)
+    log_odds = {
+        id: LINE[0] * (SLOPE * logits + 1.0) + LINE[1] * prior_log_odds + LINE[2]
+        for id, logits in matrices(head).items()
+    }
+    check_probabilities(matrices(head, "probabilities", prior=constant(0.3)), log_odds)
     head.config.pair_prior_calibration = None
-    shifted = matrices(head, prior=half)
-    for id, found in matrices(head, "probabilities", prior=half).items():
-        mine = found > 0
-        expected = 1 / (1 + np.exp(-(SLOPE * shifted[id] + 1.0)))
-        np.testing.assert_allclose(found[mine], expected[mine], atol=1e-6)
-
-
-# ---------------------------------------------------------------------------------------------
-# What stands beside it
+    log_odds = {id: SLOPE * logits + 1.0 for id, logits in matrices(head, prior=half).items()}
+    check_probabilities(matrices(head, "probabilities", prior=half), log_odds)
 
 
 @needs_vienna
-def test_vienna_is_given_reactivities_and_constraints():
+def test_vienna_uses_reactivities_and_constraints():
     def log_odds(text=None, reactivities=None):
         constraints = Constraints({"hairpin": text}, 3) if text else None
         probing = Probing({"hairpin": reactivities}) if reactivities else None
@@ -100,44 +100,44 @@ def test_vienna_is_given_reactivities_and_constraints():
     plain, nan = log_odds(), float("nan")
     assert log_odds(reactivities=[3.0] * 4 + [nan] * 8)[1, 10] < plain[1, 10] - 1
     np.testing.assert_array_equal(log_odds(reactivities=[nan] * 12), plain)
-    found = log_odds("xx..........")
-    assert found[0].max() == found[1].max() == found.min()
+    constrained = log_odds("xx..........")
+    assert constrained[0].max() == constrained[1].max() == constrained.min()
     assert plain[0].max() > 0
-    # That a base must pair, where it cannot, leaves the ensemble whole.
+    # A base that must pair but cannot does not make the ensemble empty.
     assert np.isfinite(log_odds("....|.......")).all()
 
 
 @needs_vienna
 def test_reactivities_prior_and_constraints_add_up(head):
-    how = {"reactivities": {"hairpin": [0.5] * 12}}
-    probed = matrices(head, rnas=HAIRPIN, **how)["hairpin"]
-    v = Prior("vienna", Probing(how["reactivities"])).log_odds(RECORD)
-    how["prior"] = "vienna"
-    both = matrices(head, rnas=HAIRPIN, **how)["hairpin"]
-    np.testing.assert_allclose(both, probed + WEIGHT * v + OFFSET, atol=2e-4)
-    how["constraints"] = {"hairpin": "x" + "." * 11}
-    (found,) = fold(HAIRPIN, head, matrix="scores", **how)
-    assert (found.matrix[0] == NOT_SEEN).all()
-    assert 0 not in {base for pair in found.structure.pairs for base in pair}
+    options = {"reactivities": {"hairpin": [0.5] * 12}}
+    probed = matrices(head, rnas=HAIRPIN, **options)["hairpin"]
+    log_odds = Prior("vienna", Probing(options["reactivities"])).log_odds(RECORD)
+    options["prior"] = "vienna"
+    shifted = matrices(head, rnas=HAIRPIN, **options)["hairpin"]
+    np.testing.assert_allclose(shifted, probed + WEIGHT * log_odds + OFFSET, atol=2e-4)
+    options["constraints"] = {"hairpin": "x" + "." * 11}
+    (one,) = fold(HAIRPIN, head, matrix="scores", **options)
+    assert (one.matrix[0] == NOT_SEEN).all()
+    assert 0 not in {base for pair in one.structure.pairs for base in pair}
 
 
-def test_what_no_window_sees_stays_apart(head):
+def test_pairs_that_no_window_contains_stay_impossible(head):
     long = {"long": "GGCAU" * 24}
-    found = matrices(head, rnas=long, prior=half, long="window", overlap=30)["long"]
+    shifted = matrices(head, rnas=long, prior=half, long="window", overlap=30)["long"]
     plain = matrices(head, rnas=long, long="window", overlap=30)["long"]
-    apart = plain == NOT_SEEN
-    assert apart.any()
-    assert (found[apart] < NOT_SEEN / 2).all()
-    np.testing.assert_allclose(found[~apart], plain[~apart] + OFFSET, atol=1e-4)
+    unseen = plain == NOT_SEEN
+    assert unseen.any()
+    assert (shifted[unseen] < NOT_SEEN / 2).all()
+    np.testing.assert_allclose(shifted[~unseen], plain[~unseen] + OFFSET, atol=1e-4)
 
 
-def test_without_vienna_the_extra_is_named(head, monkeypatch):
+def test_the_error_without_vienna_names_the_extra(head, monkeypatch):
     monkeypatch.setitem(sys.modules, "RNA", None)
     with pytest.raises(ImportError, match=r'--prior vienna.*pip install "ernie-rna\[vienna\]"'):
         fold(RNAS, head, prior="vienna")
 
 
-def test_a_head_without_weights_and_scores_without_a_head(head):
+def test_refuses_invalid_priors_and_models_that_cannot_use_one(head):
     with pytest.raises(OptionError, match="prior must be vienna, a file, a folder or a function"):
         fold(RNAS, head, prior=3)
     with pytest.raises(ValueError, match="--prior needs the logits of a structure head"):
@@ -171,16 +171,13 @@ def test_a_function_that_gives_no_probabilities(head, made, message):
         list(fold(HAIRPIN, head, prior=lambda sequence: made))
 
 
-def test_the_prior_is_part_of_what_a_run_depends_on(head, tmp_path, killed_after):
+def test_a_run_stores_prior_constraints_and_pseudoknots(head, tmp_path, killed_after):
     with killed_after(0):
         fold(RNAS, head, tmp_path / "o.dbn", progress=False)
-    for changed in ({"prior": half}, {"constraints": {"g": "x"}}, {"pseudoknots": False}):
-        with pytest.raises(OutputError, match=f"differs: settings.{next(iter(changed))}"):
-            fold(RNAS, head, tmp_path / "o.dbn", progress=False, **changed)
-
-
-# ---------------------------------------------------------------------------------------------
-# Files
+    changes = {"prior": half, "constraints": {"g": "x"}, "pseudoknots": False}
+    for name, value in changes.items():
+        with pytest.raises(OutputError, match=f"differs: settings.{name}"):
+            fold(RNAS, head, tmp_path / "o.dbn", progress=False, **{name: value})
 
 
 LINEAR = "1 12 0.9\n2 11 8.0e-01\n\n"
@@ -203,17 +200,17 @@ def test_files_of_other_programs(tmp_path, name, text):
     p[0, 11] = p[11, 0] = 0.9
     p[1, 10] = p[10, 1] = 0.8
     for path in (tmp_path / name, tmp_path):
-        found = Prior(path).log_odds(RECORD)
-        np.testing.assert_allclose(found, np.log(p / (1 - p)), atol=1e-5)
+        log_odds = Prior(path).log_odds(RECORD)
+        np.testing.assert_allclose(log_odds, np.log(p / (1 - p)), atol=1e-5)
 
 
-def test_matrices_that_fold_wrote(head, tmp_path):
+def test_matrices_written_by_fold(head, tmp_path):
     fold(RNAS, head, tmp_path / "p.npz", matrix="probabilities", progress=False)
-    found = matrices(head, prior=tmp_path / "p.npz")
+    shifted = matrices(head, prior=tmp_path / "p.npz")
     with np.load(tmp_path / "p.npz") as written:
-        for id, text in RNAS.items():
-            expected = matrices(head, rnas={id: text}, prior=lambda _, m=written[id]: m)
-            np.testing.assert_allclose(found[id], expected[id], atol=1e-4)
+        for id, sequence in RNAS.items():
+            expected = matrices(head, rnas={id: sequence}, prior=lambda _, id=id: written[id])
+            np.testing.assert_allclose(shifted[id], expected[id], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -240,13 +237,13 @@ def test_matrices_that_fold_wrote(head, tmp_path):
         ("x.bpp", "x G\n", "line 1: expected 'i j probability' or"),
     ],
 )
-def test_files_that_are_none(tmp_path, name, text, message):
+def test_files_that_cannot_be_read(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         read_probabilities(tmp_path / name)
 
 
-def test_what_does_not_fit_is_told_before_the_model_is_loaded(head, tmp_path, monkeypatch):
+def test_a_mismatch_is_an_error_before_the_model_is_loaded(head, tmp_path, monkeypatch):
     monkeypatch.setattr(FoldTask, "load", None)
     for text, message in (
         ("1 13 0.5\n", "hairpin has 12 nt, but its prior names base 13"),
@@ -262,30 +259,30 @@ def test_what_does_not_fit_is_told_before_the_model_is_loaded(head, tmp_path, mo
 
 
 def test_a_matrix_is_checked_once(head, tmp_path, monkeypatch):
-    """The input is read twice, and what is computed of the matrix takes its square."""
+    """The input is read twice, but the time of a check grows with the square of the length."""
     (tmp_path / "hairpin.bpp").write_text(LINEAR)
-    asked, log_odds = [], Prior.log_odds
-    monkeypatch.setattr(Prior, "log_odds", lambda *given: asked.append(1) or log_odds(*given))
+    calls, log_odds = [], Prior.log_odds
+    monkeypatch.setattr(Prior, "log_odds", lambda *args: calls.append(args) or log_odds(*args))
     folds = fold(HAIRPIN, head, prior=tmp_path)
-    assert len(asked) == 1
-    assert (len(list(folds)), len(asked)) == (1, 2)
+    assert len(calls) == 1
+    assert (len(list(folds)), len(calls)) == (1, 2)
 
 
-def test_the_name_is_of_all_that_counts(tmp_path):
+def test_the_name_of_a_prior_depends_on_its_values(tmp_path):
     names = set()
     for text in ("1 12 0.9\n", "1 12 0.8\n", "1 11 0.9\n"):
         (tmp_path / "a.bpp").write_text(text)
         names.add(Prior(tmp_path / "a.bpp").name)
     assert len(names) == 3
     assert Prior(half).name == f"{__name__}.half"
-    for share in (1.0, 0.5, 0.5):  # of lambdas by what they give
-        prior = Prior(lambda sequence, share=share: share * half(sequence))
+    for probability in (0.5, 0.25, 0.25):  # The name of a lambda depends on what it returns.
+        prior = Prior(constant(probability))
         assert next(prior.check(iter([RECORD]))) is RECORD
         names.add(prior.name)
     assert len(names) == 5
 
 
-def test_lists_and_matrices_are_told_apart_by_their_kind(tmp_path):
+def test_three_pairs_of_a_list_are_not_read_as_a_matrix(tmp_path):
     (tmp_path / "three.bpp").write_text("1 2 0.5\n1 3 0.5\n2 3 0.5\n")
     odds = Prior(tmp_path).log_odds(FastaRecord("three", "GGC"))
     np.testing.assert_array_equal(odds[~np.eye(3, dtype=bool)], 0.0)

@@ -1,4 +1,4 @@
-"""Chemical probing: its files, what it changes, and how well structures fit it."""
+"""Chemical probing: files of reactivities, their effect on maps, and the fit of structures."""
 
 import gzip
 from pathlib import Path
@@ -29,10 +29,7 @@ def write(path, text):
     return path
 
 
-# ---------------------------------------------------------------------------------------------
-# Files
-
-# The forms are those of RMDB's TRNAPH_SHP_0001 (0.22) and of its page on the format (0.34).
+# In the form of RMDB's entry TRNAPH_SHP_0001 (version 0.22) and of its page on the format (0.34).
 OLD = """RDAT_VERSION 0.22
 NAME tRNA phenylalanine (yeast)
 SEQUENCE  GGAACAAACA
@@ -87,14 +84,14 @@ NEW_VALUES = {"tiny.1": [NAN, 0.1, 0.8, NAN, NAN], "tiny.2": [NAN, 0.2, 0.9, 1.0
         ("a.rdat", f"ANNOTATION_DATA:1 x:y,sequence:G\n{ROW}1 0.1 0.8", {"a": [0.1, 0.8]}),
     ],
 )
-def test_reads(tmp_path, name, text, expected):
-    found = read_reactivities(write(tmp_path / name, text))
-    assert list(found) == list(expected)
+def test_formats_of_files(tmp_path, name, text, expected):
+    profiles = read_reactivities(write(tmp_path / name, text))
+    assert list(profiles) == list(expected)
     for id, values in expected.items():
-        np.testing.assert_array_equal(found[id].values, values)
+        np.testing.assert_array_equal(profiles[id].values, values)
 
 
-def test_files_are_called_after_their_rna(tmp_path):
+def test_files_of_a_folder_are_named_after_their_rna(tmp_path):
     with pytest.raises(ValueError, match=r"expected a file of reactivities .* in this folder"):
         read_reactivities(tmp_path)
     with pytest.raises(ValueError, match=r"r.txt: expected a file .* extension .tsv, .csv, .shape"):
@@ -104,10 +101,10 @@ def test_files_are_called_after_their_rna(tmp_path):
     (tmp_path / "c.shape.gz").write_bytes(gzip.compress(b"1 0.5\n"))
     write(tmp_path / "d.csv", "id,position,reactivity\nof_a_table,1,0.5\n")
     (tmp_path / "e.shape").mkdir()
-    found = read_reactivities(tmp_path)
-    assert list(found) == ["a", "b", "c", "of_a_table"]
-    assert found["b"].values.tolist() == [0.25, 1.5]
-    assert found["b"].bases == "GA"
+    profiles = read_reactivities(tmp_path)
+    assert list(profiles) == ["a", "b", "c", "of_a_table"]
+    assert profiles["b"].values.tolist() == [0.25, 1.5]
+    assert profiles["b"].bases == "GA"
     write(tmp_path / "a.map", "1 0.25\n")
     with pytest.raises(ValueError, match="two files have reactivities of the same id, a"):
         read_reactivities(tmp_path)
@@ -120,7 +117,7 @@ def test_files_are_called_after_their_rna(tmp_path):
         ("r.csv", f"{OF_BASES}one,1,G,0.25\none,2,,NA\none,4,t,1.5\none,5,,0"),
     ],
 )
-def test_bases_of_a_file_are_those_of_the_sequence(tmp_path, name, text):
+def test_bases_of_a_file_are_compared_with_the_sequence(tmp_path, name, text):
     probing = Probing(write(tmp_path / name, text))
     values = probing.of(Structure("one", "gacuc", []))
     np.testing.assert_array_equal(values, [0.25, NAN, NAN, 1.5, 0])
@@ -145,7 +142,7 @@ REFUSED = [
     ("r.shape", ">\n0.5\n", "2: an id is empty"),
     ("r.csv", f"{OF_BASES}a,1,U,1\n,2,U,1\n", "3: an id is empty"),
 ]
-# What is replaced in NEW, by what.
+# (old, new, message): the text NEW with `old` replaced by `new` is refused.
 REFUSED_RDAT = [
     ("SEQUENCE\tGGAAC\n", "", "1: no line SEQUENCE"),
     ("GGAAC\n", "\n", "1: no line SEQUENCE"),
@@ -170,16 +167,16 @@ REFUSED_RDAT = [
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [*REFUSED, *(("r.rdat", NEW.replace(*how), message) for *how, message in REFUSED_RDAT)],
+    [*REFUSED, *(("r.rdat", NEW.replace(old, new), message) for old, new, message in REFUSED_RDAT)],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
+def test_errors_name_the_line(tmp_path, name, text, message):
     assert text != NEW
     with pytest.raises(InputError, match=f"{name}: line {message}"):
         read_reactivities(write(tmp_path / name, text))
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("reactivities", "message"),
     [
         ([[0.1], None], "reactivities must be a file, a folder or a mapping; got a list"),
         ({"one": [[0.1], [0.2]]}, r"one: it must have one reactivity for each base; .* \(2, 1\)"),
@@ -190,27 +187,27 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, name, text, message):
         ({"one": ["x"]}, "one: its reactivities are not numbers: could not convert"),
     ],
 )
-def test_reactivities_of_another_kind_are_refused(given, message):
+def test_refuses_values_that_are_not_reactivities(reactivities, message):
     with pytest.raises(InputError, match=message):
-        Probing(given)
+        Probing(reactivities)
 
 
 @pytest.mark.parametrize(
     ("values", "options", "sequence", "expected"),
     [
-        # Negative values are zero, and no data change nothing.
+        # Negative values count as zero, and bases without data have no energy.
         ([2.0, -0.3, NAN, -999, -500], {}, "GGGGG", [-ENERGY / KT, 0.8 / KT, 0, 0, 0]),
         ([2.0] * 4, {"probe": "dms"}, "acGT", [-ENERGY / KT, -ENERGY / KT, 0, 0]),
         (np.ma.array([1, 0.0], mask=[True, False]), {}, "GC", [0, 0.8 / KT]),
         ([0.0], {"reactivity_slope": 1.8, "reactivity_intercept": -0.6}, "A", [0.6 / KT]),
     ],
 )
-def test_energies(values, options, sequence, expected):
+def test_log_odds_follow_from_the_energies(values, options, sequence, expected):
     probing = Probing({"one": values}, ProbingOptions(**options))
     assert probing.log_odds(Structure("one", sequence, [])) == pytest.approx(expected)
 
 
-def test_options_that_cannot_be_and_the_digest_of_others():
+def test_invalid_options_and_the_digest_of_data_and_options():
     with pytest.raises(OptionError, match="probe must be shape or dms; got 'cmct'"):
         ProbingOptions(probe="cmct")
     with pytest.raises(OptionError, match="reactivity_slope must be a number; got inf"):
@@ -223,21 +220,23 @@ def test_options_that_cannot_be_and_the_digest_of_others():
     assert len(digests) == 6
 
 
-def test_the_map_is_shifted_by_both_bases(folding_model):
+def test_scores_are_shifted_by_the_log_odds_of_both_bases(folding_model):
     slope = 0.5 if isinstance(folding_model, ErnieRnaForSecondaryStructure) else 1.0
-    plain = [*fold(RNAS, folding_model, matrix="scores")]
-    for data, shift in ([2.0] + [NAN] * 11, -ENERGY / KT / slope), (NO_DATA["one"], 0):
-        given = {**NO_DATA, "one": data}
-        one, two = fold(RNAS, folding_model, matrix="scores", reactivities=given)
-        expected = plain[0].matrix.copy()
-        expected[0] += shift
-        expected[:, 0] += shift
-        np.testing.assert_allclose(one.matrix, expected, atol=2e-5 if shift else 0)
-        assert shift or one.structure == plain[0].structure
-        np.testing.assert_array_equal(two.matrix, plain[1].matrix)
+    plain = list(fold(RNAS, folding_model, matrix="scores"))
+    reactivities = {**NO_DATA, "one": [2.0] + [NAN] * 11}
+    one, two = fold(RNAS, folding_model, matrix="scores", reactivities=reactivities)
+    expected = plain[0].matrix.copy()
+    expected[0] -= ENERGY / KT / slope
+    expected[:, 0] -= ENERGY / KT / slope
+    np.testing.assert_allclose(one.matrix, expected, atol=2e-5)
+    np.testing.assert_array_equal(two.matrix, plain[1].matrix)
+    without_data = fold(RNAS, folding_model, matrix="scores", reactivities=NO_DATA)
+    for one, other in zip(without_data, plain, strict=True):
+        np.testing.assert_array_equal(one.matrix, other.matrix)
+        assert one.structure == other.structure
 
 
-def test_what_does_not_fit_is_told_before_the_model_is_loaded():
+def test_a_mismatch_is_an_error_before_the_model_is_loaded():
     with pytest.raises(
         ValueError, match=r"for 1 of the sequences: two; .* There are reactivities for one"
     ):
@@ -255,13 +254,13 @@ def test_what_does_not_fit_is_told_before_the_model_is_loaded():
         ([1, NAN, NAN, NAN, 1.0], NAN),
     ],
 )
-def test_fit(reactivities, area):
+def test_the_auc_of_unpaired_bases(reactivities, area):
     structure = Structure("one", "GAAAC", [(0, 4)])
     assert unpaired_auc(structure, np.array(reactivities)) == pytest.approx(area, nan_ok=True)
 
 
 @pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")
-def test_real_data_fit_the_crystal_structure_and_make_what_is_predicted_fit_better(tmp_path):
+def test_real_data_fit_the_crystal_structure_and_improve_the_prediction():
     examples = ernie_rna.examples()
     (known,) = read_structures(examples / "RNase-P.dbn")
     probing = Probing(examples / "RNase-P.shape")

@@ -1,4 +1,4 @@
-"""Structure files: round trips, what other programs write, and errors with file and line."""
+"""Structure files: round trips, files of other programs, and errors that name file and line."""
 
 import lzma
 from dataclasses import replace
@@ -35,15 +35,16 @@ def test_round_trip_of_any_structure(tmp_path_factory, data):
     id = data.draw(st.from_regex(r"[!-~]+", fullmatch=True))
     # Any text on one line, without blanks around it.
     description = data.draw(st.from_regex(r"([!-~]([ -~]*[!-~])?)?", fullmatch=True))
-    come_back(tmp_path_factory.mktemp("any"), Structure(id, sequence, pairs, description), ALONE)
+    structure = Structure(id, sequence, pairs, description)
+    check_round_trips(tmp_path_factory.mktemp("any"), structure, ALONE)
 
 
-def come_back(folder, structure, other):
+def check_round_trips(folder, structure, other):
     for extension in (".ct", ".dbn", ".tsv", ".bpseq"):
         path = folder / f"any{extension}"
-        several = [structure] if extension == ".bpseq" else [structure, KNOT, structure, other]
-        write_structures(path, several)
-        assert read_structures(path) == several
+        structures = [structure] if extension == ".bpseq" else [structure, KNOT, structure, other]
+        write_structures(path, structures)
+        assert read_structures(path) == structures
         assert b"\r" not in path.read_bytes()
 
 
@@ -58,12 +59,12 @@ def come_back(folder, structure, other):
         ("ENERGY", "= low"),
     ],
 )
-def test_headers_that_look_like_what_others_write_come_back(tmp_path, id, description):
+def test_round_trip_of_headers_that_look_like_those_of_other_programs(tmp_path, id, description):
     longer = Structure(id, "G" + HAIRPIN.sequence, [], description)
-    come_back(tmp_path, replace(HAIRPIN, id=id, description=description), longer)
+    check_round_trips(tmp_path, replace(HAIRPIN, id=id, description=description), longer)
 
 
-def test_a_line_feed_of_unicode_divides_id_and_description(tmp_path):
+def test_a_line_separator_of_unicode_divides_id_and_description(tmp_path):
     (tmp_path / "x.ct").write_bytes(b"1 a\xe2\x80\xa8b\n1 G 0 0 0 1")
     (tmp_path / "x.bpseq").write_bytes(b"#Name: a\xe2\x80\xa8b\n1 G 0")
     for name in ("x.ct", "x.bpseq"):
@@ -72,13 +73,13 @@ def test_a_line_feed_of_unicode_divides_id_and_description(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.ct", "x.bpseq", "x.dbn", "x.tsv", "x.csv"])
 def test_compressed_files(tmp_path, name):
-    suffix = name.replace(".csv", ".tsv")
-    write_structures(tmp_path / suffix, [HAIRPIN])
-    (tmp_path / f"{name}.xz").write_bytes(lzma.compress((tmp_path / suffix).read_bytes()))
+    plain = tmp_path / name.replace(".csv", ".tsv")
+    write_structures(plain, [HAIRPIN])
+    (tmp_path / f"{name}.xz").write_bytes(lzma.compress(plain.read_bytes()))
     assert read_structures(tmp_path / f"{name}.xz") == [HAIRPIN]
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+def test_the_files_of_a_folder_are_read_in_order_of_their_names(tmp_path):
     write_structures(tmp_path / "b.ct", [HAIRPIN])
     write_structures(tmp_path / "a.bpseq", [KNOT])
     write_structures(tmp_path / "c.csv", [ALONE])
@@ -145,7 +146,7 @@ READ = {
 @pytest.mark.parametrize(
     ("name", "text", "header"), [(name, *row) for name, rows in READ.items() for row in rows]
 )
-def test_rows_of_bases_as_other_programs_write_them(tmp_path, name, text, header):
+def test_ct_and_bpseq_files_of_other_programs(tmp_path, name, text, header):
     (tmp_path / name).write_bytes(text.encode())
     id, _, description = header.partition(" ")
     assert read_structures(tmp_path / name) == [Structure(id, "GAAC", [(0, 3)], description)]
@@ -198,25 +199,30 @@ GC
         (ENSEMBLE, [("a", [(0, 3)]), ("b [of a kind]", [])]),
     ],
 )
-def test_dbn_as_others_write_it(tmp_path, text, expected):
+def test_dbn_files_of_other_programs(tmp_path, text, expected):
     path = tmp_path / "file.dbn"
     path.write_text(text)
     assert [(structure.header, structure.pairs) for structure in read_dbn(path)] == expected
 
 
-def test_a_table_with_other_columns(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "columns", "description"),
+    [
+        ("family\tid\tmfe\nx\ta\t(..)\n", ("mfe",), ""),
+        ("id,dot_bracket,description\na b,(..),c\n", (), "c"),
+        ("id,dot_bracket\na b,(..)\n", (), "b"),
+    ],
+)
+def test_tables_without_sequences(tmp_path, text, columns, description):
     path = tmp_path / "table.tsv"
-    path.write_text("family\tid\tmfe\nx\ta\t(..)\n")
-    assert read_tsv(path, "mfe") == [Structure("a", "NNNN", [(0, 3)])]
-    path.write_text("id,dot_bracket,description\na b,(..),c\n")
-    assert read_tsv(path) == [Structure("a", "NNNN", [(0, 3)], "c")]
-    path.write_text("id,dot_bracket\na b,(..)\n")
-    assert read_tsv(path) == [Structure("a", "NNNN", [(0, 3)], "b")]
+    path.write_text(text)
+    assert read_tsv(path, *columns) == [Structure("a", "NNNN", [(0, 3)], description)]
 
 
 # ---------------------------------------------------------------------------------------------
-# What is refused
+# Errors
 
+HEADER = "id\tsequence\tdot_bracket\n"
 REFUSED = {
     "file.ct": [
         ("# nothing\n\n", "line 1: expected a header with the number of bases"),
@@ -224,7 +230,7 @@ REFUSED = {
         (f"4 t\n{CT_ROWS}0 u\n", "line 6: expected a header .*, not '0 u'"),
         (f"4 t\n{CT_ROWS}The end\n", "line 6: expected a header .*, not 'The end'"),
         (f"4 t\n{CT_ROWS}{CT_ROWS}", "line 6: expected a header .*, not base 1"),
-        ("9" * 5000 + " a", "line 1: expected a header"),  # once Python's error of many digits
+        ("9" * 5000 + " a", "line 1: expected a header"),  # Python refuses to convert it.
         (CT_ROWS, "line 1: expected a header .*, not base 1"),
         (f"tiny\n{CT_ROWS}", "line 2: expected a header .*, not base 1"),
         (f"3 tiny\n{CT_ROWS.replace('0 2 4', '0 2 0')}", "line 5: expected a header .*not base 4"),
@@ -265,13 +271,10 @@ REFUSED = {
     ],
     "file.tsv": [
         ("id\tsequence\n", "line 1: no column dot_bracket; it has id, sequence"),
-        (
-            "id\tsequence\tdot_bracket\na\tGA\t..\nb\tGA\t...\n",
-            "line 3: .* for 'b'; they have 2 and 3 letters",
-        ),
-        ("id\tsequence\tdot_bracket\na\tGA\t.)\n", r"line 2: structure of 'a': '\)' at index"),
-        ("id\tsequence\tdot_bracket\n\tGA\t..\n", "line 2: an id is empty"),
-        ("id\tsequence\tdot_bracket\na\t\t\n", "line 2: .* for 'a'; they have 0 and 0 letters"),
+        (f"{HEADER}a\tGA\t..\nb\tGA\t...\n", "line 3: .* for 'b'; they have 2 and 3 letters"),
+        (f"{HEADER}a\tGA\t.)\n", r"line 2: structure of 'a': '\)' at index"),
+        (f"{HEADER}\tGA\t..\n", "line 2: an id is empty"),
+        (f"{HEADER}a\t\t\n", "line 2: .* for 'a'; they have 0 and 0 letters"),
     ],
 }
 
@@ -304,6 +307,6 @@ ONE_LINE = "an id must be one word and a description one line; got 'a"
         ("a", "", [(0, 2)], "outside a sequence of 2 bases"),
     ],
 )
-def test_what_no_structure_can_be(id, description, pairs, message):
+def test_invalid_structures(id, description, pairs, message):
     with pytest.raises(ValueError, match=message):
         Structure(id, "GC", pairs, description)

@@ -1,4 +1,4 @@
-"""Dot-bracket text: pages of brackets, the parser and its errors."""
+"""Dot-bracket text: pages of brackets, the parser, and errors."""
 
 from itertools import combinations
 
@@ -17,7 +17,7 @@ from ernie_rna.structures.formats.dot_bracket import (
 
 @st.composite
 def structures(draw, max_pairs=7):
-    """Any pairs of at most one partner a base, and a length that holds them."""
+    """Any pairs in which a base has at most one partner, and the length of the sequence."""
     length = draw(st.integers(0, 2 * max_pairs + 4))
     bases = draw(st.permutations(range(length)))
     count = draw(st.integers(0, min(max_pairs, length // 2)))
@@ -33,7 +33,7 @@ def crosses(a, b):
 @given(structures())
 @example(([], 0))
 @example(([], 4))
-def test_text_comes_back_and_its_first_page_is_a_largest_nested_set(structure):
+def test_round_trip_and_a_first_page_that_is_a_largest_nested_set(structure):
     pairs, length = structure
     text, pages = to_dot_bracket(pairs, length), nested_pages(pairs)
     assert len(text) == length
@@ -52,7 +52,7 @@ def test_text_comes_back_and_its_first_page_is_a_largest_nested_set(structure):
     assert len(pages[0]) == largest if pairs else pages == []
 
 
-def test_thirty_pages_come_back_and_more_are_an_error():
+def test_round_trip_of_thirty_pages_and_an_error_for_more():
     pairs = [(n, n + 31) for n in range(31)]
     assert from_dot_bracket(to_dot_bracket(pairs[:30], 61)) == pairs[:30]
     with pytest.raises(ValueError, match=r"31 kinds of bracket .* write \.ct or \.bpseq"):
@@ -69,7 +69,9 @@ def test_thirty_pages_come_back_and_more_are_an_error():
 )
 def test_letters_open_in_either_case_and_wuss_notation_is_read(text, pairs):
     assert from_dot_bracket(text) == pairs
-    # Equal stems open with round brackets, and letters follow the four kinds.
+
+
+def test_the_first_stem_has_round_brackets_and_letters_follow_the_four_kinds():
     assert to_dot_bracket([(0, 5), (1, 4), (2, 9), (3, 8)], 10) == "(([[))..]]"
     assert to_dot_bracket([(n, n + 6) for n in range(6)], 12) == "([{<AB)]}>ab"
 
@@ -101,12 +103,12 @@ def test_errors_name_the_index(text, message):
         ([(0, 2), (2, 3)], "base 2 has two partners, 3 and 0"),
     ],
 )
-def test_pairs_that_are_no_structure(pairs, message):
+def test_pairs_that_no_structure_can_have(pairs, message):
     with pytest.raises(ValueError, match=message):
         sorted_pairs(pairs, 4)
 
 
-def test_pairs_may_come_as_an_array_twice_and_in_any_order():
+def test_pairs_may_be_an_array_in_any_order_with_repeats():
     pairs = sorted_pairs(np.array([[3, 0], [0, 3], [1, 2]]), 4)
     assert pairs == [(0, 3), (1, 2)]
     assert all(type(base) is int for pair in pairs for base in pair)

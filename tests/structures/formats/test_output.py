@@ -1,4 +1,4 @@
-"""Files and folders of structures, matrices and tables: written, and what keeps them from it."""
+"""Outputs of `fold`: files and folders of structures, matrices and tables, and errors."""
 
 import contextlib
 from pathlib import Path
@@ -31,7 +31,7 @@ OTHER = Fold(Structure("b", "gAtN", [(1, 2)]), np.ones((4, 4), dtype=np.float32)
 @pytest.mark.parametrize(
     "name", ["o.dbn", "o.db", "o.tsv", "o.csv", "o.ct", "o.ct/", "o.bpseq", "O.CT"]
 )
-def test_structures_come_back(tmp_path, name):
+def test_structures_are_read_back(tmp_path, name):
     output = f"{tmp_path}/{name}"
     with opened(output) as write:
         write(HAIRPIN)
@@ -41,7 +41,7 @@ def test_structures_come_back(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).name]
 
 
-def test_names_of_files():
+def test_names_of_files_are_valid_and_distinct():
     assert file_name("../x", ".ct") == "..%2Fx.ct"
     names = [file_name(id, ".ct") for id in ("a/b", "a%2Fb", "a\\b", "a:b", ".", "")]
     assert len(set(names)) == 6
@@ -51,18 +51,18 @@ def test_names_of_files():
 
 
 @pytest.mark.parametrize("name", ["o.dbn", "o.ct/", "o.npz"])
-def test_a_run_that_fails_leaves_nothing(tmp_path, name):
+def test_a_failed_run_leaves_no_output(tmp_path, name):
     with pytest.raises(KeyError), opened(f"{tmp_path}/{name}") as write:  # noqa: PT012
         write(HAIRPIN)
         raise KeyError
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_is_replaced_whole(tmp_path):
+def test_no_file_of_a_replaced_folder_stays(tmp_path):
     output = f"{tmp_path}/o.ct/"
-    for one in (HAIRPIN, OTHER):
+    for result in (HAIRPIN, OTHER):
         with opened(output) as write:
-            write(one)
+            write(result)
     assert [path.name for path in Path(output).iterdir()] == ["b.ct"]
 
 
@@ -80,8 +80,8 @@ def test_a_folder_is_replaced_whole(tmp_path):
         ([["folder.ct/"]], OutputError, r"holds thesis\.doc"),
     ],
 )
-def test_outputs_that_cannot_be(tmp_path, monkeypatch, outputs, error, message):
-    """Of what is there, our own kind is replaced, and nothing else."""
+def test_invalid_outputs(tmp_path, monkeypatch, outputs, error, message):
+    """An existing output is replaced only if it is of the same kind."""
     monkeypatch.chdir(tmp_path)
     Path("file.bpseq").touch()
     Path("folder.tsv").mkdir()
@@ -91,7 +91,7 @@ def test_outputs_that_cannot_be(tmp_path, monkeypatch, outputs, error, message):
         fold_outputs(*outputs)
 
 
-def test_a_matrix_and_tables_that_count_from_one(tmp_path):
+def test_matrices_and_tables_whose_positions_count_from_one(tmp_path):
     paths = [str(tmp_path / "pairs.tsv"), str(tmp_path / "bases.tsv")]
     for output in fold_outputs([str(tmp_path / "o.npz")], *paths):
         with output.open(output.path) as write:
