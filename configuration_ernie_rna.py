@@ -196,13 +196,24 @@ class ErnieRnaConfig(PretrainedConfig):
         self.check_values()
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Write config.json, in which the Auto classes find the code of every class."""
+        """Write config.json, in which the Auto classes find the code of every class.
+
+        AutoModel finds the model that `architectures` names if it is one of `HEAD_MODELS`, else
+        the encoder.
+        """
+        names = {*(self.architectures or ())}
+        model = next((name for name in HEAD_MODELS if name in names), "ErnieRnaModel")
+        # Others are of the folder or repository that the model comes from, and of its head.
+        kept = {
+            auto_class: place
+            for auto_class, place in (getattr(self, "auto_map", None) or {}).items()
+            if auto_class not in AUTO_MAP or place.rpartition(".")[2] in names
+        }
         # Not in the constructor: a folder without code, whose map is empty, stays without.
-        self.auto_map = {**AUTO_MAP, **(getattr(self, "auto_map", None) or {})}
-        heads = set(self.architectures or ()) & set(WITH_PAIR_HEAD)
-        if heads:
+        self.auto_map = {**AUTO_MAP, "AutoModel": f"modeling_ernie_rna.{model}", **kept}
+        if names & {*WITH_PAIR_HEAD}:
             task, place = PIPELINE
-            auto_class = "AutoModel" if heads & set(HEAD_MODELS) else "AutoModelForPreTraining"
+            auto_class = "AutoModel" if model in HEAD_MODELS else "AutoModelForPreTraining"
             self.custom_pipelines = {task: {"impl": place, "pt": [auto_class], "type": "text"}}
         else:  # An encoder that was taken out of such a model.
             self.__dict__.pop("custom_pipelines", None)

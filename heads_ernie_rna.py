@@ -45,16 +45,21 @@ class MaskedBatchNorm(nn.Module):
         return torch.addcmul(shift.view(shape), values, scale.view(shape))
 
     def _batch_statistics(self, values, count):
-        """Mean and variance (channels,) of the real positions; moves the running ones."""
+        """Mean and variance (channels,) of the real positions; moves the running ones.
+
+        Without a real position both are 0, and the running ones stay.
+        """
         dims = [dim for dim in range(values.dim()) if dim != 1]
         # Padding is zero and adds to neither sum. torch.var_mean takes four times as long.
-        mean = values.sum(dims) / count
-        variance = values.square().sum(dims) / count - mean.square()
+        divisor = count.clamp(min=1)
+        mean = values.sum(dims) / divisor
+        variance = values.square().sum(dims) / divisor - mean.square()
         with torch.no_grad():
-            self.num_batches_tracked += 1
+            self.num_batches_tracked += count > 0
             unbiased = variance * (count / (count - 1).clamp(min=1))
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+                new = torch.where(count > 0, new.to(running.dtype), running)
+                running.lerp_(new, self.momentum)
         return mean, variance
 
 
@@ -230,6 +235,11 @@ def base_spans(mask: torch.Tensor):
     return first, lengths, inside
 
 
+def _has_no_position(inside: torch.Tensor) -> bool:
+    """Whether the longest sequence has no base; no convolution takes that. A trace cannot tell."""
+    return not torch.jit.is_tracing() and inside.shape[1] == 0
+
+
 def bases_of_scores(scores: torch.Tensor, mask: torch.Tensor, heads: list[int] | None):
     """Scores between bases, where they stand between the first token and the last, and `inside`.
 
@@ -239,7 +249,8 @@ def bases_of_scores(scores: torch.Tensor, mask: torch.Tensor, heads: list[int] |
         heads: which of them; None takes all.
 
     Returns:
-        (batch, heads, seq - 2, seq - 2), zero at padding, and (batch, seq - 2), True at bases.
+        (batch, heads, length, length), zero at padding, and (batch, length), True at bases; length
+        is seq - 2, but at least 1.
     """
     first, lengths, _ = base_spans(mask)
     stop = max(mask.shape[1] - 1, 1)
@@ -250,6 +261,8 @@ def bases_of_scores(scores: torch.Tensor, mask: torch.Tensor, heads: list[int] |
     # A slice, whichever side the padding is on: its gradient is far cheaper than a gather's, and
     # it needs no value from a GPU. `pairs_in_front` moves the logits to the front.
     scores = scores[:, :, 1:stop, 1:stop]
+    if _has_no_position(inside):
+        scores, inside = F.pad(scores, (0, 1, 0, 1)), F.pad(inside, (0, 1))
     both = inside[:, None, :, None] & inside[:, None, None, :]
     return scores.masked_fill(~both, 0.0), inside
 
@@ -270,8 +283,10 @@ def pairs_in_front(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def bases_of_states(states: torch.Tensor, mask: torch.Tensor):
-    """The hidden states of bases, moved to the front, then zeros; and `inside`."""
+    """The hidden states of bases, moved to the front, then zeros; and `inside`. At least 1 long."""
     first, _, inside = base_spans(mask)
+    if _has_no_position(inside):
+        inside = F.pad(inside, (0, 1))
     index = first[:, None] + torch.arange(inside.shape[1], device=mask.device)
     index = index.clamp(max=mask.shape[1] - 1)
     states = states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))

@@ -290,7 +290,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         output_biases = self._flag(output_attention_biases, "output_attention_biases")
         _check_inputs(input_ids, attention_mask, inputs_embeds, pairing_scores)
         if input_ids is not None:
-            _check_range("input_ids", input_ids, self.config.vocab_size)
+            _check_range("input_ids", input_ids, self.config.vocab_size - 1, left_out=False)
 
         mask = self._attention_mask(input_ids, attention_mask, inputs_embeds)
         hidden_states = self._embed(input_ids, mask, position_ids, inputs_embeds)
@@ -450,22 +450,20 @@ def _check_shape(rule: str, given: torch.Tensor | None, shape: tuple[int, ...]) 
         raise ValueError(f"{rule} = {shape}; got {tuple(given.shape)}")
 
 
-def _check_range(name: str, ids: torch.Tensor, stop: int) -> None:
-    """ValueError for an id that is neither below `stop` nor -100, in labels; on CPUs only.
+def _check_range(name: str, values: torch.Tensor, last: int, left_out: bool = True) -> None:
+    """ValueError for a value that is neither 0 to `last` nor, if left out, -100; on CPUs only.
 
     On a GPU the check would have to wait, and a trace or a transform has no values. It takes
     a ten-thousandth of the time of a full-size batch of 8 x 512 tokens.
     """
-    if ids.device.type != "cpu" or torch.compiler.is_compiling() or under_transform():
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or under_transform():
         return
-    wrong = (ids < 0) | (ids >= stop)
-    if name != "input_ids":
-        wrong &= ids != -100
-    if wrong.any():
-        left_out = "" if name == "input_ids" else ", or -100 where there is none"
-        raise ValueError(
-            f"{name} hold {ids[wrong][0].item()}; they must be 0 to {stop - 1}{left_out}"
-        )
+    right = (values >= 0) & (values <= last)  # NaN is neither.
+    if left_out:
+        right |= values == -100
+    if not right.all():
+        none = ", or -100 where there is none" if left_out else ""
+        raise ValueError(f"{name} hold {values[~right][0].item()}; they must be 0 to {last}{none}")
 
 
 def cls_embedding(hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -477,10 +475,13 @@ def cls_embedding(hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tens
 class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
     """The encoder and a head on it; subclasses say what the logits and the loss are."""
 
-    ernie_rna: ErnieRnaModel
     _reads_scores = False
     # Outputs that the Trainer does not hand to metrics; it looks for them in the configuration.
     _keys_to_ignore_at_inference: tuple[str, ...] = ()
+
+    def __init__(self, config: ErnieRnaConfig):
+        super().__init__(config)
+        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
 
     def post_init(self) -> None:
         super().post_init()
@@ -491,8 +492,8 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
         raise NotImplementedError
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, num_items) -> torch.Tensor:
-        """The loss of float32 logits."""
-        raise NotImplementedError
+        """The loss of float32 logits; here those of classes."""
+        return _class_loss(logits, labels, num_items)
 
     def forward(
         self,
@@ -551,7 +552,7 @@ class _ErnieRnaHeadModel(ErnieRnaPreTrainedModel):
 
 def _class_loss(logits, labels, num_items) -> torch.Tensor:
     """Cross entropy of (..., classes) over labels but -100, 0 if all are that; see `forward`."""
-    _check_range("labels", labels, logits.shape[-1])
+    _check_range("labels", labels, logits.shape[-1] - 1)
     logits, labels = logits.flatten(0, -2), labels.flatten()
     if num_items is None:
         num_items = (labels != -100).sum()
@@ -566,10 +567,8 @@ def _squared_loss(values, targets, labels, num_items) -> torch.Tensor:
         labels: as they were given: the Trainer does not count those that are exactly -100.
         num_items: see `forward`.
     """
-    if num_items is None:
-        return F.mse_loss(values, targets)
-    left_out = (labels == -100).sum()
-    return F.mse_loss(values, targets, reduction="sum") / at_least_one(num_items + left_out)
+    count = labels.numel() if num_items is None else num_items + (labels == -100).sum()
+    return F.mse_loss(values, targets, reduction="sum") / at_least_one(count)
 
 
 class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
@@ -580,7 +579,6 @@ class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
 
     def __init__(self, config: ErnieRnaConfig):
         super().__init__(config)
-        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
         self.lm_head = ErnieRnaLMHead(config)
         self.post_init()
 
@@ -600,45 +598,36 @@ class ErnieRnaForMaskedLM(_ErnieRnaHeadModel):
     def _logits(self, outputs, mask):
         return self.lm_head(outputs.last_hidden_state)
 
-    def _loss(self, logits, labels, num_items):
-        return _class_loss(logits, labels, num_items)
 
-
-class ErnieRnaForTokenClassification(_ErnieRnaHeadModel):
-    """Predicts a class for each token; `labels` are (batch, seq), -100 where there is none."""
+class _ErnieRnaClassifier(_ErnieRnaHeadModel):
+    """A linear map of hidden states."""
 
     def __init__(self, config: ErnieRnaConfig):
         super().__init__(config)
-        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
+        rate = config.classifier_dropout
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
+
+
+class ErnieRnaForTokenClassification(_ErnieRnaClassifier):
+    """Predicts a class for each token; `labels` are (batch, seq), -100 where there is none."""
 
     def _logits(self, outputs, mask):
         return self.classifier(self.dropout(outputs.last_hidden_state))
 
-    def _loss(self, logits, labels, num_items):
-        return _class_loss(logits, labels, num_items)
 
-
-class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
+class ErnieRnaForSequenceClassification(_ErnieRnaClassifier):
     """Predicts from the `<cls>` embedding, as `config.problem_type` says.
 
     - "regression": `labels` are numbers, (batch,) or (batch, num_labels); mean squared error.
     - "single_label_classification": (batch,) class ids; cross entropy.
-    - "multi_label_classification": (batch, num_labels) of 0 and 1; binary cross entropy.
+    - "multi_label_classification": (batch, num_labels) of 0 to 1; binary cross entropy.
 
     None becomes regression for one label, else the multi-label form for floats and for labels of
     (batch, num_labels), the single-label form for other integers, with the first labels that are
     seen; as with transformers' own models, a saved config.json then says so.
     """
-
-    def __init__(self, config: ErnieRnaConfig):
-        super().__init__(config)
-        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
 
     @property
     def accepts_loss_kwargs(self) -> bool:
@@ -660,6 +649,7 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
         labels = labels.view_as(logits).float()
         if problem == "regression":
             return _squared_loss(logits, labels, labels, num_items)
+        _check_range("labels", labels, 1, left_out=False)
         if num_items is None:
             num_items = labels.numel()
         entries = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
@@ -676,11 +666,6 @@ class ErnieRnaForSequenceClassification(_ErnieRnaHeadModel):
         return f"{'multi' if several else 'single'}_label_classification"
 
 
-def _classifier_dropout(config: ErnieRnaConfig) -> float:
-    rate = config.classifier_dropout
-    return config.hidden_dropout_prob if rate is None else rate
-
-
 class _ErnieRnaPairModel(_ErnieRnaHeadModel):
     """A pair head on the last attention scores; `labels` (batch, length, length) over bases.
 
@@ -692,7 +677,6 @@ class _ErnieRnaPairModel(_ErnieRnaHeadModel):
 
     def __init__(self, config: ErnieRnaConfig):
         super().__init__(config)
-        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
         self.pair_head = _pair_head(config)
         self.post_init()
 
@@ -701,7 +685,7 @@ class _ErnieRnaPairModel(_ErnieRnaHeadModel):
         return pairs_in_front(self.pair_head(*scores), mask)
 
     def _loss(self, logits, labels, num_items):
-        _check_range("labels", labels, 2)
+        _check_range("labels", labels, 1)
         return pair_loss(logits, labels, self.config.pair_positive_weight, num_items)
 
 
@@ -737,7 +721,6 @@ class ErnieRnaForRibosomeLoading(_ErnieRnaHeadModel):
 
     def __init__(self, config: ErnieRnaConfig):
         super().__init__(config)
-        self.ernie_rna = ErnieRnaModel(config, add_pooling_layer=False)
         self.loading_head = RibosomeLoadingHead(
             config.hidden_size,
             config.loading_reduced_size,
@@ -825,7 +808,7 @@ class ErnieRnaForPreTraining(ErnieRnaForMaskedLM):
             pairs = logits["pair_logits"] = pairs_in_front(pairs, mask)
             if pair_labels is not None:
                 pair_labels = pair_labels.to(pairs.device)
-                _check_range("pair_labels", pair_labels, 2)
+                _check_range("pair_labels", pair_labels, 1)
                 losses.append(pair_loss(pairs, pair_labels, self.config.pair_positive_weight))
         output = ErnieRnaPreTrainingOutput(
             loss=sum(losses) if losses else None,

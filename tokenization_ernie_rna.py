@@ -84,11 +84,11 @@ class ErnieRnaTokenizer(PreTrainedTokenizerFast):
         )
 
     def _encode_plus(self, text, text_pair=None, *args, **kwargs):
-        _check_text([(text, text_pair)] if text_pair is not None else text, kwargs)
+        _check_text(text, text_pair, **kwargs)
         return super()._encode_plus(text, None, *args, **kwargs)
 
     def _batch_encode_plus(self, batch_text_or_text_pairs, *args, **kwargs):  # transformers 4.x
-        _check_text(batch_text_or_text_pairs, kwargs)
+        _check_text(batch_text_or_text_pairs, **kwargs)
         return super()._batch_encode_plus(batch_text_or_text_pairs, *args, **kwargs)
 
     def _eventual_warn_about_too_long_sequence(self, ids, max_length, verbose):
@@ -112,13 +112,16 @@ class ErnieRnaTokenizer(PreTrainedTokenizerFast):
         return (path,)
 
 
-def _check_text(text, kwargs: dict) -> None:
+def _check_text(text, text_pair=None, is_split_into_words=False, **kwargs) -> None:
     """Raise ValueError for an empty list, or a pair of sequences, also as an item of a list."""
-    if kwargs.get("is_split_into_words") or isinstance(text, str):
-        return
-    if not len(text):
+    items = (text,) if isinstance(text, str) else text
+    if not len(items) and not is_split_into_words:
         raise ValueError("there is no sequence to tokenize: the list is empty")
-    pair = next((item for item in text if isinstance(item, (tuple, list))), None)
+    if text_pair is not None:
+        items = [(text, text_pair)]
+    elif is_split_into_words:  # A list is then a sequence, and a pair has two of them.
+        items = [item for item in items if any(isinstance(word, (tuple, list)) for word in item)]
+    pair = next((item for item in items if isinstance(item, (tuple, list))), None)
     if pair is not None:
         raise ValueError(
             f"ERNIE-RNA reads one sequence at a time, not the pair {tuple(pair)!r}: "

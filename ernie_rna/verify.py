@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from ernie_rna.conversion.checkpoint import read_checkpoint
+from ernie_rna.conversion.folder import weight_files
 from ernie_rna.conversion.weights import convert_weights
 from ernie_rna.model.configuration_ernie_rna import HEAD_MODELS, ErnieRnaConfig
 from ernie_rna.model.layers_ernie_rna import runs_onednn
@@ -44,13 +45,16 @@ def has_weights_of(folder: str | Path, checkpoint: str | Path) -> bool:
     """Whether a folder holds exactly the weights of a checkpoint, bit for bit.
 
     Raises:
-        VerifyError: there is no such folder.
+        VerifyError: there is no such folder, or it lacks weights.
         CheckpointError: the checkpoint cannot be read or converted.
     """
-    path = Path(folder, "model.safetensors")
-    if not path.is_file():
-        raise VerifyError(f"{folder}: not a folder with {path.name}; convert a checkpoint into it")
-    weights, expected = load_file(path), convert_weights(read_checkpoint(checkpoint)).state_dict
+    weights: dict[str, torch.Tensor] = {}
+    for path in (Path(folder, name) for name in weight_files(Path(folder))):
+        if not path.is_file():
+            message = f"not a folder with {path.name}; convert a checkpoint into it"
+            raise VerifyError(f"{folder}: {message}")
+        weights |= load_file(path) if path.suffix == ".safetensors" else {}
+    expected = convert_weights(read_checkpoint(checkpoint)).state_dict
     return weights.keys() == expected.keys() and all(
         torch.equal(weight, expected[name]) for name, weight in weights.items()
     )

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from ernie_rna import verify
 from ernie_rna.model import layers_ernie_rna
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from tests.golden.compare import BARS
-from tests.golden_folder import CHECKPOINT, GOLDEN
+from tests.golden_folder import CHECKPOINT, GOLDEN, head_checkpoint, write_golden_folder
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,14 @@ def test_weights_tell_whose_checkpoint_it_is_and_code_must_be_there(golden_folde
     assert verify.has_weights_of(golden_folder, GOLDEN / "tiny_fairseq_args.pt")
     with pytest.raises(verify.VerifyError, match=r"not a folder with model\.safetensors"):
         verify.has_weights_of(tmp_path / "absent", CHECKPOINT)
+    sharded = write_golden_folder(tmp_path, head_checkpoint("closeness"))
+    model = AutoModel.from_pretrained(sharded)
+    model.save_pretrained(sharded, max_shard_size="200KB")
+    (sharded / "model.safetensors").unlink()
+    assert verify.has_weights_of(sharded, head_checkpoint("closeness"))
+    next(sharded.glob("model-*-of-*.safetensors")).unlink()
+    with pytest.raises(verify.VerifyError, match=r"not a folder with model-.*\.safetensors"):
+        verify.has_weights_of(sharded, head_checkpoint("closeness"))
     changed = tmp_path / "changed"
     shutil.copytree(golden_folder, changed)
     weights = load_file(changed / "model.safetensors")

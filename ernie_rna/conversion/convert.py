@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_rna.conversion import proof
-from ernie_rna.conversion.folder import check_target, write_folder
+from ernie_rna.conversion.folder import ExportError, check_target, write_folder
 from ernie_rna.conversion.hub import Found, find_checkpoint
 from ernie_rna.options import Options, option, takes
 from ernie_rna.run.outputs import full_disk_explained, replacing_folder
@@ -77,6 +77,9 @@ def convert(checkpoint: str | Path, out_dir: str | Path, *, options: ConvertOpti
     """
     target = check_target(out_dir, options.force)
     found = find_checkpoint(checkpoint, options.revision, options.progress)
+    source = found.path.resolve()
+    if target.resolve() in (source, *source.parents):
+        raise ExportError(f"{target}: holds the checkpoint that is read; name another folder")
     with show_loading(options.progress, "converting the checkpoint"):
         conversion = _convert(found, options.pairing_scores)
     with full_disk_explained(target), replacing_folder(target, options.force) as folder:

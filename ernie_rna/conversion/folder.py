@@ -18,7 +18,8 @@ import ernie_rna.model
 if TYPE_CHECKING:
     from ernie_rna.conversion.weights import Conversion
 
-_REQUIRED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+_REQUIRED = {"config.json", "tokenizer.json", "tokenizer_config.json"}
+_WEIGHTS = "model.safetensors"
 # Files that conversion writes and `save_pretrained` does not.
 _OF_EXPORTS = {"README.md", "vocab.json"}
 # Files that some versions of transformers write as well, Python's cache of compiled modules, and
@@ -62,7 +63,8 @@ def check_target(out_dir: str | os.PathLike[str], force: bool = False) -> Path:
             raise ExportError(f"{target}: exists already; --force replaces it")
     parent = next(folder for folder in target.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ExportError(f"{target}: cannot be written, since {parent} is not a writable folder")
+        flaw = "not a writable folder" if parent.is_dir() else "a file and not a folder"
+        raise ExportError(f"{target}: cannot be written, since {parent} is {flaw}")
     return target
 
 
@@ -79,7 +81,8 @@ def why_no_model(folder: Path, more: Collection[str] = ()) -> str | None:
         return "no such folder"
     names, config = {child.name for child in folder.iterdir()}, read_config_file(folder)
     code = {path.name for path in code_files()}
-    required = {*_REQUIRED, *more, *(code if config.get("auto_map", True) else ())}
+    of_code = code if config.get("auto_map", True) else ()
+    required = {*_REQUIRED, *weight_files(folder), *more, *of_code}
     missing = sorted(required - names)
     extra = sorted(names - required - code - _OPTIONAL - _OF_EXPORTS)
     if missing:
@@ -91,10 +94,22 @@ def why_no_model(folder: Path, more: Collection[str] = ()) -> str | None:
     return None
 
 
-def read_config_file(folder: Path) -> dict[str, Any]:
+def weight_files(folder: Path) -> list[str]:
+    """The names of the files that a folder's weights are in, of which some may be missing.
+
+    These are model.safetensors or, if there is none, the index of its shards and the shards in it.
+    """
+    index = f"{_WEIGHTS}.index.json"
+    shards = read_config_file(folder, index).get("weight_map")
+    if (folder / _WEIGHTS).exists() or not shards or not isinstance(shards, dict):
+        return [_WEIGHTS]
+    return [index, *sorted({*map(str, shards.values())})]
+
+
+def read_config_file(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """The values of a folder's config.json; empty if it is missing or damaged."""
     try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return dict(json.loads((folder / name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -116,8 +131,8 @@ def write_model(model: Any, folder: Path, state_dict: dict[str, Any] | None = No
 
     with without_report():
         model.save_pretrained(folder, state_dict=state_dict)
-    # Some versions of safetensors write files with mode 0600.
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")
+    for name in weight_files(folder):  # Some versions of safetensors write files with mode 0600.
+        shutil.copymode(folder / "config.json", folder / name)
     tokenizer = ErnieRnaTokenizer(model_max_length=model.config.max_position_embeddings)
     tokenizer.save_pretrained(folder)
     tokenizer.save_vocabulary(str(folder))  # transformers 5 does not, for a fast tokenizer

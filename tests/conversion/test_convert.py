@@ -18,6 +18,7 @@ from ernie_rna.conversion.proof import Proof, prove
 from ernie_rna.conversion.weights import Conversion, convert_weights
 from ernie_rna.run.outputs import OutputError
 from tests.conftest import listing, run_elsewhere
+from tests.conversion.test_weights import theirs
 from tests.golden_folder import CHECKPOINT, head_checkpoint
 
 # `ernie_rna.conversion.convert` is the module, whatever the package's name means.
@@ -149,6 +150,18 @@ def test_what_another_process_wrote_meanwhile_stays_without_force(tmp_path, monk
             ernie_rna.convert(CHECKPOINT, tmp_path / "out")
         assert listing(tmp_path) == {"out/theirs": b"whole"}
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("checkpoint", ["out", "out/model.safetensors", "link"])
+def test_the_checkpoint_is_not_replaced(golden_folder, tmp_path, unproven, checkpoint):
+    shutil.copytree(golden_folder, tmp_path / "out")
+    foreign = theirs(convert_weights(read_checkpoint(CHECKPOINT)))
+    save_file(foreign, tmp_path / "out" / "model.safetensors")
+    (tmp_path / "link").symlink_to(tmp_path / "out" / "model.safetensors")
+    before = listing(tmp_path)
+    with pytest.raises(ExportError, match="out: holds the checkpoint that is read; name another"):
+        ernie_rna.convert(tmp_path / checkpoint, tmp_path / "out", force=True)
+    assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("out", ["a/b/out", "empty", "old"])

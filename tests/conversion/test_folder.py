@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForMaskedLM
 
 import ernie_rna
 from ernie_rna.conversion.checkpoint import read_checkpoint
@@ -21,6 +21,7 @@ from ernie_rna.conversion.folder import (
     why_no_model,
     write_folder,
 )
+from ernie_rna.conversion.hub import files_to_push
 from ernie_rna.conversion.names import MULTIMOLECULE
 from ernie_rna.conversion.weights import Conversion, convert_weights
 from tests.conftest import ROOT, listing
@@ -165,6 +166,28 @@ def only_notes(out: Path) -> None:
     (out / "notes.txt").write_text("precious")
 
 
+def in_shards(folder: Path) -> None:
+    """Save the model again, in shards."""
+    AutoModelForMaskedLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="200KB")
+    (folder / "model.safetensors").unlink()
+
+
+def test_a_model_in_shards_is_complete_with_all_of_them(golden_folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(golden_folder, out)
+    in_shards(out)
+    first, *_ = shards = sorted(path.name for path in out.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert {*shards, "model.safetensors.index.json"} <= files_to_push(out, "me/x").keys()
+    assert check_target(out, force=True) == out
+    (out / "x.safetensors").touch()
+    assert why_no_model(out) == "also holds x.safetensors: move such files out of it"
+    (out / first).unlink()
+    assert why_no_model(out) == f"lacks {first}"
+    (out / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    assert why_no_model(out) == "lacks model.safetensors"
+
+
 NO_EXPORTS = {
     "lacks config.json": lambda out: (out / "config.json").unlink(),
     "model_type 'bert'": lambda out: (out / "config.json").write_text('{"model_type": "bert"}'),
@@ -195,7 +218,7 @@ def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, cha
         ("", "the name of the folder to write is empty"),
         ("file", "a file or a symbolic link; name the folder"),
         ("link", "a file or a symbolic link; name the folder"),
-        ("file/out", "since .*file is not a writable folder"),
+        ("file/a/out", "file/a/out: cannot be written, since .*/file is a file and not a folder"),
         ("closed/a/b", "closed/a/b: cannot be written, since .*closed is not a writable folder"),
     ],
     ids=str,

@@ -50,6 +50,37 @@ def test_a_single_base_is_the_same_in_a_batch(kind, side):
     torch.testing.assert_close(found, alone[0], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kind", [ErnieRnaForCloseness, ErnieRnaForRibosomeLoading])
+@torch.no_grad()
+def test_sequences_without_a_base_are_the_same_in_a_batch(kind, side):
+    """As the only ones, or of a single token."""
+    model = small(kind)
+    padded = model(**encode("", "", "AUG", side=side)).logits[:2]
+    for alone in (
+        model(**encode("", "", side=side)).logits,
+        model(torch.tensor([[0], [0]])).logits,
+    ):
+        if kind is ErnieRnaForCloseness:
+            assert (alone.shape, padded.count_nonzero()) == ((2, 0, 0), 0)
+        else:
+            torch.testing.assert_close(alone, padded, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("ids", [torch.ones(0, 5).long(), torch.ones(2, 5).long()])
+@pytest.mark.parametrize("kind", [ErnieRnaForCloseness, ErnieRnaForRibosomeLoading])
+def test_training_on_no_bases_changes_no_statistics(kind, ids):
+    """Of no sequence, or of padding alone."""
+    model = small(kind).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    labels = (
+        torch.zeros(len(ids)) if kind is ErnieRnaForRibosomeLoading else torch.zeros(len(ids), 3, 3)
+    )
+    model(ids, labels=labels).loss.backward()
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_nobody_waits_for_a_device():
     """Tensors without numbers, as on a GPU that is not asked for them."""
     with torch.device("meta"):

@@ -10,7 +10,14 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipelin
 from transformers.dynamic_module_utils import get_relative_imports
 
 import ernie_rna  # noqa: F401  # registers the Auto classes
-from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM, ErnieRnaModel
+from ernie_rna.model.configuration_ernie_rna import AUTO_MAP, ErnieRnaConfig
+from ernie_rna.model.modeling_ernie_rna import (
+    ErnieRnaForMaskedLM,
+    ErnieRnaForRibosomeLoading,
+    ErnieRnaForSecondaryStructure,
+    ErnieRnaForSequenceClassification,
+    ErnieRnaModel,
+)
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.core
@@ -63,6 +70,26 @@ def test_every_auto_class_loads(head, remote, folder, tokenizer, model):
         assert tokens("ACGT").input_ids == [0, 5, 7, 4, 6, 2]
         best = pipeline("fill-mask", model=loaded, tokenizer=tokens)("AUG<mask>AUG")[0]
         assert best["sequence"] == "AUG" + best["token_str"] + "AUG"
+
+
+@pytest.mark.parametrize("repository", ["", "user/repo--"])
+def test_automodel_finds_what_is_saved(config, tmp_path, repository):
+    """Whatever the folder or the repository held that a model was loaded from."""
+    config.pair_heads = [0]
+    plain = ErnieRnaForMaskedLM, ErnieRnaForSequenceClassification
+    heads = ErnieRnaForRibosomeLoading, ErnieRnaForSecondaryStructure
+    for kind in (heads[0], plain[0], heads[1], heads[1], plain[1], heads[0]):
+        kind(config).save_pretrained(tmp_path)
+        config = ErnieRnaConfig.from_pretrained(tmp_path)
+        found = kind if kind in heads else ErnieRnaModel
+        assert config.auto_map["AutoModel"] == f"modeling_ernie_rna.{found.__name__}"
+        assert config.auto_map == {**AUTO_MAP, "AutoModel": config.auto_map["AutoModel"]}
+        config.auto_map = {name: repository + place for name, place in config.auto_map.items()}
+    others = {"AutoModel": "theirs.Model", "AutoTokenizer": ["theirs.Tokenizer", None]}
+    config.auto_map |= others
+    config.architectures = ["Model"]
+    config.save_pretrained(tmp_path)
+    assert ErnieRnaConfig.from_pretrained(tmp_path).auto_map == {**AUTO_MAP, **others}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -270,11 +270,20 @@ def test_labels_out_of_range(kind, name, labels, last):
     labels = labels.clone()
     labels.view(-1)[0] = -100
     assert model(IDS, **{name: labels}).loss.isfinite()
-    for value in (last + 1, -1):
+    for value in (last + 1, -1, *([0.5 + last] if labels.is_floating_point() else [])):
         labels.view(-1)[-1] = value
         message = rf"{name} hold {value}(\.0)?; they must be 0 to {last}, or -100"
         with pytest.raises(ValueError, match=message):
             model(IDS, **{name: labels})
+
+
+@pytest.mark.parametrize("value", [5.0, -100.0, -0.5, float("nan")])
+def test_labels_of_several_classes_are_0_to_1(config, value):
+    config.num_labels, config.problem_type = 2, "multi_label_classification"
+    model = ErnieRnaForSequenceClassification(config)
+    assert model(IDS[:1], labels=torch.tensor([[1.0, 0.3]])).loss > 0
+    with pytest.raises(ValueError, match=f"labels hold {value}; they must be 0 to 1$"):
+        model(IDS[:1], labels=torch.tensor([[1.0, value]]))
 
 
 def test_new_weights_and_casting(config):

@@ -77,6 +77,15 @@ def test_long_sequences_are_kept_and_warned_of(caplog):
 ONE = "one sequence at a time"
 
 
+@pytest.mark.parametrize("pair", [(["A"], ["U"]), ([["A"]], [["U"]]), ([(["A"], ["U"])],)], ids=str)
+def test_pairs_of_words_are_refused(tokenizer, pair):
+    words = {"is_split_into_words": True}
+    assert tokenizer(["A", "C"], **words).input_ids == [0, 5, 7, 2]
+    assert tokenizer([["A", "C"], ("G",)], **words).input_ids == [[0, 5, 7, 2], [0, 4, 2]]
+    with pytest.raises(ValueError, match=ONE):
+        tokenizer(*pair, **words)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
