@@ -37,7 +37,7 @@ from ernie_rna.run.store import Store, check_place, is_begun, partial_folder
 from ernie_rna.sequences.chunks import nucleotide_limit
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.card import draw_curve, write_card
-from ernie_rna.training.metrics import NO_LABEL, Metrics, for_json
+from ernie_rna.training.metrics import Metrics, for_json
 from ernie_rna.training.options import FinetuneOptions
 from ernie_rna.training.rows import add_split, read_splits, some
 from ernie_rna.training.splits import assign, find_groups, leakage
@@ -116,7 +116,8 @@ def finetune(
     Raises:
         InputError: a file, a row or the model is invalid; raised before training.
         ExportError: the folder exists already, or holds something else.
-        OutputError: another run writes the folder, or a run with other settings is unfinished.
+        OutputError: another run writes the folder, a run with other settings is unfinished, or its
+            state is damaged; or the output would replace an input.
         TrainingError: a loss or gradient is not finite; nothing was saved.
     """
     if not isinstance(model, (str, PathLike)):
@@ -125,14 +126,15 @@ def finetune(
         )
     target = Path(os.path.abspath(output))
     with full_disk_explained(target), _locked_output(output, target, options) as store:
-        run = _Run(train, target, options)
         source = find_model(model, options.revision)
+        _check_inputs(target, train, source, *options.eval_file)
+        run = _Run(train, source, target, options)
         with show_loading(options.progress if leads() else False):
             for extra in ("accelerate", "sklearn", *(["peft"] if options.lora else [])):
                 import_extra(extra, "train", "fine-tuning")
             from ernie_rna.run.loading import use_threads, without_report
 
-            run.load(source)
+            run.load()
         with use_threads(options.threads), without_report():
             if options.dry_run:
                 run.estimate()
@@ -155,6 +157,14 @@ def leads() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def _check_inputs(target: Path, *inputs: str | PathLike[str]) -> None:
+    """Raise OutputError if the run would replace one of its inputs, as it can with --force."""
+    replaced = {target.resolve(), partial_folder(target).resolve()}
+    for path in map(Path, inputs):
+        if path.exists() and not replaced.isdisjoint({path.resolve(), *path.resolve().parents}):
+            raise OutputError(f"{target} would replace {path}, an input: name another output")
+
+
 @contextlib.contextmanager
 def _locked_output(
     output: str | PathLike[str], target: Path, options: FinetuneOptions
@@ -175,20 +185,25 @@ def _locked_output(
 
 
 class _Run:
-    """One fine-tuning; errors in the data are raised before torch is imported."""
+    """One fine-tuning. Errors in the data are raised before the model is loaded, and before torch
+    is imported unless the configuration of the model says where sequences are cut."""
 
-    def __init__(self, train: str | PathLike[str], target: Path, options: FinetuneOptions):
-        self.options, self.target = options, target
+    def __init__(
+        self, train: str | PathLike[str], source: Any, target: Path, options: FinetuneOptions
+    ):
+        self.options, self.source, self.target = options, source, target
         self.summary, self.folds = FinetuneSummary(target), list[np.ndarray]()
         self.task = TASKS[str(options.task)](options)
         if options.best not in (None, *self.task.metric_names):
             raise OptionError("best", f"must be {' or '.join(self.task.metric_names)}")
-        splits, notes = read_splits(Path(train), options), self.summary.notes
+        splits, notes = read_splits(train, options), self.summary.notes
         notes += self.task.learn_names(splits["train"])
         self.splits = {
             name: replace(rows, labels=tuple(self.task.read_labels(rows)))
             for name, rows in splits.items()
         }
+        if options.truncate:
+            self._cut()
         if options.split is not None or options.folds is not None:
             self._divide()
         elif len(splits) == 1:
@@ -196,9 +211,22 @@ class _Run:
             if column is not None:
                 way_out = f"--eval-split names the values of {column!r} to evaluate on"
             notes.append(f"nothing is evaluated: {way_out}")
-        if self.task.of_bases:
-            self._check_bases()
+        self._check_labels()
         notes += leakage(self.splits)
+
+    def _cut(self) -> None:
+        """Cut longer sequences, before rows that are then equal are put on one side of a split."""
+        limit = self.options.max_length
+        if limit is None:
+            from ernie_rna.run.loading import read_config
+
+            limit = nucleotide_limit(read_config(self.source, self.options.revision))
+        for name, rows in self.splits.items():
+            count = sum(len(sequence) > limit for sequence in rows.sequences)
+            if count:
+                cut = f"{count} of {len(rows)} sequences of {name} were cut after {limit}"
+                self.summary.notes.append(f"{cut} nucleotides")
+                self.splits[name] = rows.cut(limit, self.task.cut)
 
     def _divide(self) -> None:
         """Hold out some of the training rows, or assign them to the folds."""
@@ -226,30 +254,31 @@ class _Run:
             if untrained:
                 notes.append(f"all rows of these classes are held out: {some(untrained)}")
 
-    def _check_bases(self) -> None:
-        """Raise InputError for a split or fold in which no base has a label."""
-        rows = self.splits["train"]
+    def _check_labels(self) -> None:
+        """Raise InputError for a split or fold with nothing to learn; note rows without labels."""
+        rows, reason = self.splits["train"], self.task.no_label.format_map(vars(self.options))
         folds = (rows.take(fold, f"fold {number}") for number, fold in enumerate(self.folds, 1))
         for split in (*self.splits.values(), *folds):
-            if all(label == NO_LABEL for labels in split.labels for label in labels):
-                problem = f"no base has a label other than {self.options.ignore_label!r}"
-                raise InputError(f"{split.name}: {problem}, which is ignored")
+            if self.task.unlabelled(split) == len(split):
+                raise InputError(f"{split.name}: {reason}")
+        count = self.task.unlabelled(rows)
+        if count:
+            self.summary.notes.append(f"{count} training rows have no part in the loss: {reason}")
 
-    def load(self, source: Any) -> None:
-        """Load the model, and make examples from sequences (cut by --truncate) and labels."""
+    def load(self) -> None:
+        """Load the model, and make examples from sequences and labels."""
         from ernie_rna.training.trainer import load
 
-        self.loaded = load(self.task, source)
+        self.loaded = load(self.task, self.source)
         limit = self.options.max_length or nucleotide_limit(self.loaded.model.config)
         self.examples: dict[str, list[Example]] = {}
         for name, rows in self.splits.items():
             texts = rows.folded
             for line, text in zip(rows.lines, texts, strict=True):
-                if len(text) > limit and not self.options.truncate:
+                if len(text) > limit:
                     problem = f"{len(text)} nucleotides, more than the limit of {limit}: --truncate"
                     way_out = "cuts longer sequences, --max-length changes the limit"
                     raise InputError.at(rows.name, line, f"{problem} {way_out}")
-            texts = [text[:limit] for text in texts]
             ids = self.loaded.tokenizer(texts, verbose=False)["input_ids"]
             columns = zip(ids, rows.labels, rows.lines, texts, strict=True)
             self.examples[name] = [
@@ -257,7 +286,7 @@ class _Run:
                 for input_ids, label, line, text in columns
             ]
         self.summary.facts |= {
-            "model": Path(source).name,
+            "model": Path(self.source).name,
             "weights": self.loaded.model.num_parameters(),
             "labels": self.task.names,
             "splits": {
@@ -365,7 +394,7 @@ class _Run:
 
     def _cross_validate(self, folder: Path) -> None:
         """Train without each fold and evaluate on it, unless the resumed run has done so."""
-        from ernie_rna.training.trainer import FinetuneTrainer, make_arguments
+        from ernie_rna.training.trainer import FinetuneTrainer, check_state, make_arguments
 
         folds: list[dict[str, Any]] = []
         for number, fold in enumerate(self.folds, 1):
@@ -373,6 +402,7 @@ class _Run:
             train = [examples[row] for row in np.delete(np.arange(len(examples)), fold)]
             held_out = [examples[row] for row in fold]
             if self.options.resume and path.exists():
+                check_state(path)
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             else:
                 arguments = make_arguments(self.options, path.parent, len(train))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ _APPLIES_TO = {
     "mask_probability": ("masked-lm",),
 }
 
+# Fields of TrainingArguments about uploads, among them tokens; names differ between versions.
+_HUB = re.compile(r"(push_to_)?hub_")
 _INPUT, _TABLE = "input", "table"
 _SPLITS, _TRAINING = "splits and evaluation", "training"
 
@@ -117,7 +121,7 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
     )
 
     steps: int | None = _count(None, "optimizer steps; replaces --epochs")
-    epochs: float = _choice(3.0, "passes over the training rows", check=number(above=0))
+    epochs: float = _choice(3.0, "passes over the training rows", check=number(above=0, high=1e6))
     batch_size: int = _count(16, "sequences in a batch")
     accumulate: int = _count(1, "batches in an optimizer step")
     learning_rate: float = _choice(1e-4, "peak learning rate", check=number(above=0))
@@ -226,18 +230,32 @@ class FinetuneOptions(ModelOptions, InputOptions, TableOptions, OutputOptions):
 
 
 def _parse_fields(trainer: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """Names and values of fields, from `NAME=VALUE` or a mapping."""
-    if isinstance(trainer, Mapping):  # Enum members and NumPy numbers become plain values.
-        return {
-            name: value.item() if hasattr(value, "item") else getattr(value, "value", value)
-            for name, value in trainer.items()
-        }
+    """Names and values of fields, from `NAME=VALUE` or a mapping; the output records them."""
     fields: dict[str, Any] = {}
-    for word in trainer:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise OptionError("trainer", f"must be NAME=VALUE; got {word!r}")
+    pairs = trainer.items() if isinstance(trainer, Mapping) else map(_parse_field, trainer)
+    for spelling, value in pairs:
+        name = str(spelling).replace("-", "_")  # Both spellings are accepted.
         if name in fields:
             raise OptionError("trainer", f"has {name} twice")
-        fields[name] = value
+        if _HUB.match(name) or "api_key" in str(value):
+            raise OptionError(
+                "trainer",
+                f"cannot set {name}: OUT would record a secret, and no run uploads to the Hub; "
+                "`hf auth login` stores a token, and `ernie-rna push` uploads OUT",
+            )
+        try:  # Enum members and NumPy numbers become plain values.
+            plain = value.item() if hasattr(value, "item") else getattr(value, "value", value)
+            json.dumps(plain)
+        except (TypeError, ValueError) as error:
+            kind = type(value).__name__
+            problem = f"{name} must be a number, text, or a list or dictionary of these; got {kind}"
+            raise OptionError("trainer", problem) from error
+        fields[name] = plain
     return fields
+
+
+def _parse_field(word: str) -> tuple[str, str]:
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise OptionError("trainer", f"must be NAME=VALUE; got {word!r}")
+    return name, value

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
 # In a first line, a cell of at least so many of these letters is a sequence, not a column's name.
 _LETTERS, _LEAST_SEQUENCE = frozenset("ACGTUN"), 10
 _SHOWN = 8  # names in a message
+# What to do with sequences alone, by the option that needs a further column.
+_WITHOUT_COLUMN = {
+    "--label-column": "only --task masked-lm needs no labels",
+    "--split": "--split random or similar needs none",
+}
+# Metrics have the name of a split, with one of these for what it is compared with.
+_TITLES = (": guess", ": ViennaRNA", ": k-mers", ": mean", ": sd")
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,13 @@ class Rows:
         """The sequences in upper case with U for T, so that equal ones are written alike."""
         return [to_rna(sequence) for sequence in self.sequences]
 
+    def cut(self, limit: int, cut_label: Callable[[Any, int], Any]) -> Rows:
+        """The rows with sequences cut after `limit` nucleotides, and their labels by a function."""
+        column = self.sequence_column
+        cells = tuple({**row, column: row[column][:limit]} for row in self.cells)
+        labels = tuple(cut_label(label, limit) for label in self.labels)
+        return replace(self, cells=cells, labels=labels)
+
     def take(self, places: Iterable[int], split: str) -> Rows:
         """The rows at some places, counted from 0, as the rows of a split."""
         indices = [*places]
@@ -88,7 +103,8 @@ class Rows:
         if any(len(name) >= _LEAST_SEQUENCE and set(name.upper()) <= _LETTERS for name in names):
             hint = "its first line must be a header, with the names of the columns"
         elif [*names] == [self.sequence_column]:  # FASTA has no other column.
-            hint = "labels are read from a table (CSV or TSV); only --task masked-lm needs none"
+            way_out = _WITHOUT_COLUMN.get(option, "leave it out")
+            hint = f"{option} needs a table (CSV or TSV) with more columns; {way_out}"
         raise InputError(f"{self.name}: no column {column!r}; it has {', '.join(names)}: {hint}")
 
     def parse(self, column: str, parse: Callable[[str, bool], Any]) -> list[Any]:
@@ -106,7 +122,7 @@ class Rows:
         return parsed
 
 
-def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
+def read_splits(train: str | PathLike[str], options: FinetuneOptions) -> dict[str, Rows]:
     """The training rows as "train", then the rows of each evaluation split, by its name.
 
     Raises:
@@ -133,20 +149,24 @@ def read_splits(train: str | Path, options: FinetuneOptions) -> dict[str, Rows]:
                 f"{some(sorted({*unused}))}, which is neither --train-split nor --eval-split",
                 stacklevel=2,
             )
-    for path in map(Path, options.eval_file):
-        add_split(splits, path.stem, read_file(path, *settings))
+    for path in options.eval_file:
+        add_split(splits, Path(path).stem, read_file(path, *settings))
     return splits
 
 
 def add_split(splits: dict[str, Rows], name: str, rows: Rows) -> None:
-    """Add rows under the name of their split; InputError if the name is taken."""
+    """Add rows under the name of their split; InputError if it is that of others, or of metrics."""
     if name in splits:
         raise InputError(f"{rows.name}: another split is called {name!r}: rename this one")
+    title = next((title for title in _TITLES if title in name), None)
+    if title is not None:
+        problem = f"the name of a split cannot have {title!r}, which names metrics: rename it"
+        raise InputError(f"{rows.name}: {problem}")
     splits[name] = rows
 
 
 def read_file(
-    path: str | Path, sequence_column: str, unknown: str = "error", degap: bool = False
+    path: str | PathLike[str], sequence_column: str, unknown: str = "error", degap: bool = False
 ) -> Rows:
     """The rows of a table, a FASTA file or files of structures, their sequences checked.
 
@@ -154,9 +174,11 @@ def read_file(
     such files, has id, `sequence_column` and dot_bracket. Lines are then record numbers, from 1.
 
     Raises:
-        InputError: as `tables.read_rows` and `fasta.read_fasta`, or there is no row.
+        InputError: as `tables.read_rows` and `fasta.read_fasta`, or there is no row or no path.
         StructureFormatError: a file of structures cannot be parsed.
     """
+    if not fspath(path):
+        raise InputError("the name of the file to read is empty")
     path = Path(path)
     suffix, decimal_comma = uncompressed(path).suffix.lower(), False
     contents: Iterable[dict[str, str]]

@@ -52,6 +52,7 @@ class Task:
         of_numbers: whether predictions are numbers in the units of the table, not classes.
         several: whether labels may be in several columns, one value in each.
         one_a_base: whether a label must have one entry for each base.
+        no_label: why the loss does not depend on a row, with names of options in braces.
         names: names of the labels, in the order of their ids.
         options: options of fine-tuning or of predictions, which name the columns of labels.
     """
@@ -68,6 +69,7 @@ class Task:
     batch_norms = False
     of_sequences, of_bases, of_numbers = False, False, False
     several, one_a_base = False, False
+    no_label = ""
 
     def __init__(self, options: Any):
         self.options = options
@@ -100,6 +102,14 @@ class Task:
                 problem = f"{len(label)} labels for {len(sequence)} bases"
                 raise InputError.at(rows.name, line, problem)
         return labels
+
+    def cut(self, label: Any, bases: int) -> Any:
+        """The label of a sequence of which only the first bases are left."""
+        return label
+
+    def unlabelled(self, rows: Rows) -> int:
+        """The number of rows on which the loss does not depend; `no_label` says why."""
+        return 0
 
     # Labels -> a model and its batches
 
@@ -301,6 +311,7 @@ class TokenClassification(Classification):
     model_name = "ErnieRnaForTokenClassification"
     problem_type = None
     of_sequences, of_bases, one_a_base = False, True, True
+    no_label = "no base has a label other than {ignore_label!r}, which is ignored"
 
     def classes(self, cell: str) -> list[str]:
         return [label for label in _split_labels(cell) if label != self.options.ignore_label]
@@ -312,9 +323,14 @@ class TokenClassification(Classification):
             for label in _split_labels(cell)
         ]
 
+    def cut(self, label: Any, bases: int) -> Any:
+        return label[:bases]
+
+    def unlabelled(self, rows: Rows) -> int:
+        return sum({*label} == {NO_LABEL} for label in rows.labels)
+
     def encode(self, input_ids: list[int], label: Any) -> Example:
-        bases = len(input_ids) - 2  # fewer than the labels if --truncate cut the sequence
-        return super().encode(input_ids, [NO_LABEL, *label[:bases], NO_LABEL])
+        return super().encode(input_ids, [NO_LABEL, *label, NO_LABEL])
 
     def known(self, examples: Sequence[Example]) -> np.ndarray:
         labels = np.concatenate([example["labels"] for example in examples])
@@ -378,6 +394,11 @@ class MaskedLM(Task):
     adapted = ("lm_head.dense", "lm_head.layer_norm")  # The decoder is tied to the embedding.
     metrics = staticmethod(measures.masked_lm_metrics)
     metric_names = ("perplexity", "loss", "accuracy")
+    no_label = "{mask_probability} of the nucleotides is less than one: raise --mask-probability"
+
+    def unlabelled(self, rows: Rows) -> int:
+        masked = self.options.mask_probability * sum(map(len, rows.sequences))
+        return len(rows) if masked < 1 else 0
 
     def read_labels(self, rows: Rows) -> list[Any]:
         return [None] * len(rows)
@@ -418,14 +439,20 @@ class SecondaryStructure(Task):
     metric_names = ("f1", "precision", "recall")
     guess_name = "ViennaRNA"
     batch_norms, one_a_base = True, True
+    no_label = "no two bases can pair (A-U, G-C or G-U)"
 
     def parse(self, cell: str, decimal_comma: bool) -> Any:
         return to_dot_bracket(from_dot_bracket(cell), len(cell))  # normalises the brackets
 
-    def encode(self, input_ids: list[int], label: str) -> Example:
-        bases = len(input_ids) - 2  # fewer than in the label if --truncate cut the sequence
+    def cut(self, label: Any, bases: int) -> Any:
         pairs = [pair for pair in from_dot_bracket(label) if pair[1] < bases]
-        return super().encode(input_ids, to_dot_bracket(pairs, bases))
+        return to_dot_bracket(pairs, min(bases, len(label)))
+
+    def unlabelled(self, rows: Rows) -> int:
+        return sum(
+            not any({*bases} <= {*sequence} for bases in ("AU", "GC", "GU")) and {*label} == {"."}
+            for sequence, label in zip(rows.folded, rows.labels, strict=True)
+        )
 
     def collator(self, tokenizer: Any, config: Any) -> Any:
         from ernie_rna.training.collators import PairCollator

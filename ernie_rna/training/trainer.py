@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import difflib
 import json
 import math
 import sys
 import time
 import warnings
+import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +21,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -33,6 +38,7 @@ from ernie_rna.model.heads_ernie_rna import at_least_one
 from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
 from ernie_rna.options import OptionError
 from ernie_rna.run.loading import has_head, read_config, resolve_device, without_report
+from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.progress import is_hidden
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.training.metrics import LESS_IS_BETTER, NO_LABEL, Metrics
@@ -42,6 +48,11 @@ from ernie_rna.training.tasks import Example, Task
 
 # The modules that LoRA adapts: every linear map of the layers.
 _LORA_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+# The classes whose heads have the same names of weights, but mean something else.
+_SAME_HEAD = {
+    "classifier": ("ErnieRnaForSequenceClassification", "ErnieRnaForTokenClassification"),
+    "pair_head": ("ErnieRnaForCloseness",),
+}
 
 
 class TrainingError(RuntimeError):
@@ -84,14 +95,15 @@ class FinetuneTrainer(transformers.Trainer):
         adapted = _choose_weights(model, task, collator([shortest]))
         self.weights_trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
         transformers.set_seed(arguments.seed)
-        super().__init__(
-            model=adapted,
-            args=arguments,
-            data_collator=collator,
-            train_dataset=[{**example, "of_training": True} for example in train],
-            eval_dataset=self._watched,
-            preprocess_logits_for_metrics=partial(_reduce, task),
-        )
+        with self._fields_blamed():
+            super().__init__(
+                model=adapted,
+                args=arguments,
+                data_collator=collator,
+                train_dataset=[{**example, "of_training": True} for example in train],
+                eval_dataset=self._watched,
+                preprocess_logits_for_metrics=partial(_reduce, task),
+            )
         self.remove_callback(transformers.PrinterCallback)
         show = task.options.progress if self.is_world_process_zero() else False
         self.progress = Progress(show, collator)
@@ -132,12 +144,18 @@ class FinetuneTrainer(transformers.Trainer):
         return self.progress.steps
 
     def _train(self, path: str | None = None) -> None:
-        try:
+        with self._fields_blamed():
             # An evaluation that fails must not do so only after hours of training.
             self.score(self._watched[:1])
             self.train(resume_from_checkpoint=path)
+
+    @contextlib.contextmanager
+    def _fields_blamed(self) -> Iterator[None]:
+        """Name the option `trainer` in errors before the first step, if it is given."""
+        try:
+            yield
         except Exception as error:
-            has_fields = bool(self._task.options.trainer)  # the likely cause before the first step
+            has_fields = bool(self._task.options.trainer)  # the likely cause
             if self._has_begun or not has_fields or isinstance(error, TrainingError):
                 raise
             raise OptionError("trainer", f"breaks the training: {error}") from error
@@ -234,7 +252,11 @@ class Progress(TrainerCallback):
 
 def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
     """The newest complete checkpoint, or None, and whether training had ended with it. Complete is
-    one with the random state of every process and that of the Trainer, which is written last."""
+    one with the random state of every process and that of the Trainer, which is written last.
+
+    Raises:
+        OutputError: a file of it is damaged, or the best state is missing.
+    """
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name[11:])):
         if len([*path.glob("rng_state*.pth")]) < processes:
             continue
@@ -242,9 +264,30 @@ def _newest_checkpoint(folder: Path, processes: int) -> tuple[str | None, bool]:
             state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
+        best = Path(state["best_model_checkpoint"] or path)
+        if not best.is_dir():
+            raise OutputError(f"{best}, the best state, is missing: delete {folder} to start anew")
+        for file in (*path.iterdir(), *best.iterdir()):
+            check_state(file)
         control = state["stateful_callbacks"]["TrainerControl"]
         return str(path), control["args"]["should_training_stop"]
     return None, False
+
+
+def check_state(file: Path) -> None:
+    """Raise OutputError if a file of a training's state was cut short or overwritten."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            safe_open(file, framework="pt")
+        elif file.suffix in (".bin", ".pt", ".pth"):  # which torch writes as ZIP
+            zipfile.ZipFile(file).close()
+    except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
+        raise OutputError(
+            f"{file} is damaged ({error}): delete {file.parent} to resume from an older state, or "
+            "from the start if there is none"
+        ) from error
 
 
 class _Collator:
@@ -280,20 +323,26 @@ def load(task: Task, source: str) -> Loaded:
 
     Raises:
         InputError: the folder lacks weights other than the head's, or its head has other labels.
+        OptionError: the rank of LoRA is above the width of the matrices that it adapts.
         OSError: there is no such folder.
     """
     options, revision = task.options, task.options.revision or "main"
     transformers.set_seed(options.seed)  # for the weights of a new head
     before = read_config(source, revision)
-    names = list((before.id2label or {}).values())
     kept = has_head(source, before, task.model_name, *task.also_in)
-    if names == [f"LABEL_{index}" for index in range(len(task.names))]:  # transformers' defaults
-        names = task.names
-    if kept and task.names and names != task.names:
+    if kept and task.names:
+        _check_names(source, before, task)
+    elif not kept and has_head(source, before, *_SAME_HEAD.get(task.head, ())):
+        maps = before.num_attention_heads if before.pair_heads is None else len(before.pair_heads)
+        size = f"{maps} maps" if task.head == "pair_head" else f"{before.num_labels} labels"
         raise InputError(
-            f"{source}: its head has other labels: {some(names)}; the table has "
-            f"{some(task.names)}: start from a model without such a head"
+            f"{source}: is {some(before.architectures or ())}, with a head of {size} for another "
+            "task: start from a model without such a head, such as the pretrained one"
         )
+    width = min(before.hidden_size, before.intermediate_size)
+    if options.lora is not None and options.lora > width:
+        problem = f"{options.lora} is above {width}, the width of the matrices that it adapts"
+        raise OptionError("lora", f"{problem}; 4 to 16 is usual")
     # What was fitted to the logits of the folder's model does not hold after training.
     fitted = ("pair_calibration", "pair_prior", "pair_prior_calibration")
     changes = {**dict.fromkeys(fitted), **task.config(before, kept)}
@@ -311,6 +360,26 @@ def load(task: Task, source: str) -> Loaded:
         warnings.warn(message, stacklevel=2)
     tokenizer = ErnieRnaTokenizer.from_pretrained(source, revision=revision)
     return Loaded(model.float(), tokenizer, kept)
+
+
+def _check_names(source: str, before: ErnieRnaConfig, task: Task) -> None:
+    """Raise InputError if the head of a folder does not predict the task's labels in their order.
+    A head for one number may predict any."""
+    names = list((before.id2label or {}).values())
+    defaults = [f"LABEL_{index}" for index in range(len(task.names))]  # transformers'
+    is_one_number = task.of_numbers and len(names) == len(task.names) == 1
+    of_kind = before.problem_type in (None, task.problem_type)
+    fits = of_kind and (is_one_number or names in (defaults, task.names))
+    if fits or task.head == "loading_head":  # The authors' model has names of classes.
+        return
+    problem, way_out = "has other labels", "start from a model without such a head"
+    if not of_kind:
+        problem = f"is for {before.problem_type}"
+    elif task.several and sorted(names) == sorted(task.names):
+        problem, way_out = "has another order of labels", f"give --label-column {' '.join(names)}"
+    raise InputError(
+        f"{source}: its head {problem}: {some(names)}; the table has {some(task.names)}: {way_out}"
+    )
 
 
 def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> Any:
@@ -453,12 +522,16 @@ def _convert_fields(fields: dict[str, Any], forbidden: set[str]) -> dict[str, An
     """Fields of TrainingArguments, with text parsed; OptionError for a field that is forbidden."""
     kind: Any = TrainingArguments
     parser, parsed = _Parser(kind, allow_abbrev=False), {}
-    for spelling, value in fields.items():
-        name = spelling.replace("-", "_")  # The parser accepts both.
+    types = {declared.name: declared.type for declared in dataclasses.fields(kind)}
+    for name, value in fields.items():
         if name in forbidden:
             problem = f"cannot set {name}: other options of finetune set it, or exclude it"
             raise OptionError("trainer", problem)
-        if isinstance(value, str):
+        if name not in types:
+            close = difflib.get_close_matches(name, {*types} - forbidden, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise OptionError("trainer", f"has no field {name!r} of TrainingArguments{hint}")
+        if isinstance(value, str) or types[name] in (bool, int, float):
             value = getattr(parser.parse_args([f"--{name}={value}"]), name)
         parsed[name] = value
     return parsed

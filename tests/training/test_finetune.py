@@ -1,9 +1,11 @@
 """Fine-tuning: every task from a table to a folder that loads, and what is refused before."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,6 +182,14 @@ UNKNOWN = f"(test): line {ROWS + 1}: label: 'lncRNA' is not a label of the train
         (f"{SPLIT} test --trainer per_device_eval_batch_size=0", {}, f"{BREAKS}batch_size should"),
         (f"{SPLIT} test --trainer eval_accumulation_steps=0", {}, BREAKS),
         (f'{SPLIT} test --trainer lr_scheduler_kwargs={{"a":1}}', {}, BREAKS),
+        (f"{SPLIT} test --trainer report_to=magic", {}, f"{BREAKS}magic is not supported"),
+        (
+            "classification --lora 17",
+            {},
+            "--lora: 17 is above 16, the width of the matrices that it",
+        ),
+        ("masked-lm --mask-probability 1e-9", {}, "1e-09 of the nucleotides is less than one: ra"),
+        ("structure --truncate --max-length 1", {}, "data.tsv: no two bases can pair (A-U, G-C"),
         (f"{SPLIT} test --eval-steps 9", {}, "argument --eval-steps: 9 is more than the 2 steps"),
         ("classification -m ./absent", {}, "error: there is no folder ./absent"),
     ],
@@ -202,20 +212,47 @@ def test_a_model_that_is_there(run, refusal, table, rows, model_folder, tmp_path
     ernie_rna.ErnieRnaForSequenceClassification(config).save_pretrained(tmp_path / "five")
     shutil.copy(model_folder / "tokenizer.json", tmp_path / "five")
     renamed = [row | {"label": row["label"].replace("miRNA", "piRNA")} for row in rows]
-    several, other = (
-        ("--task", "multi-label", "--label-column", "several"),
-        "its head has other lab",
-    )
+    several = ("--task", "multi-label", "--label-column", "several")
+    config.architectures, config.pair_heads = ["ErnieRnaForCloseness"], [0, 3]
+    ernie_rna.ErnieRnaForCloseness(config).save_pretrained(tmp_path / "close")
+    other = "its head has other labels"
     for model, options, message in (
-        ("out", several, f"{other}els: miRNA, rRNA, tRNA; the table has GC, short"),
-        ("out", CLASSIFY[:2], f"{other}els: miRNA, rRNA, tRNA; the table has piRNA"),
-        ("five", CLASSIFY[:2], f"{other}els: LABEL_0, LABEL_1"),
+        ("out", several, "its head is for single_label_classification: miRNA, rRNA, tRNA; the tab"),
+        ("out", CLASSIFY[:2], f"{other}: miRNA, rRNA, tRNA; the table has piRNA"),
+        ("five", CLASSIFY[:2], f"{other}: LABEL_0, LABEL_1"),
+        ("out", BASES[:4], "is ErnieRnaForSequenceClassification, with a head of 3 labels for an"),
+        ("close", ("--task", "structure"), "is ErnieRnaForCloseness, with a head of 2 maps for "),
     ):
         assert message in refusal(table(rows=renamed), *options, model=tmp_path / model)
     assert "exists already; --force replaces it" in refusal(table(), *CLASSIFY, out="out")
+    itself = refusal(table(), *CLASSIFY, "--force", out="out", model=first.folder)
+    assert f"out would replace {first.folder}, an input: name another output" in itself
     inode = (first.folder / "model.safetensors").stat().st_ino
     again = run(table(), *CLASSIFY, "--force")
     assert (again.folder / "model.safetensors").stat().st_ino != inode
+
+
+def test_a_head_for_one_number_gets_a_new_name_and_several_keep_their_order(
+    run, refusal, table, tmp_path
+):
+    golden = Path(__file__).parents[1] / "golden" / "tiny_ribosome_loading_head.pt"
+    ernie_rna.convert(golden, tmp_path / "TRL")
+    before = ernie_rna.ErnieRnaConfig.from_pretrained(tmp_path / "TRL")
+    loading = ("--task", "ribosome-loading", "--label-column", "number", "--steps", 1)
+    made = run(table(), *loading, out="loading", model=tmp_path / "TRL")
+    assert made.config.loading_mean == before.loading_mean
+    assert made.config.id2label == {0: "number"}
+    rows = [{"sequence": "ACGU" * 3, "x": f"{i}", "y": f"{-i}"} for i in range(4)]
+    regression, data = ("--task", "regression", "--steps", 1, "--label-column"), ("xy.tsv", rows)
+    one = run(table(*data), *regression, "x", out="one")
+    assert run(table(*data), *regression, "y", out="y", model=one.folder).config.id2label == {
+        0: "y"
+    }
+    two = run(table(*data), *regression, "x", "y", out="two")
+    message = refusal(table(*data), *regression, "y", "x", model=two.folder)
+    assert (
+        "has another order of labels: x, y; the table has y, x: give --label-column x y" in message
+    )
 
 
 def test_a_folder_without_a_name_is_not_the_one_it_is_in(refusal, table, tmp_path, monkeypatch):
@@ -321,6 +358,32 @@ def test_a_resumed_run_ends_where_it_would_have(
     assert made.facts["steps"] == whole.facts["steps"] == steps
     assert all(made.same(whole.weights).values())
     assert made.log == whole.log
+
+
+@pytest.mark.parametrize(
+    "file", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json", "model.safetensors"]
+)
+def test_a_damaged_state_is_named(start, killed, table, tmp_path, capsys, file):
+    options = (*CLASSIFY, "--steps", "4")
+    killed(table(), *options, step=3)
+    (path,) = (tmp_path / "out.partial").glob(f"checkpoint-*/{file}")
+    os.truncate(path, 100)
+    assert start(table(), *options, "--resume") == 1
+    message = capsys.readouterr().err
+    assert f"error: {path} is damaged (" in message
+    assert f"delete {path.parent} to resume from an older state, or from the start" in message
+    shutil.rmtree(path.parent)
+    assert start(table(), *options, "--resume") == 0
+
+
+def test_a_best_state_that_is_missing_is_named(start, killed, table, tmp_path, capsys):
+    options = (*CLASSIFY, "--steps", 5, *BEST)
+    killed(table(), *options, step=3)
+    states = tmp_path / "out.partial"
+    shutil.rmtree(states / "checkpoint-1")
+    assert start(table(), *options, "--resume") == 1
+    message = f"{states / 'checkpoint-1'}, the best state, is missing: delete {states} to start"
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_that_differs_is_not_resumed(start, killed, table, rows, capsys, tmp_path):
@@ -452,8 +515,10 @@ def test_structures(run, table, rows, tmp_path):
 
 
 def test_the_calibration_of_another_head_goes_and_no_pair_is_right(run, table, rows):
-    rows = [row | {"sequence": "A" * 9, "dot_bracket": "." * 9} for row in rows]
+    rows = [row | {"sequence": "AUU", "dot_bracket": "..."} for row in rows]  # too short a loop
+    rows[0] |= {"sequence": "AAA"}
     made = run(table(rows=rows), "--task", "structure", "--frozen", *TEST, model="mini")
+    assert "1 training rows have no part in the loss: no two bases can pair" in made.err
     assert made.metrics["test"]["f1"] == 1  # no pair, and none predicted
     before = ernie_rna.ErnieRnaConfig.from_pretrained(ernie_rna.mini())
     assert before.pair_calibration is not None

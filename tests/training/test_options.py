@@ -16,6 +16,7 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"task": None}, "task must be given: classification, multi-label"),
         ({"warmup": 2}, "warmup must be a number from 0 to 1; got 2"),
         ({"epochs": 0.0}, "epochs must be a number above 0"),
+        ({"epochs": 1e300}, "epochs must be a number above 0 and of at most 1000000"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
         ({"lora": 4, "frozen": True}, "lora 4 and --frozen exclude each other"),
         ({"label_column": ["x", "x"]}, "label_column has 'x' twice"),
@@ -31,6 +32,24 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"folds": 3, "best": "mcc"}, "best excludes --folds: a state chosen by the rows"),
         ({"trainer": "optim"}, "trainer must be NAME=VALUE; got 'optim'"),
         ({"trainer": ["optim=sgd", "optim=adafactor"]}, "trainer has optim twice"),
+        (
+            {"trainer": "hub_token=secret"},
+            "trainer cannot set hub_token: OUT would record a secret",
+        ),
+        (
+            {"trainer": {"push-to-hub-token": "x"}},
+            "`hf auth login` stores a token, and `ernie-rna p",
+        ),
+        (
+            {"trainer": {"deepspeed": {"comet": {"api_key": "x"}}}},
+            "cannot set deepspeed: OUT would",
+        ),
+        (
+            {"trainer": {"include_for_metrics": {"inputs"}}},
+            "include_for_metrics must be a number, ",
+        ),
+        ({"trainer": {"accelerator_config": object()}}, "list or dictionary of these; got object"),
+        ({"trainer": {"optim_args": np.ones(2)}}, "trainer optim_args must be a number, text"),
         ({"trainer": None}, "trainer must be one or several texts; got None"),
         ({"train_split": "test"}, "train_split needs --split-column"),
         ({"split": ""}, "split must be non-empty text"),

@@ -46,13 +46,28 @@ def test_a_spreadsheet_with_decimal_commas(read):
     ("content", "name", "message"),
     [
         ("r1,GGGGAAAACCCC,4.2\nr2,A,4\n", "x.tsv", "'sequence'; .* first line must be a header"),
-        (">a\nACGU\n", "x.fasta", "'label'; it has sequence: labels are read from a table"),
+        (">a\nACGU\n", "x.fasta", "'label'; it has sequence: --label-column needs a table"),
         ("sequence\tx\nA\t1\n", "x.tsv", "'label'; it has sequence, x: --label-column names the"),
     ],
 )
 def test_a_column_that_is_not_there(read, content, name, message):
     with pytest.raises(InputError, match=f"{name}: no column {message}"):
         read(content, name).column("label", "--label-column")
+
+
+def test_sequences_alone_have_no_column_to_split_by_and_no_path_is_no_folder(read):
+    with pytest.raises(InputError, match=r"no column 'id'; .*; --split random or similar needs no"):
+        read(">a\nACGU\n", "x.fasta").column("id", "--split")
+    with pytest.raises(InputError, match="the name of the file to read is empty"):
+        read_file("", "sequence")
+
+
+@pytest.mark.parametrize("name", ["folds: mean", "test: guess", "x: k-mers of y"])
+def test_a_split_does_not_have_the_name_of_metrics(tmp_path, name):
+    (tmp_path / f"{name}.tsv").write_text("sequence\nAC\n")
+    options = FinetuneOptions(task="masked-lm", eval_file=tmp_path / f"{name}.tsv")
+    with pytest.raises(InputError, match="the name of a split cannot have ': "):
+        read_splits(tmp_path / f"{name}.tsv", options)
 
 
 def test_splits(tmp_path):

@@ -153,6 +153,19 @@ def test_better_k_mer_counts_are_named(counts, said):
     assert not list(better_counts({"test": {"r2": 0.2}}, "r2"))
 
 
+@pytest.mark.parametrize("length", [("--max-length", 8), ()])
+def test_rows_that_are_equal_once_cut_stay_on_one_side(run, table, rows, length):
+    limit = 8 if length else 40  # that of the model
+    for row in rows[:12]:
+        row |= {"sequence": "ACGU" * (limit // 4) + row["sequence"]}
+    options = ("--split", "random", "--truncate", *length, "--steps", 1, "--baseline", "none")
+    made = run(table(rows=rows), "--task", "classification", *options)
+    count = sum(len(row["sequence"]) > limit for row in rows)
+    assert made.notes[0] == f"{count} of 24 sequences of train were cut after {limit} nucleotides"
+    assert made.notes[1].startswith("24 rows have 13 different sequences; each stays on one side")
+    assert not [note for note in made.notes if "are in training as well" in note]
+
+
 def test_labels_are_those_of_all_rows_before_they_are_divided(run, table):
     options = ("--split", "label", "--held-out", "0.4", "--baseline", "none", "--steps", "1")
     made = run(table(), "--task", "classification", *options)

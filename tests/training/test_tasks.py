@@ -1,6 +1,7 @@
 """What cells say of labels, what looks wrong with them, and how examples are cut."""
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -119,14 +120,30 @@ def test_cells_that_are_no_numbers(cell, problem):
 
 
 def test_a_cut_sequence_keeps_the_labels_that_are_in_it(tokenizer):
-    ids = [*tokenizer("GGGAAACCC")["input_ids"][:8], 2]
-    example = make("structure").encode(ids, "(((...)))")
+    ids, task = [*tokenizer("GGGAAACCC")["input_ids"][:8], 2], make("structure")
+    assert task.cut("(.)", 7) == "(.)"
+    example = task.encode(ids, task.cut("(((...)))", 7))
     assert example["labels"] == "..(...)"
     assert PairCollator(tokenizer)([example])["labels"].shape == (1, 7, 7)
     task = make("token-classification")
-    example = task.encode(ids, [*range(9)])
+    example = task.encode(ids, task.cut([*range(9)], 7))
     assert example["labels"] == [NO_LABEL, *range(7), NO_LABEL]
     assert task.known([example, example]).tolist() == [*range(7)] * 2
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "sequences", "count"),
+    [
+        ("structure", ["....", ".....", "..", "()"], ["AAAA", "CCCCC", "gt", "AA"], 2),
+        ("token-classification", [[NO_LABEL] * 2, [0, NO_LABEL]], ["AA", "AA"], 1),
+        ("masked-lm", [None, None], ["AAA", "CCC"], 2),  # 0.9 of 6 nucleotides
+        ("masked-lm", [None, None], ["AAA", "CCCC"], 0),
+        ("regression", [1.0], ["A"], 0),
+    ],
+)
+def test_rows_that_no_loss_depends_on(task, labels, sequences, count):
+    rows = replace(rows_of(*sequences, sequences=sequences), labels=tuple(labels))
+    assert make(task).unlabelled(rows) == count
 
 
 def test_what_is_predicted():

@@ -33,6 +33,7 @@ def arguments(tmp_path, **given):
             {"max_grad_norm": 0.5, "lr_scheduler_type": "cosine"},
         ),
         ({"trainer": {"max_grad_norm": 2.0}}, {"max_grad_norm": 2.0}),
+        ({"trainer": {"max_grad_norm": 2, "tf32": None}}, {"max_grad_norm": 2.0, "tf32": None}),
         ({"trainer": ["max-grad-norm=2"]}, {"max_grad_norm": 2.0}),
     ],
 )
@@ -45,13 +46,17 @@ def test_arguments(tmp_path, given, made):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("lerning_rate=3", "trainer unrecognized arguments: --lerning_rate=3"),
-        ("max_grad=3", "trainer unrecognized arguments: --max_grad=3"),
+        ("a=b", "trainer has no field 'a' of TrainingArguments$"),
+        ("max_grad=3", "has no field 'max_grad' of TrainingArguments; did you mean max_grad_norm?"),
         *((f"{name}=3", f"cannot set {name}: other") for name in ("learning_rate", "warmup_ratio")),
         *((f"{name}=1", f"cannot set {name}: other") for name in trainer._UNSUPPORTED[:6]),
         ("learning-rate=3", "cannot set learning_rate: other"),
         ("gradient_checkpointing=true", "cannot set gradient_checkpointing"),
-        ({"trainer": {"lerning_rate": 3}}, "is refused by transformers: .*'lerning_rate'"),
+        ({"trainer": {"max_grad_nrm": 3}}, "'max_grad_nrm' of .*; did you mean max_grad_norm?"),
+        *(
+            ({"trainer": {"max_grad_norm": value}}, "max_grad_norm.*: invalid float value")
+            for value in (None, [1])
+        ),
         ("optim=magic", "invalid choice: 'magic'"),
         ("max_grad_norm=much", "invalid float value: 'much'"),
         ("dataloader_prefetch_factor=2", "is refused by transformers: "),
