@@ -283,17 +283,9 @@ def test_plot_refuses(plot, arguments, message):
     assert not Path("out.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"matrix": "scores"}, "matrix is not for pictures"),
-        ({"known": [(0, 11)], "what": "heads"}, "known .* for map, arcs, not for heads"),
-        ({"known": [(0, 11)], "what": "layout"}, "known .* not for layout"),
-    ],
-)
-def test_an_option_that_the_picture_would_not_show_is_refused(here, options, message):
-    with pytest.raises(OptionError, match=message):
-        ernie_rna.plot([RNA], "mini", "out.svg", **options)
+def test_plot_refuses_an_option_of_fold_that_is_not_for_pictures(here):
+    with pytest.raises(OptionError, match="matrix is not for pictures"):
+        ernie_rna.plot([RNA], "mini", "out.svg", matrix="scores")
 
 
 def test_plot_needs_no_id_for_a_single_record(plot):
