@@ -1,4 +1,4 @@
-"""Fixtures for all tests: small models, and the values that the authors' code computed."""
+"""Fixtures for all tests: small models and golden values, which the authors' code computed."""
 
 import json
 import os
@@ -23,13 +23,13 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """A constant id for gzip data, which contain the time and so differ between processes."""
+    """A constant id for gzip data, whose bytes contain a time and so differ between workers."""
     return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
 
 
 @pytest.fixture(autouse=True)
 def _reproducible():
-    # The golden values were computed with two threads, by which MKL splits its sums.
+    # MKL splits its sums by thread, and the golden values were computed with two threads.
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def model(config) -> ErnieRnaForMaskedLM:
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:
-    """Enlarge the weights, so that attention is far from uniform and an error in any path shows."""
+    """Enlarge the weights: attention is then far from uniform, so an error in any path shows."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.1)
@@ -64,7 +64,7 @@ def tokenizer() -> ErnieRnaTokenizer:
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, torch.Tensor]:
-    """Tensors that the authors' code computed, by name; tests/golden/README.md has their origin."""
+    """Tensors by name that the authors' code computed; tests/golden/README.md has the origin."""
     return load_file(GOLDEN / "tiny_expected.safetensors")
 
 
@@ -75,7 +75,7 @@ def sequences() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def golden_folder(tmp_path_factory) -> Path:
-    """A converted folder of the authors' small checkpoint, for tests that only read it."""
+    """The authors' small checkpoint, converted to a folder. Tests must not change it."""
     from tests.golden_folder import write_golden_folder
 
     return write_golden_folder(tmp_path_factory.mktemp("golden"))
@@ -87,10 +87,11 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def run_elsewhere(*words: str | Path, cwd: Path, path: Path | str = "", python=sys.executable):
-    """Run Python in a fresh process in another folder, with `path` as PYTHONPATH; return stdout."""
+    """Run Python in a fresh process in folder `cwd`, with `path` as PYTHONPATH; return stdout."""
     modules = {"PYTHONPATH": str(path), "HF_MODULES_CACHE": str(cwd / "modules")}
     command = [python, "-W", "ignore", *words]
-    settings = {"cwd": cwd, "capture_output": True, "text": True}
-    done = subprocess.run(command, env={**os.environ, **modules}, **settings)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **modules}, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout

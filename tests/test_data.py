@@ -1,4 +1,4 @@
-"""What comes with the package: the example RNAs and the model `mini`."""
+"""The data in the package: the example RNAs and the model `mini`."""
 
 import csv
 import gzip
@@ -20,45 +20,46 @@ from tests.conftest import ROOT, run_elsewhere
 RFAM = ROOT.parent / "shared" / "data" / "pretraining" / "rfam_seed.tsv.gz"
 
 
-def test_the_examples_have_structures_of_their_length():
+def test_every_example_has_a_known_structure():
     folder = ernie_rna.examples()
     records = list(read_fasta(folder / "rna.fasta"))
     known = read_structures(folder / "rna.dbn")
     assert len(known) == 14
-    assert [(one.id, one.sequence) for one in known] == [(r.id, r.sequence) for r in records]
-    assert all(len(one.pairs) >= 12 and set(one.sequence) <= set("ACGU") for one in known)
-    assert sum("[" in one.dot_bracket for one in known) == 4
+    assert [(rna.id, rna.sequence) for rna in known] == [(r.id, r.sequence) for r in records]
+    assert all(len(rna.pairs) >= 12 and set(rna.sequence) <= set("ACGU") for rna in known)
+    assert sum("[" in rna.dot_bracket for rna in known) == 4
 
 
 @pytest.mark.skipif(not RFAM.is_file(), reason="needs the Rfam seed alignments")
-def test_the_examples_are_rfams_and_of_no_family_that_is_held_out():
+def test_the_examples_are_from_rfam_and_of_no_held_out_family():
     headers = [text for text in _lines("rna.fasta") if text.startswith(">")]
     ids = {header.split()[1]: header[1:].split()[0] for header in headers}
-    known = {one.id: one for one in read_structures(ernie_rna.examples() / "rna.dbn")}
+    known = {rna.id: rna for rna in read_structures(ernie_rna.examples() / "rna.dbn")}
     with gzip.open(RFAM, "rt", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["id"] in ids]
     assert len(rows) == len(ids) == len(known)
     for row in rows:
-        mine = known[ids[row["id"]]]
-        assert row["sequence"] == mine.sequence
-        assert from_dot_bracket(row["dot_bracket"]) == mine.pairs
+        example = known[ids[row["id"]]]
+        assert row["sequence"] == example.sequence
+        assert from_dot_bracket(row["dot_bracket"]) == example.pairs
         assert row["split"] != "held_out"
 
 
-def test_the_readme_of_the_examples_tells_what_is_in_them():
+def test_the_readme_of_the_examples_states_their_lengths_and_pairs():
     rows = [line.split("|")[1:-1] for line in _lines("README.md") if line.startswith("| ")]
     cells = {row[0].strip(): [cell.strip() for cell in row] for row in rows}
-    for one in read_structures(ernie_rna.examples() / "rna.dbn"):
-        text = one.dot_bracket
-        pairs = f"{text.count('(')}" + (f" + {text.count('[')}" if "[" in text else "")
-        assert cells[one.id][3:5] == [str(len(one.sequence)), pairs]
+    for rna in read_structures(ernie_rna.examples() / "rna.dbn"):
+        pairs = str(rna.dot_bracket.count("("))
+        if "[" in rna.dot_bracket:
+            pairs += f" + {rna.dot_bracket.count('[')}"
+        assert cells[rna.id][3:5] == [str(len(rna.sequence)), pairs]
 
 
 def _lines(name: str) -> list[str]:
     return (ernie_rna.examples() / name).read_text(encoding="utf-8").splitlines()
 
 
-def test_an_installation_without_mini_or_examples_says_so(tmp_path, monkeypatch, capsys):
+def test_missing_data_gets_an_error_that_names_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "_HERE", tmp_path / "ernie_rna")
     with pytest.raises(FileNotFoundError, match="example RNAs are not in this installation"):
         ernie_rna.examples()
@@ -68,7 +69,7 @@ def test_an_installation_without_mini_or_examples_says_so(tmp_path, monkeypatch,
     assert "use another model" in capsys.readouterr().err
 
 
-def test_a_folder_called_mini_is_not_taken_for_it(tmp_path, monkeypatch):
+def test_mini_means_the_model_of_the_package_and_not_a_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mini").mkdir()
     Path("mini/config.json").touch()
@@ -81,7 +82,7 @@ def test_a_folder_called_mini_is_not_taken_for_it(tmp_path, monkeypatch):
 # mini itself
 
 
-def test_mini_is_a_whole_folder_without_code():
+def test_mini_is_a_complete_model_without_code():
     assert why_no_model(ernie_rna.mini()) is None
     assert not list(ernie_rna.mini().glob("*.py"))
     load = ernie_rna.ErnieRnaModel.from_pretrained
@@ -91,7 +92,7 @@ def test_mini_is_a_whole_folder_without_code():
     assert model(**batch).pooler_output is None
 
 
-def test_the_structure_in_the_readme_is_minis():
+def test_mini_predicts_the_structure_in_the_readme():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     header, sequence, dot_bracket = text.split("```text\n>")[1].split("```")[0].splitlines()
     id = header.split()[0]
@@ -100,7 +101,7 @@ def test_the_structure_in_the_readme_is_minis():
 
 
 NAMES = ("", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
-# What is saved of it, where the package is not imported.
+# Loads models that were saved from mini, without importing the package.
 LOAD_SAVED = """
 import json, sys
 import transformers
@@ -119,18 +120,18 @@ assert "ernie_rna" not in sys.modules
 """
 
 
-def test_mini_loads_by_every_auto_class_and_what_is_saved_of_it_elsewhere(tmp_path):
+def test_every_auto_class_loads_mini_and_what_it_saves_loads_without_the_package(tmp_path):
     batch = ernie_rna.ErnieRnaTokenizer()(["GGGAAACCC"], return_tensors="pt")
     expected = ""
     for name in NAMES:
         for trust in (False, True):
-            keep = {"trust_remote_code": trust}
+            trust_option = {"trust_remote_code": trust}
             auto = getattr(transformers, f"AutoModel{name}")
-            model = auto.from_pretrained(ernie_rna.mini(), **keep).eval()
+            model = auto.from_pretrained(ernie_rna.mini(), **trust_option).eval()
             assert type(model) is getattr(ernie_rna, f"ErnieRna{name or 'Model'}")
-            tokenizer = transformers.AutoTokenizer.from_pretrained(ernie_rna.mini(), **keep)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(ernie_rna.mini(), **trust_option)
             assert type(tokenizer) is ernie_rna.ErnieRnaTokenizer
-            config = transformers.AutoConfig.from_pretrained(ernie_rna.mini(), **keep)
+            config = transformers.AutoConfig.from_pretrained(ernie_rna.mini(), **trust_option)
             assert config.auto_map == {}
         model.save_pretrained(tmp_path / f"saved{name}")
         tokenizer.save_pretrained(tmp_path / f"saved{name}")

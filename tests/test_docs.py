@@ -1,6 +1,6 @@
-"""The README and the pages run as they are written: in one folder, one after the other.
+"""The code of the README and the pages runs, in one folder and in the order of the pages.
 
-Small models stand for the authors' files, which cannot be had here.
+Small models replace the authors' files, which the tests cannot download.
 """
 
 import doctest
@@ -24,26 +24,26 @@ from tests.conversion.test_weights import theirs
 from tests.golden_folder import head_checkpoint, write_golden_folder
 
 DOCS = ROOT / "docs"
-# In the order in which the README names them. Without examples, or with commands of hours, or a
-# server that would not end: benchmarks, robustness and the web page.
+# The order is that of the README. Pages without code are left out, and so are pages whose commands
+# take hours or start a server: benchmarks, robustness and the web page.
 PAGES = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("for-biologists", "guide"))]
 MORE = [DOCS / f"{name}.md" for name in ("structures", "heads")]
 # Several processes and Ray take minutes.
 SLOW = [DOCS / f"{name}.md" for name in ("for-engineers", "scaling")]
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
-# What is there already, needs the network, or is run by tests of its own.
-NOT_HERE = re.compile(r"pip install|make |python -m scripts|ernie-rna push .*NAME$|ernie-rna serve")
-# A block of code with one of these words runs where the package is installed.
+# Commands that install something, need the network, or have their own tests.
+SKIPPED = re.compile(r"pip install|make |python -m scripts|ernie-rna push .*NAME$|ernie-rna serve")
+# A block of code that contains one of these words runs if that package is installed.
 OPTIONAL = {"captum": "captum", "onnxruntime": "onnxruntime", "on_ray": "ray"}
-# A folder of each of the authors' fine-tuned models, by its name in the pages.
+# The task of each fine-tuned model, by the name of its folder in the pages.
 FINE_TUNED = {"ERNIE-RNA-closeness": "closeness", "ERNIE-RNA-loading": "ribosome_loading"}
 SS_FILE = "ERNIE-RNA_attn-map_ss_prediction_bpRNA-1m_checkpoint.pt"
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """The working directory, with the authors' files, and a folder in place of one on the Hub."""
+    """The working directory, with models, a checkpoint, and a folder instead of one on the Hub."""
     monkeypatch.chdir(tmp_path)
     Path("multimolecule/ernierna").mkdir(parents=True)
     weights = theirs(convert_weights(read_checkpoint(GOLDEN / "tiny_fairseq_cfg.pt")))
@@ -55,13 +55,13 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_readme_and_pages_run_in_one_folder(folder):
+def test_the_code_of_the_readme_and_the_pages_runs(folder):
     for page in [*PAGES, *MORE]:
         run_page(page)
 
 
 @pytest.mark.slow
-def test_pages_on_processes_and_machines_run(folder):
+def test_the_code_of_pages_with_several_processes_runs(folder):
     for page in [PAGES[0], *SLOW]:
         run_page(page)
     assert Path("run/checkpoint-6/rng_state_1.pth").is_file()  # from the second process
@@ -84,31 +84,31 @@ def run_page(page: Path) -> None:
 
 
 def run_line(line: str) -> bool:
-    """Run a line of a shell block; False if it is left out."""
-    if NOT_HERE.match(line):
+    """Run a line of a shell block. Returns False if the line is skipped."""
+    if SKIPPED.match(line):
         return False
     words = shlex.split(line, comments=True)
     if words[0] == "ernie-rna":
         assert cli.main(words[1:]) == 0, line
         return True
-    here = Path(sys.executable).parent
-    path = f"{here}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable if words[0] == "python" else here / words[0], *words[1:]],
+    programs = Path(sys.executable).parent
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.run(
+        [sys.executable if words[0] == "python" else programs / words[0], *words[1:]],
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert process.returncode == 0, f"{line}\n{process.stderr}"
     return True
 
 
-def test_pages_are_linked_and_links_lead_somewhere():
+def test_every_page_is_linked_and_every_link_leads_to_a_file():
     pages = [ROOT / "README.md", *DOCS.glob("*.md")]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     linked = set()
     for page, text in texts.items():
-        assert "python scripts/" not in text, page  # would not find what else is in the checkout
+        assert "python scripts/" not in text, page  # `python -m` finds the packages too.
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -118,14 +118,14 @@ def test_pages_are_linked_and_links_lead_somewhere():
     assert len(texts[ROOT / "README.md"].splitlines()) <= 180
 
 
-def with_examples():
-    """Modules whose docstrings have examples."""
+def modules_with_examples():
+    """The names of the modules whose docstrings have examples."""
     for path in (*ROOT.glob("*_ernie_rna.py"), *(ROOT / "ernie_rna").rglob("*.py")):
         if ">>>" in path.read_text(encoding="utf-8"):
-            place = path.relative_to(ROOT).with_suffix("")
-            yield ".".join(("ernie_rna.model" * (place.parent == Path()), *place.parts)).strip(".")
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts if parts[1:] else ("ernie_rna", "model", *parts))
 
 
-@pytest.mark.parametrize("module", sorted(with_examples()))
-def test_examples_of_docstrings(module):
+@pytest.mark.parametrize("module", sorted(modules_with_examples()))
+def test_examples_of_docstrings_are_right(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0

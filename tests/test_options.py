@@ -1,4 +1,4 @@
-"""Options: declared once, taken as keywords, checked, recorded."""
+"""Options: their declarations and checks, what is recorded, and functions that take them."""
 
 import inspect
 import math
@@ -16,17 +16,19 @@ from ernie_rna.options import OptionError, Options, Share, number, option, takes
 from ernie_rna.training.options import FinetuneOptions
 
 CLASSES = [
-    one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Options)
+    value
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, Options)
 ]
 
 
 @pytest.mark.parametrize("options", CLASSES)
-def test_every_default_is_allowed_and_every_option_explained(options):
-    made = options()
-    for one in fields(options):
-        assert one.metadata["help"], one.name
-        assert one.metadata["help"].rstrip(".") == one.metadata["help"], one.name
-        assert getattr(made, one.name) == one.default
+def test_every_default_is_valid_and_every_option_has_help(options):
+    defaults = options()
+    for field in fields(options):
+        assert field.metadata["help"], field.name
+        assert not field.metadata["help"].endswith("."), field.name
+        assert getattr(defaults, field.name) == field.default
 
 
 @pytest.mark.parametrize(
@@ -79,25 +81,26 @@ def test_every_default_is_allowed_and_every_option_explained(options):
         ("Mutate", {"masked": False, "mask_pairing": "pretraining"}, "nothing is masked: leave"),
     ],
 )
-def test_what_an_option_cannot_be(options, values, message):
+def test_an_invalid_value_is_refused(options, values, message):
     with pytest.raises(OptionError, match=message) as error:
         getattr(module, f"{options}Options")(**values)
-    again = pickle.loads(pickle.dumps(error.value))  # as Ray sends it
-    assert (str(again), again.option) == (str(error.value), error.value.option)
-    assert error.value.option in {*values}
+    copy = pickle.loads(pickle.dumps(error.value))  # Ray sends errors between processes.
+    assert (str(copy), copy.option) == (str(error.value), error.value.option)
+    assert error.value.option in values
 
 
-def test_what_an_option_can_be():
-    made = module.EmbedOptions(layers=None, pooling="mean", device="cuda:1", threads=np.int64(3))
-    assert (made.layers, made.pooling, type(made.threads)) == (None, ("mean",), int)
-    assert module.ModelOptions(device=torch.device("cuda:1")).device == "cuda:1"
-    made = module.EmbedOptions(layers=np.array([1]), pooling=(one for one in ["cls", "mean"]))
-    assert (made.layers, made.pooling) == ((1,), ("cls", "mean"))
+def test_valid_values_are_converted():
+    options = module.EmbedOptions(layers=None, pooling="mean", threads=np.int64(3))
+    assert (options.layers, options.pooling, type(options.threads)) == (None, ("mean",), int)
+    for device in ("cuda:1", torch.device("cuda:1")):
+        assert module.ModelOptions(device=device).device == "cuda:1"
+    options = module.EmbedOptions(layers=np.array([1]), pooling=iter(["cls", "mean"]))
+    assert (options.layers, options.pooling) == ((1,), ("cls", "mean"))
     assert module.PredictOptions(label_column="mrl").label_columns == ("mrl",)
     assert module.PredictOptions(label_column=["a", "b"]).label_columns == ("a", "b")
 
 
-# The least value of each whole number.
+# The smallest valid value of each option that is a whole number.
 LEAST = {
     **dict.fromkeys(("layers", "layer"), -(10**12) + 1),
     **dict.fromkeys(("overlap", "head", "min_loop", "seed"), 0),
@@ -111,21 +114,21 @@ LEAST = {
 
 @pytest.mark.parametrize("options", [*CLASSES, InfoOptions, FinetuneOptions])
 def test_every_whole_number_is_bounded(options):
-    """Larger ones than torch can take are refused as well."""
+    """Numbers too large for torch are refused as well."""
 
     def is_refused(name, value):
         task = {"task": "regression"} if options is FinetuneOptions else {}
         try:
             options(**task, **{name: value})
-        except OptionError as error:  # or another option is missing
+        except OptionError as error:  # It may also say that another option is missing.
             return str(error).startswith(f"{name} must be ")
         return False
 
-    for one in fields(options):
-        if re.search(r"\bint\b", one.type):
-            least = LEAST[one.name]
+    for field in fields(options):
+        if re.search(r"\bint\b", field.type):
+            least = LEAST[field.name]
             values = (10**24, -(10**24), least - 1, least)
-            assert [is_refused(one.name, value) for value in values] == [True, True, True, False]
+            assert [is_refused(field.name, value) for value in values] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -143,19 +146,19 @@ def test_checks(check, good, bad, problem):
     assert [check(value) for value in good] == [None] * len(good)
     assert {check(value) for value in bad} == {f"must be {problem}"}
     for word in ("1.5", "", "x"):
-        assert whole().parse(word) == word  # for the check to refuse
+        assert whole().parse(word) == word  # The check then refuses it.
 
 
-def test_what_is_recorded_is_as_json_gives_it_back():
+def test_recorded_options_are_values_that_json_preserves():
     recorded = module.RunOptions(batch_tokens=7, threads=2, long="full").recorded()
     assert recorded["long"] == "full"
     assert {*recorded} == {"long", "unknown", "degap", "keep_letters", "quantize"}
 
     @dataclass(frozen=True, kw_only=True)
-    class Some(Options):
+    class Named(Options):
         names: tuple[str, ...] = option(("a",), "names", recorded=True)
 
-    assert Some().recorded() == {"names": ["a"]}
+    assert Named().recorded() == {"names": ["a"]}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -164,13 +167,13 @@ def test_what_is_recorded_is_as_json_gives_it_back():
 
 @takes(module.MutateOptions)
 def example(sequences, output=None, *, options):
-    """Do something.
+    """Return the arguments.
 
     Args:
         output: a file.
 
     Returns:
-        All of it.
+        All arguments.
     """
     return sequences, output, options
 
@@ -192,7 +195,7 @@ def test_options_are_keywords():
 
 def test_signature_and_docstring_name_all_options():
     parameters = inspect.signature(example).parameters
-    names = [one.name for one in fields(module.MutateOptions)]
+    names = [field.name for field in fields(module.MutateOptions)]
     assert list(parameters) == ["sequences", "output", *names]
     assert parameters["vocabulary"].default == "nucleotides"
     text = inspect.getdoc(example)
@@ -203,10 +206,10 @@ def test_signature_and_docstring_name_all_options():
 
 
 # ---------------------------------------------------------------------------------------------
-# Parts
+# The share of a process
 
 
-def test_parts():
+def test_a_share_is_written_as_for_part():
     assert module.parse_share("2/8") == Share(1, 8, "--part")
     for text in ("0/2", "3/2", "1/0", "a/b", "1", "1/2/3", "-1/2", "1 / 2"):
         assert module.parse_share(text) is None

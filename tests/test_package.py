@@ -1,4 +1,4 @@
-"""The package as it is imported, and as it is installed: a wheel, an sdist, an editable install."""
+"""The package: its public names, and its installation from a wheel, an sdist or in place."""
 
 import sysconfig
 import tarfile
@@ -13,7 +13,7 @@ from ernie_rna.conversion.folder import code_files
 from tests.conftest import ROOT, run_elsewhere
 
 
-def test_every_name_is_there_and_others_are_not():
+def test_every_public_name_exists_and_no_other():
     assert [getattr(ernie_rna, name).__name__ for name in ernie_rna.__all__] == ernie_rna.__all__
     with pytest.raises(AttributeError, match="module 'ernie_rna' has no attribute 'convrt'"):
         ernie_rna.convrt  # noqa: B018
@@ -35,14 +35,14 @@ assert type(config) is ernie_rna.ErnieRnaConfig
 """
 
 
-def test_a_folder_does_not_take_the_name_of_a_function(tmp_path):
-    """`ernie_rna.mini` is both; nothing heavy is imported for them."""
+def test_a_function_and_a_subpackage_may_have_the_same_name(tmp_path):
+    """`ernie_rna.mini` and `ernie_rna.convert` stay functions; they do not import torch."""
     run_elsewhere("-c", NAMES, cwd=tmp_path, path=ROOT)
 
 
-def test_the_module_is_the_command(tmp_path):
-    told = run_elsewhere("-m", "ernie_rna", "--version", cwd=tmp_path, path=ROOT)
-    assert told.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2.")
+def test_python_m_ernie_rna_is_the_command(tmp_path):
+    output = run_elsewhere("-m", "ernie_rna", "--version", cwd=tmp_path, path=ROOT)
+    assert output.startswith(f"ernie-rna {ernie_rna.__version__} (torch 2.")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -55,16 +55,14 @@ import transformers
 import ernie_rna
 from ernie_rna.cli.main import main
 
-place = Path(sys.argv[1])
-assert place in Path(ernie_rna.__file__).parents, ernie_rna.__file__
-assert place in Path(ernie_rna.ErnieRnaModel.__module__ and sys.modules[
-    ernie_rna.ErnieRnaModel.__module__].__file__).parents
+site, checkpoint = sys.argv[1:]
+for module in ("ernie_rna", ernie_rna.ErnieRnaModel.__module__):
+    assert Path(site) in Path(sys.modules[module].__file__).parents, module
 model = transformers.AutoModelForMaskedLM.from_pretrained(ernie_rna.mini())
 model.save_pretrained("saved")
 transformers.AutoTokenizer.from_pretrained(ernie_rna.mini()).save_pretrained("saved")
 again = transformers.AutoModelForMaskedLM.from_pretrained("saved", trust_remote_code=True)
 assert len(list(Path("saved").glob("*_ernie_rna.py"))) == 9
-checkpoint, *_ = sys.argv[2:]
 for line in ("examples", "embed examples/rna.fasta -m mini -o out.npz --quiet", "info -m mini",
              f"convert {checkpoint} converted"):
     assert main(line.split()) == 0, line
@@ -74,14 +72,14 @@ CHECKPOINT = ROOT / "tests" / "golden" / "tiny_fairseq_cfg.pt"
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """The sdist, and the wheel that is made of it."""
+    """The folder of the sdist and of the wheel that is built from it."""
     out = tmp_path_factory.mktemp("built")
     run_elsewhere("-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=out)
     return out
 
 
 @pytest.mark.slow
-def test_a_wheel_has_one_name_at_its_top_and_all_it_needs(built):
+def test_the_wheel_and_the_sdist_contain_the_right_files(built):
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"ernie_rna-{ernie_rna.__version__}.dist-info"
@@ -93,9 +91,10 @@ def test_a_wheel_has_one_name_at_its_top_and_all_it_needs(built):
     assert {"ernie_rna/mini/model.safetensors", *cards} <= names
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        tops = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}
-    assert {"ernie_rna", "examples", "pyproject.toml", "README.md", "LICENSE"} <= tops
-    assert not {"tests", "docs", "recipes"} & tops
+        paths = map(Path, archive.getnames())
+        top_names = {path.parts[1] for path in paths if len(path.parts) > 1}
+    assert {"ernie_rna", "examples", "pyproject.toml", "README.md", "LICENSE"} <= top_names
+    assert not {"tests", "docs", "recipes"} & top_names
 
 
 PIP = ("-m", "pip", "install", "--no-deps", "-q")
@@ -111,7 +110,7 @@ def test_a_wheel_works_from_another_folder(built, tmp_path):
 
 @pytest.mark.slow
 def test_an_editable_install_works_from_another_folder(tmp_path):
-    """In an environment of its own that borrows the packages of this one."""
+    """It is in a new environment, which also finds the packages of this one."""
     run_elsewhere("-m", "venv", "--without-pip", "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")

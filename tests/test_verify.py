@@ -1,4 +1,4 @@
-"""What a user can verify of a converted folder."""
+"""Checks of a converted folder: its checkpoint, the published embeddings, the full size."""
 
 import pickle
 import shutil
@@ -26,7 +26,7 @@ def model(golden_folder):
 # A checkpoint
 
 
-def test_weights_tell_whose_checkpoint_it_is_and_code_must_be_there(golden_folder, tmp_path):
+def test_a_folder_matches_its_checkpoint_and_must_be_complete(golden_folder, tmp_path):
     assert verify.has_weights_of(golden_folder, CHECKPOINT)
     assert verify.has_weights_of(golden_folder, GOLDEN / "tiny_fairseq_args.pt")
     with pytest.raises(verify.VerifyError, match=r"not a folder with model\.safetensors"):
@@ -51,17 +51,18 @@ def test_weights_tell_whose_checkpoint_it_is_and_code_must_be_there(golden_folde
 
 
 # ---------------------------------------------------------------------------------------------
-# The published vectors, by a stand-in of the small model
+# The published embeddings, replaced by those of the small model
 
 
 @pytest.fixture
-def stand_in(model, tmp_path) -> Path:
+def published(model, tmp_path) -> Path:
+    """A file as the published one, computed by the small model."""
     model.set_attn_implementation("eager")
     np.save(tmp_path / "cls_embedding.npy", verify.cls_embedding(model).numpy())
     return tmp_path / "cls_embedding.npy"
 
 
-def test_cls_embeddings_are_those_behind_each_layer(model, golden, sequences):
+def test_cls_embeddings_are_the_hidden_states_after_each_layer(model, golden, sequences):
     embedding = verify.cls_embedding(model)  # (sequences, layers, hidden)
     named = {"5S rRNA": "rrna_5s", "arginine tRNA": "trna_arg"}
     for row, (name, golden_name) in zip(embedding.float(), named.items(), strict=True):
@@ -71,18 +72,18 @@ def test_cls_embeddings_are_those_behind_each_layer(model, golden, sequences):
 
 
 @pytest.mark.parametrize("flipped", [None, 0, 1], ids=["as published", "sequences", "layers"])
-def test_vectors_are_compared_by_sequence_and_layer(golden_folder, stand_in, model, flipped):
-    """Of the folder's own code."""
-    assert type(model).__module__.startswith("transformers_modules.")
-    np.save(stand_in, np.load(stand_in) if flipped is None else np.flip(np.load(stand_in), flipped))
-    found = verify.compare_with_published(golden_folder, stand_in)
-    assert list(found) == ["eager", "sdpa", "float64"]
-    for values in found.values():
+def test_embeddings_are_compared_by_sequence_and_layer(golden_folder, published, model, flipped):
+    assert type(model).__module__.startswith("transformers_modules.")  # the code of the folder
+    if flipped is not None:
+        np.save(published, np.flip(np.load(published), flipped))
+    differences = verify.compare_with_published(golden_folder, published)
+    assert list(differences) == ["eager", "sdpa", "float64"]
+    for values in differences.values():
         assert values.shape == (2, 4)
         assert ((values < verify.PUBLISHED_BAR) == (flipped is None)).all()
 
 
-def huge(file) -> None:
+def write_huge_shape(file) -> None:
     np.save(file, np.zeros((2, 4, 48)))
     file.seek(0)
     data = file.read().replace(b"(2, 4, 48)", b"(2, 4, 999999999999)").replace(b"   ", b"", 1)
@@ -100,11 +101,11 @@ def huge(file) -> None:
         (lambda file: file.write(b"version https://git-lfs.github.com"), "not a numpy array"),
         (lambda file: pickle.dump(np.zeros((2, 4, 48)), file), "not a numpy array of numbers"),
         (lambda file: np.savez(file, a=np.zeros(3)), "not a numpy array of numbers"),
-        (huge, "not a numpy array of numbers"),
+        (write_huge_shape, "not a numpy array of numbers"),
         (None, "No such file"),
     ],
 )
-def test_other_files_are_refused(tmp_path, content, message):
+def test_a_wrong_file_of_embeddings_is_refused(tmp_path, content, message):
     path = tmp_path / "wrong.npy"
     if content is not None:
         with path.open("w+b") as file:
@@ -114,12 +115,12 @@ def test_other_files_are_refused(tmp_path, content, message):
 
 
 # ---------------------------------------------------------------------------------------------
-# Rounding at the released size, by a model just large enough for oneDNN
+# Rounding at full size, with a model just large enough for oneDNN
 
 
 @pytest.mark.parametrize("dtypes", [(), (torch.float32,)], ids=["without", "with"])
-def test_each_product_that_runs_is_measured(monkeypatch, dtypes):
-    """Measured: 9e-7 at most, 1.1e-7 in the root mean square, for both."""
+def test_the_error_of_every_available_matrix_product_is_measured(monkeypatch, dtypes):
+    """The bar is 1e-5. Measured for both products: largest 9e-7, root mean square 1.1e-7."""
     config = ErnieRnaConfig(hidden_size=264, num_hidden_layers=2, intermediate_size=264)
     monkeypatch.setattr(layers_ernie_rna, "_ONEDNN_DTYPES", dtypes)
     errors = verify.measure_full_size(["GGGGAAAACCCC", "AUGC" * 20], config)
@@ -127,5 +128,5 @@ def test_each_product_that_runs_is_measured(monkeypatch, dtypes):
     for largest, root_mean_square in errors.values():
         assert 0 < root_mean_square < largest < 1e-5
     if dtypes and torch.backends.mkldnn.is_available():
-        assert errors["PyTorch's"] != errors["oneDNN's"]  # They are two products indeed.
+        assert errors["PyTorch's"] != errors["oneDNN's"]  # Both have been used.
     assert torch.backends.mkldnn.enabled

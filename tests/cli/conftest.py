@@ -1,6 +1,6 @@
 """Fixtures that run the command line in a temporary folder, with small random models."""
 
-import importlib.util
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -13,11 +13,8 @@ from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForCloseness, ErnieRnaModel
 from tests.conftest import ROOT, lively
 
-# For new Python processes.
+# The environment of a new Python process.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-needs_vienna = pytest.mark.skipif(
-    importlib.util.find_spec("RNA") is None, reason="needs ViennaRNA (extra vienna)"
-)
 
 
 @pytest.fixture
@@ -27,8 +24,8 @@ def run(capsys):
     def run(command, code=0):
         try:
             exit_code = cli.main(command.split())
-        except SystemExit as leaving:
-            exit_code = leaving.code
+        except SystemExit as error:
+            exit_code = error.code
         output = capsys.readouterr()
         assert exit_code == code, output.err
         return output
@@ -45,8 +42,8 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """A folder with the encoders `model` and `random`, which is marked as untrained, and `close`,
-    a model with a closeness head."""
+    """A folder with the encoder `model`, the encoder `random`, which is marked as untrained, and
+    `close`, a model with a closeness head."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     sizes = {"hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 96, "pair_blocks": 1}
@@ -62,26 +59,18 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def folder(here, models, _reproducible):
-    """A working directory with the models and a FASTA file."""
+    """A working directory with the models and a FASTA file, in.fasta."""
     torch.set_num_threads(1)
     for name in ("model", "random", "close"):
         os.symlink(models / name, name)
-    hairpins = {"one": "GGGGGAAAACCCCCAU", "two": "GCGCGAUUUUCGCGCA"}
-    records = [f">{id} an RNA, partial\n{text}\n" for id, text in hairpins.items()]
-    Path("in.fasta").write_text("".join(records))
+    Path("in.fasta").write_text(
+        ">one an RNA, partial\nGGGGGAAAACCCCCAU\n>two an RNA, partial\nGCGCGAUUUUCGCGCA\n"
+    )
     return here
 
 
 @pytest.fixture
 def stdin(monkeypatch):
     """A function that makes a file the standard input."""
-
-    def put(path):
-        file = open(path)  # noqa: SIM115  # closed at the end of the test
-        files.append(file)
-        monkeypatch.setattr(sys, "stdin", file)
-
-    files = []
-    yield put
-    for file in files:
-        file.close()
+    with contextlib.ExitStack() as files:
+        yield lambda path: monkeypatch.setattr(sys, "stdin", files.enter_context(open(path)))

@@ -1,10 +1,11 @@
-"""The commands that compute, as they are typed: what they write, print and refuse."""
+"""The commands that compute: what they write, print and refuse."""
 
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,20 +16,21 @@ from ernie_rna.embeddings.formats import read_embeddings
 from ernie_rna.options import OptionError
 from ernie_rna.structures.formats.by_extension import read_structures, write_structures
 from ernie_rna.structures.formats.structure import Structure
-from tests.cli.conftest import ENVIRONMENT, needs_vienna
-from tests.golden_folder import write_golden_folder
+from tests.cli.conftest import ENVIRONMENT
+from tests.conftest import ROOT, run_elsewhere
+from tests.structures.conftest import needs_vienna
 
 EMBED = "embed in.fasta -m model -o out.npz"
 FOLD = "fold in.fasta -m model"
 
 # ---------------------------------------------------------------------------------------------
-# All that load a model
+# All commands that load a model
 
 
 @pytest.mark.parametrize(
     "command", ["embed in.fasta -o out.npz", "plot in.fasta --id one -o o.svg"]
 )
-def test_random_weights_are_told_in_one_line(folder, run, command):
+def test_a_warning_of_one_line_says_that_weights_are_random(folder, run, command):
     assert run(f"{command} -m random --quiet").err == (
         "ernie-rna: warning: random has random weights, which were never trained: its results "
         "mean nothing\n"
@@ -50,21 +52,21 @@ def test_random_weights_are_told_in_one_line(folder, run, command):
         ),
     ],
 )
-def test_errors_of_the_model_take_one_line(folder, run, command, message):
+def test_an_error_of_the_model_takes_one_line_and_leaves_no_file(folder, run, command, message):
     pytest.importorskip("RNA" if "vienna" in command else "numpy")
-    before = {*Path().iterdir()}
+    files_before = {*Path().iterdir()}
     output, errors = run(command, code=1)
     assert (output, errors.count("\n")) == ("", 1)
     assert errors.startswith("ernie-rna: error: ")
     assert message in errors
-    assert {*Path().iterdir()} == before
+    assert {*Path().iterdir()} == files_before
 
 
 REMOTE_CODE = """
 import sys
 from transformers import AutoModel
 
-model = AutoModel.from_pretrained("golden", trust_remote_code=True)
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
 assert not isinstance(model, ErnieRnaModel)
 from ernie_rna.embeddings.embed import embed
@@ -74,19 +76,15 @@ print(next(fold(["GGGGAAAACCCC"], model)).structure.dot_bracket)
 """
 
 
-def test_the_library_takes_models_of_remote_code(here, tmp_path):
-    write_golden_folder(here / "golden")
-    environment = {**ENVIRONMENT, "HF_HOME": str(tmp_path / "hub")}
-    done = subprocess.run(
-        [sys.executable, "-c", REMOTE_CODE], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "(48,)"
-    assert len(done.stdout.splitlines()[1]) == 12
+def test_the_library_accepts_a_model_loaded_with_remote_code(golden_folder, tmp_path):
+    output = run_elsewhere("-c", REMOTE_CODE, golden_folder, cwd=tmp_path, path=ROOT)
+    shape, dot_bracket = output.splitlines()
+    assert shape == "(48,)"
+    assert len(dot_bracket) == 12
 
 
 @pytest.mark.parametrize(
-    ("command", "sent", "code", "end"),
+    ("command", "number", "code", "end"),
     [
         (
             "embed in.fasta -m model --pooling token -o out.npz --batch-tokens 64",
@@ -97,24 +95,24 @@ def test_the_library_takes_models_of_remote_code(here, tmp_path):
         ("fold in.fasta -m model -o out.npz --batch-tokens 64", signal.SIGTERM, 143, ""),
     ],
 )
-def test_a_run_that_is_ended_is_resumed_by_the_same_command(folder, run, command, sent, code, end):
+def test_the_same_command_resumes_a_killed_run(folder, run, command, number, code, end):
     Path("in.fasta").write_text("".join(f">{i}\n{'GCAU' * 6}\n" for i in range(900)))
     process = subprocess.Popen(
         [sys.executable, "-m", "ernie_rna", *command.split()],
         env=ENVIRONMENT,
         text=True,
         stderr=subprocess.PIPE,
-        # A shell that starts us in the background has SIGINT ignored, and children inherit that.
+        # A shell that runs pytest in the background ignores SIGINT, which children inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while len(list(Path().glob("out.npz.partial/part-*.safetensors"))) < 2:
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(sent)
-    text = process.stderr.read()
+    process.send_signal(number)
+    errors = process.stderr.read()
     assert process.wait() == code
-    assert text.endswith(end)
-    assert "Traceback" not in text
+    assert errors.endswith(end)
+    assert "Traceback" not in errors
     assert not Path("out.npz").exists()
     assert not list(Path("out.npz.partial").glob("*.tmp"))
     assert "partly computed before" in run(command).err
@@ -125,7 +123,7 @@ def test_a_run_that_is_ended_is_resumed_by_the_same_command(folder, run, command
 # embed
 
 
-def test_embeds(folder, run):
+def test_embed_writes_each_layer_and_pooling(folder, run):
     output, errors = run(f"{EMBED} --layers=0,-1 --pooling mean,token")
     assert output == ""
     assert "out.npz: 2 sequences, 32 nt; " in errors
@@ -135,17 +133,17 @@ def test_embeds(folder, run):
     np.testing.assert_allclose(two["token_layer3"].mean(0), two["mean_layer3"], atol=1e-6)
 
 
-def test_every_option_and_standard_input(folder, run, stdin):
+def test_embed_takes_every_option_and_standard_input(folder, run, stdin):
     options = (
         "--layers all --dtype float32 --device cpu --threads 1 --attention eager --long window "
         "--overlap 9 --unknown unk --batch-tokens 64 --part 1/1 --quiet --force --shard-bytes 9999"
     )
-    whole = []
+    contents = []
     for source in ("in.fasta", "-"):
         stdin("in.fasta")
         assert run(f"embed {source} -m model -o out.npz {options}") == ("", "")
-        whole.append(Path("out.npz").read_bytes())
-    assert whole[0] == whole[1]
+        contents.append(Path("out.npz").read_bytes())
+    assert contents[0] == contents[1]
     assert list(next(read_embeddings("out.npz")).arrays) == [f"mean_layer{i}" for i in range(4)]
 
 
@@ -154,7 +152,6 @@ def test_every_option_and_standard_input(folder, run, stdin):
 
 
 def test_fold_writes_structures(folder, run):
-    """The ids of a FASTA file are those of its structures."""
     output, errors = run(f"{FOLD} -o out.dbn")
     assert output == ""
     assert "structures without training, by the attention scores of layer 3, head 5" in errors
@@ -165,8 +162,8 @@ def test_fold_writes_structures(folder, run):
     output, errors = run("fold in.fasta -m random --quiet")
     assert output == Path("out.dbn").read_text()
     assert all(line.startswith("ernie-rna: warning: ") for line in errors.splitlines())
-    alone = "ernie-rna: warning: no structure has any pair\n"
-    assert run("fold AAAA -m model -o none.dbn --quiet").err == alone
+    warning = "ernie-rna: warning: no structure has any pair\n"
+    assert run("fold AAAA -m model -o none.dbn --quiet").err == warning
     output, _ = run(f"{FOLD} --bases - --quiet")
     assert output.startswith("id\tposition\tbase\tpartner\treliability\none\t1\tG\t")
 
@@ -174,16 +171,16 @@ def test_fold_writes_structures(folder, run):
 def test_fold_of_standard_input_to_several_outputs(folder, run, stdin):
     outputs = "-m model -o out.ct/ -o out.npz --pairs pairs.tsv --matrix scores"
     run(f"fold in.fasta {outputs}")
-    whole = Path("pairs.tsv").read_text()
+    pairs = Path("pairs.tsv").read_text()
     stdin("in.fasta")
     run(f"fold - {outputs} --force")
-    assert Path("pairs.tsv").read_text() == whole
+    assert Path("pairs.tsv").read_text() == pairs
     assert [one.id for one in read_structures("out.ct")] == ["one", "two"]
     shapes = {name: array.shape for name, array in np.load("out.npz").items()}
     assert shapes == {"one": (16, 16), "two": (16, 16)}
 
 
-def test_mini_finds_few_pairs_as_the_authors_run_theirs(folder, run):
+def test_mini_without_pairing_scores_gets_a_warning(folder, run):
     warning = "this model was trained with pairing scores; without them"
     for option in ("--as-authors", "--pairing-scores=zero"):
         assert warning in run(f"fold in.fasta -m mini {option}").err
@@ -191,7 +188,7 @@ def test_mini_finds_few_pairs_as_the_authors_run_theirs(folder, run):
     assert warning not in run("fold in.fasta -m random --as-authors").err
 
 
-def test_constraints_below_the_sequences(folder, run, stdin):
+def test_constraints_are_read_from_the_lines_below_the_sequences(folder, run, stdin):
     Path("c.fasta").write_text(">one\nGGGGGaaaaCCCCCAT\n.((......))xxxxx\n>two\nGCGCGAUUUUCGCGCA\n")
     for more, sequence in (("", "GGGGGAAAACCCCCAU"), ("--keep-letters", "GGGGGaaaaCCCCCAT")):
         output, _ = run(f"fold c.fasta -m mini -C --quiet {more}")
@@ -225,7 +222,7 @@ RNA = "GGGGAAAACCCCA"
 
 @pytest.fixture
 def plot(here, run):
-    """Runs `ernie-rna plot` on two RNAs in an empty folder; gives what it says."""
+    """A function that runs `ernie-rna plot` on two RNAs in an empty folder; returns stderr."""
     pytest.importorskip("matplotlib")
     Path("in.fasta").write_text(f">one fish\n{RNA}\n>two fish\nGGGAAACCCAGCN\n")
 
@@ -233,7 +230,7 @@ def plot(here, run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "caption"),
     [
         ("--id one --what map", "one: 4 base pairs are read off this map"),
         ("--id one --what map --layer 2 --head 1 --values v.npz", "are read off this map"),
@@ -244,10 +241,10 @@ def plot(here, run):
         ("--what embeddings --values v.npz", "2 vectors of 192 numbers"),
     ],
 )
-def test_what_is_drawn(plot, arguments, said):
-    told = plot(f"{arguments} -o out.svg")
-    assert told.startswith("out.svg: ")
-    assert said in told
+def test_plot_writes_a_picture_and_its_values(plot, arguments, caption):
+    errors = plot(f"{arguments} -o out.svg")
+    assert errors.startswith("out.svg: ")
+    assert caption in errors
     assert "mini, " in Path("out.svg").read_text()
     if "--values" in arguments:
         shapes = {name: array.shape for name, array in np.load("v.npz").items()}
@@ -255,11 +252,11 @@ def test_what_is_drawn(plot, arguments, said):
     assert "out.svg exists already; --force" in plot(f"{arguments} -o out.svg", code=1)
 
 
-def test_the_known_structure_is_drawn_too(plot):
+def test_plot_draws_the_known_structure_as_well(plot):
     write_structures(Path("known.dbn"), [Structure("one", RNA.replace("C", "c"), [(0, 11)])])
     plot("--id one --what arcs -o alone.svg")
-    said = plot("--id one --what arcs -o both.svg --reference known.dbn")
-    assert "its known structure is below the arcs" in said
+    errors = plot("--id one --what arcs -o both.svg --reference known.dbn")
+    assert "its known structure is below the arcs" in errors
     assert Path("alone.svg").read_text() != Path("both.svg").read_text()
 
 
@@ -278,7 +275,7 @@ def test_the_known_structure_is_drawn_too(plot):
         ("-o out.png --id one --reference rna.dbn", "no structure with the id 'one'"),
     ],
 )
-def test_what_plot_refuses(plot, arguments, message):
+def test_plot_refuses(plot, arguments, message):
     known = [Structure("one", "GAAAC", []), Structure("two", "GAGAAACCCAGCN", [])]
     write_structures(Path("known.dbn"), known)
     Path("rna.dbn").write_text((examples() / "rna.dbn").read_text())
@@ -286,29 +283,18 @@ def test_what_plot_refuses(plot, arguments, message):
     assert not Path("out.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"matrix": "scores"}, "matrix does not apply to pictures"),
-        (
-            {"known": [(0, 11)], "what": "heads"},
-            "known .* to map, arcs, not to heads",
-        ),
-        ({"known": [(0, 11)], "what": "layout"}, "known .* not to layout"),
-    ],
-)
-def test_what_a_picture_would_not_show_is_refused(here, given, message):
-    with pytest.raises(OptionError, match=message):
-        ernie_rna.plot([RNA], "mini", "out.svg", **given)
+def test_plot_refuses_an_option_of_fold_that_is_not_for_pictures(here):
+    with pytest.raises(OptionError, match="matrix does not apply to pictures"):
+        ernie_rna.plot([RNA], "mini", "out.svg", matrix="scores")
 
 
-def test_the_only_record_needs_no_name(plot):
+def test_plot_needs_no_id_for_a_single_record(plot):
     assert plot("--id one --quiet -o out.pdf") == ""
     Path("in.fasta").write_text(f">one\n{RNA}\n")
     assert "one: 4 base pairs" in plot("-o out.svg")
 
 
-def test_serve_names_a_model_that_is_not_there(run):
+def test_serve_names_a_missing_model(run):
     for module in ("pebble", "RNA"):
         pytest.importorskip(module)
     assert "there is no folder ./none" in run("serve -m ./none", code=1).err
@@ -319,14 +305,11 @@ def test_serve_names_a_model_that_is_not_there(run):
 
 
 @pytest.mark.parametrize(
-    ("words", "end"),
-    [("--resume", "again to resume"), ("", "a run without --resume starts anew")],
+    ("option", "end"),
+    [("--resume", "again to resume\n"), ("", "a run without --resume starts anew\n")],
 )
-def test_ctrl_c_says_whether_it_can_be_resumed(words, end, run, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ernie_rna.training.finetune.finetune", interrupt)
-    assert run(f"finetune t.tsv -m mini -o out --task regression {words}", 130).err.endswith(
-        f"{end}\n"
-    )
+def test_an_interrupted_finetune_says_whether_it_can_be_resumed(option, end, run, monkeypatch):
+    finetune = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("ernie_rna.training.finetune.finetune", finetune)
+    errors = run(f"finetune t.tsv -m mini -o out --task regression {option}", code=130).err
+    assert errors.endswith(end)

@@ -1,4 +1,4 @@
-"""`ernie-rna evaluate`, as it is typed."""
+"""The command `evaluate`: its tables, its files, and what it does about missing structures."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from ernie_rna.structures.formats.by_extension import TSV_HEADER, format_tsv, write_structures
 from ernie_rna.structures.formats.structure import Structure
-from tests.cli.conftest import needs_vienna
+from tests.structures.conftest import needs_vienna
 
 KNOWN = [Structure("a", "GGAAACC", [(0, 6), (1, 5)]), Structure("b", "GAAAC", [(0, 4)])]
 PREDICTED = [Structure("a", "GGAAACC", [(0, 6), (1, 4)]), Structure("c", "GAAAC", [])]
@@ -18,12 +18,12 @@ PREDICTED = [Structure("a", "GGAAACC", [(0, 6), (1, 4)]), Structure("c", "GAAAC"
 
 @pytest.fixture
 def structures(here):
-    """The working directory, with known and predicted structures."""
+    """Files of known and predicted structures in the working directory."""
     Path("known").mkdir()
     for structure in KNOWN:
         write_structures(Path(f"known/{structure.id}.ct"), [structure])
     write_structures(Path("predicted.dbn"), PREDICTED)
-    write_structures(Path("all.dbn"), [*PREDICTED, Structure("b", "GAAAC", [(0, 4)])])
+    write_structures(Path("all.dbn"), [*PREDICTED, KNOWN[1]])
 
 
 def test_evaluate_prints_means_and_writes_each_score(structures, run):
@@ -39,19 +39,19 @@ def test_evaluate_prints_means_and_writes_each_score(structures, run):
     streamed = run("evaluate all.dbn known -o -")
     assert streamed == (Path("scores.tsv").read_text(), output)
     write_structures(Path("empty.dbn"), [Structure("c", "GAAAC", [])])
-    said = "no pair on either side, which scores 1: 1 (predicted)"
-    assert said in run("evaluate predicted.dbn empty.dbn").out
+    note = "no pair on either side, which scores 1: 1 (predicted)"
+    assert note in run("evaluate predicted.dbn empty.dbn").out
 
 
-def test_missing_predictions(structures, run):
-    """They are refused, or count as unpaired, or are left out."""
+def test_missing_predictions_are_an_error_or_unpaired_or_left_out(structures, run):
     errors = run("evaluate predicted.dbn known", code=1).err
     assert "b" in errors
     assert "--missing skip" in errors
-    ways = {"unpaired": ("no prediction", "2 sequences", "0.2500")}
-    ways["skip"] = ("no prediction and are left out: b", "1 sequence", "0.5000")
-    for way, (warning, count, mean) in ways.items():
-        output, errors = run(f"evaluate predicted.dbn known --missing {way}")
+    for choice, warning, count, mean in (
+        ("unpaired", "no prediction", "2 sequences", "0.2500"),
+        ("skip", "no prediction and are left out: b", "1 sequence", "0.5000"),
+    ):
+        output, errors = run(f"evaluate predicted.dbn known --missing {choice}")
         assert f"warning: 1 of 2 sequences have {warning}" in errors
         assert f"means over {count}" in output
         assert output.splitlines()[-1].split()[1:4] == [mean] * 3
@@ -59,19 +59,20 @@ def test_missing_predictions(structures, run):
 
 def test_evaluate_by_length_and_family(structures, run):
     lines = [TSV_HEADER, *map(format_tsv, KNOWN)]
-    cells = zip(lines, ("family", "tRNA", "5S"), strict=True)
-    Path("known.tsv").write_text("".join(f"{line[:-1]}\t{name}\n" for line, name in cells))
+    cells = ("family", "tRNA", "5S")
+    table = "".join(f"{line[:-1]}\t{cell}\n" for line, cell in zip(lines, cells, strict=True))
+    Path("known.tsv").write_text(table)
     output = run("evaluate all.dbn known.tsv --groups means.tsv").out
     rows = [line.split() for line in output.splitlines()]
     assert ["length", "1-50", "predicted", "2", *["0.7500"] * 3] in rows
     assert ["family", "tRNA", "predicted", "1", *["0.5000"] * 3] in rows
-    header, first, *others = Path("means.tsv").read_text().splitlines()
+    header, first, *rest = Path("means.tsv").read_text().splitlines()
     assert header == "by\tgroup\tevaluation\tsequences\tprecision\trecall\tf1"
     assert first == "length\t1-50\tpredicted\t2" + "\t0.750000" * 3
-    assert len(others) == 2
+    assert len(rest) == 2
     output = run("evaluate all.dbn known.tsv --by sequence").out
-    ways = [line.split()[0] for line in output.splitlines()[1:4]]
-    assert ways == ["length", "sequence", "sequence"]
+    groupings = [line.split()[0] for line in output.splitlines()[1:4]]
+    assert groupings == ["length", "sequence", "sequence"]
     errors = run("evaluate all.dbn known.tsv --by clan", code=1).err
     assert "known.tsv is not a table with a column 'clan'" in errors
 
@@ -80,7 +81,7 @@ def test_evaluate_by_length_and_family(structures, run):
 @pytest.mark.parametrize(
     ("option", "name"), [("--with-prior mini", "prior"), ("--with-mfe", "mfe")]
 )
-def test_evaluate_beside_thermodynamics(structures, run, option, name):
+def test_evaluate_compares_with_a_prior_or_an_mfe_structure(structures, run, option, name):
     output, _ = run(f"evaluate all.dbn known {option} -o scores.tsv")
     assert output.splitlines()[-1].startswith(f"{name} ")
     assert f"{name}_f1" in Path("scores.tsv").read_text().splitlines()[0].split("\t")
@@ -101,7 +102,7 @@ def test_evaluate_with_reactivities(here, run):
     assert output == "id\tpredicted_reactivity_auc\na\tnan\nb\t0.833333\n"
 
 
-def test_evaluate_says_where_it_cannot_write(structures, run, monkeypatch):
+def test_evaluate_names_an_output_that_cannot_be_written(structures, run, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
         errors = run("evaluate all.dbn known -o scores.tsv", code=1).err

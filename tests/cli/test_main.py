@@ -1,5 +1,6 @@
-"""The command line: what an error looks like, exit codes, and what is said without torch."""
+"""The command line: its errors, exit codes and help, and what it checks before torch loads."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -39,10 +40,10 @@ from tests.cli.conftest import ENVIRONMENT
         ("embed i -m m -o o -m n", "argument -m/--model: is given twice, as m and as n"),
     ],
 )
-def test_usage(run, command, message):
+def test_a_usage_error_takes_two_lines(run, command, message):
     errors = run(command, code=2).err
     assert message in errors
-    assert len(errors.splitlines()) == 2  # where the usage is, and the error
+    assert len(errors.splitlines()) == 2  # "usage: see ...", and the error
 
 
 @pytest.mark.parametrize("command", [one.run.__name__ for one in cli.COMMANDS])
@@ -66,20 +67,18 @@ def test_help_of_every_command(run, command):
         ("fold a -m mini --zzz", "fold: error: unrecognized arguments: --zzz"),
     ],
 )  # fmt: skip
-def test_words_that_a_command_does_not_take(capsys, words, message):
-    with pytest.raises(SystemExit) as leaving:
-        cli.main(words.split())
-    assert leaving.value.code == 2
-    assert capsys.readouterr().err.rstrip().endswith(message)
+def test_unrecognized_arguments_get_a_hint(run, words, message):
+    assert run(words, code=2).err.rstrip().endswith(message)
 
 
 @pytest.fixture
 def fail(monkeypatch, run):
-    """Runs a command that raises an error, or only warns."""
+    """A function that runs a command which raises `error`, or warns if `error` is None. It checks
+    the exit code and returns stderr."""
 
-    def fail_with(error, code, words="fail"):
+    def run_failing(error, code, words="fail"):
         def fail(args):
-            """It fails.
+            """Fail.
 
             examples:
               ernie-rna fail
@@ -93,7 +92,7 @@ def fail(monkeypatch, run):
         monkeypatch.setattr(cli, "COMMANDS", (failing,))
         return run(words, code).err
 
-    return fail_with
+    return run_failing
 
 
 @pytest.mark.parametrize(
@@ -110,11 +109,11 @@ def fail(monkeypatch, run):
         (None, 0, "warning: take care"),
     ],
 )
-def test_outcomes(fail, error, code, message):
+def test_an_error_takes_one_line(fail, error, code, message):
     assert fail(error, code) == f"ernie-rna: {message}\n"
 
 
-def test_what_else_becomes_of_an_error(fail, monkeypatch):
+def test_errors_of_options_tracebacks_signals_and_several_processes(fail, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     message = "fail: error: argument --batch-tokens: must be even; got 3\n"
     assert fail(OptionError("batch_tokens", "must be even; got 3"), 2).endswith(message)
@@ -124,23 +123,23 @@ def test_what_else_becomes_of_an_error(fail, monkeypatch):
     assert "this command runs in one process, and WORLD_SIZE says 2" in fail(None, 1)
 
 
-def test_a_warning_stands_on_a_line_of_its_own(capsys):
+def test_a_warning_starts_a_new_line_while_progress_is_shown(capsys):
     with show_loading(True):
         cli._say("warning: take care")
     assert "\rernie-rna: warning: take care\n" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------
-# In processes of their own
+# In a new process
 
 
-def test_a_reader_that_leaves():
+def test_a_closed_pipe_ends_the_command_quietly():
     program = r"""
 import sys
 from ernie_rna.cli import main as cli
 from ernie_rna.cli.arguments import Command
 def talk(args):
-    "It talks.\n\nexamples:"
+    "Talk.\n\nexamples:"
     while True:
         print("a line")
 cli.COMMANDS = (Command(run=talk, summary=""),)
@@ -176,14 +175,18 @@ def test_characters_that_standard_output_lacks(here, command):
         (">&-", "embed in.fasta -m mini -o out.npz --quiet", ""),
     ],
 )
-def test_closed_streams(here, closed, command, message):
+def test_a_closed_stream_is_an_error_only_if_it_is_used(here, closed, command, message):
     Path("in.fasta").write_text(">a\nACGU\n")
-    command = f"{sys.executable} -W ignore -m ernie_rna {command} {closed}"
-    how = {"shell": True, "env": ENVIRONMENT, "stderr": subprocess.PIPE, "text": True}
-    done = subprocess.run(command, **how)
-    assert done.returncode == bool(message), done.stderr
-    assert message in done.stderr
-    assert "internal" not in done.stderr
+    process = subprocess.run(
+        f"{sys.executable} -W ignore -m ernie_rna {command} {closed}",
+        shell=True,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.returncode == bool(message), process.stderr
+    assert message in process.stderr
+    assert "internal" not in process.stderr
 
 
 WITHOUT_TORCH = """
@@ -192,8 +195,8 @@ from ernie_rna.cli.main import main
 def run(line):
     try:
         code = main(line.split())
-    except SystemExit as leaving:
-        code = leaving.code
+    except SystemExit as error:
+        code = error.code
     print("exit code", code, file=sys.stderr)
 run("embed --help")
 loaded = {"torch", "transformers", "numpy"} & set(sys.modules)
@@ -203,6 +206,7 @@ for line in open("commands.txt"):
     run(line)
 """
 
+# The files in the working directory, and the commands that are refused, with their messages.
 INPUTS = {
     "in.fasta": ">a\nACGU\n",
     "in.dbn": ">a\nACGU\n(..)\n",
@@ -301,32 +305,29 @@ REFUSED = {
 }
 
 
-def test_no_command_waits_for_torch_to_refuse_what_is_plain(here):
+def test_plain_mistakes_are_refused_before_torch_is_imported(here):
     for name, text in INPUTS.items():
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(text)
-    there = {*Path().rglob("*")}
-    short = {"FOLD": "fold in.fasta -m model", "TRAIN": "-m mini -o out --task regression"}
-    words = [" ".join(short.get(word, word) for word in one.split()) for one in REFUSED]
-    Path("commands.txt").write_text("\n".join(words))
+    commands = "\n".join(REFUSED).replace("FOLD", "fold in.fasta -m model")
+    commands = commands.replace("TRAIN", "-m mini -o out --task regression")
+    Path("commands.txt").write_text(commands)
+    files_before = {*Path().rglob("*")}
     program = [sys.executable, "-W", "ignore", "-c", WITHOUT_TORCH]
-    done = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: ernie-rna embed")
-    told = done.stderr.split("exit code ")  # Each code stands before what the next command says.
-    assert len(told) == 2 + len(REFUSED)
-    assert told[0] == ""
-    assert told[1].startswith("0\n")
-    for at, (command, message) in enumerate(REFUSED.items(), 1):
-        text, code = told[at].partition("\n")[2], told[at + 1].partition("\n")[0]
+    process = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("usage: ernie-rna embed")
+    *errors, rest = re.split(r"exit code (\d+)\n", process.stderr)
+    assert (errors[:2], rest) == (["", "0"], "")  # of embed --help
+    outcomes = zip(REFUSED.items(), errors[2::2], errors[3::2], strict=True)
+    for (command, message), text, code in outcomes:
         assert message in " ".join(text.split()), command
         assert code == ("2" if "usage:" in text else "1"), command
         assert "usage:" in text or text.startswith("ernie-rna: error: "), command
         assert "usage:" in text or text.count("\n") == 1, command
-    assert {*Path().rglob("*")} - {Path("commands.txt")} == there
+    assert {*Path().rglob("*")} == files_before
 
 
-def test_a_closed_standard_error(run, monkeypatch):
-    """What would be printed there is not among the results."""
+def test_with_a_closed_standard_error_stdout_holds_the_results_alone(run, monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     assert run("fold GGGGAAAACCCC -m mini -o -").out.count("\n") == 3

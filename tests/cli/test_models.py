@@ -1,9 +1,10 @@
-"""The commands convert, push, verify, info and examples, as they are typed."""
+"""The commands convert, push, verify, info and examples."""
 
 import json
 import os
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.golden_folder import CHECKPOINT, head_checkpoint, write_golden_folder
 
 @pytest.fixture
 def here(here, golden_folder) -> Path:
-    """The working directory, with a model and the authors' files."""
+    """The working directory, with a converted model and checkpoints of the authors."""
     os.symlink(golden_folder, "model")
     os.symlink(CHECKPOINT, "pretrained.pt")
     os.symlink(head_checkpoint("secondary_structure"), "structure.pt")
@@ -31,7 +32,7 @@ def here(here, golden_folder) -> Path:
 # convert, push
 
 
-def test_convert_reports_what_became_of_each_weight(here, run, capsys):
+def test_convert_reports_what_it_did_with_each_weight(here, run, capsys):
     assert convert_fairseq_checkpoint.main(["pretrained.pt", "out"]) == 0
     output = capsys.readouterr().out
     for part in (
@@ -47,29 +48,26 @@ def test_convert_reports_what_became_of_each_weight(here, run, capsys):
         assert part in output
     for name in ("config.json", "model.safetensors", "modeling_ernie_rna.py"):
         assert Path("out", name).read_bytes() == Path("model", name).read_bytes()
-    before = Path("out/config.json").stat().st_mtime_ns
+    written = Path("out/config.json").stat().st_mtime_ns
     error = run("convert pretrained.pt out", code=1).err
     assert "out: exists already; --force replaces it" in error
-    assert Path("out/config.json").stat().st_mtime_ns == before
+    assert Path("out/config.json").stat().st_mtime_ns == written
 
 
-def test_convert_notes_pairing_scores(here, run, monkeypatch):
+def test_convert_reports_the_head_and_its_pairing_scores(here, run, monkeypatch):
     monkeypatch.setattr(proof, "prove", lambda *_: proof.Proof(0, 0.0))
     head = "head      secondary structure (ErnieRnaForSecondaryStructure), pairing scores: zero"
     assert head in run("convert structure.pt out --pairing-scores zero").out
 
 
-def test_convert_that_is_interrupted(here, run, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(proof, "prove", interrupt)
+def test_an_interrupted_convert_leaves_nothing(here, run, monkeypatch):
+    monkeypatch.setattr(proof, "prove", Mock(side_effect=KeyboardInterrupt))
     errors = run("convert pretrained.pt new/out", code=130).err
     assert errors == "ernie-rna: interrupted; OUT_DIR is as it was\n"
     assert not Path("new").exists()
 
 
-def test_the_script_pushes(here, capsys):
+def test_the_push_script_calls_the_command(here, capsys):
     assert push_to_hub.main(["model", "me/rna", "--dry-run"]) == 0
     assert "me/rna (public if created, branch main)" in capsys.readouterr().out
 
@@ -79,10 +77,10 @@ def test_the_script_pushes(here, capsys):
 
 
 def test_verify_against_a_checkpoint(here, run):
-    equal = "the weights of model equal those of pretrained.pt\n"
-    assert run("verify model --checkpoint pretrained.pt").out == equal
-    differ = "the weights of model differ from those of structure.pt\n"
-    assert run("verify model --checkpoint structure.pt", code=1).out == differ
+    output = run("verify model --checkpoint pretrained.pt").out
+    assert output == "the weights of model equal those of pretrained.pt\n"
+    output = run("verify model --checkpoint structure.pt", code=1).out
+    assert output == "the weights of model differ from those of structure.pt\n"
 
 
 def test_verify_against_the_published_embeddings(here, run):
@@ -110,22 +108,19 @@ def test_verify_the_full_size_needs_no_folder(monkeypatch, run):
 # info, examples
 
 
-def test_info_names_every_extra_and_what_it_lacks_on_a_screen(here, run, monkeypatch):
+def test_info_names_every_extra_and_what_it_lacks_in_40_lines(here, run, monkeypatch):
     extras = ["a", "b-c", *"defghij"]
-    needs = ["torch>=2.4", "nosuch[x]>=1; extra == 'a'", 'numpy; extra == "dev"']
-    needs += [f"numpy>=1.24; extra == '{extra}'" for extra in extras]
-    monkeypatch.setattr(metadata, "requires", lambda name: needs)
+    requirements = ["torch>=2.4", "nosuch[x]>=1; extra == 'a'", 'numpy; extra == "dev"']
+    requirements += [f"numpy>=1.24; extra == '{extra}'" for extra in extras]
+    monkeypatch.setattr(metadata, "requires", lambda name: requirements)
     output = run("info -m model --device cpu").out
     assert f"extra a                nosuch missing, numpy {np.__version__}\n" in output
     assert f"extra b-c              numpy {np.__version__}\n" in output
     assert 'to add what is missing pip install "ernie-rna[a]"' in output
     assert "extra dev" not in output
     assert output.count("\n") < 40
-
-    def nothing(name):
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "requires", nothing)
+    not_installed = Mock(side_effect=metadata.PackageNotFoundError)
+    monkeypatch.setattr(metadata, "requires", not_installed)
     assert "extra" not in run("info --device cpu").out
 
 
@@ -145,18 +140,18 @@ def test_info_with_and_without_a_model(here, run):
         "2000000 nt             recomputed",
     ):
         assert f"  {line}" in output
-    card = Path("model/README.md").read_text()  # It counts the same.
+    card = Path("model/README.md").read_text()  # It states the same number.
     assert "| parameters | 82,057 (encoder, pooler and LM head" in card
     Path("bert").mkdir()
     Path("bert/config.json").write_text(json.dumps({"model_type": "bert"}))
     assert "not an ERNIE-RNA: its configuration says" in run("info -m bert", code=1).err
 
 
-def test_the_examples_are_copied_once(here, run):
+def test_examples_replaces_a_changed_file_only_with_force(here, run):
     output = run("examples").out
     assert output.split() == [str(Path("examples", name)) for name in data.EXAMPLE_FILES]
     assert Path("examples/rna.dbn").read_text() == (ROOT / "examples" / "rna.dbn").read_text()
-    run("examples")  # They are there already, as they should be.
+    run("examples")  # Equal files are no error.
     Path("examples/rna.fasta").write_text(">mine\nACGU\n")
     assert "--force replaces it" in run("examples", code=1).err
     assert Path("examples/rna.fasta").read_text() == ">mine\nACGU\n"

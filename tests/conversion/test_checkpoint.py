@@ -1,8 +1,7 @@
-"""Reading checkpoints: every format, every mistake named, and no code run from any of them."""
+"""Reading checkpoints: every format; errors for wrong, damaged and malicious files."""
 
 import argparse
 import contextlib
-import io
 import math
 import os
 import pickle
@@ -36,18 +35,18 @@ def save(content, path: Path, **options) -> Path:
 
 
 def golden_weights(path: Path) -> dict:
-    content = torch.load(path, weights_only=False)  # the golden files are our own
+    content = torch.load(path, weights_only=False)  # The golden files are trusted.
     return content.get("model", content)
 
 
-def assert_same(found: dict, expected: dict) -> None:
-    assert list(found) == list(expected)
+def assert_same(weights: dict, expected: dict) -> None:
+    assert list(weights) == list(expected)
     for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype, name
-        assert torch.equal(found[name], tensor), name
+        assert weights[name].dtype == tensor.dtype, name
+        assert torch.equal(weights[name], tensor), name
 
 
-# What is read
+# Files that are read
 
 
 @pytest.mark.parametrize("path", [ARGS, CFG, *HEADS], ids=lambda path: path.stem)
@@ -59,8 +58,8 @@ def test_reads_what_torch_load_reads(path):
     if path not in kinds:
         assert checkpoint.args is None
         return
-    found = {name: checkpoint.args[name] for name in ("encoder_layers", "lr", "pretrained_file")}
-    assert found == {"encoder_layers": 4, "lr": None, "pretrained_file": None}  # lr is a list
+    settings = {"encoder_layers": 4, "lr": None, "pretrained_file": None}  # lr is a list
+    assert {name: checkpoint.args[name] for name in settings} == settings
     sha256 = "38150058d160ef1eadfd08ee209deb616f7cf54bcd3a6aa4ba47c5cc22abc027"
     assert (checkpoint.sha256 == sha256) == (path == CFG)
 
@@ -81,36 +80,36 @@ def test_tensors_of_any_layout(tmp_path, protocol):
         "scalar": torch.tensor(1.5),
         "parameter": torch.nn.Parameter(base.clone()),
     }
-    content = {"model": state, "extra_state": {"best": np.float64(1.5)}}  # as fairseq may have it
-    found = read_checkpoint(save(content, tmp_path / "x.pt", pickle_protocol=protocol)).state_dict
-    assert_same(found, {name: tensor.detach() for name, tensor in state.items()})
-    assert found["view"].data_ptr() == found["shared"][1].data_ptr()
+    content = {"model": state, "extra_state": {"best": np.float64(1.5)}}  # as fairseq may write
+    path = save(content, tmp_path / "x.pt", pickle_protocol=protocol)
+    weights = read_checkpoint(path).state_dict
+    assert_same(weights, {name: tensor.detach() for name, tensor in state.items()})
+    assert weights["view"].data_ptr() == weights["shared"][1].data_ptr()
 
 
-@pytest.mark.parametrize("whole_folder", [True, False], ids=["folder", "file"])
-def test_safetensors(tmp_path, whole_folder):
+@pytest.mark.parametrize("by_folder", [True, False], ids=["folder", "file"])
+def test_safetensors_and_the_files_beside_them(tmp_path, by_folder):
     file = tmp_path / "model.safetensors"
     save_file({"w": torch.arange(3.0)}, file)
     (tmp_path / "config.json").write_text('{"model_type": "ernierna"}')
     (tmp_path / "vocab.txt").write_text("<pad>\n<cls>\nA\n")
-    checkpoint = read_checkpoint(tmp_path if whole_folder else file)
+    checkpoint = read_checkpoint(tmp_path if by_folder else file)
     assert (checkpoint.kind, checkpoint.path) == ("safetensors", file)
     assert checkpoint.args == {"model_type": "ernierna"}
     assert checkpoint.vocabulary == ["<pad>", "<cls>", "A"]
     assert_same(checkpoint.state_dict, {"w": torch.arange(3.0)})
 
 
-def test_odd_settings_are_left_out(tmp_path):
-    """Also those that hold themselves."""
-    loop: list = []
+def test_settings_that_are_not_plain_values_become_none(tmp_path):
+    loop: list = []  # contains itself
     loop.append(loop)
     odd = {"size": torch.Size([2]), "weight": torch.ones(1), "inner": {1: 2}, "loop": loop}
     content = {"args": argparse.Namespace(layers=3, act="gelu", **odd), "model": {}}
-    found = read_checkpoint(save(content, tmp_path / "x.pt")).args
-    assert found == {"layers": 3, "act": "gelu", **dict.fromkeys(odd)}
+    args = read_checkpoint(save(content, tmp_path / "x.pt")).args
+    assert args == {"layers": 3, "act": "gelu", **dict.fromkeys(odd)}
 
 
-# What is refused for what it is
+# Wrong files
 
 
 def write_zip(path: Path, members: dict[str, bytes], compression=ZIP_STORED) -> Path:
@@ -130,13 +129,12 @@ def write_old(path: Path) -> None:
 
 
 def with_big_endian(path: Path) -> None:
-    save({"w": torch.ones(1)}, path)
-    write_zip(
-        path, {name: data.replace(b"little", b"big") for name, data in members_of(path).items()}
-    )
+    members = members_of(save({"w": torch.ones(1)}, path))
+    write_zip(path, {name: data.replace(b"little", b"big") for name, data in members.items()})
 
 
-MISTAKEN = {
+# The content of each file (bytes, a function that writes it, or what is saved), and the message.
+WRONG_FILES = {
     "empty": (b"", "neither a file of torch.save nor safetensors"),
     "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
     "login page": (b"<HTML>Sign in</HTML>", "a web page"),
@@ -165,11 +163,11 @@ MISTAKEN = {
     "inf": ({"w": torch.ones(2), "b.w": torch.tensor([1.0, -math.inf])}, r"infinity in b\.w$"),
 }
 if hasattr(os, "mkfifo"):
-    MISTAKEN["pipe"] = os.mkfifo, "no file"  # It is not waited for.
+    WRONG_FILES["pipe"] = os.mkfifo, "no file"  # The reader must not wait for data.
 
 
-@pytest.mark.parametrize(("content", "message"), MISTAKEN.values(), ids=MISTAKEN)
-def test_a_wrong_file_is_named(tmp_path, content, message):
+@pytest.mark.parametrize(("content", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
+def test_a_wrong_file_is_refused(tmp_path, content, message):
     path = tmp_path / "wrong.npz"
     if callable(content):
         content(path)
@@ -193,14 +191,14 @@ def test_a_wrong_file_is_named(tmp_path, content, message):
         ("vocab.txt", b"A\nC\xff\n"),
     ],
 )
-def test_what_is_wrong_beside_the_weights_is_named(tmp_path, name, content):
+def test_a_wrong_config_or_vocabulary_beside_the_weights_is_refused(tmp_path, name, content):
     save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"its config\.json or vocab\.txt cannot be read: "):
         read_checkpoint(tmp_path)
 
 
-# What is damaged
+# Damaged files
 
 
 @pytest.mark.parametrize("kind", ["zip", "safetensors"])
@@ -208,17 +206,18 @@ def test_what_is_wrong_beside_the_weights_is_named(tmp_path, name, content):
 def test_a_truncated_file_is_refused(tmp_path, kind, kept):
     path = tmp_path / "cut.pt"
     (save if kind == "zip" else save_file)(golden_weights(ARGS), path)
-    whole = path.read_bytes()
-    length = int(len(whole) * kept) if isinstance(kept, float) else kept
-    path.write_bytes(whole[:length])
+    data = path.read_bytes()
+    truncated = data[: int(len(data) * kept) if isinstance(kept, float) else kept]
+    path.write_bytes(truncated)
     with pytest.raises(CheckpointError) as error:
         read_checkpoint(path)
-    assert "truncated or damaged" in str(error.value) or len(whole[:length]) <= 20
+    # So few bytes do not show which kind of file it was.
+    assert "truncated or damaged" in str(error.value) or len(truncated) <= 20
 
 
-@pytest.mark.parametrize("end", [b"", b"\0" * 100])
-def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
-    content = bytearray(ARGS.read_bytes() + end)
+@pytest.mark.parametrize("appended", [b"", b"\0" * 100])
+def test_a_changed_byte_in_a_weight_is_found(tmp_path, appended):
+    content = bytearray(ARGS.read_bytes() + appended)
     name = "encoder.sentence_encoder.layers.2.fc1.weight"
     weight = golden_weights(ARGS)[name].numpy().tobytes()
     content[content.index(weight) + 100] ^= 1
@@ -228,28 +227,29 @@ def test_a_changed_byte_in_a_weight_is_found(tmp_path, end):
 
 
 def crafted(path: Path, pickled: bytes) -> Path:
-    """A file as of torch.save around a pickle written by hand."""
+    """A file as torch.save writes it, around a pickle written by hand."""
     return write_zip(path, {"x/data.pkl": pickled, "x/data/0": b"\0" * 16})
 
 
 def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), stride=(1,)):
-    """{"w": tensor}, with a description of the tensor that torch would never write."""
-    stream = io.BytesIO()
-    stream.write(b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(")
-    stream.write(b"(X\x07\x00\x00\x00storagectorch\n" + dtype.encode() + b"\n")
-    for value in (key, "cpu", numel):
-        stream.write(pickle.dumps(value, 2)[2:-1])
-    stream.write(b"tQ")
-    for value in (offset, size, stride):
-        stream.write(pickle.dumps(value, 2)[2:-1])
-    stream.write(b"\x89NtRs.")
-    return stream.getvalue()
+    """The pickle of {"w": tensor}. The description of the tensor need not be a valid one."""
+
+    def dump(*values):
+        return b"".join(pickle.dumps(value, 2)[2:-1] for value in values)
+
+    return b"".join(
+        (
+            b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(",
+            b"(X\x07\x00\x00\x00storagectorch\n" + dtype.encode() + b"\n",
+            dump(key, "cpu", numel) + b"tQ" + dump(offset, size, stride) + b"\x89NtRs.",
+        )
+    )
 
 
 @pytest.mark.parametrize(
     "description",
     [
-        {"numel": 5},  # more numbers than bytes
+        {"numel": 5},  # more than the bytes hold
         {"numel": 3},
         {"numel": 2**60},
         {"numel": -1},
@@ -258,7 +258,7 @@ def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), s
         {"offset": -1},
         {"size": (2,), "stride": (4,)},
         {"size": (2,), "stride": (-1,)},
-        {"size": (2**40,), "stride": (0,)},  # little on disk, 4 TiB in memory
+        {"size": (2**40,), "stride": (0,)},  # 16 bytes on disk, 4 TiB in memory
         {"size": (4, 1)},
         {"size": 4},
         {"size": ("4",)},
@@ -268,19 +268,19 @@ def tensor_pickle(dtype="FloatStorage", key="0", numel=4, offset=0, size=(4,), s
     ],
     ids=str,
 )
-def test_a_tensor_beyond_its_storage_is_refused(tmp_path, description):
-    sound = crafted(tmp_path / "sound.pt", tensor_pickle())
-    assert_same(read_checkpoint(sound).state_dict, {"w": torch.zeros(4)})
+def test_a_tensor_that_does_not_fit_its_storage_is_refused(tmp_path, description):
+    valid = crafted(tmp_path / "valid.pt", tensor_pickle())
+    assert_same(read_checkpoint(valid).state_dict, {"w": torch.zeros(4)})
     path = crafted(tmp_path / "x.pt", tensor_pickle(**description))
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         read_checkpoint(path)
 
 
-# What is malicious
+# Malicious files
 
 
 class Calls:
-    """Pickles as a call of a function."""
+    """An object whose pickle calls a function when it is loaded."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -304,7 +304,7 @@ WRAPPINGS = {
 
 
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
-def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap):
+def test_a_call_is_refused_anywhere_in_a_pickle(tmp_path, wrap):
     payload, path = wrap(Calls(os.system, f"touch '{tmp_path}/marker'")), tmp_path / "evil.pt"
     for options in ({}, {"_use_new_zipfile_serialization": False}):
         save(payload, path, **options)
@@ -322,8 +322,7 @@ def test_a_malicious_pickle_is_refused_wherever_it_stands(tmp_path, wrap):
         *("importlib.import_module", "torch.nn.modules.linear.Linear", "\x1b[2Jos.system"),
     ],
 )
-def test_any_other_function_is_refused_by_its_name(tmp_path, function):
-    """And that name cannot steer the terminal."""
+def test_any_other_function_is_refused_by_its_escaped_name(tmp_path, function):
     module, _, name = function.rpartition(".")
     path = crafted(tmp_path / "x.pt", f"\x80\x02c{module}\n{name}\n.".encode("latin-1"))
     with pytest.raises(CheckpointError, match="only the state dict") as error:
@@ -331,7 +330,7 @@ def test_any_other_function_is_refused_by_its_name(tmp_path, function):
     assert repr(function) in str(error.value)
 
 
-# Opcodes that reach for more than a call: attributes of what the reader hands out.
+# Opcodes that do not call a function but try to change the objects that the reader returns.
 STATE = b"}X\x05\x00\x00\x00_makecargparse\nNamespace\ns"  # {"_make": Namespace}
 TRICKS = {
     "dotted name": b"\x80\x04\x8c\x08argparse\x8c\x12Namespace.__init__\x93.",
@@ -351,30 +350,30 @@ TRICKS = {
 
 @pytest.mark.parametrize("pickled", TRICKS.values(), ids=TRICKS)
 def test_tricks_are_refused_and_change_nothing(tmp_path, pickled):
-    before = dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord)), state_of_globals()
+    before = attributes()
     with pytest.raises(CheckpointError):
         read_checkpoint(crafted(tmp_path / "x.pt", pickled))
-    assert (dict(vars(argparse.Namespace)), dict(vars(NamespaceRecord))) == before[:2]
-    assert state_of_globals() == before[2]
+    assert attributes() == before
 
 
-def state_of_globals() -> list:
-    """What a pickle is handed, and all that could be set on it."""
+def attributes() -> list:
+    """The objects that a pickle can reach, with all that it could set on them."""
+    reachable = {"Namespace": argparse.Namespace, "record": NamespaceRecord, **_GLOBALS}
     return [
-        (*item, dict(getattr(item[1], "__dict__", {})), getattr(item[1], "__defaults__", None))
-        for item in _GLOBALS.items()
+        (name, value, dict(getattr(value, "__dict__", {})), getattr(value, "__defaults__", None))
+        for name, value in reachable.items()
     ]
 
 
 @pytest.mark.parametrize(
     "pickled",
     [
-        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo index, in binary
-        b"\x80\x02}p4000000000\n.",  # and as text
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # a binary memo index
+        b"\x80\x02}p4000000000\n.",  # the same as text
         b"\x80\x05\x96\0\0\0\0\x04\0\0\0.",  # an array of 16 GiB
     ],
 )
-def test_no_number_in_a_pickle_fills_the_memory(tmp_path, pickled):
+def test_a_large_number_in_a_pickle_does_not_fill_the_memory(tmp_path, pickled):
     tracemalloc.start()
     with contextlib.suppress(CheckpointError):
         assert read_checkpoint(crafted(tmp_path / "x.pt", pickled)).state_dict == {}

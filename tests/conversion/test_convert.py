@@ -1,4 +1,4 @@
-"""Converting: proven in a fresh process, and all or nothing."""
+"""Conversion: checked in a fresh process, and written completely or not at all."""
 
 import importlib
 import json
@@ -21,14 +21,14 @@ from tests.conftest import listing, run_elsewhere
 from tests.conversion.test_weights import theirs
 from tests.golden_folder import CHECKPOINT, head_checkpoint
 
-# `ernie_rna.conversion.convert` is the module, whatever the package's name means.
+# The attribute `convert` of the package may be the function; this is the module.
 convert_module = importlib.import_module("ernie_rna.conversion.convert")
 pytestmark = pytest.mark.core
 
 
 @pytest.fixture
 def unproven(monkeypatch):
-    """Exports without the fresh process, which takes seconds."""
+    """Skip the check in a fresh process, which takes seconds."""
     monkeypatch.setattr(proof, "prove", lambda folder, conversion: Proof(0, 0.0))
 
 
@@ -36,10 +36,10 @@ def unproven(monkeypatch):
 # The fresh process
 
 
-def test_what_is_converted_is_proven(tmp_path, monkeypatch):
-    """Whatever code this process has loaded before, into a folder with a dot in its name.
+def test_a_conversion_is_checked_in_a_fresh_process(tmp_path, monkeypatch):
+    """Neither code that this process has loaded nor a dot in the folder's name may disturb it.
 
-    The pretrained model is that of the command's test, tests/cli/test_models.py.
+    tests/cli/test_models.py does the same for the pretrained model.
     """
     (tmp_path / "cache" / "transformers_modules").mkdir(parents=True)
     (tmp_path / "cache" / "transformers_modules" / "__init__.py").touch()
@@ -53,8 +53,7 @@ def test_what_is_converted_is_proven(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["cache", "with.dot"]
 
 
-def test_another_weight_and_another_function_are_found(golden_folder, tmp_path):
-    """One bit of one weight: the fresh process must load what was converted."""
+def test_the_check_finds_one_changed_bit_and_a_changed_setting(golden_folder, tmp_path):
     changed = tmp_path / "changed"
     shutil.copytree(golden_folder, changed)
     weights = load_file(golden_folder / "model.safetensors")
@@ -68,7 +67,7 @@ def test_another_weight_and_another_function_are_found(golden_folder, tmp_path):
         prove(changed, convert_weights(read_checkpoint(CHECKPOINT)))
 
 
-def test_a_folder_that_does_not_load_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_folder_that_does_not_load_is_an_error_and_is_removed(tmp_path, monkeypatch):
     def without_code(conversion: Conversion, folder: Path) -> None:
         write_folder(conversion, folder)
         (folder / "modeling_ernie_rna.py").unlink()
@@ -102,10 +101,10 @@ print("ernie_rna" in sys.modules)
 """
 
 
-def test_every_model_saved_from_the_folder_loads_again(golden_folder, tmp_path):
-    """With the folder alone; `save_pretrained` of any of its models writes one with its code."""
-    found = run_elsewhere("-c", SAVE_EACH_CLASS, golden_folder, tmp_path, cwd=tmp_path)
-    assert found.splitlines()[-1] == "False"
+def test_save_pretrained_of_every_model_class_writes_the_code_too(golden_folder, tmp_path):
+    """What it writes loads again without this package."""
+    output = run_elsewhere("-c", SAVE_EACH_CLASS, golden_folder, tmp_path, cwd=tmp_path)
+    assert output.splitlines()[-1] == "False"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -115,10 +114,10 @@ def test_every_model_saved_from_the_folder_loads_again(golden_folder, tmp_path):
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
 @pytest.mark.parametrize("at", ["ernie_rna.conversion.folder.model_card", "os.replace"])
 @pytest.mark.parametrize("out", ["a/b/out", "earlier"])
-def test_a_failure_leaves_what_was_there(
+def test_a_failure_changes_no_folder(
     golden_folder, tmp_path, monkeypatch, unproven, failure, at, out
 ):
-    """Where the card is written, or the new folder put in its place."""
+    """It happens when the card is written, or when the new folder is moved to its place."""
     shutil.copytree(golden_folder, tmp_path / "earlier")
     before, rename = listing(tmp_path), os.replace
 
@@ -135,20 +134,20 @@ def test_a_failure_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_what_another_process_wrote_meanwhile_stays_without_force(tmp_path, monkeypatch, force):
-    def slow(folder: Path, conversion: Conversion) -> Proof:
+def test_only_force_replaces_what_another_process_wrote_meanwhile(tmp_path, monkeypatch, force):
+    def prove_while_another_writes(folder: Path, conversion: Conversion) -> Proof:
         (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "theirs").write_text("whole")
+        (tmp_path / "out" / "theirs").write_text("complete")
         return Proof(0, 0.0)
 
-    monkeypatch.setattr(proof, "prove", slow)
+    monkeypatch.setattr(proof, "prove", prove_while_another_writes)
     if force:
         ernie_rna.convert(CHECKPOINT, tmp_path / "out", force=True)
         assert why_no_model(tmp_path / "out") is None
     else:
         with pytest.raises(OutputError, match="out was written by another process in the meantime"):
             ernie_rna.convert(CHECKPOINT, tmp_path / "out")
-        assert listing(tmp_path) == {"out/theirs": b"whole"}
+        assert listing(tmp_path) == {"out/theirs": b"complete"}
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -165,8 +164,9 @@ def test_the_checkpoint_is_not_replaced(golden_folder, tmp_path, unproven, check
 
 
 @pytest.mark.parametrize("out", ["a/b/out", "empty", "old"])
-def test_where_an_export_goes(golden_folder, tmp_path, unproven, out):
-    """Folders above are made, an empty one is filled, an earlier export replaced with --force."""
+def test_convert_writes_to_a_new_an_empty_or_with_force_an_old_folder(
+    golden_folder, tmp_path, unproven, out
+):
     (tmp_path / "empty").mkdir()
     shutil.copytree(golden_folder, tmp_path / "old")
     (tmp_path / "old" / "README.md").write_text("old")

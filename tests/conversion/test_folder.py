@@ -1,4 +1,4 @@
-"""What a folder for the Hub holds, what its card says, and where one may be written."""
+"""A folder for the Hub: its files, its card, and where it may be written."""
 
 import copy
 import itertools
@@ -37,16 +37,16 @@ def converted(task: str = "", pairing_scores: str = "sequence") -> Conversion:
 
 
 # ---------------------------------------------------------------------------------------------
-# What is written
+# Its files
 
 
 def test_the_folder_is_complete(golden_folder):
     assert why_no_model(golden_folder, ["README.md", "vocab.json"]) is None
     assert len({path.stat().st_mode for path in golden_folder.iterdir()}) == 1
-    root = {path.name: path.read_bytes() for path in ROOT.glob("*_ernie_rna.py")}
-    assert {path.name: path.read_bytes() for path in code_files()} == root
-    assert root.keys() >= {"modeling_ernie_rna.py", "fused_ernie_rna.py"}
-    assert {name: (golden_folder / name).read_bytes() for name in root} == root
+    code = {path.name: path.read_bytes() for path in ROOT.glob("*_ernie_rna.py")}
+    assert {path.name: path.read_bytes() for path in code_files()} == code
+    assert code.keys() >= {"modeling_ernie_rna.py", "fused_ernie_rna.py"}
+    assert {name: (golden_folder / name).read_bytes() for name in code} == code
 
 
 @pytest.mark.parametrize(
@@ -58,49 +58,45 @@ def test_the_folder_is_complete(golden_folder):
         ("ribosome_loading", "ErnieRnaForRibosomeLoading", None),
     ],
 )
-def test_a_folder_says_what_it_holds(tmp_path, task, name, pair_heads):
-    """Also to the installed classes, without `trust_remote_code`."""
+def test_the_configuration_names_the_classes(tmp_path, task, name, pair_heads):
+    """The installed classes read it too, without `trust_remote_code`."""
     write_folder(converted(task), tmp_path)
     assert not converted(task).initialised
     config = json.loads((tmp_path / "config.json").read_text())
     expected = {"model_type": "ernie_rna", "architectures": [name], "weights_origin": "random"}
     assert config | {**expected, "pair_heads": pair_heads} == config
-    of_all = name if task else "ErnieRnaModel"
+    auto_model = name if task else "ErnieRnaModel"
     heads = ("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
     assert config["auto_map"] == {
         "AutoConfig": "configuration_ernie_rna.ErnieRnaConfig",
-        "AutoModel": f"modeling_ernie_rna.{of_all}",
+        "AutoModel": f"modeling_ernie_rna.{auto_model}",
         **{f"AutoModel{head}": f"modeling_ernie_rna.ErnieRna{head}" for head in heads},
     }
     tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
     code = ["tokenization_ernie_rna.ErnieRnaTokenizer", None]
     assert tokenizer["auto_map"] == {"AutoTokenizer": code}
     assert tokenizer["model_max_length"] == config["max_position_embeddings"]
-    assert type(AutoModel.from_pretrained(tmp_path)).__name__ == of_all
+    assert type(AutoModel.from_pretrained(tmp_path)).__name__ == auto_model
     with pytest.warns(UserWarning, match="random weights"):
-        encoder = ernie_rna.load_model(tmp_path, device="cpu")  # without the head, as for `embed`
+        encoder = ernie_rna.load_model(tmp_path, device="cpu")  # without the head
     assert type(encoder) is ernie_rna.ErnieRnaModel
 
 
 # ---------------------------------------------------------------------------------------------
-# The card
+# Its card
 
 
-def of_trained(**changes) -> Conversion:
-    """The golden conversion as if its weights had been trained."""
-    trained = copy.copy(converted())
-    trained.config = copy.deepcopy(trained.config)
-    trained.config.weights_origin = "checkpoint"
-    vars(trained).update(changes)
-    return trained
-
-
-THEIRS = {"naming": MULTIMOLECULE, "initialised": {"x[y]": "Z"}}
-STRUCTURE = ("secondary_structure",)
+def trained(**changes) -> Conversion:
+    """The golden conversion with the mark that its weights were trained."""
+    conversion = copy.copy(converted())
+    conversion.config = copy.deepcopy(conversion.config)
+    conversion.config.weights_origin = "checkpoint"
+    vars(conversion).update(changes)
+    return conversion
 
 
 @pytest.mark.parametrize(
-    ("conversion", "said", "not_said"),
+    ("conversion", "stated", "not_stated"),
     [
         (
             converted(),
@@ -108,7 +104,7 @@ STRUCTURE = ("secondary_structure",)
             ["work of the authors", "Weijie Yin\n"],
         ),
         (
-            of_trained(),
+            trained(),
             [
                 *("license: mit\n", "tiny_fairseq_cfg.pt", converted().source.sha256),
                 *("| layers | 4 |", "| parameters | 82,057 ", "10.1038/s41467-025-64972-0"),
@@ -119,12 +115,12 @@ STRUCTURE = ("secondary_structure",)
             ["random", "license: apache-2.0\n"],
         ),
         (
-            of_trained(**THEIRS),
+            trained(naming=MULTIMOLECULE, initialised={"x[y]": "Z"}),
             ["license: agpl-3.0\n", "MultiMolecule, whose card states AGPL-3.0", "Z: `x[y]`"],
             [],
         ),
         (
-            converted(*STRUCTURE),
+            converted("secondary_structure"),
             [
                 *("| task | secondary structure", "attention scores of head 5"),
                 *("computed from it (A-U 2, G-C 3, G-U 0.8)", "--pairing-scores zero"),
@@ -132,7 +128,7 @@ STRUCTURE = ("secondary_structure",)
             ["of zero everywhere, as in the"],
         ),
         (
-            converted(*STRUCTURE, "zero"),
+            converted("secondary_structure", "zero"),
             ["of zero everywhere, as in the authors' script"],
             ["--pairing-scores zero"],
         ),
@@ -145,11 +141,11 @@ STRUCTURE = ("secondary_structure",)
     ],
     ids=["random", "trained", "foreign", "structure", "zero", "closeness", "loading"],
 )
-def test_a_card_states_the_facts(conversion, said, not_said):
+def test_the_card_states_the_facts(conversion, stated, not_stated):
     card = model_card(conversion)
-    assert [fact for fact in said if fact not in card] == []
-    assert [fact for fact in not_said if fact in card] == []
-    # Its tables are whole, without a blank line; nothing of the template is left.
+    assert [fact for fact in stated if fact not in card] == []
+    assert [fact for fact in not_stated if fact in card] == []
+    # No markup of the template is left, and a blank line precedes every table.
     assert not {"{{", "{%", "%}"} & set(card.replace("{{ERNIE-RNA}", "").split())
     assert "\n\n\n" not in card
     for before, line in itertools.pairwise(card.splitlines()):
@@ -157,10 +153,10 @@ def test_a_card_states_the_facts(conversion, said, not_said):
 
 
 # ---------------------------------------------------------------------------------------------
-# Where one may be written
+# Where it may be written
 
 
-def only_notes(out: Path) -> None:
+def keep_only_notes(out: Path) -> None:
     shutil.rmtree(out)
     out.mkdir()
     (out / "notes.txt").write_text("precious")
@@ -188,20 +184,23 @@ def test_a_model_in_shards_is_complete_with_all_of_them(golden_folder, tmp_path)
     assert why_no_model(out) == "lacks model.safetensors"
 
 
-NO_EXPORTS = {
+# What is done to an exported folder, by the message that then refuses to replace it.
+CHANGES = {
     "lacks config.json": lambda out: (out / "config.json").unlink(),
     "model_type 'bert'": lambda out: (out / "config.json").write_text('{"model_type": "bert"}'),
     "its config.json has model_type None": lambda out: (out / "config.json").write_text("["),
     "also holds thesis.tex": lambda out: (out / "thesis.tex").write_text("precious"),
     "also holds .git": lambda out: (out / ".git").mkdir(),
     "lacks heads_ernie_rna.py": lambda out: (out / "heads_ernie_rna.py").unlink(),
-    "lacks README.md": only_notes,
+    "lacks README.md": keep_only_notes,
 }
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize(("message", "change"), NO_EXPORTS.items())
-def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, change, message):
+@pytest.mark.parametrize(("message", "change"), CHANGES.items())
+def test_a_folder_that_is_not_an_export_is_never_replaced(
+    golden_folder, tmp_path, force, change, message
+):
     out = tmp_path / "out"
     shutil.copytree(golden_folder, out)
     change(out)
@@ -214,7 +213,9 @@ def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, cha
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        *((one, "nor a model that ernie-rna wrote") for one in (Path.home(), "/", ROOT / "tests")),
+        (Path.home(), "nor a model that ernie-rna wrote"),
+        ("/", "nor a model that ernie-rna wrote"),
+        (ROOT / "tests", "nor a model that ernie-rna wrote"),
         ("", "the name of the folder to write is empty"),
         ("file", "a file or a symbolic link; name the folder"),
         ("link", "a file or a symbolic link; name the folder"),
@@ -223,7 +224,9 @@ def test_what_is_no_export_is_never_replaced(golden_folder, tmp_path, force, cha
     ],
     ids=str,
 )
-def test_where_no_folder_may_go(golden_folder, tmp_path, monkeypatch, target, message):
+def test_a_target_that_cannot_be_written_is_refused(
+    golden_folder, tmp_path, monkeypatch, target, message
+):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(golden_folder)
     (tmp_path / "closed").mkdir()

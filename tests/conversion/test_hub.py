@@ -1,4 +1,4 @@
-"""To and from the Hub: checkpoints fetched from a stand-in here, and folders that go there."""
+"""The Hub: checkpoints fetched from a local server that imitates it, and folders pushed to it."""
 
 import hashlib
 import http.server
@@ -30,34 +30,34 @@ pytestmark = pytest.mark.core
 
 
 # ---------------------------------------------------------------------------------------------
-# Fetched
+# Fetching
 
-COMMIT = {"main": "a" * 40, "v1": "b" * 40}
-CONFIG = {"model_type": "ernierna", "hidden_size": 48, "max_position_embeddings": 258}
+COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves files of two repositories as the Hub does, and files at addresses of their own."""
+    """Serves files of two repositories as the Hub does, and other files at plain addresses."""
 
     def do_GET(self) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         repo, _, rest = self.path.strip("/").partition("/resolve/")
         revision, _, name = rest.partition("/")
-        commit = COMMIT.get(revision, revision)
-        how, _, own = repo.rpartition("!")  # a file called so breaks off, or comes in chunks
-        path = self.server.root / own / name
-        found = {
-            "RepoNotFound": not rest or (self.server.root / own).is_dir(),
-            "RevisionNotFound": not rest or commit in COMMIT.values(),
+        commit = COMMITS.get(revision, revision)
+        # "short!" before a path cuts the file off; "chunked!" announces chunks and sends none.
+        fault, _, repo = repo.rpartition("!")
+        path = self.server.root / repo / name
+        exists = {
+            "RepoNotFound": not rest or (self.server.root / repo).is_dir(),
+            "RevisionNotFound": not rest or commit in COMMITS.values(),
             "EntryNotFound": path.is_file(),
         }
-        error = next((error for error, is_there in found.items() if not is_there), None)
+        error = next((error for error, exist in exists.items() if not exist), None)
         content = b"" if error else path.read_bytes()
         headers = {"Content-Length": str(len(content)), "X-Error-Code": error}
         if rest:
             digest = hashlib.sha256(content).hexdigest()
             headers |= {"X-Repo-Commit": commit, "ETag": f'"{digest}"'}
-        if how == "chunked":
+        if fault == "chunked":
             headers["Transfer-Encoding"] = "chunked"
         self.send_response(404 if error else 200)
         for header, value in headers.items():
@@ -65,9 +65,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header(header, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(content[: len(content) // (2 if how == "short" else 1)])
+            self.wfile.write(content[: len(content) // (2 if fault == "short" else 1)])
 
-    do_HEAD = do_GET  # noqa: N815  # as http.server calls it
+    do_HEAD = do_GET  # noqa: N815  # the name that http.server calls
 
     def log_message(self, *args) -> None:
         pass
@@ -80,7 +80,8 @@ def repositories(tmp_path_factory) -> Path:
     repo.mkdir(parents=True)
     conversion = convert_weights(read_checkpoint(CHECKPOINT))
     save_file(theirs(conversion), repo / "model.safetensors")
-    (repo / "config.json").write_text(json.dumps(CONFIG))
+    config = {"model_type": "ernierna", "hidden_size": 48, "max_position_embeddings": 258}
+    (repo / "config.json").write_text(json.dumps(config))
     (repo / "README.md").write_text("---\nlicense: agpl-3.0\n---\n# ERNIE-RNA\n")
     (root / "some" / "one").mkdir(parents=True)
     shutil.copy(CHECKPOINT, root / "some" / "one" / "weights.pt")
@@ -97,18 +98,18 @@ def move_hub(monkeypatch, address: str) -> None:
 
 @pytest.fixture
 def hub(repositories, tmp_path, monkeypatch):
-    """The stand-in runs, its cache is empty, and proofs in a fresh process are left out."""
+    """The local server; the cache is empty, and conversions are not checked in a fresh process."""
     monkeypatch.setattr(proof, "prove", lambda *_: proof.Proof(0, 0.0))
     monkeypatch.chdir(tmp_path)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.root, server.asked = repositories, []
+    server.root, server.requests = repositories, []
     server.address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     move_hub(monkeypatch, server.address)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
-    # Transformers 4 reads it when imported.
+    # Transformers 4 reads HF_HUB_OFFLINE when it is imported.
     monkeypatch.setattr(transformers.utils.hub, "_is_offline_mode", False, raising=False)
     yield server
     server.shutdown()
@@ -120,7 +121,7 @@ def convert(capsys, *arguments, code=0):
     return capsys.readouterr()
 
 
-def test_a_repository_is_fetched_converted_and_kept(hub, capsys, monkeypatch):
+def test_a_repository_is_fetched_converted_and_cached(hub, capsys, monkeypatch):
     printed = convert(capsys, "multimolecule/ernierna", "out").out
     assert "read      multimolecule/ernierna on the Hub, commit aaaaaaaaaaaa (safeten" in printed
     assert "terms     its repository states agpl-3.0; the authors publish the same we" in printed
@@ -129,9 +130,9 @@ def test_a_repository_is_fetched_converted_and_kept(hub, capsys, monkeypatch):
     assert "converted from `multimolecule/ernierna on the Hub, commit" in card
     assert why_no_model(Path("out")) is None
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    hub.asked.clear()
+    hub.requests.clear()
     convert(capsys, "multimolecule/ernierna", "again")
-    assert not hub.asked
+    assert not hub.requests
     for name in ("config.json", "model.safetensors"):
         assert Path("out", name).read_bytes() == Path("again", name).read_bytes()
 
@@ -145,21 +146,21 @@ def test_a_repository_is_fetched_converted_and_kept(hub, capsys, monkeypatch):
         ("{}/some/one/blob/main/weights.pt?x=1", "v1", "weights.pt"),
     ],
 )
-def test_a_revision_and_what_is_beside_it_are_of_one_commit(hub, checkpoint, revision, file):
+def test_all_files_of_a_revision_are_of_one_commit(hub, checkpoint, revision, file):
     found = find_checkpoint(checkpoint.format(hub.address), revision, progress=False)
-    assert (found.path.parent.name, found.path.name) == (COMMIT["v1"], file)
+    assert (found.path.parent.name, found.path.name) == (COMMITS["v1"], file)
     beside = {path.name for path in found.path.parent.iterdir()} - {file}
     assert beside == ({"config.json", "README.md"} if "multi" in checkpoint else set())
-    assert not any("/main/" in asked for asked in hub.asked)
+    assert not any("/main/" in request for request in hub.requests)
 
 
-def test_an_address_elsewhere_is_fetched_once_unless_it_is_no_checkpoint(hub, capsys):
+def test_a_file_at_another_address_is_cached_if_it_is_a_checkpoint(hub, capsys):
     address = f"{hub.address}/some/one/weights.pt"
     for out in ("out", "again"):
         assert f"read      {address} (fairseq cfg" in convert(capsys, address, out).out
         errors = convert(capsys, f"{hub.address}/page.pt", "page", code=1).err
         assert "page.pt: a web page, not weights" in errors
-    assert hub.asked == ["GET /some/one/weights.pt", "GET /page.pt", "GET /page.pt"]
+    assert hub.requests == ["GET /some/one/weights.pt", "GET /page.pt", "GET /page.pt"]
     assert not Path("page").exists()
 
 
@@ -178,7 +179,9 @@ def test_an_address_elsewhere_is_fetched_once_unless_it_is_no_checkpoint(hub, ca
         ("ernierna", None, "ernierna: no such file"),
     ],
 )
-def test_what_cannot_be_fetched_is_said(hub, checkpoint, revision, message):
+def test_a_failed_fetch_takes_one_line_and_leaves_no_partial_file(
+    hub, checkpoint, revision, message
+):
     with pytest.raises((ConnectionError, FileNotFoundError), match=message) as error:
         find_checkpoint(checkpoint.format(hub.address), revision, progress=False)
     assert "\n" not in str(error.value)
@@ -186,7 +189,7 @@ def test_what_cannot_be_fetched_is_said(hub, checkpoint, revision, message):
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_without_a_network_it_says_so(hub, monkeypatch, offline):
+def test_without_a_network_the_message_names_the_file_to_download(hub, monkeypatch, offline):
     move_hub(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     way_out = "https://huggingface.co/multimolecule/ernierna/resolve/main/model.safetensors elsew"
@@ -206,12 +209,12 @@ def test_a_local_folder_comes_before_the_hub(hub):
         find_checkpoint("http://127.0.0.1:9/x.pt", "v1")
     with pytest.raises(FileNotFoundError, match="multimolecule/none: no such file"):
         find_checkpoint("multimolecule/none")
-    assert not hub.asked
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("model", ["multimolecule/ernierna", "here"])
 @pytest.mark.parametrize("command", ["embed -o x.npz", "fold -o x.dbn", "mutate -o x.tsv"])
-def test_a_repository_that_is_named_as_a_model_says_how_to_convert_it(hub, capsys, model, command):
+def test_a_foreign_repository_named_as_a_model_must_be_converted_first(hub, capsys, model, command):
     Path("rna.fasta").write_text(">a\nACGU\n")
     shutil.copytree(hub.root / "multimolecule" / "ernierna", "here")
     assert cli.main([*command.split(), "rna.fasta", "-m", model]) == 1
@@ -220,12 +223,12 @@ def test_a_repository_that_is_named_as_a_model_says_how_to_convert_it(hub, capsy
 
 
 # ---------------------------------------------------------------------------------------------
-# Pushed
+# Pushing
 
 
 @pytest.fixture
 def fake_hub(monkeypatch) -> Mock:
-    """Records what would be sent."""
+    """Records the calls of the Hub's API."""
     fake = Mock()
     fake.upload_folder.return_value.commit_url = "https://huggingface.co/me/x/commit/1"
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
@@ -262,25 +265,25 @@ def test_push_sends_the_files_that_a_dry_run_lists(golden_folder, capsys, fake_h
         ("mini", {"no code, so it loads only where ernie-rna is"}),
     ],
 )
-def test_a_saved_model_is_pushed_with_what_it_lacks_said(golden_folder, tmp_path, source, lacks):
-    """`mini` has no code of its own, as its config.json says, and what is saved of it has."""
+def test_push_warns_of_what_a_saved_model_lacks(golden_folder, tmp_path, source, lacks):
+    """`mini` itself contains no code; a model saved from it does."""
     folder = golden_folder if source == "saved of converted" else ernie_rna.mini()
     if source != "mini":
-        # AutoTokenizer of transformers 5.0.0 gives mini the generic class, which saves no code.
-        for one in (AutoModelForMaskedLM, ernie_rna.ErnieRnaTokenizer):
-            one.from_pretrained(folder).save_pretrained(tmp_path / "saved")
+        # AutoTokenizer of transformers 5.0.0 loads mini as the generic class, which saves no code.
+        for auto_class in (AutoModelForMaskedLM, ernie_rna.ErnieRnaTokenizer):
+            auto_class.from_pretrained(folder).save_pretrained(tmp_path / "saved")
         folder = tmp_path / "saved"
-    with pytest.warns(UserWarning, match="has ") as warned:
+    with pytest.warns(UserWarning, match="has ") as warnings:
         files = files_to_push(folder, "me/x")
     assert files == {path.name: path.stat().st_size for path in folder.iterdir()}
     assert {path.name for path in code_files()} <= files.keys() or source == "mini"
-    said = [str(warning.message).partition(" has ")[2] for warning in warned]
-    assert len(said) == len(lacks)
-    assert all(any(text.startswith(what) for text in said) for what in lacks)
+    messages = [str(warning.message).partition(" has ")[2] for warning in warnings]
+    assert len(messages) == len(lacks)
+    assert all(any(message.startswith(part) for message in messages) for part in lacks)
 
 
 @pytest.mark.parametrize("repo_id", ["ernie-rna", "a/b/c", "me/", "me/a b", "-me/x"])
-def test_a_name_that_the_hub_would_refuse_is_refused(golden_folder, repo_id):
+def test_an_invalid_repository_id_is_refused(golden_folder, repo_id):
     with pytest.raises(ExportError, match=re.escape(repr(repo_id))):
         files_to_push(golden_folder, repo_id)
 
@@ -290,13 +293,10 @@ def test_a_name_that_the_hub_would_refuse_is_refused(golden_folder, repo_id):
     [
         ("me/refused", "me/refused: RuntimeError: 403 Forbidden"),
         ("me/x", "no token for the Hub: run `hf auth login`, or set HF_TOKEN"),
-        (
-            "me/thesis",
-            "not a complete model .also holds thesis.tex: move such files out of it.*",
-        ),
+        ("me/thesis", "not a complete model .also holds thesis.tex: move such files out of it.*"),
     ],
 )
-def test_what_keeps_it_from_being_pushed_is_one_line(
+def test_an_error_of_push_takes_one_line_and_nothing_is_uploaded(
     golden_folder, fake_hub, monkeypatch, capsys, tmp_path, repo_id, message
 ):
     shutil.copytree(golden_folder, tmp_path / "out")
@@ -305,6 +305,6 @@ def test_what_keeps_it_from_being_pushed_is_one_line(
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     if repo_id == "me/thesis":
         (tmp_path / "out" / "thesis.tex").write_text("precious")
-    *_, said = push(capsys, tmp_path / "out", repo_id, code=1).err.splitlines()
-    assert re.fullmatch(f"ernie-rna: error: (.*/out: )?{message}", said)
+    *_, error = push(capsys, tmp_path / "out", repo_id, code=1).err.splitlines()
+    assert re.fullmatch(f"ernie-rna: error: (.*/out: )?{message}", error)
     assert not fake_hub.upload_folder.called

@@ -1,4 +1,4 @@
-"""The name table, strict both ways; sizes and settings; and the weights, against golden values."""
+"""The tables of names, which are strict both ways; sizes and settings; MultiMolecule's weights."""
 
 from dataclasses import replace
 from functools import cache
@@ -32,7 +32,7 @@ from tests.golden_folder import GOLDEN, head_checkpoint
 pytestmark = pytest.mark.core
 
 ARGS, CFG = GOLDEN / "tiny_fairseq_args.pt", GOLDEN / "tiny_fairseq_cfg.pt"
-# Of the authors' files, with the prefix before most of their keys.
+# The authors' files, with the prefix of most of their keys.
 SOURCES = {
     "fairseq": "encoder.",
     "secondary_structure": "module.sentence_encoder.",
@@ -43,7 +43,7 @@ SOURCES = {
 
 @cache
 def source(name: str) -> Checkpoint:
-    """A checkpoint of the authors, or their pretrained one as MultiMolecule holds it."""
+    """A checkpoint of the authors, or "multimolecule", their pretrained one in its names."""
     if name == "multimolecule":
         return multimolecule(theirs(converted("fairseq")))
     return read_checkpoint(ARGS if name == "fairseq" else head_checkpoint(name))
@@ -55,11 +55,14 @@ def converted(name: str) -> Conversion:
 
 
 def changed(checkpoint: Checkpoint, changes: dict) -> Checkpoint:
-    """With weights replaced, added or (None) taken away, and with other settings."""
-    weights = {k: one for k, one in changes.items() if one is None or torch.is_tensor(one)}
-    args = {k: one for k, one in changes.items() if k not in weights}
-    state = {k: w for k, w in {**checkpoint.state_dict, **weights}.items() if w is not None}
-    return replace(checkpoint, state_dict=state, args={**(checkpoint.args or {}), **args})
+    """The checkpoint with weights replaced, added or, if None, removed, and other settings."""
+    state, args = dict(checkpoint.state_dict), dict(checkpoint.args or {})
+    for name, value in changes.items():
+        if value is None:
+            del state[name]
+        else:
+            (state if torch.is_tensor(value) else args)[name] = value
+    return replace(checkpoint, state_dict=state, args=args)
 
 
 def blocks_of(conversion: Conversion) -> int:
@@ -69,76 +72,69 @@ def blocks_of(conversion: Conversion) -> int:
 def their_names(
     state: dict, naming: Naming = FAIRSEQ, prefix: str = "encoder.", blocks: int = 0
 ) -> dict:
-    """The inverse of the conversion: weights under the names of a family."""
+    """The inverse of the conversion: our weights under the names of another library."""
     layers = 1 + max(int(n.split(".")[2]) for n in state if n.startswith("ernie_rna.layers."))
     table = {ours: naming.full_name(name, prefix) for name, ours in naming.rows(layers, blocks)}
     return {rename(ours, table): weight for ours, weight in state.items()}
 
 
-def assert_same(found: dict, expected: dict) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(weights: dict, expected: dict) -> None:
+    assert weights.keys() == expected.keys()
     for name, weight in expected.items():
-        assert torch.equal(found[name], weight), name
+        assert torch.equal(weights[name], weight), name
 
 
 # The table
 
 
-@pytest.mark.parametrize(("name", "own"), SOURCES.items())
+@pytest.mark.parametrize(("name", "file_prefix"), SOURCES.items())
 @pytest.mark.parametrize("prefix", FAIRSEQ.prefixes, ids=lambda prefix: prefix or "none")
-def test_the_table_is_invertible(name, own, prefix):
-    """The inverse is the authors' file but for what was dropped."""
+def test_the_table_is_invertible(name, file_prefix, prefix):
+    """The inverse returns the authors' file without the dropped weights."""
     expected, original = converted(name), source(name).state_dict
     state = their_names(expected.state_dict, prefix=prefix, blocks=blocks_of(expected))
-    if prefix == own:
-        assert_same(
-            state, {key: original[key] for key in original.keys() - expected.dropped.keys()}
-        )
+    if prefix == file_prefix:
+        kept = original.keys() - expected.dropped.keys()
+        assert_same(state, {key: original[key] for key in kept})
     again = convert_weights(replace(source(name), state_dict=state))
     assert (again.dropped, again.kind) == ({}, expected.kind)
     assert list(again.state_dict) == list(expected.state_dict)
     assert_same(again.state_dict, expected.state_dict)
 
 
-# What the golden checkpoints become
+# Sizes, settings and dtypes
 
 
-STATED = {"model_type": "ernierna", "vocab_size": 28, "hidden_size": 48, "num_hidden_layers": 4}
 SIZES = {
     **{"vocab_size": 25, "hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 12},
     **{"intermediate_size": 96, "pairing_hidden_size": 6, "norm_first": False},
 }
+THEIR_SIZES = {"vocab_size": 28, "hidden_size": 48, "num_hidden_layers": 4}
 RATES = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "activation_dropout": 0.0}
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "expected"),
+    ("name", "settings", "expected"),
     [
         ("fairseq", {}, {"max_position_embeddings": 256, **RATES}),
         ("fairseq", None, {"max_position_embeddings": 1024, **RATES}),
-        ("multimolecule", {**STATED, "max_position_embeddings": 1026}, RATES),
-        (
-            "fairseq",
-            {"dropout": 0.3, "attention_dropout": 0.2, "act_dropout": 0.05, "max_positions": 77},
-            dict(zip((*RATES, "max_position_embeddings"), (0.3, 0.2, 0.05, 77), strict=True)),
-        ),
-        (
-            "multimolecule",
-            {
-                **{"hidden_dropout": 0.25, "attention_dropout": 0.15, "layer_norm_eps": 1e-6},
-                **{"pairwise_alpha": 0.7, "max_position_embeddings": 1026},
-            },
-            {
-                **{"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.15},
-                **{"layer_norm_eps": 1e-6, "gu_pairing_score": 0.7},
-                "max_position_embeddings": 1024,
-            },
-        ),
+        ("multimolecule", {"model_type": "ernierna", **THEIR_SIZES}, RATES),
+        ("fairseq", {"dropout": 0.3}, {"hidden_dropout_prob": 0.3}),
+        ("fairseq", {"attention_dropout": 0.2}, {"attention_probs_dropout_prob": 0.2}),
+        ("fairseq", {"act_dropout": 0.05}, {"activation_dropout": 0.05}),
+        ("fairseq", {"max_positions": 77}, {"max_position_embeddings": 77}),
+        ("multimolecule", {"hidden_dropout": 0.25}, {"hidden_dropout_prob": 0.25}),
+        ("multimolecule", {"attention_dropout": 0.15}, {"attention_probs_dropout_prob": 0.15}),
+        ("multimolecule", {"layer_norm_eps": 1e-6}, {"layer_norm_eps": 1e-6}),
+        ("multimolecule", {"pairwise_alpha": 0.7}, {"gu_pairing_score": 0.7}),
+        ("multimolecule", {"max_position_embeddings": 1026}, {"max_position_embeddings": 1024}),
     ],
 )
-def test_sizes_come_from_the_weights_and_rates_from_the_settings(name, args, expected):
-    changes = replace(source(name), args=None) if args is None else changed(source(name), args)
-    config = convert_weights(changes).config
+def test_sizes_come_from_the_weights_and_rates_from_the_settings(name, settings, expected):
+    checkpoint = replace(source(name), args=None)
+    if settings is not None:
+        checkpoint = changed(source(name), settings)
+    config = convert_weights(checkpoint).config
     assert {**SIZES, **expected}.items() <= config.to_dict().items()
 
 
@@ -154,11 +150,11 @@ def test_sizes_of_a_head_come_from_the_weights(task, settings):
     model = type(converted(task).model)(ErnieRnaConfig(**sizes, **settings))
     blocks = settings.get("pair_blocks") or settings["loading_blocks"]
     state = their_names(model.state_dict(), prefix=SOURCES[task], blocks=blocks)
-    found = convert_weights(replace(source(task), state_dict=state)).config
-    assert {key: getattr(found, key) for key in settings} == settings
+    config = convert_weights(replace(source(task), state_dict=state)).config
+    assert {key: getattr(config, key) for key in settings} == settings
 
 
-def test_what_is_dropped_has_its_reason():
+def test_every_dropped_weight_has_its_reason():
     dropped = {**converted("fairseq").dropped, **convert_weights(read_checkpoint(CFG)).dropped}
     reasons = {"segment_embeddings": "never used", "sentence_projection": "does not use"}
     for part, reason in {**reasons, "_float_tensor": "positions are computed"}.items():
@@ -169,12 +165,12 @@ def test_what_is_dropped_has_its_reason():
     ("dtype", "note"),
     [(torch.float16, "exactly"), (torch.bfloat16, "exactly"), (torch.float64, "rounded")],
 )
-def test_weights_become_copies_in_float32(dtype, note):
+def test_weights_are_copied_as_float32(dtype, note):
     state = {key: weight.to(dtype) for key, weight in source("fairseq").state_dict.items()}
     conversion = convert_weights(replace(source("fairseq"), state_dict=state))
     assert {weight.dtype for weight in conversion.state_dict.values()} == {torch.float32}
-    (said,) = conversion.notes
-    assert f"weights in {dtype} were converted to float32 ({note})" in said
+    assert len(conversion.notes) == 1
+    assert f"weights in {dtype} were converted to float32 ({note})" in conversion.notes[0]
     expected = converted("fairseq").state_dict.items()
     assert_same(conversion.state_dict, {name: w.to(dtype).float() for name, w in expected})
     convert_weights(source("fairseq")).state_dict[EMBEDDING].zero_()
@@ -204,7 +200,7 @@ LAST_NORM = "module.proj.resnet.3.bn1.running_var"
 THEIR_EMBEDDING = "model.embeddings.word_embeddings.weight"
 THEIR_BIAS = "model.encoder.layer.1.output.dense.bias"
 
-# Of which checkpoint, what is changed of its weights or settings, and what is said, in one line.
+# For each checkpoint: changes of its weights or settings, and patterns of the error message.
 WRONG = {
     "fairseq": [
         ({"encoder.adapter.weight": ones(1)}, ["unknown: encoder.adapter.weight$"]),
@@ -277,16 +273,16 @@ OTHER_MODELS = [
 @pytest.mark.parametrize(
     ("name", "changes", "messages"), [(name, *case) for name in WRONG for case in WRONG[name]]
 )
-def test_what_does_not_fit_is_named(name, changes, messages):
-    refused(changed(source(name), changes), messages)
+def test_wrong_weights_and_settings_are_named(name, changes, messages):
+    assert_refused(changed(source(name), changes), messages)
 
 
 @pytest.mark.parametrize(("state", "message"), OTHER_MODELS)
 def test_other_models_are_refused(state, message):
-    refused(replace(source("fairseq"), state_dict=state), [message])
+    assert_refused(replace(source("fairseq"), state_dict=state), [message])
 
 
-def refused(checkpoint: Checkpoint, messages: list[str]) -> None:
+def assert_refused(checkpoint: Checkpoint, messages: list[str]) -> None:
     with pytest.raises(CheckpointError) as error:
         convert_weights(checkpoint)
     for message in messages:
@@ -295,29 +291,30 @@ def refused(checkpoint: Checkpoint, messages: list[str]) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_no_key_may_be_missing_but_the_dropped():
+def test_only_dropped_keys_may_be_missing():
     conversion = converted("fairseq")
-    inner = (".layers.1.", ".layers.2.")  # of rows of the table that the others have as well
-    for key in (key for key in conversion.source.state_dict if not any(i in key for i in inner)):
+    for key in conversion.source.state_dict:
+        if ".layers.1." in key or ".layers.2." in key:
+            continue  # Layers 0 and 3 have the same rows of the table.
         checkpoint = changed(conversion.source, {key: None})
         if key in conversion.dropped:
             convert_weights(checkpoint)
         else:
-            refused(checkpoint, [key.removeprefix("encoder.")])
+            assert_refused(checkpoint, [key.removeprefix("encoder.")])
 
 
 # MultiMolecule
 
 
 def theirs(conversion: Conversion, size: int = 28, prefix: str = "model.") -> dict:
-    """A conversion's weights as MultiMolecule would hold them."""
+    """A conversion's weights in the names and the vocabulary of MultiMolecule."""
     vocabulary = VOCABULARIES[size]
     draw = torch.Generator().manual_seed(1)
     state = {}
     for ours, weight in conversion.state_dict.items():
         if ours in (EMBEDDING, LM_BIAS):
             rows = torch.randn(size, *weight.shape[1:], generator=draw)
-            for token, origin in ORIGIN.items():  # the last filler stays in the row of <null>
+            for token, origin in ORIGIN.items():  # The last of three fillers stays, as <null>.
                 rows[vocabulary.index(origin)] = weight[VOCABULARY.index(token)]
             weight = rows
         state[ours] = weight
@@ -325,12 +322,12 @@ def theirs(conversion: Conversion, size: int = 28, prefix: str = "model.") -> di
 
 
 def multimolecule(state: dict, vocabulary: list[str] | None = None) -> Checkpoint:
-    """A checkpoint as `read_checkpoint` makes it of a safetensors file."""
+    """A checkpoint as `read_checkpoint` returns it for a safetensors file."""
     return Checkpoint(ARGS, ARGS.name, "safetensors", state, None, vocabulary, "0" * 64)
 
 
-def assert_came_back(conversion: Conversion) -> None:
-    """All weights as they were, and the lost fillers as the kept one."""
+def assert_restored(conversion: Conversion) -> None:
+    """The weights must equal the original ones, and the lost fillers the one that was kept."""
     expected = dict(converted("fairseq").state_dict)
     for name in (EMBEDDING, LM_BIAS):
         rows = expected[name].clone()
@@ -343,19 +340,19 @@ def assert_came_back(conversion: Conversion) -> None:
 @pytest.mark.parametrize("size", [26, 28])
 @pytest.mark.parametrize("prefix", ["model.", "ernierna."])
 @pytest.mark.parametrize("projection", [["dense1", "dense2"], ["0", "2"]], ids=str)
-def test_multimolecule_comes_back(size, prefix, projection):
-    """Its releases differ in the prefix, the vocabulary and the names of the projection."""
+def test_multimolecules_weights_are_converted(size, prefix, projection):
+    """Its releases differ in the vocabulary, the prefix and the names of the projection."""
     state = theirs(converted("fairseq"), size, prefix)
     for number, name in enumerate(projection, 1):
         old, new = f"_proj.dense{number}.", f"_proj.{name}."
         state = {key.replace(old, new): weight for key, weight in state.items()}
     key = f"{prefix}embeddings.word_embeddings.weight"
     copies = {"lm_head.decoder.weight": key, "lm_head.decoder.bias": "lm_head.bias"}
-    state |= {copy: state[name].clone() for copy, name in copies.items()}  # of tied weights
+    state |= {copy: state[name].clone() for copy, name in copies.items()}  # tied weights
     state[f"{prefix}embeddings.token_type_embeddings.weight"] = torch.zeros(2, 48)
     conversion = convert_weights(multimolecule(state))
     assert conversion.naming is MULTIMOLECULE
-    assert_came_back(conversion)
+    assert_restored(conversion)
     assert {copy: f"a copy of {name}" for copy, name in copies.items()}.items() <= (
         conversion.dropped.items()
     )
@@ -368,20 +365,20 @@ def test_multimolecule_comes_back(size, prefix, projection):
     assert len(conversion.dropped) == 2 * len(unknown) + 3
 
 
-def test_multimolecule_order_is_that_of_its_vocabulary_file():
-    """One of another release, and so of another size, is passed over."""
+def test_multimolecules_vocabulary_file_gives_the_order_of_its_tokens():
+    """A file of another size belongs to another release and is ignored."""
     state = theirs(converted("fairseq"))
-    assert_came_back(convert_weights(multimolecule(state, VOCABULARIES[26])))
+    assert_restored(convert_weights(multimolecule(state, VOCABULARIES[26])))
     for name in (THEIR_EMBEDDING, "lm_head.bias"):
         state[name] = state[name].flip(0)
-    assert_came_back(convert_weights(multimolecule(state, VOCABULARIES[28][::-1])))
+    assert_restored(convert_weights(multimolecule(state, VOCABULARIES[28][::-1])))
     lacking = ["?" if token == "I" else token for token in VOCABULARIES[28]]
-    refused(multimolecule(state, lacking), [r"its vocab\.txt lacks I$"])
+    assert_refused(multimolecule(state, lacking), [r"its vocab\.txt lacks I$"])
 
 
 @pytest.mark.parametrize("base", [True, False], ids=["base model", "with another head"])
-def test_what_multimolecule_lacks_is_made_by_a_rule_and_named(base):
-    """A base model holds no LM head and no prefix; a fine-tuned one may hold no pooler."""
+def test_weights_that_multimolecule_lacks_are_initialised_and_named(base):
+    """A base model has no LM head and no prefix; a fine-tuned one may also have no pooler."""
     expected = converted("fairseq").state_dict
     state = theirs(converted("fairseq"), prefix="" if base else "model.")
     lacking = ("lm_head.",) if base else ("lm_head.", "model.pooler.")
@@ -395,7 +392,7 @@ def test_what_multimolecule_lacks_is_made_by_a_rule_and_named(base):
     assert conversion.state_dict.keys() == expected.keys()
     for name in made:
         weight = conversion.state_dict[name]
-        assert torch.equal(weight, again.state_dict[name])  # the rule draws the same each time
+        assert torch.equal(weight, again.state_dict[name])  # The seed is fixed.
         assert "seed 0" in conversion.initialised[name]
         if name.endswith("bias"):
             assert not weight.any()
@@ -405,23 +402,23 @@ def test_what_multimolecule_lacks_is_made_by_a_rule_and_named(base):
             assert 0.015 < weight.std() < 0.025
 
 
-def test_multimolecules_structure_weights():
+def test_multimolecules_structure_model_is_converted():
     """The names are those of `ErnieRnaForSecondaryStructurePrediction` in multimolecule 0.2.2."""
     ours = converted("secondary_structure")
     state = theirs(ours, 26)
     names = ("ss_head.conv1.bias", "ss_head.convnet.blocks.7.norm.num_batches_tracked")
     assert {*names, "ss_head.convnet.projection.weight"} <= state.keys()
-    found = convert_weights(multimolecule(state))
-    assert (found.naming, found.kind) == (MULTIMOLECULE, ours.kind)
+    conversion = convert_weights(multimolecule(state))
+    assert (conversion.naming, conversion.kind) == (MULTIMOLECULE, ours.kind)
     for name, weight in ours.state_dict.items():
-        assert name == EMBEDDING or torch.equal(found.state_dict[name], weight)
-    assert not any(name.startswith("lm_head") for name in found.state_dict)
+        assert name == EMBEDDING or torch.equal(conversion.state_dict[name], weight)
+    assert not any(name.startswith("lm_head") for name in conversion.state_dict)
 
 
-# Whether weights were ever trained
+# Whether weights have been trained
 
 
-def test_a_new_model_is_random_until_it_takes_a_step(config):
+def test_a_new_model_counts_as_random_until_a_training_step(config):
     def state() -> dict:
         return {n: w.detach() for n, w in model.state_dict().items()}
 
@@ -434,8 +431,8 @@ def test_a_new_model_is_random_until_it_takes_a_step(config):
     assert weights_origin(state()) == CHECKPOINT
 
 
-def test_a_digest_is_of_the_letters_alone():
-    """MultiMolecule keeps one filler of three."""
+def test_the_origin_of_weights_does_not_depend_on_the_fillers():
+    """MultiMolecule keeps only one of the three fillers."""
     state = converted("fairseq").state_dict
     embedding = state[EMBEDDING].clone()
     embedding[VOCABULARY.index("madeupword0000")] += 1
@@ -455,7 +452,7 @@ def test_a_digest_is_of_the_letters_alone():
         "ErnieRnaForSecondaryStructurePrediction",
     ],
 )
-def test_hidden_states_are_those_of_multimolecule(tmp_path, tokenizer, name):
+def test_hidden_states_equal_those_of_multimolecule(tmp_path, tokenizer, name):
     multimolecule = pytest.importorskip("multimolecule")
     modeling = pytest.importorskip("multimolecule.models.ernierna.modeling_ernierna")
     config = multimolecule.ErnieRnaConfig(
@@ -467,21 +464,18 @@ def test_hidden_states_are_those_of_multimolecule(tmp_path, tokenizer, name):
         for parameter in model.parameters():
             parameter.normal_(0, 0.3, generator=draw)
     their_tokenizer = multimolecule.RnaTokenizer()
-    for one in (model, their_tokenizer):
-        one.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    their_tokenizer.save_pretrained(tmp_path)
     conversion = convert_weights(read_checkpoint(tmp_path))
     ours = ErnieRnaForMaskedLM(conversion.config).eval()
     missing = ours.load_state_dict(conversion.state_dict, strict=False).missing_keys
-    assert all(key.startswith("lm_head.") for key in missing)  # The encoder has none.
+    assert all(key.startswith("lm_head.") for key in missing)  # Some classes have no LM head.
+    pairs = ((ours, tokenizer), (getattr(model, "model", model), their_tokenizer))
     for sequence in ("GGGAAACCCUUUACGUACGU", "A", "ACGUNRYSWKMBDHVIX"):
         found, expected = (
-            encoder(**tokens(sequence, return_tensors="pt"), output_hidden_states=True)
-            for encoder, tokens in (
-                (ours, tokenizer),
-                (getattr(model, "model", model), their_tokenizer),
-            )
+            encoder(**tokenize(sequence, return_tensors="pt"), output_hidden_states=True)
+            for encoder, tokenize in pairs
         )
-        assert len(found.hidden_states) == len(expected.hidden_states) == 4
+        assert len(expected.hidden_states) == 4
         assert expected.hidden_states[-1].std() > 0.1
-        for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.hidden_states, expected.hidden_states, atol=1e-5, rtol=0)

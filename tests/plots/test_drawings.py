@@ -1,4 +1,4 @@
-"""Drawings: what is on the axes, the files, and the extra."""
+"""Drawings: axes, colours and legends; picture files; and the extra that they need."""
 
 import sys
 
@@ -48,7 +48,7 @@ def arcs(length):
 
 
 def legend(figure):
-    return [text.get_text() for one in figure.legends for text in one.get_texts()]
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
 def texts(axes):
@@ -56,8 +56,10 @@ def texts(axes):
 
 
 @pytest.mark.parametrize("extension", SIGNATURES)
-def test_files_by_extension_are_the_same_every_time(tmp_path, monkeypatch, extension):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # It is left alone.
+def test_the_extension_gives_the_format_and_files_are_reproducible(
+    tmp_path, monkeypatch, extension
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # pyplot must not be used.
     paths = [tmp_path / f"{name}{extension}" for name in ("one", "two")]
     for path in paths:
         save(arcs(12), path)
@@ -66,20 +68,20 @@ def test_files_by_extension_are_the_same_every_time(tmp_path, monkeypatch, exten
     assert one == two
 
 
-def test_a_picture_is_whole_or_not_there_and_its_title_no_formula(tmp_path, monkeypatch):
+def test_a_title_is_plain_text_and_a_failed_picture_leaves_no_file(tmp_path, monkeypatch):
     path, figure = tmp_path / "picture.svg", plot_arcs("GAAC", [(0, 3)])
     save(figure, path, "a $\\frac{$ <b>")
     assert "a $\\frac{$ &lt;b&gt;" in path.read_text()
     path.unlink()
     with pytest.raises(ValueError, match="jpeg2k"):
         save(figure, tmp_path / "picture.jpeg2k")
-    monkeypatch.setattr(figure, "savefig", lambda path, **how: path.write_text("hal") and 1 / 0)
+    monkeypatch.setattr(figure, "savefig", lambda path, **_: path.write_text("half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save(figure, path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_results_draw_themselves_in_a_notebook_or_name_the_extra(monkeypatch):
+def test_a_notebook_shows_results_as_pictures_if_the_extra_is_installed(monkeypatch):
     results = [
         Fold(Structure("one", "GAAAC", [(0, 4)])),
         Closeness("one", np.eye(5, dtype=np.float32)),
@@ -110,7 +112,7 @@ def test_results_draw_themselves_in_a_notebook_or_name_the_extra(monkeypatch):
         (lambda: plot_components(np.eye(2), ["a"]), "1 names for 2 vectors"),
     ],
 )
-def test_what_cannot_be_drawn(draw, message):
+def test_invalid_input_is_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
 
@@ -131,13 +133,13 @@ def test_axes_show_letters_or_positions(length, has_letters):
 
 
 @pytest.mark.parametrize("length", [1, 2, 1000])
-def test_extreme_lengths(tmp_path, length):
+def test_very_short_and_long_sequences_can_be_drawn(tmp_path, length):
     sequence, pairs = rna(length), [(0, length - 1)][: length - 1]
     save(plot_pairing_map(scores(length, length), sequence, pairs=[]), tmp_path / "map.png")
     save(plot_arcs(sequence, pairs), tmp_path / "arcs.png")
 
 
-def test_the_matrix_is_drawn_on_positions_from_1():
+def test_positions_of_a_map_start_at_1():
     contacts = torch.zeros(4, 4)
     contacts[0, 3] = contacts[3, 0] = 0.8
     axes = plot_pairing_map(contacts, "GAAC", pairs=[(0, 3)]).axes[0]
@@ -147,15 +149,15 @@ def test_the_matrix_is_drawn_on_positions_from_1():
 
 
 def test_colours_are_white_at_0_or_between_limits():
-    def limits(**given):
-        return plot_pairing_map(scores(9, 9) - 3, rna(9), **given).axes[0].images[0].get_clim()
+    def limits(**options):
+        return plot_pairing_map(scores(9, 9) - 3, rna(9), **options).axes[0].images[0].get_clim()
 
     low, high = limits()
     assert low == -high < 0
     assert limits(limits=(0.0, 1.0)) == (0.0, 1.0)
 
 
-def test_heads_share_their_colours_and_one_is_framed():
+def test_all_heads_have_the_same_colours_and_one_is_framed():
     figure = plot_pairing_map(torch.randn(12, 20, 20), rna(20), highlight=5)
     panels = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in panels] == [f"head {head}" for head in range(12)]
@@ -164,7 +166,7 @@ def test_heads_share_their_colours_and_one_is_framed():
     assert [head for head, width in enumerate(widths) if width == max(widths)] == [5]
 
 
-def test_a_map_says_whose_pairs_it_shows():
+def test_the_legend_of_a_map_names_predicted_and_known_pairs():
     figure = plot_pairing_map(scores(9, 9), rna(9), pairs=[(0, 8), (1, 7)], known=[])
     assert legend(figure) == ["below: 2 pairs predicted", "above: no pairs known"]
     (circles,) = plot_pairing_map(scores(9, 9), rna(9), known=[(0, 8)]).axes[0].get_lines()
@@ -175,7 +177,7 @@ ONE, TWO, KNOWN = [(0, 9)], [(0, 9), (1, 8)], [(0, 9), (2, 7), (12, 18)]
 
 
 @pytest.mark.parametrize(
-    ("predicted", "known", "names", "said"),
+    ("predicted", "known", "names", "notes"),
     [
         ([*TWO, (4, 14), (12, 18)], None, ["nested pairs (3)", "pseudoknot (1)"], []),
         (TWO, KNOWN, ["predicted only (1)", "known only (2)", "in both (1)"], []),
@@ -184,13 +186,13 @@ ONE, TWO, KNOWN = [(0, 9)], [(0, 9), (1, 8)], [(0, 9), (2, 7), (12, 18)]
         (ONE, [], ["predicted only (1)", "known only (0)", "in both (0)"], ["no pairs known"]),
     ],
 )
-def test_arcs_tell_pseudoknots_or_hits_from_misses(predicted, known, names, said):
+def test_arcs_distinguish_pseudoknots_or_hits_and_misses(predicted, known, names, notes):
     figure = plot_arcs(rna(20), predicted, known)
     assert legend(figure) == names
-    assert [text for text in texts(figure.axes[0]) if text.startswith("no ")] == said
+    assert [text for text in texts(figure.axes[0]) if text.startswith("no ")] == notes
 
 
-def test_an_arc_reaches_from_base_to_base_and_known_ones_are_below():
+def test_an_arc_joins_its_bases_and_known_pairs_are_below():
     axes = plot_arcs("GAAAC", [(0, 4)], [(1, 3)]).axes[0]
     paths = [path for arcs in axes.collections for path in arcs.get_paths()]
     predicted, known = (path.get_extents() for path in paths)
@@ -200,13 +202,13 @@ def test_an_arc_reaches_from_base_to_base_and_known_ones_are_below():
     assert low <= known.y0 < known.y1 <= 0 <= predicted.y0 < predicted.y1 <= high
 
 
-def test_arcs_are_coloured_by_how_likely_their_pairs_are():
+def test_arcs_are_coloured_by_the_probabilities_of_their_pairs():
     probabilities = np.zeros((20, 20))
     probabilities[0, 9], probabilities[1, 8] = 0.9, 0.25
     pairs = [(0, 9), (1, 8)]
     figure = plot_arcs(rna(20), pairs, [(2, 7)], probabilities=probabilities, label="contact")
     axes, bar = figure.axes
-    coloured = next(one for one in axes.collections if one.get_array() is not None)
+    coloured = next(arcs for arcs in axes.collections if arcs.get_array() is not None)
     assert coloured.get_array().tolist() == [0.9, 0.25]
     assert coloured.get_clim() == (0, 1)
     assert bar.get_ylabel() == "contact"
@@ -220,7 +222,7 @@ TRNA = from_dot_bracket("(((((((..((((........)))).(((((.......))))).....(((((..
 
 
 @needs_vienna
-def test_neighbours_are_about_one_apart_no_two_bases_in_one_place_and_ladders_straight():
+def test_a_layout_has_equal_steps_no_overlaps_and_straight_helices():
     places = coordinates(TRNA, 73)  # (73, 2)
     distances = np.hypot(*(places[:, None] - places).transpose(2, 0, 1))
     assert np.diag(distances, 1).max() < 2
@@ -231,7 +233,7 @@ def test_neighbours_are_about_one_apart_no_two_bases_in_one_place_and_ladders_st
 
 
 @needs_vienna
-def test_pseudoknots_are_dashed_and_told_and_values_colour_the_bases():
+def test_the_legend_of_a_layout_names_pseudoknots_and_values_colour_the_bases():
     values = [np.nan, *np.linspace(0, 1, len(SEQUENCE) - 1)]
     figure = plot_layout(SEQUENCE, PAIRS, values=values, label="SHAPE")
     assert legend(figure) == ["pseudoknot (2)"]
@@ -243,39 +245,38 @@ def test_pseudoknots_are_dashed_and_told_and_values_colour_the_bases():
     assert len(plot_layout("ACGU", []).axes) == 1
 
 
-def test_rows_of_60_positions():
-    given = letter_scores("ACGUN" * 13)
-    figure = plot_effects(given)
+def test_effects_are_drawn_in_rows_of_60_positions():
+    result = letter_scores("ACGUN" * 13)
+    figure = plot_effects(result)
     first, second, bar = figure.axes
-    np.testing.assert_array_equal(first.images[0].get_array().filled(np.nan), given.effects[:60].T)
+    np.testing.assert_array_equal(first.images[0].get_array().filled(np.nan), result.effects[:60].T)
     assert second.images[0].get_array().shape == (4, 5)
-    assert first.get_xlim() == (0.5, 60.5)
-    assert second.get_xlim() == (60.5, 120.5)
+    assert (first.get_xlim(), second.get_xlim()) == ((0.5, 60.5), (60.5, 120.5))
     assert [text.get_text() for text in second.get_xticklabels()] == ["A", "C", "G", "U", "N"]
     assert first.get_xticklabels()[9].get_text() == "N\n10"
     (dots,) = second.lines
     assert list(zip(*dots.get_data(), strict=True)) == [(61, 0), (62, 1), (63, 2), (64, 3)]
     assert "log P" in bar.get_ylabel()
-    # A row without scores is drawn too.
+    # A row in which no position has scores is drawn as well.
     assert len(plot_effects(letter_scores("N" * 60 + "ACGU")).axes) == 3
 
 
-def test_components_are_those_of_the_covariance():
+def test_components_have_the_largest_variances():
     vectors = scores(20, 5) * [5, 1, 3, 0.5, 0.1]
     axes = plot_components(vectors, [""] * 20).axes[0]
     places = axes.lines[0].get_xydata()
     variances = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
     np.testing.assert_allclose(places.var(axis=0, ddof=1), variances[:2])
-    held = 100 * variances[:2] / variances.sum()
-    assert axes.get_xlabel() == f"component 1: {held[0]:.0f} % of the variance"
-    assert axes.get_ylabel() == f"component 2: {held[1]:.0f} % of the variance"
+    percent = 100 * variances[:2] / variances.sum()
+    assert axes.get_xlabel() == f"component 1: {percent[0]:.0f} % of the variance"
+    assert axes.get_ylabel() == f"component 2: {percent[1]:.0f} % of the variance"
     axes = plot_components(np.array([[0.0], [2.0]]), ["a", "b" * 60]).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["a", "b" * 19 + "…"]
+    assert texts(axes) == ["a", "b" * 19 + "…"]
     np.testing.assert_allclose(np.abs(axes.lines[0].get_xydata()), [[1, 0], [1, 0]])
     assert axes.get_ylabel() == "component 2: 0 % of the variance"
 
 
-def test_groups_have_colours():
+def test_each_group_has_a_colour_and_a_place_in_the_legend():
     groups = [f"$g{number // 2}" for number in range(9)]
     figure = plot_components(scores(9, 5), list("abcdefghi"), groups=groups)
     (axes,) = figure.axes

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def rows() -> list[dict[str, str]]:
 
 
 def _pairs(sequence: str) -> str:
-    """Dot-bracket in which the first and last base pair, if they can."""
+    """The structure in which the first and the last base pair if they can, in dot-bracket."""
     can_pair = {sequence[0], sequence[-1]} in ({"A", "U"}, {"G", "C"}, {"G", "U"})
     return f"({'.' * (len(sequence) - 2)})" if can_pair else "." * len(sequence)
 
@@ -62,8 +63,8 @@ def table(tmp_path, rows):
 
     def write(name="data.tsv", rows=rows) -> str:
         delimiter = "," if name.endswith(".csv") else "\t"
-        lines = [list(rows[0]), *(row.values() for row in rows)]
-        (tmp_path / name).write_text("".join(f"{delimiter.join(line)}\n" for line in lines))
+        lines = [delimiter.join(cells) for cells in (rows[0], *(row.values() for row in rows))]
+        (tmp_path / name).write_text("\n".join([*lines, ""]))
         return str(tmp_path / name)
 
     return write
@@ -71,18 +72,20 @@ def table(tmp_path, rows):
 
 @pytest.fixture
 def start(model_folder, tmp_path):
-    """A function that runs the command and returns the exit code."""
+    """A function that runs the command and returns the exit code. Options replace the defaults."""
 
     def start(data, *options, out="out", model=model_folder):
-        usual = {"-m": model, "-o": tmp_path / out, **QUICK}
-        usual = [word for pair in usual.items() if pair[0] not in options for word in pair]
-        return main([*map(str, ["finetune", data, *usual, *options])])
+        words = ["finetune", data, *options]
+        for option, value in {"-m": model, "-o": tmp_path / out, **QUICK}.items():
+            if option not in options:
+                words += [option, value]
+        return main([*map(str, words)])
 
     return start
 
 
-class Made:
-    """The folder that the command wrote, and what it printed."""
+class Finetuned:
+    """The folder that the command wrote, and what the command printed."""
 
     def __init__(self, folder, out, err):
         self.folder, self.out, self.err = folder, out, err
@@ -94,66 +97,66 @@ class Made:
         self.log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
     def same(self, weights):
-        """Whether each of the given weights is equal here, by name."""
-        here = self.weights
-        return {n: n in here and torch.equal(here[n], weight) for n, weight in weights.items()}
+        """For each name in `weights`, whether this model has an equal weight of that name."""
+        return {
+            name: name in self.weights and torch.equal(self.weights[name], weight)
+            for name, weight in weights.items()
+        }
 
 
 @pytest.fixture
 def run(start, tmp_path, capsys):
-    """A function that runs the command, checks that no state is left, and returns a `Made`."""
+    """A function that runs the command, checks that no state is left, and returns `Finetuned`."""
 
-    def finetuned(*given, out="out", **more):
+    def run(*words, out="out", **keywords):
         capsys.readouterr()
-        assert start(*given, out=out, **more) == 0
+        assert start(*words, out=out, **keywords) == 0
         assert not (tmp_path / f"{out}.partial").exists()
-        return Made(tmp_path / out, *capsys.readouterr())
+        return Finetuned(tmp_path / out, *capsys.readouterr())
 
-    return finetuned
+    return run
 
 
 @pytest.fixture
-def killed(start, monkeypatch):
-    """A function that runs the command with --resume and stops it as Ctrl-C does: at `step` of the
-    training that follows the first `after`, or, if `step` is None, when the model is saved."""
+def interrupt(start, monkeypatch):
+    """A function that runs the command with --resume and interrupts it as Ctrl-C does: after
+    `trainings` complete trainings, at `step` of the next; if `step` is None, at the save."""
 
-    def killed(*given, step=None, after=0, **more):
-        progresses = []
+    def interrupt(*words, step=None, trainings=0):
+        started = []
 
-        class Killer(trainer.Progress):
+        class InterruptingProgress(trainer.Progress):
             def __init__(self, *args):
                 super().__init__(*args)
-                progresses.append(self)
+                started.append(self)
 
             def on_step_end(self, args, state, control, **rest):
-                if len(progresses) > after and state.global_step == step:
+                if len(started) > trainings and state.global_step == step:
                     raise KeyboardInterrupt
 
-        def interrupt(_):
-            raise KeyboardInterrupt
-
         with monkeypatch.context() as patch:
-            patch.setattr(trainer, "Progress", Killer)
+            patch.setattr(trainer, "Progress", InterruptingProgress)
             if step is None:
-                patch.setattr("ernie_rna.training.finetune._Run._save", interrupt)
-            assert start(*given, "--resume", **more) == 130
+                save = Mock(side_effect=KeyboardInterrupt)
+                patch.setattr("ernie_rna.training.finetune._Run._save", save)
+            assert start(*words, "--resume") == 130
 
-    return killed
+    return interrupt
 
 
 @pytest.fixture
 def refusal(start, tmp_path, capsys):
-    """A function that runs a command that fails, and returns its message; no file may be left."""
+    """A function that runs a failing command, checks that no file is left, and returns stderr."""
 
-    def message(*given, out="refused", **more):
-        before = {path.name for path in tmp_path.iterdir()}
+    def refusal(*words, out="refused", **keywords):
+        files_before = {*tmp_path.iterdir()}
         try:
-            code = start(*given, out=out, **more)
-        except SystemExit as error:  # argparse
+            code = start(*words, out=out, **keywords)
+        except SystemExit as error:  # from argparse
             code = error.code
-        text = capsys.readouterr().err
-        assert code == (2 if ": error: argument " in text else 1)
-        assert {path.name for path in tmp_path.iterdir()} == before
-        return text
+        errors = capsys.readouterr().err
+        assert code == (2 if ": error: argument " in errors else 1)
+        assert {*tmp_path.iterdir()} == files_before
+        return errors
 
-    return message
+    return refusal

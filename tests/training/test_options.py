@@ -1,4 +1,4 @@
-"""Options of fine-tuning that cannot be, alone or together."""
+"""Options of fine-tuning: invalid values and combinations, and how values are converted."""
 
 import json
 
@@ -11,7 +11,7 @@ from ernie_rna.training.tasks import TASKS as CLASSES
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("values", "message"),
     [
         ({"task": None}, "task must be given: classification, multi-label"),
         ({"warmup": 2}, "warmup must be a number from 0 to 1; got 2"),
@@ -60,18 +60,18 @@ from ernie_rna.training.tasks import TASKS as CLASSES
         ({"mask_pairing": "pretraining"}, "mask_pairing applies to masked-lm; the task is class"),
     ],
 )
-def test_what_cannot_be(given, message):
+def test_invalid_options(values, message):
     with pytest.raises(OptionError) as error:
-        FinetuneOptions(**{"task": "classification", **given})
+        FinetuneOptions(**{"task": "classification", **values})
     assert message in str(error.value)
 
 
-def test_one_value_or_several_and_tasks():
-    given = {"label_column": "mrl", "trainer": ["optim=sgd", "run_name=a=b"]}
-    options = FinetuneOptions(task="regression", **given)
+def test_values_are_converted_and_every_task_has_a_class():
+    trainer = ["optim=sgd", "run_name=a=b"]
+    options = FinetuneOptions(task="regression", label_column="mrl", trainer=trainer)
     assert options.label_columns == ("mrl",)
     assert options.trainer == {"optim": "sgd", "run_name": "a=b"}
-    plain = FinetuneOptions(task="regression", trainer={"max_grad_norm": np.float32(2)}).trainer
-    assert json.dumps(plain) == '{"max_grad_norm": 2.0}'
+    options = FinetuneOptions(task="regression", trainer={"max_grad_norm": np.float32(2)})
+    assert json.dumps(options.trainer) == '{"max_grad_norm": 2.0}'
     assert FinetuneOptions(task="structure").label_columns == ("dot_bracket",)
     assert set(TASKS) == set(CLASSES)

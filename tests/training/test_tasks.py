@@ -1,6 +1,7 @@
-"""What cells say of labels, what looks wrong with them, and how examples are cut."""
+"""Tasks: parsing cells into labels, warnings about odd labels, and cutting examples."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,23 +19,21 @@ from ernie_rna.training.tasks import TASKS, Classification
 MEASURED = [f"{value / 7:.3f}" for value in range(20)]
 
 
-def make(task, names=(), **options):
-    made = TASKS[task](FinetuneOptions(task=task, **options))
-    made.names = list(names)
-    return made
+def make(name, names=(), **options):
+    task = TASKS[name](FinetuneOptions(task=name, **options))
+    task.names = list(names)
+    return task
 
 
-def rows_of(*cells, sequences=None):
-    texts = sequences or ["A"] * len(cells)
-    both = zip(texts, cells, strict=True)
-    kept = tuple({"sequence": text, "label": cell} for text, cell in both)
-    return Rows("t.tsv", tuple(range(2, len(cells) + 2)), kept, "sequence")
+def rows_of(*labels):
+    cells = tuple({"sequence": "A", "label": label} for label in labels)
+    return Rows("t.tsv", tuple(range(2, len(cells) + 2)), cells, "sequence")
 
 
 @pytest.mark.parametrize(
     "names", [["1", "1.0", "1e0", "2"], ["-3", "2", "10"], ["10", "9", "nan"], ["miRNA", "rRNA"]]
 )
-def test_classes_have_one_order(names):
+def test_the_order_of_classes_does_not_depend_on_the_rows(names):
     for seed in range(5):
         cells = [*names, ""]
         random.Random(seed).shuffle(cells)
@@ -48,39 +47,32 @@ def test_classes_have_one_order(names):
     [
         (MEASURED, True),
         ([f"4,{value:02}" for value in range(20)], True),
-        (MEASURED * 20, False),  # many rows for each
-        ([str(value) for value in range(20)], False),  # numbered families
+        (MEASURED * 20, False),  # Each value has many rows.
+        ([str(value) for value in range(20)], False),  # They may be numbers of families.
         (["0.5", "1.0", "2.0"], False),
     ],
 )
-def test_measured_values_are_no_classes(cells, refused):
-    task = make("classification")
-    if refused:
-        with pytest.raises(InputError, match=r"20 different numbers, .* in 20 rows: .*regression"):
-            task.learn_names(rows_of(*cells))
-    else:
-        task.learn_names(rows_of(*cells))
+def test_measured_values_are_refused_as_classes(cells, refused):
+    message = r"20 different numbers, .* in 20 rows: .*regression"
+    with pytest.raises(InputError, match=message) if refused else nullcontext():
+        make("classification").learn_names(rows_of(*cells))
 
 
 @pytest.mark.parametrize(
-    ("task", "cells", "sentences"),
+    ("task", "cells", "warnings"),
     [
         ("classification", "a a NA nan nan NA", ["NA, nan (4 rows) is used as a class of its"]),
         ("classification", "a a b", ["classes with a single row: b"]),
         ("classification", "a a b b", []),
         ("token-classification", "- A", []),
         ("multi-label", "a;b a,b a b a,b", []),
-        (
-            "multi-label",
-            "a,b a a,b a",
-            ["';', but 2 have ',': if that separates labels, give --la"],
-        ),
+        ("multi-label", "a,b a a,b a", ["';', but 2 have ',': if that separates labels, give -"]),
     ],
 )
-def test_what_looks_odd(task, cells, sentences):
-    found = [*make(task).learn_names(rows_of(*cells.split()))]
-    assert len(found) == len(sentences)
-    assert all(sentence in own for sentence, own in zip(sentences, found, strict=True))
+def test_odd_labels_are_named(task, cells, warnings):
+    notes = [*make(task).learn_names(rows_of(*cells.split()))]
+    assert len(notes) == len(warnings)
+    assert all(warning in note for warning, note in zip(warnings, notes, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -89,22 +81,20 @@ def test_what_looks_odd(task, cells, sentences):
         ("multi-label", "short; GC", [1, 1]),
         ("multi-label", "", [0, 0]),
         ("multi-label", "GC", [1, 0]),
-        *(
-            ("token-classification", cell, [0, 1, NO_LABEL])
-            for cell in ("GC short .", "GC,short,.")
-        ),
+        ("token-classification", "GC short .", [0, 1, NO_LABEL]),
+        ("token-classification", "GC,short,.", [0, 1, NO_LABEL]),
         ("regression", "4,5", 4.5),
         ("regression", "-100", -100),
         ("regression", "1e18", 1e18),
         ("structure", "<:>", "(.)"),
     ],
 )
-def test_what_cells_say(task, cell, label):
+def test_a_cell_is_parsed_into_a_label(task, cell, label):
     options = {"ignore_label": "."} if task == "token-classification" else {}
     assert make(task, ["GC", "short"], **options).parse(cell, True) == label
 
 
-def test_a_letter_is_a_label_and_the_options_of_predictions_will_do():
+def test_a_letter_is_a_label_also_with_the_options_of_predict():
     task = TASKS["token-classification"](PredictOptions(ignore_label="."))
     task.names = ["S", "W"]
     assert task.parse("SW.", False) == [0, 1, NO_LABEL]
@@ -114,12 +104,12 @@ def test_a_letter_is_a_label_and_the_options_of_predictions_will_do():
     ("cell", "problem"),
     [("", "'' is not a number"), ("nan", "'nan' is not finite"), ("1e300", "'1e300' is .*too lar")],
 )
-def test_cells_that_are_no_numbers(cell, problem):
+def test_a_cell_that_is_not_a_number_is_refused(cell, problem):
     with pytest.raises(ValueError, match=problem):
         make("regression").parse(cell, False)
 
 
-def test_a_cut_sequence_keeps_the_labels_that_are_in_it(tokenizer):
+def test_a_truncated_sequence_keeps_the_labels_of_its_bases(tokenizer):
     ids, task = [*tokenizer("GGGAAACCC")["input_ids"][:8], 2], make("structure")
     assert task.cut("(.)", 7) == "(.)"
     example = task.encode(ids, task.cut("(((...)))", 7))
@@ -146,14 +136,14 @@ def test_rows_that_no_loss_depends_on(task, labels, sequences, count):
     assert make(task).unlabelled(rows) == count
 
 
-def test_what_is_predicted():
+def test_logits_become_classes():
     logits = torch.tensor([[0.1, -0.2, 0.3]])
     assert Classification(FinetuneOptions(task="classification")).reduce(logits, None).item() == 2
     assert make("multi-label").reduce(logits, None).tolist() == [[True, False, True]]
 
 
-@pytest.mark.parametrize(("heads", "read"), [(4, None), (5, None), (6, [5]), (12, [5])])
-def test_a_new_head_of_structures_reads_the_heads_that_there_are(heads, read):
+@pytest.mark.parametrize(("heads", "pair_heads"), [(4, None), (5, None), (6, [5]), (12, [5])])
+def test_a_new_structure_head_reads_attention_head_5_if_the_model_has_it(heads, pair_heads):
     before, task = SimpleNamespace(num_attention_heads=heads), make("structure")
-    assert task.config(before, kept=False) == {"pair_heads": read}
+    assert task.config(before, kept=False) == {"pair_heads": pair_heads}
     assert task.config(before, kept=True) == {}

@@ -1,4 +1,4 @@
-"""Requests that this process answers, with a small model with random weights."""
+"""A small random model, and requests that the process of the tests computes itself."""
 
 from pathlib import Path
 
@@ -9,14 +9,13 @@ from ernie_rna.options import ServeOptions
 from ernie_rna.web.requests import Requests
 
 LIMITS = ServeOptions(
-    **{"sequences": 4, "nucleotides": 1500, "workers": 2},
-    **{"device": "cpu", "gigabytes": 1000.0, "threads": 2},
+    sequences=4, nucleotides=1500, workers=2, device="cpu", gigabytes=1000.0, threads=2
 )
 
 
 @pytest.fixture
 def saved(config, tmp_path) -> Path:
-    """A folder of a model with a masked-LM head and a structure head."""
+    """The folder of a model with a masked-LM head and a structure head."""
     folder = tmp_path / "on-the-server" / "small"
     ErnieRnaForPreTraining(config).eval().save_pretrained(folder)
     return folder

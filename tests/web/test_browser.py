@@ -1,6 +1,6 @@
-"""The page in a real browser: `make test-browser`, which leaves pictures in build/screenshots.
+"""The page in a real browser: `make test-browser` writes pictures to build/screenshots.
 
-Chromium and chromedriver are Debian's; Selenium drives them. The server is the command itself.
+Selenium controls Chromium by chromedriver, both from Debian. The server is `ernie-rna serve`.
 """
 
 import json
@@ -44,24 +44,28 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Where `ernie-rna serve` is, started in an empty folder."""
-    here, temporary = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("temporary")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    """The address of `ernie-rna serve`, which runs in an empty folder and must leave no file."""
+    folder, temporary = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("temporary")
     words = f"-m ernie_rna serve --port 7899 --threads 1 --seconds {SECONDS}".split()
-    kept = {"cwd": here, "env": environment, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, *words], **kept)
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     line = process.stdout.readline()
     address = re.search(r"http://\S+", line)
     assert address, line
     yield address.group()
     process.send_signal(signal.SIGTERM)
     process.wait(60)
-    assert list(here.iterdir()) == []
+    assert list(folder.iterdir()) == []
     assert list(temporary.iterdir()) == []
 
 
 class Visitor:
-    """A browser at the page, and what one does there."""
+    """A browser that shows the page, with methods for what a user does."""
 
     def __init__(self, address, profile):
         options = webdriver.ChromeOptions()
@@ -85,19 +89,20 @@ class Visitor:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def wait(self, condition):
-        # Gradio draws parts of the page anew while one looks at them.
+        # Gradio may redraw an element while it is being read.
         wait = WebDriverWait(self.driver, SECONDS, ignored_exceptions=REDRAWN)
         return wait.until(lambda driver: condition())
 
     def all(self, selector):
-        found = self.driver.find_elements(By.CSS_SELECTOR, selector)
-        return [one for one in found if one.is_displayed()]
+        elements = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return [element for element in elements if element.is_displayed()]
 
     def one(self, selector):
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def named(self, text):
-        return next((one for one in self.all("button") if one.text.strip() == text), None)
+        buttons = self.all("button")
+        return next((button for button in buttons if button.text.strip() == text), None)
 
     def click(self, text):
         def clicked():
@@ -115,7 +120,7 @@ class Visitor:
 
     @property
     def focused(self):
-        """Text, label, role and value of what has the focus."""
+        """Text, label, role and value of the element that has the focus."""
         return self.driver.execute_script(
             "const a = document.activeElement; return [a.innerText.trim(), "
             "a.getAttribute('aria-label'), a.getAttribute('role'), a.value]"
@@ -129,43 +134,43 @@ class Visitor:
         return self.value(".dot-bracket textarea")
 
     def write(self, selector, *keys):
-        """Type in place of what is there."""
+        """Replace the text of a field."""
         self.one(selector).send_keys(Keys.CONTROL, "a")
         self.one(selector).send_keys(*keys)
 
     def pictures(self, count):
-        """The alternative texts of the pictures, once there are so many."""
+        """Wait for this number of pictures; return their alternative texts."""
         self.wait(lambda: len(self.all(".picture img")) == count)
-        return [one.get_attribute("alt") for one in self.all(".picture img")]
+        return [picture.get_attribute("alt") for picture in self.all(".picture img")]
 
     def error(self):
-        return self.wait(lambda: " ".join(one.text for one in self.all(".toast-body")))
+        return self.wait(lambda: " ".join(toast.text for toast in self.all(".toast-body")))
 
     def screenshot(self, name):
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        time.sleep(1)  # Gradio fades what is new in.
+        time.sleep(1)  # New elements fade in.
         size = "return [innerWidth, document.documentElement.scrollHeight]"
         self.resize(*self.driver.execute_script(size))
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
 
 @pytest.fixture(scope="module")
-def come(server, tmp_path_factory):
-    """Another visitor each time."""
+def new_visitor(server, tmp_path_factory):
+    """A function that starts another browser."""
     visitors = []
 
-    def one_more():
+    def new_visitor():
         visitors.append(Visitor(server, tmp_path_factory.mktemp("profile")))
         return visitors[-1]
 
-    yield one_more
+    yield new_visitor
     for visitor in visitors:
         visitor.driver.quit()
 
 
 @pytest.fixture(scope="module")
-def first(come):
-    return come()
+def first(new_visitor):
+    return new_visitor()
 
 
 @pytest.fixture
@@ -184,7 +189,7 @@ def test_it_opens_with_an_example_folded_and_drawn(visitor):
 
 
 def take(visitor, example, id):
-    """Press an example; the first RNA of it is drawn, or one that was chosen and is among them."""
+    """Click an example, whose first RNA is `id`, and wait until one of its RNAs is selected."""
     visitor.click(example)
     visitor.wait(lambda: visitor.value(BOX).startswith(f">{id} "))
     ids = re.findall(r">(\S+)", visitor.value(BOX))
@@ -192,16 +197,16 @@ def take(visitor, example, id):
 
 
 def open_tab(visitor, name, width):
-    if name == "Structure":  # It is open.
+    if name == "Structure":  # This tab is open at the start.
         return
-    if width < 600 and name in ("Substitutions", "Embeddings"):  # They are in a menu.
+    if width < 600 and name in ("Substitutions", "Embeddings"):  # A narrow page has a menu.
         visitor.all(".overflow-menu > button")[0].click()
     visitor.click(name)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize(
-    ("tab", "button", "said", "files"),
+    ("tab", "button", "caption", "files"),
     [
         ("Structure", "Fold", "hammerhead: ", ("layout.svg", "arcs.svg", ".dbn", ".ct", ".npz")),
         ("Pairing maps", "Draw the map", "base pairs are read off", ("map.svg", ".npz")),
@@ -209,7 +214,7 @@ def open_tab(visitor, name, width):
         ("Embeddings", "Plot the vectors", "14 vectors", (".svg", ".npz")),
     ],
 )
-def test_each_tab(visitor, tab, button, said, files, width):
+def test_each_tab(visitor, tab, button, caption, files, width):
     visitor.resize(width, 844)
     take(visitor, "All 14 examples", "tRNA-Phe")
     visitor.one(PRIOR).click()
@@ -217,29 +222,29 @@ def test_each_tab(visitor, tab, button, said, files, width):
     open_tab(visitor, tab, width)
     visitor.click(button)
     visitor.wait(lambda: visitor.all("a[download]"))
-    assert said in visitor.pictures(2 if tab == "Structure" else 1)[0]
-    links = [one.get_attribute("href") for one in visitor.all("a[download]")]
+    assert caption in visitor.pictures(2 if tab == "Structure" else 1)[0]
+    links = [link.get_attribute("href") for link in visitor.all("a[download]")]
     for name in files:
         assert any(link.endswith(name) for link in links), links
     visitor.screenshot(f"{tab} {width}")
-    wide, shown = visitor.driver.execute_script(
+    page_width, window_width = visitor.driver.execute_script(
         "return [document.documentElement.scrollWidth, innerWidth]"
     )
-    assert wide <= shown
+    assert page_width <= window_width
 
 
-def test_bad_input_is_told_without_a_stack(visitor):
+def test_bad_input_gets_a_message_without_a_traceback(visitor):
     visitor.write(BOX, Keys.DELETE, ">a<img src=x>\nMKVLAEFFGP")
     visitor.click("Fold")
     assert "looks like a protein" in visitor.error()
     assert "Traceback" not in visitor.driver.page_source
     assert not visitor.all("img[src='x']")
-    # Nothing of another RNA is left below it.
+    # No result of another RNA is left below the message.
     visitor.wait(lambda: not visitor.all(".picture img") and not visitor.folded)
     visitor.screenshot("bad-input")
 
 
-def test_another_rna_is_drawn_when_it_is_chosen(visitor):
+def test_choosing_another_rna_draws_it(visitor):
     take(visitor, "All 14 examples", "tRNA-Phe")
     visitor.click("Fold")
     visitor.wait(lambda: visitor.folded.count(">") == 14)
@@ -248,27 +253,27 @@ def test_another_rna_is_drawn_when_it_is_chosen(visitor):
     assert visitor.folded.count(">") == 14
 
 
-def test_two_users_at_once(come, visitor):
-    other = come()
+def test_two_users_at_once(new_visitor, visitor):
+    other = new_visitor()
     take(visitor, "tRNA", "tRNA-Phe")
     take(other, "Purine riboswitch", "purine-1")
-    for one in (visitor, other):
-        one.click("Fold")
-    for one, id in ((visitor, "tRNA-Phe"), (other, "purine-1")):
-        one.wait(lambda one=one, id=id: one.folded.startswith(f">{id} "))
-        assert id in one.pictures(2)[0]
+    for user in (visitor, other):
+        user.click("Fold")
+    for user, id in ((visitor, "tRNA-Phe"), (other, "purine-1")):
+        user.wait(lambda user=user, id=id: user.folded.startswith(f">{id} "))
+        assert id in user.pictures(2)[0]
 
 
 def focus(visitor, text):
-    """Press Tab until what has the focus says `text`, or is of that role."""
+    """Press Tab until the focus is on an element with this text, label, role or value."""
     for _ in range(60):
         visitor.press(Keys.TAB)
         if text in visitor.focused:
             return
-    raise AssertionError(f"Tab never comes to {text}")
+    raise AssertionError(f"Tab does not reach {text}")
 
 
-def test_keyboard_alone(visitor):
+def test_the_page_can_be_used_by_the_keyboard_alone(visitor):
     focus(visitor, "tRNA")
     visitor.press(Keys.ENTER)
     visitor.wait(lambda: "GCGGAUUU" in visitor.value(BOX))
@@ -276,7 +281,7 @@ def test_keyboard_alone(visitor):
     visitor.press(Keys.ENTER)
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
     visitor.driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
-    focus(visitor, "ViennaRNA")  # Gradio's radio buttons are a stop each.
+    focus(visitor, "ViennaRNA")  # Tab stops at each of Gradio's radio buttons.
     visitor.press(Keys.SPACE)
     visitor.wait(lambda: visitor.one(PRIOR).is_selected())
     visitor.wait(lambda: visitor.folded.startswith(">tRNA-Phe"))
@@ -287,7 +292,7 @@ def test_keyboard_alone(visitor):
     ):
         visitor.driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
         focus(visitor, "tab")
-        # The arrows go on where only one tab has a stop, else Tab does.
+        # If Tab stops at only one of the tabs, the arrows move between them; else Tab does.
         for _ in range(6):
             if tab in visitor.focused:
                 break
@@ -302,7 +307,7 @@ def test_keyboard_alone(visitor):
     assert "two RNAs or more" in visitor.error()
 
 
-def test_nothing_is_asked_of_other_servers(first, server):
+def test_the_page_requests_nothing_from_other_servers(first, server):
     hosts = set()
     for entry in first.driver.get_log("performance"):
         message = json.loads(entry["message"])["message"]

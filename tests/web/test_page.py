@@ -1,4 +1,4 @@
-"""The page as Gradio has it: what it opens with, and errors in our words; no server runs."""
+"""The page: its elements, its first contents and its errors; no server runs."""
 
 import socket
 from dataclasses import replace
@@ -20,7 +20,7 @@ from tests.web.conftest import LIMITS
 
 @pytest.fixture
 def page(monkeypatch, tmp_path):
-    """A page whose every request gives the same."""
+    """A page on which every request has the same result."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     picture = tmp_path / "loops.svg"
     picture.write_text("<svg/>")
@@ -32,19 +32,19 @@ def page(monkeypatch, tmp_path):
 
 
 def parts(page, kind):
-    return [one for one in page.blocks.blocks.values() if isinstance(one, kind)]
+    return [block for block in page.blocks.blocks.values() if isinstance(block, kind)]
 
 
-def test_all_that_computes_shares_one_queue_and_nothing_is_fetched_or_kept(page):
-    config = page.blocks.get_config_file()
-    queued = [one for one in config["dependencies"] if one["queue"]]
-    # fold, fold for another drawing or prior, map, substitutions, embeddings; their checks; the
-    # upload
-    assert len(queued) == 13
-    functions = [one for one in page.blocks.fns.values() if one.concurrency_id == "models"]
-    assert {one.concurrency_limit for one in functions} == {2}
-    assert len(functions) == 6
-    assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
+def test_all_computations_share_one_queue_and_nothing_is_fetched_or_kept(page):
+    events = page.blocks.get_config_file()["dependencies"]
+    # Six computations (fold, fold for another drawing or prior, map, substitutions, embeddings), a
+    # check for each, and the upload.
+    assert sum(event["queue"] for event in events) == 13
+    limits = [
+        fn.concurrency_limit for fn in page.blocks.fns.values() if fn.concurrency_id == "models"
+    ]
+    assert limits == [2] * 6
+    assert {event["api_visibility"] for event in events} == {"private"}
     assert not page.blocks.analytics_enabled
     assert gradio.themes.Default(**FONTS)._stylesheets == []
     assert page.blocks.delete_cache == CACHE
@@ -62,17 +62,17 @@ def test_errors_are_shown_without_markup():
     ("text", "ids", "value"),
     [(">a\nACGU\n>b\nACGU", ["a", "b"], "b"), (">c\nACGU", ["c"], "c"), ("", [], None)],
 )
-def test_choices_follow_the_text(page, text, ids, value):
+def test_the_rnas_to_choose_are_those_of_the_text(page, text, ids, value):
     choices = page._choices(text, "b")
     assert ([id for _, id in choices.choices], choices.value) == (ids, value)
 
 
-def test_it_opens_with_an_example_which_is_folded_if_it_can_be(page):
+def test_the_page_opens_with_an_example_and_its_structure_if_folding_succeeds(page):
     assert page.text.value.startswith(">hammerhead ")
     assert page.rna.value == "hammerhead"
     assert parts(page, gradio.Textbox)[1].value == ">a\nACGU\n...."
-    shown = [type(one).__name__ for one in parts(page, (gradio.HTML, gradio.File))]
-    assert shown == ["HTML", "File"] * 4
+    results = [type(part).__name__ for part in parts(page, (gradio.HTML, gradio.File))]
+    assert results == ["HTML", "File"] * 4
     html = parts(page, gradio.HTML)[0].value
     assert html.count('<img alt="loops: 20 pairs of &lt;b&gt;"') == 1
     assert "<figcaption>20 pairs of &lt;b&gt;</figcaption>" in html
@@ -84,11 +84,11 @@ def test_it_opens_with_an_example_which_is_folded_if_it_can_be(page):
     assert not parts(page, gradio.HTML)[0].value
 
 
-def test_what_is_shown_is_cleared_before_a_question_is_checked(page):
-    checks = [one for one in page.blocks.fns.values() if one.types_generator]
+def test_old_results_are_cleared_before_the_input_is_checked(page):
+    checks = [function for function in page.blocks.fns.values() if function.types_generator]
     assert len(checks) == 6
-    for one in checks:
-        steps = one.fn("?", "small", "a", *["none", "as folded", 1][: len(one.inputs) - 3])
+    for check in checks:
+        steps = check.fn("?", "small", "a", *["none", "as folded", 1][: len(check.inputs) - 3])
         *text, files = next(steps)
         assert not any(text)
         assert files.visible is False
@@ -97,13 +97,13 @@ def test_what_is_shown_is_cleared_before_a_question_is_checked(page):
 
 
 def test_the_prior_is_none_unless_it_is_chosen(page):
-    (prior,) = (one for one in parts(page, gradio.Radio) if one.label == "Energy prior")
+    (prior,) = (radio for radio in parts(page, gradio.Radio) if radio.label == "Energy prior")
     assert ([value for _, value in prior.choices], prior.value) == (["none", "ViennaRNA"], "none")
-    asked = [page._ask_fold(">a\nACGU", "small", "a", value) for _, value in prior.choices]
-    assert [one["prior"] for one in asked] == [None, "vienna"]
-    functions = [one for one in page.blocks.fns.values() if prior in one.inputs]
-    assert len(functions) == 8  # fold, for another drawing or prior, and the map; their checks
-    # Without weights for it there is no choice.
+    requests = [page._ask_fold(">a\nACGU", "small", "a", value) for _, value in prior.choices]
+    assert [request["prior"] for request in requests] == [None, "vienna"]
+    # It is an input of fold, of fold for another drawing or prior, of the map, and of their checks.
+    assert sum(prior in function.inputs for function in page.blocks.fns.values()) == 8
+    # A model without weights for a prior has no such choice.
     models = page.requests.models
     models["small"] = replace(models["small"], has_prior=False)
     assert not Page(page.requests).prior.visible
@@ -112,7 +112,7 @@ def test_the_prior_is_none_unless_it_is_chosen(page):
 
 
 @pytest.mark.parametrize(
-    ("layer", "head", "asked"),
+    ("layer", "head", "expected"),
     [
         ("as folded", 3, ["map", None, None, "vienna"]),
         (0, "all heads", ["heads", 0, None, None]),
@@ -120,19 +120,19 @@ def test_the_prior_is_none_unless_it_is_chosen(page):
         (None, None, ["map", None, None, None]),
     ],
 )
-def test_maps_that_can_be_chosen(page, layer, head, asked):
-    found = page._ask_map(">a\nACGU", "small", "a", "ViennaRNA", layer, head)
-    assert [found.get(name) for name in ("what", "layer", "head", "prior")] == asked
+def test_the_choice_of_a_layer_and_a_head_becomes_a_request(page, layer, head, expected):
+    request = page._ask_map(">a\nACGU", "small", "a", "ViennaRNA", layer, head)
+    assert [request.get(name) for name in ("what", "layer", "head", "prior")] == expected
 
 
-def test_two_models_of_one_name():
+def test_two_models_with_the_same_name_are_refused():
     for module in ("matplotlib", "pebble", "RNA"):
         pytest.importorskip(module)
     with pytest.raises(ValueError, match=r"two models have the same name \(mini, mini\)"):
         serve(["mini", "mini"])
 
 
-def test_a_port_in_use_is_showing_errors():
+def test_a_port_in_use_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port}: .*in use; --port names another"):

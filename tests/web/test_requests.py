@@ -1,5 +1,5 @@
-"""What is read of a text, what is refused, what a request gives and leaves behind, and processes
-that compute: limited, and started anew after an end."""
+"""Requests of the page: reading the text, limits, results and files; the computing processes, which
+are limited and are replaced when they end."""
 
 import multiprocessing
 import os
@@ -33,9 +33,9 @@ TEXT = ">one RNA of_x\nGGGGAAAACCCC\n>two RNA of_x\nGGGAAACCCAGC"
 RECORD = FastaRecord("one", "GGGGAAAACCCC")
 
 
-def test_fasta_or_a_bare_sequence():
+def test_text_is_fasta_or_a_sequence_alone():
     def read(text):
-        return {one.id: one.sequence for one in read_text(text, SMALL)}
+        return {record.id: record.sequence for record in read_text(text, SMALL)}
 
     assert read(">a x y\nACGU\n>b\nGGCC\nTT") == {"a": "ACGU", "b": "GGCCTT"}
     assert read("\n\n >a\r\nacgu\r\n") == {"a": "acgu"}
@@ -64,13 +64,13 @@ def test_fasta_or_a_bare_sequence():
         (">a\nAC\ud800GU", "'.' at position 3 is not a nucleotide code"),
     ],
 )
-def test_what_is_refused(text, message):
+def test_invalid_text_gets_a_message_without_options(text, message):
     with pytest.raises(InputError, match=message) as raised:
         read_text(text, SMALL)
     assert "--" not in str(raised.value)
 
 
-def test_loaded_files_are_text():
+def test_an_uploaded_file_must_be_text():
     assert decode(b"\xef\xbb\xbf>a\nACGU") == ">a\nACGU"
     with pytest.raises(InputError, match="not plain text"):
         decode(b"\x1f\x8b\x08")
@@ -89,7 +89,7 @@ def test_limits_of_a_model(requests, what, text, model, message):
         requests.check(what, text, model)
 
 
-def test_limits_of_masking(requests):
+def test_masking_has_a_limit_of_its_own(requests):
     requests.models["small"] = replace(requests.models["small"], nucleotides=1000)
     requests.check("substitutions", 400 * "A", "small", masked=True)
     requests.check("substitutions", 401 * "A", "small", masked=False)
@@ -97,14 +97,14 @@ def test_limits_of_masking(requests):
         requests.check("substitutions", 401 * "A", "small", masked=True)
 
 
-def test_an_id_that_is_gone_means_the_first(requests):
+def test_an_unknown_id_means_the_first_rna(requests):
     drawn = [requests.check("map", TEXT, "small", id)["drawn"].id for id in ("two", "gone", None)]
     assert drawn == ["two", "one", "one"]
     assert requests.ids(TEXT) == ["one", "two"]
     assert requests.ids(">one\n") == []
 
 
-def test_files_are_where_nobody_can_guess(requests, monkeypatch):
+def test_folders_of_files_cannot_be_guessed_and_a_failed_request_leaves_none(requests, monkeypatch):
     for _ in range(2):
         requests.answer(requests.check("map", TEXT, "small"))
     folders = [*requests.folder.iterdir()]
@@ -121,7 +121,7 @@ def test_files_are_where_nobody_can_guess(requests, monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "left"), [(4, {"0", "1", "2"}), (3, {"0", "1"}), (0, set())])
-def test_old_files_go_first(tmp_path, size, left):
+def test_the_oldest_files_are_deleted_first(tmp_path, size, left):
     for number in range(3):
         file = tmp_path / f"request{number}" / str(number)
         file.parent.mkdir()
@@ -139,44 +139,48 @@ def ask(requests):
     return ask
 
 
-def test_folds_all_once_and_draws_the_one_that_is_chosen(ask, monkeypatch):
+def test_fold_computes_every_rna_once_and_draws_the_chosen_one(ask, monkeypatch):
     folded, compute = [], FoldTask.compute
-    count = lambda *given: folded.extend(one.id for one in given[1]) or compute(*given)  # noqa: E731
-    monkeypatch.setattr(FoldTask, "compute", count)
+
+    def record_and_compute(task, records, *rest):
+        folded.extend(record.id for record in records)
+        return compute(task, records, *rest)
+
+    monkeypatch.setattr(FoldTask, "compute", record_and_compute)
     result = ask("fold", id="two")
     assert sorted(folded) == ["one", "two"]
     files = ["structures.dbn", "structures.ct", "probabilities.npz", "pairs.tsv", "bases.tsv"]
     assert [file.name for file in result.files] == files
     assert result.text == result.files[0].read_text().rstrip()
-    both = [[(one.id, one.pairs) for one in read_structures(file)] for file in result.files[:2]]
-    assert both[0] == both[1]
-    assert [id for id, _ in both[0]] == ["one", "two"]
+    dbn, ct = ([(rna.id, rna.pairs) for rna in read_structures(file)] for file in result.files[:2])
+    assert dbn == ct
+    assert [id for id, _ in dbn] == ["one", "two"]
     assert np.load(result.files[2])["two"].shape == (12, 12)
     assert len(result.files[4].read_text().splitlines()) == 1 + 24
-    drawn = [(path.name, said[:5]) for path, said in result.captions.items()]
-    assert drawn == [("layout.svg", "two: "), ("arcs.svg", "two: ")]
+    captions = [(path.name, caption[:5]) for path, caption in result.captions.items()]
+    assert captions == [("layout.svg", "two: "), ("arcs.svg", "two: ")]
     assert all("two, 12 nt" in path.read_text() for path in result.captions)
 
 
-def test_a_prior_is_that_of_the_command(ask, requests):
+def test_a_prior_gives_the_results_of_fold(ask, requests):
     plain = np.load(ask("fold").files[2])["one"]
     model = module._load(*requests._setup)["small"].model
     model.config.pair_prior = [0.4, 0.75]
     requests.models.update(describe(*requests._setup))
     result = ask("fold", prior="vienna")
-    found = np.load(result.files[2])["one"]
+    probabilities = np.load(result.files[2])["one"]
     for picture in result.captions:
         assert "secondary-structure head, and ViennaRNA" in picture.read_text()
-    drawn = np.load(ask("map", id="one", prior="vienna").files[0])["one"]
-    for matrix, values in (("probabilities", found), ("scores", drawn)):
+    scores = np.load(ask("map", id="one", prior="vienna").files[0])["one"]
+    for matrix, values in (("probabilities", probabilities), ("scores", scores)):
         (folded,) = fold({"one": RECORD.sequence}, model, prior="vienna", matrix=matrix)
         np.testing.assert_allclose(values, folded.matrix, atol=1e-5)
-    assert abs(found - plain).max() > 0.01
+    assert abs(probabilities - plain).max() > 0.01
 
 
-def test_known_structures_of_examples_are_drawn_too(ask):
-    fasta = (examples() / "rna.fasta").read_text()
-    text = next(">" + one for one in fasta.split(">") if one.startswith("hammerhead"))
+def test_the_known_structure_of_an_example_is_drawn_as_well(ask):
+    records = (examples() / "rna.fasta").read_text().split(">")
+    text = next(f">{record}" for record in records if record.startswith("hammerhead"))
     _, arcs = ask("fold", text).captions.values()
     assert "known structure is below" in arcs
     for what, choices, is_shown in (("map", {}, True), ("heads", {"layer": 0}, False)):
@@ -192,31 +196,30 @@ def test_maps_by_layer_and_head(ask, choices):
     assert np.load(result.files[0])["one"].shape == (12,) * (3 if what == "heads" else 2)
 
 
-def test_substitutions(ask):
-    arrays, single = (
-        np.load(ask("substitutions", masked=masked).files[0]) for masked in (True, False)
-    )
-    assert str(arrays["sequence"]) == "GGGGAAAACCCC"
-    assert arrays["letters"].tolist() == list("ACGU")
-    assert arrays["effects"].shape == (12, 4)
-    assert not np.allclose(single["effects"], arrays["effects"])
+def test_substitutions_are_scored_with_and_without_masks(ask):
+    masked = np.load(ask("substitutions", masked=True).files[0])
+    assert str(masked["sequence"]) == "GGGGAAAACCCC"
+    assert masked["letters"].tolist() == list("ACGU")
+    assert masked["effects"].shape == (12, 4)
+    unmasked = np.load(ask("substitutions", masked=False).files[0])
+    assert not np.allclose(unmasked["effects"], masked["effects"])
 
 
-def test_files_say_nothing_of_the_server(ask, saved):
+def test_files_do_not_contain_the_paths_of_the_server(ask, saved):
     result = ask("embeddings")
     one, two = read_embeddings(result.files[0])
     assert (one.id, two.id) == ("one", "two")
     assert read_metadata(result.files[0])["model"]["name"] == "small"
-    # An id is no formula, no markup and no file.
+    # An id is not read as a formula, as markup or as a file name.
     folded = ask("fold", ">x.npy\nGGGGAAAACCCC\n>$\\frac{$<b>\nACGU", id="$\\frac{$<b>")
     assert folded.captions
     assert folded.text.splitlines()[-1].startswith("x.npy is not in probabilities.npz: x.npy: an")
-    for more in (result, folded, ask("substitutions", masked=False)):
-        for file in (*more.files, *more.captions):
+    for answer in (result, folded, ask("substitutions", masked=False)):
+        for file in (*answer.files, *answer.captions):
             assert saved.parent.name.encode() not in file.read_bytes()
 
 
-def test_a_structure_that_is_missing_is_said(ask, monkeypatch):
+def test_the_text_says_why_an_rna_has_no_structure(ask, monkeypatch):
     solve = "ernie_rna.model.structures_ernie_rna.solve_each"
     monkeypatch.setattr(solve, lambda maps, texts, **how: ["it diverges"])
     result = ask("fold", ">one\nGGGGAAAACCCC")
@@ -224,7 +227,7 @@ def test_a_structure_that_is_missing_is_said(ask, monkeypatch):
     assert not result.captions
 
 
-def test_models_are_described(requests):
+def test_the_description_of_a_model(requests):
     small = requests.models["small"]
     assert (small.layers, small.heads, small.nucleotides) == (3, 12, 254)
     module._load(*requests._setup)["small"].model.config.weights_origin = "random"
@@ -232,31 +235,30 @@ def test_models_are_described(requests):
     assert note.startswith("small: **its weights are random, so all results are meaningless**; ")
 
 
-def test_a_request_ends_without_the_page(saved, tmp_path):
-    with Requests({"small": str(saved)}, OPTIONS, tmp_path) as started:
-        started.load()
-        request = started.check("map", f">one\n{RECORD.sequence}", "small")
-        started.limits = replace(OPTIONS, seconds=0.001)
+def test_requests_are_answered_after_a_process_has_ended(saved, tmp_path):
+    with Requests({"small": str(saved)}, OPTIONS, tmp_path) as requests:
+        requests.load()
+        request = requests.check("map", f">one\n{RECORD.sequence}", "small")
+        requests.limits = replace(OPTIONS, seconds=0.001)
         with pytest.raises(TaskError, match=r"longer than the 0.001 seconds .*: take fewer"):
-            started.answer(request)
-        started.limits = replace(OPTIONS, seconds=120.0)
-        assert started.answer(request).captions
-        # A process that has nothing to do is killed, which pebble gives up at.
-        (process,) = started._pool._pool_manager.worker_manager.workers
+            requests.answer(request)
+        requests.limits = replace(OPTIONS, seconds=120.0)
+        assert requests.answer(request).captions
+        # If an idle process is killed, pebble closes its pool.
+        (process,) = requests._pool._pool_manager.worker_manager.workers
         os.kill(process, signal.SIGKILL)
-        while started._pool.active:
+        while requests._pool.active:
             time.sleep(0.05)
-        assert started.answer(request).captions
+        assert requests.answer(request).captions
         with pytest.raises(TaskError, match="not enough memory for this: take fewer"):
-            started.run(_want_much)
-        with pytest.raises(
-            TaskError, match="the computing process ended unexpectedly, maybe for lack"
-        ):
-            started.run(_die)
+            requests.run(_allocate_8_gib)
+        message = "the computing process ended unexpectedly, maybe for lack"
+        with pytest.raises(TaskError, match=message):
+            requests.run(_die)
     assert not multiprocessing.active_children()
 
 
-def _want_much(*setup):
+def _allocate_8_gib(*setup):
     np.ones(1 << 33, np.uint8)
 
 
@@ -264,26 +266,26 @@ def _die(*setup):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_model_that_cannot_be_loaded_is_told(tmp_path):
+def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
     with (
-        Requests({"none": str(tmp_path)}, OPTIONS, tmp_path) as started,
+        Requests({"none": str(tmp_path)}, OPTIONS, tmp_path) as requests,
         pytest.raises(TaskError, match="cannot load the model 'none'"),
     ):
-        started.load()
+        requests.load()
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "logged"),
+    ("error", "message", "is_logged"),
     [
         (ValueError("a reason at /a/path"), "a reason at mine", False),
         (MemoryError(), "not enough memory for this: take fewer", False),
         (OSError("/a/path of the server"), "internal error; see the log of the server", True),
     ],
 )
-def test_what_is_told_and_what_is_not(capsys, error, told, logged):
+def test_paths_of_the_server_are_logged_but_not_shown(capsys, error, message, is_logged):
     def fails(*setup):
         raise error
 
-    with pytest.raises(TaskError, match=told):
+    with pytest.raises(TaskError, match=message):
         module._run(fails, (("mine", "/a/path"),), OPTIONS, {})
-    assert ("/a/path" in capsys.readouterr().err) is logged
+    assert ("/a/path" in capsys.readouterr().err) is is_logged
