@@ -99,14 +99,11 @@ def _feed(reader: Reader, folder: Path, numbers: range, sender: Connection) -> N
     os._exit(0)
 
 
-def _try(reader: Reader, path: Path, limit: int) -> tuple[str, str]:
-    """The name of the allowed error that the reader raises, and the finding; "" if there is none.
-
-    Args:
-        limit: CPU seconds of this process, after which the system kills it.
-    """
+def _try(reader: Reader, path: Path, max_cpu_seconds: int) -> tuple[str, str]:
+    """The name of the allowed error that the reader raises, and the finding; each may be ""."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_seconds, hard_limit))
     try:
         reader.read(path)
     except reader.refuses as error:

@@ -13,7 +13,6 @@ from tests.conftest import ROOT
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_every_step_is_a_valid_command(tmp_path):
-    """Stand-ins for python and torchrun log their arguments, which the parsers then read."""
     for name in ("python", "torchrun"):
         (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "log"}\n')
         (tmp_path / name).chmod(0o755)

@@ -13,17 +13,11 @@ from tests.recipes.conftest import MODEL, TRAINING, config, table  # noqa: F401
 
 
 def scores(*kept, queries=True, copied=False):
-    """The projected pairing scores and each layer's scores for a hairpin, with the same weights.
-
-    Args:
-        kept: whether pairing scores and carrying are kept; nothing changes the model by default.
-        queries: False sets the queries to 0.
-        copied: return the scores of a copy of the model, like its moving average.
-    """
+    """The projected pairing scores and each layer's scores for a hairpin, with the same weights."""
     model = new_model(Settings(model=MODEL, pairing_gain=20.0)).eval()
-    if kept:
+    if kept:  # whether pairing scores and carrying are kept
         ablate.take_away(model, *kept)
-    if copied:
+    if copied:  # The moving average is a copy, and must have the same scores.
         model = copy.deepcopy(model)
     if not queries:
         for layer in model.ernie_rna.layers:

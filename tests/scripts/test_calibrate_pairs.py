@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
     pairs = tuple(np.array(from_dot_bracket(HAIRPIN[1])).T)
 
     def random_map(rna, scale):
-        """Symmetric noise of this scale, and higher by the scale at known pairs."""
+        """Symmetric noise with this standard deviation, and as much higher at known pairs."""
         values = random.normal(0, scale, (len(rna.sequence),) * 2)
         values[pairs] += scale
         return np.triu(values) + np.triu(values, 1).T
