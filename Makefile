@@ -1,18 +1,18 @@
-# make demo [CHECKPOINT=path]   what a model says about real RNAs, and that conversion is exact
-# make test [PROCESSES=N]       the default tests
-# make test-slow                the ones that take minutes
-# make test-long [SEQUENCES=N]  a long run of embed: killed, shared, short of disk
-# make space                    the web page, on this machine
-# make space-folder             what a Space on the Hub consists of, into build/space
-# make test-browser             the web page in a headless Chromium
-# make types                    mypy, on a copy laid out as a wheel is
-# make check                    ruff, mypy and the default tests
-# make docs                     the pages and the docstrings as a site, into build/site
-# make compat [SESSION=name]    the core tests over versions of transformers and torch
-# make fuzz                     10,000 damaged files for each reader; the table of docs/robustness.md
-# make portability              the same numbers with other threads and instructions, likewise
-# make bench                    the speed and memory tables of the README
-# make mini RFAM=table TS0=table   the model mini, as recipes/pretraining/README.md says; hours
+# make demo [CHECKPOINT=path]   predict structures of real RNAs and check that conversion is exact
+# make test [PROCESSES=N]       run the default tests
+# make test-slow                run the tests that take minutes
+# make test-long [SEQUENCES=N]  test a long run of embed: killed, shared, on a full disk
+# make space                    serve the web page on this machine
+# make space-folder             write the folder of a Space on the Hub, build/space
+# make test-browser             test the web page in a headless Chromium
+# make types                    run mypy on a copy with the layout of a wheel
+# make check                    run ruff, mypy and the default tests
+# make docs                     build the pages and the docstrings as a site, build/site
+# make compat [SESSION=name]    run the core tests with several versions of transformers and torch
+# make fuzz                     read 10,000 damaged files with each reader; print their table
+# make portability              compare other numbers of threads and instructions; print their table
+# make bench                    print the speed and memory tables of docs/benchmarks.md
+# make mini RFAM=table TS0=table   train the model mini in hours; see recipes/pretraining/README.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ SEQUENCES ?= 100000
 PROCESSES ?= 2
 SESSION ?= core
 RUNS ?= runs
-# A file of tests is one process's. Threads that wait must not spin: there are more than cores.
+# One process runs all tests of a file. There are more threads than cores, so waiting threads sleep.
 TEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
 .PHONY: demo space space-folder test test-slow test-long test-browser types check docs compat fuzz portability bench mini clean
@@ -32,11 +32,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP) --quiet -e ".[dev]"
 	touch $@
 
-# The demo needs less than the tests, and shows what pip does.
+# The demo installs less than the tests do, and shows the output of pip.
 $(VENV)/installed-demo: pyproject.toml constraints.txt
-	@echo "Installs torch, transformers, matplotlib and what they need into $(VENV), which is 700 MB."
-	@echo "To download: about 80 MB, and torch, which is 190 MB without CUDA and gigabytes with it."
-	@echo "PyPI has the latter for Linux; the former comes with"
+	@echo "Installs torch, transformers, matplotlib and their dependencies into $(VENV) (700 MB)."
+	@echo "Downloads about 80 MB, and torch: 190 MB without CUDA, gigabytes with CUDA."
+	@echo "On Linux PyPI has torch with CUDA. To get it without CUDA, stop this and first run"
 	@echo "  export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[demo]"
@@ -69,8 +69,8 @@ test-browser: $(VENV)/installed
 	command -v chromedriver || (apt-get update && apt-get install -y chromium chromium-driver)
 	$(BIN)/python -m pytest -q -m browser tests/web
 
-# mypy follows no `__path__`, and takes the root files, which import one another relatively, for
-# modules of the top: it sees them where a wheel has them.
+# mypy does not follow `__path__`, and would treat the root files, whose imports are relative, as
+# top-level modules. So it checks a copy in which they are where a wheel has them.
 types: $(VENV)/installed
 	rm -rf build/types
 	mkdir -p build/types
@@ -84,7 +84,7 @@ check: $(VENV)/installed
 	$(MAKE) types
 	$(TEST)
 
-# mkdocstrings imports the package as a wheel has it: the files at the root are in ernie_rna/model.
+# mkdocstrings imports a copy with the layout of a wheel: the root files are in ernie_rna/model.
 docs: $(VENV)/installed
 	rm -rf build/pages build/package
 	mkdir -p build/pages build/package

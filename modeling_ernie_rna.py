@@ -363,7 +363,7 @@ class ErnieRnaModel(ErnieRnaPreTrainedModel):
         Args:
             dtype: that of the residual stream, in which the scores are carried as well. Against
                 float64, scores in bfloat16 add nothing to the error of a bfloat16 model but 30
-                to 50 % to that of a float32 model under autocast (tests/model/test_precision.py).
+                to 50 % to that of a float32 model under autocast (tests/model/test_attention.py).
 
         Returns:
             The bias (batch, heads, seq, seq) or, to recompute from, its flat `bias_by_id`.

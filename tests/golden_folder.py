@@ -1,4 +1,4 @@
-"""Converted folders of the authors' small checkpoints, to which the golden values belong."""
+"""Convert the authors' small checkpoints, from which the golden values were computed."""
 
 from pathlib import Path
 
@@ -16,6 +16,6 @@ def head_checkpoint(task: str) -> Path:
 
 
 def write_golden_folder(folder: Path, checkpoint: Path = CHECKPOINT) -> Path:
-    """Convert without the check in a fresh process, which takes seconds."""
+    """Convert a checkpoint without the check in a fresh process, which would take seconds."""
     write_folder(convert_weights(read_checkpoint(checkpoint)), folder)
     return folder

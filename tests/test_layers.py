@@ -1,4 +1,4 @@
-"""The picture in CONTRIBUTING.md is true: imports go downwards."""
+"""Sub-packages import only from those below them in the list in CONTRIBUTING.md."""
 
 import pytest
 

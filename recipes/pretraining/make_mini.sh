@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# How the model mini was made: recipes/pretraining/make_mini.sh RFAM.tsv.gz TS0.tsv RUNS
+# Make the model mini: recipes/pretraining/make_mini.sh RFAM.tsv.gz TS0.tsv RUNS
 #
-# Needs the package with its extras train and vienna, and CD-HIT; hours on two CPU cores, and a GPU for
-# the last training. The same command resumes where it was stopped.
+# Needs the package with its extras train and vienna, and CD-HIT. Takes hours on two CPU cores; the
+# last training needs a GPU. The same command resumes an interrupted run.
 set -euo pipefail
 rfam=$1 ts0=$2 runs=$3
 cd "$(dirname "$0")/../.."

@@ -22,13 +22,13 @@ import torch
 
 from tests.fuzz.readers import Reader
 
-SECONDS = 5  # of computing for one input; see "slowest" in docs/robustness.md for measured times
-_WAIT = 600  # seconds to wait for an outcome; on a busy machine a process may stand still for long
+SECONDS = 5  # of computing for one input; docs/robustness.md has measured times ("slowest")
+_WAIT = 600  # seconds to wait for an outcome; on a busy machine a process may be paused for long
 MEMORY = 1 << 30  # bytes that a reader may allocate in addition to those of the process
 
 
 class TooSlowError(BaseException):
-    """Not an Exception, so that no reader catches it."""
+    """The reader computes for too long. Not an Exception, so that no reader catches it."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Outcome:
 
     @property
     def results(self) -> int:
-        """Number of inputs that the reader could read."""
+        """The number of inputs that the reader could read."""
         return self.inputs - self.refused.total() - len(self.findings)
 
     def add(self, refused: str, finding: str, seconds: float = 0.0, peak: int = 0) -> None:
@@ -64,19 +64,19 @@ class Outcome:
 
 
 def run(reader: Reader, folder: Path, inputs: int) -> Outcome:
-    """Read so many inputs with a reader."""
+    """Read this many damaged files with a reader, in processes that start anew after a crash."""
     context = multiprocessing.get_context("fork")
     outcome = Outcome(reader.name)
     while outcome.inputs < inputs:
-        ours, theirs = context.Pipe(duplex=False)
+        receiver, sender = context.Pipe(duplex=False)
         numbers = range(outcome.inputs, inputs)
-        child = context.Process(target=_feed, args=(reader, folder, numbers, theirs))
+        child = context.Process(target=_feed, args=(reader, folder, numbers, sender))
         child.start()
-        theirs.close()
+        sender.close()
         with contextlib.suppress(EOFError):
-            while outcome.inputs < inputs and ours.poll(_WAIT):
-                outcome.add(*ours.recv())
-        child.join(10)  # A child that waits forever is still there afterwards.
+            while outcome.inputs < inputs and receiver.poll(_WAIT):
+                outcome.add(*receiver.recv())
+        child.join(10)  # A child that waits forever is still alive afterwards.
         if outcome.inputs < inputs:
             died = f"the process died (exit code {child.exitcode})"
             outcome.add("", "waits forever" if child.exitcode is None else died)
@@ -84,8 +84,8 @@ def run(reader: Reader, folder: Path, inputs: int) -> Outcome:
     return outcome
 
 
-def _feed(reader: Reader, folder: Path, numbers: range, theirs: Connection) -> None:
-    torch.set_num_threads(1)  # A forked process does not have its parent's threads.
+def _feed(reader: Reader, folder: Path, numbers: range, sender: Connection) -> None:
+    torch.set_num_threads(1)  # A forked process has none of its parent's threads.
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGPROF, _alarm)
     start_memory = 0
@@ -94,15 +94,16 @@ def _feed(reader: Reader, folder: Path, numbers: range, theirs: Connection) -> N
         start_memory = start_memory or limit_memory()
         start = time.process_time()
         refused, finding = _try(reader, folder / reader.file, int(start + 2 * SECONDS) + 1)
-        theirs.send((refused, finding, time.process_time() - start, _peak() - start_memory))
-    theirs.close()
+        sender.send((refused, finding, time.process_time() - start, _peak() - start_memory))
+    sender.close()
     os._exit(0)
 
 
-def _try(reader: Reader, path: Path, limit: int) -> tuple[str, str]:
-    """The name of the allowed error that the reader raises, and the finding; "" for none."""
+def _try(reader: Reader, path: Path, max_cpu_seconds: int) -> tuple[str, str]:
+    """The name of the allowed error that the reader raises, and the finding; each may be ""."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_seconds, hard_limit))
     try:
         reader.read(path)
     except reader.refuses as error:
@@ -131,8 +132,8 @@ def _peak() -> int:
 def describe(error: BaseException) -> str:
     """An error with its message and the last line of this package in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "ernie_rna" in frame.filename] or frames
-    where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+    *_, last = [frame for frame in frames if "ernie_rna" in frame.filename] or frames
+    where = f"{Path(last.filename).name}:{last.lineno}"
     return f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:160]}"
 
 
@@ -146,10 +147,10 @@ def table(outcomes: list[Outcome]) -> str:
         "| reader | inputs | results | refused, by error | findings | slowest (ms) | peak (MB) |",
         "|---|--:|--:|---|--:|--:|--:|",
     ]
-    for reader in outcomes:
-        errors = reader.refused.most_common()
+    for outcome in outcomes:
+        errors = outcome.refused.most_common()
         refused = ", ".join(f"{count:,} {name}" for name, count in errors) or "none"
-        numbers = f"{reader.inputs:,} | {reader.results:,} | {refused} | {len(reader.findings):,}"
-        cost = f"{1000 * reader.slowest:.0f} | {reader.peak / 1e6:.0f}"
-        lines.append(f"| {reader.reader} | {numbers} | {cost} |")
+        counts = f"{outcome.inputs:,} | {outcome.results:,} | {refused} | {len(outcome.findings):,}"
+        cost = f"{1000 * outcome.slowest:.0f} | {outcome.peak / 1e6:.0f}"
+        lines.append(f"| {outcome.reader} | {counts} | {cost} |")
     return "\n".join(lines)

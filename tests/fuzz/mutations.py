@@ -1,4 +1,4 @@
-"""Damage files as copying, editing and malice do; the same seed leads to the same damage.
+"""Damage files as copying, editing and malice would; the same seed leads to the same damage.
 
 `mutate` draws its choices from a `random.Random`, or from the replacement that Hypothesis provides,
 so the short tests and the long run share this code.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 
-# No input is larger, so time and memory are due to the reader, not to the size of the input.
+# The largest input, so that time and memory depend on the reader, not on the size of the input.
 MAX_BYTES = 1 << 20
 
 # (source of choices, bytes, other files to copy pieces from) -> damaged bytes.
@@ -40,7 +40,7 @@ _ODD_TEXT = [
 def mutate(random: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
     """The data after one to four mutations, cut off at `MAX_BYTES`."""
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
-        data = random.choice(_SHARES)(random, data, others)[:MAX_BYTES]
+        data = random.choice(_WEIGHTED)(random, data, others)[:MAX_BYTES]
     return data
 
 
@@ -60,13 +60,13 @@ def flip_bits(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 def replace(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     """Replace a piece by nothing, bytes of a failing disk, copies of it, or a piece of any file."""
-    where = _span(random, data)
-    size, donor = where.stop - where.start, random.choice([data, *others])
+    span = _span(random, data)
+    size, donor = span.stop - span.start, random.choice([data, *others])
     noise = bytes(random.randrange(256) for _ in range(min(size, 64)))
-    many = data[where] * random.choice((2, 3, 10, 100, 1000))
+    copies = data[span] * random.choice((2, 3, 10, 100, 1000))
     piece = donor[_span(random, donor)]
-    new = random.choice((b"", bytes(size), b"\xff" * size, noise, many[:MAX_BYTES], piece))
-    return data[: where.start] + new + data[where.stop :]
+    new = random.choice((b"", bytes(size), b"\xff" * size, noise, copies[:MAX_BYTES], piece))
+    return data[: span.start] + new + data[span.stop :]
 
 
 def cut_off(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -76,16 +76,16 @@ def cut_off(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 def text_number(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """Replace a number in the text by a neighbour, another number in it, or an odd or huge one."""
+    """Replace a number in the text by that plus or minus 1, another number of it, or an odd one."""
     start = random.randrange(len(data) + 1)
-    found = _NUMBER.search(data, start) or _NUMBER.search(data)
-    if found is None:
+    number = _NUMBER.search(data, start) or _NUMBER.search(data)
+    if number is None:
         return data
     elsewhere = _NUMBER.search(data, random.randrange(len(data)))
-    near = str(int(found[0][:18]) + random.choice((-1, 1))).encode()
+    near = str(int(number[0][:18]) + random.choice((-1, 1))).encode()
     odd = random.choice(_TEXT_NUMBERS)
     new = random.choice((near, elsewhere[0] if elsewhere else b"7", odd))
-    return data[: found.start()] + new + data[found.end() :]
+    return data[: number.start()] + new + data[number.end() :]
 
 
 def insert(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -116,19 +116,19 @@ def lines(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 MUTATIONS: tuple[Mutation, ...] = (flip_bits, replace, cut_off, text_number, insert, lines)
-_SHARES = (*MUTATIONS, replace, replace, insert)
+_WEIGHTED = (*MUTATIONS, replace, replace, insert)  # those with several forms more often
 
 
 # ---------------------------------------------------------------------------------------------
-# Damage inside a container, where no checksum detects it before the parser reads it
+# Damage inside a container, so that checksums do not detect it before the parser reads it
 
 
 def within_zip(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """Change one member, and sometimes its name; checksums and offsets are made correct again."""
+    """Change one member, and sometimes its name; checksums and offsets are computed anew."""
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
         names = old.namelist()
-        # Small members describe the large ones, so half of the choices are among them alone.
+        # Small members describe the large ones, so half of the time one of them is chosen.
         small = [name for name in names if old.getinfo(name).file_size < 4096] or names
         chosen = random.choice(random.choice((small, names)))
         for name in names:
@@ -139,7 +139,7 @@ def within_zip(random: Random, data: bytes, change: Callable[[bytes], bytes]) ->
 
 
 def within_header(random: Random, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """Change the JSON header of a safetensors file; its length is made correct again."""
+    """Change the JSON header of a safetensors file; its length field is computed anew."""
     length = int.from_bytes(data[:8], "little")
     header = change(data[8 : 8 + length])
     header += b" " * (-len(header) % 8)
@@ -152,7 +152,7 @@ def _compressed(
     return lambda random, data, change: compress(change(decompress(data)))
 
 
-# By the extension of the file.
+# By file extension.
 THROUGH: dict[str, Through] = {
     ".gz": _compressed(partial(gzip.compress, compresslevel=1, mtime=0), gzip.decompress),
     ".bz2": _compressed(partial(bz2.compress, compresslevel=1), bz2.decompress),

@@ -1,4 +1,4 @@
-"""The readers to test with damaged files: all code in the package that reads files of users.
+"""The readers to test with damaged files: all code in the package that reads users' files.
 
 A reader is a function of a path, with real files to damage and the errors that it may raise. Any
 other exception, a crash, a hang or a partial output is a finding.
@@ -183,7 +183,7 @@ def _read_labels(path: Path) -> object:
 
 
 # ---------------------------------------------------------------------------------------------
-# Checkpoints and the reference values of the parity tests
+# Checkpoints and published vectors
 
 
 def _small_config() -> ErnieRnaConfig:
@@ -292,7 +292,7 @@ def _index_seeds(path: Path) -> list[bytes]:
 
 
 def _cut_off_seeds(path: Path) -> list[bytes]:
-    """One file of the folder of a run that was interrupted when it began to write its output."""
+    """A file in the folder of a run that was interrupted when it began to write its output."""
     _embed_anew(_encoder(), path.with_name("whole.npz"))
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr("ernie_rna.embeddings.embed.write_parts", _interrupt)
@@ -307,7 +307,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _resume(path: Path) -> object:
-    """Resume the run; its output must equal that of an undisturbed run, or there must be none."""
+    """Resume the run; its output must equal that of an uninterrupted run, or must not exist."""
     output = path.with_name("again.npz")
     partial_folder = path.with_name("again.npz.partial")
     output.unlink(missing_ok=True)
@@ -336,7 +336,7 @@ def _load_and_embed(path: Path) -> object:
         if str(path.parent) not in str(error):
             raise RuntimeError("the folder is not named") from error
         raise
-    # The damaged model may load and still be useless, for example with values that are not finite.
+    # A damaged model may load although it is useless, for example because values are not finite.
     with contextlib.suppress(EncodingError, InputError):
         return list(embed(_RNA, model, progress=False))
     return model
@@ -352,7 +352,7 @@ def _run_seeds(path: Path) -> list[bytes]:
 
 
 def _embed(path: Path) -> object:
-    """Embed; the output must have every sequence, or neither it nor a file beside it may exist."""
+    """Embed; the output must have every sequence, or no output and no other new file may exist."""
     output = path.with_name("out.npz")
     output.unlink(missing_ok=True)
     try:
@@ -367,20 +367,23 @@ def _embed(path: Path) -> object:
 
 def _fold(path: Path) -> object:
     """Fold; all structures must be the same after they are written and read again."""
+
+    def fields(structures: Iterable[Structure]) -> list[object]:
+        return [(structure.id, structure.sequence, structure.pairs) for structure in structures]
+
     output = path.with_name("out.dbn")
     folds = list(fold(path, _encoder(), head=0, long="window", overlap=8))
     assert not [folded for folded in folds if folded.problem]
     structures = [folded.structure for folded in folds]
     write_structures(output, structures)
-    read_again = [(one.id, one.sequence, one.pairs) for one in read_structures(output)]
-    assert read_again == [(one.id, one.sequence, one.pairs) for one in structures]
-    return read_again
+    assert fields(read_structures(output)) == fields(structures)
+    return structures
 
 
 def _each(kind: str, files: Iterable[str], *arguments: Any) -> list[Reader]:
-    """A reader for each file with the same further arguments; an extension stands for any name."""
-    named = {file: f"in{file}" if file.startswith(".") else file for file in files}
-    return [Reader(f"{kind}, {file}", name, *arguments) for file, name in named.items()]
+    """A reader for each file name or extension, all with the same other arguments."""
+    names = {file: f"in{file}" if file.startswith(".") else file for file in files}
+    return [Reader(f"{kind}, {file}", name, *arguments) for file, name in names.items()]
 
 
 _BAD_CHECKPOINT, _BAD_MODEL = (CheckpointError,), (ValueError, OSError)

@@ -1,7 +1,7 @@
-"""Every reader on damaged files: a result or one of our errors, a few inputs here, many by `fuzz`.
+"""Every reader returns a result or raises one of its documented errors on damaged files.
 
-`make fuzz` feeds each with 10,000 inputs and prints the table of docs/robustness.md. To look
-at input 1234 of a finding: `next(reader.inputs(folder, 1234, 1235))`.
+The default tests use a few damaged files. `make fuzz` uses 10,000 for each reader and prints the
+table of docs/robustness.md. `next(reader.inputs(folder, 1234, 1235))` returns input 1234.
 """
 
 import contextlib
@@ -46,15 +46,15 @@ def test_real_files_are_read_and_a_few_damaged_ones(reader, tmp_path):
 
 @pytest.fixture(scope="module")
 def outcomes(pytestconfig):
-    """Takes what a campaign has found; the table of all is printed at the end."""
-    found: list[campaign.Outcome] = []
-    yield found
+    """A list of the outcomes of all readers, which is printed as a table at the end."""
+    all_outcomes: list[campaign.Outcome] = []
+    yield all_outcomes
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{campaign.table(found)}")
+        print(f"\n{campaign.table(all_outcomes)}")
 
 
 @pytest.mark.fuzz
-def test_many_inputs(reader, tmp_path, outcomes):
+def test_many_damaged_files(reader, tmp_path, outcomes):
     outcome = campaign.run(reader, tmp_path, MANY)
     outcomes.append(outcome)
     assert outcome.inputs == MANY
@@ -62,27 +62,27 @@ def test_many_inputs(reader, tmp_path, outcomes):
 
 
 # ---------------------------------------------------------------------------------------------
-# The engine
+# Tests of the campaign itself
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_a_mutation_is_its_seeds(mutation):
+def test_a_mutation_depends_on_its_seed_alone(mutation):
     data, others = b">a 12\nACGU 7\n>b\nAC\n" * 9, [b"other 3\n" * 5]
     damaged = [mutation(random.Random(seed), data, others) for seed in range(50)]
     assert damaged == [mutation(random.Random(seed), data, others) for seed in range(50)]
     assert len(set(damaged)) > 10
-    assert all(len(found) <= 2 * MAX_BYTES for found in damaged)
+    assert all(len(content) <= 2 * MAX_BYTES for content in damaged)
     for seed in range(20):
         mutation(random.Random(seed), b"", [])
 
 
-# What the reader of a number does, and what is said of it.
+# Number in the file -> what its reader does, and words of the finding.
 MISBEHAVIOUR = {
-    1: (lambda: {}["not ours"], "KeyError"),
+    1: (lambda: {}["undocumented"], "KeyError"),
     2: (lambda: bytearray(1 << 40), "MemoryError"),
-    3: (lambda: os._exit(1), "died"),  # as a crash in a C library ends it
-    4: (lambda: all(number == 0 for number in iter(int, 1)), "computes for more"),  # without end
-    5: (lambda: int("ours"), None),  # a ValueError
+    3: (lambda: os._exit(1), "died"),  # like a crash in a C library
+    4: (lambda: all(number == 0 for number in iter(int, 1)), "computes for more"),  # never ends
+    5: (lambda: int("documented"), None),  # a ValueError, which is no finding
 }
 
 
@@ -90,14 +90,16 @@ def _misbehave(path):
     MISBEHAVIOUR.get(int(path.read_bytes()), [bool])[0]()
 
 
-class _Numbers(Reader):
+class _NumberReader(Reader):
+    """A reader whose inputs are their numbers."""
+
     def inputs(self, folder, first, stop):
         return (str(number).encode() for number in range(first, stop))
 
 
-def test_what_a_campaign_finds(tmp_path, monkeypatch):
+def test_a_campaign_records_all_kinds_of_outcomes(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "SECONDS", 0.2)
-    reader = _Numbers("misbehaving", "in", lambda folder: [], _misbehave, (ValueError,))
+    reader = _NumberReader("misbehaving", "in", lambda folder: [], _misbehave, (ValueError,))
     outcome = campaign.run(reader, tmp_path, 7)
     assert (outcome.inputs, outcome.results, outcome.refused) == (7, 2, {"ValueError": 1})
     assert [number for number, _ in outcome.findings] == [1, 2, 3, 4]

@@ -2,7 +2,7 @@
 
 Every output is compared at every layer, with eager attention and with sdpa, in the batches in which
 the authors' values were computed. The same weights in float64 show how far the authors' values and
-ours are from the exact ones by rounding. The comparison runs the code in the converted folder.
+ours differ from the exact ones by rounding. The comparison runs the code in the converted folder.
 
 Shapes: batch sequences, seq tokens, heads, hidden, vocab; length bases.
 """
@@ -26,20 +26,20 @@ from ernie_rna.structures.formats.by_extension import format_ct
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.verify import load_own
 
-# By name of the sequence: `input_ids` (seq,), `pairing_scores` (seq, seq) unless they follow from
-# the ids, and the values that were computed from these.
+# By name of the sequence: `input_ids` (seq,), `pairing_scores` (seq, seq) if they do not follow
+# from the ids, and the values that were computed from these.
 Samples = Mapping[str, Mapping[str, Any]]
 # Outputs by name of the sequence and place in the model, such as "hidden state 3" or "logits".
 Outputs = Mapping[tuple[str, str], torch.Tensor]
 
 HERE = Path(__file__).parent
-# MKL splits its sums by the number of threads and the CPU's instructions. The values were computed
-# with two threads on a CPU with AVX-512, where the differences are 0. With AVX2 or one thread they
-# are up to 2.1e-5 in the logits; the authors' logits differ from float64 by up to 2.2e-5.
+# MKL's order of summation depends on the number of threads and the CPU's instructions. The values
+# were computed with two threads on a CPU with AVX-512, where the differences are 0. With AVX2 or
+# one thread they reach 2.1e-5 in the logits; the authors' logits differ from float64 by 2.2e-5.
 THREADS = 2
 # The largest allowed difference of float32 outputs from the authors' values: twice the largest
 # error of these against float64 (5.6e-6, 1.9e-5, 2.2e-5, 8.0e-6, by `measure_rounding`) plus 1e-6.
-# Both are sums of the same terms, in an order that depends on the CPU and the threads.
+# Both sum the same terms, in an order that depends on the CPU and the threads.
 BARS = {"hidden state": 1.2e-5, "bias": 3.9e-5, "logits": 4.5e-5, "pooler output": 1.7e-5}
 ATTENTIONS = ("eager", "sdpa")
 
@@ -106,8 +106,10 @@ class Models:
         self.tokenizer = load_own(folder, "tokenization_ernie_rna.ErnieRnaTokenizer")
 
     def run_alone(self, samples: Samples, attention: str = "eager") -> Outputs:
-        each = (self.run({name: sample}, attention) for name, sample in samples.items())
-        return {key: tensor for outputs in each for key, tensor in outputs.items()}
+        outputs: dict[tuple[str, str], torch.Tensor] = {}
+        for name, sample in samples.items():
+            outputs |= self.run({name: sample}, attention)
+        return outputs
 
     @torch.no_grad()
     def run(self, samples: Samples, attention: str = "eager", side: str = "right") -> Outputs:
@@ -115,7 +117,7 @@ class Models:
         self.tokenizer.padding_side = side
         ids = [sample["input_ids"].tolist() for sample in samples.values()]
         inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
-        scores = [own["pairing_scores"] for own in samples.values() if "pairing_scores" in own]
+        scores = [s["pairing_scores"] for s in samples.values() if "pairing_scores" in s]
         if scores:  # Only a sample that is run alone has them.
             inputs["pairing_scores"] = torch.stack(scores)
         for model in (self.encoder, self.masked_lm):
@@ -139,50 +141,50 @@ def compare_with_authors(models: Models) -> list[Difference]:
     """The differences from the authors' values, for each attention and side of padding."""
     alone, batch = read_samples()
     expected = _by_place({**alone, **batch})
-    found = []
+    differences = []
     for attention in ATTENTIONS:
-        found += _differ(f"{attention} alone", models.run_alone(alone, attention), expected, BARS)
-        for side in ("right", "left"):
-            ours = models.run(batch, attention, side)
-            found += _differ(f"{attention} {side}", ours, expected, BARS)
-    return found
+        runs = {"alone": models.run_alone(alone, attention)}
+        runs |= {side: models.run(batch, attention, side) for side in ("right", "left")}
+        for case, outputs in runs.items():
+            differences += _differ(f"{attention} {case}", outputs, expected, BARS)
+    return differences
 
 
 def measure_rounding(models: Models) -> list[Difference]:
-    """The rounding errors of values, found with the same weights in float64. The cases are:
+    """The rounding errors of outputs, by comparison with the same weights in float64. The cases:
 
     - "sdpa - eager": single sequences; on a CPU the two must be equal.
     - "authors", "eager" and "sdpa - float64": single sequences.
     - "float32" and "float64 batch": the difference between a sequence in a batch and alone. Sums of
-      other shapes are rounded differently in float32; in float64 almost nothing may remain.
+      other shapes are rounded differently in float32; in float64 the difference must be near 0.
     """
     alone, batch = read_samples()
-    theirs = _by_place(alone)
+    authors = _by_place(alone)
     exact = copy.deepcopy(models)
     exact.encoder.double()
     exact.masked_lm.double()
     ours = {attention: models.run_alone(alone, attention) for attention in ATTENTIONS}
-    found = _differ("sdpa - eager", ours["sdpa"], ours["eager"], dict.fromkeys(BARS, 0.0))
-    true = {key: value for key, value in exact.run_alone(alone).items() if key in theirs}
-    for name, values in {"authors": theirs, **ours}.items():
-        found += _differ(f"{name} - float64", values, true)
-    for dtype, pair in {"float32": models, "float64": exact}.items():
-        each = pair.run_alone(batch)
+    differences = _differ("sdpa - eager", ours["sdpa"], ours["eager"], dict.fromkeys(BARS, 0.0))
+    true = {key: value for key, value in exact.run_alone(alone).items() if key in authors}
+    for name, outputs in {"authors": authors, **ours}.items():
+        differences += _differ(f"{name} - float64", outputs, true)
+    for dtype, in_dtype in {"float32": models, "float64": exact}.items():
+        singly = in_dtype.run_alone(batch)
         for side in ("right", "left"):
-            found += _differ(f"{dtype} batch", pair.run(batch, "eager", side), each)
-    return found
+            differences += _differ(f"{dtype} batch", in_dtype.run(batch, "eager", side), singly)
+    return differences
 
 
 def _differ(
-    case: str, ours: Outputs, others: Outputs, bars: Mapping[str, float] | None = None
+    case: str, outputs: Outputs, expected: Outputs, bars: Mapping[str, float] | None = None
 ) -> list[Difference]:
     """The differences at the places that both have; a bar is for places that begin with its key."""
-    found = []
-    for name, place in (key for key in ours if key in others):
-        value = (ours[name, place].double() - others[name, place].double()).abs().max().item()
+    differences = []
+    for name, place in (key for key in outputs if key in expected):
+        value = _largest(outputs[name, place].double() - expected[name, place].double())
         bar = next((b for kind, b in (bars or {}).items() if place.startswith(kind)), None)
-        found.append(Difference(case, place, name, value, bar))
-    return found
+        differences.append(Difference(case, place, name, value, bar))
+    return differences
 
 
 # ---------------------------------------------------------------------------------------------
@@ -205,20 +207,20 @@ def compare_head(
 ) -> list[Difference]:
     """The differences of a fine-tuned folder from the authors' values, by attention and padding.
 
-    The pairing scores are computed from the sequences, as they were for these values.
+    The pairing scores are computed from the sequences, as in the authors' computation.
     """
     nested = _read_nested("tiny_heads_expected.safetensors")
     expected = {key: values for key, values in nested.items() if key.startswith(f"{task}.")}
     named = json.loads((HERE / "sequences.json").read_text(encoding="utf-8"))
-    plain = {**named["sequences"], **named["utrs"]}.items()
-    texts = {f"{task}.{name}": text for name, text in plain if set(text) <= set("ACGU")}
+    known = {**named["sequences"], **named["utrs"]}.items()
+    texts = {f"{task}.{name}": text for name, text in known if set(text) <= set("ACGU")}
     by_length = sorted(texts, key=lambda key: len(texts[key]))
-    # With the shortest and the longest sequence in the batch, each of the others is padded.
+    # The shortest and the longest sequence are in the batch, so the others are padded.
     together = [*dict.fromkeys([by_length[0], by_length[-1], *expected])]
     model = load_own(folder, f"modeling_ernie_rna.{HEADS[task]}").eval()
     model.config.pairing_scores = "sequence"
     tokenizer = load_own(folder, "tokenization_ernie_rna.ErnieRnaTokenizer")
-    found = []
+    differences = []
     for attention in attentions:
         model.set_attn_implementation(attention)
         batches = [("alone", [key]) for key in expected]
@@ -228,12 +230,13 @@ def compare_head(
             with torch.no_grad():
                 logits = model(**batch).logits
             for key, row in zip(keys, logits, strict=True):
-                if key in expected:
-                    values = _head_differences(key, texts[key], row, expected[key], model.config)
-                    for place, value in values.items():
-                        name, bar = key.partition(".")[2], HEAD_BARS[place]
-                        found.append(Difference(f"{attention} {case}", place, name, value, bar))
-    return found
+                if key not in expected:
+                    continue
+                values = _head_differences(key, texts[key], row, expected[key], model.config)
+                for place, value in values.items():
+                    name, bar = key.partition(".")[2], HEAD_BARS[place]
+                    differences.append(Difference(f"{attention} {case}", place, name, value, bar))
+    return differences
 
 
 def _head_differences(
@@ -247,11 +250,12 @@ def _head_differences(
         return {"probabilities": _largest(logits.sigmoid() - expected["probabilities"])}
     contact: Any = solve_each(logits[None], [text], threshold=config.pair_threshold)[0]
     ct = format_ct(Structure(key.partition(".")[2], text, predict_pairs(contact))).split("\n")
-    known = json.loads((HERE / "tiny_structures.json").read_text(encoding="utf-8"))[key].split("\n")
+    structures = json.loads((HERE / "tiny_structures.json").read_text(encoding="utf-8"))
+    expected_ct = structures[key].split("\n")
     return {
         "contact": _largest(contact - expected["contact"]),
         LOGITS: _largest(logits - expected["logits"]) / _largest(expected["logits"]),
-        CT: float(sum(ours != theirs for ours, theirs in zip_longest(ct, known))),
+        CT: float(sum(line != other for line, other in zip_longest(ct, expected_ct))),
     }
 
 
@@ -264,33 +268,36 @@ def _largest(difference: torch.Tensor) -> float:
 
 
 def format_table(differences: Sequence[Difference]) -> str:
-    """A table of places by cases with the largest value of all sequences, marked by `!` if it is
-    above its bar; below the table a line for each value that is."""
-    by_value = sorted(differences, key=lambda one: (math.isnan(one.value), one.value))
-    worst = {(one.place, one.case): one for one in by_value}
-    cases = {one.case: max(len(one.case), 8) + 2 for one in differences}
+    """A table of places by cases with the largest value of all sequences.
+
+    A value above its bar is marked with `!` and has a line of its own below the table.
+    """
+    by_value = sorted(differences, key=lambda d: (math.isnan(d.value), d.value))
+    worst = {(d.place, d.case): d for d in by_value}
+    cases = {d.case: max(len(d.case), 8) + 2 for d in differences}
     lines = [" " * 34 + "".join(f"{case:>{width}}" for case, width in cases.items())]
-    for place in dict.fromkeys(one.place for one in differences):
+    for place in dict.fromkeys(d.place for d in differences):
         cells = (f"{_cell(worst.get((place, case))):>{width}}" for case, width in cases.items())
         lines.append(f"{place:<34}" + "".join(cells))
-    for one in by_value[::-1]:
-        if one.missed:
-            where = f"{one.case}, {one.place} of {one.sample}"
-            lines.append(f"missed: {where}: {one.value:.1e} > {one.bar:.1e}")
+    for d in by_value[::-1]:
+        if d.missed:
+            where = f"{d.case}, {d.place} of {d.sample}"
+            lines.append(f"missed: {where}: {d.value:.1e} > {d.bar:.1e}")
     return "\n".join(lines)
 
 
-def _cell(one: Difference | None) -> str:
-    if one is None:
+def _cell(difference: Difference | None) -> str:
+    if difference is None:
         return "·"
-    return ("0" if one.value == 0 else f"{one.value:.1e}") + "!" * one.missed
+    value = "0" if difference.value == 0 else f"{difference.value:.1e}"
+    return f"{value}!" if difference.missed else value
 
 
 def summarize(differences: Iterable[Difference]) -> list[Difference]:
-    """The differences without the numbers of places and the padding of cases, for a short table."""
+    """The differences without layer numbers and padding in their names, for a short table."""
     return [
-        one._replace(place=kind, case=one.case.split()[0])
+        d._replace(place=kind, case=d.case.split()[0])
         for kind in BARS
-        for one in differences
-        if one.place.startswith(kind)
+        for d in differences
+        if d.place.startswith(kind)
     ]

@@ -1,4 +1,4 @@
-"""Parity with the authors' values, and that the measurement finds what differs."""
+"""Our values equal the authors', and the comparison detects differences."""
 
 import os
 import shutil
@@ -43,44 +43,42 @@ def rounding(models):
 
 
 def worst(differences, case, place=""):
-    """Of the case, and places that begin so; there must be one."""
+    """The largest value of a case at places whose names begin with `place`; one must exist."""
     return max(d.value for d in differences if d.case == case and d.place.startswith(place))
 
 
-def test_every_layer_is_as_the_authors_but_for_rounding(differences, rounding, models):
-    """The bars are the rule for a backend: twice the authors' error from float64 and 1e-6."""
-    for model in (models.encoder, models.masked_lm):  # of the folder's own code
+def test_every_layer_equals_the_authors_except_for_rounding(differences, rounding, models):
+    """The bars follow the rule for a backend: twice the authors' error from float64 plus 1e-6."""
+    for model in (models.encoder, models.masked_lm):  # The folder's code ran, not the library's.
         assert type(model).__module__.startswith("transformers_modules.")
     alone, batch = compare.read_samples()
     layers = range(models.encoder.config.num_hidden_layers + 1)
     places = {"logits", *(f"hidden state {i}" for i in layers)}
-    more = {"pooler output", *(f"bias {i}" for i in layers)}
+    all_places = places | {"pooler output", *(f"bias {i}" for i in layers)}
+    cases = (("alone", alone, all_places), ("right", batch, places), ("left", batch, places))
     assert "pretrain_mask" in alone
     for attention in compare.ATTENTIONS:
-        for case, samples, expected in (
-            ("alone", alone, places | more),
-            *((side, batch, places) for side in ("right", "left")),
-        ):
-            own = [d for d in differences if d.case == f"{attention} {case}"]
-            assert {d.place for d in own} == expected
-            assert {d.sample for d in own} == samples.keys()
+        for case, samples, expected in cases:
+            of_case = [d for d in differences if d.case == f"{attention} {case}"]
+            assert {d.place for d in of_case} == expected
+            assert {d.sample for d in of_case} == samples.keys()
     assert all(d.bar is not None for d in differences)
     assert not [d for d in differences if d.missed]
     for kind, bar in compare.BARS.items():
         assert bar == pytest.approx(2 * worst(rounding, "authors - float64", kind) + 1e-6, rel=0.05)
 
 
-def test_the_authors_bits_where_the_values_were_made(differences):
-    """Two threads on a CPU with AVX-512, on which MKL sums in their order; measured: 0."""
+def test_values_equal_the_authors_bit_for_bit_on_a_cpu_like_theirs(differences):
+    """With two threads on a CPU with AVX-512 MKL sums in the same order; measured: 0."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        pytest.skip("another order of sums on this CPU")
-    # The pooler's are 3e-7.
+        pytest.skip("this CPU sums in another order")
+    # The pooler output differs by 3e-7.
     assert {d.place for d in differences if d.value} <= {"pooler output"}
     assert max(d.value for d in differences) <= 5e-7
 
 
-def test_rounding_is_no_larger_than_the_authors_and_all_that_a_batch_changes(rounding):
-    """By the rule for a backend; what differs in a batch (measured: 2e-5) is gone in float64."""
+def test_rounding_is_like_the_authors_and_a_batch_changes_nothing_else(rounding):
+    """A batch changes float32 values (measured: 2e-5) but not float64 values."""
     assert worst(rounding, "sdpa - eager") == 0
     for place in {d.place for d in rounding}:
         authors = worst(rounding, "authors - float64", place)
@@ -90,22 +88,23 @@ def test_rounding_is_no_larger_than_the_authors_and_all_that_a_batch_changes(rou
 
 
 @pytest.mark.parametrize("task", compare.HEADS)
-def test_the_authors_heads(tmp_path, task, monkeypatch):
-    """By sdpa, which is eager to the bit on a CPU; the script compares both."""
+def test_heads_equal_the_authors(tmp_path, task, monkeypatch):
+    """With sdpa, which equals eager bit for bit on a CPU; the script compares both."""
     folder = write_golden_folder(tmp_path, head_checkpoint(task))
     differences = compare.compare_head(folder, task, ["sdpa"])
-    assert not [one for one in differences if one.missed]
-    assert {one.place for one in differences} == PLACES[task]
-    assert {one.case for one in differences} == {"sdpa alone", "sdpa right", "sdpa left"}
+    assert not [d for d in differences if d.missed]
+    assert {d.place for d in differences} == PLACES[task]
+    assert {d.case for d in differences} == {"sdpa alone", "sdpa right", "sdpa left"}
     if compare.CT in PLACES[task]:
         monkeypatch.setattr(compare, "predict_pairs", lambda contact: [])
         differences = compare.compare_head(folder, task, ["sdpa"])
-        assert {one.place for one in differences if one.missed} == {compare.CT}
+        assert {d.place for d in differences if d.missed} == {compare.CT}
 
 
 def test_a_changed_weight_misses_the_bars(golden_folder, tmp_path):
     def changed(folder, name, by):
-        # transformers 4.41 imports code by the name of its folder, which may have no dot.
+        """A copy of a folder in which one weight is larger by `by`."""
+        # transformers 4.41 imports code by the name of its folder, which must not have a dot.
         out = shutil.copytree(folder, tmp_path / name.replace(".", "_"))
         weights = load_file(out / "model.safetensors")
         weights[name].view(-1)[-1] += by
@@ -119,12 +118,12 @@ def test_a_changed_weight_misses_the_bars(golden_folder, tmp_path):
     (tmp_path / "model").mkdir()
     folder = write_golden_folder(tmp_path / "model", head_checkpoint("ribosome_loading"))
     out = changed(folder, "loading_head.output.bias", 1.0)
-    assert any(one.missed for one in compare.compare_head(out, "ribosome_loading", ["eager"]))
+    assert any(d.missed for d in compare.compare_head(out, "ribosome_loading", ["eager"]))
     nan = Difference("eager alone", "logits", "one", float("nan"), 2e-6)
     assert (nan.missed, nan._replace(bar=None).missed) == (True, False)
 
 
-def test_tables_show_the_largest_of_all_sequences_and_the_summary_of_each_kind():
+def test_tables_show_the_largest_value_of_all_sequences():
     differences = [
         Difference("eager alone", "hidden state 1", "one", 1e-6),
         Difference("eager right", "hidden state 4", "two", 3e-6, bar=2e-6),
@@ -158,8 +157,8 @@ def test_the_script_prints_all_tables(capsys, monkeypatch, differences, rounding
 @pytest.mark.checkpoint
 @pytest.mark.skipif(CHECKPOINT is None, reason="needs the released checkpoint")
 def test_the_released_checkpoint_and_its_published_embeddings(tmp_path):
-    """For whoever has them: ERNIE_RNA_CHECKPOINT names the authors' ERNIE-RNA_pretrain.pt, and
-    ERNIE_RNA_CLS_EMBEDDING their cls_embedding.npy; `python -m pytest -m checkpoint`."""
+    """Run with `python -m pytest -m checkpoint`. ERNIE_RNA_CHECKPOINT names the authors'
+    ERNIE-RNA_pretrain.pt, and ERNIE_RNA_CLS_EMBEDDING their cls_embedding.npy."""
     folder = ernie_rna.convert(CHECKPOINT, tmp_path / "ERNIE-RNA").path
     assert has_weights_of(folder, CHECKPOINT)
     if CLS_EMBEDDING is None:

@@ -30,7 +30,7 @@ from tests.model.small_models import (
 )
 from tests.model.test_derivatives import loss
 
-# name -> dtype of query, key and value, and dtype of the bias
+# Name -> the dtype of query, key and value, and the dtype of the bias.
 DTYPES = {
     "float32": (torch.float32, torch.float32),
     "bfloat16": (torch.bfloat16, torch.bfloat16),
@@ -41,7 +41,7 @@ BATCH, HEADS, VOCAB = 2, 2, 5
 
 
 def check_carried(device, dtypes, seq, width, *, padding, carry, dropout=0.0, in_place=False):
-    """Check values, scores and gradients; if `carry`, with gradients from the next layer."""
+    """Compare values, scores and gradients; if `carry`, with gradients from the next layer."""
     dtype, bias_dtype = dtypes
     query, key, value = (head_views(seq, width, width**-0.25, dtype, device) for _ in range(3))
     bias = torch.randn(BATCH, HEADS, seq, seq, device=device).to(bias_dtype)
@@ -53,23 +53,23 @@ def check_carried(device, dtypes, seq, width, *, padding, carry, dropout=0.0, in
     inputs, mask = (query, key, value, bias), drawn(drop, BATCH * HEADS, seq, device)
     mask = mask.view(bias.shape)
 
-    def in_dtype(double):
+    def computed(double):
         leaves = [leaf(tensor, double) for tensor in inputs]
         scores = leaves[3] + leaves[0] @ leaves[1].transpose(-1, -2)
         context = attend(scores, leaves[2], mask)
         return (context, scores) if carry else (context,), leaves
 
-    exact, eager = (detached(*in_dtype(double), grads) for double in (True, False))
+    exact, eager = (detached(*computed(double), grads) for double in (True, False))
     context, scores, lse = fused_ernie_rna.carried_forward(
         query, key, value, bias.clone(), drop, carry, in_place
     )
     assert context.transpose(1, 2).is_contiguous()
-    kept = scores if carry else bias
-    found = fused_ernie_rna.carried_backward(
-        query, key, value, kept, context, lse, drop, carry, *grads
+    saved = scores if carry else bias
+    gradients = fused_ernie_rna.carried_backward(
+        query, key, value, saved, context, lse, drop, carry, *grads
     )
     outputs = (context, scores) if carry else (context,)
-    assert_as_good((*outputs, *found), eager, exact)
+    assert_at_most_twice_eager((*outputs, *gradients), eager, exact)
 
 
 def check_recomputed(device, dtypes, seq, width, *, layers, padding):
@@ -86,19 +86,16 @@ def check_recomputed(device, dtypes, seq, width, *, layers, padding):
     columns[1, padded(seq, padding)] = VOCAB
     joined = [torch.cat(pairs[start::2], -1) for start in (0, 1)]
 
-    def in_dtype(double):
+    def computed(double):
         inputs = value, rows, *joined
         values, bias_rows, queries, keys = (leaf(tensor, double).detach() for tensor in inputs)
         scores = look_up_bias(bias_rows, columns)
-        each = zip(queries.split(width, -1), keys.split(width, -1), strict=True)
-        for query, key in each:
+        for query, key in zip(queries.split(width, -1), keys.split(width, -1), strict=True):
             scores = scores + query @ key.transpose(-1, -2)
         return attend(scores, values, torch.ones(()).to(device))
 
-    exact, eager = in_dtype(True), in_dtype(False)
-    assert_as_good(
-        [fused_ernie_rna.recomputed_forward(value, rows, columns, *joined)], [eager], [exact]
-    )
+    context = fused_ernie_rna.recomputed_forward(value, rows, columns, *joined)
+    assert_at_most_twice_eager([context], [computed(False)], [computed(True)])
 
 
 def head_views(seq, width, size, dtype, device):
@@ -130,9 +127,10 @@ def detached(outputs, leaves, grads):
     return [output.detach() for output in outputs] + [tensor.grad for tensor in leaves]
 
 
-def assert_as_good(found, eager, exact):
-    for number, (ours, theirs, right) in enumerate(zip(found, eager, exact, strict=True)):
-        error, allowed = relative_error(ours, right), 2 * relative_error(theirs, right) + 1e-6
+def assert_at_most_twice_eager(outputs, eager_outputs, exact_outputs):
+    each = zip(outputs, eager_outputs, exact_outputs, strict=True)
+    for number, (output, eager, exact) in enumerate(each):
+        error, allowed = relative_error(output, exact), 2 * relative_error(eager, exact) + 1e-6
         assert error <= allowed, f"output {number}: {error:.1e}, allowed {allowed:.1e}"
 
 
@@ -167,10 +165,12 @@ def _draw(mask, seq, rate, seed, SIZE: tl.constexpr):  # noqa: N803
 # ---------------------------------------------------------------------------------------------
 # In Triton's interpreter
 
-# One token; less than a tile; whole tiles. MANY is more than one tile.
-FEW = [(1, "none", 16), (7, "left", 24), (64, "none", 16)]
-MANY = (70, "right", 64)
-CASES = [*((dtypes, *MANY) for dtypes in DTYPES), *(("autocast", *sizes) for sizes in FEW)]
+# (seq, padding, width): one token, less than a tile, and exactly one tile.
+AT_MOST_A_TILE = [(1, "none", 16), (7, "left", 24), (64, "none", 16)]
+CASES = [
+    *((dtypes, 70, "right", 64) for dtypes in DTYPES),  # more than one tile
+    *(("autocast", *sizes) for sizes in AT_MOST_A_TILE),
+]
 LEFT, NONE, RIGHT = ({"padding": side, "carry": True} for side in ("left", "none", "right"))
 CARRIED = [
     *((dtypes, seq, width, {"padding": side, "carry": True}) for dtypes, seq, side, width in CASES),
@@ -237,13 +237,13 @@ def test_recomputed(dtypes, seq, padding, width):
     check_recomputed("cpu", DTYPES[dtypes], seq, width, layers=layers, padding=padding)
 
 
-def test_dropout_drops_at_its_rate_and_draws_anew_for_each_place_and_seed():
+def test_dropout_has_its_rate_and_is_independent_for_each_place_and_seed():
     dropout = Dropout(0.25)
     mask = drawn(dropout, BATCH * HEADS, 70, "cpu") == 0
     assert mask.double().mean().item() == pytest.approx(0.25, abs=0.01)
     for axis in (0, 1, 2):  # Neighbours agree as often as independent draws do.
-        same = mask == mask.roll(1, axis)
-        assert same.double().mean().item() == pytest.approx(0.25**2 + 0.75**2, abs=0.02)
+        agreement = (mask == mask.roll(1, axis)).double().mean().item()
+        assert agreement == pytest.approx(0.25**2 + 0.75**2, abs=0.02)
     assert torch.equal(mask, drawn(dropout, BATCH * HEADS, 70, "cpu") == 0)
     assert not torch.equal(mask, drawn(Dropout(0.25), 4, 70, "cpu") == 0)
 
@@ -254,7 +254,7 @@ def model() -> torch.nn.Module:
 
 
 @pytest.fixture
-def ran(monkeypatch):
+def launched(monkeypatch):
     """The names of the launched kernels."""
     names = set()
     launch = fused_ernie_rna._launch
@@ -268,44 +268,43 @@ def ran(monkeypatch):
 
 
 @pytest.mark.parametrize(("path", "kernels"), [("sdpa", 3), ("recompute", 1)])
-def test_whole_model_and_second_derivatives(model, path, kernels, ran):
+def test_whole_model_and_second_derivatives(model, path, kernels, launched):
     ids, exact_model = padded_ids(20, "left"), on_path(model, "eager", torch.float64)
     hidden, gradients = outcome(on_path(model, path), ids)
     expected, exact = outcome(exact_model, ids)
     assert (hidden - expected).abs().max() < 1e-4
     assert gradients.keys() == exact.keys()
     assert gradient_error(gradients, exact) < 1e-4
-    assert len(ran) == kernels
+    assert len(launched) == kernels
     with torch.no_grad():
         inference = on_path(model, path)(ids, output_hidden_states=True)
-    again = torch.stack(inference.hidden_states)[:, ids != 1].double()
-    torch.testing.assert_close(again, hidden, atol=1e-6, rtol=0)
-    ran.clear()
-    found, exact = (
-        penalty_gradients(one, input_ids=ids) for one in (on_path(model, path), exact_model)
-    )
-    assert found.keys() == exact.keys()
-    assert gradient_error(found, exact) < 1e-3
-    assert ran
+    inferred = torch.stack(inference.hidden_states)[:, ids != 1].double()
+    torch.testing.assert_close(inferred, hidden, atol=1e-6, rtol=0)
+    launched.clear()
+    gradients = penalty_gradients(on_path(model, path), input_ids=ids)
+    exact = penalty_gradients(exact_model, input_ids=ids)
+    assert gradients.keys() == exact.keys()
+    assert gradient_error(gradients, exact) < 1e-3
+    assert launched
 
 
-def test_gradient_checkpointing_draws_the_same_dropout(model, ran):
-    """Also: the error for second derivatives with dropout says what to do."""
+def test_gradient_checkpointing_repeats_the_dropout(model, launched):
+    """Second derivatives with dropout are refused; the error names the way out."""
     model = on_path(model, "sdpa").train()
     model.config.attention_probs_dropout_prob = 0.3
     with pytest.raises(RuntimeError, match="attention_probs_dropout_prob=0, or"):
         penalty_gradients(model, input_ids=padded_ids(20, "left"))
-    (hidden, gradients), (again, recomputed) = outcomes_by_checkpointing(
+    (hidden, gradients), (recomputed_hidden, recomputed_gradients) = outcomes_by_checkpointing(
         model, padded_ids(9, "left"), reentrant=False
     )
-    assert torch.equal(hidden, again)
+    assert torch.equal(hidden, recomputed_hidden)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-4)
-    assert len(ran) == 3
+        torch.testing.assert_close(recomputed_gradients[name], gradient, atol=1e-6, rtol=1e-4)
+    assert len(launched) == 3
 
 
-def test_transforms_take_plain_operations(model, ran):
+def test_transforms_use_plain_operations(model, launched):
     encoder = on_path(model, "sdpa").ernie_rna
     parameters = {name: p.detach() for name, p in encoder.named_parameters()}
     torch.func.grad(partial(loss, encoder))(parameters, padded_ids(7, "none"))
-    assert not ran
+    assert not launched

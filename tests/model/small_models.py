@@ -1,14 +1,15 @@
-"""Small random models on every path of the attention, their outputs and their gradients."""
+"""Small random models for every attention path, with helpers for their outputs and gradients."""
 
 import copy
 
 import torch
 
+from ernie_rna.model import attention_ernie_rna
 from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from tests.conftest import lively
 
-# name -> attention implementation and `score_memory`
+# Name of an attention path -> attention implementation and `score_memory`.
 PATHS = {
     "eager": ("eager", "carry"),
     "sdpa": ("sdpa", "carry"),
@@ -25,14 +26,21 @@ def small_model(hidden, heads, layers, kind=ErnieRnaForMaskedLM, **settings) -> 
 
 
 def on_path(model, path, dtype=None):
-    """A copy of a model on one of `PATHS`, in the given dtype or that of the model."""
+    """A copy of a model on one of `PATHS`, in the given dtype or the dtype of the model."""
     model = copy.deepcopy(model).to(dtype or model.dtype)
     attention, model.config.score_memory = PATHS[path]
     model.set_attn_implementation(attention)
     return model
 
 
+def use_small_blocks(monkeypatch, scores: int) -> None:
+    """Make attention compute the scores in blocks of about this many."""
+    monkeypatch.setattr(attention_ernie_rna, "_BLOCK_SCORES", scores)
+    monkeypatch.setattr(attention_ernie_rna, "_LEAST_ROWS", 1)
+
+
 def padded_ids(seq: int, padding: str) -> torch.Tensor:
+    """Random ids of two sequences; a third of the second is padding, if any."""
     ids = torch.randint(4, 8, (2, seq))
     ids[:, 0], ids[:, -1] = 0, 2
     third = seq // 3
@@ -46,19 +54,20 @@ def padded_ids(seq: int, padding: str) -> torch.Tensor:
 def outcome(model, ids):
     """Hidden states at real tokens, and the gradients of a loss on the logits, in float64."""
     model.zero_grad()
-    keep = ids != 1
-    output = model(ids, labels=torch.where(keep, ids, -100), output_hidden_states=True)
+    real = ids != 1
+    output = model(ids, labels=torch.where(real, ids, -100), output_hidden_states=True)
     output.loss.backward()
-    hidden = torch.stack(output.hidden_states)[:, keep].double().detach()
+    hidden = torch.stack(output.hidden_states)[:, real].double().detach()
     return hidden, gradients_of(model)
 
 
 def gradients_of(model):
-    return {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
+    parameters = model.named_parameters()
+    return {name: p.grad.double() for name, p in parameters if p.grad is not None}
 
 
 def outcomes_by_checkpointing(model, ids, reentrant):
-    """`outcome` without and with gradient checkpointing, with the same seed."""
+    """The `outcome` without and with gradient checkpointing, from the same seed."""
     results = []
     for checkpoint in (False, True):
         if checkpoint:
@@ -70,7 +79,7 @@ def outcomes_by_checkpointing(model, ids, reentrant):
 
 
 def gradient_error(gradients, exact):
-    """Root mean square over parameters of the relative errors of their gradients."""
+    """The root mean square, over parameters, of the relative errors of their gradients."""
     errors = [
         (gradients[name] - exact[name]).norm() / exact[name].norm() for name in informative(exact)
     ]
@@ -78,8 +87,10 @@ def gradient_error(gradients, exact):
 
 
 def informative(gradients):
-    """Names of all parameters except biases that shift all scores of a row by the same amount. The
-    softmax does not change with these, so their gradients are only rounding errors."""
+    """Names of all parameters except biases that shift all scores of a row by the same amount.
+
+    Such a bias does not change the softmax, so its gradient is only rounding error.
+    """
     without_effect = ("k_proj.bias", "linear1.bias", "linear2.bias")
     return [name for name in gradients if not name.endswith(without_effect)]
 
@@ -91,7 +102,7 @@ def assert_deterministic(model, ids):
 
 
 def penalty_gradients(model, **inputs):
-    """The gradients of a gradient penalty, the squared norm of a gradient for the embeddings."""
+    """The gradients of a gradient penalty: the squared norm of the embeddings' gradient."""
     embedding = model.get_input_embeddings().weight
     score = model(**inputs)[0].pow(3).sum()
     (gradient,) = torch.autograd.grad(score, embedding, create_graph=True)

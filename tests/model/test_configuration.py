@@ -25,7 +25,7 @@ def test_defaults_are_the_released_model():
     assert RELEASED.items() <= vars(config).items()
     with torch.device("meta"):
         parameters = ErnieRnaModel(config).parameters()
-    assert round(sum(one.numel() for one in parameters) / 1e6) == 86
+    assert round(sum(parameter.numel() for parameter in parameters) / 1e6) == 86
     for token in ("cls", "pad", "eos", "unk", "mask"):
         assert VOCABULARY[getattr(config, f"{token}_token_id")] == f"<{token}>"
     assert "".join(VOCABULARY[4:9]) == "GAUCN"
@@ -35,12 +35,12 @@ def test_round_trip(tmp_path):
     values = {"hidden_size": 96, "norm_first": True, "pair_calibration": [1.1, -4.0]}
     config = ErnieRnaConfig(**values, au_pairing_score=1.5)
     config.save_pretrained(tmp_path)
-    again = ErnieRnaConfig.from_pretrained(tmp_path)
-    assert again.to_dict() == config.to_dict()
-    assert values.items() <= vars(again).items()
+    loaded = ErnieRnaConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert values.items() <= vars(loaded).items()
 
 
-def test_more_heads_than_channels_of_a_pair_head_that_is_not_there():
+def test_heads_may_outnumber_pair_channels_unless_there_is_a_pair_head():
     config = ErnieRnaConfig(hidden_size=1024, num_attention_heads=64, num_hidden_layers=1)
     with torch.device("meta"):
         assert ErnieRnaModel(config).config.num_attention_heads == 64
@@ -87,7 +87,7 @@ def test_more_heads_than_channels_of_a_pair_head_that_is_not_there():
         ({"loading_scale": "1"}, "loading_scale='1'"),
     ],
 )
-def test_bad_values_are_named(values, message):
+def test_the_error_names_an_invalid_value(values, message):
     with pytest.raises(ValueError, match="must be") as error:
         ErnieRnaConfig(**values)
     assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""Second derivatives, torch.func and forward mode: every path gives what eager gives."""
+"""Second derivatives, torch.func and forward mode: every path gives the results of eager."""
 
 from functools import partial
 
@@ -15,7 +15,13 @@ from ernie_rna.model.attention_ernie_rna import (
     sdpa_attention,
 )
 from ernie_rna.model.modeling_ernie_rna import ErnieRnaModel
-from tests.model.small_models import NO_DROPOUT, on_path, penalty_gradients, small_model
+from tests.model.small_models import (
+    NO_DROPOUT,
+    on_path,
+    penalty_gradients,
+    small_model,
+    use_small_blocks,
+)
 
 pytestmark = pytest.mark.core
 PATHS = ["sdpa", "recompute"]
@@ -30,12 +36,11 @@ def encoder() -> ErnieRnaModel:
 
 @pytest.fixture(params=[6, 2**22], ids=["blocks", "one block"])
 def blocks(request, monkeypatch):
-    """Parts of a head at a time, or all heads."""
-    monkeypatch.setattr(attention_ernie_rna, "_BLOCK_SCORES", request.param)
-    monkeypatch.setattr(attention_ernie_rna, "_LEAST_ROWS", 1)
+    """A block holds part of a head, or all heads."""
+    use_small_blocks(monkeypatch, request.param)
 
 
-def doubles(*shapes):
+def random_doubles(*shapes):
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
@@ -43,23 +48,23 @@ def doubles(*shapes):
 @pytest.mark.parametrize("carry", [False, True])
 @pytest.mark.parametrize("backend", ["eager", "sdpa", "fused"])
 def test_carried_second_derivatives(monkeypatch, blocks, backend, carry, dropout):
-    if backend == "fused":  # What runs on a GPU.
+    if backend == "fused":  # This function runs on a GPU.
         monkeypatch.setattr(attention_ernie_rna, "attend_without_dropout", fused_attention)
     attend = eager_attention if backend == "eager" else sdpa_attention
 
     def outputs(*inputs):
         torch.manual_seed(3)
-        found = attend(*inputs, dropout=dropout, carry=carry, in_place=False)[:2]
-        return found if carry else found[0]
+        context, scores, *_ = attend(*inputs, dropout=dropout, carry=carry, in_place=False)
+        return (context, scores) if carry else context
 
-    inputs = doubles(*[(1, 2, 3, 2)] * 3, (1, 2, 3, 3))
+    inputs = random_doubles(*[(1, 2, 3, 2)] * 3, (1, 2, 3, 3))
     assert gradcheck(outputs, inputs)
     assert gradgradcheck(outputs, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_recomputed_second_derivatives(blocks, dropout):
-    """With a layer whose query and key depend on those of the layer before."""
+    """The second layer's query and key depend on those of the first."""
     columns = torch.tensor([[0, 1, 2], [2, 2, 1]])
 
     def attend(value, rows, query, key):
@@ -67,28 +72,28 @@ def test_recomputed_second_derivatives(blocks, dropout):
         pairs = query, key, query**2, key * query
         return RecomputedAttention.apply(value, dropout, rows, columns, *pairs)
 
-    inputs = doubles((2, 3, 2), (2, 3, 4), (2, 3, 2), (2, 3, 2))
+    inputs = random_doubles((2, 3, 2), (2, 3, 4), (2, 3, 2), (2, 3, 2))
     assert gradcheck(attend, inputs)
     assert gradgradcheck(attend, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradient_penalty_equals_eagers(encoder, path, checkpointing):
+def test_gradient_penalty_equals_that_of_eager(encoder, path, checkpointing):
     exact = penalty_gradients(on_path(encoder, "eager"), input_ids=IDS)
     model = on_path(encoder, path)
     if checkpointing:
         model.train().gradient_checkpointing_enable({"use_reentrant": False})
-    found = penalty_gradients(model, input_ids=IDS)
-    assert found.keys() == exact.keys()
-    for name, gradient in found.items():
+    gradients = penalty_gradients(model, input_ids=IDS)
+    assert gradients.keys() == exact.keys()
+    for name, gradient in gradients.items():
         scale = exact[name].abs().max() + 1
         assert (gradient - exact[name]).abs().max() <= 1e-12 * scale, name
 
 
 def test_second_derivatives_through_embeddings_and_pairing_scores(encoder):
-    """The case of which most of the gradient was missing once."""
-    embeds, scores = doubles((1, 6, 16), (1, 6, 6))
+    """An earlier version lost most of these gradients."""
+    embeds, scores = random_doubles((1, 6, 16), (1, 6, 6))
     results = []
     for path in ("eager", "sdpa"):
         model = on_path(encoder, path)
@@ -129,8 +134,8 @@ def jvp(loss, parameters):
 
 
 def hessian(loss, parameters):
-    of_bias = func.hessian(lambda bias: loss({**parameters, WEIGHT: bias}, IDS))
-    return of_bias(parameters[WEIGHT])
+    by_bias = func.hessian(lambda bias: loss({**parameters, WEIGHT: bias}, IDS))
+    return by_bias(parameters[WEIGHT])
 
 
 def dual_numbers(loss, parameters):
@@ -143,23 +148,27 @@ def dual_numbers(loss, parameters):
 @pytest.mark.parametrize(
     ("transform", "gradients"),
     [
-        *((one, True) for one in (gradient, per_sample_gradients, ensemble, jvp, hessian)),
-        *((ensemble, False), (dual_numbers, True), (dual_numbers, False)),
+        (gradient, True),
+        (per_sample_gradients, True),
+        (jvp, True),
+        (hessian, True),
+        *((transform, grad) for transform in (ensemble, dual_numbers) for grad in (True, False)),
     ],
 )
 def test_transforms(encoder, path, transform, gradients):
     parameters = {name: p.detach() for name, p in encoder.named_parameters()}
     with torch.set_grad_enabled(gradients):
-        found = transform(partial(loss, on_path(encoder, path)), parameters)
+        result = transform(partial(loss, on_path(encoder, path)), parameters)
         expected = transform(partial(loss, on_path(encoder, "eager")), parameters)
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-12)
+    torch.testing.assert_close(result, expected, atol=1e-10, rtol=1e-12)
 
 
-def test_transforms_give_what_autograd_gives(encoder):
+def test_transforms_equal_autograd(encoder):
     parameters = {name: p.detach() for name, p in encoder.named_parameters()}
     model = on_path(encoder, "sdpa")
-    found, tangent = (one(partial(loss, model), parameters) for one in (gradient, jvp))
+    grad = gradient(partial(loss, model), parameters)
+    tangent = jvp(partial(loss, model), parameters)
     loss(model, dict(model.named_parameters()), IDS).backward()
-    torch.testing.assert_close(found, model.get_parameter(WEIGHT).grad, atol=1e-10, rtol=1e-12)
+    torch.testing.assert_close(grad, model.get_parameter(WEIGHT).grad, atol=1e-10, rtol=1e-12)
     total = sum(0.01 * p.grad.sum() for p in model.parameters() if p.grad is not None)
     torch.testing.assert_close(tangent, total, atol=1e-8, rtol=1e-10)

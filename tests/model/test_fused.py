@@ -1,4 +1,4 @@
-"""The kernels of `fused_ernie_rna`: in Triton's interpreter, compiled, and on a GPU."""
+"""The kernels of `fused_ernie_rna` in Triton's interpreter, compiled, and on a GPU."""
 
 import os
 import subprocess
@@ -26,8 +26,8 @@ needs_triton = pytest.mark.skipif(fused_ernie_rna.triton is None, reason="needs 
 
 @pytest.mark.slow
 @needs_triton
-def test_in_the_interpreter():
-    """All of `fused_kernels`, which needs a process whose Triton interprets."""
+def test_kernels_in_the_interpreter():
+    """Run the tests of fused_kernels.py in a process in which Triton interprets the kernels."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     run = subprocess.run(
         [*command, "tests/model/fused_kernels.py"],
@@ -40,7 +40,7 @@ def test_in_the_interpreter():
 
 
 # ---------------------------------------------------------------------------------------------
-# Whether they run
+# Whether the kernels run
 
 
 def tensors(dtype=torch.float32, bias_dtype=None, width=16):
@@ -50,7 +50,7 @@ def tensors(dtype=torch.float32, bias_dtype=None, width=16):
 
 @needs_triton
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("query_and_bias", "reason"),
     [
         (tensors(torch.float64), "no torch.float64 with a bias in torch.float64"),
         (tensors(torch.bfloat16, torch.float16), "no torch.bfloat16 with a bias in torch.float16"),
@@ -61,43 +61,45 @@ def tensors(dtype=torch.float32, bias_dtype=None, width=16):
         (None, "Triton is not installed"),
     ],
 )
-def test_one_warning_says_why_they_do_not_run(monkeypatch, given, reason):
-    warned = []
-    monkeypatch.setattr(attention_ernie_rna.logger, "warning_once", warned.append)
-    if given is None:
+def test_one_warning_says_why_the_kernels_do_not_run(monkeypatch, query_and_bias, reason):
+    warnings = []
+    monkeypatch.setattr(attention_ernie_rna.logger, "warning_once", warnings.append)
+    if query_and_bias is None:
         monkeypatch.setattr(fused_ernie_rna, "triton", None)
-    given = given or tensors()
-    assert reason in why_not(*given)
-    assert not attention_ernie_rna.runs_fused(*given)  # A CPU has paths of its own.
-    assert not warned
+    query_and_bias = query_and_bias or tensors()
+    assert reason in why_not(*query_and_bias)
+    # A CPU never runs the kernels, so there is nothing to warn about.
+    assert not attention_ernie_rna.runs_fused(*query_and_bias)
+    assert not warnings
     monkeypatch.setattr(attention_ernie_rna, "DEVICE_TYPES", {"cpu"})
-    assert not attention_ernie_rna.runs_fused(*given)
-    assert "do not run here: " in warned[0]
-    assert reason in warned[0]
+    assert not attention_ernie_rna.runs_fused(*query_and_bias)
+    assert "do not run here: " in warnings[0]
+    assert reason in warnings[0]
 
 
 # ---------------------------------------------------------------------------------------------
-# Bias 0, aligned for them
+# Bias 0, aligned for the kernels
 
 
-@pytest.mark.parametrize("lead", [(1, 2), (2,)])
+@pytest.mark.parametrize("batch_shape", [(1, 2), (2,)])
 @pytest.mark.parametrize("seq", [1, 5, 16])
-def test_aligned_look_up(lead, seq):
-    rows = torch.randn(*lead, seq, 4, dtype=torch.float64, requires_grad=True)
-    columns = torch.randint(4, (*lead, seq))
-    expected, found = look_up_bias(rows, columns), AlignedLookUp.apply(rows, columns)
-    assert torch.equal(found, expected)
-    assert found.stride(-2) == 16
-    grad = torch.randn_like(expected)
-    theirs, ours = (torch.autograd.grad(bias, rows, grad)[0] for bias in (expected, found))
-    torch.testing.assert_close(ours, theirs)
+def test_aligned_look_up(batch_shape, seq):
+    rows = torch.randn(*batch_shape, seq, 4, dtype=torch.float64, requires_grad=True)
+    columns = torch.randint(4, (*batch_shape, seq))
+    plain, aligned = look_up_bias(rows, columns), AlignedLookUp.apply(rows, columns)
+    assert torch.equal(aligned, plain)
+    assert aligned.stride(-2) == 16
+    grad = torch.randn_like(plain)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(bias, rows, grad) for bias in (aligned, plain))
+    )
     assert torch.autograd.gradgradcheck(lambda rows: AlignedLookUp.apply(rows, columns), rows)
 
 
 # ---------------------------------------------------------------------------------------------
-# Compiled for a GPU, without one
+# Compiled for a GPU on any machine
 
-# Of each pointer: of query, key and value (q), of the bias (b), or its own.
+# The dtype of each pointer: that of query, key and value (q), that of the bias (b), or a fixed one.
 POINTERS = {
     "carried_forward": "q q q b b q fp32",
     "carried_rows": "q q q b q q fp32 b b q",
@@ -107,7 +109,7 @@ POINTERS = {
 
 
 def compiled(name, width, dtype, bias_dtype, capability=90, even=True, dropout=False):
-    """A kernel, compiled with its launch options for a compute capability."""
+    """Compile a kernel with its launch options for a compute capability."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -116,19 +118,20 @@ def compiled(name, width, dtype, bias_dtype, capability=90, even=True, dropout=F
     launch = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
     constants |= {"HEAD_DIM": width, "WIDTH": width, "EVEN": even}
     flags = {"PRECISION": "ieee", "DROPOUT": dropout, "CARRY": True, "MORE": True, "BINS": 26}
-    constants |= {key: flag for key, flag in flags.items() if key in kernel.arg_names}
+    names = kernel.arg_names
+    constants |= {key: flag for key, flag in flags.items() if key in names}
     pointers = [{"q": dtype, "b": bias_dtype}.get(kind, kind) for kind in POINTERS[name].split()]
     # seq, heads, pitch, rate and seed; or seq and layers
-    sizes = ["i32", "i32", "i32", "fp32", "i64"] if "pitch" in kernel.arg_names else ["i32", "i32"]
-    kinds = [f"*{pointer}" for pointer in pointers] + sizes
-    signature = dict(zip(kernel.arg_names, kinds, strict=False))
+    numbers = ["i32", "i32", "i32", "fp32", "i64"] if "pitch" in names else ["i32", "i32"]
+    types = [f"*{pointer}" for pointer in pointers] + numbers
+    signature = dict(zip(names, types, strict=False))
     aligned = list(range(len(pointers)))
-    aligned += [kernel.arg_names.index("pitch")] if "pitch" in kernel.arg_names else []
-    aligned += [kernel.arg_names.index("seq")] if even else []
+    aligned += [names.index("pitch")] if "pitch" in names else []
+    aligned += [names.index("seq")] if even else []
     source = ASTSource(
         fn=kernel,
         signature=signature | dict.fromkeys(constants, "constexpr"),
-        constexprs={(kernel.arg_names.index(key),): value for key, value in constants.items()},
+        constexprs={(names.index(key),): value for key, value in constants.items()},
         attrs={(number,): [["tt.divisibility", 16]] for number in aligned},
     )
     return compile(source, target=GPUTarget("cuda", capability, 32), options=launch)
@@ -140,7 +143,7 @@ def compiled(name, width, dtype, bias_dtype, capability=90, even=True, dropout=F
 @pytest.mark.parametrize("dtypes", [("bf16", "bf16"), ("bf16", "fp32"), ("fp32", "fp32")], ids=str)
 @pytest.mark.parametrize("width", [16, 64, 128])
 @pytest.mark.parametrize("name", POINTERS)
-def test_kernels_compile_and_fit(name, width, dtypes, capability, even):
+def test_kernels_compile_and_fit_into_shared_memory(name, width, dtypes, capability, even):
     kernel = compiled(name, width, *dtypes, capability, even, dropout=not even)
     assert kernel.metadata.shared <= 99 * 1024
     if dtypes[0] == "bf16" and capability == 90:
@@ -152,8 +155,8 @@ def test_kernels_compile_and_fit(name, width, dtypes, capability, even):
 
 
 def gpu_test(function):
-    without = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-    return pytest.mark.gpu(without(needs_triton(function)))
+    needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    return pytest.mark.gpu(needs_cuda(needs_triton(function)))
 
 
 IN_PLACE = {"carry": True, "in_place": True}

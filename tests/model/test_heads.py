@@ -1,4 +1,4 @@
-"""The authors' heads: batch norm, losses, cost. Their values, padded as well: tests/golden."""
+"""The heads: padding, losses, memory. tests/golden compares their values with the authors'."""
 
 import subprocess
 import sys
@@ -39,15 +39,17 @@ def encode(*sequences, side="right"):
 @pytest.mark.parametrize("kind", [ErnieRnaForCloseness, ErnieRnaForRibosomeLoading])
 @torch.no_grad()
 def test_a_single_base_is_the_same_in_a_batch(kind, side):
-    """Logits of pairs are symmetric, and zero at padding."""
+    """Also, logits of pairs are symmetric, and zero at padding."""
     model = small(kind)
-    alone, padded = (model(**encode("G", *more, side=side)).logits for more in ([], [LONG]))
-    if padded.dim() == 3:
-        assert padded.shape == (2, 75, 75)
-        torch.testing.assert_close(padded, padded.transpose(1, 2))
-        assert padded[0].count_nonzero() == 1
-    found = padded[0, :1, :1] if padded.dim() == 3 else padded[0]
-    torch.testing.assert_close(found, alone[0], rtol=0, atol=2e-6)
+    (alone,) = model(**encode("G", side=side)).logits
+    batch = model(**encode("G", LONG, side=side)).logits
+    single_base = batch[0]
+    if kind is ErnieRnaForCloseness:
+        assert batch.shape == (2, 75, 75)
+        torch.testing.assert_close(batch, batch.transpose(1, 2))
+        assert batch[0].count_nonzero() == 1
+        single_base = batch[0, :1, :1]
+    torch.testing.assert_close(single_base, alone, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -81,8 +83,8 @@ def test_training_on_no_bases_changes_no_statistics(kind, ids):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_nobody_waits_for_a_device():
-    """Tensors without numbers, as on a GPU that is not asked for them."""
+def test_cutting_maps_reads_no_values_from_the_device():
+    """Meta tensors have no values, so code that reads one, which would wait for a GPU, fails."""
     with torch.device("meta"):
         scores, mask = torch.empty(2, 4, 9, 9), torch.ones(2, 9, dtype=torch.bool)
         maps, inside = bases_of_scores(scores, mask, [1, 3])
@@ -120,32 +122,30 @@ print((status("VmHWM") - before) / (64 * 600**2 * 4))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's peak memory")
 def test_inference_holds_few_buffers():
-    # Three of 64 channels: 770 MiB at 1022 nt. Measured 3.1.
+    """It holds three buffers of 64 channels, 770 MiB at 1022 nt. Measured: 3.1."""
     command = [sys.executable, "-c", PEAK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 3.5
 
 
-def test_masked_batch_norm_is_that_of_the_real_positions():
+def test_masked_batch_norm_equals_batch_norm_without_the_padding():
     values, weights = torch.randn(2, 3, 5, 7)
     values.add_(2).requires_grad_()
-    ours, theirs = MaskedBatchNorm(5), nn.BatchNorm1d(5)
+    masked, plain = MaskedBatchNorm(5), nn.BatchNorm1d(5)
     padded = torch.cat([values, torch.zeros(3, 5, 6)], dim=-1)
-    new, expected = ours(padded, torch.tensor(21))[..., :7], theirs(values)
-    torch.testing.assert_close(new, expected, rtol=0, atol=2e-6)
-    for name, buffer in theirs.named_buffers():
-        torch.testing.assert_close(ours.get_buffer(name), buffer, rtol=0, atol=2e-6)
-    found, exact = (
-        torch.autograd.grad((one * weights).sum(), values)[0] for one in (new, expected)
-    )
-    torch.testing.assert_close(found, exact, rtol=0, atol=2e-6)
+    outputs = masked(padded, torch.tensor(21))[..., :7], plain(values)
+    torch.testing.assert_close(*outputs, rtol=0, atol=2e-6)
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(masked.get_buffer(name), buffer, rtol=0, atol=2e-6)
+    gradients = (torch.autograd.grad((output * weights).sum(), values) for output in outputs)
+    torch.testing.assert_close(*gradients, rtol=0, atol=2e-6)
 
 
-def test_the_loss_of_pairs():
+def test_pair_loss():
     logits = torch.tensor([[[0.0, 2.0], [2.0, -1.0]]])
-    labels = torch.tensor([[[-100, 1], [1, 0]]])  # One entry is left out.
-    entry = nn.functional.softplus
-    expected = (2 * 3 * entry(torch.tensor(-2.0)) + entry(torch.tensor(-1.0))) / 3
+    labels = torch.tensor([[[-100, 1], [1, 0]]])  # The loss ignores -100.
+    pair_entry, other_entry = nn.functional.softplus(torch.tensor([-2.0, -1.0]))
+    expected = (2 * 3 * pair_entry + other_entry) / 3
     torch.testing.assert_close(pair_loss(logits, labels, 3.0), expected)
     torch.testing.assert_close(pair_loss(logits, labels, 3.0, 6), expected / 2)
     assert pair_loss(logits.bfloat16(), labels, 3.0).dtype == torch.float32
@@ -155,7 +155,8 @@ def test_the_loss_of_pairs():
 
 def test_ribosome_loading_units():
     model, labels = small(ErnieRnaForRibosomeLoading), torch.tensor([5.0, 7.0])
-    output, scale = model(**encode(SHORT, LONG), labels=labels), 1.3539032306228027
+    output = model(**encode(SHORT, LONG), labels=labels)
+    scale = 1.3539032306228027
     torch.testing.assert_close(output.predictions, scale * output.logits + 5.269799754058842)
     expected = ((output.predictions - labels) / scale).square().mean()
     torch.testing.assert_close(output.loss, expected)
@@ -163,22 +164,18 @@ def test_ribosome_loading_units():
         model(**encode(SHORT), labels=labels)
 
 
-@pytest.mark.parametrize("given", [(), ("labels",), ("pair_labels",), ("labels", "pair_labels")])
-def test_pretraining_runs_the_heads_that_are_labelled(given):
-    """Both without labels."""
+@pytest.mark.parametrize("names", [(), ("labels",), ("pair_labels",), ("labels", "pair_labels")])
+def test_pretraining_runs_the_heads_that_have_labels(names):
+    """Without labels it runs both."""
     model, batch = small(ErnieRnaForPreTraining).train(), encode(SHORT)
-    every = {"labels": batch["input_ids"], "pair_labels": torch.zeros(1, 12, 12)}
-    output = model(**batch, **{name: every[name] for name in given})
-    heads = {
-        "labels": (output.logits, (1, 14, 25)),
-        "pair_labels": (output.pair_logits, (1, 12, 12)),
-    }
-    for name, (logits, shape) in heads.items():
-        assert (None if logits is None else logits.shape) == (
-            shape if name in (given or every) else None
-        )
-    assert (output.loss is None) == (not given)
-    if given:
+    labels = {"labels": batch["input_ids"], "pair_labels": torch.zeros(1, 12, 12)}
+    output = model(**batch, **{name: labels[name] for name in names})
+    heads = names or ("labels", "pair_labels")
+    lm_shape, pair_shape = (getattr(x, "shape", None) for x in (output.logits, output.pair_logits))
+    assert lm_shape == ((1, 14, 25) if "labels" in heads else None)
+    assert pair_shape == ((1, 12, 12) if "pair_labels" in heads else None)
+    assert (output.loss is None) == (not names)
+    if names:
         output.loss.backward()
-        reached = any(p.grad is not None for p in model.pair_head.parameters())
-        assert reached == ("pair_labels" in given)
+        trained = any(p.grad is not None for p in model.pair_head.parameters())
+        assert trained == ("pair_labels" in names)

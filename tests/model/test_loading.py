@@ -1,4 +1,4 @@
-"""Models as users load them: from a folder, by the Auto classes."""
+"""Models are loaded as users load them: from a folder, by the Auto classes."""
 
 import warnings
 from pathlib import Path
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.core
 
 @pytest.fixture
 def folder(model, tokenizer, tmp_path) -> Path:
-    """A folder as a conversion leaves it: the encoder with its pooler, and the LM head."""
+    """A folder like a converted one: the encoder with its pooler, and the LM head."""
     encoder = ErnieRnaModel(model.config)
     state = {f"ernie_rna.{name}": tensor for name, tensor in encoder.state_dict().items()}
     state |= model.state_dict()
@@ -41,9 +41,9 @@ def load(folder: Path, **options) -> ErnieRnaModel:
 
 def test_a_model_from_a_configuration_is_saved_as_random(config, tmp_path):
     assert type(AutoModel.from_config(config)) is ErnieRnaModel
-    drawn = ErnieRnaForMaskedLM._from_config(config)
+    new = ErnieRnaForMaskedLM._from_config(config)
     assert config.weights_origin is None
-    drawn.save_pretrained(tmp_path)
+    new.save_pretrained(tmp_path)
     assert ErnieRnaForMaskedLM.from_pretrained(tmp_path).config.weights_origin == "random"
 
 
@@ -108,16 +108,17 @@ def test_attention_by_keyword_and_by_setter(folder, name, runs):
     assert load(folder, attn_implementation=name).config._attn_implementation == runs
     loaded = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
     loaded.set_attn_implementation(name)
-    configs = (loaded.config, *(layer.self_attn.config for layer in loaded.ernie_rna.layers))
+    configs = [loaded.config, *(layer.self_attn.config for layer in loaded.ernie_rna.layers)]
     assert {config._attn_implementation for config in configs} == {runs}
 
 
 @pytest.mark.parametrize("name", ["flex_attention", "flash_attention_3", "math"])
-def test_other_attention_raises_and_names_the_three(folder, name):
-    with pytest.raises(ValueError, match=r"'sdpa'.*'eager'.*'flash_attention_2'"):
+def test_the_error_for_another_attention_names_the_three(folder, name):
+    known = r"'sdpa'.*'eager'.*'flash_attention_2'"
+    with pytest.raises(ValueError, match=known):
         load(folder, attn_implementation=name)
     model = load(folder)
-    with pytest.raises(ValueError, match=r"'sdpa'.*'eager'.*'flash_attention_2'"):
+    with pytest.raises(ValueError, match=known):
         model.set_attn_implementation(name)
 
 
@@ -127,8 +128,8 @@ def test_score_memory_keyword(folder):
         load(folder, score_memory="never")
 
 
-def test_no_file_is_imported_by_way_of_another():
-    """transformers up to 5.5 fetches what an entry file imports itself, and no more."""
+def test_entry_files_import_directly_what_their_imports_need():
+    """transformers up to 5.5 downloads only the files that an entry file imports itself."""
     imports = {path.stem: set(get_relative_imports(path)) for path in ROOT.glob("*_ernie_rna.py")}
     for kind in ("configuration", "modeling", "pipeline", "tokenization"):
         entry = f"{kind}_ernie_rna"

@@ -1,4 +1,4 @@
-"""Outputs, batches, inputs, losses and weights. The authors' values: tests/golden."""
+"""Outputs, batches, inputs, losses and weights. tests/golden compares values with the authors'."""
 
 import copy
 import itertools
@@ -34,7 +34,7 @@ def batch():
 
 
 def test_outputs_and_shapes(model, batch):
-    """Only what is asked for is returned."""
+    """Optional outputs are returned only if they are requested."""
     flags = ("hidden_states", "attentions", "attention_biases")
     encoder = ErnieRnaModel(model.config).eval()
     output = encoder(**batch, **{f"output_{flag}": True for flag in flags})
@@ -50,15 +50,15 @@ def test_outputs_and_shapes(model, batch):
     assert list(model(**batch)) == ["logits"]
     model.config.output_hidden_states = True
     options = {"labels": batch.input_ids, "output_attention_biases": True}
-    output, in_tuple = model(**batch, **options), model(**batch, **options, return_dict=False)
+    output, as_tuple = model(**batch, **options), model(**batch, **options, return_dict=False)
     assert list(output) == ["loss", "logits", "hidden_states", "attention_biases"]
-    assert type(in_tuple) is tuple
-    assert all(map(torch.equal, in_tuple[:2], (output.loss, output.logits)))
-    assert [len(several) for several in in_tuple[2:]] == [4, 4]
+    assert type(as_tuple) is tuple
+    assert all(map(torch.equal, as_tuple[:2], (output.loss, output.logits)))
+    assert [len(of_layers) for of_layers in as_tuple[2:]] == [4, 4]
 
 
 def test_layer_norm_first(config):
-    """A layer written out, as in the figure of the paper; the golden values have it last."""
+    """Equals a layer written out as in the paper's figure; the golden models have it last."""
     config.norm_first = True
     model = ErnieRnaModel(config).eval()
     with torch.no_grad():
@@ -69,33 +69,32 @@ def test_layer_norm_first(config):
         y = x + layer.self_attn(normed, output.attention_biases[:1], **options)[0]
         expected = y + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(y))))
     assert torch.equal(output.hidden_states[1], expected)
-    norm = output.last_hidden_state.mean(-1)
-    assert torch.allclose(norm, torch.zeros_like(norm), atol=1e-6)  # normalised at the end
+    means = output.last_hidden_state.mean(-1)
+    assert torch.allclose(means, torch.zeros_like(means), atol=1e-6)  # normalised at the end
 
 
-ON_ANY_PATH = pytest.mark.parametrize(
+ON_EACH_PATH = pytest.mark.parametrize(
     ("attention", "memory"), list(itertools.product(("eager", "sdpa"), ("carry", "recompute")))
 )
 
 
-@ON_ANY_PATH
+@ON_EACH_PATH
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("norm_first", [False, True])
 @torch.no_grad()
 def test_a_sequence_is_the_same_alone_and_in_any_batch(config, attention, memory, side, norm_first):
-    """Measured: 1.3e-6 at worst, in float32 and hidden states of about 1."""
+    """The largest measured difference is 1.3e-6, in float32 with hidden states of about 1."""
     config.update({"norm_first": norm_first, "score_memory": memory})
     model, batch = ErnieRnaModel(config).eval(), batch_of(SEQUENCES, side)
     model.set_attn_implementation(attention)
     together = model(**batch, output_hidden_states=True)
     for row, sequence in enumerate(SEQUENCES):
         alone = model(**batch_of([sequence]), output_hidden_states=True)
-        keep = batch.attention_mask[row].bool()
-        pairs = [(together.pooler_output[row], alone.pooler_output[0])]
-        for one, many in zip(alone.hidden_states, together.hidden_states, strict=True):
-            pairs.append((many[row, keep], one[0]))
-        for found, expected in pairs:
-            torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+        real = batch.attention_mask[row].bool()
+        in_batch = [together.pooler_output[row]]
+        in_batch += [states[row, real] for states in together.hidden_states]
+        expected = [alone.pooler_output[0], *(states[0] for states in alone.hidden_states)]
+        torch.testing.assert_close(in_batch, expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -104,14 +103,15 @@ def test_biases_and_attentions_are_the_same_in_a_batch(model, side):
     batch = batch_of(SEQUENCES, side)
     flags = {"output_attentions": True, "output_attention_biases": True}
     together, alone = model(**batch, **flags), model(**batch_of(SEQUENCES[2:3]), **flags)
-    keep = batch.attention_mask[2].bool()
+    real = batch.attention_mask[2].bool()
     for name in ("attentions", "attention_biases"):
-        for one, many in zip(alone[name], together[name], strict=True):
-            torch.testing.assert_close(many[2][:, keep][..., keep], one[0], atol=5e-6, rtol=0)
-    assert together.attention_biases[0][2][..., ~keep].eq(-torch.inf).all()
+        in_batch = [values[2][:, real][..., real] for values in together[name]]
+        expected = [values[0] for values in alone[name]]
+        torch.testing.assert_close(in_batch, expected, atol=5e-6, rtol=0)
+    assert together.attention_biases[0][2][..., ~real].eq(-torch.inf).all()
 
 
-@ON_ANY_PATH
+@ON_EACH_PATH
 @pytest.mark.parametrize("train", [False, True])
 def test_a_row_without_real_tokens_is_finite(model, attention, memory, train):
     model.set_attn_implementation(attention)
@@ -126,16 +126,17 @@ def test_a_row_without_real_tokens_is_finite(model, attention, memory, train):
 def test_mask_and_positions_are_read_from_the_ids(model, batch):
     logits, (size, seq) = model(**batch).logits, batch.input_ids.shape
     assert torch.equal(model(batch.input_ids).logits, logits)
-    counted = torch.arange(2, seq + 2).expand(size, seq)
-    longest = batch.attention_mask.all(1)
-    assert torch.equal(model(**batch, position_ids=counted).logits[longest], logits[longest])
-    shifted = model(**batch, position_ids=counted + 5).logits
-    assert not torch.allclose(shifted[longest], logits[longest])
-    past_the_pretrained_length = torch.full((1, model.config.max_position_embeddings + 50), 4)
-    assert model(past_the_pretrained_length).logits.isfinite().all()
+    position_ids = torch.arange(2, seq + 2).expand(size, seq)
+    unpadded = batch.attention_mask.all(1)
+    by_ids = model(**batch, position_ids=position_ids).logits
+    assert torch.equal(by_ids[unpadded], logits[unpadded])
+    shifted = model(**batch, position_ids=position_ids + 5).logits
+    assert not torch.allclose(shifted[unpadded], logits[unpadded])
+    longer_than_pretrained = torch.full((1, model.config.max_position_embeddings + 50), 4)
+    assert model(longer_than_pretrained).logits.isfinite().all()
 
 
-def test_a_position_that_is_padding_adds_nothing():
+def test_the_position_embedding_of_padding_is_zero():
     assert not sinusoidal_positions(torch.tensor([[1, 2]]), 8, padding=1)[0, 0].any()
 
 
@@ -146,8 +147,8 @@ def test_inputs_embeds_with_pairing_scores(model, batch):
         inputs_embeds=embeds, attention_mask=batch.attention_mask, pairing_scores=scores
     )
     torch.testing.assert_close(by_embeds.logits, model(**batch).logits, atol=2e-5, rtol=0)
-    ones = model(inputs_embeds=embeds[:1], pairing_scores=scores[:1])
-    assert ones.logits[:, batch.attention_mask[0].bool()].isfinite().all()
+    without_mask = model(inputs_embeds=embeds[:1], pairing_scores=scores[:1])
+    assert without_mask.logits[:, batch.attention_mask[0].bool()].isfinite().all()
 
 
 ONES = torch.ones(2, 5).long()
@@ -177,20 +178,20 @@ ONES = torch.ones(2, 5).long()
         ({"input_ids": ONES * 25}, "input_ids hold 25; they must be 0 to 24$"),
     ],
 )
-def test_bad_inputs_are_named(model, inputs, message):
+def test_the_error_names_an_invalid_input(model, inputs, message):
     with pytest.raises(ValueError, match=message):
         model(**inputs)
 
 
 @pytest.mark.parametrize("kind", [ErnieRnaModel, ErnieRnaForMaskedLM, ErnieRnaForPreTraining])
-def test_arguments_that_do_not_exist(config, kind):
+def test_unknown_arguments_are_refused(config, kind):
     model = kind(config)
     message = f"{kind.__name__} takes no argument 'outputhidden_states'.*'output_hidden_states'"
     with pytest.raises(TypeError, match=message):
         model(IDS, outputhidden_states=True)
     with pytest.raises(TypeError, match="'cu_seq_lens_q': it takes input_ids, attention_mask"):
         model(IDS, cu_seq_lens_q=torch.tensor([0, 5]))
-    # What libraries pass is let through.
+    # Other libraries pass these.
     model(IDS, token_type_ids=torch.zeros_like(IDS), num_items_in_batch=3, task_ids=None)
 
 
@@ -206,18 +207,18 @@ def test_losses_of_tokens_are_float32(config, batch, kind, dtype):
     assert output.logits.dtype == dtype
     expected = F.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten())
     assert torch.equal(output.loss, expected)
-    # Accumulated gradients: two halves, divided by all labels, are the whole.
-    count, halves = (labels != -100).sum(), (slice(0, 2), slice(2, 4))
+    # Gradient accumulation: the losses of two halves, divided by all labels, add up.
+    count = (labels != -100).sum()
     losses = [
         model(batch.input_ids[rows], labels=labels[rows], num_items_in_batch=count).loss
-        for rows in halves
+        for rows in (slice(0, 2), slice(2, 4))
     ]
     tolerance = {"rtol": 1e-6 if dtype == torch.float32 else 1e-3, "atol": 1e-5}
     torch.testing.assert_close(sum(losses), output.loss, **tolerance)
 
 
 @pytest.mark.parametrize(
-    ("problem_type", "num_labels", "labels", "kept"),
+    ("problem_type", "num_labels", "labels", "resolved"),
     [
         (None, 1, torch.tensor([0.5, -1.0]), "regression"),
         ("regression", 1, torch.tensor([[0.5], [-1.0]]), "regression"),
@@ -228,27 +229,27 @@ def test_losses_of_tokens_are_float32(config, batch, kind, dtype):
         (None, 3, torch.tensor([[0, 1, 1], [1, 0, 0]]), "multi_label_classification"),
     ],
 )
-def test_sequence_classification(config, problem_type, num_labels, labels, kept):
+def test_sequence_classification(config, problem_type, num_labels, labels, resolved):
     config.num_labels, config.problem_type = num_labels, problem_type
     model = ErnieRnaForSequenceClassification(config).eval()
     output = model(**batch_of(["AUGC", "GG"]), labels=labels)
-    if kept == "regression":
+    if resolved == "regression":
         expected = F.mse_loss(output.logits, labels.view(2, -1))
-    elif kept == "multi_label_classification":
+    elif resolved == "multi_label_classification":
         expected = F.binary_cross_entropy_with_logits(output.logits, labels.float())
     else:
         expected = F.cross_entropy(output.logits, labels)
     assert output.logits.shape == (2, num_labels)
     assert torch.equal(output.loss, expected)
-    # As with transformers' own models: a pipeline of the saved folder reads the logits by it.
-    assert model.config.problem_type == kept
-    if kept == "regression":
+    # A pipeline of the saved folder reads how to interpret the logits from this field.
+    assert model.config.problem_type == resolved
+    if resolved == "regression":
         message = rf"regression must be .* = \(2, {num_labels}\); got \(3,\)"
         with pytest.raises(ValueError, match=message):
             model(IDS, labels=torch.ones(3))
 
 
-def test_sequence_classification_reads_cls_however_padded(config):
+def test_sequence_classification_reads_cls_with_padding_on_either_side(config):
     model = ErnieRnaForSequenceClassification(config).eval()
     left, right = (model(**batch_of(SEQUENCES, side)).logits for side in ("left", "right"))
     torch.testing.assert_close(left, right, atol=2e-6, rtol=0)
@@ -265,7 +266,7 @@ def test_sequence_classification_reads_cls_however_padded(config):
         (ErnieRnaForPreTraining, "pair_labels", torch.zeros(2, 3, 3), 1),
     ],
 )
-def test_labels_out_of_range(kind, name, labels, last):
+def test_the_error_names_labels_out_of_range(kind, name, labels, last):
     model = small_model(16, 2, 1, kind, num_labels=3, pair_heads=[0])
     labels = labels.clone()
     labels.view(-1)[0] = -100
@@ -287,7 +288,7 @@ def test_labels_of_several_classes_are_0_to_1(config, value):
 
 
 def test_new_weights_and_casting(config):
-    """To half precision it leaves the pairing projection, double widens it."""
+    """Casting to half precision leaves the pairing projection in float32; double() widens it."""
     model = ErnieRnaForMaskedLM(config)
     dense, projection = model.ernie_rna.layers[0].fc1, model.ernie_rna.twod_proj.linear1
     assert dense.weight.std().item() == pytest.approx(config.initializer_range, rel=0.1)
@@ -299,7 +300,7 @@ def test_new_weights_and_casting(config):
     assert model.double().ernie_rna.twod_proj.linear1.weight.dtype == torch.float64
 
 
-def test_lora_on_all_layers_leaves_the_pairing_maps(model, batch):
+def test_lora_on_all_layers_skips_the_pairing_maps(model, batch):
     peft = pytest.importorskip("peft")
     lora = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""oneDNN's product: as good as PyTorch's, switched off, missing, changed."""
+"""oneDNN's matrix product: its accuracy, and when it must not be used."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ x86 = pytest.mark.skipif(
 
 @pytest.fixture
 def avx512(monkeypatch):
-    """A CPU that says so; the operator runs on others as well."""
+    """Make torch report a CPU with AVX-512; oneDNN's operator runs on other CPUs as well."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 
@@ -31,64 +31,65 @@ def layer() -> nn.Linear:
 
 @pytest.fixture
 def calls(monkeypatch) -> list:
-    """Calls of oneDNN's product, with float32 served."""
-    seen: list = []
+    """The operands of all calls of oneDNN's product, which is enabled for float32."""
+    recorded: list = []
     original = layers_ernie_rna._onednn_linear
 
     def record(*operands):
-        seen.append(operands)
+        recorded.append(operands)
         return original(*operands)
 
     monkeypatch.setattr(layers_ernie_rna, "_ONEDNN_DTYPES", (torch.float32,))
     monkeypatch.setattr(layers_ernie_rna, "_onednn_linear", record)
-    return seen
+    return recorded
 
 
 @x86
 @torch.no_grad()
-def test_the_product_is_as_good_as_pytorchs(layer, calls):
+def test_the_error_is_at_most_twice_that_of_pytorch(layer, calls):
     inputs = torch.randn(2, 50, 300)
     exact = F.linear(inputs.double(), layer.weight.double(), layer.bias.double())
-    ours = (product(layer, inputs) - exact).abs().max()
+    error = (product(layer, inputs) - exact).abs().max()
     assert len(calls) == 1
-    assert ours <= 2 * (F.linear(inputs, layer.weight, layer.bias) - exact).abs().max() + 1e-6
+    assert error <= 2 * (F.linear(inputs, layer.weight, layer.bias) - exact).abs().max() + 1e-6
 
 
-class Low(nn.Linear):
-    """As peft's layers."""
+class LoraLinear(nn.Linear):
+    """A subclass, like the layers of peft."""
 
 
-def replaced(layer, how) -> nn.Module:
-    if how == "hooked":
+def changed_layer(layer, change) -> nn.Module:
+    if change == "hooked":
         layer.register_forward_hook(lambda module, inputs, output: output + 1)
-    if how == "offloaded":
+    if change == "offloaded":
         layer.forward = layer.forward  # as accelerate does
-    if how == "parametrized":
+    if change == "parametrized":
         nn.utils.parametrizations.weight_norm(layer)
-    if how == "quantized":
+    if change == "quantized":
         return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
-    kinds = {"of a subclass": Low(300, 300), "small": nn.Linear(255, 255)}
-    return kinds.get(how, layer.double() if how == "double" else layer)
+    if change == "double":
+        return layer.double()
+    return {"subclass": LoraLinear(300, 300), "small": nn.Linear(255, 255)}.get(change, layer)
 
 
 @x86
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 @pytest.mark.parametrize(
-    "how",
+    "change",
     [
-        *("hooked", "offloaded", "parametrized", "quantized", "of a subclass"),
+        *("hooked", "offloaded", "parametrized", "quantized", "subclass"),
         *("small", "double", "with gradients", "switched off"),
     ],
 )
-def test_what_is_no_plain_layer_is_called_as_it_is(layer, calls, how, monkeypatch):
-    """With PyTorch's bits."""
-    other = replaced(layer, how)
-    inputs = torch.randn(2, 50, 255 if how == "small" else 300)
-    inputs = inputs.double() if how == "double" else inputs
-    if how == "switched off":
+def test_other_layers_are_called_unchanged(layer, calls, change, monkeypatch):
+    """Their results equal PyTorch's bit for bit."""
+    layer = changed_layer(layer, change)
+    inputs = torch.randn(2, 50, 255 if change == "small" else 300)
+    inputs = inputs.double() if change == "double" else inputs
+    if change == "switched off":
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    with torch.set_grad_enabled(how == "with gradients"):
-        assert torch.equal(product(other, inputs), other(inputs))
+    with torch.set_grad_enabled(change == "with gradients"):
+        assert torch.equal(product(layer, inputs), layer(inputs))
     assert not calls
 
 
@@ -97,16 +98,16 @@ def test_the_operator_is_found(avx512):
     assert torch.float32 in _onednn_dtypes()
 
 
-def test_a_cpu_without_avx512_does_without(monkeypatch):
+def test_a_cpu_without_avx512_does_not_use_it(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert _onednn_dtypes() == ()
 
 
 def raises(error):
-    def other(*operands):
+    def operator(*operands):
         raise error("expected at most 4 arguments")
 
-    return other
+    return operator
 
 
 @pytest.mark.parametrize(
@@ -114,14 +115,16 @@ def raises(error):
     [
         (None, None),  # a torch without the operators
         (True, None),
-        (False, raises(TypeError)),  # of another signature
+        (False, raises(TypeError)),  # another signature
         (False, raises(RuntimeError)),
-        (True, lambda input, weight, *rest: input @ weight),  # means something else: no bias
+        (True, lambda input, weight, *rest: input @ weight),  # another meaning: it adds no bias
     ],
 )
 def test_other_operators_are_not_used(avx512, monkeypatch, bfloat16, product):
-    found = {"_is_mkldnn_bf16_supported": bfloat16 if bfloat16 is None else lambda: bfloat16}
-    found["_linear_pointwise"] = product
-    there = {name: operator for name, operator in found.items() if operator is not None}
-    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**there))
+    operators = SimpleNamespace()
+    if bfloat16 is not None:
+        operators._is_mkldnn_bf16_supported = lambda: bfloat16
+    if product is not None:
+        operators._linear_pointwise = product
+    monkeypatch.setattr(torch.ops, "mkldnn", operators)
     assert _onednn_dtypes() == ()

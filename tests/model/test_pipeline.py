@@ -1,4 +1,4 @@
-"""The pipeline for structures: what `fold` gives, from a folder with nothing of ours installed."""
+"""The pipeline for structures: its results equal `fold`, and it needs no installed package."""
 
 import json
 
@@ -30,7 +30,7 @@ def config(config):
 
 @pytest.fixture(params=[ErnieRnaForSecondaryStructure, ErnieRnaForPreTraining])
 def model(config, request):
-    """Random logits that are far apart, so that some stand out."""
+    """A random model whose logits are far apart, so that it predicts some pairs."""
     model = lively(request.param(config)).eval()
     with torch.no_grad():
         model.pair_head.conv_out.weight *= 8
@@ -46,36 +46,36 @@ def pipe_of(model, **options):
 @pytest.mark.parametrize(
     "options", [{}, {"min_loop": 0, "min_stem": 1}, {"min_stem": 1, "pseudoknots": False}]
 )
-def test_it_gives_what_fold_gives(model, batch_size, options):
-    found = pipe_of(model)(RNAS, batch_size=batch_size, **options)
-    if isinstance(model, ErnieRnaForPreTraining):  # The command loads the one head of a folder.
+def test_results_equal_those_of_fold(model, batch_size, options):
+    results = pipe_of(model)(RNAS, batch_size=batch_size, **options)
+    if isinstance(model, ErnieRnaForPreTraining):  # `fold` takes a model with the pair head alone.
         head = ErnieRnaForSecondaryStructure(model.config).eval()
         head.load_state_dict(model.state_dict(), strict=False)
         model = head
     folds = fold(RNAS, model, matrix="probabilities", **options)
-    for one, expected in zip(found, folds, strict=True):
-        structure = expected.structure
-        assert one["sequence"] == structure.sequence.upper().replace("T", "U")
-        assert one["dot_bracket"] == structure.dot_bracket
-        assert [(pair["i"], pair["j"]) for pair in one["pairs"]] == structure.pairs
-        for pair in one["pairs"]:
-            p = expected.matrix[pair["i"], pair["j"]]
+    for result, folded in zip(results, folds, strict=True):
+        structure = folded.structure
+        assert result["sequence"] == structure.sequence.upper().replace("T", "U")
+        assert result["dot_bracket"] == structure.dot_bracket
+        assert [(pair["i"], pair["j"]) for pair in result["pairs"]] == structure.pairs
+        for pair in result["pairs"]:
+            p = folded.matrix[pair["i"], pair["j"]]
             assert pair["probability"] == pytest.approx(p, abs=1e-5)
-    assert any(one["pairs"] for one in found) or "min_stem" not in options
+    assert any(result["pairs"] for result in results) or "min_stem" not in options
 
 
-def test_generators_no_sequence_and_settings_of_the_constructor(model):
+def test_generators_no_sequence_and_options_of_the_constructor(model):
     pipe = pipe_of(model, min_stem=1)
-    alone = pipe(RNAS[0])
-    assert alone == pipe(RNAS[0], min_stem=1) != pipe(RNAS[0], min_stem=9)
-    assert next(iter(pipe(text for text in RNAS))) == alone
+    result = pipe(RNAS[0])
+    assert result == pipe(RNAS[0], min_stem=1) != pipe(RNAS[0], min_stem=9)
+    assert next(iter(pipe(sequence for sequence in RNAS))) == result
     assert pipe([]) == pipe(()) == []
-    assert pipe(tuple(RNAS[:1])) == [alone]
-    assert pipe(RNAS[0], min_loop=None, min_stem=None) == alone
+    assert pipe(tuple(RNAS[:1])) == [result]
+    assert pipe(RNAS[0], min_loop=None, min_stem=None) == result
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "message"),
+    ("sequence", "options", "message"),
     [
         ("GGJ", {}, "'J' at position 3 is not a nucleotide code"),
         ("", {}, "a sequence is empty"),
@@ -89,14 +89,14 @@ def test_generators_no_sequence_and_settings_of_the_constructor(model):
         ("A" * 10, {"pseudoknots": "no"}, "pseudoknots must be True or False; got 'no'"),
     ],
 )
-def test_what_is_refused(config, text, options, message):
+def test_invalid_sequences_and_options_are_refused(config, sequence, options, message):
     pipe = pipe_of(ErnieRnaForSecondaryStructure(config))
     with pytest.raises((ValueError, TypeError), match=message):
-        pipe(text, **options)
+        pipe(sequence, **options)
     assert pipe("A" * 300, long="full")["dot_bracket"] == "." * 300
 
 
-def test_only_a_head_for_pairs_has_it(config, tmp_path):
+def test_only_models_with_a_pair_head_have_the_pipeline(config, tmp_path):
     with pytest.raises(ValueError, match="no secondary-structure head: it is ErnieRnaForMaskedLM"):
         pipe_of(ErnieRnaForMaskedLM(config))
     for model in (ErnieRnaForMaskedLM(config), ErnieRnaForSecondaryStructure(config).ernie_rna):
@@ -104,35 +104,35 @@ def test_only_a_head_for_pairs_has_it(config, tmp_path):
         assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
 
 
-FOREIGN = """
+# Fold with the first folder, save the second from it, and fold with that.
+FOLD_WITHOUT_LIBRARY = """
 import sys
 from transformers import pipeline
-for turn in range(2):
-    pipe = pipeline(sys.argv[1], model=sys.argv[2 + turn], trust_remote_code=True)
-    found = pipe(sys.argv[4:], batch_size=2, min_stem=1)
-    pipe.model.save_pretrained(sys.argv[3])
-    pipe.tokenizer.save_pretrained(sys.argv[3])
-print([one["dot_bracket"] for one in found])
+task, first, second, *rnas = sys.argv[1:]
+for folder in (first, second):
+    pipe = pipeline(task, model=folder, trust_remote_code=True)
+    results = pipe(rnas, batch_size=2, min_stem=1)
+    pipe.model.save_pretrained(second)
+    pipe.tokenizer.save_pretrained(second)
+print([result["dot_bracket"] for result in results])
 assert "ernie_rna" not in sys.modules
 """
 
 
-def test_a_saved_folder_has_it_without_the_library_and_so_has_what_is_saved_from_that(
-    model, tmp_path
-):
-    first = tmp_path / "first"
-    for one in (model, ErnieRnaTokenizer(model_max_length=256)):
-        one.save_pretrained(first)
+def test_saved_and_resaved_folders_have_the_pipeline_without_the_library(model, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    model.save_pretrained(first)
+    ErnieRnaTokenizer(model_max_length=256).save_pretrained(first)
     saved = json.loads((first / "config.json").read_text())["custom_pipelines"]
     auto = "ForPreTraining" if isinstance(model, ErnieRnaForPreTraining) else ""
     assert saved == {TASK: {"impl": PIPELINE[1], "pt": [f"AutoModel{auto}"], "type": "text"}}
-    found = run_elsewhere("-c", FOREIGN, TASK, first, tmp_path / "second", *RNAS, cwd=tmp_path)
-    expected = [one.structure.dot_bracket for one in fold(RNAS, first, min_stem=1)]
-    assert found.strip() == str(expected)
+    words = ["-c", FOLD_WITHOUT_LIBRARY, TASK, first, second, *RNAS]
+    expected = [folded.structure.dot_bracket for folded in fold(RNAS, first, min_stem=1)]
+    assert run_elsewhere(*words, cwd=tmp_path).strip() == str(expected)
 
 
 @pytest.mark.skipif(not HAS_MINI, reason="this checkout has no mini")
-def test_mini_has_it_by_the_library():
+def test_mini_has_the_pipeline_with_the_library():
     pipe = pipeline(TASK, model=str(ernie_rna.mini()))
     assert type(pipe.model) is ErnieRnaForSecondaryStructure
     assert pipe("GGGGAAAACCCC")["dot_bracket"] == "((((....))))"

@@ -1,6 +1,6 @@
-"""Quantised models: the products of the encoder become int8 or 4 bit, the pairing maps never.
+"""Quantization turns the encoder's products into int8 or 4 bit, but not the pairing maps.
 
-torchao and bitsandbytes are tried where they are installed.
+torchao and bitsandbytes are tested if they are installed.
 """
 
 import copy
@@ -14,7 +14,7 @@ import ernie_rna
 from ernie_rna.model.layers_ernie_rna import ErnieRnaPairingMap
 
 SEQUENCES = ["GGGGAAAACCCCAUGCUUAGC", "AUGCAUGC", "GGGAAACCC"]
-LAYERS = 36  # of mini: six products in each of six layers
+PRODUCTS = 36  # in mini: six in each of six layers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -30,20 +30,19 @@ def batch() -> dict:
 
 
 @torch.no_grad()
-def cosine(model: nn.Module, other: nn.Module, batch: dict) -> float:
-    """The least cosine of the hidden states of real tokens under two models."""
-    states = [each(**batch).last_hidden_state.float() for each in (model, other)]
+def lowest_cosine(model: nn.Module, other: nn.Module, batch: dict) -> float:
+    """The lowest cosine between the hidden states of two models at a real token."""
     real = batch["attention_mask"].bool()
-    return torch.cosine_similarity(*(state[real] for state in states), dim=-1).min().item()
+    states = (m(**batch).last_hidden_state.float()[real] for m in (model, other))
+    return torch.cosine_similarity(*states, dim=-1).min().item()
 
 
-def replaced(model: nn.Module) -> int:
-    """How many products are no plain layers any more; the pairing maps must still be float32."""
+def count_quantized(model: nn.Module) -> int:
+    """The number of quantized products, after a check that the pairing maps are float32."""
     maps = [module for module in model.modules() if isinstance(module, ErnieRnaPairingMap)]
-    assert len(maps) == 2
-    assert all(one.weight.dtype == torch.float32 for one in maps)
+    assert [pairing_map.weight.dtype for pairing_map in maps] == [torch.float32] * 2
     linear = [module for module in model.layers.modules() if type(module) is nn.Linear]
-    return LAYERS - sum(type(module.weight) is nn.Parameter for module in linear)
+    return PRODUCTS - sum(type(module.weight) is nn.Parameter for module in linear)
 
 
 @pytest.mark.parametrize(
@@ -56,30 +55,30 @@ def test_quantized_in_place(model, batch, name, tmp_path):
     else:
         torchao = pytest.importorskip("torchao.quantization")
         torchao.quantize_(quantized, getattr(torchao, name)())
-    assert replaced(quantized) == LAYERS
-    assert cosine(model, quantized, batch) > 0.99
+    assert count_quantized(quantized) == PRODUCTS
+    assert lowest_cosine(model, quantized, batch) > 0.99
     if name != "dynamic":
         torch.save(quantized.state_dict(), tmp_path / "model.pt")
-        again, state = copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)
-        again.load_state_dict(state, assign=True)
-        assert cosine(quantized, again, batch) > 1 - 1e-6
+        state, loaded = torch.load(tmp_path / "model.pt", weights_only=False), copy.deepcopy(model)
+        loaded.load_state_dict(state, assign=True)
+        assert lowest_cosine(quantized, loaded, batch) > 1 - 1e-6
 
 
-@pytest.mark.parametrize(("bits", "least"), [(8, 0.99), (4, 0.9)])
-def test_bitsandbytes(model, batch, bits, least):
+@pytest.mark.parametrize(("bits", "min_cosine"), [(8, 0.99), (4, 0.9)])
+def test_bitsandbytes(model, batch, bits, min_cosine):
     pytest.importorskip("bitsandbytes")
     config = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
     quantized = AutoModel.from_pretrained(
         ernie_rna.mini(), quantization_config=config, device_map="cpu"
     )
-    assert replaced(quantized) >= 24
-    assert cosine(model, quantized, batch) > least
+    assert count_quantized(quantized) >= 24
+    assert lowest_cosine(model, quantized, batch) > min_cosine
 
 
-def test_lora_on_a_quantised_model_trains_a_step(batch):
+def test_lora_on_a_quantized_model_trains_a_step(batch):
     pytest.importorskip("bitsandbytes")
     peft = pytest.importorskip("peft")
-    # The head is new, and peft trains a copy of it.
+    # The head is new and stays in float32; peft trains a copy of it.
     config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["classifier"])
     options = {"quantization_config": config, "device_map": "cpu", "num_labels": 2}
     quantized = AutoModelForSequenceClassification.from_pretrained(ernie_rna.mini(), **options)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.core
 LETTERS = "".join(token for token in VOCABULARY if len(token) == 1)
 
 
-def test_ids_equal_the_authors(tokenizer, golden, sequences):
+def test_ids_equal_those_of_the_authors(tokenizer, golden, sequences):
     assert tokenizer.get_vocab() == {token: index for index, token in enumerate(VOCABULARY)}
     assert len(tokenizer) == 25
     for name, sequence in sequences.items():
@@ -29,19 +29,19 @@ def test_ids_equal_the_authors(tokenizer, golden, sequences):
         ("A<mask>A", [5, 24, 5], "AA"),
         ("<mask><mask>", [24, 24], ""),
         ("A-.Z*é1", [5, 3, 3, 3, 3, 3, 3], "A"),
-        ("A G\nC\t", [5, 4, 7], "AGC"),  # as `readlines` gives them
+        ("A G\nC\t", [5, 4, 7], "AGC"),  # White space is ignored, such as ends of lines.
     ],
 )
 def test_ids_and_decoding(tokenizer, text, ids, decoded):
     assert tokenizer(text).input_ids == [0, *ids, 2]
     assert tokenizer(text, add_special_tokens=False).input_ids == ids
     assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == decoded
-    whole = "".join(VOCABULARY[one] for one in (0, *ids, 2))
-    assert tokenizer.batch_decode([[0, *ids, 2]] * 2) == [whole] * 2
-    assert tokenizer.tokenize(text) == [VOCABULARY[one] for one in ids]
+    tokens = [VOCABULARY[id] for id in ids]
+    assert tokenizer.batch_decode([[0, *ids, 2]] * 2) == ["".join(["<cls>", *tokens, "<eos>"])] * 2
+    assert tokenizer.tokenize(text) == tokens
 
 
-def test_offsets_pass_over_white_space(tokenizer):
+def test_offsets_skip_white_space(tokenizer):
     flags = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
     encoded = tokenizer(" AU\n<mask>\tc\r\n", **flags)
     assert encoded.offset_mapping == [(0, 0), (1, 2), (2, 3), (4, 10), (11, 12), (0, 0)]
@@ -65,7 +65,7 @@ def test_truncation_keeps_the_special_tokens(tokenizer):
     assert tokenizer("ACGU", truncation=True, max_length=4).input_ids == [0, 5, 7, 2]
 
 
-def test_long_sequences_are_kept_and_warned_of(caplog):
+def test_long_sequences_are_kept_with_a_warning(caplog):
     with caplog.at_level("WARNING"):
         logging.getLogger("transformers").propagate = True
         ids = ErnieRnaTokenizer()(["A" * 1500, "A" * 1400]).input_ids[0]
@@ -74,15 +74,12 @@ def test_long_sequences_are_kept_and_warned_of(caplog):
     assert "1502 tokens, and the model was trained on at most 1024" in record.message
 
 
-ONE = "one sequence at a time"
-
-
 @pytest.mark.parametrize("pair", [(["A"], ["U"]), ([["A"]], [["U"]]), ([(["A"], ["U"])],)], ids=str)
 def test_pairs_of_words_are_refused(tokenizer, pair):
     words = {"is_split_into_words": True}
     assert tokenizer(["A", "C"], **words).input_ids == [0, 5, 7, 2]
     assert tokenizer([["A", "C"], ("G",)], **words).input_ids == [[0, 5, 7, 2], [0, 4, 2]]
-    with pytest.raises(ValueError, match=ONE):
+    with pytest.raises(ValueError, match="one sequence at a time"):
         tokenizer(*pair, **words)
 
 
@@ -90,7 +87,10 @@ def test_pairs_of_words_are_refused(tokenizer, pair):
     ("args", "message"),
     [
         (([],), "no sequence to tokenize: the list is empty"),
-        *((pair, ONE) for pair in (("A", "C"), (["A"], ["C"]), ([("A", "C")],), ([["A", "C"]],))),
+        (("A", "C"), "one sequence at a time"),
+        ((["A"], ["C"]), "one sequence at a time"),
+        (([("A", "C")],), "one sequence at a time"),
+        (([["A", "C"]],), "one sequence at a time"),
     ],
 )
 def test_an_empty_list_and_pairs_are_refused(tokenizer, args, message):

@@ -58,7 +58,7 @@ def fasta(rnas, tmp_path):
 
 @pytest.fixture
 def config(tmp_path):
-    """A function that writes a file of settings with some changes and returns its path."""
+    """A function that writes a configuration with the given changes and returns its path."""
 
     def write(**changes):
         path = tmp_path / f"config-{len(list(tmp_path.glob('config-*')))}.json"
@@ -74,7 +74,7 @@ def pretrain(*arguments):
 
 @pytest.fixture
 def refused(capsys):
-    """A function that runs a pretraining that fails with the given message."""
+    """A function that asserts that a pretraining fails with the given message."""
 
     def refused(message, *arguments):
         assert pretrain(*arguments) == 1

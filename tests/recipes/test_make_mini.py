@@ -1,4 +1,4 @@
-"""How mini was made: each step of the script is a command that there is."""
+"""The script that makes mini runs commands that exist, with valid arguments."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_every_step_is_a_command(tmp_path):
+def test_every_step_is_a_valid_command(tmp_path):
     for name in ("python", "torchrun"):
         (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "log"}\n')
         (tmp_path / name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""The file of settings: what it may have, and those that come along."""
+"""Configuration files: valid and invalid settings, and the files that the recipe includes."""
 
 import json
 
@@ -15,7 +15,7 @@ def test_remarks_and_defaults(config):
     assert (settings.pairs_squared_tokens, settings.masked_share) == (3000, 0.15)
     assert settings.eval_thresholds == (1, 2.5)
     assert settings.has_structures
-    assert (settings.seed, Settings().seed) == (0, 42)  # that of TrainingArguments
+    assert (settings.seed, Settings().seed) == (0, 42)  # 42 is the default of TrainingArguments.
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_remarks_and_defaults(config):
         ({"training": {**TRAINING, "lr_scheduler_type": "sideways"}}, "sideways"),
     ],
 )
-def test_what_is_refused(config, table, tmp_path, refused, changes, message):
+def test_invalid_settings_are_refused(config, table, tmp_path, refused, changes, message):
     path = config(**changes) if isinstance(changes, dict) else config()
     if isinstance(changes, str):
         path.write_text(changes, encoding="latin-1")
@@ -52,14 +52,14 @@ def test_what_is_refused(config, table, tmp_path, refused, changes, message):
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_those_that_come_along(name, tmp_path):
+def test_included_configurations_are_valid(name, tmp_path):
     path = find_config(name)
     settings = read_settings(path)
-    training = {k: v for k, v in settings.training.items() if k != "bf16"}  # a GPU's
-    small = {**settings.model, "num_hidden_layers": 1, "intermediate_size": 8}
-    used = Settings(model=small, training=training)
-    assert training_arguments(used, tmp_path).max_steps == training["max_steps"]
-    assert new_model(used).config.hidden_size == small["hidden_size"]
+    training = {**settings.training, "bf16": False}  # which needs a GPU
+    small_model = {**settings.model, "num_hidden_layers": 1, "intermediate_size": 8}
+    small = Settings(model=small_model, training=training)
+    assert training_arguments(small, tmp_path).max_steps == training["max_steps"]
+    assert new_model(small).config.hidden_size == small_model["hidden_size"]
     assert json.loads(path.read_text())["_about"]
     assert settings.has_structures == (name != "paper")
     assert find_config(str(tmp_path)) == tmp_path

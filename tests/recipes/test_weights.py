@@ -1,4 +1,4 @@
-"""New weights, their average, and checkpoints."""
+"""New weights, their moving average, and checkpoints."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ BATCH = ErnieRnaTokenizer()(["GGGAAACCC", "AUGGCUACGAA"], padding=True, return_t
 
 
 def save(model, folder, step=2):
-    """A checkpoint as a run writes it."""
+    """Write a checkpoint as a run does, and return its path."""
     path = folder / f"checkpoint-{step}"
     model.save_pretrained(path)
     weights.save_average(weights.average_of(model, 0.0), path)
@@ -28,34 +28,35 @@ def checkpoint(tmp_path):
     return save(weights.new_model(SETTINGS), tmp_path)
 
 
-def test_gains():
-    plain = replace(SETTINGS, model={**MODEL, "hidden_size": 64})
-    gained = replace(plain, embedding_gain=20.0, pairing_gain=3.0, pair_bias=-2.0)
-    plain, gained = weights.new_model(plain), weights.new_model(gained).eval()
+def test_gains_scale_new_weights():
+    settings = replace(SETTINGS, model={**MODEL, "hidden_size": 64})
+    gains = {"embedding_gain": 20.0, "pairing_gain": 3.0, "pair_bias": -2.0}
+    plain = weights.new_model(settings)
+    scaled = weights.new_model(replace(settings, **gains)).eval()
     for name, gain in (("embed_tokens", 20.0), ("twod_proj.linear2", 3.0)):
-        weight, before = (one.ernie_rna.get_submodule(name).weight for one in (gained, plain))
-        assert torch.equal(weight, before * gain)
-    logits = gained(**ErnieRnaTokenizer()(["ACGU"], return_tensors="pt")).logits
+        weight, unscaled = (m.ernie_rna.get_submodule(name).weight for m in (scaled, plain))
+        assert torch.equal(weight, unscaled * gain)
+    logits = scaled(**ErnieRnaTokenizer()(["ACGU"], return_tensors="pt")).logits
     assert logits.std().item() == pytest.approx(1, rel=0.25)
-    assert gained.pair_head.conv_out.bias.item() == -2.0
+    assert scaled.pair_head.conv_out.bias.item() == -2.0
 
 
-@pytest.mark.parametrize("most", [0.5, 0.0])
-def test_the_average_follows_by_a_decay_that_rises(most):
-    """Without a decay it is the model: what is exported are its last weights, not its first."""
+@pytest.mark.parametrize("max_decay", [0.5, 0.0])
+def test_the_decay_of_the_average_rises_to_its_maximum(max_decay):
+    """With decay 0 the average is the model, so the last weights are exported, not the first."""
     model = torch.nn.Linear(1, 1, bias=False)
-    average = weights.average_of(model, most)
+    average = weights.average_of(model, max_decay)
     expected = None
     for step in range(30):
         with torch.no_grad():
             model.weight.fill_(step)
         average.update_parameters(model)
-        decay = min(most, (1 + step) / (10 + step))
+        decay = min(max_decay, (1 + step) / (10 + step))
         expected = step if expected is None else decay * expected + (1 - decay) * step
         assert average.module.weight.item() == pytest.approx(expected)
 
 
-def test_the_newest_checkpoint_that_is_whole_has_the_average(checkpoint, tmp_path):
+def test_the_newest_complete_checkpoint_has_the_average(checkpoint, tmp_path):
     model = weights.new_model(SETTINGS)
     average = weights.average_of(model, 0.9)
     for bias in (0.0, 1.0):
@@ -66,8 +67,8 @@ def test_the_newest_checkpoint_that_is_whole_has_the_average(checkpoint, tmp_pat
     weights.save_average(average, tmp_path / "checkpoint-10")
     model.save_pretrained(tmp_path / "checkpoint-11")
     assert weights.find_checkpoint(tmp_path).name == "checkpoint-10"
-    found = weights.load_average(tmp_path / "checkpoint-10")
-    bias = found.lm_head.decoder.bias.tolist()
+    loaded = weights.load_average(tmp_path / "checkpoint-10")
+    bias = loaded.lm_head.decoder.bias.tolist()
     assert bias == average.module.lm_head.decoder.bias.tolist() == pytest.approx([9 / 11] * 25)
     assert not list(checkpoint.glob("*.tmp"))
     assert weights.last_checkpoint(checkpoint) is None
@@ -75,13 +76,13 @@ def test_the_newest_checkpoint_that_is_whole_has_the_average(checkpoint, tmp_pat
         weights.find_checkpoint(checkpoint)
 
 
-def test_a_model_may_have_more_blocks_than_another_and_differ_in_nothing_else(checkpoint):
+def test_a_model_may_start_from_one_with_fewer_blocks_but_no_other_difference(checkpoint):
     first = weights.load_average(checkpoint)
-    wider = replace(SETTINGS, model={**MODEL, "pair_blocks": 3, "hidden_dropout_prob": 0.0})
-    wider = weights.new_model(wider, checkpoint).eval()
-    assert len(wider.pair_head.blocks) == 3
+    settings = replace(SETTINGS, model={**MODEL, "pair_blocks": 3, "hidden_dropout_prob": 0.0})
+    deeper = weights.new_model(settings, checkpoint).eval()
+    assert len(deeper.pair_head.blocks) == 3
     with torch.no_grad():
-        assert torch.equal(first(**BATCH).pair_logits, wider(**BATCH).pair_logits)
+        assert torch.equal(first(**BATCH).pair_logits, deeper(**BATCH).pair_logits)
     for change, message in (
         ({"pair_channels": 9}, "a model whose pair_channels is 8, not 9"),
         ({"pairing_scores": "zero"}, "a model whose pairing_scores is sequence, not zero"),
@@ -90,9 +91,9 @@ def test_a_model_may_have_more_blocks_than_another_and_differ_in_nothing_else(ch
             weights.new_model(replace(SETTINGS, model={**MODEL, **change}), checkpoint)
 
 
-def test_residual_gain_of_the_weights_of_another_run(checkpoint):
+def test_residual_gain_scales_the_weights_of_another_run(checkpoint):
     first = weights.load_average(checkpoint)
-    after = weights.new_model(replace(SETTINGS, residual_gain=0.25), checkpoint)
-    for (name, before), now in zip(first.named_parameters(), after.parameters(), strict=True):
-        scaled = "out_proj" in name or "fc2" in name
-        torch.testing.assert_close(now, before * 0.25 if scaled else before)
+    scaled = weights.new_model(replace(SETTINGS, residual_gain=0.25), checkpoint)
+    for (name, before), now in zip(first.named_parameters(), scaled.parameters(), strict=True):
+        is_residual = "out_proj" in name or "fc2" in name
+        torch.testing.assert_close(now, before * 0.25 if is_residual else before)

@@ -1,4 +1,4 @@
-"""Calibration of logits that are drawn around the known pairs of a table."""
+"""Calibration of random logits that are higher at the known pairs of a table."""
 
 import json
 
@@ -10,6 +10,7 @@ from ernie_rna.structures.formats.dot_bracket import from_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
 from recipes.pretraining.rnas import Rna
 from scripts import calibrate_pairs
+from tests.recipes.conftest import HEADER
 
 HAIRPIN = "GGGGGGAAAACCCCCC", "((((((....))))))"
 ROWS = 40
@@ -17,42 +18,45 @@ ROWS = 40
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A configuration without a model, whose logits are 2 higher where pairs are known."""
+    """A folder with a configuration and a table, and random logits instead of a model's."""
     random = np.random.default_rng(0)
-    pairs = from_dot_bracket(HAIRPIN[1])
+    pairs = tuple(np.array(from_dot_bracket(HAIRPIN[1])).T)
+
+    def random_map(rna, scale):
+        """Symmetric noise with this standard deviation, and as much higher at known pairs."""
+        values = random.normal(0, scale, (len(rna.sequence),) * 2)
+        values[pairs] += scale
+        return np.triu(values) + np.triu(values, 1).T
 
     def fold(rnas, folder, matrix, min_loop):
-        for id, text in ((rna.id, rna.sequence) for rna in rnas):
-            logits = random.normal(0, 2, (len(text), len(text)))
-            logits[tuple(np.array(pairs).T)] += 2
-            yield Fold(Structure(id, text, []), np.triu(logits) + np.triu(logits, 1).T)
+        for rna in rnas:
+            yield Fold(Structure(rna.id, rna.sequence, []), random_map(rna, 2))
 
     class Prior:
-        """Log-odds that are 3 higher where pairs are known, with as much noise."""
-
         def __init__(self, name):
             assert name == "vienna"
 
         def log_odds(self, rna):
-            values = random.normal(0, 3, (len(rna.sequence),) * 2)
-            values[tuple(np.array(pairs).T)] += 3
-            return np.triu(values) + np.triu(values, 1).T
+            return random_map(rna, 3)
 
     monkeypatch.setattr(calibrate_pairs, "fold", fold)
     monkeypatch.setattr(calibrate_pairs, "Prior", Prior)
     monkeypatch.setattr(calibrate_pairs.importlib.util, "find_spec", lambda name: True)
-    architecture = "ErnieRnaForPreTraining"
-    config = {"model_type": "ernie_rna", "architectures": [architecture]}
+    config = {"model_type": "ernie_rna", "architectures": ["ErnieRnaForPreTraining"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    rows = [f"{n}\t{HAIRPIN[0]}\t{HAIRPIN[1]}\tF{n % 8}\tvalidation\n" for n in range(ROWS)]
-    (tmp_path / "known.tsv").write_text(
-        "id\tsequence\tdot_bracket\tfamily\tsplit\n" + "".join(rows)
-    )
+    sequence, structure = HAIRPIN
+    rows = [f"{n}\t{sequence}\t{structure}\tF{n % 8}\tvalidation" for n in range(ROWS)]
+    (tmp_path / "known.tsv").write_text("\n".join([HEADER, *rows, ""]))
     return tmp_path
 
 
-def test_the_line_goes_into_the_configuration(folder, capsys):
-    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 0
+@pytest.fixture
+def command(folder):
+    return [str(folder), str(folder / "known.tsv")]
+
+
+def test_the_fitted_lines_are_written_into_the_configuration(folder, command, capsys):
+    assert calibrate_pairs.main(command) == 0
     printed = capsys.readouterr().out
     assert f"{ROWS // 2} and {ROWS // 2} sequences of validation" in printed
     config = json.loads((folder / "config.json").read_text())
@@ -62,19 +66,21 @@ def test_the_line_goes_into_the_configuration(folder, capsys):
     assert f"{slope:.4f} x logit {offset:+.4f}" in printed
     assert config["pair_prior"][0] in calibrate_pairs.WEIGHTS
     assert config["pair_prior"][1] in calibrate_pairs.OFFSETS
-    mine, prior, rest = config["pair_prior_calibration"]
-    # Of the log-odds by the logits all counts, and of the prior's 3 / 9.
-    assert mine == pytest.approx(1, abs=0.3)
+    model, prior, offset = config["pair_prior_calibration"]
+    # The model's log-odds are calibrated already; those of the prior have the slope 3 / 9.
+    assert model == pytest.approx(1, abs=0.3)
     assert prior == pytest.approx(1 / 3, abs=0.15)
-    line = f"{mine:.4f} x log-odds {prior:+.4f} x those of ViennaRNA {rest:+.4f}"
+    line = f"{model:.4f} x log-odds {prior:+.4f} x those of ViennaRNA {offset:+.4f}"
     assert line in printed
     assert printed.count("| probability | pairs |") == 2
     assert config["model_type"] == "ernie_rna"
 
 
-def test_without_vienna_there_is_no_prior_and_a_dry_run_writes_nothing(folder, monkeypatch):
+def test_without_vienna_there_is_no_prior_and_a_dry_run_writes_nothing(
+    folder, command, monkeypatch
+):
     monkeypatch.setattr(calibrate_pairs.importlib.util, "find_spec", lambda name: None)
-    before, command = (folder / "config.json").read_text(), [str(folder), str(folder / "known.tsv")]
+    before = (folder / "config.json").read_text()
     assert calibrate_pairs.main([*command, "--dry-run"]) == 0
     assert (folder / "config.json").read_text() == before
     assert calibrate_pairs.main(command) == 0
@@ -83,22 +89,22 @@ def test_without_vienna_there_is_no_prior_and_a_dry_run_writes_nothing(folder, m
     assert "pair_prior" not in config
 
 
-def test_a_model_without_a_head_is_refused(folder, capsys):
+def test_a_model_without_a_head_is_refused(folder, command, capsys):
     (folder / "config.json").write_text('{"model_type": "ernie_rna", "architectures": []}')
-    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 1
+    assert calibrate_pairs.main(command) == 1
     assert "no head for structures" in capsys.readouterr().err
 
 
-def test_without_a_predicted_pair_it_says_so(folder, monkeypatch, capsys):
-    monkeypatch.setattr(calibrate_pairs, "predict", lambda maps, *rest: [[] for _ in maps])
-    assert calibrate_pairs.main([str(folder), str(folder / "known.tsv")]) == 1
+def test_no_predicted_pair_is_an_error(command, monkeypatch, capsys):
+    monkeypatch.setattr(calibrate_pairs, "predict", lambda maps, *args: [[] for _ in maps])
+    assert calibrate_pairs.main(command) == 1
     assert "no pair is predicted for the other half" in capsys.readouterr().err
 
 
-def test_families_are_in_one_half_alone():
+def test_a_family_is_in_one_half_only():
     rnas = [Rna(str(n), "ACGU", "", "(..)", f"F{n % 4}") for n in range(20)]
-    fitted, others = calibrate_pairs.halves(rnas, 3)
-    assert len(fitted) == len(others) == 6
-    assert not {rna.family for rna in fitted} & {rna.family for rna in others}
+    first, second = calibrate_pairs.halves(rnas, 3)
+    assert len(first) == len(second) == 6
+    assert not {rna.family for rna in first} & {rna.family for rna in second}
     with pytest.raises(ValueError, match="two families"):
         calibrate_pairs.halves(rnas[:1], 3)

@@ -1,4 +1,4 @@
-"""The demo: what it prints, with a small random model in the place of mini."""
+"""The demo and what it prints, with a small random model instead of mini."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.mark.slow
-def test_all_of_it(tmp_path):
+def test_the_whole_demo(tmp_path):
     (tmp_path / "mini").mkdir()
     write_golden_folder(tmp_path / "mini")
     code = f"""
@@ -38,7 +38,7 @@ sys.exit(demo.main(["--out-dir", "out"]))
     printed = done.stdout
     assert done.returncode == 0, done.stderr + printed
     pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
-    assert pictures == {f"{name}-{what}.png" for name in demo.DRAWN for what in ("arcs", "map")}
+    assert pictures == {f"{name}-{kind}.png" for name in demo.DRAWN for kind in ("arcs", "map")}
     assert printed.count("\nknown  ") == 14
     assert printed.count("  F1 0.") + printed.count("  F1 1.") == 14
     assert "\ntRNA-Phe, 73 nt\n" in printed
@@ -47,33 +47,35 @@ sys.exit(demo.main(["--out-dir", "out"]))
     places = [printed.index(f"=== {step}") for step in steps]
     assert places == sorted(places)
     assert " of 8; by chance one in 13 would be" in printed
-    assert "the language model" not in printed  # which mini is too small for
+    assert "the language model" not in printed  # The demo skips it for mini, which is too small.
     assert "missed" not in printed
     assert "All differences: python -m scripts.verify_parity" in printed
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_vienna_is_beside_the_model_where_it_is_installed(monkeypatch, tmp_path, capsys, installed):
-    asked = []
-    monkeypatch.setattr(demo, "command", lambda *words: asked.append([*map(str, words)]))
+def test_vienna_is_compared_if_it_is_installed(monkeypatch, tmp_path, capsys, installed):
+    commands = []
+    monkeypatch.setattr(demo, "command", lambda *words: commands.append([*map(str, words)]))
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: installed or None)
     (tmp_path / "config.json").write_text('{"pair_prior": [0.4, 0.75]}')
     shutil.copy(examples() / "rna.dbn", tmp_path / "rna.dbn")
     demo.fold(str(tmp_path), tmp_path)
     printed = capsys.readouterr().out
-    beside = ["--with-mfe", "--with-prior", str(tmp_path)] if installed else []
-    assert asked[-1][3:-2] == beside
+    options = ["--with-mfe", "--with-prior", str(tmp_path)] if installed else []
+    assert commands[-1][3:-2] == options
     assert printed.count("F1 1.00") == printed.count("\nknown  ") == 14
     assert ('pip install "ernie-rna[vienna]"' in printed) is not installed
 
 
-def test_a_stem_that_is_changed(monkeypatch, capsys):
-    (rna,) = (one for one in read_structures(examples() / "rna.dbn") if one.id == demo.CHANGED)
+def test_changing_a_stem_breaks_and_restores_its_pairs(monkeypatch, capsys):
+    structures = {structure.id: structure for structure in read_structures(examples() / "rna.dbn")}
+    pairs = structures[demo.CHANGED].pairs
 
     def fold(sequences, model, **options):
-        """A pair is certain if its bases fit."""
-        for text in sequences:
-            matrix = {(i, j): float({text[i], text[j]} in ({*"GC"}, {*"AU"})) for i, j in rna.pairs}
+        """Give a pair the probability 1 if its bases are complementary, and otherwise 0."""
+        for sequence in sequences:
+            complementary = ({*"GC"}, {*"AU"})
+            matrix = {(i, j): float({sequence[i], sequence[j]} in complementary) for i, j in pairs}
             yield SimpleNamespace(matrix=matrix)
 
     monkeypatch.setattr(demo.ernie_rna, "fold", fold)
@@ -82,7 +84,7 @@ def test_a_stem_that_is_changed(monkeypatch, capsys):
     assert [line.split()[1:] for line in lines[-6:]] == [["1.00", "0.80", "1.00"]] * 6
 
 
-def test_without_mini_it_says_so(monkeypatch, tmp_path, capsys):
+def test_a_missing_mini_is_an_error(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(data, "_HERE", tmp_path)
     assert demo.main(["--out-dir", str(tmp_path / "out")]) == 1
     assert "'mini' is not in this installation" in capsys.readouterr().err

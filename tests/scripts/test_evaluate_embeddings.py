@@ -1,4 +1,4 @@
-"""Families by nearest neighbour and classes by a linear probe, on a small model."""
+"""Families by nearest neighbour and classes by a linear probe, with a small model."""
 
 import random
 
@@ -12,29 +12,31 @@ from tests.golden_folder import write_golden_folder
 ROWS = [(letter * (20 + i), letter) for letter in "ACG" for i in range(4)]
 
 
-def letters_of(sequences):
-    return np.array([[one.count(letter) for letter in "ACGU"] for one in sequences], float)
+def count_letters(sequences):
+    return np.array([[s.count(letter) for letter in "ACGU"] for s in sequences], float)
 
 
-def test_neighbours_of_one_kind_are_found_and_the_mean_is_over_families():
-    assert neighbours(ROWS, letters_of) == [1.0]
+def test_share_of_neighbours_in_the_same_family_is_averaged_over_families():
+    assert neighbours(ROWS, count_letters) == [1.0]
     mixed = [(sequence, "AB"[i % 2]) for i, (sequence, _) in enumerate(ROWS)]
     assert neighbours(mixed, lambda sequences: np.eye(len(sequences)))[0] < 1.0
-    odd = [*ROWS, ("AC" * 10, "Z"), ("GU" * 10, "Z")]
-    assert neighbours(odd, letters_of) == [pytest.approx(0.75, abs=0.07)]
+    # The two sequences of the fourth family have their nearest neighbours in others.
+    with_fourth = [*ROWS, ("AC" * 10, "Z"), ("GU" * 10, "Z")]
+    assert neighbours(with_fourth, count_letters) == [pytest.approx(0.75, abs=0.07)]
 
 
-def test_families_of_one_sequence_are_left_out():
+def test_families_with_one_sequence_are_left_out():
     rows = [*ROWS, ("UUUU", "lone"), ("A" * 20, "A")]
     assert [family for _, family in choose_families(rows, 2)] == ["A", "A", "C", "C", "G", "G"]
 
 
-def test_probe_tells_copies_of_training_rows_apart():
+def test_the_probe_has_a_second_accuracy_without_copies_of_training_rows():
     generator = random.Random(0)
-    kinds = ("AAC", "GGU") * 12
-    rows = [("".join(generator.choices(letters, k=30)), letters) for letters in kinds]
-    wrong = rows[0][0], "GGU"
-    assert probe(rows, [*rows[:3], wrong, ("GU" * 15, "GGU")], letters_of) == [0.8, 1.0]
+    classes = ("AAC", "GGU") * 12
+    rows = [("".join(generator.choices(letters, k=30)), letters) for letters in classes]
+    mislabelled_copy = rows[0][0], "GGU"
+    test_rows = [*rows[:3], mislabelled_copy, ("GU" * 15, "GGU")]
+    assert probe(rows, test_rows, count_letters) == [0.8, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The long run, short: kills, two processes, a full disk."""
+"""A short version of the long run: kills, two processes, a full disk."""
 
 import os
 import subprocess
@@ -10,9 +10,9 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.slow
-def test_every_run_ends_in_the_same_bytes():
+def test_every_run_ends_in_the_same_output():
     if not os.path.isdir("/proc/self/fd"):
-        pytest.skip("forks processes and counts their files as Linux does")
+        pytest.skip("counts the open files of its processes, which needs Linux")
     command = [sys.executable, "-m", "scripts.long_run", "--sequences", "2000", "--kills", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The same numbers elsewhere: settings in processes of their own, errors, bounds and the table."""
+"""Portability: a process for each setting, the errors, their bounds and the table."""
 
 from unittest import mock
 
@@ -11,15 +11,15 @@ from scripts.measure_portability import REFERENCE, SETTINGS, can_run, errors, ma
 
 
 def values(hidden: float, logits: float) -> list[list[np.ndarray]]:
-    """Of one model; both attentions give the same."""
+    """The outputs of one model with two attentions, which are equal."""
     return [[np.full((2, 1, 3, 4), hidden), np.full((1, 3, 5), logits)] * 2]
 
 
 def test_errors_by_attention_model_and_output():
     assert errors(values(0.5, 0.25), values(0.0, 0.0)).tolist() == [[[0.5, 0.25]] * 2]
-    found = values(0.5, 0.25)
-    found[0][3] = found[0][3] * np.nan
-    np.testing.assert_equal(errors(found, values(0, 0)), [[[0.5, 0.25], [0.5, np.nan]]])
+    with_nan = values(0.5, 0.25)
+    with_nan[0][3] = with_nan[0][3] * np.nan
+    np.testing.assert_equal(errors(with_nan, values(0, 0)), [[[0.5, 0.25], [0.5, np.nan]]])
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_bound_is_twice_the_errors_of_the_reference(monkeypatch, capsys, tmp_p
     computed = {REFERENCE: values(0.5, 0.25), "other": other}
     monkeypatch.setattr(measure_portability, "compute", lambda models, dtype: values(0.0, 0.0))
     monkeypatch.setattr(
-        measure_portability, "run_anew", lambda *given, **how: computed[how["NAME"]]
+        measure_portability, "run_anew", lambda *args, **variables: computed[variables["NAME"]]
     )
     settings = {name: {"NAME": name} for name in computed}
     assert measure_portability.measure({tmp_path / "tiny": []}, settings) == missed
@@ -42,24 +42,24 @@ def test_a_bound_is_twice_the_errors_of_the_reference(monkeypatch, capsys, tmp_p
     assert rows[4].endswith("| other |")
 
 
-def test_what_the_processor_lacks_is_left_out(monkeypatch):
+def test_settings_that_the_processor_lacks_are_left_out(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     left_out = [name for name in SETTINGS if not can_run(name)]
     assert left_out == ["ATen avx512", "oneDNN AVX512_CORE", "MKL AVX512", "MKL CBWR AVX512"]
 
 
 def test_a_small_run(monkeypatch, capsys):
-    """Each process, here this one, gets its setting."""
+    """Each setting reaches its process; here this process stands in for all."""
     middle = {"hidden_size": 24, "num_hidden_layers": 1, "intermediate_size": 32}
     monkeypatch.setattr(measure_portability, "MIDDLE", middle)
     monkeypatch.setattr(measure_portability, "LONGEST", 16)
     monkeypatch.setattr(measure_portability.layers_ernie_rna, "_ONEDNN_DTYPES", (torch.float16,))
     started = []
 
-    def run_anew(function, *given, **variables):
+    def run_anew(function, *args, **variables):
         with mock.patch.dict("os.environ", variables):
-            values = function(*given)
-        started.append((given[1:], variables, measure_portability.layers_ernie_rna._ONEDNN_DTYPES))
+            values = function(*args)
+        started.append((args[1:], variables, measure_portability.layers_ernie_rna._ONEDNN_DTYPES))
         return values
 
     monkeypatch.setattr(measure_portability, "run_anew", run_anew)

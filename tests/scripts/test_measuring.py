@@ -1,4 +1,4 @@
-"""What scripts that measure share."""
+"""Functions that the measuring scripts share."""
 
 import os
 
@@ -14,12 +14,12 @@ def test_evenly_spaced():
     assert evenly("abc", None) == "abc"
 
 
-def test_nearest_takes_off_what_all_have_in_common():
-    others, cosines = nearest(np.array([[100.0, 1], [100, 2], [100, -3]]))
-    assert others[0] == 1
+def test_nearest_compares_differences_from_the_mean():
+    neighbours, cosines = nearest(np.array([[100.0, 1], [100, 2], [100, -3]]))
+    assert neighbours[0] == 1
     assert cosines.tolist() == pytest.approx([1, 1, -1])
 
 
-def test_a_function_anew():
+def test_run_anew_sets_variables_in_a_fresh_process_only():
     assert run_anew(os.getenv, "SETTING", SETTING="y") == "y"
     assert "SETTING" not in os.environ

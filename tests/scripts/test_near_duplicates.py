@@ -1,4 +1,4 @@
-"""Near duplicates, by a stand-in for CD-HIT where that is not installed."""
+"""Near duplicates; a stand-in replaces CD-HIT if that is not installed."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import pytest
 from scripts import near_duplicates
 from tests.recipes.conftest import HEADER
 
-# Keeps the training sequences that are none of the test's.
+# Keeps the training sequences that are not in the test set.
 STUB = """#!/usr/bin/env python3
 import sys
 option = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -24,11 +24,11 @@ open(option["-o"], "w").write("".join(kept))
 @pytest.fixture
 def command(tmp_path):
     sequences = {"a": "ACGUACGUACGU", "b": "GGGGGGCCCCCC", "short": "ACGU", "c": "acguACGUACGT"}
-    rows = [f"{name}\t{one}\t\tF\ttrain" for name, one in sequences.items()]
+    rows = [f"{name}\t{sequence}\t\tF\ttrain" for name, sequence in sequences.items()]
     (tmp_path / "train.tsv").write_text("\n".join([HEADER, *rows, "d\tACGUACGUACGU\t\tF\ttest"]))
     (tmp_path / "test.fasta").write_text(">x\nACGTACGTACGT\n>y\nACGU\n")
-    files = [tmp_path / name for name in ("train.tsv", "test.fasta")]
-    return [*map(str, files), "-o", str(tmp_path / "out.txt")]
+    files = [str(tmp_path / name) for name in ("train.tsv", "test.fasta", "out.txt")]
+    return [*files[:2], "-o", files[2]]
 
 
 def test_ids_of_near_duplicates(command, tmp_path, monkeypatch, capsys):
@@ -41,7 +41,7 @@ def test_ids_of_near_duplicates(command, tmp_path, monkeypatch, capsys):
     assert "2 of 4 are 80% identical to one of 2" in capsys.readouterr().out
 
 
-def test_without_cd_hit_it_says_so(command, monkeypatch, capsys):
+def test_a_missing_cd_hit_is_an_error(command, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "")
     assert near_duplicates.main(command) == 1
     assert "CD-HIT is not installed" in capsys.readouterr().err

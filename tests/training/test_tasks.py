@@ -25,8 +25,9 @@ def make(name, names=(), **options):
     return task
 
 
-def rows_of(*labels):
-    cells = tuple({"sequence": "A", "label": label} for label in labels)
+def rows_of(*labels, sequences=None):
+    columns = zip(sequences or "A" * len(labels), labels, strict=True)
+    cells = tuple({"sequence": sequence, "label": label} for sequence, label in columns)
     return Rows("t.tsv", tuple(range(2, len(cells) + 2)), cells, "sequence")
 
 
@@ -132,7 +133,7 @@ def test_a_truncated_sequence_keeps_the_labels_of_its_bases(tokenizer):
     ],
 )
 def test_rows_that_no_loss_depends_on(task, labels, sequences, count):
-    rows = replace(rows_of(*sequences, sequences=sequences), labels=tuple(labels))
+    rows = replace(rows_of(*labels, sequences=sequences), labels=tuple(labels))
     assert make(task).unlabelled(rows) == count
 
 
