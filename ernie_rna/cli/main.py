@@ -28,7 +28,7 @@ from ernie_rna.cli import computing, models
 from ernie_rna.cli.arguments import CommandParser, refuse_words
 from ernie_rna.cli.evaluate import evaluate
 from ernie_rna.options import OptionError
-from ernie_rna.run.outputs import not_encoded
+from ernie_rna.run.outputs import explain
 
 COMMANDS = (
     *(computing.embed, computing.fold, computing.closeness, evaluate),
@@ -141,7 +141,7 @@ def _leave_group() -> None:
 
 def _report(error: Exception) -> None:
     """Print an error in one line, whatever its text looks like."""
-    text = _plain(not_encoded(error) if isinstance(error, UnicodeEncodeError) else str(error))
+    text = _plain(explain(error))
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         name = os.fsdecode(error.filename)
         text = f"{name}: {error.strerror.lower()}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from os import PathLike, fspath
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -160,22 +160,10 @@ def system_code(error: Exception) -> int | None:
     return int(match[1]) if match else getattr(error, "errno", None)
 
 
-class _StandardOutput:
-    """Standard output; ValueError for a character that its encoding lacks says what to do."""
-
-    def write(self, text: str) -> int:
-        try:
-            return sys.stdout.write(text)
-        except UnicodeEncodeError as error:
-            raise ValueError(not_encoded(error)) from None
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-
-def not_encoded(error: UnicodeEncodeError) -> str:
-    """The message for text that standard output cannot hold: the word at fault, the way out."""
+def explain(error: Exception) -> str:
+    """The text of an error. For text that standard output cannot hold, the word and the way out."""
+    if not isinstance(error, UnicodeEncodeError):
+        return str(error)
     before, after = error.object[: error.start], error.object[error.start :]
     word = re.findall(r"\S*$", before)[0] + re.findall(r"^\S*", after)[0]
     return (
@@ -188,7 +176,7 @@ def not_encoded(error: UnicodeEncodeError) -> str:
 def open_text(output: str) -> Iterator[IO[str]]:
     """Yield a text file that appears under its name if the block succeeds; "-" is stdout."""
     if output == STANDARD_OUTPUT:
-        yield cast(IO[str], _StandardOutput())
+        yield sys.stdout
         sys.stdout.flush()
         return
     with (

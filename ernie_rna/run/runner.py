@@ -35,6 +35,7 @@ from ernie_rna.run.outputs import (
     clear_dead,
     describe,
     exists_already,
+    explain,
     full_disk_explained,
     open_text,
     refuse_inputs,
@@ -204,7 +205,8 @@ class Task(ABC, Generic[Result]):
                         with explained(path):
                             write(result)
                     except ValueError as error:
-                        problems.append(f"{result.id} is not in {describe([path])}: {error}")
+                        missing = f"{result.id} is not in {describe([path])}"
+                        problems.append(f"{missing}: {explain(error)}")
         return [Path(output.path) for output in outputs], problems
 
     def assemble(

@@ -29,7 +29,7 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -63,6 +63,7 @@ _ALLOWED = {
 _NO_GAPS = str.maketrans("", "", GAPS)
 _TO_RNA = str.maketrans(ascii_lowercase + "Tt", ascii_lowercase.upper() + "UU")
 _BLOCK = 1 << 12  # bytes that are decompressed at once; bzip2 can expand them 20,000 times
+_SHOWN = 8  # names in a message
 _BEGIN = 1000  # first bytes or letters that decide what kind of file it is
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Dot-bracket, WUSS, and RNAfold's constraints: with a bracket, or with a dot and no letter but x.
@@ -120,10 +121,10 @@ _FOREIGN_LINES = {
 }
 
 
-def some(names: Iterable[str]) -> str:
-    """The first five names, for a message."""
-    first = list(islice(names, 6))
-    return ", ".join(first[:5]) + (", …" if len(first) > 5 else "")
+def some(names: Collection[str]) -> str:
+    """The first few names as text, with the number of those left out."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(name or "''" for name in islice(names, _SHOWN)) + more
 
 
 class InputError(ValueError):

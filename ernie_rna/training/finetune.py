@@ -35,11 +35,11 @@ from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing, r
 from ernie_rna.run.progress import show_loading
 from ernie_rna.run.store import Store, check_place, is_begun, partial_folder
 from ernie_rna.sequences.chunks import nucleotide_limit
-from ernie_rna.sequences.fasta import InputError
+from ernie_rna.sequences.fasta import InputError, some
 from ernie_rna.training.card import draw_curve, write_card
 from ernie_rna.training.metrics import Metrics, for_json
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.rows import add_split, read_splits, some
+from ernie_rna.training.rows import add_split, read_splits
 from ernie_rna.training.splits import assign, find_groups, leakage
 from ernie_rna.training.tasks import TASKS, Example
 

@@ -6,7 +6,7 @@ Every message names the file and the line; the header of a table is line 1.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,6 +17,7 @@ from ernie_rna.sequences.fasta import (
     InputError,
     check_records,
     read_fasta,
+    some,
     to_rna,
     uncompressed,
 )
@@ -28,7 +29,6 @@ _FASTA = (".fa", ".fasta", ".fna", ".ffn")
 _STRUCTURES = (".ct", ".nopct", ".bpseq", ".dbn", ".db")
 # In a first line, a cell of at least so many of these letters is a sequence, not a column's name.
 _LETTERS, _LEAST_SEQUENCE = frozenset("ACGTUN"), 10
-_SHOWN = 8  # names in a message
 # What to do with sequences alone, by the option that needs a further column.
 _WITHOUT_COLUMN = {
     "--label-column": "only --task masked-lm needs no labels",
@@ -202,9 +202,3 @@ def read_file(
     for row, record in zip(cells, check_records(records, rows.name, unknown, degap), strict=True):
         row[sequence_column] = record.sequence
     return rows
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names as text, with the number of those left out."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(name or "''" for name in names[:_SHOWN]) + more

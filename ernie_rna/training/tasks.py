@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ernie_rna.sequences.fasta import FastaRecord, InputError
+from ernie_rna.sequences.fasta import FastaRecord, InputError, some
 from ernie_rna.sequences.tables import parse_decimal
 from ernie_rna.structures.formats.dot_bracket import from_dot_bracket, to_dot_bracket
 from ernie_rna.structures.formats.structure import Structure
 from ernie_rna.training import metrics as measures
 from ernie_rna.training.metrics import NO_LABEL, Metrics
-from ernie_rna.training.rows import Rows, some
+from ernie_rna.training.rows import Rows
 from ernie_rna.training.splits import predict_by_kmers
 
 Example = dict[str, Any]

@@ -40,10 +40,9 @@ from ernie_rna.options import OptionError
 from ernie_rna.run.loading import has_head, read_config, resolve_device, without_report
 from ernie_rna.run.outputs import OutputError
 from ernie_rna.run.progress import is_hidden
-from ernie_rna.sequences.fasta import InputError
+from ernie_rna.sequences.fasta import InputError, some
 from ernie_rna.training.metrics import LESS_IS_BETTER, NO_LABEL, Metrics
 from ernie_rna.training.options import FinetuneOptions
-from ernie_rna.training.rows import some
 from ernie_rna.training.tasks import Example, Task
 
 # The modules that LoRA adapts: every linear map of the layers.
