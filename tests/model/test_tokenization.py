@@ -79,7 +79,8 @@ def test_pairs_of_words_are_refused(tokenizer, pair):
     words = {"is_split_into_words": True}
     assert tokenizer(["A", "C"], **words).input_ids == [0, 5, 7, 2]
     assert tokenizer([["A", "C"], ("G",)], **words).input_ids == [[0, 5, 7, 2], [0, 4, 2]]
-    with pytest.raises(ValueError, match="one sequence at a time"):
+    # transformers 4.41 refuses the last of these itself.
+    with pytest.raises(ValueError, match=r"one sequence at a time|text input must be of type"):
         tokenizer(*pair, **words)
 
 
