@@ -320,7 +320,9 @@ def describe(models: Models, options: ServeOptions) -> dict[str, Description]:
             note += "**its weights are random, so all results are meaningless**; "
         note += f"structures by its {maps.source}; up to {limit} nt"
         layers, heads = config.num_hidden_layers, config.num_attention_heads
-        descriptions[name] = Description(note, limit, layers, heads, config.pair_prior is not None)
+        # A model whose head was removed may still have the weights for a prior.
+        has_prior = config.pair_prior is not None and maps.offset is not None
+        descriptions[name] = Description(note, limit, layers, heads, has_prior)
     return descriptions
 
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ernie_rna.data import examples
+from ernie_rna.data import examples, mini
 from ernie_rna.embeddings.formats import read_embeddings, read_metadata
+from ernie_rna.model.modeling_ernie_rna import ErnieRnaForMaskedLM
 from ernie_rna.options import ServeOptions
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.structures.fold import FoldTask, fold
@@ -289,3 +290,11 @@ def test_paths_of_the_server_are_logged_but_not_shown(capsys, error, message, is
     with pytest.raises(TaskError, match=message):
         module._run(fails, (("mine", "/a/path"),), OPTIONS, {})
     assert ("/a/path" in capsys.readouterr().err) is is_logged
+
+
+def test_a_prior_is_offered_only_with_the_head_it_was_fitted_for(tmp_path):
+    ErnieRnaForMaskedLM.from_pretrained(mini()).save_pretrained(tmp_path / "lm")
+    models = (("mini", str(mini())), ("lm", str(tmp_path / "lm")))
+    descriptions = describe(models, OPTIONS)
+    assert descriptions["mini"].has_prior
+    assert not descriptions["lm"].has_prior
