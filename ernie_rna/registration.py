@@ -28,8 +28,8 @@ def _register_config(auto: Any) -> None:
 
 
 def _register_tokenizer(auto: Any) -> None:
-    config, tokenizer = _module("configuration").ErnieRnaConfig, _module("tokenization")
-    tokenizer = tokenizer.ErnieRnaTokenizer
+    config = _module("configuration").ErnieRnaConfig
+    tokenizer = _module("tokenization").ErnieRnaTokenizer
     auto.AutoTokenizer.register(config, fast_tokenizer_class=tokenizer, exist_ok=True)
 
 

@@ -120,11 +120,14 @@ def write_folder(conversion: Conversion, folder: Path) -> None:
     (folder / "README.md").write_text(model_card(conversion), encoding="utf-8")
 
 
-def write_model(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+def write_model(
+    model: Any, folder: Path, state_dict: dict[str, Any] | None = None, tokenizer: Any = None
+) -> None:
     """Write all files of a folder for the Hub except the card.
 
     Args:
         state_dict: weights to write instead of the model's own.
+        tokenizer: the tokenizer to write; None writes a new one for the length of the model.
     """
     from ernie_rna.model.tokenization_ernie_rna import ErnieRnaTokenizer
     from ernie_rna.run.loading import without_report
@@ -133,7 +136,8 @@ def write_model(model: Any, folder: Path, state_dict: dict[str, Any] | None = No
         model.save_pretrained(folder, state_dict=state_dict)
     for name in weight_files(folder):  # Some versions of safetensors write files with mode 0600.
         shutil.copymode(folder / "config.json", folder / name)
-    tokenizer = ErnieRnaTokenizer(model_max_length=model.config.max_position_embeddings)
+    if tokenizer is None:
+        tokenizer = ErnieRnaTokenizer(model_max_length=model.config.max_position_embeddings)
     tokenizer.save_pretrained(folder)
     tokenizer.save_vocabulary(str(folder))  # transformers 5 does not, for a fast tokenizer
 

@@ -82,14 +82,11 @@ def _bars(show: bool) -> Iterator[None]:
     """Show or hide the progress bars of huggingface_hub, which our own downloads use too."""
     from huggingface_hub import utils
 
-    hide = not show and not utils.are_progress_bars_disabled()
-    if hide:
-        utils.disable_progress_bars()
-    try:
+    with contextlib.ExitStack() as stack:
+        if not show and not utils.are_progress_bars_disabled():
+            utils.disable_progress_bars()
+            stack.callback(utils.enable_progress_bars)
         yield
-    finally:
-        if hide:
-            utils.enable_progress_bars()
 
 
 def _fetch_from_hub(repo_id: str, revision: str | None, file: str = "model.safetensors") -> Found:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_rna.conversion.folder import check_target
+from ernie_rna.conversion.folder import check_target, write_model
 from ernie_rna.extras import import_extra
 from ernie_rna.options import OptionError, Share, takes
 from ernie_rna.run.find_model import find_model
@@ -447,11 +447,7 @@ class _Run:
         model.config.auto_map = dict(AUTO_MAP)
         model.config.weights_origin = "fine-tuned"
         with replacing_folder(self.target) as folder:
-            model.save_pretrained(folder)
-            # Some versions of safetensors write 0600.
-            shutil.copymode(folder / "config.json", folder / "model.safetensors")
-            self.loaded.tokenizer.save_pretrained(folder)
-            self.loaded.tokenizer.save_vocabulary(str(folder))  # transformers 5 leaves it out
+            write_model(model, folder, tokenizer=self.loaded.tokenizer)
             lines = "".join(f"{json.dumps(for_json(entry))}\n" for entry in log)
             (folder / "log.jsonl").write_text(lines, encoding="utf-8")
             draw_curve(log, folder / "curve.svg")

@@ -38,13 +38,12 @@ def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics
 
 def multi_label_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
     """Metrics of 0 and 1, (n, labels) both; `exact_match` is the share of rows without an error."""
-    f1_score = sklearn_module("metrics").f1_score
-    predicted, labels = predicted.astype(int), labels.astype(int)
-    metrics = {"exact_match": float((predicted == labels).all(axis=1).mean())}
-    for kind in ("macro", "micro"):
-        f1 = f1_score(labels, predicted, average=kind, zero_division=0)
-        metrics[f"{kind}_f1"] = float(f1)
-    return metrics
+    sklearn, pair = sklearn_module("metrics"), (labels.astype(int), predicted.astype(int))
+    return {
+        "exact_match": float(sklearn.accuracy_score(*pair)),
+        "macro_f1": float(sklearn.f1_score(*pair, average="macro", zero_division=0)),
+        "micro_f1": float(sklearn.f1_score(*pair, average="micro", zero_division=0)),
+    }
 
 
 def regression_metrics(predicted: np.ndarray, labels: np.ndarray) -> Metrics:
@@ -106,12 +105,9 @@ def format_metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
     for name in dict.fromkeys(name for metrics in columns.values() for name in metrics):
         values = (metrics.get(name, math.nan) for metrics in columns.values())
         table.append([name, *("·" if math.isnan(value) else f"{value:.4f}" for value in values)])
-    name_width, *widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for name, *cells in table:
-        padded = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        lines.append(f"{name:<{name_width}}" + "".join(padded))
-    return "\n".join(lines)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padded = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table)
+    return "\n".join(map("  ".join, padded))
 
 
 def for_json(values: Any) -> Any:

@@ -42,7 +42,7 @@ class Task:
         model_name: class of the model.
         head: prefix of the names of the head's weights, which a pretrained folder may lack.
         also_in: other model classes that have the head.
-        adapted: modules that are trained in full in addition to LoRA's updates.
+        adapted: modules that LoRA trains in full besides its updates; () stands for the head.
         parse: the label in a cell, given whether commas are decimal; ValueError if it has none.
         metrics: metrics from predictions and labels.
         metric_names: keys of what `metrics` returns.
@@ -60,7 +60,7 @@ class Task:
     model_name = "ErnieRnaForSequenceClassification"
     head = "classifier"
     also_in: tuple[str, ...] = ()
-    adapted: tuple[str, ...] = ("classifier",)
+    adapted: tuple[str, ...] = ()
     problem_type: str | None = None
     parse: Callable[[str, bool], Any]
     metrics: Callable[..., Metrics]
@@ -374,7 +374,6 @@ class RibosomeLoading(Regression):
 
     model_name = "ErnieRnaForRibosomeLoading"
     head = "loading_head"
-    adapted = ("loading_head",)
     problem_type = None
     batch_norms = True
     several = False
@@ -435,7 +434,6 @@ class SecondaryStructure(Task):
     model_name = "ErnieRnaForSecondaryStructure"
     head = "pair_head"
     also_in = ("ErnieRnaForPreTraining",)
-    adapted = ("pair_head",)
     metric_names = ("f1", "precision", "recall")
     guess_name = "ViennaRNA"
     batch_norms, one_a_base = True, True

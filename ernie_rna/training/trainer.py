@@ -397,7 +397,7 @@ def _choose_weights(model: Any, task: Task, batch: dict[str, torch.Tensor]) -> A
             r=options.lora,
             lora_alpha=2 * options.lora,
             target_modules=_LORA_MODULES,
-            modules_to_save=list(task.adapted),
+            modules_to_save=list(task.adapted or (task.head,)),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft's, about names in transformers
