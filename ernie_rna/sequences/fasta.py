@@ -8,7 +8,6 @@ The only parser of FASTA in this package. `read_fasta` yields records that are v
   vocabulary (the IUPAC codes, X and I). Any other character is an error; if they are a tenth of the
   sequence, the message says that it looks like a protein. `unknown="unk"` allows other letters,
   digits and signs (the tokenizer reads them as `<unk>`), but not brackets, `|` or blanks.
-  `degap=True` removes the gaps of an alignment, and reads Stockholm and Clustal as well.
 - Structures below a sequence, as RNAfold writes them, are ignored with a warning; other lines
   below a structure are an error.
 - The text is UTF-8, or UTF-16 with a byte order mark, in any locale, without control characters.
@@ -206,7 +205,6 @@ def check_records(
     """Yield records of any origin, each checked as by `read_fasta`.
 
     Args:
-        records: any records.
         name: name of their source in messages.
         unknown, degap, keep_letters, warn: as for `read_fasta`.
     """
