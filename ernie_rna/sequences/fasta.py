@@ -186,8 +186,7 @@ def to_rna(sequence: str) -> str:
 def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
     """Write records, each sequence on one line; the inverse of `read_fasta`."""
     for record in records:
-        header = f"{record.id} {record.description}".rstrip()
-        file.write(f">{header}\n{record.sequence}\n")
+        file.write(f">{record.id} {record.description}".rstrip() + f"\n{record.sequence}\n")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -228,9 +227,7 @@ def check_records(
             with_gaps += "-" in sequence or "." in sequence
         if not keep_letters:
             sequence = to_rna(sequence)
-        if sequence != record.sequence:
-            record = FastaRecord(record.id, sequence, record.description)
-        yield record
+        yield FastaRecord(record.id, sequence, record.description)
     if not number:
         raise InputError(f"{name}: it has no sequences")
     if with_gaps:

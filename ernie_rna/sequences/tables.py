@@ -173,14 +173,13 @@ def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
         for number, line in read_lines(path)
     )
     reader = _reader(lines, delimiter=separator, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problem = f"a quotation mark without its counterpart? ({error})"
-            raise InputError.at(path, line, problem) from error
-        if any(cells):
-            yield line, cells
+    line = 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        problem = f"a quotation mark without its counterpart? ({error})"
+        raise InputError.at(path, line, problem) from error

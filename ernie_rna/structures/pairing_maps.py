@@ -68,10 +68,8 @@ class PairingMaps:
             return self.compute(*tokenize(list(texts), self.model.device))
         maps = torch.zeros(len(texts), longest, longest)
         for padded_map, text in zip(maps, texts, strict=True):
-            bases = slice(len(text))
-            padded_map[bases, bases] = windowed_map(
-                lambda piece: self.of([piece])[0], text, *window
-            )
+            assembled = windowed_map(lambda piece: self.of([piece])[0], text, *window)
+            padded_map[: len(text), : len(text)] = assembled
         return maps
 
     def check_prior(self) -> None:

@@ -221,10 +221,9 @@ def format_bpseq(structure: Structure) -> str:
     3 A 0
     4 C 1
     """
-    rows = enumerate(zip(structure.sequence, structure.partners, strict=True), 1)
-    return f"#Name: {structure.header}\n" + "".join(
-        f"{n} {base} {partner}\n" for n, (base, partner) in rows
-    )
+    bases = enumerate(zip(structure.sequence, structure.partners, strict=True), 1)
+    rows = (f"{number} {base} {partner}\n" for number, (base, partner) in bases)
+    return "".join([f"#Name: {structure.header}\n", *rows])
 
 
 def read_bpseq(path: FilePath) -> list[Structure]:
