@@ -118,8 +118,7 @@ class EmbedTask(Task[Embedding]):
             split = partial(_windows, limit, options.overlap)
         tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
         in_memory = _CHUNK_BYTES // max(1, self._nbytes(0, 1))
-        most = max(1, min(chunks.CHUNK_BATCHES * tokens, in_memory))
-        self.plan = chunks.Plan(tokens, self.hidden, split, most)
+        self.plan = chunks.Plan(tokens, self.hidden, split, max(1, in_memory))
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> list[_Arrays]:
         """The vectors of each piece: (hidden,), or for token (owned nucleotides, hidden)."""

@@ -14,6 +14,7 @@ the parts of all chunks assembles the outputs. Torch is imported only after the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -46,12 +47,12 @@ from ernie_rna.run.store import Store, check_place, partial_folder
 from ernie_rna.sequences.chunks import Chunk, Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord, InputError
 from ernie_rna.sequences.sources import (
-    Digest,
     Sequences,
     Source,
     Survey,
     as_source,
     check_lengths,
+    digested,
     short_enough,
     survey,
 )
@@ -567,15 +568,15 @@ def _compute(
     task: Task[Any], source: Source, sha256: str, store: Store, bar: Progress, metadata: Any
 ) -> list[Part]:
     """Compute the chunks of this process. Returns the parts of all chunks, even missing ones."""
-    digest, parts = Digest(), []
-    for chunk in task.plan.chunks(digest.watch(source.read())):
+    digest, parts = hashlib.sha256(), []
+    for chunk in task.plan.chunks(digested(source.read(), digest)):
         part = store.part(chunk.number, chunk.records)
         parts.append(part)
         if store.owns(chunk.number) and not part.is_whole():
             part.put(task.pack(_compute_chunk(task, chunk, bar)), metadata)
         else:
             bar.skip(chunk)
-    if digest.sha256 != sha256:
+    if digest.hexdigest() != sha256:
         store.invalidate()
         raise InputError("the input changed while it was being read; run it again")
     return parts

@@ -118,7 +118,7 @@ class Plan:
         batch_tokens: most tokens in a batch, with padding; a longer sequence has its own batch.
         cost: as for `work`.
         split: takes the index of a sequence and its letters, and returns its pieces.
-        chunk_tokens: tokens after which a chunk ends; None is `CHUNK_BATCHES` batches.
+        chunk_tokens: tokens after which a chunk ends, if `CHUNK_BATCHES` batches are not fewer.
         squared_from: as for `plan_batches`.
         divides: whether the pieces of a sequence may be in several chunks.
     """
@@ -133,7 +133,8 @@ class Plan:
     @property
     def limit(self) -> int:
         """Tokens after which a chunk ends."""
-        return self.chunk_tokens or self.batch_tokens * CHUNK_BATCHES
+        tokens = self.batch_tokens * CHUNK_BATCHES
+        return min(tokens, self.chunk_tokens or tokens)
 
     def chunks(self, records: Iterable[FastaRecord]) -> Iterator[Chunk]:
         """Cut records into chunks, in input order."""
@@ -271,10 +272,9 @@ def windows(record: int, length: int, limit: int, overlap: int) -> list[Piece]:
     steps = -((limit - length) // (limit - overlap))  # rounded up
     starts = [round(step * (length - limit) / steps) for step in range(steps + 1)]
     cuts = [(left + limit + right + 1) // 2 for left, right in pairwise(starts)]
-    bounds = [0, *cuts, length]
     return [
         Piece(record, start, start + limit, *kept)
-        for start, kept in zip(starts, pairwise(bounds), strict=True)
+        for start, kept in zip(starts, pairwise([0, *cuts, length]), strict=True)
     ]
 
 

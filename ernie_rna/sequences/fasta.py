@@ -8,7 +8,6 @@ The only parser of FASTA in this package. `read_fasta` yields records that are v
   vocabulary (the IUPAC codes, X and I). Any other character is an error; if they are a tenth of the
   sequence, the message says that it looks like a protein. `unknown="unk"` allows other letters,
   digits and signs (the tokenizer reads them as `<unk>`), but not brackets, `|` or blanks.
-  `degap=True` removes the gaps of an alignment, and reads Stockholm and Clustal as well.
 - Structures below a sequence, as RNAfold writes them, are ignored with a warning; other lines
   below a structure are an error.
 - The text is UTF-8, or UTF-16 with a byte order mark, in any locale, without control characters.
@@ -187,8 +186,7 @@ def to_rna(sequence: str) -> str:
 def write_fasta(file: IO[str], records: Iterable[FastaRecord]) -> None:
     """Write records, each sequence on one line; the inverse of `read_fasta`."""
     for record in records:
-        header = f"{record.id} {record.description}".rstrip()
-        file.write(f">{header}\n{record.sequence}\n")
+        file.write(f">{record.id} {record.description}".rstrip() + f"\n{record.sequence}\n")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -206,7 +204,6 @@ def check_records(
     """Yield records of any origin, each checked as by `read_fasta`.
 
     Args:
-        records: any records.
         name: name of their source in messages.
         unknown, degap, keep_letters, warn: as for `read_fasta`.
     """
@@ -230,9 +227,7 @@ def check_records(
             with_gaps += "-" in sequence or "." in sequence
         if not keep_letters:
             sequence = to_rna(sequence)
-        if sequence != record.sequence:
-            record = FastaRecord(record.id, sequence, record.description)
-        yield record
+        yield FastaRecord(record.id, sequence, record.description)
     if not number:
         raise InputError(f"{name}: it has no sequences")
     if with_gaps:

@@ -35,8 +35,7 @@ from ernie_rna.sequences.fasta import (
 
 Item = FastaRecord | str | tuple[str, str]
 
-# The id of a typed sequence.
-UNNAMED = "RNA"
+UNNAMED = "RNA"  # the id of a typed sequence
 _TYPED = frozenset("ACGUTNacgutn")
 
 # What the header of a FASTA file cannot hold: control characters, byte order marks, surrogates.
@@ -187,39 +186,29 @@ class Survey:
 
 def survey(records: Iterable[FastaRecord]) -> Survey:
     """Read all records, so that an invalid one raises its error before any work."""
-    digest, lengths = Digest(), Counter[int]()
+    digest, lengths = hashlib.sha256(), Counter[int]()
 
     def sizes() -> Iterator[tuple[int, str]]:
-        for record in digest.watch(records):
+        for record in digested(records, digest):
             lengths[len(record.sequence)] += 1
             yield len(record.sequence), record.id
 
     longest = tuple(nlargest(5, sizes()))
     nucleotides = sum(length * count for length, count in lengths.items())
-    return Survey(lengths.total(), nucleotides, lengths, longest, digest.sha256)
+    return Survey(lengths.total(), nucleotides, lengths, longest, digest.hexdigest())
 
 
-class Digest:
-    """Computes the sha256 of the records that `watch` has yielded so far."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def watch(self, records: Iterable[FastaRecord]) -> Iterator[FastaRecord]:
-        for record in records:
-            self._hash.update(f"{record.id} {record.description}\n{record.sequence}\n".encode())
-            yield record
+def digested(records: Iterable[FastaRecord], digest: hashlib._Hash) -> Iterator[FastaRecord]:
+    """Yield records unchanged, and update a digest of `hashlib` with each."""
+    for record in records:
+        digest.update(f"{record.id} {record.description}\n{record.sequence}\n".encode())
+        yield record
 
 
 def check_lengths(input_survey: Survey, config: Any, long: str, choices: Sequence[str]) -> None:
     """Refuse sequences that are longer than a model's limit, or warn about them.
 
     Args:
-        config: the model's configuration.
         long: what to do with such sequences, "error", "window" or "full".
         choices: the values of `long` that the command has.
 

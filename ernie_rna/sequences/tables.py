@@ -12,11 +12,12 @@ import io
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from os import fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ernie_rna.sequences.fasta import FilePath, InputError, is_stream, read_lines
 
@@ -27,6 +28,7 @@ _SHOWN = 20  # most names in a message
 _LOOK = 1 << 16  # letters of a line that are examined for its separator
 # The line that tells Excel the separator of a table.
 _DIRECTIVE = re.compile(r'"?sep=([^\w"])"?$', re.IGNORECASE)
+_reader = partial(csv.reader, skipinitialspace=True)
 _WITH_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
@@ -43,7 +45,6 @@ def read_rows(
     """Yield the rows of a table, in order.
 
     Args:
-        path: a file, compressed or not.
         required: columns that it must have.
         form: None takes what `find_form` returns.
 
@@ -100,7 +101,7 @@ def find_form(path: FilePath) -> Form:
     first, second = [*islice(filter(str.strip, lines), 2), "", ""][:2]
 
     def columns(separator: str, line: str = first) -> int:
-        return len(next(_reader([line[:_LOOK]], separator), []))
+        return len(next(_reader([line[:_LOOK]], delimiter=separator), []))
 
     directive = _DIRECTIVE.match(first)
     separator = max(",;|", key=columns)
@@ -165,26 +166,20 @@ def as_named(path: FilePath, lines: str) -> str:
     return text.getvalue()
 
 
-def _reader(lines: Iterable[str], separator: str, strict: bool = False) -> Any:
-    """A CSV reader that skips blanks before cells."""
-    return csv.reader(lines, delimiter=separator, strict=strict, skipinitialspace=True)
-
-
 def _parse(path: FilePath, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each row's first line, and its cells; without rows of empty cells."""
     lines = (
         "\n" if number == 1 and _DIRECTIVE.match(line) else f"{line.strip(_BLANK)}\n"
         for number, line in read_lines(path)
     )
-    reader = _reader(lines, separator, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problem = f"a quotation mark without its counterpart? ({error})"
-            raise InputError.at(path, line, problem) from error
-        if any(cells):
-            yield line, cells
+    reader = _reader(lines, delimiter=separator, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        problem = f"a quotation mark without its counterpart? ({error})"
+        raise InputError.at(path, line, problem) from error

@@ -32,7 +32,6 @@ class Closeness:
     """The closeness map of one sequence.
 
     Attributes:
-        id: id of the sequence.
         probabilities: (length, length) in float32, symmetric; the probability that two bases are
             close to one another.
     """
@@ -104,8 +103,8 @@ class ClosenessTask(Task[Closeness]):
         self.model = load(ErnieRnaForCloseness, source, config=config, **options.loading)
         cost = chunks.pair_head_cost(self.model.config)
         tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
-        limit = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
-        self.plan = chunks.Plan(tokens, cost, chunk_tokens=limit, squared_from=chunks.MAPS_FROM)
+        most = chunks.TOKENS_OF_MAPS
+        self.plan = chunks.Plan(tokens, cost, chunk_tokens=most, squared_from=chunks.MAPS_FROM)
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Closeness]:
         from ernie_rna.run.attention_scores import run_head

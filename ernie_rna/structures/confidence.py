@@ -25,7 +25,6 @@ def base_reliabilities(probabilities: np.ndarray, structure: Structure) -> np.nd
 
     Args:
         probabilities: (length, length), symmetric.
-        structure: base pairs of the sequence.
 
     Returns:
         (length,), from 0 to 1.
@@ -101,11 +100,7 @@ class Bin:
 
 
 def reliability(probabilities: np.ndarray, known: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Reliability diagram: bins of equal width, without the empty ones.
-
-    Args:
-        probabilities, known: (pairs,) each.
-    """
+    """Reliability diagram from arrays (pairs,): bins of equal width, without the empty ones."""
     edges = np.linspace(0, 1, bins + 1)
     counts, predicted_sums, known_counts = (
         np.histogram(probabilities, edges, weights=weights)[0].tolist()

@@ -128,8 +128,7 @@ class Constraints:
         for base in np.flatnonzero(np.isin(text, list("|<>()"))).tolist():
             best, partner = scores[base].masked_fill(~allowed[base], _NEVER).max(dim=0)
             if best > _NEVER:
-                raised = best.clamp(min=threshold + _SURE)
-                scores[base, partner] = scores[partner, base] = raised
+                scores[base, partner] = scores[partner, base] = best.clamp(min=threshold + _SURE)
 
 
 def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], dict[str, str]]:

@@ -203,8 +203,7 @@ def evaluate(
         references = {id: known for id, known in references.items() if id in predictions}
     if not references:
         raise ValueError("no reference structure has a prediction; do the ids agree?")
-    unpaired = {id: replace(known, pairs=[]) for id, known in references.items()}
-    predictions = unpaired | predictions
+    predictions = {id: replace(known, pairs=[]) for id, known in references.items()} | predictions
     compared = [(predictions[id], known) for id, known in references.items()]
     for predicted_structure, known in compared:
         _check_same_sequence(predicted_structure, known)

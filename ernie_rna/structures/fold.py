@@ -211,13 +211,9 @@ class FoldTask(Task[Fold]):
         if self.window:
             chunks.check_overlap(options.overlap, limit)
         tokens = chunks.resolve_batch_tokens(options.batch_tokens, self.model.device)
-        chunk_limit = min(chunks.TOKENS_OF_MAPS, chunks.CHUNK_BATCHES * tokens)
-        self.plan = chunks.Plan(
-            tokens,
-            self.maps.cost,
-            chunk_tokens=chunk_limit if options.matrix else None,
-            squared_from=self.maps.squared_from,
-        )
+        most = chunks.TOKENS_OF_MAPS if options.matrix else None
+        cost, squared_from = self.maps.cost, self.maps.squared_from
+        self.plan = chunks.Plan(tokens, cost, chunk_tokens=most, squared_from=squared_from)
 
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterator[Fold]:
         import torch

@@ -35,7 +35,6 @@ class PairingMaps:
     """A loaded model that computes pairing maps.
 
     Attributes:
-        model: the model.
         compute: maps ids and mask, (batch, seq) each, to symmetric maps (batch, length, length).
         cost, squared_from: for `chunks.Plan`.
         source, origin: short descriptions of the maps, and of the structures predicted from them.
@@ -64,17 +63,13 @@ class PairingMaps:
             window: the longest window and the overlap, in bases; longer sequences are assembled
                 from windows. None computes every sequence whole.
         """
-
-        def compute(*batch: str) -> Tensor:
-            return self.compute(*tokenize(list(batch), self.model.device))
-
         longest = max(map(len, texts))
         if window is None or longest <= window[0]:
-            return compute(*texts)
+            return self.compute(*tokenize(list(texts), self.model.device))
         maps = torch.zeros(len(texts), longest, longest)
         for padded_map, text in zip(maps, texts, strict=True):
-            bases = slice(len(text))
-            padded_map[bases, bases] = windowed_map(lambda piece: compute(piece)[0], text, *window)
+            assembled = windowed_map(lambda piece: self.of([piece])[0], text, *window)
+            padded_map[: len(text), : len(text)] = assembled
         return maps
 
     def check_prior(self) -> None:
@@ -172,8 +167,7 @@ def load_maps(
 
 def symmetrize(scores: Tensor) -> Tensor:
     """Mean of a map and its transpose over the last two dimensions, (..., length, length)."""
-    mean: Tensor = (scores + scores.transpose(-1, -2)) / 2
-    return mean
+    return torch.div(scores + scores.transpose(-1, -2), 2)
 
 
 def head_maps(
@@ -192,9 +186,7 @@ def windowed_map(
 
     Args:
         compute: returns the map (length, length) of a sequence of at most ``limit`` bases.
-        sequence: the bases.
-        limit: number of bases in a window.
-        overlap: fewest bases that neighbouring windows share; below ``limit``.
+        limit, overlap: as for `chunks.windows`.
 
     Returns:
         (length, length), `NOT_SEEN` where two bases share no window.

@@ -42,8 +42,7 @@ from ernie_rna.structures.formats.by_extension import (
 )
 from ernie_rna.structures.formats.structure import Structure, differing_base
 
-# The bases that each reagent probes.
-_PROBES = {"shape": "ACGU", "dms": "AC"}
+_PROBES = {"shape": "ACGU", "dms": "AC"}  # the bases that each reagent probes
 _RT = 0.0019872 * 310.15  # kcal/mol
 # RNAstructure's bound: values up to it, usually -999, mean no data.
 _NO_DATA = -500.0
@@ -119,10 +118,8 @@ class Probing:
     @property
     def digest(self) -> str:
         """sha256 of everything that the results depend on."""
-        options = self._options
-        digest = hashlib.sha256(
-            f"{options.probe} {options.reactivity_slope} {options.reactivity_intercept}".encode()
-        )
+        slope, intercept = self.line
+        digest = hashlib.sha256(f"{self._options.probe} {slope} {intercept}".encode())
         for id, (values, _) in sorted(self._profiles.items()):
             digest.update(f"{id} {len(values)}\n".encode() + values.tobytes())
         return digest.hexdigest()
@@ -162,8 +159,8 @@ class Probing:
             InputError: as `check`.
         """
         list(self.check([record]))
-        bases = to_rna(record.sequence)
-        is_probed = [base in _PROBES[self._options.probe] for base in bases]
+        probed = _PROBES[self._options.probe]
+        is_probed = [base in probed for base in to_rna(record.sequence)]
         return np.where(is_probed, self._profiles[record.id].values, np.nan)
 
     def log_odds(self, record: Record) -> np.ndarray:
@@ -204,7 +201,6 @@ def unpaired_auc(structure: Structure, reactivities: np.ndarray) -> float:
     matters, because they have no common scale and a few very large values.
 
     Args:
-        structure: the structure of a sequence.
         reactivities: (length,), NaN where there is no data.
 
     Returns:
@@ -306,8 +302,7 @@ def _reactivity(path: FilePath, line: int, text: str, comma: bool = False) -> fl
     try:
         return float("nan") if text.strip().upper() in ("NA", "") else parse_decimal(text, comma)
     except ValueError as error:
-        problem = f"{error}; write NaN or -999 for no data"
-        raise InputError.at(path, line, problem) from None
+        raise InputError.at(path, line, f"{error}; write NaN or -999 for no data") from None
 
 
 def read_rdat(path: FilePath) -> dict[str, Profile]:

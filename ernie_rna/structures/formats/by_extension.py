@@ -73,7 +73,6 @@ def write_structures(path: FilePath, structures: Iterable[Structure]) -> None:
 
     Args:
         path: a .tsv, .csv, .ct, .bpseq (of one structure), .dbn or .db file.
-        structures: the structures to write.
 
     Raises:
         ValueError: the extension is unknown, or the format cannot hold these structures.
@@ -222,20 +221,16 @@ def format_bpseq(structure: Structure) -> str:
     3 A 0
     4 C 1
     """
-    rows = enumerate(zip(structure.sequence, structure.partners, strict=True), 1)
-    return f"#Name: {structure.header}\n" + "".join(
-        f"{n} {base} {partner}\n" for n, (base, partner) in rows
-    )
+    bases = enumerate(zip(structure.sequence, structure.partners, strict=True), 1)
+    rows = (f"{number} {base} {partner}\n" for number, (base, partner) in bases)
+    return "".join([f"#Name: {structure.header}\n", *rows])
 
 
 def read_bpseq(path: FilePath) -> list[Structure]:
-    """Read the structure of a .bpseq file; the inverse of :func:`format_bpseq`.
+    """Read the structure of a .bpseq file, in a list; the inverse of :func:`format_bpseq`.
 
     Lines before the first row may be comments (``#``) or the ``Filename:``, ``Organism:`` … of the
     Comparative RNA Web. The id comes from ``#Name:`` or ``Filename:``, or else the file's name.
-
-    Returns:
-        A list of one structure, for symmetry with the other readers.
 
     Raises:
         InputError: a row is not "number base partner" or its number is out of order; a partner does

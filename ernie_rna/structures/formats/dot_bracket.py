@@ -16,9 +16,7 @@ from ernie_rna.model.structures_ernie_rna import (
 
 __all__ = ["BasePair", "from_dot_bracket", "nested_pages", "sorted_pairs", "to_dot_bracket"]
 
-# Rfam's WUSS notation has a sign for unpaired bases in each kind of loop.
 UNPAIRED = ".-_,:~"
-
 # Maps each bracket to its kind, which is named by the opening one.
 _KINDS = dict(zip(OPENING_BRACKETS + CLOSING_BRACKETS, 2 * OPENING_BRACKETS, strict=True))
 
@@ -26,7 +24,7 @@ _KINDS = dict(zip(OPENING_BRACKETS + CLOSING_BRACKETS, 2 * OPENING_BRACKETS, str
 def from_dot_bracket(text: str) -> list[BasePair]:
     """Read the pairs of a dot-bracket text; the inverse of :func:`to_dot_bracket`.
 
-    Any of ``.-_,:~`` is an unpaired base, so that Rfam's WUSS notation can be read too.
+    Any of ``.-_,:~`` is an unpaired base: Rfam's WUSS notation has one for each kind of loop.
 
     Args:
         text: one character for each base, without white space.

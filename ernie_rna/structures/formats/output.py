@@ -21,12 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ernie_rna.run.matrices import MATRICES, matrix_output
-from ernie_rna.run.outputs import (
-    STANDARD_OUTPUT,
-    OutputError,
-    check_output_files,
-    replacing_folder,
-)
+from ernie_rna.run.outputs import STANDARD_OUTPUT, OutputError, check_output_files, replacing_folder
 from ernie_rna.run.runner import Output, Write, text_output
 from ernie_rna.sequences.fasta import InputError
 from ernie_rna.sequences.tables import TABLES, format_row
@@ -124,8 +119,7 @@ def _open_folder(output: str) -> Iterator[Write[Fold]]:
             path = folder / file_name(folded.structure.id, suffix)
             if path.exists():  # On a file system that ignores case, ids can collide.
                 raise ValueError(f"the file {path.name} already exists, of another id")
-            text = FORMATTERS[suffix](folded.structure)
-            path.write_text(text, encoding="utf-8", newline="\n")
+            path.write_text(FORMATTERS[suffix](folded.structure), encoding="utf-8", newline="\n")
 
         yield write
         _check_folder(output, suffix)  # again, since the folder is replaced next
