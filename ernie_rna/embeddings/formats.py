@@ -95,10 +95,7 @@ def is_per_token(name: str) -> bool:
 
 
 def check_format(output: str, pooling: Iterable[str] = ()) -> None:
-    """Check, before any work, that the output can be written.
-
-    Args:
-        pooling: the poolings to write, of `POOLINGS`.
+    """Check, before any work, that the output can be written with these poolings.
 
     Raises:
         ValueError: the extension is that of no format, or of one that cannot hold a pooling.

@@ -88,12 +88,8 @@ def check_heads(heads: Sequence[int] | None, count: int) -> list[int]:
 def run_head(
     model: Any, input_ids: Tensor, attention_mask: Tensor, pairing_scores: str | None
 ) -> Any:
-    """Return the outputs of a model with a head.
-
-    Args:
-        input_ids, attention_mask: (batch, seq).
-        pairing_scores: as for `use_pairing_scores`.
-    """
+    """Return the outputs of a model with a head. `input_ids` and `attention_mask` are (batch, seq);
+    `pairing_scores` is as for `use_pairing_scores`."""
     with use_pairing_scores(model, pairing_scores):
         return model(input_ids=input_ids, attention_mask=attention_mask)
 

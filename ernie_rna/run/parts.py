@@ -34,10 +34,7 @@ class Part:
     path: Path
 
     def put(self, results: Results, metadata: Mapping[str, Any]) -> None:
-        """Write the results.
-
-        Args:
-            metadata: what the results depend on, stored in the file.
+        """Write the results, with `metadata`, which says what they depend on.
 
         Raises:
             OSError, SafetensorError: the disk is full; no file is left.

@@ -89,10 +89,8 @@ def text_output(
 ) -> Output[Result]:
     """Return the output of a text file: a header, and the lines of each result with their ends.
 
-    Tabs between cells become commas in a .csv file.
-
-    Args:
-        header: the line, or a function that returns it once the model is loaded.
+    Tabs between cells become commas in a .csv file. `header` may be a function, which is called
+    once the model is loaded.
     """
 
     @contextlib.contextmanager
@@ -127,10 +125,7 @@ class Task(ABC, Generic[Result]):
 
     @abstractmethod
     def load(self, source: Any) -> None:
-        """Set `model` and `plan`.
-
-        Args:
-            source: what `find_model` returns.
+        """Set `model` and `plan`; `source` is what `find_model` returns.
 
         Raises:
             ValueError: an option is invalid for the model, or the model lacks the head.
@@ -138,10 +133,7 @@ class Task(ABC, Generic[Result]):
 
     @abstractmethod
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterable[Any]:
-        """Return a value for each piece of a batch, in order.
-
-        Args:
-            records: the record of each piece.
+        """Return a value for each piece of a batch, in order; `records` has the record of each.
 
         Raises:
             EncodingError: a result is not finite.
@@ -221,12 +213,8 @@ class Task(ABC, Generic[Result]):
         return {}
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
-        """All that the results depend on, except the machine; for JSON.
-
-        Args:
-            found: the survey of the input.
-            given: the model as the caller gave it.
-        """
+        """All that the results depend on, except the machine; for JSON. `found` is the survey of
+        the input, and `given` the model as the caller gave it."""
         from ernie_rna.run.provenance import model_name, model_sha256, versions
 
         model, options = self.model, self.options
@@ -371,8 +359,7 @@ def _long_choices(task: Task[Any]) -> Sequence[str]:
 
 
 def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Result]:
-    choices = _long_choices(task)
-    records = short_enough(source.read(), task.model.config, task.options.long, choices)
+    records = short_enough(source.read(), task.model.config, task.options.long, _long_choices(task))
     with contextlib.closing(bar):
         for chunk in task.plan.chunks(records):
             results = _compute_chunk(task, chunk, bar)
