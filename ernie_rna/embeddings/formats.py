@@ -250,8 +250,7 @@ def _write_npz(parts: Sequence[Part], path: Path, columns: list[str], about: str
     arrays = _arrays(parts, columns, np.array(_ids(parts)))
     with zipfile.ZipFile(path, "w") as archive:
         for name, dtype, shape, blocks in [("metadata", text.dtype, (), [text]), *arrays]:
-            entry = zipfile.ZipInfo(f"{name}.npy")
-            with archive.open(entry, "w", force_zip64=True) as member:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(member, header)
                 for block in blocks:
@@ -311,8 +310,7 @@ def _write_table(
         numbers = [f"{name}_{i}" for name in columns for i in range(parts[0].shape(name)[1])]
         writer.writerow(["id", "length", *numbers])
         for part in parts:
-            vectors = np.concatenate([part.get(name) for name in columns], axis=1)
-            rows = vectors.astype(np.float32)
+            rows = np.concatenate([part.get(name) for name in columns], axis=1).astype(np.float32)
             for id, length, row in zip(part.texts("ids"), part.get("lengths"), rows, strict=True):
                 writer.writerow([id, length, *map(str, row)])
 
@@ -349,8 +347,7 @@ def read_metadata(path: FilePath) -> dict[str, Any]:
     """
     file = _files(Path(path))[0]
     with _damage_explained(file), contextlib.closing(_READERS[_suffix(file)](file)) as content:
-        metadata: dict[str, Any] = next(content)
-        return metadata
+        return dict(next(content))
 
 
 def _files(path: Path) -> list[Path]:
@@ -461,8 +458,7 @@ def _read_npz(path: Path) -> Iterator[Any]:
 
 
 def _read_parquet(path: Path) -> Iterator[Any]:
-    pq = import_extra("pyarrow.parquet", "parquet", "reading Parquet")
-    with pq.ParquetFile(path) as file:
+    with import_extra("pyarrow.parquet", "parquet", "reading Parquet").ParquetFile(path) as file:
         metadata = json.loads(file.schema_arrow.metadata[METADATA.encode()])
         yield metadata
         names = metadata["columns"]
@@ -471,8 +467,7 @@ def _read_parquet(path: Path) -> Iterator[Any]:
             for name in names:
                 column = batch.column(name)
                 vectors = column.flatten() if is_per_token(name) else column
-                numbers = vectors.flatten().to_numpy()
-                columns[name] = numbers.reshape(-1, vectors.type.list_size)
+                columns[name] = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
             ids, lengths = (batch.column(name).to_pylist() for name in ("id", "length"))
             yield from _embeddings(ids, lengths, columns)
 

@@ -64,8 +64,7 @@ def attention_scores(
         if number > 0:
             captured.append(_scores(output[2], shape, head_indices))
 
-    layers: Any = model.layers
-    attention = layers[max(number - 1, 0)].self_attn
+    attention: Any = model.layers[max(number - 1, 0)].self_attn
     with (
         use_pairing_scores(model, pairing_scores),
         attention.register_forward_pre_hook(before, with_kwargs=True),

@@ -47,8 +47,7 @@ class Part:
     def get(self, name: str) -> np.ndarray:
         """Read an array."""
         with safe_open(self.path, framework="np") as file:
-            array: np.ndarray = file.get_tensor(name)
-        return array
+            return np.asarray(file.get_tensor(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an array without reading it."""

@@ -394,8 +394,7 @@ def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece]
     """
     from ernie_rna.run.loading import memory_explained, suitable_threads, use_threads
 
-    suitable = suitable_threads(task.model.config, task.plan, chunk)
-    with use_threads(task.options.threads or suitable):
+    with use_threads(task.options.threads or suitable_threads(task.model.config, task.plan, chunk)):
         for number in range(len(chunk.batches)):
             pieces = chunk.batch(number)
             records = [chunk.records[piece.record] for piece in pieces]
