@@ -281,13 +281,6 @@ def _with_options(doc: str | None, options: type[Options]) -> str:
 _COMPUTING, _INPUT = "computation", "input"
 
 
-def _device(value: Any) -> str | None:
-    kind, _, index = str(value).partition(":")
-    if kind in DEVICES and (not index or index.isdecimal()):
-        return None
-    return f"must be one of {', '.join(DEVICES)}, or one with an index, such as cuda:1"
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options, group=_COMPUTING):
     """How a model is loaded and run."""
@@ -300,7 +293,10 @@ class ModelOptions(Options, group=_COMPUTING):
     device: str | None = option(
         None,
         "torch device: cpu, cuda, cuda:1, ...; defaults to cuda if there is a GPU, else cpu",
-        check=_device,
+        check=must_be(
+            f"one of {', '.join(DEVICES)}, or one with an index, such as cuda:1",
+            lambda value: re.fullmatch(rf"({'|'.join(DEVICES)})(:\d*)?", str(value)),
+        ),
     )
     threads: int | None = option(
         None,

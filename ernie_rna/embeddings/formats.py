@@ -383,11 +383,8 @@ def _damage_explained(path: Path) -> Iterator[None]:
 def _embeddings(
     ids: Sequence[str], lengths: Sequence[int], arrays: Mapping[str, np.ndarray]
 ) -> Iterator[Embedding]:
-    """Embeddings from arrays; ValueError if a length or shape is impossible.
-
-    Args:
-        arrays: by column, (sequences, hidden) or, for token, (nucleotides, hidden).
-    """
+    """Embeddings from arrays by column, (sequences, hidden) or, for token, (nucleotides, hidden);
+    ValueError if a length or shape is impossible."""
     if any(length < 1 for length in lengths):
         raise ValueError(f"a sequence of {min(lengths)} nucleotides")
     for name, array in arrays.items():

@@ -127,10 +127,8 @@ def plot_arcs(
 
     Without known pairs, the colours distinguish nested pairs from pseudoknots. With known pairs,
     the predicted pairs are above the sequence and the known ones below it, and the colours show
-    which are in both. If there are no pairs the picture says so.
-
-    Args:
-        probabilities: (length, length), colours of the predicted pairs instead.
+    which are in both. If there are no pairs the picture says so. With `probabilities`, (length,
+    length), the predicted pairs have the colours of those instead.
     """
     above, length = _checked(pairs, sequence), len(sequence)
     below = None if known is None else _checked(known, sequence)

@@ -97,13 +97,9 @@ def run_head(
 def use_pairing_scores(
     model: ErnieRnaPreTrainedModel, pairing_scores: str | None
 ) -> Iterator[None]:
-    """Change where a model takes its pairing scores from, for the duration of the block.
-
-    Args:
-        pairing_scores: "sequence"; "zero", as in the authors' script for structures, which equals
-            a matrix of zeros without its seq² memory; or None for what the model's configuration
-            says.
-    """
+    """Change where a model takes its pairing scores from, for the duration of the block:
+    "sequence"; "zero", as in the authors' script for structures, which equals a matrix of zeros
+    without its seq² memory; or None for what the model's configuration says."""
     config: Any = model.config
     before = config.pairing_scores
     config.pairing_scores = pairing_scores or before
