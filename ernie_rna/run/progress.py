@@ -14,6 +14,7 @@ from ernie_rna.sequences.sources import Survey
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
 _FORMAT_WITHOUT_TOTAL = "{desc}, {elapsed} gone"
+LOADING = "loading torch and the model"
 
 
 def is_hidden(show: bool | None) -> bool:
@@ -23,7 +24,7 @@ def is_hidden(show: bool | None) -> bool:
 
 
 @contextlib.contextmanager
-def show_loading(show: bool | None, doing: str = "loading torch and the model") -> Iterator[None]:
+def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
     """Show the text `doing` without a bar while the block runs; `show` is as for `Progress`."""
     disable = is_hidden(show)
     with tqdm(desc=doing, bar_format="{desc}", leave=False, disable=disable, dynamic_ncols=True):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ernie_rna.run.progress import Progress, show_loading
+from ernie_rna.run.progress import LOADING, Progress, show_loading
 from ernie_rna.sequences.chunks import Piece, Plan
 from ernie_rna.sequences.fasta import FastaRecord
 from ernie_rna.sequences.sources import survey
@@ -61,7 +61,7 @@ def test_clears_its_line_for_other_output(capsys):
 
 @pytest.mark.parametrize(("show", "shown"), [(True, True), (False, False), (None, False)])
 def test_shown_on_a_terminal_or_on_request(show, shown, capsys, monkeypatch):
-    for text in ("loading torch and the model", "comparing with FOLDER{1}"):
+    for text in (LOADING, "comparing with FOLDER{1}"):
         with show_loading(show, text):
             assert (text in capsys.readouterr().err) == shown
         assert text not in capsys.readouterr().err
