@@ -410,8 +410,8 @@ def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece]
 def run(
     task: Task[Result], sequences: Sequences, model: Any, outputs: Sequence[Output[Result]]
 ) -> RunSummary:
-    """Write the results of all sequences to outputs, whose paths are checked. A run that was killed
-    is resumed, but if all outputs are standard output, no results are stored.
+    """Write the results of all sequences to outputs whose paths were checked. A run that was killed
+    is resumed; if all outputs are standard output, no results are stored for that.
 
     Raises:
         InputError: the input is invalid, or changed while it was being read.
