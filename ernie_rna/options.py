@@ -132,9 +132,12 @@ whole = partial(Range, int)
 number = partial(Range, float)
 
 
-def some_text(value: Any) -> str | None:
-    """A `Check` for non-empty text."""
-    return None if isinstance(value, str) and value else "must be non-empty text"
+def must_be(words: str, is_valid: Callable[[Any], object]) -> Check:
+    """A `Check` that says what a value must be unless `is_valid` accepts it."""
+    return lambda value: None if is_valid(value) else f"must be {words}"
+
+
+some_text = must_be("non-empty text", lambda value: isinstance(value, str) and value)
 
 
 def parse_words(text: str) -> tuple[str, ...]:
@@ -278,13 +281,6 @@ def _with_options(doc: str | None, options: type[Options]) -> str:
 _COMPUTING, _INPUT = "computation", "input"
 
 
-def _device(value: Any) -> str | None:
-    kind, _, index = str(value).partition(":")
-    if kind in DEVICES and (not index or index.isdecimal()):
-        return None
-    return f"must be one of {', '.join(DEVICES)}, or one with an index, such as cuda:1"
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options, group=_COMPUTING):
     """How a model is loaded and run."""
@@ -297,7 +293,10 @@ class ModelOptions(Options, group=_COMPUTING):
     device: str | None = option(
         None,
         "torch device: cpu, cuda, cuda:1, ...; defaults to cuda if there is a GPU, else cpu",
-        check=_device,
+        check=must_be(
+            f"one of {', '.join(DEVICES)}, or one with an index, such as cuda:1",
+            lambda value: re.fullmatch(rf"({'|'.join(DEVICES)})(:\d*)?", str(value)),
+        ),
     )
     threads: int | None = option(
         None,
@@ -346,20 +345,12 @@ class Share:
         return f"part {self.index + 1}/{self.count} (by {self.origin})"
 
 
-_ARRAY = ("ID", "COUNT", "MIN", "STEP")  # the variables of a SLURM array
-
-
 def parse_share(part: object) -> Share | None:
     """Parse "2/8", the second of eight shares; None if it is not such a text."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(part))
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         return None
     return Share(int(match[1]) - 1, int(match[2]), "--part")
-
-
-def _part(value: object) -> str | None:
-    is_valid = parse_share(value) is not None
-    return None if is_valid else "must be I/N, such as 2/8 for the second of eight processes"
 
 
 def own_share(part: str | None) -> Share:
@@ -370,7 +361,7 @@ def own_share(part: str | None) -> Share:
     """
     if part is not None:
         share = parse_share(part)
-        assert share is not None  # `_part` has checked it.
+        assert share is not None  # The option's check refuses any other text.
         return share
     share = Share()
     if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
@@ -378,7 +369,8 @@ def own_share(part: str | None) -> Share:
         origin = _described("RANK", "WORLD_SIZE")
         share = Share(rank, size, origin, _variable("LOCAL_RANK", rank))
     elif {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= os.environ.keys():
-        id, count, first, step = (f"SLURM_ARRAY_TASK_{name}" for name in _ARRAY)
+        names = ("ID", "COUNT", "MIN", "STEP")
+        id, count, first, step = (f"SLURM_ARRAY_TASK_{name}" for name in names)
         index = (_variable(id) - _variable(first)) // max(_variable(step, 1), 1)
         share = Share(index, _variable(count), _described(id, count, first, step))
     if not 0 <= share.index < share.count:
@@ -487,7 +479,7 @@ class RunOptions(ModelOptions, InputOptions, OutputOptions, group=_COMPUTING):
         "compute part I of N; other processes compute the other parts of the same output; by "
         "default read from RANK and WORLD_SIZE (torchrun) or the variables of a SLURM array; 1/1 "
         "computes all",
-        check=_part,
+        check=must_be("I/N, such as 2/8 for the second of eight processes", parse_share),
         metavar="I/N",
     )
     scale_to: int | None = option(
@@ -534,17 +526,6 @@ class WindowOptions(RunOptions, group=_INPUT):
 # What is computed
 
 
-def _layers(values: Any) -> str | None:
-    if values is None or (values and not any(map(whole(), values))):
-        return None
-    return f"must be one or more whole numbers, with at most {_DIGITS} digits, or all layers"
-
-
-def _poolings(values: Any) -> str | None:
-    is_valid = bool(values) and all(pooling in POOLINGS for pooling in values)
-    return None if is_valid else f"must be one or more of {', '.join(POOLINGS)}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions(WindowOptions, group="output"):
     """Options of `embeddings.embed`."""
@@ -553,7 +534,10 @@ class EmbedOptions(WindowOptions, group="output"):
         (-1,),
         "layers to write: 0 is the embedding output, -1 the last layer, all (None in Python) "
         "every layer; if the list begins with a minus, write --layers=-1,-2",
-        check=_layers,
+        check=must_be(
+            f"one or more whole numbers, with at most {_DIGITS} digits, or all layers",
+            lambda values: values is None or (values and not any(map(whole(), values))),
+        ),
         parse=lambda text: None if text == "all" else parse_numbers(text),
         metavar="L,L",
     )
@@ -561,7 +545,10 @@ class EmbedOptions(WindowOptions, group="output"):
         ("mean",),
         "any of token (a vector for each nucleotide), cls (the vector of <cls>) and mean (over the "
         "nucleotides); special tokens are never part of token and mean",
-        check=_poolings,
+        check=must_be(
+            f"one or more of {', '.join(POOLINGS)}",
+            lambda values: values and all(pooling in POOLINGS for pooling in values),
+        ),
         parse=parse_words,
         metavar="P,P",
     )
@@ -610,16 +597,6 @@ class ProbingOptions(Options, group="chemical probing"):
                 raise OptionError(name, "has no effect without reactivities (--reactivity)")
 
 
-def _yes_or_no(value: Any) -> str | None:
-    is_valid = isinstance(value, bool)
-    return None if is_valid else "must be True or False, on the command line yes or no"
-
-
-def _prior(value: Any) -> str | None:
-    is_valid = callable(value) or (isinstance(value, (str, os.PathLike)) and os.fspath(value))
-    return None if is_valid else "must be vienna, a file, a folder or a function"
-
-
 def function_name(function: Callable[..., Any]) -> str:
     """The name by which results record a function or another callable object."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
@@ -659,7 +636,9 @@ class FoldOptions(WindowOptions, HeadOptions, ProbingOptions, group="structure p
         True,
         "whether pairs may cross; no removes the pairs that cross the largest nested set; the "
         "default is yes",
-        check=_yes_or_no,
+        check=must_be(
+            "True or False, on the command line yes or no", lambda value: isinstance(value, bool)
+        ),
         parse=lambda text: {"yes": True, "no": False}.get(text, text),
         metavar="yes|no",
         recorded=True,
@@ -670,7 +649,10 @@ class FoldOptions(WindowOptions, HeadOptions, ProbingOptions, group="structure p
         "its config.json: vienna, ViennaRNA's ensemble (extra vienna); or a file or folder written "
         "by LinearPartition, EternaFold or fold --matrix; in Python also a function that maps a "
         "sequence to a matrix",
-        check=_prior,
+        check=must_be(
+            "vienna, a file, a folder or a function",
+            lambda value: callable(value) or (isinstance(value, str | os.PathLike) and value != ""),
+        ),
         metavar="vienna|FILE",
     )
     as_authors: bool = option(
@@ -751,8 +733,7 @@ class MutateOptions(RunOptions):
         super().__post_init__()
         if not self.masked and self.mask_pairing != "inference":
             raise OptionError(
-                "mask_pairing",
-                f"is {self.mask_pairing!r}, but nothing is masked: leave one out",
+                "mask_pairing", f"is {self.mask_pairing!r}, but nothing is masked: leave one out"
             )
 
 

@@ -187,13 +187,8 @@ def refuse_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoRet
 
 
 def program_parser(run: Run, text: str, *, shares_work: bool = False) -> argparse.ArgumentParser:
-    """The parser of a script, for `main.run_program`.
-
-    Args:
-        run: runs the script with the parsed arguments and returns the exit code.
-        text: what --help says.
-        shares_work: whether several processes may run it at once, each computing a share.
-    """
+    """The parser of a script, for `main.run_program`. `text` is what --help says; `run` and
+    `shares_work` are as for `Command`."""
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )

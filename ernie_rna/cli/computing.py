@@ -143,6 +143,7 @@ def fold(args: argparse.Namespace) -> int:
       ernie-rna fold rna.fasta -m mini --prior vienna -o rna.dbn --pairs pairs.tsv
       ernie-rna fold rna.fasta -m MODEL -o rna.tsv && ernie-rna evaluate rna.tsv known.tsv
     """
+    tables = [getattr(args, name, "") for name in ("pairs", "bases")]
     if "constraint" in args:
         from ernie_rna.structures.constraints import read_constrained
 
@@ -156,11 +157,9 @@ def fold(args: argparse.Namespace) -> int:
                 f"{args.sequences}: no such file; -C needs a file with the lines >name, sequence "
                 "and constraint (- is standard input)"
             )
-        named = [getattr(args, name, None) for name in ("pairs", "bases")]
-        refuse_inputs([*getattr(args, "output", []), *filter(None, named)], [args.sequences])
+        refuse_inputs([*getattr(args, "output", []), *filter(None, tables)], [args.sequences])
         unknown = getattr(args, "unknown", "error")
         args.sequences, args.constraints = read_constrained(args.sequences, unknown)
-    tables = (getattr(args, name, "") for name in ("pairs", "bases"))
     if "output" not in args and "-" not in tables:
         args.output = "-"
     return compute("fold", args)

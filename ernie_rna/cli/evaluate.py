@@ -13,7 +13,15 @@ import ernie_rna
 from ernie_rna.cli.arguments import argument, command, read_options
 from ernie_rna.cli.computing import REACTIVITY_FILES
 from ernie_rna.options import EvaluateOptions, OptionError, ProbingOptions
+from ernie_rna.run.outputs import (
+    check_output_files,
+    files_of,
+    full_disk_explained,
+    open_text,
+    refuse_inputs,
+)
 from ernie_rna.sequences.fasta import FastaRecord, check_records
+from ernie_rna.sequences.tables import TABLES, as_named, format_row
 
 if TYPE_CHECKING:
     from ernie_rna.structures.evaluation import Evaluation
@@ -85,8 +93,6 @@ def evaluate(args: argparse.Namespace) -> int:
       ernie-rna evaluate predicted.tsv known.tsv --by type --groups means.tsv
       ernie-rna evaluate predicted.dbn --reactivity rna.shape.tsv
     """
-    from ernie_rna.run.outputs import check_output_files, files_of, refuse_inputs
-    from ernie_rna.sequences.tables import TABLES
     from ernie_rna.structures.evaluation import structures_by_id
     from ernie_rna.structures.reactivities import Probing
 
@@ -205,9 +211,7 @@ def _group_rows(
 
 
 def _score_rows(
-    evaluations: Evaluations,
-    aucs: Mapping[str, Sequence[float]],
-    structures: Sequence[Structure],
+    evaluations: Evaluations, aucs: Mapping[str, Sequence[float]], structures: Sequence[Structure]
 ) -> Iterator[Sequence[object]]:
     columns = {
         f"{name}_{column}".removeprefix("predicted_"): values
@@ -219,9 +223,6 @@ def _score_rows(
 
 
 def _write(path: str, rows: Iterable[Sequence[object]]) -> None:
-    from ernie_rna.run.outputs import full_disk_explained, open_text
-    from ernie_rna.sequences.tables import as_named, format_row
-
     with full_disk_explained(path), open_text(path) as file:
         file.writelines(as_named(path, format_row(*_cells(row, 6))) for row in rows)
 

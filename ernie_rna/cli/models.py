@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
+
 import ernie_rna
 from ernie_rna import data
 from ernie_rna.cli.arguments import argument, command, read_options, typed
@@ -24,6 +26,7 @@ from ernie_rna.options import MODEL_HELP, ModelOptions, option, parse_numbers, w
 from ernie_rna.run.find_model import find_model
 from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing
 from ernie_rna.run.progress import show_loading
+from ernie_rna.sequences.fasta import read_fasta
 
 if TYPE_CHECKING:
     from ernie_rna.model.configuration_ernie_rna import ErnieRnaConfig
@@ -189,8 +192,6 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def _print_full_size(measure: Any) -> None:
-    from ernie_rna.sequences.fasta import read_fasta
-
     records = read_fasta(data.examples() / "rna.fasta")
     print("Full size, random weights: the error of all float32 hidden states against float64")
     print(f"{'product of the large matrices':<32}{'largest':>9}{'rms':>9}", flush=True)
@@ -334,8 +335,6 @@ def _model(source: str, config: ErnieRnaConfig) -> Iterator[tuple[str, str]]:
 
 def _dtypes(source: str) -> str:
     """The dtypes of the weights in a folder and the count of each, read from the file headers."""
-    from safetensors import safe_open
-
     counts: Counter[str] = Counter()
     for path in Path(source).glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:

@@ -95,10 +95,7 @@ def is_per_token(name: str) -> bool:
 
 
 def check_format(output: str, pooling: Iterable[str] = ()) -> None:
-    """Check, before any work, that the output can be written.
-
-    Args:
-        pooling: the poolings to write, of `POOLINGS`.
+    """Check, before any work, that the output can be written with these poolings.
 
     Raises:
         ValueError: the extension is that of no format, or of one that cannot hold a pooling.
@@ -253,8 +250,7 @@ def _write_npz(parts: Sequence[Part], path: Path, columns: list[str], about: str
     arrays = _arrays(parts, columns, np.array(_ids(parts)))
     with zipfile.ZipFile(path, "w") as archive:
         for name, dtype, shape, blocks in [("metadata", text.dtype, (), [text]), *arrays]:
-            entry = zipfile.ZipInfo(f"{name}.npy")
-            with archive.open(entry, "w", force_zip64=True) as member:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(member, header)
                 for block in blocks:
@@ -314,8 +310,7 @@ def _write_table(
         numbers = [f"{name}_{i}" for name in columns for i in range(parts[0].shape(name)[1])]
         writer.writerow(["id", "length", *numbers])
         for part in parts:
-            vectors = np.concatenate([part.get(name) for name in columns], axis=1)
-            rows = vectors.astype(np.float32)
+            rows = np.concatenate([part.get(name) for name in columns], axis=1).astype(np.float32)
             for id, length, row in zip(part.texts("ids"), part.get("lengths"), rows, strict=True):
                 writer.writerow([id, length, *map(str, row)])
 
@@ -352,8 +347,7 @@ def read_metadata(path: FilePath) -> dict[str, Any]:
     """
     file = _files(Path(path))[0]
     with _damage_explained(file), contextlib.closing(_READERS[_suffix(file)](file)) as content:
-        metadata: dict[str, Any] = next(content)
-        return metadata
+        return dict(next(content))
 
 
 def _files(path: Path) -> list[Path]:
@@ -389,11 +383,8 @@ def _damage_explained(path: Path) -> Iterator[None]:
 def _embeddings(
     ids: Sequence[str], lengths: Sequence[int], arrays: Mapping[str, np.ndarray]
 ) -> Iterator[Embedding]:
-    """Embeddings from arrays; ValueError if a length or shape is impossible.
-
-    Args:
-        arrays: by column, (sequences, hidden) or, for token, (nucleotides, hidden).
-    """
+    """Embeddings from arrays by column, (sequences, hidden) or, for token, (nucleotides, hidden);
+    ValueError if a length or shape is impossible."""
     if any(length < 1 for length in lengths):
         raise ValueError(f"a sequence of {min(lengths)} nucleotides")
     for name, array in arrays.items():
@@ -464,8 +455,7 @@ def _read_npz(path: Path) -> Iterator[Any]:
 
 
 def _read_parquet(path: Path) -> Iterator[Any]:
-    pq = import_extra("pyarrow.parquet", "parquet", "reading Parquet")
-    with pq.ParquetFile(path) as file:
+    with import_extra("pyarrow.parquet", "parquet", "reading Parquet").ParquetFile(path) as file:
         metadata = json.loads(file.schema_arrow.metadata[METADATA.encode()])
         yield metadata
         names = metadata["columns"]
@@ -474,8 +464,7 @@ def _read_parquet(path: Path) -> Iterator[Any]:
             for name in names:
                 column = batch.column(name)
                 vectors = column.flatten() if is_per_token(name) else column
-                numbers = vectors.flatten().to_numpy()
-                columns[name] = numbers.reshape(-1, vectors.type.list_size)
+                columns[name] = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
             ids, lengths = (batch.column(name).to_pylist() for name in ("id", "length"))
             yield from _embeddings(ids, lengths, columns)
 

@@ -127,10 +127,8 @@ def plot_arcs(
 
     Without known pairs, the colours distinguish nested pairs from pseudoknots. With known pairs,
     the predicted pairs are above the sequence and the known ones below it, and the colours show
-    which are in both. If there are no pairs the picture says so.
-
-    Args:
-        probabilities: (length, length), colours of the predicted pairs instead.
+    which are in both. If there are no pairs the picture says so. With `probabilities`, (length,
+    length), the predicted pairs have the colours of those instead.
     """
     above, length = _checked(pairs, sequence), len(sequence)
     below = None if known is None else _checked(known, sequence)
@@ -467,8 +465,7 @@ def plot_components(
     for number, group in enumerate(dict.fromkeys(groups or [""])):
         members = [groups is None or name == group for name in groups or names]
         marker = _MARKERS[number // len(_COLOURS) % len(_MARKERS)]
-        colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(*places[members].T, marker, color=colour, label=group)
+        axes.plot(*places[members].T, marker, color=_COLOURS[number % len(_COLOURS)], label=group)
     style: Any = {"textcoords": "offset points", "fontsize": 8, "parse_math": False}
     if len(names) <= _MOST_NAMES:
         for place, name in zip(places, names, strict=True):
@@ -477,7 +474,6 @@ def plot_components(
     for axis, number in ((axes.xaxis, 0), (axes.yaxis, 1)):
         axis.set_label_text(f"component {number + 1}: {percent[number]:.0f} % of the variance")
     if groups is not None:
-        legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-        for text in legend.get_texts():
+        for text in figure.legend(loc="outside right upper", frameon=False, fontsize=9).get_texts():
             text.set_parse_math(False)
     return figure

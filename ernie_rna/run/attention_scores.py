@@ -64,8 +64,7 @@ def attention_scores(
         if number > 0:
             captured.append(_scores(output[2], shape, head_indices))
 
-    layers: Any = model.layers
-    attention = layers[max(number - 1, 0)].self_attn
+    attention: Any = model.layers[max(number - 1, 0)].self_attn
     with (
         use_pairing_scores(model, pairing_scores),
         attention.register_forward_pre_hook(before, with_kwargs=True),
@@ -88,12 +87,8 @@ def check_heads(heads: Sequence[int] | None, count: int) -> list[int]:
 def run_head(
     model: Any, input_ids: Tensor, attention_mask: Tensor, pairing_scores: str | None
 ) -> Any:
-    """Return the outputs of a model with a head.
-
-    Args:
-        input_ids, attention_mask: (batch, seq).
-        pairing_scores: as for `use_pairing_scores`.
-    """
+    """Return the outputs of a model with a head. `input_ids` and `attention_mask` are (batch, seq);
+    `pairing_scores` is as for `use_pairing_scores`."""
     with use_pairing_scores(model, pairing_scores):
         return model(input_ids=input_ids, attention_mask=attention_mask)
 
@@ -102,13 +97,9 @@ def run_head(
 def use_pairing_scores(
     model: ErnieRnaPreTrainedModel, pairing_scores: str | None
 ) -> Iterator[None]:
-    """Change where a model takes its pairing scores from, for the duration of the block.
-
-    Args:
-        pairing_scores: "sequence"; "zero", as in the authors' script for structures, which equals
-            a matrix of zeros without its seq² memory; or None for what the model's configuration
-            says.
-    """
+    """Change where a model takes its pairing scores from, for the duration of the block:
+    "sequence"; "zero", as in the authors' script for structures, which equals a matrix of zeros
+    without its seq² memory; or None for what the model's configuration says."""
     config: Any = model.config
     before = config.pairing_scores
     config.pairing_scores = pairing_scores or before

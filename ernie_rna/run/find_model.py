@@ -109,10 +109,9 @@ def why_no_hub() -> str | None:
     request = urllib.request.Request(address, method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=_SECONDS).close()
-    except urllib.error.HTTPError:
-        return None
     except OSError as error:
         reason = str(getattr(error, "reason", error))
         # huggingface_hub has its own certificates, so it may accept one that is refused here.
-        return None if "certificate" in reason.lower() else f"{address}: {reason}"
+        if not isinstance(error, urllib.error.HTTPError) and "certificate" not in reason.lower():
+            return f"{address}: {reason}"
     return None

@@ -127,12 +127,8 @@ def load(
     attention: str | None = None,
     quantize: str | None = None,
 ) -> _AnyModel:
-    """Load a model of the class `kind`; otherwise like `load_model`.
-
-    Args:
-        source: what `find_model` returns.
-        config: what `read_config` returns; None reads it.
-    """
+    """Load a model of the class `kind` from what `find_model` returns; otherwise like `load_model`.
+    `config` is what `read_config` returns; None reads it."""
     if dtype not in {None, *DTYPES}:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}; got {dtype!r}")
     result: Any

@@ -76,10 +76,8 @@ def replacing_folder(path: Path, force: bool = True) -> Iterator[Path]:
     """Yield a temporary folder to write to, which replaces `path` as in `replacing`.
 
     The folders above it are created, and deleted if the block raises. If the process is killed, the
-    next one deletes the temporary folder.
-
-    Args:
-        force: whether to replace what exists at the end. An empty folder is always replaced.
+    next one deletes the temporary folder. `force` replaces what exists at the end; an empty folder
+    is always replaced.
 
     Raises:
         OutputError: another process has written `path` in the meantime, and `force` is False.
@@ -149,15 +147,12 @@ def full_disk_explained(output: str | Path, way_out: str = "") -> Iterator[None]
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if system_code(error) not in _FULL:
+        # Errors of safetensors have the system's error number only in their text.
+        match = re.search(r"\(os error ([0-9]+)\)", str(error))
+        code = int(match[1]) if match else getattr(error, "errno", None)
+        if code not in _FULL:
             raise
         raise OutputError(f"no room to write {output} ({error}){way_out}") from error
-
-
-def system_code(error: Exception) -> int | None:
-    """The system's error number, which an error of safetensors has only in its text."""
-    match = re.search(r"\(os error ([0-9]+)\)", str(error))
-    return int(match[1]) if match else getattr(error, "errno", None)
 
 
 def explain(error: Exception) -> str:
@@ -179,10 +174,7 @@ def open_text(output: str) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    with (
-        replacing(Path(output)) as path,
-        open(path, "w", encoding="utf-8", newline="\n") as file,
-    ):
+    with replacing(Path(output)) as path, open(path, "w", encoding="utf-8", newline="\n") as file:
         yield file
 
 

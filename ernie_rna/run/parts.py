@@ -34,10 +34,7 @@ class Part:
     path: Path
 
     def put(self, results: Results, metadata: Mapping[str, Any]) -> None:
-        """Write the results.
-
-        Args:
-            metadata: what the results depend on, stored in the file.
+        """Write the results, with `metadata`, which says what they depend on.
 
         Raises:
             OSError, SafetensorError: the disk is full; no file is left.
@@ -50,8 +47,7 @@ class Part:
     def get(self, name: str) -> np.ndarray:
         """Read an array."""
         with safe_open(self.path, framework="np") as file:
-            array: np.ndarray = file.get_tensor(name)
-        return array
+            return np.asarray(file.get_tensor(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an array without reading it."""

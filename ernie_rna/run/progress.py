@@ -25,12 +25,7 @@ def is_hidden(show: bool | None) -> bool:
 
 @contextlib.contextmanager
 def show_loading(show: bool | None, doing: str = LOADING) -> Iterator[None]:
-    """Show a text without a bar while the block runs, such as while the model loads.
-
-    Args:
-        show: as for `Progress`.
-        doing: the text.
-    """
+    """Show the text `doing` without a bar while the block runs; `show` is as for `Progress`."""
     disable = is_hidden(show)
     with tqdm(desc=doing, bar_format="{desc}", leave=False, disable=disable, dynamic_ncols=True):
         yield

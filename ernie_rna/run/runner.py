@@ -90,10 +90,8 @@ def text_output(
 ) -> Output[Result]:
     """Return the output of a text file: a header, and the lines of each result with their ends.
 
-    Tabs between cells become commas in a .csv file.
-
-    Args:
-        header: the line, or a function that returns it once the model is loaded.
+    Tabs between cells become commas in a .csv file. `header` may be a function, which is called
+    once the model is loaded.
     """
 
     @contextlib.contextmanager
@@ -128,10 +126,7 @@ class Task(ABC, Generic[Result]):
 
     @abstractmethod
     def load(self, source: Any) -> None:
-        """Set `model` and `plan`.
-
-        Args:
-            source: what `find_model` returns.
+        """Set `model` and `plan`; `source` is what `find_model` returns.
 
         Raises:
             ValueError: an option is invalid for the model, or the model lacks the head.
@@ -139,10 +134,7 @@ class Task(ABC, Generic[Result]):
 
     @abstractmethod
     def compute(self, records: list[FastaRecord], pieces: list[Piece]) -> Iterable[Any]:
-        """Return a value for each piece of a batch, in order.
-
-        Args:
-            records: the record of each piece.
+        """Return a value for each piece of a batch, in order; `records` has the record of each.
 
         Raises:
             EncodingError: a result is not finite.
@@ -222,12 +214,8 @@ class Task(ABC, Generic[Result]):
         return {}
 
     def metadata(self, found: Survey, given: Any) -> dict[str, Any]:
-        """All that the results depend on, except the machine; for JSON.
-
-        Args:
-            found: the survey of the input.
-            given: the model as the caller gave it.
-        """
+        """All that the results depend on, except the machine; for JSON. `found` is the survey of
+        the input, and `given` the model as the caller gave it."""
         from ernie_rna.run.provenance import model_name, model_sha256, versions
 
         model, options = self.model, self.options
@@ -372,8 +360,7 @@ def _long_choices(task: Task[Any]) -> Sequence[str]:
 
 
 def _results(task: Task[Result], source: Source, bar: Progress) -> Iterator[Result]:
-    choices = _long_choices(task)
-    records = short_enough(source.read(), task.model.config, task.options.long, choices)
+    records = short_enough(source.read(), task.model.config, task.options.long, _long_choices(task))
     with contextlib.closing(bar):
         for chunk in task.plan.chunks(records):
             results = _compute_chunk(task, chunk, bar)
@@ -408,8 +395,7 @@ def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece]
     """
     from ernie_rna.run.loading import memory_explained, suitable_threads, use_threads
 
-    suitable = suitable_threads(task.model.config, task.plan, chunk)
-    with use_threads(task.options.threads or suitable):
+    with use_threads(task.options.threads or suitable_threads(task.model.config, task.plan, chunk)):
         for number in range(len(chunk.batches)):
             pieces = chunk.batch(number)
             records = [chunk.records[piece.record] for piece in pieces]
@@ -425,10 +411,8 @@ def compute_batches(task: Task[Any], chunk: Chunk) -> Iterator[tuple[list[Piece]
 def run(
     task: Task[Result], sequences: Sequences, model: Any, outputs: Sequence[Output[Result]]
 ) -> RunSummary:
-    """Write the results of all sequences to outputs; a run that was killed is resumed.
-
-    Args:
-        outputs: with checked paths. If all are standard output, no results are stored.
+    """Write the results of all sequences to outputs whose paths were checked. A run that was killed
+    is resumed; if all outputs are standard output, no results are stored for that.
 
     Raises:
         InputError: the input is invalid, or changed while it was being read.

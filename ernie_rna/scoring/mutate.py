@@ -44,6 +44,7 @@ from ernie_rna.sequences.tables import TABLES, format_row
 # The order of the letters in arrays and tables with a value for each.
 NUCLEOTIDES = "ACGU"
 _LOGS = "log_p_A log_p_C log_p_G log_p_U"
+_TOTALS = "pseudo_log_likelihood pseudo_perplexity"
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,14 @@ def mutate(
     """
     task = MutateTask(options)
     tables = (
-        ("output", "id position wildtype mutant effect", _effect_lines),
-        ("positions", f"id position wildtype {_LOGS} log_likelihood", _position_lines),
-        ("summary", "id length scored pseudo_log_likelihood pseudo_perplexity", _summary_line),
+        ("output", output, "id position wildtype mutant effect", _effect_lines),
+        ("positions", positions, f"id position wildtype {_LOGS} log_likelihood", _position_lines),
+        ("summary", summary, f"id length scored {_TOTALS}", _summary_line),
     )
-    paths = {"output": output, "positions": positions, "summary": summary}
     outputs = [
-        text_output(output_path(paths[name], name), format_row(*columns.split()), lines)
-        for name, columns, lines in tables
-        if paths[name] is not None
+        text_output(output_path(path, name), format_row(*columns.split()), lines)
+        for name, path, columns, lines in tables
+        if path is not None
     ]
     if not outputs:
         return iterate(task, sequences, model)

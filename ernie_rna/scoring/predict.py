@@ -170,8 +170,7 @@ class PredictTask(Task[Prediction]):
 
         batch = tokenize([record.sequence for record in records], self.model.device)
         output = run_head(self.model, *batch, self.options.pairing_scores)
-        batch_values = self._task.values(output).cpu().numpy()
-        for record, values in zip(records, batch_values, strict=True):
+        for record, values in zip(records, self._task.values(output).cpu().numpy(), strict=True):
             if self._task.of_bases:
                 values = values[1 : 1 + len(record.sequence)]  # without <cls>, <eos> and padding
             if not np.isfinite(values).all():
