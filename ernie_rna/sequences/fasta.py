@@ -227,7 +227,9 @@ def check_records(
             with_gaps += "-" in sequence or "." in sequence
         if not keep_letters:
             sequence = to_rna(sequence)
-        yield FastaRecord(record.id, sequence, record.description)
+        if sequence != record.sequence:
+            record = FastaRecord(record.id, sequence, record.description)
+        yield record
     if not number:
         raise InputError(f"{name}: it has no sequences")
     if with_gaps:
