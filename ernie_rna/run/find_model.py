@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.error
 import urllib.request
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 from ernie_rna.data import MINI, mini
 
 _CONFIG = "config.json"
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _SECONDS = 5.0  # to wait for an answer of the Hub
 
 
@@ -64,7 +66,8 @@ def model_files(model: Any) -> list[Path]:
     if not isinstance(model, (str, PathLike)):
         return []
     folder = mini() if fspath(model) == MINI else Path(model)
-    return [folder / _CONFIG, *folder.glob("model*.safetensors*")]
+    weights = (path for path in folder.glob("model*") if _WEIGHTS.fullmatch(path.name))
+    return [folder / _CONFIG, *weights]
 
 
 def _check_folder(path: Path) -> None:

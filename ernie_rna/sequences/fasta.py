@@ -8,7 +8,7 @@ The only parser of FASTA in this package. `read_fasta` yields records that are v
   vocabulary (the IUPAC codes, X and I). Any other character is an error; if they are a tenth of the
   sequence, the message says that it looks like a protein. `unknown="unk"` allows other letters,
   digits and signs (the tokenizer reads them as `<unk>`), but not brackets, `|` or blanks.
-- Structures below a sequence, as RNAfold writes them, are ignored with a warning; other lines
+- Structures below a sequence, as RNAfold writes them, are ignored with a warning; lines of letters
   below a structure are an error.
 - The text is UTF-8, or UTF-16 with a byte order mark, in any locale, without control characters.
   Line ends may be those of Unix, Windows or old Macs, lines may have any length, and lines that
@@ -68,13 +68,12 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Dot-bracket, WUSS, and RNAfold's constraints: with a bracket, or with a dot and no letter but x.
 _STRUCTURE = re.compile(r"[.,:_~|x()\[\]{}<>A-Za-z+-]*[()\[\]{}<>|]|[.,:_~x-]*\.[.,:_~x-]*(\s|$)")
 _NO_BRACKETS = frozenset(".,:_~x-")
-# An energy, a frequency or another number after a structure: ( -5.40), { -5.70 d=1.20}, p=0.9.
-_NUMBER = re.compile(
-    r"[(\[{]? ?([a-z]{1,9} ?[=:] ?)?[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?( ?kcal/mol)? ?[)\]}]?",
-    re.IGNORECASE,
+# More of a sequence, in a line below a structure or beside it.
+_SEQUENCE = re.compile(
+    rf"\s*[{LETTERS}][{LETTERS}._~-]*(\s+[{LETTERS}0-9._~-]+)*\s*", re.IGNORECASE
 )
-# Lines about the ensemble, which RNAfold -p writes below the structure.
-ENSEMBLE = re.compile(r"\s*(free energy of ensemble|frequency )")
+# A word that is more of a sequence or of a structure.
+_PIECE = re.compile(rf"[{LETTERS}]+|[.,:_~|()\[\]{{}}<>-]+", re.IGNORECASE)
 # The energy that RNAfold, mfold, RNAstructure and Sfold write before the name in a header.
 ENERGY = re.compile(
     r"^(ENERGY|dG)\s*[=:]\s+[-+]?[0-9.]\S*(\s+kcal/mol)?(\s+\[initially[^]]*\])?(\s+\.\.$)?\s*",
@@ -279,11 +278,12 @@ def parse_fasta(
     name, ids = input_name(path), []  # ids of sequences with a structure below
     for header, lines in read_bodies(path, degap):
         id, description = split_header(header)
+        id = id or [*header.split(), ""][0]  # an energy without a name
         sequence = "".join(lines)
         if not sequence.isalpha():
             above, foreign = _above_structure(lines, GAPS if degap else "")
             if foreign:
-                what = f"{foreign[:40]!r} below a structure is neither a structure nor an energy"
+                what = f"{foreign[:40]!r}, below a structure, has more of a sequence"
                 way_out = "write the whole sequence above it, and each sequence below its own >name"
                 raise InputError(f"{name}: {id}: {what}: {way_out}")
             if above:
@@ -336,8 +336,7 @@ def _above_structure(lines: list[str], gaps: str) -> tuple[str, str]:
     A line of only gaps does not begin a structure.
 
     Returns:
-        The sequence; and the first line from the structure on that is neither a structure nor
-        numbers nor of `ENSEMBLE`, or "".
+        The sequence; and the first line from the structure on with more of a sequence, or "".
     """
     starts = (i for i, line in enumerate(lines) if _STRUCTURE.match(line) and line.strip(gaps))
     first = next(starts, 0)
@@ -350,20 +349,23 @@ def _above_structure(lines: list[str], gaps: str) -> tuple[str, str]:
         if len(structure) < len(above):
             structure += word
         beside = "".join(rest) if is_structure else line
-        if not (foreign or ENSEMBLE.match(line) or are_numbers(beside)):
+        if not foreign and _SEQUENCE.fullmatch(beside):
             foreign = line
     # If letters follow, a line without brackets is a piece of the sequence with gaps.
     is_piece = foreign and _NO_BRACKETS.issuperset(structure)
     return (above, foreign) if len(structure) == len(above) and not is_piece else ("", "")
 
 
-def are_numbers(text: str) -> bool:
-    """Whether a text is what programs write after a structure: energies, other numbers, nothing.
+def is_remark(text: str) -> bool:
+    """Whether a text after a structure is empty or a remark with a number, such as an energy, and
+    not more of the structure or of its sequence.
 
-    >>> are_numbers("( -5.40 = -3.20 + -2.20) p=0.9"), are_numbers("CCGG 14")
-    (True, False)
+    >>> is_remark("( -5.40) p=0.9"), is_remark("CCGG 14"), is_remark(".... 14")
+    (True, False, False)
     """
-    return not _NUMBER.sub("", " ".join(text.split())).strip(" ,;=+")
+    words = re.sub(r"^\s*[(\[{]\s+", "", text).split()
+    has_number = any(map(str.isdigit, text))
+    return not words or (has_number and not any(map(_PIECE.fullmatch, words)))
 
 
 def _alignment_rows(

@@ -27,9 +27,9 @@ from ernie_rna.sequences.fasta import (
     FastaRecord,
     FilePath,
     InputError,
-    are_numbers,
     check_records,
     input_name,
+    is_remark,
     read_bodies,
     split_header,
     to_rna,
@@ -138,8 +138,8 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
         path, unknown: as for `fasta.read_fasta`.
 
     Raises:
-        InputError: as `read_fasta`; or it is ambiguous whether a line is a constraint, or something
-            other than numbers follows one after a blank.
+        InputError: as `read_fasta`; or it is ambiguous whether a line is a constraint, or more
+            of a sequence or structure follows one after a blank.
     """
     name = input_name(path)
     records: list[FastaRecord] = []
@@ -152,7 +152,7 @@ def read_constrained(path: FilePath, unknown: str) -> tuple[list[FastaRecord], d
         words = [line.split()[0] for line in lines]
         count = count_above(words)
         for word, line in zip(words[count:], lines[count:], strict=True):
-            if not are_numbers(line.removeprefix(word)):  # RNAfold writes an energy there.
+            if not is_remark(line.removeprefix(word)):  # RNAfold writes an energy there.
                 problem = f"a blank after position {len(word)} of {line[:40]!r}; remove it"
                 raise InputError(f"{name}: {id}: {problem} from the constraint")
         records.append(FastaRecord(id, "".join(lines[:count]), description))

@@ -23,13 +23,12 @@ from ernie_rna.extras import import_extra
 from ernie_rna.options import function_name
 from ernie_rna.sequences.fasta import FastaRecord, FilePath, InputError, some, to_rna
 from ernie_rna.structures.constraints import Constraints
-from ernie_rna.structures.formats.probabilities import PAIR, read_probabilities
+from ernie_rna.structures.formats.probabilities import PAIR, ROUNDING, read_probabilities
 from ernie_rna.structures.formats.structure import differing_base
 from ernie_rna.structures.reactivities import Probing, as_numbers
 
 VIENNA = "vienna"
 _LEAST = 0.001
-_ROUNDING = 0.001  # by which the probabilities of (i, j) and (j, i) may differ
 _NO_DATA = -1.0  # ViennaRNA's value for a base without reactivity
 
 
@@ -108,7 +107,7 @@ class Prior:
         if p.shape != (length, length):
             what = f"its prior has the shape {p.shape}; it must be ({length}, {length})"
             raise InputError(f"{record.id} has {length} nt, but {what}")
-        is_valid = (p >= 0) & (p <= 1.0001) & ((p == 0) | (p.T == 0) | (abs(p - p.T) < _ROUNDING))
+        is_valid = (p >= 0) & (p <= 1.0001) & ((p == 0) | (p.T == 0) | (abs(p - p.T) < ROUNDING))
         for i, j in np.argwhere(~is_valid)[:1].tolist():
             what = f"the prior of bases {i + 1} and {j + 1} of {record.id} is {p[i, j]:g}"
             rule = "probabilities must be from 0 to 1, and the same in both orders"

@@ -255,11 +255,13 @@ class _Run:
                 notes.append(f"all rows of these classes are held out: {some(untrained)}")
 
     def _check_labels(self) -> None:
-        """Raise InputError for a split or fold with nothing to learn; note rows without labels."""
+        """Raise InputError if training has nothing to learn, or if a split or fold has no label of
+        a base, without which there are no metrics; note training rows without labels."""
         rows, reason = self.splits["train"], self.task.no_label.format_map(vars(self.options))
         folds = (rows.take(fold, f"fold {number}") for number, fold in enumerate(self.folds, 1))
         for split in (*self.splits.values(), *folds):
-            if self.task.unlabelled(split) == len(split):
+            is_needed = split is rows or self.task.of_bases
+            if is_needed and self.task.unlabelled(split) == len(split):
                 raise InputError(f"{split.name}: {reason}")
         count = self.task.unlabelled(rows)
         if count:

@@ -43,6 +43,7 @@ _APPLIES_TO = {
 
 # Fields of TrainingArguments about uploads, among them tokens; names differ between versions.
 _HUB = re.compile(r"(push_to_)?hub_")
+_KEY = re.compile(r"api_key\W*[:=]")  # in values that are dictionaries
 _INPUT, _TABLE = "input", "table"
 _SPLITS, _TRAINING = "splits and evaluation", "training"
 
@@ -237,7 +238,7 @@ def _parse_fields(trainer: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
         name = str(spelling).replace("-", "_")  # Both spellings are accepted.
         if name in fields:
             raise OptionError("trainer", f"has {name} twice")
-        if _HUB.match(name) or "api_key" in str(value):
+        if _HUB.match(name) or _KEY.search(str(value)):
             raise OptionError(
                 "trainer",
                 f"cannot set {name}: OUT would record a secret, and no run uploads to the Hub; "

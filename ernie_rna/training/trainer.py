@@ -521,16 +521,18 @@ def _convert_fields(fields: dict[str, Any], forbidden: set[str]) -> dict[str, An
     """Fields of TrainingArguments, with text parsed; OptionError for a field that is forbidden."""
     kind: Any = TrainingArguments
     parser, parsed = _Parser(kind, allow_abbrev=False), {}
-    types = {declared.name: declared.type for declared in dataclasses.fields(kind)}
+    declared = {field.name: field for field in dataclasses.fields(kind)}
     for name, value in fields.items():
         if name in forbidden:
             problem = f"cannot set {name}: other options of finetune set it, or exclude it"
             raise OptionError("trainer", problem)
-        if name not in types:
-            close = difflib.get_close_matches(name, {*types} - forbidden, 1)
+        if name not in declared:
+            close = difflib.get_close_matches(name, {*declared} - forbidden, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise OptionError("trainer", f"has no field {name!r} of TrainingArguments{hint}")
-        if isinstance(value, str) or types[name] in (bool, int, float):
+        is_default = value is None and declared[name].default is None
+        is_plain = declared[name].type in (bool, int, float) and not is_default
+        if isinstance(value, str) or is_plain:
             value = getattr(parser.parse_args([f"--{name}={value}"]), name)
         parsed[name] = value
     return parsed

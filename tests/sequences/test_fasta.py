@@ -128,12 +128,10 @@ REFUSED = [
     (b">a\nACG<mask>U\n", "'<' at position 4 .*only letters"),
     (b">a\nACGUacgt\n(((..))\n", r"'\(' at position 9"),
     (b">a\nACGUacgt\n((..\n((", r"'\(' at position 9"),
-    (b">a\nACGU\n(..)\nACGU\n", "in.fasta: a: 'ACGU' below a structure is neither"),
-    (b">a\nGGGG\n((..\nCC-C\n..))\n", "'CC-C' below a structure is neither"),
-    (b">a\nACGU\n(..) (-1.2)\n(..)\nAC GU 12\n", "'AC GU 12' below a structure is neither"),
-    (b">a\nACGU\n(..) ACGU\n", r"'\(..\) ACGU' below a structure is neither"),
-    (b">a\nACGU\n(..)\nEEHH\n", "'EEHH' below a structure is neither"),
-    (b">ENERGY = -5.4\nACGU\n", r"record 1 \(no id\): its header has no id"),
+    (b">a\nACGU\n(..)\nACGU\n", "in.fasta: a: 'ACGU', below a structure, has more of a sequence"),
+    (b">a\nGGGG\n((..\nCC-C\n..))\n", "'CC-C', below a structure, has more"),
+    (b">a\nACGU\n(..) (-1.2)\n(..)\nAC GU 12\n", "'AC GU 12', below a structure, has more"),
+    (b">a\nACGU\n(..) ACGU\n", r"'\(..\) ACGU', below a structure, has more"),
     # Lines of text
     (b">a\nAC\n>b\nAC\x00GU\n", "line 4: control character 0x00"),
     (b">a\r\nAC\r>b\nAC\x0bGU", "line 4: control character 0x0b"),
@@ -251,6 +249,8 @@ def test_gaps_kept_as_unknown_letters_cause_a_warning(read):
         b" free energy of ensemble = -4.50 kcal/mol\n"
         b" frequency of mfe structure in ensemble 0.85; ensemble diversity 0.9\n",
         b"(((..)))\t-4.1 p=1e-2\n(-4.10)\n",
+        b"(((..)))\n minimum free energy =  -5.40 kcal/mol\n",  # RNAfold on a terminal
+        b"(((..))) (confidence=0.61) 61 %\nEEEHHEEE\n//\n",
     ],
 )
 def test_structures_below_sequences_are_ignored_with_a_warning(read, below):
@@ -302,3 +302,7 @@ def test_only_a_hash_of_each_id_stays_in_memory(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - before < 3_800_000  # the set and its integers; the ids would take 0.9 MB more
+
+
+def test_an_energy_without_a_name_is_the_id(read):
+    assert read(b">ENERGY = -5.4\nACGU\n")[0].id == "ENERGY"

@@ -224,9 +224,7 @@ def test_matrices_written_by_fold(head, tmp_path):
         ("x.bpp", f"1 {10**30} 0.5\n", "positions must be from 1 to 999999"),
         ("x.npz", "no zip", "x.npz: damaged, or not an .npz file of matrices"),
         ("x.bpp", ">a\n1 2 0.5\n>a\n", "line 3: a occurs twice"),
-        ("x.bpp", "", "x.bpp: no probabilities of pairs for x; write a line '1 2 0'"),
-        ("x.bpp", "1 G\n2 A\n", "x.bpp: no probabilities of pairs for x"),
-        ("x.bpp", ">a\n1 2 0.5\n>b\n>c\n1 2 0\n", "no probabilities of pairs for b;"),
+        ("x.bpp", "", "x.bpp: the file is empty; write a line '>x' if no bases of it pair"),
         ("x.bpp", ">\n1 2 0.5\n", "line 1: an id is empty"),
         ("x.bpp", "1 12 0.9\n1 12 0.001\n", "line 2: .* 1 12 of x has .* 0.9 and 0.001"),
         ("x.bpp", "1 G 12:0.9\n12 C 1:0.1\n", "line 2: .* 12 1 of x has .* 0.9 and 0.1"),
@@ -284,6 +282,9 @@ def test_the_name_of_a_prior_depends_on_its_values(tmp_path):
 
 def test_three_pairs_of_a_list_are_not_read_as_a_matrix(tmp_path):
     (tmp_path / "three.bpp").write_text("1 2 0.5\n1 3 0.5\n2 3 0.5\n")
+    (tmp_path / "none.bpp").write_text("1 G\n2 A\n>header\n>rounded\n1 2 0.97\n2 1 0.970001\n")
+    found = read_probabilities(tmp_path)
+    assert [len(found[id]) for id in ("none", "header", "rounded")] == [0, 0, 2]
     odds = Prior(tmp_path).log_odds(FastaRecord("three", "GGC"))
     np.testing.assert_array_equal(odds[~np.eye(3, dtype=bool)], 0.0)
     np.savez(tmp_path / "x.npz", a=np.array(["text"]))

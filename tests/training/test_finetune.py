@@ -529,6 +529,12 @@ def test_the_saved_structure_model_folds_as_well_as_its_metrics_say(run, table, 
     assert result.config.pair_heads is None
 
 
+def test_rows_to_evaluate_on_need_no_pair(run, table):
+    none = table("none.tsv", [{"sequence": "GGGGAAAA", "dot_bracket": "........"}])
+    result = run(table(), "--task", "structure", "--steps", 1, "--eval-file", none)
+    assert result.metrics["none"]["f1"] == 1
+
+
 def test_training_removes_the_calibration_of_the_old_head(run, table, rows):
     rows = [row | {"sequence": "AUU", "dot_bracket": "..."} for row in rows]  # too short a loop
     rows[0] |= {"sequence": "AAA"}

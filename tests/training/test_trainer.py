@@ -34,6 +34,8 @@ def arguments(tmp_path, **options):
         ),
         ({"trainer": {"max_grad_norm": 2.0}}, {"max_grad_norm": 2.0}),
         ({"trainer": {"max_grad_norm": 2, "tf32": None}}, {"max_grad_norm": 2.0, "tf32": None}),
+        ({"trainer": {"save_total_limit": None, "data_seed": None}}, {"data_seed": None}),
+        ({"trainer": {"run_name": "api_key_study"}}, {"run_name": "api_key_study"}),
         ({"trainer": ["max-grad-norm=2"]}, {"max_grad_norm": 2.0}),
     ],
 )

@@ -15,10 +15,9 @@ from typing import NamedTuple, TypeVar
 
 from ernie_rna.sequences.fasta import (
     ENERGY,
-    ENSEMBLE,
     FilePath,
     InputError,
-    are_numbers,
+    is_remark,
     read_lines,
     split_header,
     uncompressed,
@@ -34,6 +33,8 @@ _DIGITS = 18  # of a number in a file; no sequence has 10^18 bases
 _NAME = re.compile(r"^#?\s*(?:Name:\s*(\S.*)|Filename:\s*(\S.*?)(?:\.bpseq)?)$", re.IGNORECASE)
 # The length, after "Length:" in files of Sfold, and the rest of the header.
 _CT_HEADER = re.compile(rf"(?:Length:\s*)?([0-9]{{1,{_DIGITS}}})(?:\s+(.*))?$", re.IGNORECASE)
+# Lines that RNAfold writes below the structure.
+_ENSEMBLE = re.compile(r"(minimum )?free energy |frequency ", re.IGNORECASE)
 SIGNS = frozenset("()[]{}<>|.")  # every structure has at least one, and no sequence has any
 # A line with a sign, or one without any letter except x that is not just x.
 _BELOW = re.compile(r".*[()\[\]{}<>|.]|(?![xX]+$)[^A-WYZa-wyz]+$")
@@ -329,9 +330,9 @@ def read_dbn(path: FilePath) -> list[Structure]:
         elif not text.startswith("#"):
             word, rest = [*text.split(None, 1), ""][:2]
             is_below = len(body) == 2 and SIGNS & set(body[1])
-            if is_below and ENSEMBLE.match(text):
+            if is_below and _ENSEMBLE.match(text):
                 continue
-            if not are_numbers(rest):
+            if not is_remark(rest):
                 problem = f"a blank after position {len(word)}, before {rest[:40]!r}"
                 raise InputError.at(path, line, f"{problem}; remove it from sequence or structure")
             if is_below and rest.startswith(("[", "{")):  # another structure of RNAfold -p

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_rna.run.matrices import MATRICES
-from ernie_rna.sequences.fasta import FilePath, InputError, some, split_header
+from ernie_rna.sequences.fasta import FilePath, InputError, split_header
 from ernie_rna.structures.formats.by_extension import (
     files_at,
     named_after,
@@ -18,6 +18,7 @@ from ernie_rna.structures.formats.by_extension import (
 
 # A pair in a list: positions counted from 1, and base i, N if the file does not name it.
 PAIR = np.dtype([("i", np.int64), ("j", np.int64), ("probability", np.float64), ("base", "U1")])
+ROUNDING = 0.001  # by which the probabilities of (i, j) and (j, i) may differ
 _FILES = (".bpp", ".txt", ".posteriors", MATRICES)
 
 
@@ -37,7 +38,7 @@ def read_probabilities(path: FilePath) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the extension is unknown, or the folder has no file with a known one.
         InputError: a line has neither form, a base is paired with itself, a pair has two
-            probabilities, an id is empty or occurs twice, or a file or id has no pair.
+            probabilities, an id is empty or occurs twice, or a file is empty.
     """
     files = files_at(path, _FILES, "--prior must be vienna, or a file")
     return read_by_id(files, "probabilities", _read)
@@ -83,12 +84,11 @@ def _read(path: Path, suffix: str) -> dict[str, np.ndarray]:
             raise InputError.at(path, line, problem)
         for i, j, p, _ in pairs:
             known = seen.setdefault((id, min(i, j), max(i, j)), p)
-            if i == j or known != p:
+            if i == j or abs(known - p) > ROUNDING:
                 problem = f"has the probabilities {known} and {p}" if i != j else "is one base"
                 raise InputError.at(path, line, f"the pair {i} {j} of {id} {problem}")
         rows.setdefault(id, []).extend(pairs)
-    empty = [id for id, pairs in (rows or {id: []}).items() if not pairs]
-    if empty:
-        what = f"no probabilities of pairs for {some(empty)}"
-        raise InputError(f"{path}: {what}; write a line '1 2 0' if no bases pair")
+    if not rows:
+        what = f"the file is empty; write a line '>{id}' if no bases of it pair"
+        raise InputError(f"{path}: {what}")
     return {id: np.array(pairs, PAIR) for id, pairs in rows.items()}
