@@ -131,9 +131,9 @@ def _read_parquet(path: str) -> Iterator[FastaRecord]:
             for name in names:
                 if name not in available:
                     raise InputError(f"{path}: no column {name}; it has {', '.join(available)}")
-            for batch in file.iter_batches(1024, columns=names):
-                columns = (batch.column(name).to_pylist() for name in names)
-                yield from _as_records(zip(*columns, strict=True), path)
+            batches = file.iter_batches(1024, columns=names)
+            rows = (row for batch in batches for row in batch.select(names).to_pylist())
+            yield from _as_records(((row["id"], row["sequence"]) for row in rows), path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):  # an error of the system, such as a missing file
             raise

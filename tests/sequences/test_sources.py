@@ -179,6 +179,10 @@ def test_parquet_is_read(parquet):
         ({"id": ["a", "b"]}, "no column sequence; it has id"),
         ({"id": ["a", None], "sequence": ["A", "C"]}, r"expected a sequence.*; got \(None, 'C'\)"),
         ({"id": ["a", "a"], "sequence": ["A", "C"]}, "record 2: an earlier record has the id 'a'"),
+        (
+            {"id": [*map(str, range(1500))], "sequence": ["A"] * 1499 + [None]},
+            "record 1500: expected",
+        ),
         ({"id": ["a", "b"], "sequence": ["A", "E"]}, "looks like a protein"),
         ({"id": [], "sequence": []}, "it has no sequences"),
     ],
