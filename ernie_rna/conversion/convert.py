@@ -14,7 +14,7 @@ from ernie_rna.conversion import proof
 from ernie_rna.conversion.folder import ExportError, check_target, write_folder
 from ernie_rna.conversion.hub import Found, find_checkpoint
 from ernie_rna.options import Options, option, takes
-from ernie_rna.run.outputs import full_disk_explained, replacing_folder
+from ernie_rna.run.outputs import full_disk_explained, holds, replacing_folder
 from ernie_rna.run.progress import show_loading
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def convert(checkpoint: str | Path, out_dir: str | Path, *, options: ConvertOpti
     """
     target = check_target(out_dir, options.force)
     found = find_checkpoint(checkpoint, options.revision, options.progress)
-    source = found.path.resolve()
-    if target.resolve() in (source, *source.parents):
+    if holds(target, found.path):
         raise ExportError(f"{target}: holds the checkpoint that is read; name another folder")
     with show_loading(options.progress, "converting the checkpoint"):
         conversion = _convert(found, options.pairing_scores)

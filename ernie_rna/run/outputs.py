@@ -192,6 +192,12 @@ def files_of(path: Any, extensions: Iterable[str]) -> list[Any]:
     return [file for file in Path(path).iterdir() if file.suffix.lower() in extensions]
 
 
+def holds(output: Path, source: Path) -> bool:
+    """Whether an output is a file or folder to be read, or a folder above it, by any links."""
+    source = source.resolve()
+    return output.resolve() in (source, *source.parents)
+
+
 def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[Any]) -> None:
     """Raise OutputError for an output that is an input, whatever links or spellings name it.
 
@@ -199,16 +205,15 @@ def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[Any]) -> None:
         outputs: files and folders, which --force may replace, or "-".
         inputs: files. What is not the path of a file, such as a loaded model, is ignored.
     """
-    targets = {output: Path(output).resolve() for output in outputs if output != STANDARD_OUTPUT}
+    targets = [output for output in outputs if output != STANDARD_OUTPUT]
     for path in inputs:
         if not isinstance(path, (str, PathLike)) or not os.path.isfile(path):
             continue
-        source = Path(path).resolve()
-        for output, target in targets.items():
-            if target in source.parents:
-                raise OutputError(f"{output} holds the input {path}: name another output")
-            if target == source or (target.is_file() and target.samefile(source)):
+        for output in targets:
+            if os.path.isfile(output) and os.path.samefile(output, path):  # also a hard link
                 raise OutputError(f"the output {output} is the input {path}: name another output")
+            if holds(Path(output), Path(path)):
+                raise OutputError(f"{output} holds the input {path}: name another output")
 
 
 def check_output_files(

@@ -31,7 +31,13 @@ from ernie_rna.conversion.folder import check_target, write_model
 from ernie_rna.extras import import_extra
 from ernie_rna.options import OptionError, Share, takes
 from ernie_rna.run.find_model import find_model
-from ernie_rna.run.outputs import OutputError, full_disk_explained, replacing, replacing_folder
+from ernie_rna.run.outputs import (
+    OutputError,
+    full_disk_explained,
+    holds,
+    replacing,
+    replacing_folder,
+)
 from ernie_rna.run.progress import show_loading
 from ernie_rna.run.store import Store, check_place, is_begun, partial_folder
 from ernie_rna.sequences.chunks import nucleotide_limit
@@ -159,9 +165,8 @@ def leads() -> bool:
 
 def _check_inputs(target: Path, *inputs: str | PathLike[str]) -> None:
     """Raise OutputError if the run would replace one of its inputs, as it can with --force."""
-    replaced = {target.resolve(), partial_folder(target).resolve()}
     for path in map(Path, inputs):
-        if path.exists() and not replaced.isdisjoint({path.resolve(), *path.resolve().parents}):
+        if path.exists() and (holds(target, path) or holds(partial_folder(target), path)):
             raise OutputError(f"{target} would replace {path}, an input: name another output")
 
 

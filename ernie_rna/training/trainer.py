@@ -530,6 +530,7 @@ def _convert_fields(fields: dict[str, Any], forbidden: set[str]) -> dict[str, An
             close = difflib.get_close_matches(name, {*declared} - forbidden, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise OptionError("trainer", f"has no field {name!r} of TrainingArguments{hint}")
+        # The parser has turned types such as Optional[int] into int.
         is_default = value is None and declared[name].default is None
         is_plain = declared[name].type in (bool, int, float) and not is_default
         if isinstance(value, str) or is_plain:
